@@ -1,0 +1,49 @@
+# Everything sets itself up: Python and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check unit e2e matrix demo bench lock clean
+
+help: ## Say what there is
+	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(VENV)/.ready ## Make the virtual environment, with pinned versions
+
+$(VENV)/.ready: pyproject.toml tests/requirements.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+test: check unit ## Lint, types and the tests that need nothing but Python
+
+check: $(VENV)/.ready ## Lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/.ready ## The tests that need nothing but Python
+	$(BIN)/python -m pytest -m "not e2e"
+
+e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once)
+	$(BIN)/python -m pytest -m e2e
+
+matrix: $(VENV)/.ready ## The tests on every other Python that can be had
+	$(BIN)/python tests/support/matrix.py
+
+demo: $(VENV)/.ready ## Watch a small leaking service being caught
+	$(BIN)/otel-leaks demo
+
+bench: $(VENV)/.ready ## Measure what it costs
+	$(BIN)/python benchmarks/census.py
+	$(BIN)/python benchmarks/loop_lag.py
+
+lock: $(VENV)/.ready ## Pin the development versions anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
+		pyproject.toml --extra view tests/requirements.in --output-file tests/requirements.txt
+
+clean: ## Remove what setup made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

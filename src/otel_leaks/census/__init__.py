@@ -1,0 +1,119 @@
+"""
+Takes the census: what lives in this process, as values that refer to none of it.
+
+Each kind has a source of its own. A source that breaks is left out of that census and
+named in it; the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from otel_leaks.census.source import Look, Source
+from otel_leaks.census.tasks import TaskSource
+from otel_leaks.census.threads import ThreadSource
+from otel_leaks.ignores import Ignores
+from otel_leaks.model import Census, Failure
+
+__all__ = ["SOURCES", "CensusEnded", "CensusTaker", "Source"]
+
+SOURCES: tuple[Callable[[], Source], ...] = (ThreadSource, TaskSource)
+
+
+class CensusEnded(BaseException):
+    """
+    Raised by *pause* to end a census half-way.
+
+    Not an Exception, so that nothing takes it for a source that failed.
+    """
+
+
+class CensusTaker:
+    """
+    Takes one census after another.
+
+    Args:
+        ignores: What not to count.
+        max_sites: Sites of a kind that get a sample with its stack, >= 1.
+        pause: Called between slices of work, some tenths of a millisecond apart; to
+            sleep there is to give the GIL back. The default goes on at once.
+        clock: Monotonic seconds.
+        cpu_clock: Seconds of CPU of the calling thread.
+        sources: What to read.
+    """
+
+    def __init__(
+        self,
+        *,
+        ignores: Ignores,
+        max_sites: int,
+        pause: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.thread_time,
+        sources: Sequence[Callable[[], Source]] = SOURCES,
+    ) -> None:
+        self._ignores = ignores
+        self._max_sites = max_sites
+        self._pause = pause
+        self._clock = clock
+        self._cpu_clock = cpu_clock
+        self._sources = [make() for make in sources]
+
+    def open(self) -> tuple[Failure, ...]:
+        """Get the sources ready; return those that could not be."""
+        return self._each(lambda source: source.open())
+
+    def close(self) -> tuple[Failure, ...]:
+        """Restore what the sources patched; return those that could not."""
+        return self._each(lambda source: source.close())
+
+    def forked(self) -> tuple[Failure, ...]:
+        """Start anew in a forked child; return the sources that could not."""
+        return self._each(lambda source: source.forked())
+
+    def take(self) -> Census:
+        """
+        Take a census.
+
+        Returns:
+            What lives now. A source that raised is in ``failures`` and has no population.
+
+        Raises:
+            CensusEnded: *pause* raised it.
+        """
+        started, cpu_started = self._clock(), self._cpu_clock()
+        look = Look(started, self._ignores, self._max_sites, self._pause)
+        populations = []
+        failures: list[Failure] = []
+        for source in self._sources:
+            try:
+                populations.append(source.read(look))
+            except Exception as error:  # A broken source must not cost the others.
+                failures.append(_failure(source, error))
+        return Census(
+            taken_at=started,
+            populations=tuple(populations),
+            failures=tuple(failures),
+            wall_s=self._clock() - started,
+            cpu_s=self._cpu_clock() - cpu_started,
+        )
+
+    def _each(self, act: Callable[[Source], None]) -> tuple[Failure, ...]:
+        failures = []
+        for source in self._sources:
+            try:
+                act(source)
+            except Exception as error:  # A broken source must not cost the others.
+                failures.append(_failure(source, error))
+        return tuple(failures)
+
+
+def _failure(source: Source, error: Exception) -> Failure:
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    return Failure(source.kind, name, str(error))

@@ -1,0 +1,319 @@
+"""
+The ``asyncio_task`` source: pending tasks on every loop of the process.
+
+All tasks are counted by the code of their outermost coroutine, which is cheap. Where
+they stand, the chain of coroutines they wait in, costs ten times as much (the objects
+lie all over the heap), so it is followed for every task only while they are few, and
+for an even part of them when they are many. Frames, and so line numbers, are read
+of the one task that a site is shown by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from operator import attrgetter, methodcaller
+from typing import Any
+
+from otel_leaks.census.registry import TaskRef, TaskRegistry
+from otel_leaks.census.serials import Known, Serials
+from otel_leaks.census.source import Look, population, share
+from otel_leaks.census.stacks import CodeNames, Level, code_of, is_wrapper, levels, stack_of
+from otel_leaks.ignores import Ignore
+from otel_leaks.model import Kind, Population, Sample, Site, fingerprint
+
+__all__ = ["TaskSource"]
+
+SLICE = 250
+"""Tasks between two pauses: about a tenth of a millisecond."""
+WALKED = 2000
+"""Tasks of a census whose chain is followed; so many at least, when there are more."""
+WALKED_OF_GROUP = 32
+"""Tasks of each outermost coroutine whose chain is followed in any case."""
+KNOWN_OF_SITE = 3
+"""Tasks of each site that are known from census to census, for their age."""
+MAX_KNOWN = 3000
+"""Tasks that are known from census to census, in all."""
+
+_Key = tuple["int | str", ...]
+
+_get_coro = methodcaller("get_coro")
+_get_code = attrgetter("cr_code")
+
+
+class _Chain:
+    """Tasks that wait in one chain of coroutines."""
+
+    __slots__ = ("functions", "known", "levels", "walked")
+
+    def __init__(self, chain: list[Level], names: CodeNames) -> None:
+        # The code objects are held while their ids are keys.
+        self.levels = [level.code for level in chain]
+        self.functions = tuple(names.of_level(level).function for level in chain)
+        self.walked = 0
+        self.known: list[Known] = []
+
+
+class _Group:
+    """Tasks that run one outermost coroutine."""
+
+    __slots__ = ("chains", "code", "count", "walked")
+
+    def __init__(self, code: types.CodeType | None) -> None:
+        self.code = code
+        self.count = 0
+        self.walked = 0
+        self.chains: dict[_Key, _Chain] = {}
+
+
+class _Tally:
+    """What one reading has counted so far."""
+
+    def __init__(self, total: int) -> None:
+        self.stride = max(1, total // WALKED)
+        self.groups: dict[int | str, _Group] = {}
+        self.wrappers: dict[int, types.CodeType] = {}
+        self.hidden: Counter[Ignore] = Counter()
+
+    def picked(self, keys: list[int | str], counted: Iterable[int | str]) -> Iterable[int]:
+        """Choose the tasks of a slice whose chain is followed, by their index."""
+        if self.stride == 1:
+            return range(len(keys))
+        behind = {key for key in counted if self.groups[key].walked < WALKED_OF_GROUP}
+        if not behind:
+            return range(0, len(keys), self.stride)
+        return (
+            i
+            for i, key in enumerate(keys)
+            if i % self.stride == 0 or (key in behind and self.groups[key].walked < WALKED_OF_GROUP)
+        )
+
+
+class TaskSource:
+    """
+    Reads the pending tasks of the process, from any thread.
+
+    Raises out of ``read`` what CPython raises when its privates have changed.
+    """
+
+    kind: Kind = "asyncio_task"
+
+    def __init__(self) -> None:
+        self._registry = TaskRegistry()
+        self._names = CodeNames()
+        self._serials = Serials()
+        self._inherited: frozenset[TaskRef] | None = None
+
+    def open(self) -> None:
+        """Begin to note loops, on the versions that need it."""
+        self._registry.open()
+
+    def close(self) -> None:
+        """Restore what opening patched and forget all tasks."""
+        self._registry.close()
+        self._serials = Serials()
+
+    def forked(self) -> None:
+        """
+        Leave out what the parent's loops left in this child: it can never run here.
+
+        3.14 empties its lists itself, the WeakSets of the versions before are copied.
+        """
+        self._registry.forked()
+        self._serials = Serials()
+        self._inherited = frozenset(self._registry.refs(lambda: None)) or None
+
+    def read(self, look: Look) -> Population:
+        """Count pending tasks, group them by where they wait, and sample the largest sites."""
+        refs = self._registry.refs(look.pause)
+        tally = _Tally(len(refs))
+        self._walk_known(tally)
+        for start in range(0, len(refs), SLICE):
+            self._count(refs[start : start + SLICE], tally, look)
+            look.pause()
+        sites: dict[str, Site] = {}
+        chains: dict[str, _Chain] = {}
+        for chain, counted in _counted(tally):
+            mark = fingerprint(self.kind, chain.functions)
+            ignore = look.ignores.site(chain.functions, mark)
+            if ignore is not None:
+                tally.hidden[ignore] += counted
+                continue
+            count = counted
+            if mark in sites:
+                # One coroutine function that was defined twice: a reloaded module.
+                count += sites[mark].count
+                chain.known += chains[mark].known
+            sites[mark] = Site(self.kind, chain.functions, count, mark, age_s=_age_s(chain, look))
+            chains[mark] = chain
+        self._serials.keep(_oldest(chains.values()))
+        return population(
+            self.kind,
+            sites.values(),
+            tally.hidden,
+            lambda site: self._sampled(site, chains[site.fingerprint], look),
+            look,
+        )
+
+    def _walk_known(self, tally: _Tally) -> None:
+        """Find where the tasks stand that are known from the last census."""
+        for known in self._serials:
+            task: Any = known.ref()
+            if task is None or task.done():
+                continue
+            chain = levels(task.get_coro())
+            if chain:
+                self._chain_of(chain, tally).known.append(known)
+
+    def _chain_of(self, chain: list[Level], tally: _Tally) -> _Chain:
+        group = tally.groups.get(chain[0].key)
+        if group is None:
+            group = tally.groups[chain[0].key] = _Group(chain[0].code)
+        key = tuple(level.key for level in chain)
+        found = group.chains.get(key)
+        if found is None:
+            found = group.chains[key] = _Chain(chain, self._names)
+        return found
+
+    def _count(self, refs: list[TaskRef], tally: _Tally, look: Look) -> None:
+        """Count one slice. Its strong references end with this call."""
+        if self._inherited is not None:
+            refs = [ref for ref in refs if ref not in self._inherited]
+        tasks = [task for ref in refs if (task := ref()) is not None and not task.done()]
+        if look.ignores.by_task_name:
+            tasks = list(_not_hidden(tasks, tally, look))
+        coros = list(map(_get_coro, tasks))
+        try:
+            keys: list[int | str] = list(map(id, map(_get_code, coros)))
+        except AttributeError:
+            # A coroutine that is none of CPython's own, or a task that runs its
+            # first step eagerly and has none yet.
+            keys = [_outermost(coro)[0] for coro in coros]
+        counted = Counter(keys)
+        if self._look_through(coros, keys, counted, tally):
+            counted = Counter(keys)
+        for key, count in counted.items():
+            group = tally.groups.get(key)
+            if group is None:
+                coro = coros[keys.index(key)]
+                group = tally.groups[key] = _Group(_outermost(coro)[1])
+            group.count += count
+        for i in tally.picked(keys, counted):
+            self._walk(tasks[i], coros[i], keys[i], tally, look)
+
+    def _walk(self, task: Any, coro: Any, key: int | str, tally: _Tally, look: Look) -> None:
+        """Follow the chain of one task."""
+        chain = levels(coro)
+        if not chain or chain[0].key != key:
+            return
+        tally.groups[key].walked += 1
+        found = self._chain_of(chain, tally)
+        found.walked += 1
+        if len(found.known) < KNOWN_OF_SITE and len(self._serials) < MAX_KNOWN:
+            known = self._serials.know(task, look.now)
+            if known not in found.known:
+                found.known.append(known)
+
+    def _look_through(
+        self, coros: list[Any], keys: list[int | str], counted: Counter[int | str], tally: _Tally
+    ) -> bool:
+        """Put what a wrapper runs in the wrapper's place; say whether there was any."""
+        for key in counted:
+            if key not in tally.wrappers and key not in tally.groups:
+                code = _outermost(coros[keys.index(key)])[1]
+                if is_wrapper(code) and code is not None:
+                    tally.wrappers[id(code)] = code
+        wrapped = (
+            [i for i, key in enumerate(keys) if key in tally.wrappers] if tally.wrappers else []
+        )
+        for i in wrapped:
+            coros[i] = levels(coros[i])[0].awaitable
+            keys[i] = _outermost(coros[i])[0]
+        return bool(wrapped)
+
+    def _sampled(self, site: Site, chain: _Chain, look: Look) -> Site:
+        """Return *site* with the oldest of its tasks that still stands there."""
+        for known in sorted(chain.known, key=lambda each: each.serial):
+            task: Any = known.ref()
+            if task is None or task.done():
+                continue
+            found = levels(task.get_coro())
+            if [level.code for level in found] != chain.levels:
+                continue
+            sample = Sample(
+                serial=known.serial,
+                stack=stack_of(found, self._names),
+                name=task.get_name(),
+                age_s=look.now - known.first_seen,
+                awaited=_is_awaited(task),
+                waits_on=self._waits_on(task),
+            )
+            return Site(
+                site.kind, site.functions, site.count, site.fingerprint, site.age_s, sample=sample
+            )
+        return site
+
+    def _waits_on(self, task: Any) -> str | None:
+        # Private, the same on 3.10 to 3.15: the future that will wake the task.
+        future = getattr(task, "_fut_waiter", None)
+        if future is None:
+            return None
+        name = f"{type(future).__module__}.{type(future).__qualname__}"
+        if isinstance(future, asyncio.Task):
+            inner = levels(future.get_coro())
+            if inner:
+                return f"asyncio.Task of {self._names.of_level(inner[0]).function}"
+        return name.replace("_asyncio.", "asyncio.")
+
+
+def _counted(tally: _Tally) -> Iterator[tuple[_Chain, int]]:
+    """Split each group's count among the chains that were seen of it."""
+    for group in tally.groups.values():
+        chains = [chain for chain in group.chains.values() if chain.walked]
+        counts = share(group.count, [chain.walked for chain in chains])
+        yield from ((c, n) for c, n in zip(chains, counts, strict=True) if n)
+
+
+def _outermost(coro: Any) -> tuple[int | str, types.CodeType | None]:
+    level = Level(coro, code_of(coro))
+    return level.key, level.code
+
+
+def _not_hidden(tasks: list[Any], tally: _Tally, look: Look) -> Iterator[Any]:
+    for task in tasks:
+        ignore = look.ignores.name("asyncio_task", task.get_name())
+        if ignore is None:
+            yield task
+        else:
+            tally.hidden[ignore] += 1
+
+
+def _age_s(chain: _Chain, look: Look) -> float:
+    return max((look.now - known.first_seen for known in chain.known), default=0.0)
+
+
+def _oldest(chains: Iterable[_Chain]) -> list[Known]:
+    """Return what is to be known in the next census: of each site the oldest few."""
+    return [
+        known
+        for chain in chains
+        for known in sorted(chain.known, key=lambda each: each.serial)[:KNOWN_OF_SITE]
+    ]
+
+
+def _is_awaited(task: Any) -> bool:
+    """
+    Say whether another task, a group, a gathering or a running loop waits for *task*.
+
+    ``_callbacks`` is private, the same on 3.10 to 3.15: pairs of a callback and its
+    context. A callback such as ``background_tasks.discard`` awaits nothing.
+    """
+    for callback, *_ in getattr(task, "_callbacks", None) or ():
+        if isinstance(getattr(callback, "__self__", None), asyncio.Future):
+            return True
+        module = getattr(callback, "__module__", None)
+        if isinstance(module, str) and module.partition(".")[0] in {"asyncio", "anyio"}:
+            return True
+    return False

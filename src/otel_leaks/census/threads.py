@@ -1,0 +1,207 @@
+"""
+The ``thread`` source: the living threads of the ``threading`` module.
+
+Threads that C code started have a frame only while they run Python, so they come and
+go; they are counted only while one of them runs Python and has made itself known to
+``threading`` (a dummy thread).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections import Counter
+from types import CodeType, FrameType
+
+from otel_leaks.census.serials import Known, Serials
+from otel_leaks.census.source import Look, population
+from otel_leaks.census.stacks import CodeNames
+from otel_leaks.ignores import Ignore
+from otel_leaks.model import Frame, Kind, Population, Sample, Site, fingerprint
+
+__all__ = ["ThreadSource"]
+
+SLICE = 50
+"""Threads between two pauses: about a tenth of a millisecond."""
+MAX_FRAMES = 1000
+"""Frames of one thread that are walked; a deeper stack keeps its inner ones."""
+
+# Modules whose frames start a thread or a program and are nobody's own code.
+_STARTERS = frozenset({"threading", "runpy", "opentelemetry.instrumentation.threading", "wrapt"})
+
+_Key = tuple["int | str", ...]
+
+
+class _Place:
+    """Threads that stand in the same stack of functions."""
+
+    __slots__ = ("codes", "count", "daemon", "functions", "oldest", "stack", "thread")
+
+    def __init__(
+        self, codes: list[CodeType], stack: tuple[Frame, ...], functions: tuple[str, ...]
+    ) -> None:
+        # The code objects are held while their ids are keys.
+        self.codes = codes
+        self.stack = stack
+        self.functions = functions
+        self.count = 0
+        self.daemon = False
+        self.oldest: Known | None = None
+        self.thread: tuple[str, int | None] = ("", None)
+
+
+class ThreadSource:
+    """Reads the threads of the process, from any thread."""
+
+    kind: Kind = "thread"
+
+    def __init__(self) -> None:
+        self._names = CodeNames()
+        self._serials = Serials()
+
+    def open(self) -> None:
+        """Do nothing: threads are there to be read."""
+
+    def close(self) -> None:
+        """Forget all threads."""
+        self._serials = Serials()
+
+    def forked(self) -> None:
+        """Forget the parent's threads; ``threading`` has done so itself."""
+        self._serials = Serials()
+
+    def read(self, look: Look) -> Population:
+        """Count living threads, group them by their stack, and sample the largest sites."""
+        threads = threading.enumerate()
+        places: dict[_Key, _Place] = {}
+        hidden: Counter[Ignore] = Counter()
+        seen: list[Known] = []
+        for start in range(0, len(threads), SLICE):
+            seen += self._count(threads[start : start + SLICE], places, hidden, look)
+            look.pause()
+        self._serials.keep(seen)
+        by_site: dict[tuple[str, bool], tuple[Site, _Place]] = {}
+        for place in places.values():
+            mark = fingerprint(self.kind, place.functions)
+            ignore = look.ignores.site(place.functions, mark)
+            if ignore is not None:
+                hidden[ignore] += place.count
+                continue
+            count, oldest = place.count, place
+            twin = by_site.get((mark, place.daemon))
+            if twin is not None:
+                count += twin[0].count
+                oldest = min(place, twin[1], key=_serial)
+            site = Site(
+                self.kind,
+                place.functions,
+                count,
+                mark,
+                age_s=_age_s(oldest, look),
+                daemon=place.daemon,
+            )
+            by_site[mark, place.daemon] = (site, oldest)
+
+        def sampled(site: Site) -> Site:
+            place = by_site[site.fingerprint, bool(site.daemon)][1]
+            name, ident = place.thread
+            sample = Sample(
+                serial=_serial(place),
+                stack=place.stack,
+                name=name,
+                age_s=_age_s(place, look),
+                thread_id=ident,
+            )
+            return Site(
+                site.kind,
+                site.functions,
+                site.count,
+                site.fingerprint,
+                site.age_s,
+                site.daemon,
+                sample,
+            )
+
+        return population(self.kind, (site for site, _ in by_site.values()), hidden, sampled, look)
+
+    def _count(
+        self,
+        threads: list[threading.Thread],
+        places: dict[_Key, _Place],
+        hidden: Counter[Ignore],
+        look: Look,
+    ) -> list[Known]:
+        """Count one slice. Its frames, which keep locals alive, end with this call."""
+        frames = sys._current_frames()
+        seen = []
+        for thread in threads:
+            frame = frames.get(thread.ident) if thread.ident is not None else None
+            if frame is None and isinstance(thread, threading._DummyThread):
+                continue
+            ignore = look.ignores.name(self.kind, thread.name)
+            if ignore is not None:
+                hidden[ignore] += 1
+                continue
+            known = self._serials.know(thread, look.now)
+            seen.append(known)
+            place = self._place_of(thread, frame, places)
+            place.count += 1
+            if place.oldest is None or known.serial < place.oldest.serial:
+                place.oldest = known
+                place.thread = (thread.name, thread.ident)
+        return seen
+
+    def _place_of(
+        self, thread: threading.Thread, frame: FrameType | None, places: dict[_Key, _Place]
+    ) -> _Place:
+        stack: list[FrameType] = []
+        while frame is not None and len(stack) < MAX_FRAMES:
+            stack.append(frame)
+            frame = frame.f_back
+        stack.reverse()
+        if frame is None:
+            first = next((i for i, each in enumerate(stack) if not _starts(each)), len(stack))
+            del stack[:first]
+        runs = () if stack else (_target(thread),)
+        key: _Key = (thread.daemon, *runs, *(id(each.f_code) for each in stack))
+        place = places.get(key)
+        if place is None:
+            named = [self._names.of_frame(each) for each in stack]
+            place = places[key] = _Place(
+                [each.f_code for each in stack],
+                tuple(
+                    Frame(name.function, name.file, each.f_lineno or each.f_code.co_firstlineno)
+                    for name, each in zip(named, stack, strict=True)
+                ),
+                tuple(name.function for name in named) or runs,
+            )
+            place.daemon = thread.daemon
+        return place
+
+
+def _starts(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__")
+    return isinstance(module, str) and (
+        module in _STARTERS or module.startswith(("importlib.", "wrapt."))
+    )
+
+
+def _target(thread: threading.Thread) -> str:
+    """Name what a thread runs that has no Python frame of its own: a C function."""
+    # Private, the same on 3.10 to 3.15; gone once the target has returned.
+    target = getattr(thread, "_target", None)
+    while isinstance(target, functools.partial):
+        target = target.func
+    qualname = getattr(target, "__qualname__", None)
+    if isinstance(qualname, str):
+        return f"{getattr(target, '__module__', None) or 'builtins'}.{qualname}"
+    return f"{type(thread).__module__}.{type(thread).__qualname__}.run"
+
+
+def _serial(place: _Place) -> int:
+    return place.oldest.serial if place.oldest is not None else 0
+
+
+def _age_s(place: _Place, look: Look) -> float:
+    return look.now - place.oldest.first_seen if place.oldest is not None else 0.0

@@ -1,0 +1,217 @@
+"""
+Every option once: its default, its environment variable, its check.
+
+The environment never takes an application down: a value that breaks its rule is
+told as a problem and its default is taken. In code it raises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from otel_leaks.ignores import Ignore, parse
+
+__all__ = ["ENVIRONMENT_PREFIX", "LeakConfig", "environment_variable"]
+
+ENVIRONMENT_PREFIX = "OTEL_PYTHON_LEAKS_"
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """How one option is read and checked."""
+
+    rule: str
+    """What a value has to be, as it stands in an error."""
+    read: Callable[[str], Any]
+    """Makes a value of an environment variable's text; raises ValueError."""
+    check: Callable[[Any], Any]
+    """Returns the value to keep; raises TypeError or ValueError without a message."""
+
+
+def _seconds(text: str) -> float:
+    return float(text)
+
+
+def _check_seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    if not (0 < value <= 86_400) or not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _check_whole(least: int, most: int, *, optional: bool = False) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value is None and optional:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError
+        if not least <= value <= most:
+            raise ValueError
+        return value
+
+    return check
+
+
+def _whole_or_none(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def _check_ignore(value: Any) -> tuple[Ignore, ...]:
+    given = (value,) if isinstance(value, (str, Ignore)) else value
+    if not isinstance(given, Iterable):
+        raise TypeError
+    ignores: list[Ignore] = []
+    for each in given:
+        if isinstance(each, Ignore):
+            ignores.append(each)
+        elif isinstance(each, str):
+            ignores.extend(parse(each))
+        else:
+            raise TypeError
+    return tuple(ignores)
+
+
+_INTERVAL = _Option("a number of seconds > 0 and <= 86400", _seconds, _check_seconds)
+_LIMIT = _Option(
+    "a whole number >= 1, or None (an empty variable) for no limit",
+    _whole_or_none,
+    _check_whole(1, 1_000_000_000, optional=True),
+)
+
+
+def _whole(least: int, most: int) -> _Option:
+    return _Option(f"a whole number from {least} to {most}", int, _check_whole(least, most))
+
+
+_IGNORE = _Option(
+    'ignores, or their text: ignore_thread("name-*"), ignore_module("pkg.*")', parse, _check_ignore
+)
+
+
+def _field(default: Any, option: _Option) -> Any:
+    return dataclasses.field(default=default, metadata={"option": option})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakConfig:
+    """
+    The resolved options of ``LeakInstrumentor().instrument()``.
+
+    Raises:
+        TypeError: A value is of another type than its option takes.
+        ValueError: A value is out of its range.
+    """
+
+    interval_s: float = _field(10.0, _INTERVAL)
+    """Seconds between two censuses, at least; stretched to stay under 1 % of a core."""
+    thread_limit: int | None = _field(200, _LIMIT)
+    """Threads above which a threshold finding opens; None for no limit."""
+    task_limit: int | None = _field(10_000, _LIMIT)
+    """Pending asyncio tasks above which a threshold finding opens; None for no limit."""
+    max_sites: int = _field(10, _whole(1, 100))
+    """Sites, and so span events, of one detection."""
+    max_frames: int = _field(32, _whole(1, 200))
+    """Frames of each stack; outer ones are left out first."""
+    cooldown_s: float = _field(300.0, _INTERVAL)
+    """Seconds until an open finding is told again; doubles each time, up to an hour."""
+    ignore: tuple[Ignore, ...] = _field((), _IGNORE)
+    """What not to count, besides the package's own threads and the SDK's."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, _checked(field, value, field.name))
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of all options, in their order."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def resolve(
+        cls, options: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> tuple[LeakConfig, tuple[str, ...]]:
+        """
+        Put options of code over the environment over the defaults.
+
+        Args:
+            options: Keyword arguments of ``instrument()``.
+            environ: The environment; variables that do not begin with
+                ``OTEL_PYTHON_LEAKS_`` are passed over.
+
+        Returns:
+            The options, and one sentence for each variable that could not be taken.
+
+        Raises:
+            TypeError: An unknown option, or a value of a wrong type in *options*.
+            ValueError: A value in *options* is out of its range.
+        """
+        unknown = sorted(set(options) - set(cls.names()))
+        if unknown:
+            raise TypeError(
+                f"unknown option {', '.join(map(repr, unknown))}; "
+                f"known options are {', '.join(cls.names())}"
+            )
+        values: dict[str, Any] = {}
+        problems = []
+        for field in dataclasses.fields(cls):
+            variable = environment_variable(field.name)
+            option = field.metadata["option"]
+            if field.name in options:
+                values[field.name] = options[field.name]
+            elif environ.get(variable, "").strip() or (variable in environ and option is _LIMIT):
+                # An empty variable counts as unset (OpenTelemetry's rule), but for a limit.
+                try:
+                    values[field.name] = _read(field, environ[variable], variable)
+                except (TypeError, ValueError) as error:
+                    problems.append(str(error))
+        known = set(map(environment_variable, cls.names()))
+        problems += [
+            f"unknown environment variable {variable} has no effect; "
+            f"known are {', '.join(map(environment_variable, cls.names()))}"
+            for variable in sorted(environ)
+            if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known
+        ]
+        return cls(**values), tuple(problems)
+
+
+def environment_variable(option: str) -> str:
+    """Return the name of an option's environment variable."""
+    return ENVIRONMENT_PREFIX + option.upper()
+
+
+def _read(field: dataclasses.Field[Any], text: str, variable: str) -> Any:
+    option: _Option = field.metadata["option"]
+    try:
+        value = option.read(text.strip())
+    except ValueError as error:
+        raise _error(ValueError, field, text, variable, error) from None
+    return _checked(field, value, variable, text)
+
+
+def _checked(field: dataclasses.Field[Any], value: Any, what: str, text: str | None = None) -> Any:
+    option: _Option = field.metadata["option"]
+    try:
+        return option.check(value)
+    except (TypeError, ValueError) as error:
+        raise _error(type(error), field, value if text is None else text, what, error) from None
+
+
+def _error(
+    kind: type[Exception],
+    field: dataclasses.Field[Any],
+    value: object,
+    what: str,
+    cause: Exception,
+) -> Exception:
+    option: _Option = field.metadata["option"]
+    detail = f" ({cause})" if option is _IGNORE and str(cause) else ""
+    wayout = f"leave it out for the default of {field.default!r}"
+    if what != field.name:
+        wayout = f"the default of {field.default!r} is taken"
+    return kind(f"{what} must be {option.rule}, got {value!r}{detail}; {wayout}")

@@ -1,0 +1,63 @@
+"""threshold: there are too many things of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from otel_leaks.model import Census, Evidence, Finding, Kind
+
+__all__ = ["OPENS", "threshold"]
+
+OPENS: tuple[tuple[Kind, Evidence], ...] = (
+    ("thread", "threshold"),
+    ("asyncio_task", "threshold"),
+)
+"""The pairs of kind and evidence that this policy can open."""
+
+HYSTERESIS = 0.1
+"""An open finding ends below the limit by this part of it, not at its first dip."""
+
+
+def threshold(
+    census: Census,
+    *,
+    limits: Mapping[Kind, int | None],
+    open_kinds: Collection[Kind] = (),
+    max_sites: int,
+) -> tuple[Finding, ...]:
+    """
+    Report the kinds of which there are more than their limit.
+
+    Args:
+        census: One census; a kind without a population is passed over.
+        limits: The most there may be of each kind, >= 0; None or a missing kind has
+            no limit.
+        open_kinds: Kinds with an open finding. Theirs holds while the count is above
+            nine tenths of the limit, so that a count that wavers around its limit is
+            one detection and not many.
+        max_sites: Sites to put into each finding, >= 1.
+
+    Returns:
+        0..n findings, in the order of the census.
+    """
+    findings = []
+    for population in census.populations:
+        limit = limits.get(population.kind)
+        if limit is None:
+            continue
+        bound = limit * (1 - HYSTERESIS) if population.kind in open_kinds else limit
+        if population.count <= bound:
+            continue
+        sites = population.sites[:max_sites]
+        findings.append(
+            Finding(
+                kind=population.kind,
+                evidence="threshold",
+                count=population.count,
+                limit=limit,
+                age_s=max((site.age_s for site in sites), default=0.0),
+                sites=sites,
+                site_count=population.site_count,
+            )
+        )
+    return tuple(findings)

@@ -1,0 +1,267 @@
+"""
+What not to count, as data.
+
+An ignore is a value: a rule, a pattern, and why. The built-in ones and the user's
+stand in one list and are matched by one piece of code. In text, as in an
+environment variable, an ignore is written as the call that makes it:
+``ignore_thread("kafka-*", reason="owned by the client")``.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+from otel_leaks.model import Kind
+
+__all__ = [
+    "BUILT_IN",
+    "Ignore",
+    "Ignores",
+    "ignore_any_function",
+    "ignore_fingerprint",
+    "ignore_module",
+    "ignore_task",
+    "ignore_thread",
+    "ignore_top_function",
+    "parse",
+]
+
+Rule = Literal["top_function", "any_function", "module", "thread", "task", "fingerprint"]
+_RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """
+    A rule that leaves things out of the census.
+
+    Make one with the function of its rule, ``ignore_thread("name-*")``; patterns are
+    shell globs (``*``, ``?``, ``[a-z]``), compared with case.
+    """
+
+    rule: Rule
+    pattern: str
+    reason: str = ""
+    until: dt.date | None = None
+    """The last day on which it holds; None for ever."""
+
+    def __post_init__(self) -> None:
+        _check_text(self.call, "pattern", self.pattern)
+        if not self.pattern:
+            raise ValueError(f'{self.call} needs a pattern; write it as {self.call}("name")')
+        _check_text(self.call, "reason", self.reason)
+        if self.until is not None and type(self.until) is not dt.date:
+            raise TypeError(
+                f"{self.call}: until must be a datetime.date or a str such as 2027-01-31, "
+                f"got {self.until!r}"
+            )
+
+    @property
+    def call(self) -> str:
+        """The name of the function that makes it."""
+        return f"ignore_{self.rule}"
+
+    def __str__(self) -> str:
+        words = [_quoted(self.pattern)]
+        if self.reason:
+            words.append(f"reason={_quoted(self.reason)}")
+        if self.until is not None:
+            words.append(f'until="{self.until.isoformat()}"')
+        return f"{self.call}({', '.join(words)})"
+
+
+def ignore_top_function(
+    pattern: str, *, reason: str = "", until: dt.date | str | None = None
+) -> Ignore:
+    """Ignore what stands in this function: the innermost of its stack, as ``pkg.mod.func``."""
+    return _ignore("top_function", pattern, reason, until)
+
+
+def ignore_any_function(
+    pattern: str, *, reason: str = "", until: dt.date | str | None = None
+) -> Ignore:
+    """Ignore what has this function, as ``pkg.mod.func``, anywhere in its stack."""
+    return _ignore("any_function", pattern, reason, until)
+
+
+def ignore_module(pattern: str, *, reason: str = "", until: dt.date | str | None = None) -> Ignore:
+    """
+    Ignore what runs a function of this module: a thread's target, a task's coroutine.
+
+    ``pkg.*`` takes ``pkg`` and all below it. A thing of the application that merely
+    waits inside that module is not ignored.
+    """
+    return _ignore("module", pattern, reason, until)
+
+
+def ignore_thread(pattern: str, *, reason: str = "", until: dt.date | str | None = None) -> Ignore:
+    """Ignore threads by their name."""
+    return _ignore("thread", pattern, reason, until)
+
+
+def ignore_task(pattern: str, *, reason: str = "", until: dt.date | str | None = None) -> Ignore:
+    """Ignore asyncio tasks by their name. In production this makes a census dearer."""
+    return _ignore("task", pattern, reason, until)
+
+
+def ignore_fingerprint(
+    pattern: str, *, reason: str = "", until: dt.date | str | None = None
+) -> Ignore:
+    """Ignore a site by the fingerprint that a message or a span event told."""
+    return _ignore("fingerprint", pattern, reason, until)
+
+
+def _quoted(text: str) -> str:
+    plain = text.isprintable() and '"' not in text and "\\" not in text
+    return f'"{text}"' if plain else repr(text)
+
+
+def _ignore(rule: Rule, pattern: str, reason: str, until: dt.date | str | None) -> Ignore:
+    if isinstance(until, str):
+        try:
+            until = dt.date.fromisoformat(until)
+        except ValueError:
+            raise ValueError(
+                f"ignore_{rule}: until must be a date such as 2027-01-31, got {until!r}"
+            ) from None
+    return Ignore(rule, pattern, reason, until)
+
+
+def _check_text(call: str, name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{call}: {name} must be a str, got {value!r}")
+
+
+_CALLS: Mapping[str, Callable[..., Ignore]] = {
+    each.__name__: each
+    for each in (
+        ignore_top_function,
+        ignore_any_function,
+        ignore_module,
+        ignore_thread,
+        ignore_task,
+        ignore_fingerprint,
+    )
+}
+
+BUILT_IN: tuple[Ignore, ...] = (
+    ignore_thread("otel-leaks-*", reason="the package's own monitor"),
+    ignore_thread("OtelBatchSpanRecordProcessor", reason="the OpenTelemetry SDK exports spans"),
+    ignore_thread("OtelBatchLogRecordProcessor", reason="the OpenTelemetry SDK exports logs"),
+    ignore_thread(
+        "OtelPeriodicExportingMetricReader", reason="the OpenTelemetry SDK exports metrics"
+    ),
+)
+
+
+def parse(text: str) -> tuple[Ignore, ...]:
+    """
+    Read ignores from text.
+
+    Args:
+        text: Calls, separated by commas or line breaks:
+            ``ignore_thread("a-*"), ignore_module("pkg.*", reason="why")``.
+
+    Returns:
+        The ignores in their order; none for an empty text.
+
+    Raises:
+        ValueError: The text is no such list, or names an unknown ignore.
+    """
+    # Inside brackets a line break ends nothing, so a comma is put at its place.
+    lines = [line.strip().rstrip(",") for line in text.splitlines()]
+    source = "[" + ",".join(line for line in lines if line) + "]"
+    try:
+        tree = ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError):
+        raise ValueError(_rule_of(text)) from None
+    assert isinstance(tree, ast.List)
+    return tuple(_call(node, text) for node in tree.elts)
+
+
+def _call(node: ast.expr, text: str) -> Ignore:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ValueError(_rule_of(text))  # noqa: TRY004 - a text of a wrong form, not a type
+    make = _CALLS.get(node.func.id)
+    if make is None:
+        raise ValueError(f"unknown ignore {node.func.id!r}; known are {', '.join(_CALLS)}")
+    try:
+        args = [ast.literal_eval(each) for each in node.args]
+        kwargs = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
+        return make(*args, **kwargs)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{ast.unparse(node)}: {error}") from None
+
+
+def _rule_of(text: str) -> str:
+    return (
+        'ignores are written as calls, such as ignore_thread("name-*"), separated by commas, '
+        f"got {text!r}; known are {', '.join(_CALLS)}"
+    )
+
+
+class Ignores:
+    """
+    A list of ignores, ready to be asked.
+
+    Args:
+        ignores: In the order in which they are tried; the first that matches hides.
+        today: The day that ``until`` is compared with. Expired ignores hide nothing
+            and are listed in ``expired``.
+    """
+
+    def __init__(
+        self, ignores: Iterable[Ignore] = BUILT_IN, *, today: dt.date | None = None
+    ) -> None:
+        day = today or dt.date.today()
+        every = tuple(ignores)
+        self.expired = tuple(i for i in every if i.until is not None and i.until < day)
+        held = [i for i in every if i not in self.expired]
+        self._by_rule: dict[Rule, tuple[Ignore, ...]] = {
+            rule: tuple(i for i in held if i.rule == rule) for rule in _RULES
+        }
+
+    @property
+    def by_task_name(self) -> bool:
+        """Whether the name of each task has to be asked for."""
+        return bool(self._by_rule["task"])
+
+    def name(self, kind: Kind, name: str) -> Ignore | None:
+        """Return what hides a thing of *kind* by its name."""
+        rules: tuple[Rule, ...] = ("thread",) if kind == "thread" else ("task",)
+        return next(
+            (i for rule in rules for i in self._by_rule[rule] if fnmatchcase(name, i.pattern)), None
+        )
+
+    def site(self, functions: tuple[str, ...], fingerprint: str) -> Ignore | None:
+        """Return what hides a site by its *functions* (outermost first) or fingerprint."""
+        held = self._by_rule
+        for i in held["fingerprint"]:
+            if fnmatchcase(fingerprint, i.pattern):
+                return i
+        for i in held["top_function"]:
+            if fnmatchcase(functions[-1], i.pattern):
+                return i
+        for i in held["any_function"]:
+            if any(fnmatchcase(each, i.pattern) for each in functions):
+                return i
+        for i in held["module"]:
+            if _in_module(functions[0], i.pattern):
+                return i
+        return None
+
+
+def _in_module(function: str, pattern: str) -> bool:
+    """Say whether *function* belongs to a module that *pattern* takes."""
+    bare = pattern.removesuffix(".*")
+    prefix = function
+    while "." in prefix:
+        prefix = prefix.rpartition(".")[0]
+        if fnmatchcase(prefix, pattern) or fnmatchcase(prefix, bare):
+            return True
+    return False

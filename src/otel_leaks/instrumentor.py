@@ -1,0 +1,169 @@
+"""
+The door to production: ``LeakInstrumentor().instrument()``.
+
+Wires the watch to telemetry, restores everything on ``uninstrument()``, and starts
+anew in forked children.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+from collections.abc import Collection
+from typing import Any
+
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+    BaseInstrumentor,
+)
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
+from otel_leaks import __version__
+from otel_leaks.census import CensusTaker
+from otel_leaks.config import LeakConfig
+from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.model import Census, Detection
+from otel_leaks.telemetry.events import Events
+from otel_leaks.telemetry.metrics import Metrics
+from otel_leaks.telemetry.otlp import missing_providers
+from otel_leaks.watch import OPENABLE, Watch, limits
+
+__all__ = ["LeakInstrumentor"]
+
+_log = logging.getLogger("otel_leaks")
+
+
+class _Instrumentation:
+    """One instrumentation at work; also the listener of its watch."""
+
+    def __init__(
+        self,
+        config: LeakConfig,
+        tracer_provider: TracerProvider | None,
+        meter_provider: MeterProvider | None,
+    ) -> None:
+        ignores = Ignores((*BUILT_IN, *config.ignore))
+        for ignore in ignores.expired:
+            _log.warning(
+                "%s has expired and hides nothing any more; mend the leak or give it a new date",
+                ignore,
+            )
+        self._metrics = Metrics(
+            meter_provider, limits=limits(config), openable=OPENABLE, version=__version__
+        )
+        self._events = Events(tracer_provider, max_frames=config.max_frames, version=__version__)
+        self._watch = Watch(
+            config,
+            lambda pause: CensusTaker(ignores=ignores, max_sites=config.max_sites, pause=pause),
+            self,
+        )
+
+    def start(self) -> None:
+        self._watch.start()
+        # Runs before the SDK's own, which were registered earlier.
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        atexit.unregister(self.stop)
+        self._watch.stop()
+        self._events.close()
+        self._metrics.close()
+
+    def forked(self) -> None:
+        self._metrics.forked()
+        self._events.forked()
+        self._watch.forked()
+
+    # Listener
+
+    def opened(self, detection: Detection) -> None:
+        self._metrics.opened(detection.finding.kind, detection.finding.evidence)
+        self._events.detected(detection)
+
+    def told_again(self, detection: Detection) -> None:
+        self._events.detected(detection)
+
+    def resolved(self, detection: Detection) -> None:
+        self._events.resolved(detection)
+
+    def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
+        self._metrics.publish(census, opened)
+
+
+# BaseInstrumentor keeps one instance a class and calls __init__ on it each time, so
+# the state of that instance lives here.
+_active: _Instrumentation | None = None
+_fork_hook_registered = False
+
+
+class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    """
+    Watches this process for leaked threads and asyncio tasks.
+
+    ``instrument(**options)`` takes the options of ``LeakConfig`` and the usual
+    ``tracer_provider``, ``meter_provider`` and ``logger_provider``; ``uninstrument()``
+    ends the monitor, restores what was patched, and no metric is reported any more.
+
+    Raises:
+        TypeError: An unknown option, or a value of a wrong type, given in code.
+        ValueError: A value given in code is out of its range.
+    """
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return nothing: it watches the interpreter itself."""
+        return ()
+
+    def _instrument(self, **options: Any) -> None:
+        global _active
+        tracer_provider = options.pop("tracer_provider", None)
+        meter_provider = options.pop("meter_provider", None)
+        options.pop("logger_provider", None)
+        # Raises for bad options of code only: under opentelemetry-instrument there are
+        # none, and whatever raises there ends every later instrumentation as well.
+        config, problems = LeakConfig.resolve(options, os.environ)
+        for problem in problems:
+            _log.error("%s", problem)
+        missing = missing_providers() if tracer_provider is None or meter_provider is None else ()
+        if missing:
+            _log.warning(
+                "no %s is set, so nothing is exported until there is one; start the "
+                "application with opentelemetry-instrument, or call otel_leaks.configure() "
+                "before instrument()",
+                " and no ".join(missing),
+            )
+        instrumentation = None
+        try:
+            instrumentation = _Instrumentation(config, tracer_provider, meter_provider)
+            _register_fork_hook()
+            instrumentation.start()
+        except Exception:  # The application starts, whatever is wrong with us.
+            _log.exception("leaks are not watched: starting failed; please report this")
+            if instrumentation is not None:
+                instrumentation.stop()
+            return
+        _active = instrumentation
+
+    def _uninstrument(self, **_: Any) -> None:
+        global _active
+        active, _active = _active, None
+        if active is not None:
+            active.stop()
+
+
+def _register_fork_hook() -> None:
+    """Register, once in the life of the process: a fork hook can't be taken back."""
+    global _fork_hook_registered
+    if not _fork_hook_registered and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+        _fork_hook_registered = True
+
+
+def _after_fork_in_child() -> None:
+    active = _active
+    if active is None:
+        return
+    try:
+        active.forked()
+    except Exception:  # The child is the application's.
+        _log.exception("leaks are not watched in this forked process; please report this")

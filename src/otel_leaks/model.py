@@ -1,0 +1,215 @@
+"""
+The words of otel-leaks, as frozen values.
+
+Everything that travels from a census to a reader is one of these. They hold
+strings and numbers only, never the thread, task, frame or code object that was
+seen: watching must not keep alive what it watches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+__all__ = [
+    "EVIDENCES",
+    "KINDS",
+    "OTHER",
+    "Census",
+    "Detection",
+    "Evidence",
+    "Failure",
+    "Finding",
+    "Frame",
+    "Hidden",
+    "Kind",
+    "Population",
+    "Sample",
+    "Site",
+    "Stack",
+    "fingerprint",
+]
+
+Kind = Literal["thread", "asyncio_task"]
+Evidence = Literal["threshold"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+EVIDENCES: tuple[Evidence, ...] = get_args(Evidence)
+
+OTHER = "_OTHER"
+"""Stands for the functions that a bounded list did not name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One level of a stack: where a function stands."""
+
+    function: str
+    """Qualified name with its module: ``app.jobs.Worker.run``."""
+    file: str
+    line: int
+
+    @property
+    def name(self) -> str:
+        """The function's own name, without its module and classes: ``run``."""
+        return self.function.rpartition(".")[2]
+
+
+Stack = tuple[Frame, ...]
+"""Frames as Python prints them: the outermost first, the innermost last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One thing of a site, looked at closely."""
+
+    serial: int
+    """Number of the thing in this process; never reused, unlike idents and ids."""
+    stack: Stack
+    name: str
+    age_s: float
+    """Seconds since the thing was first seen: a lower bound of its age."""
+    awaited: bool | None = None
+    """Whether anything awaits it; None for a kind that nothing can await."""
+    waits_on: str | None = None
+    """Type (and coroutine) of what a task waits on, None when that is not known."""
+    thread_id: int | None = None
+    """Ident of a thread, as in Python's own messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Things of one kind that stand at the same place."""
+
+    kind: Kind
+    functions: tuple[str, ...]
+    """Qualified names, outermost first; never empty."""
+    count: int
+    """How many, >= 1. In a group of over 2,000 tasks that begin in one coroutine
+    and stand at several places, the split between these places is an estimate."""
+    fingerprint: str
+    age_s: float = 0.0
+    """Seconds that the oldest sampled thing has been known: a lower bound."""
+    daemon: bool | None = None
+    """Of threads: whether they are daemons."""
+    sample: Sample | None = None
+    """The oldest of the things looked at; None for sites beyond the largest."""
+
+    @property
+    def function(self) -> str:
+        """What the thing runs: a thread's target, a task's outermost coroutine."""
+        return self.functions[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What one ignore left out."""
+
+    ignore: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """All things of one kind that lived when the census was taken."""
+
+    kind: Kind
+    count: int
+    """Exact."""
+    sites: tuple[Site, ...] = ()
+    """The largest first; equal sizes by fingerprint. May name fewer things than
+    *count*: very many sites are cut to the largest."""
+    site_count: int = 0
+    """How many sites there are, those that were cut included."""
+    hidden: tuple[Hidden, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A source that could not be read, and is left out of one census."""
+
+    kind: Kind
+    error_type: str
+    """Qualified name of the exception's class."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What lived at one moment."""
+
+    taken_at: float
+    """Seconds of a monotonic clock."""
+    populations: tuple[Population, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    wall_s: float = 0.0
+    """Seconds from start to end, pauses included."""
+    cpu_s: float = 0.0
+    """Seconds of CPU that taking it cost its thread."""
+
+    def of(self, kind: Kind) -> Population | None:
+        """Return the population of *kind*, None when its source failed or is not read."""
+        return next((each for each in self.populations if each.kind == kind), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An opinion on one kind or on one site, with its evidence."""
+
+    kind: Kind
+    evidence: Evidence
+    count: int
+    limit: int | None = None
+    """What *count* was compared with."""
+    fingerprint: str | None = None
+    """Of the site, for a finding on one site; None for one on a whole kind."""
+    age_s: float = 0.0
+    """Lower bound of the age of the oldest thing, seconds."""
+    sites: tuple[Site, ...] = ()
+    """The sites that explain it, the largest first."""
+    site_count: int = 0
+    """How many sites there are, those not listed included."""
+
+    @property
+    def key(self) -> tuple[Kind, Evidence, str | None]:
+        """What makes two findings of successive censuses the same one."""
+        return (self.kind, self.evidence, self.fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A finding that opened, as it stands now."""
+
+    finding: Finding
+    opened_at: float
+    """Seconds of the censuses' clock."""
+    seen_at: float
+    """Seconds of the censuses' clock: the last census that had the finding."""
+    peak: int
+    """The largest count since it opened."""
+    told: int = 1
+    """How often it has been told."""
+
+    @property
+    def open_s(self) -> float:
+        """Seconds from opening to the last census that still had it."""
+        return self.seen_at - self.opened_at
+
+
+@lru_cache(maxsize=4096)
+def fingerprint(kind: Kind, functions: tuple[str, ...]) -> str:
+    """
+    Name a site by what it is, not by where it was seen.
+
+    Args:
+        kind: The kind of the site's things.
+        functions: Qualified names of its functions, outermost first.
+
+    Returns:
+        12 hex digits: the same in every process and on every host, and after an
+        edit that moves lines but renames nothing.
+    """
+    text = "\n".join((kind, *functions))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]

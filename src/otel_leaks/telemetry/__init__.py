@@ -1,0 +1,1 @@
+"""Findings and numbers as OpenTelemetry's signals. Knows no source of them."""

@@ -1,0 +1,245 @@
+"""
+Detections as spans with span events, and as warnings of a logger.
+
+Each detection is a root span that ends at once. Samplers drop root spans like any
+other, so the tracer of our own scope samples always; an application that turned
+tracing off (``always_off``) keeps it off.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.sdk.trace import SpanLimits, Tracer
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
+from opentelemetry.trace import Link, SpanContext, TracerProvider
+
+from otel_leaks.model import Detection, Finding, Site, Stack
+from otel_leaks.report import resolution, sentence, stack_text
+from otel_leaks.telemetry import names
+
+__all__ = ["MAX_BYTES", "Events", "Told", "tell"]
+
+MAX_BYTES = 120 * 1024
+"""What the strings of one detection may take; under 128 KiB with their encoding.
+A receiver refuses over 4 MiB, and then the whole batch with other people's spans."""
+MAX_CHARS = 1024
+"""Of any string but a stack."""
+
+_log = logging.getLogger(names.SCOPE)
+
+Attributes = Mapping[str, "str | int | float | bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A detection as attributes, ready to be a span with its events."""
+
+    message: str
+    attributes: Attributes
+    samples: tuple[Attributes, ...]
+    """One for each site, the largest first."""
+
+
+def tell(finding: Finding, *, max_frames: int, max_chars: int | None = None) -> Told:
+    """
+    Describe a finding in attributes.
+
+    Args:
+        finding: With the sites that explain it.
+        max_frames: Frames of each stack, >= 1.
+        max_chars: Characters of each stack; SDKs that limit the length of attributes
+            keep the head of a stack, which is the wrong end of it.
+
+    Returns:
+        Strings of at most ``MAX_BYTES`` in all: outer frames are left out until they fit,
+        then the smallest sites.
+    """
+    message = sentence(finding)
+    attributes: dict[str, str | int | float | bool] = {
+        names.KIND: finding.kind,
+        names.EVIDENCE: finding.evidence,
+        names.COUNT: finding.count,
+        names.AGE: round(finding.age_s, 3),
+        names.SITES: finding.site_count,
+        names.MESSAGE: message[:MAX_CHARS],
+    }
+    if finding.limit is not None:
+        attributes[names.LIMIT] = finding.limit
+    if finding.fingerprint is not None:
+        attributes[names.FINGERPRINT] = finding.fingerprint
+    frames = max_frames
+    sites = finding.sites
+    while True:
+        samples = tuple(_sample(site, frames, max_chars) for site in sites)
+        if _size(attributes, *samples) <= MAX_BYTES or not sites:
+            return Told(message, attributes, samples)
+        if frames > 1:
+            frames = frames * 3 // 4
+        else:
+            sites = sites[:-1]
+
+
+def _sample(site: Site, max_frames: int, max_chars: int | None) -> Attributes:
+    attributes: dict[str, str | int | float | bool] = {
+        names.FINGERPRINT: site.fingerprint,
+        names.COUNT: site.count,
+        names.AGE: round(site.age_s, 3),
+        names.FUNCTION: site.function[:MAX_CHARS],
+    }
+    sample = site.sample
+    if sample is None:
+        return attributes
+    stack: Stack = sample.stack
+    if stack:
+        attributes[names.FILE] = stack[0].file[:MAX_CHARS]
+        attributes[names.LINE] = stack[0].line
+        attributes[names.STACKTRACE] = stack_text(stack, max_frames=max_frames, max_chars=max_chars)
+    if sample.awaited is not None:
+        attributes[names.AWAITED] = sample.awaited
+    if sample.thread_id is not None:
+        attributes[names.THREAD_ID] = sample.thread_id
+        attributes[names.THREAD_NAME] = sample.name[:MAX_CHARS]
+    return attributes
+
+
+def _size(*sets: Attributes) -> int:
+    return sum(
+        len(key) + (len(value.encode("utf-8", "replace")) if isinstance(value, str) else 8)
+        for attributes in sets
+        for key, value in attributes.items()
+    )
+
+
+class Events:
+    """
+    Emits detections, from ``instrument()`` to ``uninstrument()``.
+
+    Args:
+        tracer_provider: Where spans go; None for the global one, also when that is set
+            later.
+        max_frames: Frames of each stack.
+        version: Of the instrumentation scope.
+    """
+
+    def __init__(
+        self, tracer_provider: TracerProvider | None, *, max_frames: int, version: str
+    ) -> None:
+        self._tracer = trace.get_tracer(names.SCOPE, version, tracer_provider)
+        self._max_frames = max_frames
+        self._sampled: tuple[Tracer, Sampler] | None = None
+        self._contexts: dict[object, SpanContext] = {}
+
+    def detected(self, detection: Detection) -> None:
+        """Tell of a finding that opened, or that is still open."""
+        tracer = self._real_tracer()
+        limits = _limits(tracer)
+        told = tell(
+            detection.finding,
+            max_frames=self._max_frames,
+            max_chars=limits.max_attribute_length if limits is not None else None,
+        )
+        span = tracer.start_span(
+            names.DETECTED,
+            context=Context(),
+            attributes=told.attributes,
+            links=self._links(detection),
+        )
+        # Beyond its limit the SDK drops the oldest events, which are the largest sites.
+        most = limits.max_events if limits is not None else None
+        for sample in told.samples[:most]:
+            span.add_event(names.SAMPLE, sample)
+        span.end()
+        self._contexts.setdefault(detection.finding.key, span.get_span_context())
+        self._warn(span, detection.finding, told)
+
+    def resolved(self, detection: Detection) -> None:
+        """Tell that a finding ended."""
+        finding = detection.finding
+        message = resolution(detection)
+        attributes: dict[str, str | int | float | bool] = {
+            names.KIND: finding.kind,
+            names.EVIDENCE: finding.evidence,
+            names.PEAK: detection.peak,
+            names.DURATION: round(detection.open_s, 3),
+            names.MESSAGE: message,
+        }
+        if finding.limit is not None:
+            attributes[names.LIMIT] = finding.limit
+        if finding.fingerprint is not None:
+            attributes[names.FINGERPRINT] = finding.fingerprint
+        span = self._real_tracer().start_span(
+            names.RESOLVED,
+            context=Context(),
+            attributes=attributes,
+            links=self._links(detection),
+        )
+        span.end()
+        self._contexts.pop(finding.key, None)
+        with _Current(span):
+            _log.info("%s", message)
+
+    def close(self) -> None:
+        """Give the tracer its own sampler back."""
+        if self._sampled is not None:
+            tracer, sampler = self._sampled
+            if tracer.sampler is ALWAYS_ON:
+                tracer.sampler = sampler
+            self._sampled = None
+        self._contexts.clear()
+
+    def forked(self) -> None:
+        """Forget the parent's detections."""
+        self._contexts.clear()
+
+    def _links(self, detection: Detection) -> list[Link]:
+        """Link to the span that told of the finding first."""
+        first = self._contexts.get(detection.finding.key)
+        return [Link(first)] if first is not None and first.is_valid else []
+
+    def _warn(self, span: trace.Span, finding: Finding, told: Told) -> None:
+        stack = told.samples[0].get(names.STACKTRACE) if told.samples else None
+        with _Current(span):
+            if stack is None:
+                _log.warning("%s", told.message)
+            else:
+                mark = finding.sites[0].fingerprint
+                _log.warning("%s\nfingerprint %s, waits at:\n%s", told.message, mark, stack)
+
+    def _real_tracer(self) -> trace.Tracer:
+        """Return the tracer behind a proxy, made to sample always."""
+        # A proxy resolves itself when a provider is set; private, 1.20 to 1.45 have it.
+        tracer = getattr(self._tracer, "_tracer", self._tracer)
+        if isinstance(tracer, Tracer) and self._sampled is None and not _is_off(tracer.sampler):
+            self._sampled = (tracer, tracer.sampler)
+            tracer.sampler = ALWAYS_ON
+        return tracer if isinstance(tracer, trace.Tracer) else self._tracer
+
+
+class _Current:
+    """Makes an ended span current, so that a log record is correlated with it."""
+
+    def __init__(self, span: trace.Span) -> None:
+        self._context = trace.set_span_in_context(span, Context())
+
+    def __enter__(self) -> None:
+        self._token = attach(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        detach(self._token)
+
+
+def _is_off(sampler: Sampler) -> bool:
+    off = ALWAYS_OFF.get_description()
+    said = sampler.get_description()
+    return said == off or said.startswith(f"ParentBased{{root:{off},")
+
+
+def _limits(tracer: trace.Tracer) -> SpanLimits | None:
+    # Private; where it is named otherwise the limits are taken to be none.
+    limits = getattr(tracer, "_span_limits", None)
+    return limits if isinstance(limits, SpanLimits) else None

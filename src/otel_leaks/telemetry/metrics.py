@@ -1,0 +1,302 @@
+"""
+Numbers of the last census as OpenTelemetry metrics.
+
+An observable instrument can't be unregistered, and making one twice drops the second
+callback without a word. So each MeterProvider gets its instruments once in its life;
+their callbacks read the board that is up at the moment, and report nothing when none
+is. They compute nothing and take no lock: all callbacks of a process run under one.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+
+from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Population
+from otel_leaks.telemetry import names
+
+__all__ = ["Admission", "Board", "Metrics"]
+
+AT_ONCE = 20
+"""Functions of a kind that are named at once."""
+IN_A_LIFE = 200
+"""Functions of a kind that are named in the life of a process."""
+ERROR_TYPES = 3
+"""Types of errors of sources that are named in the life of a process."""
+CROWD = 100
+"""So many things in a function without a name, and ten times as many as in the
+smallest one with a name, take that name's place: a leak must not hide in _OTHER."""
+
+_COUNTS: Mapping[Kind, names.Metric] = {
+    "thread": names.THREAD_COUNT,
+    "asyncio_task": names.TASK_COUNT,
+}
+_LIMITS: Mapping[Kind, names.Metric] = {
+    "thread": names.THREAD_LIMIT,
+    "asyncio_task": names.TASK_LIMIT,
+}
+
+_Reading = tuple[int, Mapping[str, "str | bool"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What the callbacks read: for each observable metric its readings."""
+
+    readings: Mapping[str, Sequence[_Reading]]
+
+
+class Admission:
+    """
+    Chooses which functions are named; the rest are one, ``_OTHER``.
+
+    SDKs never forget an attribute set, so names must be few. The largest functions
+    get a name, and keep it as long as they have things.
+    """
+
+    def __init__(
+        self, at_once: int = AT_ONCE, in_a_life: int = IN_A_LIFE, crowd: int = CROWD
+    ) -> None:
+        self._at_once = at_once
+        self._in_a_life = in_a_life
+        self._crowd = crowd
+        self._ever: set[str] = set()
+        self._named: set[str] = set()
+
+    def admit(self, counts: Mapping[str, int]) -> Collection[str]:
+        """
+        Say which functions of *counts* go by their name.
+
+        Args:
+            counts: How many things each function has now, each >= 1.
+
+        Returns:
+            At most ``at_once`` names, in the life of this object at most ``in_a_life``.
+        """
+        self._named = {name for name in self._named if name in counts}
+        ordered = sorted(counts, key=lambda name: (-counts[name], name))
+        for name in ordered:
+            if name in self._named or not self._may_be_named(name):
+                continue
+            if len(self._named) >= self._at_once:
+                smallest = min(self._named, key=lambda each: (counts[each], each))
+                if counts[name] < max(self._crowd, 10 * counts[smallest]):
+                    break
+                self._named.discard(smallest)
+            self._named.add(name)
+            self._ever.add(name)
+        return frozenset(self._named)
+
+    def _may_be_named(self, name: str) -> bool:
+        return name in self._ever or len(self._ever) < self._in_a_life
+
+
+class _Registration:
+    """The instruments of one MeterProvider."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.board: Board | None = None
+        self.totals: dict[tuple[Kind, Evidence], int] = {}
+        self._error_types: set[str] = set()
+        make: Mapping[str, Callable[..., Any]] = {
+            "observable_gauge": meter.create_observable_gauge,
+            "observable_counter": meter.create_observable_counter,
+        }
+        for metric in names.METRICS:
+            if metric.instrument in make:
+                make[metric.instrument](
+                    metric.name,
+                    callbacks=[self._callback(metric.name)],
+                    unit=metric.unit,
+                    description=metric.description,
+                )
+        self._duration = meter.create_histogram(
+            names.CENSUS_DURATION.name,
+            unit=names.CENSUS_DURATION.unit,
+            description=names.CENSUS_DURATION.description,
+            explicit_bucket_boundaries_advisory=[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10],
+        )
+
+    def _callback(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            board = self.board  # Read once: another thread may take it down.
+            if board is None:
+                return ()
+            return [
+                Observation(value, attributes) for value, attributes in board.readings.get(name, ())
+            ]
+
+        return observe
+
+    def record(self, seconds: float, error_type: str | None) -> None:
+        attributes = {}
+        if error_type is not None:
+            if len(self._error_types) < ERROR_TYPES:
+                self._error_types.add(error_type)
+            attributes[names.ERROR_TYPE] = error_type if error_type in self._error_types else OTHER
+        self._duration.record(seconds, attributes)
+
+    def take_down(self) -> None:
+        self.board = None
+        _forget(self._duration)
+
+
+_registrations: weakref.WeakKeyDictionary[MeterProvider, _Registration] = (
+    weakref.WeakKeyDictionary()
+)
+_registering = threading.Lock()
+
+
+class Metrics:
+    """
+    The metrics of one instrumentation, from ``instrument()`` to ``uninstrument()``.
+
+    Args:
+        meter_provider: Where they go; None for the global one, also when that is set
+            later.
+        limits: The threshold of each kind; None has no limit to report.
+        openable: The pairs whose zero is reported before anything opens.
+    """
+
+    def __init__(
+        self,
+        meter_provider: MeterProvider | None,
+        *,
+        limits: Mapping[Kind, int | None],
+        openable: Sequence[tuple[Kind, Evidence]],
+        version: str,
+    ) -> None:
+        self._limits = limits
+        self._openable = openable
+        self._registration = _registration_for(meter_provider, version)
+        self._admissions = {kind: Admission() for kind in _COUNTS}
+        self._last: dict[Kind, Sequence[_Reading]] = {}
+
+    def opened(self, kind: Kind, evidence: Evidence) -> None:
+        """Count a detection. It is reported from the next ``publish`` on."""
+        totals = self._registration.totals
+        totals[kind, evidence] = totals.get((kind, evidence), 0) + 1
+
+    def publish(self, census: Census, opened: Iterable[Detection]) -> None:
+        """
+        Report a census until the next one.
+
+        Args:
+            census: The last census. A kind whose source failed keeps its last numbers.
+            opened: The detections that are open now.
+        """
+        for population in census.populations:
+            self._last[population.kind] = self._counts(population)
+        readings: dict[str, Sequence[_Reading]] = {
+            _COUNTS[kind].name: counts for kind, counts in self._last.items()
+        }
+        for kind, limit in self._limits.items():
+            if limit is not None:
+                readings[_LIMITS[kind].name] = [(limit, {})]
+        now = dict.fromkeys(self._openable, 0)
+        for detection in opened:
+            pair = (detection.finding.kind, detection.finding.evidence)
+            now[pair] = now.get(pair, 0) + 1
+        totals = self._registration.totals
+        readings[names.OPEN.name] = [(n, _pair(*pair)) for pair, n in now.items()]
+        readings[names.DETECTIONS.name] = [(totals.get(pair, 0), _pair(*pair)) for pair in now]
+        self._registration.board = Board(readings)
+        failed = census.failures[0].error_type if census.failures else None
+        self._registration.record(census.wall_s, failed)
+
+    def close(self) -> None:
+        """Report nothing any more."""
+        self._registration.take_down()
+
+    def forked(self) -> None:
+        """
+        Begin at zero in a forked child, where nothing has been detected yet.
+
+        Touches no lock of the SDK: a thread of the parent may have held it.
+        """
+        self._registration.board = None
+        self._registration.totals.clear()
+        self._last.clear()
+
+    def _counts(self, population: Population) -> Sequence[_Reading]:
+        functions: dict[str, int] = {}
+        for site in population.sites:
+            functions[site.function] = functions.get(site.function, 0) + site.count
+        named = self._admissions[population.kind].admit(functions)
+        counts: dict[tuple[str, bool | None], int] = {}
+        rest = population.count
+        for site in population.sites:
+            key = (site.function if site.function in named else OTHER, site.daemon)
+            counts[key] = counts.get(key, 0) + site.count
+            rest -= site.count
+        if rest:
+            # Sites beyond those that a census names: daemons or not, it does not say.
+            key = (OTHER, True if population.kind == "thread" else None)
+            counts[key] = counts.get(key, 0) + rest
+        return [
+            (count, _function(function, daemon=daemon))
+            for (function, daemon), count in counts.items()
+        ]
+
+
+def _pair(kind: Kind, evidence: Evidence) -> Mapping[str, str]:
+    return {names.KIND: kind, names.EVIDENCE: evidence}
+
+
+def _function(function: str, *, daemon: bool | None) -> Mapping[str, str | bool]:
+    attributes: dict[str, str | bool] = {names.FUNCTION: function}
+    if daemon is not None:
+        attributes[names.DAEMON] = daemon
+    return attributes
+
+
+def _registration_for(meter_provider: MeterProvider | None, version: str) -> _Registration:
+    provider = metrics.get_meter_provider() if meter_provider is None else meter_provider
+    with _registering:
+        found = _registrations.get(provider)
+        if found is None and provider is metrics.get_meter_provider():
+            # What was made before a provider was set went to it when it was.
+            found = next((reg for each, reg in _registrations.items() if is_proxy(each)), None)
+        if found is None:
+            found = _Registration(provider.get_meter(names.SCOPE, version))
+            _registrations[provider] = found
+        return found
+
+
+def is_proxy(provider: object) -> bool:
+    """Say whether *provider* stands for one that has not been set yet."""
+    # Private in opentelemetry.metrics, public as ProxyTracerProvider in opentelemetry.trace.
+    return type(provider).__name__ in {
+        "_ProxyMeterProvider",
+        "ProxyTracerProvider",
+        "ProxyLoggerProvider",
+    }
+
+
+def _forget(instrument: object) -> None:
+    """
+    Drop what a synchronous instrument has recorded.
+
+    The SDK has no public way: under cumulative temporality it exports a histogram for
+    ever. Where its privates are others (1.20 to 1.45 have these), the histogram stays
+    in the export as it is.
+    """
+    real = getattr(instrument, "_real_instrument", None) or instrument
+    consumer = getattr(real, "_measurement_consumer", None)
+    storages = getattr(consumer, "_reader_storages", None)
+    if not isinstance(storages, dict):
+        return
+    for storage in storages.values():
+        matches = getattr(storage, "_instrument_view_instrument_matches", None)
+        lock = getattr(storage, "_lock", None)
+        if isinstance(matches, dict) and lock is not None and lock.acquire(timeout=1.0):
+            try:
+                matches.pop(real, None)
+            finally:
+                lock.release()

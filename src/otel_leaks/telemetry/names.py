@@ -1,0 +1,139 @@
+"""Every name that telemetry carries: metrics with their units, attributes, events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = [
+    "ATTRIBUTES",
+    "METRICS",
+    "SCOPE",
+    "SPANS",
+    "Metric",
+]
+
+SCOPE: Final = "otel_leaks"
+"""The instrumentation scope, and the logger, of all that the package emits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric as a backend sees it."""
+
+    name: str
+    instrument: Literal["observable_gauge", "observable_counter", "histogram"]
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = ()
+
+
+# Attributes of metrics and of spans.
+ERROR_TYPE: Final = "error.type"
+FUNCTION: Final = "code.function.name"
+FILE: Final = "code.file.path"
+LINE: Final = "code.line.number"
+STACKTRACE: Final = "code.stacktrace"
+DAEMON: Final = "python.thread.daemon"
+THREAD_ID: Final = "thread.id"
+THREAD_NAME: Final = "thread.name"
+KIND: Final = "python.leak.kind"
+EVIDENCE: Final = "python.leak.evidence"
+COUNT: Final = "python.leak.count"
+LIMIT: Final = "python.leak.limit"
+FINGERPRINT: Final = "python.leak.fingerprint"
+AGE: Final = "python.leak.age"
+SITES: Final = "python.leak.sites"
+MESSAGE: Final = "python.leak.message"
+AWAITED: Final = "python.leak.awaited"
+PEAK: Final = "python.leak.peak"
+DURATION: Final = "python.leak.duration"
+
+ATTRIBUTES: Final = (
+    ERROR_TYPE,
+    FUNCTION,
+    FILE,
+    LINE,
+    STACKTRACE,
+    DAEMON,
+    THREAD_ID,
+    THREAD_NAME,
+    KIND,
+    EVIDENCE,
+    COUNT,
+    LIMIT,
+    FINGERPRINT,
+    AGE,
+    SITES,
+    MESSAGE,
+    AWAITED,
+    PEAK,
+    DURATION,
+)
+
+# Spans and their events.
+DETECTED: Final = "python.leak.detected"
+RESOLVED: Final = "python.leak.resolved"
+SAMPLE: Final = "python.leak.sample"
+
+SPANS: Final = (DETECTED, RESOLVED, SAMPLE)
+
+# Metrics. DETECTIONS is observable though a plain counter would do: what a
+# synchronous instrument once recorded is exported for ever, also after uninstrument().
+THREAD_COUNT: Final = Metric(
+    "python.thread.count",
+    "observable_gauge",
+    "{thread}",
+    "Threads of the process, by what they run.",
+    (FUNCTION, DAEMON),
+)
+TASK_COUNT: Final = Metric(
+    "python.asyncio.task.count",
+    "observable_gauge",
+    "{task}",
+    "Pending asyncio tasks on all loops of the process, by their outermost coroutine.",
+    (FUNCTION,),
+)
+THREAD_LIMIT: Final = Metric(
+    "python.thread.limit",
+    "observable_gauge",
+    "{thread}",
+    "Threads above which a threshold finding opens.",
+)
+TASK_LIMIT: Final = Metric(
+    "python.asyncio.task.limit",
+    "observable_gauge",
+    "{task}",
+    "Pending asyncio tasks above which a threshold finding opens.",
+)
+OPEN: Final = Metric(
+    "python.leak.open",
+    "observable_gauge",
+    "{leak}",
+    "Findings that are open now.",
+    (KIND, EVIDENCE),
+)
+DETECTIONS: Final = Metric(
+    "python.leak.detections",
+    "observable_counter",
+    "{detection}",
+    "Findings that have opened.",
+    (KIND, EVIDENCE),
+)
+CENSUS_DURATION: Final = Metric(
+    "python.leak.census.duration",
+    "histogram",
+    "s",
+    "Time from start to end of a census, pauses included.",
+    (ERROR_TYPE,),
+)
+
+METRICS: Final = (
+    THREAD_COUNT,
+    TASK_COUNT,
+    THREAD_LIMIT,
+    TASK_LIMIT,
+    OPEN,
+    DETECTIONS,
+    CENSUS_DURATION,
+)

@@ -20,15 +20,23 @@ from typing import Any
 from otel_leaks.census.registry import TaskRef, TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population, share
-from otel_leaks.census.stacks import CodeNames, Level, code_of, is_wrapper, levels, stack_of
+from otel_leaks.census.stacks import (
+    CodeNames,
+    Level,
+    code_of,
+    is_wrapper,
+    levels,
+    plain_key,
+    stack_of,
+)
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import Kind, Population, Sample, Site, fingerprint
 
 __all__ = ["TaskSource"]
 
-SLICE = 250
-"""Tasks between two pauses: about a tenth of a millisecond."""
-WALKED = 2000
+SLICE = 500
+"""Tasks between two pauses: about a quarter of a millisecond."""
+WALKED = 1000
 """Tasks of a census whose chain is followed; so many at least, when there are more."""
 WALKED_OF_GROUP = 32
 """Tasks of each outermost coroutine whose chain is followed in any case."""
@@ -205,11 +213,14 @@ class TaskSource:
 
     def _walk(self, task: Any, coro: Any, key: int | str, tally: _Tally, look: Look) -> None:
         """Follow the chain of one task."""
-        chain = levels(coro)
-        if not chain or chain[0].key != key:
-            return
-        tally.groups[key].walked += 1
-        found = self._chain_of(chain, tally)
+        group = tally.groups[key]
+        found = group.chains.get(plain_key(coro) or ())
+        if found is None:
+            chain = levels(coro)
+            if not chain or chain[0].key != key:
+                return
+            found = self._chain_of(chain, tally)
+        group.walked += 1
         found.walked += 1
         if len(found.known) < KNOWN_OF_SITE and len(self._serials) < MAX_KNOWN:
             known = self._serials.know(task, look.now)

@@ -55,6 +55,13 @@ _OPAQUE = frozenset(
 )
 
 
+# Coroutines that only run another: name of the function, and a part of its file's path.
+_WRAPPERS = {
+    "trace_coroutine": "opentelemetry/instrumentation/asyncio",
+    "_task_with_sentry_span_creation": "sentry_sdk/integrations/asyncio",
+}
+
+
 class Level(NamedTuple):
     """One coroutine, generator or async generator of an await chain."""
 
@@ -78,13 +85,13 @@ def is_wrapper(code: types.CodeType | None) -> bool:
     """
     Say whether *code* only wraps the coroutine that the application started.
 
-    opentelemetry-instrumentation-asyncio runs each coroutine inside one of its own,
-    which would make all tasks of a process look the same.
+    Instrumentations run each coroutine inside one of their own, which would make all
+    tasks of a process look the same.
     """
     return (
         code is not None
-        and code.co_name == "trace_coroutine"
-        and "opentelemetry/instrumentation/asyncio" in code.co_filename.replace("\\", "/")
+        and code.co_name in _WRAPPERS
+        and _WRAPPERS[code.co_name] in code.co_filename.replace("\\", "/")
     )
 
 

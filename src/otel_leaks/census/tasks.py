@@ -19,7 +19,7 @@ from typing import Any
 
 from otel_leaks.census.registry import TaskRef, TaskRegistry
 from otel_leaks.census.serials import Known, Serials
-from otel_leaks.census.source import Look, population, share
+from otel_leaks.census.source import MAX_KEPT_SITES, Look, population, share
 from otel_leaks.census.stacks import (
     CodeNames,
     Level,
@@ -43,7 +43,7 @@ WALKED_OF_GROUP = 32
 KNOWN_OF_SITE = 3
 """Tasks of each site that are known from census to census, for their age."""
 MAX_KNOWN = 3000
-"""Tasks that are known from census to census, in all."""
+"""Tasks that are known from census to census, in all; a few more during one."""
 
 _Key = tuple["int | str", ...]
 
@@ -143,7 +143,7 @@ class TaskSource:
             look.pause()
         sites: dict[str, Site] = {}
         chains: dict[str, _Chain] = {}
-        for chain, counted in _counted(tally):
+        for chain, counted in _counted(tally, self._names):
             mark = fingerprint(self.kind, chain.functions)
             ignore = look.ignores.site(chain.functions, mark)
             if ignore is not None:
@@ -156,7 +156,8 @@ class TaskSource:
                 chain.known += chains[mark].known
             sites[mark] = Site(self.kind, chain.functions, count, mark, age_s=_age_s(chain, look))
             chains[mark] = chain
-        self._serials.keep(_oldest(chains.values()))
+        largest = sorted(sites.values(), key=lambda site: -site.count)[:MAX_KEPT_SITES]
+        self._serials.keep(_oldest(chains[site.fingerprint] for site in largest))
         return population(
             self.kind,
             sites.values(),
@@ -222,7 +223,9 @@ class TaskSource:
             found = self._chain_of(chain, tally)
         group.walked += 1
         found.walked += 1
-        if len(found.known) < KNOWN_OF_SITE and len(self._serials) < MAX_KNOWN:
+        # A site that turns out to be large gets its samples however many there are.
+        may_know = len(self._serials) < MAX_KNOWN or found.walked > WALKED_OF_GROUP // 2
+        if len(found.known) < KNOWN_OF_SITE and may_know:
             known = self._serials.know(task, look.now)
             if known not in found.known:
                 found.known.append(known)
@@ -279,10 +282,14 @@ class TaskSource:
         return name.replace("_asyncio.", "asyncio.")
 
 
-def _counted(tally: _Tally) -> Iterator[tuple[_Chain, int]]:
+def _counted(tally: _Tally, names: CodeNames) -> Iterator[tuple[_Chain, int]]:
     """Split each group's count among the chains that were seen of it."""
     for group in tally.groups.values():
         chains = [chain for chain in group.chains.values() if chain.walked]
+        if group.count and not chains:
+            # All ended between being counted and being looked at.
+            chains = [_Chain([Level(None, group.code)], names)]
+            chains[0].walked = group.count
         counts = share(group.count, [chain.walked for chain in chains])
         yield from ((c, n) for c, n in zip(chains, counts, strict=True) if n)
 

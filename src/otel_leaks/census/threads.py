@@ -28,7 +28,15 @@ MAX_FRAMES = 1000
 """Frames of one thread that are walked; a deeper stack keeps its inner ones."""
 
 # Modules whose frames start a thread or a program and are nobody's own code.
-_STARTERS = frozenset({"threading", "runpy", "opentelemetry.instrumentation.threading", "wrapt"})
+_STARTERS = frozenset(
+    {
+        "threading",
+        "runpy",
+        "wrapt",
+        "opentelemetry.instrumentation.threading",
+        "sentry_sdk.integrations.threading",
+    }
+)
 
 _Key = tuple["int | str", ...]
 

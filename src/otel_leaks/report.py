@@ -44,7 +44,8 @@ def site_line(site: Site) -> str:
     if site.sample is not None and site.sample.stack:
         frame = site.sample.stack[0]
         where = f" ({frame.file}:{frame.line})"
-    return f"{site.count} in {site.function}{where}, the oldest for at least {duration(site.age_s)}"
+    age = f", the oldest for at least {duration(site.age_s)}" if site.age_s >= 1 else ""
+    return f"{site.count} in {site.function}{where}{age}"
 
 
 def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -> str:

@@ -178,9 +178,12 @@ def parse(text: str) -> tuple[Ignore, ...]:
     source = "[" + ",".join(line for line in lines if line) + "]"
     try:
         tree = ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # The last two are the parser's words for "nested too deeply".
         raise ValueError(_rule_of(text)) from None
-    assert isinstance(tree, ast.List)
+    if not isinstance(tree, ast.List):
+        # A text that closes our bracket and goes on: [...] + [...].
+        raise ValueError(_rule_of(text))  # noqa: TRY004 - a text of a wrong form, not a type
     return tuple(_call(node, text) for node in tree.elts)
 
 
@@ -196,6 +199,8 @@ def _call(node: ast.expr, text: str) -> Ignore:
         return make(*args, **kwargs)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{ast.unparse(node)}: {error}") from None
+    except (RecursionError, MemoryError):
+        raise ValueError(_rule_of(text)) from None
 
 
 def _rule_of(text: str) -> str:

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+
+from otel_leaks.model import Detection, Finding, Frame, Kind, Sample, Site
+from otel_leaks.report import duration, resolution, sentence, site_line, stack_text
+
+STACK = (
+    Frame("app.jobs.Worker.run", "/srv/app/jobs.py", 41),
+    Frame("app.jobs.Worker.fetch", "/srv/app/jobs.py", 52),
+    Frame("queue.Queue.get", "/usr/lib/python3/queue.py", 171),
+)
+SITE = Site(
+    "thread",
+    tuple(frame.function for frame in STACK),
+    80,
+    "0123456789ab",
+    age_s=130.0,
+    sample=Sample(1, STACK, "worker-1", 130.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("finding", "said"),
+    [
+        (
+            Finding("thread", "threshold", 93, limit=50, sites=(SITE,), site_count=4),
+            "93 threads alive, more than the limit of 50; most of them: 80 in "
+            "app.jobs.Worker.run (/srv/app/jobs.py:41), the oldest for at least 2 min",
+        ),
+        (
+            Finding("asyncio_task", "threshold", 2, limit=1),
+            "2 asyncio tasks pending, more than the limit of 1",
+        ),
+        (Finding("thread", "threshold", 1), "1 thread alive"),
+    ],
+)
+def test_a_finding_is_said_in_one_sentence(finding: Finding, said: str) -> None:
+    assert sentence(finding) == said
+
+
+def test_a_site_without_a_sample_is_said_without_a_place() -> None:
+    site = Site("asyncio_task", ("app.poll",), 3, "0" * 12, age_s=40.0)
+    assert site_line(site) == "3 in app.poll, the oldest for at least 40 s"
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "said"),
+    [
+        ("thread", 50, "threads are back below the limit of 50 after 1 h 0 min; the peak was 93"),
+        ("thread", None, "threads are back after 1 h 0 min; the peak was 93"),
+        (
+            "asyncio_task",
+            50,
+            "asyncio tasks are back below the limit of 50 after 1 h 0 min; the peak was 93",
+        ),
+    ],
+)
+def test_an_end_is_said_with_its_peak_and_how_long_it_took(
+    kind: Kind, limit: int | None, said: str
+) -> None:
+    finding = Finding(kind, "threshold", 60, limit=limit)
+    # 60 minutes are told in minutes up to two hours.
+    detection = Detection(finding, opened_at=100.0, seen_at=100.0 + 3600, peak=93)
+    assert resolution(detection) == said.replace("1 h 0 min", "60 min")
+
+
+def test_a_stack_is_written_as_python_does_with_the_innermost_frame_last() -> None:
+    assert stack_text(STACK, max_frames=32) == (
+        '  File "/srv/app/jobs.py", line 41, in run\n'
+        '  File "/srv/app/jobs.py", line 52, in fetch\n'
+        '  File "/usr/lib/python3/queue.py", line 171, in get'
+    )
+
+
+@pytest.mark.parametrize(
+    ("max_frames", "max_chars", "kept"),
+    [
+        (3, None, ["run", "fetch", "get"]),
+        (2, None, ["fetch", "get"]),
+        (1, None, ["get"]),
+        (3, 10_000, ["run", "fetch", "get"]),
+        (3, 140, ["run", "fetch", "get"]),
+        (3, 139, ["fetch", "get"]),
+        (3, 1, ["get"]),
+    ],
+)
+def test_outer_frames_are_left_out_first_and_the_innermost_never(
+    max_frames: int, max_chars: int | None, kept: list[str]
+) -> None:
+    text = stack_text(STACK, max_frames=max_frames, max_chars=max_chars)
+    assert [line.rpartition(" ")[2] for line in text.splitlines()] == kept
+
+
+def test_the_whole_stack_has_140_characters() -> None:
+    # What the bounds of the test above stand on.
+    assert len(stack_text(STACK, max_frames=3)) == 140
+
+
+def test_a_stack_without_frames_is_an_empty_text() -> None:
+    assert stack_text((), max_frames=3, max_chars=5) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0.0, "0 s"),
+        (0.4, "0 s"),
+        (40.2, "40 s"),
+        (119.4, "119 s"),
+        (120.0, "2 min"),
+        (719.0, "11 min"),
+        (7199.0, "119 min"),
+        (7200.0, "2 h 0 min"),
+        (12_000.0, "3 h 20 min"),
+    ],
+)
+def test_a_duration_is_written_as_a_person_would(seconds: float, written: str) -> None:
+    assert duration(seconds) == written

@@ -1,0 +1,54 @@
+"""
+The shop as a service of its own: ``python -m otel_leaks.demo ENDPOINT TASK_LIMIT``.
+
+Says ``port N`` on its output when it takes requests, and ends with its input, so that
+it never outlives who started it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+
+import uvicorn
+
+from otel_leaks import LeakInstrumentor, configure
+from otel_leaks.demo.shop import shop
+
+INTERVAL_S = 0.5
+"""Between two censuses. A service would leave it out; somebody watches here."""
+FAREWELL_S = 3.0
+"""What ending may take: without a receiver the SDK would try again for a while."""
+
+
+def main(endpoint: str, task_limit: int) -> None:
+    """Serve until the input ends."""
+    configure(endpoint, service_name="demo-shop")
+    LeakInstrumentor().instrument(task_limit=task_limit, interval_s=INTERVAL_S)
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            shop(), loop="asyncio", log_level="warning", timeout_graceful_shutdown=1, ws="none"
+        )
+    )
+    # The name is one that the package does not count.
+    threading.Thread(
+        target=_end_with_input, args=(server,), name="otel-leaks-demo", daemon=True
+    ).start()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        print(f"port {listening.getsockname()[1]}", flush=True)
+        server.run(sockets=[listening])
+
+
+def _end_with_input(server: uvicorn.Server) -> None:
+    sys.stdin.buffer.read()
+    server.should_exit = True
+    time.sleep(FAREWELL_S)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,235 @@
+"""
+What came over OTLP, as frozen values: counts and detections.
+
+Everything here was written by whoever sent it. Text is made printable on the way in,
+so that no reader of these values meets an escape sequence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from otel_leaks.telemetry import names
+
+__all__ = [
+    "Counted",
+    "Counts",
+    "Detected",
+    "Place",
+    "Site",
+    "counts_of",
+    "detections_of",
+    "printable",
+]
+
+_KINDS = (
+    ("asyncio_task", names.TASK_COUNT.name, names.TASK_LIMIT.name),
+    ("thread", names.THREAD_COUNT.name, names.THREAD_LIMIT.name),
+)
+_FRAME = re.compile(r'\s*File "(?P<file>.*)", line (?P<line>\d+), in (?P<function>.*)')
+
+_Value = str | int | float | bool
+_Attributes = Mapping[str, _Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many things of one kind there are, in one export."""
+
+    kind: str
+    """As in ``python.leak.kind``."""
+    count: int
+    limit: int | None
+    functions: tuple[tuple[str, int], ...]
+    """What they run and how many do, the largest first; equal counts by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """One export of one process: its counts of every kind it reported."""
+
+    at_s: float
+    """Seconds since the epoch: when the sender read them."""
+    counted: tuple[Counted, ...]
+
+    def of(self, kind: str) -> Counted | None:
+        """Return the count of *kind*, None when it was not reported."""
+        return next((each for each in self.counted if each.kind == kind), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One level of a stack."""
+
+    function: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One ``python.leak.sample``."""
+
+    function: str
+    count: int
+    age_s: float
+    fingerprint: str
+    stack: tuple[Place, ...] = ()
+    """Outermost first."""
+    awaited: bool | None = None
+    """None for what nothing can await."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """One ``python.leak.detected``."""
+
+    kind: str
+    evidence: str
+    message: str
+    count: int
+    limit: int | None
+    sites: tuple[Site, ...]
+    """The largest first."""
+    site_count: int
+    """How many there are, those not sent included."""
+
+
+def counts_of(export: ExportMetricsServiceRequest) -> tuple[Counts, ...]:
+    """Read the counts of an export, one for each process in it that reported any."""
+    found = []
+    for resource in export.resource_metrics:
+        metrics = {
+            metric.name: metric
+            for scope in resource.scope_metrics
+            if scope.scope.name == names.SCOPE
+            for metric in scope.metrics
+        }
+        counted = tuple(
+            each
+            for kind, count, limit in _KINDS
+            if (each := _counted(kind, metrics.get(count), metrics.get(limit))) is not None
+        )
+        if counted:
+            at_ns = max(
+                point.time_unix_nano
+                for metric in metrics.values()
+                for point in metric.gauge.data_points
+            )
+            found.append(Counts(at_ns / 1e9, counted))
+    return tuple(found)
+
+
+def detections_of(export: ExportTraceServiceRequest) -> tuple[Detected, ...]:
+    """Read the detections of an export, in its order."""
+    return tuple(
+        _detected(span)
+        for resource in export.resource_spans
+        for scope in resource.scope_spans
+        if scope.scope.name == names.SCOPE
+        for span in scope.spans
+        if span.name == names.DETECTED
+    )
+
+
+def printable(text: str) -> str:
+    """Write control characters, and all else that a terminal may obey, as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def _counted(kind: str, count: Metric | None, limit: Metric | None) -> Counted | None:
+    functions: dict[str, int] = {}
+    for number, attributes in _points(count):
+        function = _text(attributes, names.FUNCTION)
+        functions[function] = functions.get(function, 0) + number
+    if not functions:
+        return None
+    return Counted(
+        kind,
+        count=sum(functions.values()),
+        limit=next((number for number, _ in _points(limit)), None),
+        functions=tuple(sorted(functions.items(), key=lambda each: (-each[1], each[0]))),
+    )
+
+
+def _points(metric: Metric | None) -> Iterator[tuple[int, _Attributes]]:
+    if metric is None:
+        return
+    for point in metric.gauge.data_points:
+        is_int = point.WhichOneof("value") == "as_int"
+        yield point.as_int if is_int else round(point.as_double), _attributes(point.attributes)
+
+
+def _detected(span: Span) -> Detected:
+    said = _attributes(span.attributes)
+    sites = tuple(_site(_attributes(e.attributes)) for e in span.events if e.name == names.SAMPLE)
+    return Detected(
+        kind=_text(said, names.KIND),
+        evidence=_text(said, names.EVIDENCE),
+        message=_text(said, names.MESSAGE),
+        count=int(_number(said, names.COUNT)),
+        limit=int(_number(said, names.LIMIT)) if names.LIMIT in said else None,
+        sites=sites,
+        site_count=int(_number(said, names.SITES)),
+    )
+
+
+def _site(said: _Attributes) -> Site:
+    awaited = said.get(names.AWAITED)
+    return Site(
+        function=_text(said, names.FUNCTION),
+        count=int(_number(said, names.COUNT)),
+        age_s=_number(said, names.AGE),
+        fingerprint=_text(said, names.FINGERPRINT),
+        stack=tuple(_places(str(said.get(names.STACKTRACE, "")))),
+        awaited=awaited if isinstance(awaited, bool) else None,
+    )
+
+
+def _places(stacktrace: str) -> Iterator[Place]:
+    for line in stacktrace.splitlines():
+        match = _FRAME.fullmatch(line)
+        if match is not None:
+            yield Place(
+                printable(match["function"]), printable(match["file"]), int(match["line"][:9])
+            )
+
+
+def _attributes(pairs: Iterable[KeyValue]) -> _Attributes:
+    return {pair.key: value for pair in pairs if (value := _value_of(pair.value)) is not None}
+
+
+def _value_of(value: AnyValue) -> _Value | None:
+    which = value.WhichOneof("value")
+    if which == "string_value":
+        return str(value.string_value)
+    if which == "bool_value":
+        return bool(value.bool_value)
+    if which == "int_value":
+        return int(value.int_value)
+    if which == "double_value":
+        return float(value.double_value)
+    return None
+
+
+def _text(said: _Attributes, name: str) -> str:
+    return printable(str(said.get(name, "")))
+
+
+def _number(said: _Attributes, name: str) -> float:
+    value = said.get(name, 0)
+    return value if isinstance(value, (int, float)) else 0

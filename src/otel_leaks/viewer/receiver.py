@@ -1,0 +1,161 @@
+"""
+A local OTLP/HTTP receiver.
+
+It listens on 127.0.0.1 alone, and answers no page of another site: a browser on this
+machine can reach it too, so the Host has to be this machine's and the Origin, where
+there is one, the receiver's own.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from otel_leaks.viewer import otlp
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["MAX_BODY_BYTES", "MAX_UNPACKED_BYTES", "Receiver", "application"]
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""As received. The batches of SDKs stay under 4 MiB, which gRPC refuses."""
+MAX_UNPACKED_BYTES = 32 * 1024 * 1024
+"""After gzip."""
+_STOP_S = 5.0
+_HOSTS = frozenset({"127.0.0.1", "localhost"})
+
+_ASGI = Callable[[Any, Any, Any], Any]
+
+
+class LocalOnly:
+    """Refuses requests that a page of another site made, with 403."""
+
+    def __init__(self, app: _ASGI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = Request(scope).headers
+            problem = _foreign(headers.get("host", ""), headers.get("origin"))
+            if problem is not None:
+                await PlainTextResponse(problem, 403)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _foreign(host: str, origin: str | None) -> str | None:
+    if host.partition(":")[0] not in _HOSTS:
+        return f"Host must be 127.0.0.1 or localhost, got {host!r}"
+    if origin is not None and origin != f"http://{host}":
+        return f"Origin must be http://{host} or absent, got {origin!r}"
+    return None
+
+
+def application(
+    hear: Callable[[otlp.Export], object],
+    *,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
+) -> Starlette:
+    """
+    Make the receiver's web application.
+
+    Args:
+        hear: Called with each request that was taken, on the server's event loop; it
+            must neither block nor raise.
+        max_body_bytes: Larger bodies are refused with 413.
+        max_unpacked_bytes: So are those that unpack to more.
+    """
+
+    async def take(request: Request) -> Response:
+        media_type = otlp.JSON
+        try:
+            media_type = otlp.content_type(request.headers.get("content-type", ""))
+            body = otlp.unpack(
+                await _body(request, max_body_bytes),
+                request.headers.get("content-encoding", ""),
+                max_bytes=max_unpacked_bytes,
+            )
+            export = otlp.decode(request.url.path, media_type, body)
+        except otlp.Refused as error:
+            said = otlp.refused(error.message, media_type)
+            return Response(said, error.status, media_type=media_type)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        hear(export)
+        return Response(otlp.accepted(request.url.path, media_type), media_type=media_type)
+
+    return Starlette(
+        routes=[Route(path, take, methods=["POST"]) for path in otlp.PATHS],
+        middleware=[Middleware(LocalOnly)],
+    )
+
+
+async def _body(request: Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise otlp.Refused(413, f"the body is larger than {max_bytes} bytes")
+    return bytes(body)
+
+
+class Receiver:
+    """
+    Serves an application on a free port of 127.0.0.1, from a thread, while it is entered.
+
+    Args:
+        app: What ``application`` made.
+
+    Raises:
+        OSError: There is no port to listen on.
+    """
+
+    def __init__(self, app: Starlette) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        """The base URL for exporters."""
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run,
+            kwargs={"sockets": [self._socket]},
+            name="otel-leaks-receiver",
+            daemon=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(_STOP_S)
+        self._socket.close()

@@ -57,7 +57,8 @@ class Admission:
     Chooses which functions are named; the rest are one, ``_OTHER``.
 
     SDKs never forget an attribute set, so names must be few. The largest functions
-    get a name, and keep it as long as they have things.
+    get a name, and keep it, also when they have nothing any more, until its place is
+    needed: a series that merely ends would stand at its last value for minutes.
     """
 
     def __init__(
@@ -77,16 +78,17 @@ class Admission:
             counts: How many things each function has now, each >= 1.
 
         Returns:
-            At most ``at_once`` names, in the life of this object at most ``in_a_life``.
+            At most ``at_once`` names, in the life of this object at most ``in_a_life``;
+            some may have nothing now.
         """
-        self._named = {name for name in self._named if name in counts}
         ordered = sorted(counts, key=lambda name: (-counts[name], name))
         for name in ordered:
             if name in self._named or not self._may_be_named(name):
                 continue
             if len(self._named) >= self._at_once:
-                smallest = min(self._named, key=lambda each: (counts[each], each))
-                if counts[name] < max(self._crowd, 10 * counts[smallest]):
+                smallest = min(self._named, key=lambda each: (counts.get(each, 0), each))
+                left = counts.get(smallest, 0)
+                if left and counts[name] < max(self._crowd, 10 * left):
                     break
                 self._named.discard(smallest)
             self._named.add(name)
@@ -177,6 +179,7 @@ class Metrics:
         self._registration = _registration_for(meter_provider, version)
         self._admissions = {kind: Admission() for kind in _COUNTS}
         self._last: dict[Kind, Sequence[_Reading]] = {}
+        self._series: dict[Kind, Collection[tuple[str, bool | None]]] = {}
 
     def opened(self, kind: Kind, evidence: Evidence) -> None:
         """Count a detection. It is reported from the next ``publish`` on."""
@@ -223,13 +226,19 @@ class Metrics:
         self._registration.board = None
         self._registration.totals.clear()
         self._last.clear()
+        self._series.clear()
 
     def _counts(self, population: Population) -> Sequence[_Reading]:
         functions: dict[str, int] = {}
         for site in population.sites:
             functions[site.function] = functions.get(site.function, 0) + site.count
         named = self._admissions[population.kind].admit(functions)
-        counts: dict[tuple[str, bool | None], int] = {}
+        # What was reported and has nothing now is zero, and not merely gone.
+        counts: dict[tuple[str, bool | None], int] = {
+            key: 0
+            for key in self._series.get(population.kind, ())
+            if key[0] in named or key[0] == OTHER
+        }
         rest = population.count
         for site in population.sites:
             key = (site.function if site.function in named else OTHER, site.daemon)
@@ -239,6 +248,7 @@ class Metrics:
             # Sites beyond those that a census names: daemons or not, it does not say.
             key = (OTHER, True if population.kind == "thread" else None)
             counts[key] = counts.get(key, 0) + rest
+        self._series[population.kind] = tuple(counts)
         return [
             (count, _function(function, daemon=daemon))
             for (function, daemon), count in counts.items()

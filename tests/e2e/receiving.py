@@ -1,0 +1,155 @@
+"""The real collector, and what it put out."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from e2e.serving import Program, free_ports
+
+__all__ = ["EXAMPLE", "Collector", "Event", "Span", "eventually"]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "collector.yaml"
+
+T = TypeVar("T")
+Attributes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    name: str
+    attributes: Attributes
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span as the collector's file has it."""
+
+    name: str
+    span_id: str
+    parent_span_id: str
+    trace_id: str
+    scope: str
+    resource: Attributes
+    attributes: Attributes
+    events: tuple[Event, ...]
+    linked_span_ids: tuple[str, ...]
+
+
+class Collector:
+    """A running collector with the configuration of examples/collector.yaml."""
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        grpc, http, prometheus = free_ports(3)
+        self.grpc_endpoint = f"http://127.0.0.1:{grpc}"
+        self.http_endpoint = f"http://127.0.0.1:{http}"
+        self.metrics_url = f"http://127.0.0.1:{prometheus}/metrics"
+        self.file = folder / "traces.jsonl"
+        self.program = Program(
+            # Its own metrics would be served on a port that cannot be chosen freely.
+            [str(binary), f"--config={EXAMPLE}", "--set=service.telemetry.metrics.level=none"],
+            {
+                "OTLP_GRPC_ENDPOINT": f"127.0.0.1:{grpc}",
+                "OTLP_HTTP_ENDPOINT": f"127.0.0.1:{http}",
+                "PROMETHEUS_ENDPOINT": f"127.0.0.1:{prometheus}",
+                "TRACES_FILE": str(self.file),
+            },
+            folder / "collector.log",
+        )
+
+    @property
+    def log(self) -> str:
+        return self.program.log
+
+    def levels(self) -> set[str]:
+        """Return the levels at which it has logged."""
+        lines = (line.split("\t") for line in self.log.splitlines())
+        # A line is time, level, place and text; lines of the debug exporter are not.
+        return {each[1] for each in lines if len(each) >= 4}
+
+    def wait_until_ready(self) -> None:
+        eventually(lambda: self.program.alive() and "Everything is ready" in self.log)
+
+    def metrics_page(self) -> str:
+        with urllib.request.urlopen(self.metrics_url, timeout=5) as response:
+            text: str = response.read().decode()
+        return text
+
+    def metrics(self, name: str, *by: str) -> dict[tuple[str, ...], float]:
+        """
+        Return the samples of one metric by the values of some labels.
+
+        Args:
+            name: As in the exposition, with its suffix.
+            by: Labels; a sample without one has an empty string there.
+        """
+        samples = [
+            sample
+            for family in text_string_to_metric_families(self.metrics_page())
+            for sample in family.samples
+            if sample.name == name
+        ]
+        found = {tuple(s.labels.get(label, "") for label in by): s.value for s in samples}
+        assert len(found) == len(samples), f"{by} do not tell the samples of {name} apart"
+        return found
+
+    def spans(self, name: str) -> list[Span]:
+        """Return the spans of that name that are in the file by now."""
+        if not self.file.exists():
+            return []
+        lines = self.file.read_text("utf-8").split("\n")[:-1]  # The last may be half written.
+        return [span for line in lines for span in _spans(json.loads(line)) if span.name == name]
+
+
+def _spans(document: Mapping[str, Any]) -> list[Span]:
+    return [
+        Span(
+            name=span["name"],
+            span_id=span["spanId"],
+            parent_span_id=span.get("parentSpanId", ""),
+            trace_id=span["traceId"],
+            scope=scope["scope"]["name"],
+            resource=_attributes(resource["resource"]),
+            attributes=_attributes(span),
+            events=tuple(Event(e["name"], _attributes(e)) for e in span.get("events", ())),
+            linked_span_ids=tuple(link["spanId"] for link in span.get("links", ())),
+        )
+        for resource in document["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+
+
+def _attributes(of: Mapping[str, Any]) -> Attributes:
+    return {each["key"]: _value(each["value"]) for each in of.get("attributes", ())}
+
+
+def _value(value: Mapping[str, Any]) -> Any:
+    (kind, content), *_ = value.items()
+    # OTLP's JSON writes 64 bit integers as strings.
+    return int(content) if kind == "intValue" else content
+
+
+def eventually(
+    read: Callable[[], T], holds: Callable[[T], object] = bool, *, within_s: float = 30.0
+) -> T:
+    """
+    Read again and again until *holds*, and return what was read.
+
+    Raises:
+        AssertionError: It does not hold within the time; says what was read last.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        value = read()
+        if holds(value):
+            return value
+        assert time.monotonic() < deadline, f"not so within {within_s} s: {value!r}"
+        time.sleep(0.05)

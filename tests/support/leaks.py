@@ -114,10 +114,14 @@ async def settle(rounds: int = 10) -> None:
 
 def end(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel what is pending on a loop that stands still, and close it."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+    async def cancel() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    loop.run_until_complete(cancel())
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
 

@@ -141,7 +141,22 @@ class ThreadSource:
         look: Look,
     ) -> list[Known]:
         """Count one slice. Its frames, which keep locals alive, end with this call."""
+        # Our own frame is among them. A frame that its own locals refer to outlives its
+        # call, and with it all the others and their locals, until the collector comes.
         frames = sys._current_frames()
+        try:
+            return self._count_in(frames, threads, places, hidden, look)
+        finally:
+            frames.clear()
+
+    def _count_in(
+        self,
+        frames: dict[int, FrameType],
+        threads: list[threading.Thread],
+        places: dict[_Key, _Place],
+        hidden: Counter[Ignore],
+        look: Look,
+    ) -> list[Known]:
         seen = []
         for thread in threads:
             frame = frames.get(thread.ident) if thread.ident is not None else None

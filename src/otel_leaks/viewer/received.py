@@ -7,6 +7,7 @@ so that no reader of these values meets an escape sequence.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -162,7 +163,13 @@ def _counted(kind: str, count: Metric | None, limit: Metric | None) -> Counted |
         kind,
         count=sum(functions.values()),
         limit=next((number for number, _ in _points(limit)), None),
-        functions=tuple(sorted(functions.items(), key=lambda each: (-each[1], each[0]))),
+        # A function of which nothing is left goes on being reported, as zero.
+        functions=tuple(
+            sorted(
+                ((function, number) for function, number in functions.items() if number),
+                key=lambda each: (-each[1], each[0]),
+            )
+        ),
     )
 
 
@@ -170,8 +177,9 @@ def _points(metric: Metric | None) -> Iterator[tuple[int, _Attributes]]:
     if metric is None:
         return
     for point in metric.gauge.data_points:
-        is_int = point.WhichOneof("value") == "as_int"
-        yield point.as_int if is_int else round(point.as_double), _attributes(point.attributes)
+        number = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
+        if math.isfinite(number):
+            yield round(number), _attributes(point.attributes)
 
 
 def _detected(span: Span) -> Detected:
@@ -222,7 +230,8 @@ def _value_of(value: AnyValue) -> _Value | None:
     if which == "int_value":
         return int(value.int_value)
     if which == "double_value":
-        return float(value.double_value)
+        number = float(value.double_value)
+        return number if math.isfinite(number) else None
     return None
 
 

@@ -183,23 +183,22 @@ def _functions(counted: Counted, history: Sequence[Counts], style: Style, width:
         for each in history[-SPARKS:]
     ]
     # The least that fills a sparkline: one thing more or less is no landscape.
-    most = max(10, *(count for each in before for count in each.values()))
+    most = max([10, *(count for each in before for count in each.values())])
+    # The function that most of them run stands out when they are too many.
+    worst = next(
+        (f for f, n in counted.functions if _is_over(counted) and 2 * n > counted.count), None
+    )
     lines = []
     for function, count in counted.functions[:FUNCTIONS]:
         sparks = _sparkline([each.get(function, 0) for each in before], most, style)
-        lines.append(f"{count:>18}  {sparks.ljust(SPARKS)}  {_cut(function, width - 38, style)}")
+        line = f"{count:>18}  {sparks.ljust(SPARKS)}  {_cut(function, width - 38, style)}"
+        lines.append(style.paint(line, "red" if function == worst else None))
     others = counted.functions[FUNCTIONS:]
     if others:
         count = sum(number for _, number in others)
         what = "one other" if len(others) == 1 else f"{len(others)} others"
         lines.append(f"{count:>18}  {' ' * SPARKS}  in {what}")
-    return [style.paint(line, tint) for line, tint in zip(lines, _tints(counted), strict=False)]
-
-
-def _tints(counted: Counted) -> list[Tint | None]:
-    """Make the function stand out that most of the things run, when they are too many."""
-    worst = counted.functions[0][1] * 2 > counted.count and _is_over(counted)
-    return ["red" if worst else None, *[None] * FUNCTIONS]
+    return lines
 
 
 def _sparkline(readings: Sequence[int], most: int, style: Style) -> str:

@@ -89,7 +89,7 @@ def test_a_narrow_picture_shortens_bars_and_names_and_needs_no_unicode() -> None
         "16 orders",
         "",
         "asyncio tasks   24  ###############  over the limit of 20",
-        "                20  _.-+*#            ...keep_customer_posted",
+        "                20  _.=+%#            ...ep_customer_posted",
         "                 1  ______            shop.a",
         "                 1  ______            shop.b",
         "                 2                    in 2 others",
@@ -134,7 +134,8 @@ def test_a_status_says_the_same_in_a_line() -> None:
         "  7 s   asyncio tasks   20  ###############  limit 20   threads    1   16 orders"
     )
     assert status(OVER, PLAIN) == (
-        "  7 s   asyncio tasks   24  ███████████████  over the limit of 20   threads    1   16 orders"
+        "  7 s   asyncio tasks   24  ███████████████  over the limit of 20"
+        "   threads    1   16 orders"
     )
 
 
@@ -151,7 +152,7 @@ def test_a_detection_is_explained_by_its_largest_site() -> None:
         "  awaited by   nothing",
         "  waits at     keep_customer_posted  /srv/shop/orders.py:56",
         "               └ next_update         /srv/shop/orders.py:61",
-        "                 └ get               …hon3.11/asyncio/queues.py:158",
+        "                 └ get               …/python3.11/asyncio/queues.py:158",
         "  fingerprint  a1b2c3d4e5f6, the same on every host",
     )
 
@@ -159,16 +160,12 @@ def test_a_detection_is_explained_by_its_largest_site() -> None:
 def test_in_a_pipe_nothing_is_shortened() -> None:
     lines = explain(DETECTED, ASCII, None)
     assert lines[1] == DETECTED.message
-    assert (
-        lines[9:]
-        == (
-            "               \\ next_update         /srv/shop/orders.py:61",
-            "                 \\ get               /usr/local/lib/python3.11/asyncio/queues.py:158",
-            "  fingerprint  a1b2c3d4e5f6, the same on every host",
-        )[:0]
-        + lines[9:]
+    assert lines[7:] == (
+        "  waits at     keep_customer_posted  /srv/shop/orders.py:56",
+        "               \\ next_update         /srv/shop/orders.py:61",
+        "                 \\ get               /usr/local/lib/python3.11/asyncio/queues.py:158",
+        "  fingerprint  a1b2c3d4e5f6, the same on every host",
     )
-    assert lines[-2].endswith("/usr/local/lib/python3.11/asyncio/queues.py:158")
 
 
 def test_one_thread_is_told_as_one_thread() -> None:

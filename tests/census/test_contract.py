@@ -12,16 +12,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import pytest
-from support.leaks import (
-    ONLY_LEAKS,
-    Stand,
-    forever,
-    look,
-    running_loop,
-    settle,
-    stopped_loop,
-    stuck,
-)
 
 from otel_leaks.census import SOURCES, CensusEnded, Source
 from otel_leaks.census.source import Look
@@ -33,6 +23,16 @@ from otel_leaks.ignores import (
     ignore_thread,
 )
 from otel_leaks.model import Hidden, Kind, Population, Site
+from support.leaks import (
+    ONLY_LEAKS,
+    Stand,
+    forever,
+    look,
+    running_loop,
+    settle,
+    stopped_loop,
+    stuck,
+)
 
 
 class Things:
@@ -65,7 +65,7 @@ class Maker(Protocol):
 class Threads:
     kind: Kind = "thread"
     function = "support.leaks.stuck"
-    others = (ONLY_LEAKS,)
+    others: tuple[Ignore, ...] = (ONLY_LEAKS,)
 
     def by_name(self, pattern: str) -> Ignore:
         return ignore_thread(pattern)
@@ -117,7 +117,7 @@ async def stand_in(stand: Stand) -> None:
 class Tasks:
     kind: Kind = "asyncio_task"
     function = f"{__name__}.stand_in"
-    others = ()
+    others: tuple[Ignore, ...] = ()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import _thread
+import functools
+import inspect
+import queue
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from otel_leaks.census import threads as threads_module
+from otel_leaks.census.threads import ThreadSource
+from otel_leaks.ignores import ignore_thread
+from otel_leaks.model import Frame, Population, Sample, Site, fingerprint
+from support import leaks
+from support.leaks import ONLY_LEAKS, Stand, look, standing, stuck, stuck_deep, stuck_deeper
+
+FILE = leaks.__file__
+MAIN = ignore_thread("MainThread")
+
+
+def read(source: ThreadSource | None = None, **options: float) -> Population:
+    return (source or ThreadSource()).read(look(ONLY_LEAKS, **options))  # type: ignore[arg-type]
+
+
+def line_of(function: Callable[..., object], text: str) -> int:
+    lines, first = inspect.getsourcelines(function)
+    return first + next(i for i, line in enumerate(lines) if text in line)
+
+
+def test_80_threads_are_counted_exactly() -> None:
+    with standing(80):
+        found = read()
+    assert (found.count, [site.count for site in found.sites]) == (80, [80])
+
+
+def test_a_thread_is_told_with_its_whole_stack_from_its_target_inwards() -> None:
+    with standing(1, stuck_deeper, daemon=True) as (thread,):
+        found = read(now=50.0)
+    functions = ("support.leaks.stuck_deeper", "support.leaks.stuck")
+    assert found.sites == (
+        Site(
+            kind="thread",
+            functions=functions,
+            count=1,
+            fingerprint=fingerprint("thread", functions),
+            age_s=0.0,
+            daemon=True,
+            sample=Sample(
+                serial=1,
+                stack=(
+                    Frame(functions[0], FILE, line_of(stuck_deeper, "stuck(stand)")),
+                    Frame(functions[1], FILE, line_of(stuck, "stand.wait()")),
+                ),
+                name="leak-0",
+                age_s=0.0,
+                awaited=None,
+                waits_on=None,
+                thread_id=thread.ident,
+            ),
+        ),
+    )
+
+
+def test_daemons_and_others_are_two_sites_of_one_fingerprint() -> None:
+    with standing(2, daemon=True), standing(3, daemon=False):
+        found = read()
+    mark = fingerprint("thread", ("support.leaks.stuck",))
+    assert [(site.count, site.daemon, site.fingerprint) for site in found.sites] == [
+        (3, False, mark),
+        (2, True, mark),
+    ]
+    samples = [site.sample for site in found.sites]
+    assert len({sample.serial for sample in samples if sample}) == 2
+
+
+def test_threads_that_differ_in_lines_only_are_one_site() -> None:
+    with standing(2), standing(1, stuck_deeper), standing(4):
+        found = read()
+    assert [site.count for site in found.sites] == [6, 1]
+
+
+def test_a_subclass_is_told_by_its_run() -> None:
+    stand = Stand()
+
+    class Worker(threading.Thread):
+        def run(self) -> None:
+            stuck(stand)
+
+    thread = Worker(name="leak-0")
+    thread.start()
+    stand.arrived()
+    found = read()
+    stand.release()
+    thread.join()
+    here = f"{__name__}.test_a_subclass_is_told_by_its_run.<locals>.Worker.run"
+    if sys.version_info < (3, 11):
+        here = f"{__name__}.run"  # Code has no qualified name, and this class no module.
+    assert [site.functions for site in found.sites] == [(here, "support.leaks.stuck")]
+
+
+def test_a_partial_is_told_by_its_function() -> None:
+    with standing(1, functools.partial(functools.partial(stuck))):
+        found = read()
+    assert [site.functions for site in found.sites] == [("support.leaks.stuck",)]
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda target: target, functools.partial], ids=["plain", "partial"]
+)
+def test_a_target_in_c_is_told_by_its_name(
+    wrap: Callable[[Callable[..., object]], Callable[..., object]],
+) -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    thread = threading.Thread(target=wrap(lock.acquire), name="leak-0")
+    thread.start()
+    found = read()
+    lock.release()
+    thread.join()
+    # "lock.acquire"; "_thread.lock.acquire" or "lock.acquire" in other versions.
+    name = f"builtins.{lock.acquire.__qualname__}"
+    assert [(site.functions, site.count) for site in found.sites] == [((name,), 1)]
+    assert found.sites[0].fingerprint == fingerprint("thread", (name,))
+
+
+def test_a_thread_whose_stack_is_threading_alone_is_told_by_its_class() -> None:
+    timer = threading.Timer(3600.0, print)
+    timer.name = "leak-0"
+    timer.start()
+    found = read()
+    timer.cancel()
+    timer.join()
+    assert [site.functions for site in found.sites] == [("threading.Timer.run",)]
+
+
+def test_a_deep_recursion_is_one_site_and_keeps_its_innermost_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads_module, "MAX_FRAMES", 50)
+    with standing(2, stuck_deep, 200):
+        found = read()
+    assert [(site.count, len(site.functions)) for site in found.sites] == [(2, 50)]
+    assert found.sites[0].functions[-2:] == ("support.leaks.stuck_deep", "support.leaks.stuck")
+
+
+def test_the_bound_of_a_stack_is_a_thousand_frames() -> None:
+    with standing(1, stuck_deep, 600):
+        found = read()
+    assert len(found.sites[0].functions) == 602
+
+
+def test_a_reused_ident_is_another_thread() -> None:
+    source = ThreadSource()
+    idents, serials = set(), []
+    for now in range(50):
+        with standing(1) as (thread,):
+            sample = read(source, now=now).sites[0].sample
+            assert sample is not None
+            idents.add(thread.ident)
+            serials.append((sample.serial, sample.age_s))
+    assert len(idents) < 50, "no ident was reused: the test has tested nothing"
+    assert serials == [(i + 1, 0.0) for i in range(50)]
+
+
+def test_threads_are_never_compared() -> None:
+    class Odd(threading.Thread):
+        __hash__ = threading.Thread.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("a thread was compared")
+
+    source = ThreadSource()
+    with standing(3, make=Odd):
+        found = [read(source, now=now).sites[0] for now in (0.0, 5.0)]
+    assert [(site.count, site.age_s) for site in found] == [(3, 0.0), (3, 5.0)]
+
+
+def test_a_thread_of_the_application_that_c_began_is_counted_while_it_is_known() -> None:
+    there: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
+    free: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def run() -> None:
+        thread = threading.current_thread()  # Makes a dummy thread.
+        thread.name = "leak-dummy"
+        there.put(thread) or free.get()  # type: ignore[func-returns-value]
+
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def start() -> None:
+        try:
+            run()
+        finally:
+            done.release()
+
+    _thread.start_new_thread(start, ())
+    dummy = there.get(timeout=20)
+    before = read()
+    free.put(None)
+    done.acquire()
+    while dummy.ident in sys._current_frames():
+        pass  # The last steps of a thread that nobody can join.
+    after = read()
+    assert [(site.functions[-1].rpartition(".")[2], site.count) for site in before.sites] == [
+        ("run", 1)
+    ]
+    # threading keeps a dummy for ever on the older versions; it lives no more.
+    assert after.count == 0
+
+
+def test_the_main_thread_is_told_from_its_module_inwards() -> None:
+    """The frames of runpy and of importlib are nobody's own code."""
+    program = textwrap.dedent("""
+        from otel_leaks.census.source import Look
+        from otel_leaks.census.threads import ThreadSource
+        from otel_leaks.ignores import Ignores
+
+        def main():
+            look = Look(0.0, Ignores(), 10, lambda: None)
+            print([site.functions[:2] for site in ThreadSource().read(look).sites])
+
+        main()
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert done.stdout == "[('__main__.<module>', '__main__.main')]\n"
+
+
+def test_our_own_monitor_and_the_sdks_threads_are_hidden() -> None:
+    names = ["otel-leaks-watch", "OtelBatchSpanRecordProcessor"]
+    stand = Stand()
+    theirs = [threading.Thread(target=stuck, args=(stand,), name=name) for name in names]
+    for thread in theirs:
+        thread.start()
+    stand.arrived(2)
+    found = ThreadSource().read(look())
+    stand.release(2)
+    for thread in theirs:
+        thread.join()
+    assert "support.leaks.stuck" not in {f for site in found.sites for f in site.functions}
+    assert sorted(each.count for each in found.hidden) == [1, 1]
+
+
+def test_what_was_known_of_ended_threads_is_forgotten() -> None:
+    source = ThreadSource()
+    with standing(5):
+        read(source)
+    read(source)
+    assert len(source._serials) == 0
+
+
+def test_a_child_forgets_the_threads_of_its_parent() -> None:
+    source = ThreadSource()
+    with standing(2):
+        read(source, now=1.0)
+        source.forked()
+        assert [site.age_s for site in read(source, now=9.0).sites] == [0.0]
+
+
+def test_frames_are_asked_for_anew_after_every_few_threads() -> None:
+    """A frame keeps locals alive, so none is held across a pause."""
+    held = []
+
+    def pause() -> None:
+        held.append([name for name in _locals_above() if name == "frames"])
+
+    count = threads_module.SLICE + 5
+    with standing(count):
+        found = ThreadSource().read(look(ONLY_LEAKS, pause=pause))
+    assert found.count == count
+    assert held == [[], []]
+
+
+def _locals_above() -> list[str]:
+    frame = sys._getframe()
+    names: list[str] = []
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__") == threads_module.__name__:
+            names += frame.f_locals
+    return names

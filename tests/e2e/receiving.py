@@ -68,6 +68,15 @@ class Collector:
     def log(self) -> str:
         return self.program.log
 
+    def exporting(self, protocol: str) -> dict[str, str]:
+        """Return the environment variables that make a program export to it."""
+        return {
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": (
+                self.grpc_endpoint if protocol == "grpc" else self.http_endpoint
+            ),
+        }
+
     def levels(self) -> set[str]:
         """Return the levels at which it has logged."""
         lines = (line.split("\t") for line in self.log.splitlines())

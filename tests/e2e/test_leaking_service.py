@@ -56,21 +56,12 @@ if sys.platform != "win32":
     WAYS.append(Way("uvloop", "http/protobuf", loop="uvloop"))
 
 
-def exporting(receiver: Collector, protocol: str) -> dict[str, str]:
-    return {
-        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": (
-            receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-        ),
-    }
-
-
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_a_leak_is_counted_explained_and_over_when_it_is_mended(
     receiver: Collector, serve: Serve, way: Way
 ) -> None:
     service = serve(
-        {**WATCHED, **exporting(receiver, way.protocol), **(way.variables or {})},
+        {**WATCHED, **receiver.exporting(way.protocol), **(way.variables or {})},
         f"--loop={way.loop}",
     )
     service.post("/leak/tasks", n=TASKS).raise_for_status()

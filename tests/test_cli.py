@@ -17,13 +17,15 @@ import pytest
 import otel_leaks
 from otel_leaks.cli import main
 
-OTEL_LEAKS = [
-    sys.executable,
-    "-W",
-    "error",
-    "-c",
-    "import sys; from otel_leaks.cli import main; sys.exit(main())",
-]
+# Under a shell's "&" SIGINT is ignored, and whoever is started inherits that.
+PROGRAM = """
+import signal, sys
+from otel_leaks.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+OTEL_LEAKS = [sys.executable, "-W", "error", "-c", PROGRAM]
 TITLE = "otel-leaks demo: a web shop that leaves a task behind with every order\n"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 

@@ -101,9 +101,17 @@ def look(
     return Look(now, Ignores((*BUILT_IN, *ignores)), max_sites, pause)
 
 
+_WAITING: set[asyncio.Future[None]] = set()
+
+
 async def forever() -> None:
-    """Wait on a future that nobody holds but this frame."""
-    await asyncio.get_running_loop().create_future()
+    """Wait on a future that is held: one that only this frame held would be collected."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    _WAITING.add(future)
+    try:
+        await future
+    finally:
+        _WAITING.discard(future)
 
 
 async def settle(rounds: int = 10) -> None:

@@ -59,6 +59,8 @@ _OPAQUE = frozenset(
 _WRAPPERS = {
     "trace_coroutine": "opentelemetry/instrumentation/asyncio",
     "_task_with_sentry_span_creation": "sentry_sdk/integrations/asyncio",
+    "_run_coro": "anyio/_core/_tasks",  # anyio 4.16
+    "_run_wrapped_task": "anyio/_backends/_asyncio",  # anyio 3
 }
 
 
@@ -85,8 +87,8 @@ def is_wrapper(code: types.CodeType | None) -> bool:
     """
     Say whether *code* only wraps the coroutine that the application started.
 
-    Instrumentations run each coroutine inside one of their own, which would make all
-    tasks of a process look the same.
+    Instrumentations, and the task groups of anyio, run each coroutine inside one of
+    their own, which would make all tasks of a process look the same.
     """
     return (
         code is not None
@@ -138,8 +140,9 @@ def _levels(coro: object) -> Iterator[Level]:
             yield Level(awaitable, code)
             inner = shape[2](awaitable)
             if inner is None and is_wrapper(code):
-                # Not started: the wrapped coroutine is still its argument.
-                inner = _driven(awaitable)
+                # Not started: the wrapped coroutine is still its argument. On 3.10 all
+                # frames are objects of their own, and it is theirs.
+                inner = _driven(awaitable if sys.version_info >= (3, 11) else shape[1](awaitable))
         elif type(awaitable).__name__ in _OPAQUE:
             inner = _driven(awaitable)
         elif awaitable is coro or hasattr(awaitable, "cr_await"):
@@ -201,6 +204,9 @@ class CodeNames:
             return known[1]
         qualname = getattr(level.awaitable, "__qualname__", None)
         shape = _SHAPES.get(type(level.awaitable))
+        if shape is None and level.awaitable is not None:
+            # Compiled to C: it has code to show in tracebacks, but no frame to ask.
+            return CodeName(_bare_name(level.awaitable), code.co_filename)
         frame = shape[1](level.awaitable) if shape is not None else None
         return self._learn(code, frame.f_globals if frame is not None else None, qualname)
 

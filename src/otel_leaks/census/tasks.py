@@ -11,6 +11,7 @@ of the one task that a site is shown by.
 from __future__ import annotations
 
 import asyncio
+import functools
 import types
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -195,10 +196,15 @@ class TaskSource:
             tasks = list(_not_hidden(tasks, tally, look))
         coros = list(map(_get_coro, tasks))
         try:
-            keys: list[int | str] = list(map(id, map(_get_code, coros)))
+            codes = list(map(_get_code, coros))
         except AttributeError:
             # A coroutine that is none of CPython's own, or a task that runs its
             # first step eagerly and has none yet.
+            codes = [None]
+        keys: list[int | str]
+        if None not in codes:
+            keys = list(map(id, codes))
+        else:
             keys = [_outermost(coro)[0] for coro in coros]
         counted = Counter(keys)
         if self._look_through(coros, keys, counted, tally):
@@ -227,7 +233,8 @@ class TaskSource:
         may_know = len(self._serials) < MAX_KNOWN or found.walked > WALKED_OF_GROUP // 2
         if len(found.known) < KNOWN_OF_SITE and may_know:
             known = self._serials.know(task, look.now)
-            if known not in found.known:
+            # By serial: comparing references would compare tasks, and they may define that.
+            if all(each.serial != known.serial for each in found.known):
                 found.known.append(known)
 
     def _look_through(
@@ -279,7 +286,7 @@ class TaskSource:
             inner = levels(future.get_coro())
             if inner:
                 return f"asyncio.Task of {self._names.of_level(inner[0]).function}"
-        return name.replace("_asyncio.", "asyncio.")
+        return name.removeprefix("_") if name.startswith("_asyncio.") else name
 
 
 def _counted(tally: _Tally, names: CodeNames) -> Iterator[tuple[_Chain, int]]:
@@ -328,10 +335,18 @@ def _is_awaited(task: Any) -> bool:
     ``_callbacks`` is private, the same on 3.10 to 3.15: pairs of a callback and its
     context. A callback such as ``background_tasks.discard`` awaits nothing.
     """
-    for callback, *_ in getattr(task, "_callbacks", None) or ():
+    for given, *_ in getattr(task, "_callbacks", None) or ():
+        callback = given
+        while isinstance(callback, functools.partial):  # wait_for() of 3.10 and 3.11 has one.
+            callback = callback.func
         if isinstance(getattr(callback, "__self__", None), asyncio.Future):
             return True
         module = getattr(callback, "__module__", None)
-        if isinstance(module, str) and module.partition(".")[0] in {"asyncio", "anyio"}:
+        # A server of streams only logs how the task of a connection ended.
+        if (
+            isinstance(module, str)
+            and module.partition(".")[0] in {"asyncio", "anyio", "uvloop"}
+            and module != "asyncio.streams"
+        ):
             return True
     return False

@@ -108,6 +108,7 @@ def run(*, seconds: float, task_limit: int, screen: Screen) -> int:
         Receiver(application(events.put)) as receiver,
         Service(receiver.endpoint, task_limit=task_limit, hear=events.put) as service,
     ):
+        screen.draw(Scene(_TITLE, "starting the shop", 0.0))
         port = _port(events)
         if port is None:
             screen.write(*_broken("did not start", service))

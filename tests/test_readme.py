@@ -1,0 +1,41 @@
+"""README.md says what is so: its table of options, its metrics, its Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from otel_leaks.config import LeakConfig
+from otel_leaks.telemetry import names
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Return the cells of the table under a heading, without its head."""
+    section = README.partition(f"\n### {heading}\n")[2].partition("\n#")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_table_of_options_has_every_option_with_its_default() -> None:
+    expected = [(f"`{f.name}`", f"`{f.default}`") for f in dataclasses.fields(LeakConfig)]
+    assert expected == [(row[0], row[1]) for row in rows("Options")]
+
+
+def test_the_table_of_metrics_has_every_metric_with_its_unit() -> None:
+    expected = [(f"`{metric.name}`", f"`{metric.unit}`") for metric in names.METRICS]
+    assert expected == [(row[0], row[1]) for row in rows("Metrics")]
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_its_python_runs(code: str) -> None:
+    # In a process of its own: providers are global and set once. Nothing listens at the
+    # endpoint, so what is exported at the end is given up at once.
+    end = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
+    subprocess.run([sys.executable, "-c", code + end], check=True, timeout=60)

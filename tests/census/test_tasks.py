@@ -722,6 +722,16 @@ def test_a_rare_place_among_very_many_tasks_keeps_its_age(source: TaskSource, lo
     assert ([site.age_s for site in first.sites], ages) == ([0.0], [8.0])
 
 
+def test_a_place_with_very_many_tasks_keeps_its_age_when_more_come(
+    source: TaskSource, loop: Loop
+) -> None:
+    start(loop, *(outer() for _ in range(3000)))
+    read(source, now=1.0)
+    start(loop, *(outer() for _ in range(5000)))
+    (site,) = read(source, now=9.0).sites
+    assert (site.count, site.age_s, site.sample and site.sample.age_s) == (8000, 8.0, 8.0)
+
+
 def test_a_function_that_was_defined_twice_is_one_site(source: TaskSource, loop: Loop) -> None:
     def define() -> Callable[[], Coroutine[Any, Any, None]]:
         names: dict[str, Any] = {"__name__": "app", "forever": forever}

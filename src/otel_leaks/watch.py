@@ -6,6 +6,7 @@ Its thread is a daemon, sleeps almost always, and never raises into the applicat
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -199,7 +200,8 @@ class Watch:
         if thread is not None and thread is not threading.current_thread():
             thread.join(JOIN_S)
             if thread.is_alive():
-                _log.warning(
+                _say(
+                    logging.WARNING,
                     "the monitor thread did not end within %.0f s; it is a daemon and will "
                     "end when what it waits for does, a log handler or an exporter",
                     JOIN_S,
@@ -248,6 +250,9 @@ class Watch:
         self._hear(lambda: hear(change.detection))
 
     def _hear(self, hear: Callable[[], None]) -> None:
+        if self._stopping.is_set():
+            # Who stopped the watch may have given up waiting for this thread.
+            raise CensusEnded
         try:
             hear()
         except Exception as error:  # An SDK or a log handler of the application's own.
@@ -276,7 +281,8 @@ class Watch:
             key = (failure.kind, failure.error_type)
             if key not in self._logged:
                 self._logged.add(key)
-                _log.error(
+                _say(
+                    logging.ERROR,
                     "the census of %s failed (%s: %s) and is left out; the others go on. "
                     "Please report this with your Python version",
                     failure.kind,
@@ -287,4 +293,10 @@ class Watch:
     def _log_once(self, key: object, message: str, error: BaseException) -> None:
         if key not in self._logged:
             self._logged.add(key)
-            _log.error("%s; this is told once", message, exc_info=error)
+            _say(logging.ERROR, "%s; this is told once", message, error=error)
+
+
+def _say(level: int, message: str, *args: object, error: BaseException | None = None) -> None:
+    # A handler of the application's own may raise. There is nobody left to tell.
+    with contextlib.suppress(Exception):
+        _log.log(level, message, *args, exc_info=error)

@@ -1,0 +1,548 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from otel_leaks.census import CensusTaker
+from otel_leaks.census.source import Look
+from otel_leaks.config import LeakConfig
+from otel_leaks.ignores import Ignores
+from otel_leaks.model import Census, Detection, Evidence, Failure, Finding, Kind, Population
+from otel_leaks.watch import OPENABLE, Ledger, Watch, findings, limits
+
+
+def census(now: float, *, unread: tuple[Kind, ...] = (), **counts: int) -> Census:
+    kinds: dict[str, Kind] = {"thread": "thread", "task": "asyncio_task"}
+    return Census(
+        now,
+        tuple(Population(kinds[name], count) for name, count in counts.items()),
+        tuple(Failure(kind, "RuntimeError", "broken") for kind in unread),
+    )
+
+
+def finding(count: int, kind: Kind = "thread", evidence: Evidence = "threshold") -> Finding:
+    return Finding(kind, evidence, count, limit=5)
+
+
+class Book:
+    """A ledger, and what it says."""
+
+    def __init__(self, cooldown_s: float = 300.0) -> None:
+        self.ledger = Ledger(cooldown_s)
+
+    def enter(self, now: float, *found: Finding, unread: tuple[Kind, ...] = ()) -> list[Any]:
+        changes = self.ledger.update(census(now, unread=unread), found)
+        return [(each.what, each.detection.finding.count) for each in changes]
+
+
+# What opens and ends
+
+
+def test_a_finding_opens_once_and_ends_once() -> None:
+    book = Book()
+    said = [
+        book.enter(0.0),
+        book.enter(10.0, finding(6)),
+        book.enter(20.0, finding(9)),
+        book.enter(30.0, finding(7)),
+        book.enter(40.0),
+        book.enter(50.0),
+    ]
+    assert said == [[], [("opened", 6)], [], [], [("resolved", 7)], []]
+
+
+def test_what_ends_is_told_with_its_peak_and_how_long_it_was_open() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [finding(6)])
+    ledger.update(census(20.0), [finding(9)])
+    ledger.update(census(30.0), [finding(7)])
+    (change,) = ledger.update(census(40.0), [])
+    assert change.detection == Detection(finding(7), opened_at=10.0, seen_at=40.0, peak=9, told=1)
+    assert change.detection.open_s == 30.0
+
+
+def test_what_is_open_is_held_as_it_stands_now() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [finding(9)])
+    ledger.update(census(20.0), [finding(7)])
+    assert ledger.opened == (Detection(finding(7), opened_at=10.0, seen_at=20.0, peak=9, told=1),)
+
+
+def test_what_opens_again_is_a_new_detection() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [finding(9)])
+    ledger.update(census(20.0), [])
+    (change,) = ledger.update(census(30.0), [finding(6)])
+    assert (change.what, change.detection) == (
+        "opened",
+        Detection(finding(6), opened_at=30.0, seen_at=30.0, peak=6, told=1),
+    )
+
+
+def test_two_kinds_open_and_end_each_for_itself_and_ends_are_told_first() -> None:
+    book = Book()
+    tasks = finding(8, "asyncio_task")
+    assert [
+        book.enter(10.0, finding(6)),
+        book.enter(20.0, finding(6), tasks),
+        book.enter(30.0, tasks),
+        book.enter(40.0, finding(7)),
+    ] == [
+        [("opened", 6)],
+        [("opened", 8)],
+        [("resolved", 6)],
+        [("resolved", 8), ("opened", 7)],
+    ]
+
+
+def test_a_kind_that_could_not_be_read_stays_open() -> None:
+    book = Book()
+    tasks = finding(8, "asyncio_task")
+    assert [
+        book.enter(10.0, finding(6), tasks),
+        book.enter(20.0, unread=("thread",)),
+        book.enter(30.0, finding(7)),
+        book.enter(40.0),
+    ] == [
+        [("opened", 6), ("opened", 8)],
+        [("resolved", 8)],
+        [],
+        [("resolved", 7)],
+    ]
+
+
+def test_an_open_one_is_told_again_after_its_cooldown_then_after_twice_that_up_to_an_hour() -> None:
+    book = Book(cooldown_s=600.0)
+    told = [now for now in range(0, 20_000, 100) if book.enter(float(now), finding(6))]
+    # After 10, 20, 40 minutes, and from there on after 60.
+    assert told == [0, 600, 1800, 4200, 7800, 11_400, 15_000, 18_600]
+
+
+def test_a_cooldown_of_more_than_an_hour_is_kept() -> None:
+    book = Book(cooldown_s=7200.0)
+    told = [now for now in range(0, 30_000, 100) if book.enter(float(now), finding(6))]
+    assert told == [0, 7200, 14_400, 21_600, 28_800]
+
+
+def test_what_is_told_again_says_how_often_it_was_told() -> None:
+    ledger = Ledger(10.0)
+    told = []
+    for now in (0.0, 10.0, 30.0):
+        told += [(c.what, c.detection.told) for c in ledger.update(census(now), [finding(6)])]
+    assert told == [("opened", 1), ("told_again", 2), ("told_again", 3)]
+
+
+def test_an_open_one_is_told_at_very_long_last_without_overflow() -> None:
+    ledger = Ledger(1.0)
+    for now in range(0, 3600 * 1500, 3600):
+        ledger.update(census(float(now)), [finding(6)])
+    assert ledger.opened[0].told == 1500
+
+
+# What the policies are asked
+
+
+def test_every_option_that_is_a_threshold_is_the_limit_of_its_kind() -> None:
+    config = LeakConfig(thread_limit=7, task_limit=None)
+    assert limits(config) == {"thread": 7, "asyncio_task": None}
+
+
+def test_the_policies_are_asked_with_what_is_open() -> None:
+    config = LeakConfig(thread_limit=10, task_limit=10)
+    now = census(1.0, thread=10, task=10)
+    open_thread = Detection(finding(11), 0.0, 0.0, 11)
+    assert [
+        [each.kind for each in findings(now, (), config)],
+        [each.kind for each in findings(now, (open_thread,), config)],
+    ] == [[], ["thread"]]
+
+
+def test_everything_that_a_policy_opens_is_listed_as_openable() -> None:
+    found = findings(census(1.0, thread=300, task=20_000), (), LeakConfig())
+    assert {(each.kind, each.evidence) for each in found} <= set(OPENABLE)
+    assert len(found) == 2
+
+
+# The watch
+
+
+class Source:
+    """Gives the counts that it is told to give, one a census."""
+
+    kind: Kind = "thread"
+
+    def __init__(self, *counts: int | Exception) -> None:
+        self.counts = list(counts)
+        self.done: list[str] = []
+        self.read_event = threading.Event()
+        self.in_census = threading.Event()
+        self.go_on: Callable[[Look], None] = lambda _: None
+
+    def open(self) -> None:
+        self.done.append("open")
+
+    def close(self) -> None:
+        self.done.append("close")
+
+    def forked(self) -> None:
+        self.done.append("forked")
+
+    def read(self, look: Look) -> Population:
+        self.in_census.set()
+        self.go_on(look)
+        count = self.counts.pop(0) if self.counts else 0
+        if isinstance(count, Exception):
+            raise count
+        return Population("thread", count)
+
+
+class Ear:
+    """Hears, and raises when it is told to."""
+
+    def __init__(self, *, fails: tuple[str, ...] = ()) -> None:
+        self.heard: list[tuple[str, int]] = []
+        self.fails = fails
+        self.looks = threading.Semaphore(0)
+
+    def _hear(self, what: str, number: int) -> None:
+        self.heard.append((what, number))
+        if what in self.fails:
+            raise ValueError(what)
+
+    def opened(self, detection: Detection) -> None:
+        self._hear("opened", detection.finding.count)
+
+    def told_again(self, detection: Detection) -> None:
+        self._hear("told_again", detection.finding.count)
+
+    def resolved(self, detection: Detection) -> None:
+        self._hear("resolved", detection.peak)
+
+    def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:  # noqa: ARG002 - a listener's
+        self.looks.release()
+        self._hear("looked", len(opened))
+
+
+def watch_of(
+    source: Source,
+    ear: Ear,
+    *,
+    config: LeakConfig | None = None,
+    clock: Callable[[], float] | None = None,
+    **options: Any,
+) -> Watch:
+    ticks = iter(range(10**6))
+
+    def taker(pause: Callable[[], None]) -> CensusTaker:
+        return CensusTaker(
+            ignores=Ignores(()),
+            max_sites=1,
+            pause=pause,
+            clock=clock or (lambda: float(next(ticks))),
+            sources=[lambda: source],
+        )
+
+    return Watch(config or LeakConfig(thread_limit=5), taker, ear, **options)
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[[Watch], Watch]]:
+    watches = []
+
+    def start(watch: Watch) -> Watch:
+        watches.append(watch)
+        watch.start()
+        return watch
+
+    yield start
+    for watch in watches:
+        watch.stop()
+
+
+def monitors() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "otel-leaks-watch"]
+
+
+def test_the_listener_hears_of_each_census_after_what_opened_and_ended_in_it() -> None:
+    ear = Ear()
+    watch = watch_of(Source(1, 6, 9, 2), ear)
+    for _ in range(4):
+        watch.look()
+    assert ear.heard == [
+        ("looked", 0),
+        ("opened", 6),
+        ("looked", 1),
+        ("looked", 1),
+        ("resolved", 9),
+        ("looked", 0),
+    ]
+
+
+def test_an_open_finding_is_told_again_through_the_watch() -> None:
+    ear = Ear()
+    now = iter([0.0, 0.0, 100.0, 100.0, 400.0, 400.0])
+    watch = watch_of(Source(6, 7, 8), ear, clock=lambda: next(now))
+    for _ in range(3):
+        watch.look()
+    assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 6), ("told_again", 8)]
+
+
+def test_a_count_that_wavers_around_the_limit_is_one_detection() -> None:
+    ear = Ear()
+    watch = watch_of(Source(*(101, 99, 101, 95, 102)), ear, config=LeakConfig(thread_limit=100))
+    for _ in range(5):
+        watch.look()
+    assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 101)]
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "delay_s"), [(0.0, 10.0), (0.05, 10.0), (0.1, 10.0), (0.5, 50.0), (3.0, 300.0)]
+)
+def test_looking_takes_at_most_one_percent_of_a_core(cost_s: float, delay_s: float) -> None:
+    cpu = iter([7.0, 7.0 + cost_s])
+    watch = watch_of(Source(), Ear(), cpu_clock=lambda: next(cpu))
+    assert watch.look() == pytest.approx(delay_s)
+
+
+def test_a_listener_that_raises_is_logged_once_and_the_next_is_heard(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ear = Ear(fails=("opened", "looked"))
+    watch = watch_of(Source(6, 6, 0, 6), ear)
+    for _ in range(4):
+        watch.look()
+    assert [what for what, _ in ear.heard] == [
+        *("opened", "looked", "looked", "resolved", "looked", "opened", "looked")
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "telling of a census failed; the next one is told again; this is told once"
+    ]
+    assert caplog.records[0].exc_info is not None
+
+
+def test_a_broken_source_is_logged_once_with_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    ear = Ear()
+    watch = watch_of(Source(RuntimeError("no"), RuntimeError("no"), KeyError("k"), 1), ear)
+    for _ in range(4):
+        watch.look()
+    left_out = "is left out; the others go on. Please report this with your Python version"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the census of thread failed (RuntimeError: no) and {left_out}",
+        f"the census of thread failed (KeyError: 'k') and {left_out}",
+    ]
+    assert ear.heard == [("looked", 0)] * 4
+
+
+class Raising(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - a handler's
+        raise OSError("the disk is full")
+
+
+@pytest.fixture
+def raising_handler() -> Iterator[None]:
+    """Put a handler of the application's on the logger that raises."""
+    handler = Raising()
+    log = logging.getLogger("otel_leaks")
+    log.addHandler(handler)
+    yield
+    log.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("raising_handler")
+def test_a_log_handler_that_raises_does_not_end_the_watch() -> None:
+    ear = Ear(fails=("opened",))
+    watch = watch_of(Source(RuntimeError("no"), 6, 0), ear)
+    for _ in range(3):
+        assert watch.look() == 10.0
+    assert ear.heard == [
+        ("looked", 0),
+        ("opened", 6),
+        ("looked", 1),
+        ("resolved", 6),
+        ("looked", 0),
+    ]
+
+
+def test_the_monitor_is_a_daemon_of_its_own_name_and_looks_at_once(
+    started: Callable[[Watch], Watch],
+) -> None:
+    ear = Ear()
+    started(watch_of(Source(6), ear))
+    assert ear.looks.acquire(timeout=20)
+    assert [thread.daemon for thread in monitors()] == [True]
+    assert ear.heard[0] == ("opened", 6)
+
+
+def test_the_monitor_looks_again_and_again(started: Callable[[Watch], Watch]) -> None:
+    ear = Ear()
+    started(watch_of(Source(), ear, config=LeakConfig(interval_s=0.001), cpu_clock=lambda: 0.0))
+    assert [ear.looks.acquire(timeout=20) for _ in range(5)] == [True] * 5
+
+
+def test_stopping_ends_the_thread_and_closes_the_sources(
+    started: Callable[[Watch], Watch],
+) -> None:
+    source, ear = Source(), Ear()
+    watch = started(watch_of(source, ear))
+    assert ear.looks.acquire(timeout=20)
+    watch.stop()
+    assert (monitors(), source.done) == ([], ["open", "close"])
+
+
+def test_stopping_again_does_nothing_more(started: Callable[[Watch], Watch]) -> None:
+    ear = Ear()
+    watch = started(watch_of(Source(), ear))
+    assert ear.looks.acquire(timeout=20)
+    watch.stop()
+    heard = list(ear.heard)
+    watch.stop()
+    assert ear.heard == heard
+
+
+def test_stopping_ends_a_census_that_is_half_done(started: Callable[[Watch], Watch]) -> None:
+    source, ear = Source(), Ear()
+
+    def for_ever(look: Look) -> None:
+        while True:
+            look.pause()
+
+    source.go_on = for_ever
+    watch = started(watch_of(source, ear, sleep=lambda _: None))
+    assert source.in_census.wait(20)
+    watch.stop()
+    assert (monitors(), ear.heard) == ([], [])
+
+
+def test_a_watch_that_was_never_started_can_be_stopped() -> None:
+    source = Source()
+    watch_of(source, Ear()).stop()
+    assert source.done == ["close"]
+
+
+def test_stopping_does_not_wait_for_ever_and_nothing_is_told_afterwards(
+    started: Callable[[Watch], Watch],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A log handler or an exporter of the application may hold the monitor."""
+    from otel_leaks import watch as watch_module
+
+    monkeypatch.setattr(watch_module, "JOIN_S", 0.01)
+    held, free = threading.Event(), threading.Event()
+
+    class Stuck(Ear):
+        def opened(self, detection: Detection) -> None:
+            held.set()
+            free.wait(20)
+            super().opened(detection)
+
+    ear = Stuck()
+    watch = started(watch_of(Source(6), ear))
+    assert held.wait(20)
+    (monitor,) = monitors()
+    watch.stop()
+    messages = [record.getMessage() for record in caplog.records]
+    free.set()
+    monitor.join(20)
+    assert "the monitor thread did not end within" in messages[0]
+    # What it was telling is told; the census after it is not.
+    assert ear.heard == [("opened", 6)]
+
+
+def test_between_two_slices_the_monitor_sleeps() -> None:
+    slept: list[float] = []
+    source = Source()
+
+    def slices(look: Look) -> None:
+        for _ in range(3):
+            look.pause()
+
+    source.go_on = slices
+    watch_of(source, Ear(), sleep=slept.append).look()
+    assert slept == [0.0005] * 3
+
+
+def test_after_a_fork_the_history_is_empty_and_a_new_monitor_looks(
+    started: Callable[[Watch], Watch],
+) -> None:
+    source, ear = Source(6, 7), Ear()
+    watch = started(watch_of(source, ear))
+    assert ear.looks.acquire(timeout=20)
+    (parents,) = monitors()
+    # As in a child: its thread is gone, whatever the object says.
+    watch._stopping.set()
+    parents.join(20)
+    watch.forked()
+    assert ear.looks.acquire(timeout=20)
+    assert source.done == ["open", "forked"]
+    assert [each for each in ear.heard if each[0] == "opened"] == [("opened", 6), ("opened", 7)]
+    assert len(monitors()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_watch_survives_a_fork_in_the_middle_of_a_census() -> None:
+    program = textwrap.dedent("""
+        import os, sys, threading
+        from otel_leaks.census import CensusTaker
+        from otel_leaks.config import LeakConfig
+        from otel_leaks.ignores import Ignores
+        from otel_leaks.model import Population
+        from otel_leaks.watch import Watch
+
+        in_census = threading.Event()
+        looked = threading.Event()
+
+        class Source:
+            kind = "thread"
+            def open(self): pass
+            close = forked = open
+            def read(self, look):
+                in_census.set()
+                while os.getpid() == parent:
+                    look.pause()
+                return Population("thread", 1)
+
+        class Ear:
+            def looked(self, census, opened): looked.set()
+
+        parent = os.getpid()
+        watch = Watch(LeakConfig(), lambda pause: CensusTaker(
+            ignores=Ignores(()), max_sites=1, pause=pause, sources=[Source]), Ear())
+        watch.start()
+        assert in_census.wait(20)
+        child = os.fork()
+        if child == 0:
+            watch.forked()
+            ok = looked.wait(20)
+            watch.stop()
+            os._exit(0 if ok and threading.active_count() == 1 else 1)
+        status = os.waitpid(child, 0)[1]
+        watch.stop()
+        print(status, threading.active_count())
+    """)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("0 1\n", "")
+
+
+def test_a_detection_is_replaced_whole_and_never_changed() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [finding(9)])
+    (before,) = ledger.opened
+    kept = dataclasses.replace(before)
+    ledger.update(census(20.0), [finding(10)])
+    assert before == kept

@@ -41,7 +41,8 @@ def test_a_healthy_service_under_load_has_no_detection(receiver: Collector, serv
             "OTEL_PYTHON_LEAKS_THREAD_LIMIT": "100",
             "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": "0.01",
-        }
+        },
+        "--timeout-keep-alive=60",  # A connection closed in between would fail a request.
     )
     served = asyncio.run(load(str(service.client.base_url)))
     assert served >= BURSTS * BURST

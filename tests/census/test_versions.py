@@ -161,6 +161,24 @@ def test_a_task_that_another_thread_made_for_a_loop_is_counted(source: TaskSourc
         assert counted(source) == {}
 
 
+def test_a_loop_that_counts_its_own_tasks_counts_those_another_thread_made(
+    source: TaskSource,
+) -> None:
+    kept: list[asyncio.Task[None]] = []
+
+    async def count() -> dict[str, int]:
+        found = counted(source)
+        assert asyncio.get_running_loop() is loop
+        return {**found, "here": len(kept)}
+
+    with stopped_loop() as loop:
+        thread = threading.Thread(target=lambda: kept.append(loop.create_task(forever())))
+        thread.start()
+        thread.join(20)
+        kept.append(loop.create_task(forever()))
+        assert loop.run_until_complete(count()) == {"count": 1, "forever": 2, "here": 2}
+
+
 def test_tasks_on_a_closed_loop_are_counted(source: TaskSource) -> None:
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)

@@ -123,8 +123,10 @@ async def settle(rounds: int = 10) -> None:
 def end(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel what is pending on a loop that stands still, and close it."""
 
+    # Not inside the loop: there 3.14 leaves out what another thread made for it.
+    tasks = asyncio.all_tasks(loop)
+
     async def cancel() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

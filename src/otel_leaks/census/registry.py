@@ -9,13 +9,14 @@ all loops at once:
   that run their first step eagerly;
 - 3.14 and later: lists in C, one a thread, that only ``asyncio.all_tasks(loop)`` reads.
   The loops must be known, so the making of loops is noted while a registry is open.
-
-Where neither WeakSet is there, the way of 3.14 is the fallback: it is public.
+  ``_scheduled_tasks`` and ``_eager_tasks`` have the tasks of ``asyncio.tasks._PyTask``
+  only, which in turn ``asyncio.all_tasks`` does not have.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import sys
@@ -29,6 +30,8 @@ __all__ = ["TaskRegistry"]
 TaskRef = weakref.ref[Any]
 
 _PER_LOOP = sys.version_info >= (3, 14)
+# all_tasks() in C does not read the sets, the one in Python (3.13 and before) reads them.
+_SETS_APART = hasattr(asyncio.tasks, "_c_all_tasks")
 _SLICE = 1000
 
 
@@ -64,15 +67,9 @@ class TaskRegistry:
             References in no order, each task once.
         """
         if self._loops is None:
-            # list() of a set is one step for other threads; iterating a WeakSet is not.
-            every = getattr(asyncio.tasks, "_scheduled_tasks", None)
-            if every is None:
-                every = asyncio.tasks._all_tasks  # type: ignore[attr-defined]
-            refs: list[TaskRef] = list(every.data)
-            refs.extend(weakref.ref(task) for task in list(_eager_tasks()))
-            return refs
+            return _in_sets()
+        refs = _in_sets() if _SETS_APART else []
         self._loops.discover()
-        refs = []
         for loop in self._loops:
             tasks = list(_all_tasks(loop))
             # Held strongly no longer than it takes to turn them into references:
@@ -84,11 +81,40 @@ class TaskRegistry:
         return refs
 
 
-def _eager_tasks() -> set[Any]:
-    return getattr(asyncio.tasks, "_eager_tasks", set())
+def _in_sets() -> list[TaskRef]:
+    """
+    Return references to the tasks that asyncio keeps in sets.
+
+    Copying a set is one step for other threads; iterating a WeakSet is not. A task may
+    go from the eager ones to the others meanwhile, so these are read first.
+    """
+    tasks = asyncio.tasks
+    eager = [weakref.ref(task) for task in list(getattr(tasks, "_eager_tasks", ()))]
+    every = getattr(tasks, "_scheduled_tasks", None)
+    if every is None:
+        every = getattr(tasks, "_all_tasks", None)  # 3.10, 3.11
+    refs: list[TaskRef] = list(every.data) if every is not None else []
+    if eager:
+        graduated = {id(task) for ref in refs if (task := ref()) is not None}
+        refs += [ref for ref in eager if (task := ref()) is None or id(task) not in graduated]
+    return refs
 
 
 def _all_tasks(loop: asyncio.AbstractEventLoop) -> set[Any]:
+    # In the thread that runs the loop, 3.14 looks at the tasks made in that thread only
+    # and misses those that another one made for the loop. Where no loop runs, it looks
+    # at all threads. The two functions are documented as low-level ones for event loops.
+    running = asyncio._get_running_loop()
+    if running is not loop:
+        return _all_tasks_of(loop)
+    asyncio._set_running_loop(None)
+    try:
+        return _all_tasks_of(loop)
+    finally:
+        asyncio._set_running_loop(running)
+
+
+def _all_tasks_of(loop: asyncio.AbstractEventLoop) -> set[Any]:
     for _ in range(20):
         try:
             return asyncio.all_tasks(loop)
@@ -108,9 +134,10 @@ class _Loops:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: the collector may run a finalizer in it that makes a loop.
+        self._lock = threading.RLock()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._patched: dict[type, Any] = {}
+        self._searched: set[type] = set()
         self._opened = False
 
     def __iter__(self) -> Iterator[asyncio.AbstractEventLoop]:
@@ -118,42 +145,84 @@ class _Loops:
             return iter(list(self._loops))
 
     def forked(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        _constructors.forked()
 
     def open(self) -> None:
         self._opened = True
+        _constructors.tell(self)
         self.discover()
 
     def close(self) -> None:
         self._opened = False
+        _constructors.leave(self)
         with self._lock:
-            for cls, (original, wrapper) in self._patched.items():
+            self._searched = set()
+            self._loops = weakref.WeakSet()
+
+    def discover(self) -> None:
+        """Wrap loop classes that appeared since, and find the loops they already have."""
+        if not self._opened:
+            return
+        new = [cls for cls in _loop_classes() if cls not in self._searched]
+        if not new:
+            return
+        _constructors.wrap(new)
+        self._searched.update(new)
+        # An instance refers to its class. One pass over the heap for all new classes.
+        each: Any
+        for each in gc.get_referrers(*_with_subclasses(new)):
+            # type(), not isinstance: a lazy proxy would be made to load by it.
+            if issubclass(type(each), asyncio.AbstractEventLoop):
+                self.note(each)
+
+    def note(self, loop: asyncio.AbstractEventLoop) -> None:
+        # In the application's constructor nothing may raise: a loop of somebody's own
+        # that can't be referred to weakly, or hashed, is not known.
+        with self._lock, contextlib.suppress(TypeError):
+            self._loops.add(loop)
+
+
+class _Constructors:
+    """The wrapped constructors of loop classes: once, however many registries are open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._told: tuple[_Loops, ...] = ()
+        self._wrapped: dict[type, tuple[Any, Any]] = {}
+
+    def forked(self) -> None:
+        self._lock = threading.RLock()
+
+    def tell(self, loops: _Loops) -> None:
+        """Note each new loop in *loops*, too."""
+        with self._lock:
+            self._told = (*(each for each in self._told if each is not loops), loops)
+
+    def leave(self, loops: _Loops) -> None:
+        """Tell *loops* no more; restore the constructors when nobody is told."""
+        with self._lock:
+            self._told = tuple(each for each in self._told if each is not loops)
+            if self._told:
+                return
+            for cls, (original, wrapper) in self._wrapped.items():
                 # Somebody may have wrapped ours; taking theirs away is not ours to do.
                 if vars(cls).get("__init__") is wrapper:
                     if original is None:
                         del cls.__init__  # type: ignore[misc]
                     else:
                         cls.__init__ = original  # type: ignore[misc]
-            self._patched.clear()
-            self._loops = weakref.WeakSet()
+            self._wrapped.clear()
 
-    def discover(self) -> None:
-        """Wrap loop classes that appeared since, and find the loops they already have."""
-        new = [cls for cls in _loop_classes() if cls not in self._patched]
-        if not new or not self._opened:
-            return
-        for cls in new:
-            self._wrap(cls)
-        # An instance refers to its class. One pass over the heap for all new classes.
-        each: Any
-        for each in gc.get_referrers(*_with_subclasses(new)):
-            # type(), not isinstance: a lazy proxy would be made to load by it.
-            if issubclass(type(each), asyncio.AbstractEventLoop):
-                self._note(each)
-
-    def _note(self, loop: asyncio.AbstractEventLoop) -> None:
+    def wrap(self, classes: list[type]) -> None:
+        """Wrap those of *classes* that are not, as long as anybody is told."""
         with self._lock:
-            self._loops.add(loop)
+            for cls in classes:
+                if self._told and cls not in self._wrapped:
+                    # A class made in C can't be changed; its loops are found when they
+                    # are there at the opening.
+                    with contextlib.suppress(TypeError):
+                        self._wrap(cls)
 
     def _wrap(self, cls: type) -> None:
         original = vars(cls).get("__init__")
@@ -162,10 +231,14 @@ class _Loops:
         @functools.wraps(inherited)
         def init(loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> None:
             inherited(loop, *args, **kwargs)
-            self._note(loop)
+            for loops in self._told:
+                loops.note(loop)
 
         cls.__init__ = init  # type: ignore[misc]
-        self._patched[cls] = (original, init)
+        self._wrapped[cls] = (original, init)
+
+
+_constructors = _Constructors()
 
 
 def _with_subclasses(classes: list[type]) -> list[type]:
@@ -177,9 +250,6 @@ def _with_subclasses(classes: list[type]) -> list[type]:
 
 
 def _loop_classes() -> list[type]:
-    """Return the classes whose constructors make loops: asyncio's, and any other root."""
-    roots: list[type] = [asyncio.BaseEventLoop]
-    uvloop = sys.modules.get("uvloop")
-    if uvloop is not None and isinstance(getattr(uvloop, "Loop", None), type):
-        roots.append(uvloop.Loop)
-    return roots
+    """Return the classes whose constructors make loops: asyncio's, uvloop's, any other root."""
+    root: type = asyncio.AbstractEventLoop
+    return root.__subclasses__()

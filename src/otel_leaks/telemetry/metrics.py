@@ -177,12 +177,15 @@ class Metrics:
         self._limits = limits
         self._openable = openable
         self._registration = _registration_for(meter_provider, version)
+        self._closed = False
         self._admissions = {kind: Admission() for kind in _COUNTS}
         self._last: dict[Kind, Sequence[_Reading]] = {}
         self._series: dict[Kind, Collection[tuple[str, bool | None]]] = {}
 
     def opened(self, kind: Kind, evidence: Evidence) -> None:
         """Count a detection. It is reported from the next ``publish`` on."""
+        if self._closed:
+            return
         totals = self._registration.totals
         totals[kind, evidence] = totals.get((kind, evidence), 0) + 1
 
@@ -194,6 +197,9 @@ class Metrics:
             census: The last census. A kind whose source failed keeps its last numbers.
             opened: The detections that are open now.
         """
+        if self._closed:
+            # A monitor that was held up comes late: what it says is of another time.
+            return
         for population in census.populations:
             self._last[population.kind] = self._counts(population)
         readings: dict[str, Sequence[_Reading]] = {
@@ -215,6 +221,7 @@ class Metrics:
 
     def close(self) -> None:
         """Report nothing any more."""
+        self._closed = True
         self._registration.take_down()
 
     def forked(self) -> None:

@@ -1,0 +1,513 @@
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.metrics import MeterProvider
+
+from otel_leaks.model import Census, Detection, Failure, Finding, Kind, Population, Site
+from otel_leaks.telemetry import names
+from otel_leaks.telemetry.metrics import AT_ONCE, IN_A_LIFE, Admission, Metrics
+from otel_leaks.watch import OPENABLE
+from support.exported import Meters, attributes
+
+FUNCTION = "code.function.name"
+DAEMON = "python.thread.daemon"
+BOTH = {
+    frozenset({("python.leak.kind", "thread"), ("python.leak.evidence", "threshold")}): 0,
+    frozenset({("python.leak.kind", "asyncio_task"), ("python.leak.evidence", "threshold")}): 0,
+}
+THREADS, TASKS = BOTH
+
+
+def metrics_of(meters: Meters, **limits: int | None) -> Metrics:
+    return Metrics(
+        meters.provider,
+        limits={"thread": limits.get("thread", 200), "asyncio_task": limits.get("task", 10_000)},
+        openable=OPENABLE,
+        version="1.2.3",
+    )
+
+
+def threads(*sites: tuple[str, int, bool], count: int | None = None) -> Population:
+    made = tuple(Site("thread", (name,), n, "0" * 12, daemon=daemon) for name, n, daemon in sites)
+    total = sum(site.count for site in made)
+    return Population("thread", total if count is None else count, made, len(made))
+
+
+def tasks(**functions: int) -> Population:
+    made = tuple(
+        Site("asyncio_task", (name.replace("_", "."),), n, "0" * 12)
+        for name, n in functions.items()
+    )
+    return Population("asyncio_task", sum(site.count for site in made), made, len(made))
+
+
+def census(*populations: Population, failures: tuple[Failure, ...] = ()) -> Census:
+    return Census(0.0, populations, failures, wall_s=0.25)
+
+
+def detection(kind: Kind = "thread") -> Detection:
+    return Detection(Finding(kind, "threshold", 9, limit=5), 0.0, 0.0, 9)
+
+
+def test_the_metrics_are_those_of_the_design_with_their_units() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(threads(("app.run", 2, True)), tasks(app_poll=3)), ())
+    found = meters.collect()
+    assert {name: (each.form, each.unit) for name, each in found.items()} == {
+        "python.thread.count": ("Gauge", "{thread}"),
+        "python.asyncio.task.count": ("Gauge", "{task}"),
+        "python.thread.limit": ("Gauge", "{thread}"),
+        "python.asyncio.task.limit": ("Gauge", "{task}"),
+        "python.leak.open": ("Gauge", "{leak}"),
+        "python.leak.detections": ("Sum", "{detection}"),
+        "python.leak.census.duration": ("Histogram", "s"),
+    }
+    assert {each.scope for each in found.values()} == {"otel_leaks"}
+    assert [each.description for each in found.values() if not each.description] == []
+
+
+def test_every_metric_is_in_the_list_of_names_with_its_attributes() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    broken = (Failure("thread", "OSError", ""),)
+    metrics.publish(census(threads(("a", 1, True)), tasks(b=1), failures=broken), ())
+    found = {
+        name: {key for series in each.series for key, _ in series}
+        for name, each in meters.collect().items()
+    }
+    assert found == {metric.name: set(metric.attributes) for metric in names.METRICS}
+
+
+def test_a_census_is_reported_with_its_functions_limits_and_zeros() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters, thread=50)
+    metrics.publish(
+        census(
+            threads(("app.run", 5, True), ("app.run", 2, False), ("lib.poll", 1, True)),
+            tasks(app_serve=7, app_poll=3),
+        ),
+        (),
+    )
+    assert meters.series() == {
+        "python.thread.count": {
+            frozenset({(FUNCTION, "app.run"), (DAEMON, True)}): 5,
+            frozenset({(FUNCTION, "app.run"), (DAEMON, False)}): 2,
+            frozenset({(FUNCTION, "lib.poll"), (DAEMON, True)}): 1,
+        },
+        "python.asyncio.task.count": {
+            frozenset({(FUNCTION, "app.serve")}): 7,
+            frozenset({(FUNCTION, "app.poll")}): 3,
+        },
+        "python.thread.limit": {frozenset(): 50},
+        "python.asyncio.task.limit": {frozenset(): 10_000},
+        "python.leak.open": BOTH,
+        "python.leak.detections": BOTH,
+        "python.leak.census.duration": {frozenset(): 1},
+    }
+
+
+def test_two_sites_of_a_function_are_one_series() -> None:
+    meters = Meters()
+    sites = tuple(
+        Site("asyncio_task", ("app.run", inner), n, "0" * 12) for inner, n in (("a", 4), ("b", 2))
+    )
+    metrics_of(meters).publish(census(Population("asyncio_task", 6, sites, 2)), ())
+    assert meters.series()["python.asyncio.task.count"] == {frozenset({(FUNCTION, "app.run")}): 6}
+
+
+def test_a_kind_without_a_limit_reports_none() -> None:
+    meters = Meters()
+    metrics_of(meters, thread=None).publish(census(threads()), ())
+    assert "python.thread.limit" not in meters.series()
+
+
+def test_detections_are_counted_and_open_ones_are_told() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.opened("thread", "threshold")
+    metrics.publish(census(threads()), (detection(),))
+    first = meters.series()
+    metrics.publish(census(threads()), ())
+    metrics.opened("thread", "threshold")
+    metrics.opened("asyncio_task", "threshold")
+    metrics.publish(census(threads()), (detection("asyncio_task"),))
+    second = meters.series()
+    assert [
+        (each["python.leak.open"], each["python.leak.detections"]) for each in (first, second)
+    ] == [
+        ({THREADS: 1, TASKS: 0}, {THREADS: 1, TASKS: 0}),
+        ({THREADS: 0, TASKS: 1}, {THREADS: 2, TASKS: 1}),
+    ]
+
+
+def test_a_kind_whose_source_failed_keeps_its_last_numbers() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(threads(("app.run", 5, True)), tasks(a=1)), ())
+    metrics.publish(census(tasks(a=2), failures=(Failure("thread", "OSError", ""),)), ())
+    found = meters.series()
+    assert (found["python.thread.count"], found["python.asyncio.task.count"]) == (
+        {frozenset({(FUNCTION, "app.run"), (DAEMON, True)}): 5},
+        {frozenset({(FUNCTION, "a")}): 2},
+    )
+    assert found["python.leak.census.duration"] == {
+        frozenset(): 1,
+        attributes(error_type="OSError"): 1,
+    }
+
+
+def test_the_duration_of_a_census_is_recorded_in_seconds() -> None:
+    meters = Meters()
+    metrics_of(meters).publish(census(threads()), ())
+    data = meters.reader.get_metrics_data()
+    assert data is not None
+    (point,) = [
+        point
+        for scope in data.resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+        if metric.name == "python.leak.census.duration"
+        for point in metric.data.data_points
+    ]
+    assert (point.sum, point.explicit_bounds) == (  # type: ignore[union-attr]
+        0.25,
+        (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10),
+    )
+
+
+# Names are few
+
+
+def test_twenty_functions_are_named_and_the_others_are_one() -> None:
+    meters = Meters()
+    functions = {f"f{i:02}": 100 - i for i in range(30)}
+    metrics_of(meters).publish(census(tasks(**functions)), ())
+    found = meters.series()["python.asyncio.task.count"]
+    expected = {frozenset({(FUNCTION, f"f{i:02}")}): 100 - i for i in range(20)}
+    expected[frozenset({(FUNCTION, "_OTHER")})] = sum(100 - i for i in range(20, 30))
+    assert found == expected
+
+
+def test_a_named_function_stays_when_larger_ones_come() -> None:
+    admission = Admission(at_once=2)
+    first = admission.admit({"a": 3, "b": 2})
+    second = admission.admit({"a": 3, "b": 2, "c": 19})
+    assert (set(first), set(second)) == ({"a", "b"}, {"a", "b"})
+
+
+def test_a_crowd_gets_a_name_so_that_no_leak_hides() -> None:
+    admission = Admission(at_once=2, crowd=100)
+    admission.admit({"a": 3, "b": 2})
+    assert set(admission.admit({"a": 3, "b": 2, "c": 99})) == {"a", "b"}
+    assert set(admission.admit({"a": 3, "b": 2, "c": 100})) == {"a", "c"}
+
+
+def test_a_function_that_has_nothing_gives_its_name_to_one_that_has() -> None:
+    admission = Admission(at_once=2)
+    admission.admit({"a": 3, "b": 2})
+    assert set(admission.admit({"a": 3, "c": 1})) == {"a", "c"}
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.integers(0, 60).map(str), st.integers(1, 5000), max_size=30),
+        max_size=30,
+    )
+)
+def test_names_are_never_more_than_at_once_and_in_a_life(counts: list[dict[str, int]]) -> None:
+    admission = Admission(at_once=5, in_a_life=12)
+    ever: set[str] = set()
+    for each in counts:
+        named = admission.admit(each)
+        ever |= set(named)
+        assert len(named) <= 5
+    assert len(ever) <= 12
+
+
+def test_the_bounds_are_those_of_the_design() -> None:
+    assert (AT_ONCE, IN_A_LIFE) == (20, 200)
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_the_sum_over_the_functions_is_the_total_at_any_churn(kind: str) -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    for step in range(60):
+        counts = {f"f{step * 7 + i}": 1 + (i * 37 + step) % 90 for i in range(40)}
+        if kind == "tasks":
+            population = tasks(**counts)
+        else:
+            population = threads(*((name, n, n % 2 == 0) for name, n in counts.items()))
+        metrics.publish(census(population), ())
+        name = "python.asyncio.task.count" if kind == "tasks" else "python.thread.count"
+        found = meters.series()[name]
+        assert sum(found.values()) == population.count
+
+
+def test_sites_that_a_census_did_not_name_are_counted_with_the_others() -> None:
+    meters = Meters()
+    metrics_of(meters).publish(census(threads(("app.run", 5, False), count=12)), ())
+    found = meters.series()["python.thread.count"]
+    assert sum(found.values()) == 12
+    assert found[frozenset({(FUNCTION, "app.run"), (DAEMON, False)})] == 5
+
+
+def test_a_process_has_at_most_a_hundred_series() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    most = 0
+    for step in range(40):
+        sites = [(f"f{step * 11 + i}", 50, daemon) for i in range(60) for daemon in (True, False)]
+        errors = (Failure("thread", f"Error{step}", ""),)
+        metrics.publish(
+            census(
+                threads(*sites),
+                tasks(**{f"f{step * 13 + i}": 9 for i in range(60)}),
+                failures=errors,
+            ),
+            (detection(), detection("asyncio_task")),
+        )
+        # A histogram counts as one.
+        most = max(
+            most,
+            sum(
+                1 if each.form == "Histogram" else len(each.series)
+                for each in meters.collect().values()
+            ),
+        )
+    assert most <= 100
+
+
+def test_few_types_of_errors_are_named() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    for i in range(10):
+        metrics.publish(census(failures=(Failure("thread", f"Error{i}", ""),)), ())
+    assert meters.series()["python.leak.census.duration"] == {
+        attributes(error_type="Error0"): 1,
+        attributes(error_type="Error1"): 1,
+        attributes(error_type="Error2"): 1,
+        attributes(error_type="_OTHER"): 7,
+    }
+
+
+# From instrument() to uninstrument()
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["cumulative", "delta"])
+def test_before_the_first_census_and_after_the_close_nothing_is_reported(delta: bool) -> None:
+    meters = Meters(delta=delta)
+    metrics = metrics_of(meters)
+    before = meters.collect()
+    metrics.opened("thread", "threshold")
+    metrics.publish(census(threads(("app.run", 5, True)), tasks(a=1)), (detection(),))
+    during = set(meters.collect())
+    metrics.close()
+    after = [meters.collect(), meters.collect()]
+    assert (before, during, after) == ({}, {each.name for each in names.METRICS}, [{}, {}])
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["cumulative", "delta"])
+def test_a_second_instrumentation_of_a_provider_reports_once_and_counts_on(delta: bool) -> None:
+    meters = Meters(delta=delta)
+    for _ in range(3):
+        metrics = metrics_of(meters)
+        metrics.opened("thread", "threshold")
+        metrics.publish(census(threads(("app.run", 5, True))), (detection(),))
+        found = meters.series()
+        metrics.close()
+        meters.collect()
+    assert found["python.thread.count"] == {frozenset({(FUNCTION, "app.run"), (DAEMON, True)}): 5}
+    # What was counted before is not counted backwards.
+    assert found["python.leak.detections"][THREADS] == (1 if delta else 3)
+    assert found["python.leak.census.duration"] == {frozenset(): 1}
+
+
+def test_delta_temporality_reports_what_opened_since_the_last_collection() -> None:
+    meters = Meters(delta=True)
+    metrics = metrics_of(meters)
+    counted = []
+    for opened in (2, 0, 1):
+        for _ in range(opened):
+            metrics.opened("thread", "threshold")
+        metrics.publish(census(threads()), ())
+        counted.append(meters.series()["python.leak.detections"][THREADS])
+    assert counted == [2, 0, 1]
+
+
+def test_another_provider_gets_its_own_and_the_first_nothing_more() -> None:
+    one, other = Meters(), Meters()
+    first = metrics_of(one)
+    first.publish(census(threads(("a", 1, True))), ())
+    first.close()
+    second = metrics_of(other)
+    second.publish(census(threads(("b", 2, True))), ())
+    assert one.collect() == {}
+    assert other.series()["python.thread.count"] == {
+        frozenset({(FUNCTION, "b"), (DAEMON, True)}): 2
+    }
+
+
+def test_a_provider_is_not_kept_alive() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(threads()), ())
+    metrics.close()
+    ref = weakref.ref(meters.provider)
+    meters.provider.shutdown()
+    del metrics, meters
+    gc.collect()
+    assert ref() is None
+
+
+def test_a_monitor_that_comes_late_reports_nothing_after_the_close() -> None:
+    meters = Meters()
+    late = metrics_of(meters)
+    late.close()
+    late.opened("thread", "threshold")
+    late.publish(census(threads(("a", 1, True))), ())
+    assert meters.collect() == {}
+    # Nor does it speak for the next instrumentation.
+    metrics = metrics_of(meters)
+    metrics.publish(census(threads(("b", 2, True))), ())
+    late.publish(census(threads(("a", 1, True))), ())
+    found = meters.series()
+    assert found["python.thread.count"] == {frozenset({(FUNCTION, "b"), (DAEMON, True)}): 2}
+    assert found["python.leak.detections"][THREADS] == 0
+
+
+def test_a_collection_that_races_with_the_close_sees_all_or_nothing() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    population = threads(*((f"f{i}", 1, True) for i in range(20)))
+    stop = threading.Event()
+    seen: set[int] = set()
+    failed: list[BaseException] = []
+
+    def collect() -> None:
+        try:
+            while not stop.is_set():
+                found = meters.series().get("python.thread.count", {})
+                seen.add(sum(found.values()))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    for _ in range(300):
+        metrics.publish(census(population), ())
+        metrics.close()
+        metrics = metrics_of(meters)
+    stop.set()
+    thread.join(20)
+    assert (failed, seen - {0, 20}) == ([], set())
+
+
+def test_a_forked_child_begins_at_zero() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.opened("thread", "threshold")
+    metrics.publish(census(threads(("a", 7, True)), tasks(b=1)), (detection(),))
+    metrics.forked()
+    nothing = {k: v for k, v in meters.series().items() if k != "python.leak.census.duration"}
+    metrics.publish(census(threads(("c", 1, True))), ())
+    found = meters.series()
+    assert nothing == {}
+    assert found["python.thread.count"] == {frozenset({(FUNCTION, "c"), (DAEMON, True)}): 1}
+    assert found["python.leak.detections"] == BOTH
+    assert "python.asyncio.task.count" not in found
+
+
+def test_a_provider_of_another_make_does_no_harm() -> None:
+    from opentelemetry.metrics import NoOpMeterProvider
+
+    metrics = Metrics(NoOpMeterProvider(), limits={}, openable=OPENABLE, version="1")
+    metrics.publish(census(threads()), ())
+    metrics.close()
+
+
+def test_forgetting_leaves_the_histograms_of_others_alone() -> None:
+    meters = Meters()
+    theirs = meters.provider.get_meter("app").create_histogram("app.latency")
+    theirs.record(1.0)
+    metrics = metrics_of(meters)
+    metrics.publish(census(threads()), ())
+    metrics.close()
+    assert meters.series() == {"app.latency": {frozenset(): 1}}
+
+
+@pytest.mark.parametrize("views", ["Views"])
+def test_a_view_of_the_applications_is_no_obstacle(views: str) -> None:
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.metrics.view import DropAggregation, View
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(
+        [reader],
+        views=[View(instrument_name="python.leak.census.duration", aggregation=DropAggregation())],
+    )
+    metrics = Metrics(provider, limits={}, openable=OPENABLE, version="1")
+    metrics.publish(census(threads()), ())
+    metrics.close()
+    assert reader.get_metrics_data() is None
+
+
+PROXY = """
+    import sys
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from otel_leaks.model import Census, Population
+    from otel_leaks.telemetry.metrics import Metrics
+
+    def make():
+        return Metrics(None, limits={}, openable=(), version="1")
+
+    def counts():
+        data = reader.get_metrics_data()
+        return [
+            (metric.name, [getattr(p, "value", None) or p.count for p in metric.data.data_points])
+            for resource in (data.resource_metrics if data else [])
+            for scope in resource.scope_metrics for metric in scope.metrics
+        ]
+
+    census = Census(0.0, (Population("asyncio_task", 3),))
+    one = make()
+    one.publish(census, ())
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
+    print(counts())
+    one.publish(census, ())
+    print(counts())
+    one.close()
+    print(counts())
+    two = make()
+    two.publish(census, ())
+    print(counts())
+    two.close()
+    print(counts())
+"""
+
+
+def test_a_provider_that_is_set_later_gets_the_metrics_once() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROXY)],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    count: tuple[str, list[Any]] = ("python.asyncio.task.count", [3])
+    both = [count, ("python.leak.census.duration", [1])]
+    assert done.stdout.splitlines() == [str([count]), str(both), "[]", str(both), "[]"]
+    assert done.stderr == ""

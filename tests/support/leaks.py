@@ -123,8 +123,10 @@ async def settle(rounds: int = 10) -> None:
 def end(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel what is pending on a loop that stands still, and close it."""
 
-    # Not inside the loop: there 3.14 leaves out what another thread made for it.
+    # Not inside the loop: there 3.14 leaves out what another thread made for it. And it
+    # has another function for the tasks that are written in Python.
     tasks = asyncio.all_tasks(loop)
+    tasks |= getattr(asyncio.tasks, "_py_all_tasks", asyncio.all_tasks)(loop)
 
     async def cancel() -> None:
         for task in tasks:

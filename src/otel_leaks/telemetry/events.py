@@ -131,6 +131,7 @@ class Events:
     ) -> None:
         self._tracer = trace.get_tracer(names.SCOPE, version, tracer_provider)
         self._max_frames = max_frames
+        self._closed = False
         self._sampled: tuple[Tracer, Sampler] | None = None
         self._contexts: dict[object, SpanContext] = {}
 
@@ -184,7 +185,8 @@ class Events:
             _log.info("%s", message)
 
     def close(self) -> None:
-        """Give the tracer its own sampler back."""
+        """Give the tracer its own sampler back; what comes later is sampled by that."""
+        self._closed = True
         if self._sampled is not None:
             tracer, sampler = self._sampled
             if tracer.sampler is ALWAYS_ON:
@@ -214,7 +216,8 @@ class Events:
         """Return the tracer behind a proxy, made to sample always."""
         # A proxy resolves itself when a provider is set; private, 1.20 to 1.45 have it.
         tracer = getattr(self._tracer, "_tracer", self._tracer)
-        if isinstance(tracer, Tracer) and self._sampled is None and not _is_off(tracer.sampler):
+        ours = self._sampled is not None or self._closed
+        if isinstance(tracer, Tracer) and not ours and not _is_off(tracer.sampler):
             self._sampled = (tracer, tracer.sampler)
             tracer.sampler = ALWAYS_ON
         return tracer if isinstance(tracer, trace.Tracer) else self._tracer

@@ -1,0 +1,527 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    DEFAULT_OFF,
+    DEFAULT_ON,
+    ParentBased,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    TraceIdRatioBased,
+)
+
+from otel_leaks.model import Detection, Finding, Frame, Sample, Site
+from otel_leaks.telemetry import names
+from otel_leaks.telemetry.events import MAX_BYTES, Events, tell
+from support.exported import Spans, plain
+
+STACK = (
+    Frame("app.jobs.run", "/srv/app/jobs.py", 41),
+    Frame("app.jobs.fetch", "/srv/app/jobs.py", 52),
+)
+THREADS = Site(
+    "thread",
+    ("app.jobs.run", "app.jobs.fetch"),
+    80,
+    "0123456789ab",
+    age_s=130.0004,
+    daemon=True,
+    sample=Sample(7, STACK, "worker-1", 130.0004, thread_id=4711),
+)
+TASKS = Site(
+    "asyncio_task",
+    ("app.serve",),
+    3,
+    "ba9876543210",
+    age_s=2.0,
+    sample=Sample(8, STACK[:1], "Task-8", 2.0, awaited=False, waits_on="asyncio.Future"),
+)
+MESSAGE = (
+    "93 threads alive, more than the limit of 50; most of them: 80 in app.jobs.run "
+    "(/srv/app/jobs.py:41), the oldest for at least 2 min"
+)
+TEXT = '  File "/srv/app/jobs.py", line 41, in run\n  File "/srv/app/jobs.py", line 52, in fetch'
+
+
+def found(*sites: Site, **changes: Any) -> Finding:
+    options: dict[str, Any] = {
+        "kind": "thread",
+        "evidence": "threshold",
+        "count": 93,
+        "limit": 50,
+        "age_s": 130.0004,
+        "sites": sites,
+        "site_count": 4,
+    }
+    return Finding(**{**options, **changes})
+
+
+def detection(finding: Finding | None = None, **changes: Any) -> Detection:
+    options = {"opened_at": 10.0, "seen_at": 10.0, "peak": 93, **changes}
+    return Detection(finding or found(THREADS), **options)
+
+
+@pytest.fixture
+def spans() -> Spans:
+    return Spans()
+
+
+def events_of(spans: Spans, max_frames: int = 32) -> Events:
+    return Events(spans.provider, max_frames=max_frames, version="1.2.3")
+
+
+def samples(span: ReadableSpan) -> list[tuple[str, dict[str, Any]]]:
+    return [(event.name, plain(event.attributes)) for event in span.events]
+
+
+# What is told
+
+
+def test_a_detection_is_a_root_span_with_one_event_for_each_site(spans: Spans) -> None:
+    events_of(spans).detected(detection(found(THREADS, TASKS)))
+    (span,) = spans.all
+    assert (span.name, span.parent, span.links, plain(span.attributes)) == (
+        "python.leak.detected",
+        None,
+        (),
+        {
+            "python.leak.kind": "thread",
+            "python.leak.evidence": "threshold",
+            "python.leak.count": 93,
+            "python.leak.limit": 50,
+            "python.leak.age": 130.0,
+            "python.leak.sites": 4,
+            "python.leak.message": MESSAGE,
+        },
+    )
+    assert samples(span) == [
+        (
+            "python.leak.sample",
+            {
+                "python.leak.fingerprint": "0123456789ab",
+                "python.leak.count": 80,
+                "python.leak.age": 130.0,
+                "code.function.name": "app.jobs.run",
+                "code.file.path": "/srv/app/jobs.py",
+                "code.line.number": 41,
+                "code.stacktrace": TEXT,
+                "thread.id": 4711,
+                "thread.name": "worker-1",
+            },
+        ),
+        (
+            "python.leak.sample",
+            {
+                "python.leak.fingerprint": "ba9876543210",
+                "python.leak.count": 3,
+                "python.leak.age": 2.0,
+                "code.function.name": "app.serve",
+                "code.file.path": "/srv/app/jobs.py",
+                "code.line.number": 41,
+                "code.stacktrace": TEXT.splitlines()[0],
+                "python.leak.awaited": False,
+            },
+        ),
+    ]
+
+
+def test_the_scope_is_ours_with_our_version(spans: Spans) -> None:
+    events_of(spans).detected(detection())
+    scope = spans.all[0].instrumentation_scope
+    assert scope is not None
+    assert (scope.name, scope.version) == ("otel_leaks", "1.2.3")
+
+
+def test_a_finding_on_one_site_has_its_fingerprint_and_one_without_a_limit_none(
+    spans: Spans,
+) -> None:
+    events_of(spans).detected(detection(found(THREADS, fingerprint="0123456789ab", limit=None)))
+    attributes = plain(spans.all[0].attributes)
+    assert attributes["python.leak.fingerprint"] == "0123456789ab"
+    assert "python.leak.limit" not in attributes
+
+
+def test_a_site_without_a_sample_is_told_by_its_function(spans: Spans) -> None:
+    events_of(spans).detected(detection(found(Site("thread", ("app.run",), 2, "0" * 12))))
+    assert samples(spans.all[0]) == [
+        (
+            "python.leak.sample",
+            {
+                "python.leak.fingerprint": "0" * 12,
+                "python.leak.count": 2,
+                "python.leak.age": 0.0,
+                "code.function.name": "app.run",
+            },
+        )
+    ]
+
+
+def test_every_name_is_in_the_list_of_names(spans: Spans) -> None:
+    events = events_of(spans)
+    events.detected(detection(found(THREADS, TASKS, fingerprint="0" * 12)))
+    events.resolved(detection(seen_at=40.0))
+    used = {key for span in spans.all for key in plain(span.attributes)}
+    used |= {key for span in spans.all for event in span.events for key in plain(event.attributes)}
+    assert used - set(names.ATTRIBUTES) == set()
+    emitted = {*spans.names, *(event.name for span in spans.all for event in span.events)}
+    assert emitted == set(names.SPANS)
+
+
+def test_the_end_is_a_span_with_peak_and_duration_that_links_to_the_detection(
+    spans: Spans,
+) -> None:
+    events = events_of(spans)
+    events.detected(detection())
+    events.detected(detection())
+    events.resolved(detection(seen_at=40.5, peak=120))
+    first, again, end = spans.all
+    assert [end.name, end.parent, plain(end.attributes)] == [
+        "python.leak.resolved",
+        None,
+        {
+            "python.leak.kind": "thread",
+            "python.leak.evidence": "threshold",
+            "python.leak.limit": 50,
+            "python.leak.peak": 120,
+            "python.leak.duration": 30.5,
+            "python.leak.message": (
+                "threads are back below the limit of 50 after 30 s; the peak was 120"
+            ),
+        },
+    ]
+    assert first.context is not None
+    linked = [[link.context.span_id for link in span.links] for span in (again, end)]
+    assert linked == [[first.context.span_id]] * 2
+
+
+def test_what_opens_after_an_end_links_to_nothing_of_before(spans: Spans) -> None:
+    events = events_of(spans)
+    events.detected(detection())
+    events.resolved(detection())
+    events.detected(detection())
+    assert spans.all[2].links == ()
+
+
+def test_a_forked_child_links_to_nothing_of_its_parent(spans: Spans) -> None:
+    events = events_of(spans)
+    events.detected(detection())
+    events.forked()
+    events.detected(detection())
+    assert spans.all[1].links == ()
+
+
+def test_a_detection_is_a_root_also_when_a_span_is_current(spans: Spans) -> None:
+    events = events_of(spans)
+    with spans.provider.get_tracer("app").start_as_current_span("request") as request:
+        events.detected(detection())
+        events.resolved(detection())
+        assert trace.get_current_span() is request
+    assert [(span.name, span.parent) for span in spans.all[:2]] == [
+        ("python.leak.detected", None),
+        ("python.leak.resolved", None),
+    ]
+
+
+# The log
+
+
+@pytest.fixture
+def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
+    """Give the records of our logger, each with the span that was current."""
+    seen: list[Any] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append((record, trace.get_current_span().get_span_context()))
+
+    handler = Handler()
+    log = logging.getLogger("otel_leaks")
+    log.addHandler(handler)
+    caplog.set_level(logging.INFO, logger="otel_leaks")
+    yield seen
+    log.removeHandler(handler)
+
+
+def test_a_detection_is_a_warning_with_the_stack_of_the_largest_site(
+    spans: Spans, records: list[Any]
+) -> None:
+    events_of(spans).detected(detection(found(THREADS, TASKS)))
+    ((record, context),) = records
+    assert (record.levelname, record.getMessage()) == (
+        "WARNING",
+        f"{MESSAGE}\nfingerprint 0123456789ab, waits at:\n{TEXT}",
+    )
+    assert context == spans.all[0].context
+
+
+def test_the_end_is_an_info_correlated_with_its_span(spans: Spans, records: list[Any]) -> None:
+    events_of(spans).resolved(detection(seen_at=40.0))
+    ((record, context),) = records
+    assert (record.levelname, record.getMessage()) == (
+        "INFO",
+        "threads are back below the limit of 50 after 30 s; the peak was 93",
+    )
+    assert context == spans.all[0].context
+
+
+def test_a_detection_without_a_stack_is_a_warning_of_one_line(
+    spans: Spans, records: list[Any]
+) -> None:
+    events_of(spans).detected(detection(found()))
+    assert [record.getMessage() for record, _ in records] == [
+        "93 threads alive, more than the limit of 50"
+    ]
+
+
+def test_names_with_percent_signs_are_written_as_they_are(spans: Spans, records: list[Any]) -> None:
+    site = Site("thread", ("100%s.run",), 2, "0" * 12)
+    events_of(spans).detected(detection(found(site)))
+    assert "100%s.run" in records[0][0].getMessage()
+
+
+# Bounds
+
+
+def site(i: int, *, frames: int = 3, width: int = 20) -> Site:
+    stack = tuple(Frame(f"m.f{i}_{n}", f"/srv/{'x' * width}/{n}.py", n) for n in range(frames))
+    return Site("thread", (f"m.f{i}_0",), 100 - i, f"{i:012}", sample=Sample(i, stack, "t", 0.0))
+
+
+def size(span: ReadableSpan) -> int:
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+    return len(encode_spans([span]).SerializeToString())
+
+
+def test_a_detection_stays_under_128_kib_as_it_is_sent(spans: Spans) -> None:
+    wide = tuple(site(i, frames=200, width=300) for i in range(100))
+    events_of(spans, max_frames=200).detected(detection(found(*wide)))
+    (span,) = spans.all
+    assert size(span) < 128 * 1024
+    # All sites are there, and each has the innermost frames that fit.
+    assert [plain(e.attributes)["python.leak.count"] for e in span.events] == [
+        100 - i for i in range(100)
+    ]
+    lines = [plain(e.attributes)["code.stacktrace"].splitlines()[-1] for e in span.events]
+    assert {line.rpartition("/")[2] for line in lines} == {
+        f'199.py", line 199, in f{i}_199' for i in range(100)
+    }
+
+
+def test_sites_whose_one_frame_is_too_large_are_left_out_from_the_smallest(spans: Spans) -> None:
+    huge = tuple(site(i, frames=2, width=30_000) for i in range(10))
+    events_of(spans).detected(detection(found(*huge)))
+    (span,) = spans.all
+    assert size(span) < 128 * 1024
+    counts = [plain(event.attributes)["python.leak.count"] for event in span.events]
+    assert counts == list(range(100, 100 - len(counts), -1))
+    assert len(counts) >= 1
+
+
+def test_no_string_but_a_stack_is_longer_than_1024() -> None:
+    long = "é" * 5000
+    sample = Sample(1, (Frame(long, long, 1),), long, 0.0, thread_id=1)
+    told = tell(found(Site("thread", (long,), 1, "0" * 12, sample=sample)), max_frames=1)
+    lengths = [
+        len(value)
+        for attributes in (told.attributes, *told.samples)
+        for key, value in attributes.items()
+        if isinstance(value, str) and key != "code.stacktrace"
+    ]
+    assert max(lengths) == 1024
+
+
+def test_a_surrogate_in_a_path_does_not_break_the_sizes() -> None:
+    odd = Site(
+        "thread", ("m.f",), 1, "0" * 12, sample=Sample(1, (Frame("m.f", "/\udcff", 1),), "t", 0.0)
+    )
+    assert len(tell(found(odd), max_frames=1).samples) == 1
+
+
+def test_stacks_keep_as_many_frames_as_the_option_says(spans: Spans) -> None:
+    events_of(spans, max_frames=2).detected(detection(found(site(1, frames=5))))
+    ((_, attributes),) = samples(spans.all[0])
+    assert [line.rpartition(" ")[2] for line in attributes["code.stacktrace"].splitlines()] == [
+        "f1_3",
+        "f1_4",
+    ]
+
+
+@pytest.mark.parametrize(("less", "kept"), [(0, (3, 4)), (1, (4,))])
+def test_a_limit_on_the_length_of_attributes_keeps_the_innermost_frames(
+    less: int, kept: tuple[int, ...]
+) -> None:
+    def lines(*numbers: int) -> str:
+        return "\n".join(f'  File "/srv/{"x" * 20}/{n}.py", line {n}, in f1_{n}' for n in numbers)
+
+    spans = Spans(limits=SpanLimits(max_attribute_length=len(lines(3, 4)) - less))
+    events_of(spans).detected(detection(found(site(1, frames=5))))
+    ((_, attributes),) = samples(spans.all[0])
+    assert attributes["code.stacktrace"] == lines(*kept)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0, []), (3, [99, 98, 97]), (None, [99, 98, 97, 96])])
+def test_a_limit_on_the_events_of_a_span_keeps_the_largest_sites(
+    limit: int | None, kept: list[int]
+) -> None:
+    spans = Spans(limits=SpanLimits(max_events=limit))
+    events_of(spans).detected(detection(found(*(site(i) for i in range(1, 5)))))
+    (span,) = spans.all
+    assert [attributes["python.leak.count"] for _, attributes in samples(span)] == kept
+    assert span.dropped_events == 0
+
+
+def test_the_budget_leaves_room_for_the_encoding() -> None:
+    assert MAX_BYTES < 128 * 1024
+
+
+# Samplers
+
+
+class Own(Sampler):
+    """A sampler of the application that drops everything it is asked about."""
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> Any:
+        return ALWAYS_OFF.should_sample(*args, **kwargs)
+
+    def get_description(self) -> str:
+        return "Own"
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        ParentBasedTraceIdRatio(0.01),
+        TraceIdRatioBased(0.01),
+        ALWAYS_ON,
+        DEFAULT_ON,
+        Own(),
+        ParentBased(Own()),
+    ],
+    ids=lambda sampler: sampler.get_description()[:40],
+)
+def test_200_of_200_detections_survive_a_sampler(sampler: Sampler) -> None:
+    spans = Spans(sampler)
+    events = events_of(spans)
+    for _ in range(200):
+        events.detected(detection())
+    assert len(spans.all) == 200
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_OFF, DEFAULT_OFF], ids=["off", "parent-based off"])
+def test_who_turned_tracing_off_gets_no_span_but_the_warning(
+    sampler: Sampler, records: list[Any]
+) -> None:
+    spans = Spans(sampler)
+    events = events_of(spans)
+    events.detected(detection())
+    events.resolved(detection())
+    assert spans.all == ()
+    assert [record.levelname for record, _ in records] == ["WARNING", "INFO"]
+
+
+def test_the_tracers_of_the_application_keep_their_sampler() -> None:
+    spans = Spans(Own())
+    events_of(spans).detected(detection())
+    theirs = spans.provider.get_tracer("app")
+    theirs.start_span("request").end()
+    assert spans.names == ["python.leak.detected"]
+    assert isinstance(spans.provider.sampler, Own)
+
+
+def test_closing_restores_the_sampler_by_identity() -> None:
+    sampler = ParentBasedTraceIdRatio(0.01)
+    spans = Spans(sampler)
+    for _ in range(3):
+        events = events_of(spans)
+        events.detected(detection())
+        tracer: Any = spans.provider.get_tracer("otel_leaks", "1.2.3")
+        during = tracer.sampler
+        events.close()
+        events.close()
+        assert (during is ALWAYS_ON, tracer.sampler is sampler) == (True, True)
+
+
+def test_a_sampler_that_somebody_set_meanwhile_is_left_alone(spans: Spans) -> None:
+    events = events_of(spans)
+    events.detected(detection())
+    tracer: Any = spans.provider.get_tracer("otel_leaks", "1.2.3")
+    theirs = tracer.sampler = Own()
+    events.close()
+    assert tracer.sampler is theirs
+
+
+def test_a_monitor_that_comes_late_leaves_the_sampler_restored() -> None:
+    sampler = ParentBasedTraceIdRatio(0.01)
+    spans = Spans(sampler)
+    events = events_of(spans)
+    events.close()
+    events.detected(detection())
+    tracer: Any = spans.provider.get_tracer("otel_leaks", "1.2.3")
+    assert tracer.sampler is sampler
+
+
+def test_nothing_is_flushed_by_the_monitor() -> None:
+    """A flush with the collector down blocked for 14 s (FACTS section 1)."""
+    flushed: list[int] = []
+
+    class Provider(TracerProvider):
+        def force_flush(self, timeout_millis: int = 30000) -> bool:
+            flushed.append(timeout_millis)
+            return True
+
+    events = Events(Provider(), max_frames=3, version="1")
+    events.detected(detection())
+    events.resolved(detection())
+    events.close()
+    assert flushed == []
+
+
+def test_a_provider_of_another_make_does_no_harm(records: list[Any]) -> None:
+    events = Events(trace.NoOpTracerProvider(), max_frames=3, version="1")
+    events.detected(detection())
+    events.resolved(detection())
+    events.close()
+    assert [record.levelname for record, _ in records] == ["WARNING", "INFO"]
+
+
+def test_a_provider_that_is_set_later_gets_the_detections_that_follow() -> None:
+    program = textwrap.dedent("""
+        import logging; logging.disable()
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+        from otel_leaks.model import Detection, Finding
+        from otel_leaks.telemetry.events import Events
+
+        found = Detection(Finding("thread", "threshold", 9), 0.0, 0.0, 9)
+        events = Events(None, max_frames=3, version="1")
+        events.detected(found)
+        exporter = InMemorySpanExporter()
+        sampler = TraceIdRatioBased(0.0)
+        provider = TracerProvider(sampler=sampler)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
+        for _ in range(20):
+            events.detected(found)
+        print(len(exporter.get_finished_spans()))
+        events.close()
+        print(provider.get_tracer("otel_leaks", "1").sampler is sampler)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("20\nTrue\n", "")

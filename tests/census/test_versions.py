@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -13,10 +14,18 @@ from typing import Any
 
 import pytest
 
+from otel_leaks.census import registry
 from otel_leaks.census.tasks import TaskSource
 from support.leaks import forever, look, running_loop, settle, stopped_loop
 
 _PyTask: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Have the collector take what a test left on a closed loop, where nothing can end."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -186,6 +195,35 @@ def test_tasks_on_a_closed_loop_are_counted(source: TaskSource) -> None:
     loop.run_until_complete(settle())
     loop.close()
     assert counted(source) == {"forever": 1}
+    coro: Any = task.get_coro()
+    coro.close()
+    del task
+
+
+def test_a_closed_loop_without_tasks_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that call asyncio.run() often leave closed loops to the collector."""
+    monkeypatch.setattr(registry, "_PER_LOOP", True)
+    asked = []
+    all_tasks = asyncio.all_tasks
+
+    def spy(loop: asyncio.AbstractEventLoop) -> set[Any]:
+        asked.append(loop)
+        return all_tasks(loop)
+
+    source = TaskSource()
+    source.open()
+    try:
+        empty, left = asyncio.new_event_loop(), asyncio.new_event_loop()
+        left.set_exception_handler(lambda *_: None)
+        task = left.create_task(forever())
+        left.run_until_complete(settle())
+        empty.close()
+        left.close()
+        monkeypatch.setattr(asyncio, "all_tasks", spy)
+        assert [counted(source) for _ in range(3)] == [{"forever": 1}] * 3
+        assert [asked.count(empty), asked.count(left)] == [1, 3]
+    finally:
+        source.close()
     coro: Any = task.get_coro()
     coro.close()
     del task

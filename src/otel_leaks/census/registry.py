@@ -72,6 +72,8 @@ class TaskRegistry:
         self._loops.discover()
         for loop in self._loops:
             tasks = list(_all_tasks(loop))
+            if not tasks and _is_closed(loop):
+                self._loops.forget(loop)
             # Held strongly no longer than it takes to turn them into references:
             # the last owner of a task must not be a census.
             while tasks:
@@ -182,6 +184,11 @@ class _Loops:
         with self._lock, contextlib.suppress(TypeError):
             self._loops.add(loop)
 
+    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ask *loop* no more; asking one takes as long as there are tasks on all loops."""
+        with self._lock:
+            self._loops.discard(loop)
+
 
 class _Constructors:
     """The wrapped constructors of loop classes: once, however many registries are open."""
@@ -239,6 +246,13 @@ class _Constructors:
 
 
 _constructors = _Constructors()
+
+
+def _is_closed(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return loop.is_closed()
+    except Exception:  # A loop of somebody's own need not have all methods.
+        return False
 
 
 def _with_subclasses(classes: list[type]) -> list[type]:

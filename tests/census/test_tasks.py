@@ -843,6 +843,7 @@ def test_contribs_wrapper_of_coroutines_is_looked_through() -> None:
             found = await asyncio.get_running_loop().run_in_executor(None, read, source)
             print(found[0])
             print(*sorted(found[1]), sep="\\n")
+            await settle()  # A coroutine that never began would be warned of.
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
             await asyncio.gather(*groups, return_exceptions=True)

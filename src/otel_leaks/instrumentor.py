@@ -61,11 +61,12 @@ class _Instrumentation:
 
     def start(self) -> None:
         self._watch.start()
-        # Runs before the SDK's own, which were registered earlier.
-        atexit.register(self.stop)
+        # Runs before the SDK's own, which were registered earlier. Their last collection
+        # is the only one of a short job, so the metrics stay.
+        atexit.register(self._watch.exiting)
 
     def stop(self) -> None:
-        atexit.unregister(self.stop)
+        atexit.unregister(self._watch.exiting)
         self._watch.stop()
         self._events.close()
         self._metrics.close()
@@ -124,7 +125,8 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         config, problems = LeakConfig.resolve(options, os.environ)
         for problem in problems:
             _log.error("%s", problem)
-        missing = missing_providers() if tracer_provider is None or meter_provider is None else ()
+        given = {"TracerProvider": tracer_provider, "MeterProvider": meter_provider}
+        missing = [name for name in missing_providers() if given[name] is None]
         if missing:
             _log.warning(
                 "no %s is set, so nothing is exported until there is one; start the "
@@ -138,9 +140,9 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             _register_fork_hook()
             instrumentation.start()
         except Exception:  # The application starts, whatever is wrong with us.
-            _log.exception("leaks are not watched: starting failed; please report this")
             if instrumentation is not None:
                 instrumentation.stop()
+            _log.exception("leaks are not watched: starting failed; please report this")
             return
         _active = instrumentation
 

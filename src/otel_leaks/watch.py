@@ -36,6 +36,10 @@ JOIN_S = 5.0
 """How long stopping waits for the thread, which a stuck log handler may hold."""
 
 
+EXIT_JOIN_S = 0.5
+"""The same as the interpreter ends; a census that is half done ends within a slice."""
+
+
 class Listener(Protocol):
     """Hears what the watch sees. What it raises is logged once and goes no further."""
 
@@ -207,6 +211,13 @@ class Watch:
                     JOIN_S,
                 )
         self._report(self._taker.close())
+
+    def exiting(self) -> None:
+        """End the thread as the interpreter ends: what holds a daemon is not waited for."""
+        self._stopping.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(EXIT_JOIN_S)
 
     def forked(self) -> None:
         """Start anew in a forked child: new locks, empty history, a new thread."""

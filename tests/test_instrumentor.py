@@ -1,0 +1,658 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+
+from otel_leaks import LeakInstrumentor, __version__, instrumentor
+from otel_leaks.config import LeakConfig, environment_variable
+from otel_leaks.ignores import ignore_thread
+from otel_leaks.watch import Watch
+from support.exported import Meters, Spans, plain
+from support.leaks import ONLY_LEAKS, forever, running_loop, standing
+
+FUNCTION = "code.function.name"
+STUCK = "support.leaks.stuck"
+FOREVER = "support.leaks.forever"
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Give what returns when one more census has been reported."""
+    reported = threading.Semaphore(0)
+    looked = instrumentor._Instrumentation.looked
+
+    def and_say_so(self: Any, *args: Any) -> None:
+        looked(self, *args)
+        reported.release()
+
+    monkeypatch.setattr(instrumentor._Instrumentation, "looked", and_say_so)
+
+    def wait() -> None:
+        assert reported.acquire(timeout=20)
+
+    return wait
+
+
+@pytest.fixture
+def meters() -> Meters:
+    return Meters()
+
+
+@pytest.fixture
+def spans() -> Spans:
+    return Spans()
+
+
+Instrument = Callable[..., LeakInstrumentor]
+
+
+@pytest.fixture
+def instrument(meters: Meters, spans: Spans) -> Iterator[Instrument]:
+    """Give what instruments with these providers; in the end nothing is instrumented."""
+
+    def instrument(**options: Any) -> LeakInstrumentor:
+        door = LeakInstrumentor()
+        providers = {"tracer_provider": spans.provider, "meter_provider": meters.provider}
+        door.instrument(**{**providers, "ignore": ONLY_LEAKS, **options})
+        return door
+
+    yield instrument
+    door = LeakInstrumentor()
+    if door.is_instrumented_by_opentelemetry:
+        door.uninstrument()
+
+
+def config() -> LeakConfig:
+    assert instrumentor._active is not None
+    return instrumentor._active._watch._config
+
+
+def monitors() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith("otel-leaks")]
+
+
+def patchable() -> dict[tuple[str, str], object]:
+    """Return every attribute that the package could patch, to be compared by identity."""
+    from opentelemetry.trace import NonRecordingSpan
+
+    uvloop = pytest.importorskip("uvloop")
+    owners = [
+        *(threading, threading.Thread, asyncio, asyncio.tasks, asyncio.events, uvloop.Loop),
+        *(asyncio.AbstractEventLoop, asyncio.BaseEventLoop, asyncio.SelectorEventLoop),
+        *(asyncio.DefaultEventLoopPolicy, NonRecordingSpan, logging, logging.Logger, sys, os),
+    ]
+    return {(repr(each), name): value for each in owners for name, value in vars(each).items()}
+
+
+def changed(before: dict[tuple[str, str], object]) -> list[tuple[str, str]]:
+    after = patchable()
+    return [key for key in before | after if before.get(key) is not after.get(key)]
+
+
+# What it does
+
+
+def test_80_threads_and_500_tasks_are_counted_exactly_and_explained(
+    instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
+) -> None:
+    with standing(80), running_loop() as running:
+        running.start(*(forever() for _ in range(500)))
+        instrument(
+            thread_limit=50,
+            task_limit=100,
+            ignore=[ONLY_LEAKS, ignore_thread("leak-loop")],
+        )
+        looks()
+    series = meters.series()
+    assert series["python.thread.count"] == {
+        frozenset({(FUNCTION, STUCK), ("python.thread.daemon", False)}): 80
+    }
+    assert series["python.asyncio.task.count"] == {frozenset({(FUNCTION, FOREVER)}): 500}
+    assert [series[f"python.{kind}.limit"] for kind in ("thread", "asyncio.task")] == [
+        {frozenset(): 50},
+        {frozenset(): 100},
+    ]
+    opened = dict.fromkeys(series["python.leak.open"], 1)
+    assert series["python.leak.open"] == series["python.leak.detections"] == opened
+    told = [
+        (span.name, plain(span.attributes)["python.leak.count"], len(span.events))
+        for span in spans.all
+    ]
+    assert told == [("python.leak.detected", 80, 1), ("python.leak.detected", 500, 1)]
+
+
+def test_a_healthy_process_has_no_detection(
+    instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
+) -> None:
+    instrument(ignore=())
+    looks()
+    assert spans.all == ()
+    assert set(meters.series()["python.leak.open"].values()) == {0}
+
+
+def test_what_ended_is_told_as_resolved(
+    instrument: Instrument, looks: Callable[[], None], spans: Spans
+) -> None:
+    with standing(8):
+        instrument(thread_limit=5, interval_s=0.001)
+        looks()
+    while "python.leak.resolved" not in spans.names:
+        looks()
+    end = spans.all[-1]
+    assert plain(end.attributes)["python.leak.peak"] == 8
+
+
+def test_our_own_threads_and_the_sdks_are_not_counted(
+    looks: Callable[[], None], instrument: Instrument, meters: Meters
+) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import (
+        InMemoryMetricReader,
+        MetricExporter,
+        MetricExportResult,
+        PeriodicExportingMetricReader,
+    )
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    class Nowhere(MetricExporter):
+        def export(self, *_: Any, **__: Any) -> MetricExportResult:
+            return MetricExportResult.SUCCESS
+
+        def force_flush(self, *_: Any, **__: Any) -> bool:
+            return True
+
+        def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+            pass
+
+    reader = PeriodicExportingMetricReader(Nowhere(), export_interval_millis=3_600_000)
+    metering = MeterProvider([reader, InMemoryMetricReader()])
+    tracing = TracerProvider()
+    tracing.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+    others = ignore_thread("[!Oo]*")  # All but those that are called like the SDK's and ours.
+    instrument(ignore=others)
+    looks()
+    names = {thread.name for thread in threading.enumerate()}
+    found = meters.series().get("python.thread.count", {})
+    tracing.shutdown()
+    metering.shutdown()
+    assert {"OtelBatchSpanRecordProcessor", "OtelPeriodicExportingMetricReader"} <= names
+    assert sum(found.values()) == 0
+
+
+# Options
+
+
+OPTIONS: dict[str, tuple[str, Any]] = {
+    "interval_s": ("2.5", 2.5),
+    "thread_limit": ("7", 7),
+    "task_limit": ("8", 8),
+    "max_sites": ("3", 3),
+    "max_frames": ("4", 4),
+    "cooldown_s": ("60", 60.0),
+    "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
+}
+
+
+def test_this_file_knows_every_option() -> None:
+    assert tuple(OPTIONS) == LeakConfig.names()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_taken_by_keyword(instrument: Instrument, name: str) -> None:
+    instrument(**{"ignore": (), name: OPTIONS[name][1]})
+    assert config() == LeakConfig(**{name: OPTIONS[name][1]})
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_taken_from_the_environment(
+    meters: Meters, spans: Spans, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    text, value = OPTIONS[name]
+    monkeypatch.setenv(environment_variable(name), text)
+    door = LeakInstrumentor()
+    door.instrument(tracer_provider=spans.provider, meter_provider=meters.provider)
+    try:
+        assert config() == LeakConfig(**{name: value})
+    finally:
+        door.uninstrument()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"limit": 5}, TypeError, "unknown option 'limit'; known options are interval_s, "),
+        ({"interval_s": -1}, ValueError, "interval_s must be a number of seconds > 0"),
+        ({"interval_s": "1"}, TypeError, "interval_s must be a number of seconds > 0"),
+        ({"ignore": "kafka-*"}, ValueError, "known are ignore_top_function, "),
+    ],
+)
+def test_a_bad_option_of_code_raises_and_nothing_is_instrumented(
+    instrument: Instrument, options: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error) as caught:
+        instrument(**options)
+    assert told in str(caught.value)
+    assert (monitors(), LeakInstrumentor().is_instrumented_by_opentelemetry) == ([], False)
+
+
+def test_a_bad_variable_is_one_log_error_and_the_application_starts(
+    instrument: Instrument,
+    looks: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_LEAKS_INTERVAL_S", "often")
+    instrument()
+    looks()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "ERROR",
+            "OTEL_PYTHON_LEAKS_INTERVAL_S must be a number of seconds > 0 and <= 86400, "
+            "got 'often'; the default of 10.0 is taken",
+        )
+    ]
+
+
+def test_an_expired_ignore_is_told(
+    instrument: Instrument, caplog: pytest.LogCaptureFixture
+) -> None:
+    instrument(ignore=[ONLY_LEAKS, ignore_thread("w-*", until="2020-01-31")])
+    assert [record.getMessage() for record in caplog.records] == [
+        'ignore_thread("w-*", until="2020-01-31") has expired and hides nothing any more; '
+        "mend the leak or give it a new date"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ((), "no TracerProvider and no MeterProvider is set"),
+        (("tracer_provider",), "no MeterProvider is set"),
+        (("meter_provider",), "no TracerProvider is set"),
+        (("tracer_provider", "meter_provider"), None),
+    ],
+)
+def test_missing_providers_are_one_warning_that_says_which_and_how_to_get_them(
+    instrument: Instrument,
+    spans: Spans,
+    caplog: pytest.LogCaptureFixture,
+    given: tuple[str, ...],
+    missing: str | None,
+) -> None:
+    nothing = {"tracer_provider": None, "meter_provider": None}
+    instrument(**{name: value for name, value in nothing.items() if name not in given})
+    expected = [
+        f"{missing}, so nothing is exported until there is one; start the application with "
+        "opentelemetry-instrument, or call otel_leaks.configure() before instrument()"
+    ]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == (expected if missing else [])
+
+
+def test_a_logger_provider_is_taken(instrument: Instrument) -> None:
+    from opentelemetry.sdk._logs import LoggerProvider
+
+    provider = LoggerProvider()
+    instrument(logger_provider=provider)
+    assert LeakInstrumentor().is_instrumented_by_opentelemetry
+    provider.shutdown()
+
+
+# The end
+
+
+def test_after_uninstrument_no_thread_no_patch_and_no_metric_is_left(
+    instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
+) -> None:
+    before = patchable()
+    tracer: Any = spans.provider.get_tracer("otel_leaks", __version__)
+    sampler = tracer.sampler
+    with standing(8):
+        door = instrument(thread_limit=5)
+        looks()
+    assert meters.series() != {}
+    door.uninstrument()
+    assert (monitors(), meters.collect(), changed(before)) == ([], {}, [])
+    assert tracer.sampler is sampler
+    assert instrumentor._active is None
+
+
+def test_it_instruments_again_any_number_of_times_also_with_other_providers(
+    instrument: Instrument, looks: Callable[[], None]
+) -> None:
+    before = patchable()
+    pairs = [(Meters(), Spans()) for _ in range(2)]
+    for meters, spans in [*pairs, *pairs]:
+        with standing(8):
+            door = instrument(
+                thread_limit=5, meter_provider=meters.provider, tracer_provider=spans.provider
+            )
+            looks()
+        count = meters.series()["python.thread.count"]
+        door.uninstrument()
+        assert sum(count.values()) == 8
+        assert [each.collect() for each, _ in pairs] == [{}, {}]
+        assert (monitors(), changed(before)) == ([], [])
+    assert [spans.names for _, spans in pairs] == [["python.leak.detected"] * 2] * 2
+
+
+def test_asking_for_the_instrumentor_again_changes_nothing(
+    instrument: Instrument, looks: Callable[[], None], meters: Meters
+) -> None:
+    """BaseInstrumentor has one instance, and runs its __init__ each time."""
+    instrument()
+    looks()
+    for _ in range(5):
+        LeakInstrumentor()
+    assert len(monitors()) == 1
+    LeakInstrumentor().uninstrument()
+    assert (monitors(), meters.collect()) == ([], {})
+
+
+def test_instrumenting_twice_starts_one_monitor(
+    instrument: Instrument, caplog: pytest.LogCaptureFixture
+) -> None:
+    instrument()
+    instrument()
+    assert len(monitors()) == 1
+    assert "already instrumented" in caplog.text
+
+
+def test_uninstrumenting_what_is_not_instrumented_does_nothing() -> None:
+    LeakInstrumentor().uninstrument()
+    assert instrumentor._active is None
+
+
+@pytest.mark.parametrize("what", ["watch", "thread", "metrics"])
+def test_a_start_that_fails_does_not_raise_and_leaves_nothing_behind(
+    instrument: Instrument,
+    meters: Meters,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    what: str,
+) -> None:
+    before = patchable()
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    owner, name = {
+        "watch": (Watch, "_start_thread"),
+        "thread": (threading.Thread, "start"),
+        "metrics": (instrumentor, "Metrics"),
+    }[what]
+    monkeypatch.setattr(owner, name, fail)
+    door = instrument()
+    monkeypatch.undo()
+    assert [record.getMessage() for record in caplog.records] == [
+        "leaks are not watched: starting failed; please report this"
+    ]
+    assert (monitors(), meters.collect(), changed(before)) == ([], {}, [])
+    assert instrumentor._active is None
+    door.uninstrument()
+    instrument()
+    assert len(monitors()) == 1
+
+
+class Raising(SpanProcessor):
+    def on_end(self, span: ReadableSpan) -> None:  # noqa: ARG002 - a processor's
+        raise OSError("no route to host")
+
+
+def test_an_exporter_that_raises_costs_one_log_line_and_no_census(
+    instrument: Instrument,
+    looks: Callable[[], None],
+    meters: Meters,
+    spans: Spans,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spans.provider.add_span_processor(Raising())
+    with standing(8):
+        instrument(thread_limit=5, interval_s=0.001, cooldown_s=0.001)
+        for _ in range(5):
+            looks()
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == ["telling of a census failed; the next one is told again; this is told once"]
+    assert meters.series()["python.thread.limit"] == {frozenset(): 5}
+
+
+class Blocking(SpanProcessor):
+    def __init__(self) -> None:
+        self.held = threading.Event()
+        self.free = threading.Event()
+
+    def on_end(self, span: ReadableSpan) -> None:  # noqa: ARG002 - a processor's
+        self.held.set()
+        self.free.wait(20)
+
+
+def test_an_exporter_that_blocks_does_not_hold_the_application(
+    instrument: Instrument, meters: Meters, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from otel_leaks import watch
+
+    monkeypatch.setattr(watch, "JOIN_S", 0.01)
+    blocking = Blocking()
+    spans.provider.add_span_processor(blocking)
+    with standing(8):
+        door = instrument(thread_limit=5)
+        assert blocking.held.wait(20)
+        (monitor,) = monitors()
+        door.uninstrument()
+        blocking.free.set()
+        monitor.join(20)
+    assert meters.collect() == {}
+
+
+# Other processes
+
+
+def run(program: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(PRELUDE) + textwrap.dedent(program)],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+PRELUDE = """
+import logging; logging.disable()
+import os, sys, threading, time
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider, SpanProcessor
+from otel_leaks import LeakInstrumentor, instrumentor
+
+reported = threading.Semaphore(0)
+looked = instrumentor._Instrumentation.looked
+
+def and_say_so(self, *args):
+    looked(self, *args)
+    reported.release()
+
+instrumentor._Instrumentation.looked = and_say_so
+
+def wait():
+    assert reported.acquire(timeout=20)
+
+reader = InMemoryMetricReader()
+tracing = TracerProvider()
+providers = dict(meter_provider=MeterProvider([reader]), tracer_provider=tracing)
+
+def counts(name="python.thread.count"):
+    data = reader.get_metrics_data()
+    return dict(sorted(
+        (point.attributes["code.function.name"], point.value)
+        for resource in (data.resource_metrics if data else [])
+        for scope in resource.scope_metrics for metric in scope.metrics
+        if metric.name == name for point in metric.data.data_points
+    ))
+
+def stand(count):
+    event = threading.Event()
+    for _ in range(count):
+        threading.Thread(target=event.wait, daemon=True).start()
+    return event
+
+def monitors():
+    return [each.name for each in threading.enumerate() if each.name.startswith("otel-leaks")]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_its_own_monitor_and_its_own_counts() -> None:
+    told = run("""
+        stand(7)
+        LeakInstrumentor().instrument(thread_limit=5, **providers)
+        wait()
+        print(counts(), flush=True)
+        child = os.fork()
+        if child == 0:
+            wait()
+            mine = counts()
+            stand(2)
+            print(mine, monitors(), flush=True)
+            LeakInstrumentor().uninstrument()
+            print(counts(), monitors(), flush=True)
+            LeakInstrumentor().instrument(**providers)
+            wait()
+            print(counts(), flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1], monitors())
+    """)
+    assert told == [
+        "{'__main__.<module>': 1, 'threading.Event.wait': 7}",
+        "{'__main__.<module>': 1} ['otel-leaks-watch']",
+        "{} []",
+        "{'__main__.<module>': 1, 'threading.Event.wait': 2}",
+        "0 ['otel-leaks-watch']",
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_of_multiprocessing_has_its_own_monitor_and_ends_at_once() -> None:
+    told = run("""
+        import multiprocessing
+
+        def work(pipe):
+            wait()
+            pipe.send((monitors(), sum(counts().values())))
+
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        stand(7)
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        child = context.Process(target=work, args=(theirs,))
+        child.start()
+        print(*ours.recv())
+        child.join(20)
+        print(child.exitcode, monitors())
+    """)
+    assert told == ["['otel-leaks-watch'] 1", "0 ['otel-leaks-watch']"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_of_a_process_that_has_uninstrumented_is_left_alone() -> None:
+    told = run("""
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        LeakInstrumentor().uninstrument()
+        child = os.fork()
+        if child == 0:
+            print(monitors(), counts(), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+    """)
+    assert told == ["[] {}"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_grandchild_of_a_fork_is_watched_too() -> None:
+    told = run("""
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        if os.fork() == 0:
+            wait()
+            if os.fork() == 0:
+                wait()
+                print(monitors(), sum(counts().values()), flush=True)
+                os._exit(0)
+            os.wait()
+            os._exit(0)
+        os.wait()
+    """)
+    assert told == ["['otel-leaks-watch'] 1"]
+
+
+def test_the_exit_of_the_interpreter_is_not_delayed_by_an_exporter_that_blocks() -> None:
+    started = time.monotonic()
+    told = run("""
+        held = threading.Event()
+
+        class Blocking(SpanProcessor):
+            def on_end(self, span):
+                held.set()
+                threading.Event().wait()
+
+        tracing.add_span_processor(Blocking())
+        event = stand(3)
+        LeakInstrumentor().instrument(thread_limit=1, **providers)
+        assert held.wait(20)
+        print(time.monotonic())
+        sys.stdout.flush()
+    """)
+    # The clock is the same in every process of a machine (Linux, macOS).
+    assert time.monotonic() - float(told[0]) < 4.0
+    assert float(told[0]) >= started
+
+
+def test_the_last_collection_at_the_exit_still_has_our_metrics() -> None:
+    """A job that ends before the first export interval is seen all the same."""
+    told = run("""
+        import atexit
+        late = []
+
+        class Reader(InMemoryMetricReader):
+            def shutdown(self, *args, **kwargs):
+                global reader
+                reader = self
+                print(sorted(counts()))
+                super().shutdown(*args, **kwargs)
+
+        provider = MeterProvider([Reader()])
+        LeakInstrumentor().instrument(meter_provider=provider, tracer_provider=tracing)
+        wait()
+    """)
+    assert told == ["['__main__.<module>']"]
+
+
+def test_a_program_that_ends_at_once_ends_without_a_word() -> None:
+    assert run("LeakInstrumentor().instrument(**providers)") == []
+
+
+def test_the_monitor_survives_a_spawned_child() -> None:
+    told = run("""
+        import subprocess
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        print(subprocess.run([sys.executable, "-c", "pass"]).returncode, monitors())
+    """)
+    assert told == ["0 ['otel-leaks-watch']"]

@@ -177,6 +177,8 @@ class Watch:
         self._cpu_clock = cpu_clock
         self._sleep = sleep
         self._stopping = threading.Event()
+        # Whether stopping did not wait for what the thread was telling.
+        self._given_up = False
         self._taker = taker(self._pause)
         self._ledger = Ledger(config.cooldown_s)
         self._logged: set[object] = set()
@@ -204,6 +206,7 @@ class Watch:
         if thread is not None and thread is not threading.current_thread():
             thread.join(JOIN_S)
             if thread.is_alive():
+                self._given_up = True
                 _say(
                     logging.WARNING,
                     "the monitor thread did not end within %.0f s; it is a daemon and will "
@@ -261,8 +264,7 @@ class Watch:
         self._hear(lambda: hear(change.detection))
 
     def _hear(self, hear: Callable[[], None]) -> None:
-        if self._stopping.is_set():
-            # Who stopped the watch may have given up waiting for this thread.
+        if self._given_up:
             raise CensusEnded
         try:
             hear()

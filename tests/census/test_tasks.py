@@ -745,6 +745,20 @@ def test_a_function_that_was_defined_twice_is_one_site(source: TaskSource, loop:
     assert chains(read(source)) == [(("app.work", FOREVER), 3)]
 
 
+def test_tasks_that_moved_on_while_they_were_counted_are_shown_where_they_stand_now(
+    source: TaskSource, loop: Loop
+) -> None:
+    kept = [loop.create_task(outer()) for _ in range(5)]
+    found = read(source, pause=lambda: loop.run_until_complete(settle()))
+    assert chains(found) == [((f"{HERE}.outer",), 5)]
+    assert [frame.name for frame in sample_of(found, f"{HERE}.outer").stack] == [
+        "outer",
+        "inner",
+        "forever",
+    ]
+    assert len(kept) == 5
+
+
 def test_what_is_known_of_tasks_is_bounded(
     source: TaskSource, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

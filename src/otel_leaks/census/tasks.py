@@ -255,26 +255,36 @@ class TaskSource:
         return bool(wrapped)
 
     def _sampled(self, site: Site, chain: _Chain, look: Look) -> Site:
-        """Return *site* with the oldest of its tasks that still stands there."""
+        """
+        Return *site* with the oldest of its tasks that still stands there.
+
+        Where all have moved on since they were counted, with the oldest that is
+        pending: a leak without any stack is not explained.
+        """
+        pending = []
         for known in sorted(chain.known, key=lambda each: each.serial):
             task: Any = known.ref()
             if task is None or task.done():
                 continue
             found = levels(task.get_coro())
-            if [level.code for level in found] != chain.levels:
-                continue
-            sample = Sample(
-                serial=known.serial,
-                stack=stack_of(found, self._names),
-                name=task.get_name(),
-                age_s=look.now - known.first_seen,
-                awaited=_is_awaited(task),
-                waits_on=self._waits_on(task),
-            )
-            return Site(
-                site.kind, site.functions, site.count, site.fingerprint, site.age_s, sample=sample
-            )
-        return site
+            pending.append((known, task, found))
+            if [level.code for level in found] == chain.levels:
+                del pending[:-1]
+                break
+        if not pending:
+            return site
+        known, task, found = pending[0]
+        sample = Sample(
+            serial=known.serial,
+            stack=stack_of(found, self._names),
+            name=task.get_name(),
+            age_s=look.now - known.first_seen,
+            awaited=_is_awaited(task),
+            waits_on=self._waits_on(task),
+        )
+        return Site(
+            site.kind, site.functions, site.count, site.fingerprint, site.age_s, sample=sample
+        )
 
     def _waits_on(self, task: Any) -> str | None:
         # Private, the same on 3.10 to 3.15: the future that will wake the task.

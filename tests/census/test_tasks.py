@@ -749,7 +749,15 @@ def test_tasks_that_moved_on_while_they_were_counted_are_shown_where_they_stand_
     source: TaskSource, loop: Loop
 ) -> None:
     kept = [loop.create_task(outer()) for _ in range(5)]
-    found = read(source, pause=lambda: loop.run_until_complete(settle()))
+    pauses = []
+
+    def pause() -> None:
+        pauses.append(None)
+        # 3.14 has a pause more: before they are counted, where they are listed.
+        if len(pauses) > (sys.version_info >= (3, 14)):
+            loop.run_until_complete(settle())
+
+    found = read(source, pause=pause)
     assert chains(found) == [((f"{HERE}.outer",), 5)]
     assert [frame.name for frame in sample_of(found, f"{HERE}.outer").stack] == [
         "outer",

@@ -62,7 +62,7 @@ def test_an_unknown_command_is_told_with_those_that_are_known(
     status, out, error = failing(["dmo"], capsys)
     assert (status, out) == (2, "")
     assert re.fullmatch(
-        r"otel-leaks: error: argument COMMAND: invalid choice: 'dmo' .*demo.*", error
+        r"otel-leaks: error: argument COMMAND: invalid choice: 'dmo'.*demo.*", error
     )
 
 

@@ -90,7 +90,7 @@ def patchable() -> dict[tuple[str, str], object]:
     owners = [
         *(threading, threading.Thread, asyncio, asyncio.tasks, asyncio.events, uvloop.Loop),
         *(asyncio.AbstractEventLoop, asyncio.BaseEventLoop, asyncio.SelectorEventLoop),
-        *(asyncio.DefaultEventLoopPolicy, NonRecordingSpan, logging, logging.Logger, sys, os),
+        *(NonRecordingSpan, logging, logging.Logger, sys, os),
     ]
     return {(repr(each), name): value for each in owners for name, value in vars(each).items()}
 

@@ -746,18 +746,17 @@ def test_a_function_that_was_defined_twice_is_one_site(source: TaskSource, loop:
 
 
 def test_tasks_that_moved_on_while_they_were_counted_are_shown_where_they_stand_now(
-    source: TaskSource, loop: Loop
+    source: TaskSource, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = [loop.create_task(outer()) for _ in range(5)]
-    pauses = []
+    count = TaskSource._count
 
-    def pause() -> None:
-        pauses.append(None)
-        # 3.14 has a pause more: before they are counted, where they are listed.
-        if len(pauses) > (sys.version_info >= (3, 14)):
-            loop.run_until_complete(settle())
+    def and_move_on(self: TaskSource, *args: Any) -> None:
+        count(self, *args)
+        loop.run_until_complete(settle())
 
-    found = read(source, pause=pause)
+    monkeypatch.setattr(TaskSource, "_count", and_move_on)
+    found = read(source)
     assert chains(found) == [((f"{HERE}.outer",), 5)]
     assert [frame.name for frame in sample_of(found, f"{HERE}.outer").stack] == [
         "outer",

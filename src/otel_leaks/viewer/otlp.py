@@ -166,7 +166,7 @@ def _with_base64_ids(given: dict[str, Any]) -> dict[str, Any]:
     for key in _IDS & given.keys():
         value = given[key]
         try:
-            given[key] = base64.b64encode(bytes.fromhex(value)).decode()
+            given[key] = base64.urlsafe_b64encode(bytes.fromhex(value)).decode()
         except (TypeError, ValueError, binascii.Error):
             raise Refused(400, f"{key} must be hex digits, got {value!r}") from None
     return given

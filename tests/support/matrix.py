@@ -207,7 +207,7 @@ def prepare(place: Place, log: IO[str]) -> Path:
             shutil.rmtree(stale)
         _do(place, log, place.python, "-m", "venv", environment)
     pip: tuple[str | Path, ...] = (python, "-m", "pip", "install", "--quiet", "--no-deps")
-    pip += ("--disable-pip-version-check",)
+    pip += ("--disable-pip-version-check", "--no-compile")
     project = ("--editable", ".")
     if place.root is None:
         if not was:

@@ -749,13 +749,13 @@ def test_tasks_that_moved_on_while_they_were_counted_are_shown_where_they_stand_
     source: TaskSource, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = [loop.create_task(outer()) for _ in range(5)]
-    count = TaskSource._count
+    counted = tasks_module._counted
 
-    def and_move_on(self: TaskSource, *args: Any) -> None:
-        count(self, *args)
+    def move_on(*args: Any) -> Iterator[Any]:
         loop.run_until_complete(settle())
+        return counted(*args)
 
-    monkeypatch.setattr(TaskSource, "_count", and_move_on)
+    monkeypatch.setattr(tasks_module, "_counted", move_on)
     found = read(source)
     assert chains(found) == [((f"{HERE}.outer",), 5)]
     assert [frame.name for frame in sample_of(found, f"{HERE}.outer").stack] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -107,10 +108,19 @@ def instrumented(*command: str) -> list[str]:
 
 
 def free_ports(n: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on now, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """
+    Return ports of 127.0.0.1 that nobody listens on now, all different.
+
+    They are below those that systems give to outgoing connections, one of which would
+    else take a port before its server does.
+    """
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 1000):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        found.append(port)
+        if len(found) == n:
+            return found
+    raise OSError("no free port from 20000 to 32000")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from otel_leaks import LeakInstrumentor, __version__, instrumentor
 from otel_leaks.config import LeakConfig, environment_variable
@@ -315,15 +317,17 @@ def test_a_logger_provider_is_taken(instrument: Instrument) -> None:
 
 
 def test_after_uninstrument_no_thread_no_patch_and_no_metric_is_left(
-    instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
+    instrument: Instrument, looks: Callable[[], None], meters: Meters
 ) -> None:
     before = patchable()
+    spans = Spans(TraceIdRatioBased(0.5))
     tracer: Any = spans.provider.get_tracer("otel_leaks", __version__)
     sampler = tracer.sampler
     with standing(8):
-        door = instrument(thread_limit=5)
+        door = instrument(thread_limit=5, tracer_provider=spans.provider)
         looks()
     assert meters.series() != {}
+    assert tracer.sampler is not sampler
     door.uninstrument()
     assert (monitors(), meters.collect(), changed(before)) == ([], {}, [])
     assert tracer.sampler is sampler
@@ -376,7 +380,7 @@ def test_uninstrumenting_what_is_not_instrumented_does_nothing() -> None:
     assert instrumentor._active is None
 
 
-@pytest.mark.parametrize("what", ["watch", "thread", "metrics"])
+@pytest.mark.parametrize("what", ["watch", "thread", "metrics", "exit hook"])
 def test_a_start_that_fails_does_not_raise_and_leaves_nothing_behind(
     instrument: Instrument,
     meters: Meters,
@@ -393,6 +397,7 @@ def test_a_start_that_fails_does_not_raise_and_leaves_nothing_behind(
         "watch": (Watch, "_start_thread"),
         "thread": (threading.Thread, "start"),
         "metrics": (instrumentor, "Metrics"),
+        "exit hook": (atexit, "register"),  # The last step: the monitor runs already.
     }[what]
     monkeypatch.setattr(owner, name, fail)
     door = instrument()

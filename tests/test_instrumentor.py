@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from otel_leaks import LeakInstrumentor, __version__, instrumentor
 from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
+from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.watch import Watch
 from support.exported import Meters, Spans, plain
 from support.leaks import ONLY_LEAKS, forever, running_loop, standing
@@ -587,6 +588,61 @@ def test_a_child_of_a_process_that_has_uninstrumented_is_left_alone() -> None:
         os.waitpid(child, 0)
     """)
     assert told == ["[] {}"]
+
+
+def test_a_fork_waits_until_the_monitor_has_told_what_it_is_telling(
+    instrument: Instrument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What it tells takes locks of the SDK, and a child would inherit them as held.
+    telling, waiting, go_on = (threading.Event() for _ in range(3))
+    order = []
+    publish, forking = Metrics.publish, instrumentor._Instrumentation.forking
+
+    def slow(self: Metrics, *args: Any) -> None:
+        telling.set()
+        assert go_on.wait(20)
+        publish(self, *args)
+        order.append("told")
+
+    def say_so(self: Any) -> None:
+        waiting.set()
+        forking(self)
+
+    monkeypatch.setattr(Metrics, "publish", slow)
+    monkeypatch.setattr(instrumentor._Instrumentation, "forking", say_so)
+    monkeypatch.setattr(instrumentor, "FORK_WAIT_S", 20)
+
+    def fork() -> None:
+        instrumentor._before_fork()
+        order.append("forked")
+        instrumentor._after_fork_in_parent()
+
+    instrument()
+    assert telling.wait(20)
+    forker = threading.Thread(target=fork)
+    forker.start()
+    assert waiting.wait(20)
+    go_on.set()
+    forker.join(20)
+    assert order == ["told", "forked"]
+
+
+def test_a_fork_does_not_wait_for_ever_for_the_monitor(
+    instrument: Instrument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling, go_on = threading.Event(), threading.Event()
+
+    def stuck(self: Metrics, *args: Any) -> None:
+        telling.set()
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(Metrics, "publish", stuck)
+    monkeypatch.setattr(instrumentor, "FORK_WAIT_S", 0.01)
+    instrument()
+    assert telling.wait(20)
+    instrumentor._before_fork()
+    instrumentor._after_fork_in_parent()
+    go_on.set()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import threading
 from collections.abc import Collection
 from typing import Any
 
@@ -33,6 +34,9 @@ __all__ = ["LeakInstrumentor"]
 
 _log = logging.getLogger("otel_leaks")
 
+FORK_WAIT_S = 0.5
+"""How long a fork waits for the monitor, which a stuck log handler may hold."""
+
 
 class _Instrumentation:
     """One instrumentation at work; also the listener of its watch."""
@@ -43,6 +47,9 @@ class _Instrumentation:
         tracer_provider: TracerProvider | None,
         meter_provider: MeterProvider | None,
     ) -> None:
+        self._telling = threading.Lock()
+        # Threads that fork, and have made the monitor wait: two may at once.
+        self._forking: set[int] = set()
         ignores = Ignores((*BUILT_IN, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
@@ -71,7 +78,26 @@ class _Instrumentation:
         self._events.close()
         self._metrics.close()
 
+    def forking(self) -> None:
+        """
+        Wait until the monitor is in none of the SDK's locks, so that no child inherits one.
+
+        The SDK does not renew all its locks in a child: one that was held at the fork
+        is held there for ever.
+        """
+        if self._telling.acquire(timeout=FORK_WAIT_S):
+            self._forking.add(threading.get_ident())
+
+    def forked_from(self) -> None:
+        """Go on in the parent."""
+        if threading.get_ident() in self._forking:
+            self._forking.discard(threading.get_ident())
+            self._telling.release()
+
     def forked(self) -> None:
+        """Start anew in the child."""
+        self._telling = threading.Lock()
+        self._forking = set()
         self._metrics.forked()
         self._events.forked()
         self._watch.forked()
@@ -79,17 +105,21 @@ class _Instrumentation:
     # Listener
 
     def opened(self, detection: Detection) -> None:
-        self._metrics.opened(detection.finding.kind, detection.finding.evidence)
-        self._events.detected(detection)
+        with self._telling:
+            self._metrics.opened(detection.finding.kind, detection.finding.evidence)
+            self._events.detected(detection)
 
     def told_again(self, detection: Detection) -> None:
-        self._events.detected(detection)
+        with self._telling:
+            self._events.detected(detection)
 
     def resolved(self, detection: Detection) -> None:
-        self._events.resolved(detection)
+        with self._telling:
+            self._events.resolved(detection)
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
-        self._metrics.publish(census, opened)
+        with self._telling:
+            self._metrics.publish(census, opened)
 
 
 # BaseInstrumentor keeps one instance a class and calls __init__ on it each time, so
@@ -154,11 +184,28 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
 
 def _register_fork_hook() -> None:
-    """Register, once in the life of the process: a fork hook can't be taken back."""
+    """Register, once in the life of the process: fork hooks can't be taken back."""
     global _fork_hook_registered
     if not _fork_hook_registered and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork_in_child)
+        os.register_at_fork(
+            before=_before_fork,
+            after_in_parent=_after_fork_in_parent,
+            after_in_child=_after_fork_in_child,
+        )
         _fork_hook_registered = True
+
+
+def _before_fork() -> None:
+    active = _active
+    if active is not None:
+        active.forking()
+
+
+def _after_fork_in_parent() -> None:
+    # Stopped meanwhile by another thread, its monitor has ended or ends as a daemon.
+    active = _active
+    if active is not None:
+        active.forked_from()
 
 
 def _after_fork_in_child() -> None:

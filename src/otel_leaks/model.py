@@ -186,7 +186,8 @@ class Detection:
     opened_at: float
     """Seconds of the censuses' clock."""
     seen_at: float
-    """Seconds of the censuses' clock: the last census that had the finding."""
+    """Seconds of the censuses' clock: the last census that had the finding, or the one
+    that ended it."""
     peak: int
     """The largest count since it opened."""
     told: int = 1
@@ -194,7 +195,7 @@ class Detection:
 
     @property
     def open_s(self) -> float:
-        """Seconds from opening to the last census that still had it."""
+        """Seconds from opening to now, or to its end."""
         return self.seen_at - self.opened_at
 
 

@@ -132,8 +132,8 @@ def test_a_bad_variable_is_told_with_its_rule_and_the_default_is_taken(
         (
             "kafka-*",
             'ignores are written as calls, such as ignore_thread("name-*"), separated by commas, '
-            "got 'kafka-*'; known are ignore_top_function, ignore_any_function, ignore_module, "
-            "ignore_thread, ignore_task, ignore_fingerprint",
+            "got 'kafka-*'; known are ignore_top_function, ignore_any_function, "
+            "ignore_created_by, ignore_module, ignore_thread, ignore_task, ignore_fingerprint",
         ),
         (
             'ignore_thread("")',

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import ast
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from otel_leaks.model import Kind
+from otel_leaks.model import Kind, Origin
 
 __all__ = [
     "BUILT_IN",
     "Ignore",
     "Ignores",
     "ignore_any_function",
+    "ignore_created_by",
     "ignore_fingerprint",
     "ignore_module",
     "ignore_task",
@@ -31,7 +32,16 @@ __all__ = [
     "parse",
 ]
 
-Rule = Literal["top_function", "any_function", "module", "thread", "task", "fingerprint"]
+Rule = Literal[
+    "top_function",
+    "any_function",
+    "created_by",
+    "module",
+    "thread",
+    "task",
+    "fingerprint",
+    "current",  # Made by testing.ignore_current(): it has things, not a pattern.
+]
 _RULES: tuple[Rule, ...] = get_args(Rule)
 
 
@@ -89,6 +99,13 @@ def ignore_any_function(
     return _ignore("any_function", pattern, reason, until)
 
 
+def ignore_created_by(
+    pattern: str, *, reason: str = "", until: dt.date | str | None = None
+) -> Ignore:
+    """Ignore what was started by this function, as ``pkg.mod.func``."""
+    return _ignore("created_by", pattern, reason, until)
+
+
 def ignore_module(pattern: str, *, reason: str = "", until: dt.date | str | None = None) -> Ignore:
     """
     Ignore what runs a function of this module: a thread's target, a task's coroutine.
@@ -137,11 +154,18 @@ def _check_text(call: str, name: str, value: object) -> None:
         raise TypeError(f"{call}: {name} must be a str, got {value!r}")
 
 
+_NAMED: Mapping[Kind, Rule] = {
+    "thread": "thread",
+    "asyncio_task": "task",
+    "destroyed_task": "task",
+}
+
 _CALLS: Mapping[str, Callable[..., Ignore]] = {
     each.__name__: each
     for each in (
         ignore_top_function,
         ignore_any_function,
+        ignore_created_by,
         ignore_module,
         ignore_thread,
         ignore_task,
@@ -155,6 +179,27 @@ BUILT_IN: tuple[Ignore, ...] = (
     ignore_thread("OtelBatchLogRecordProcessor", reason="the OpenTelemetry SDK exports logs"),
     ignore_thread(
         "OtelPeriodicExportingMetricReader", reason="the OpenTelemetry SDK exports metrics"
+    ),
+    ignore_thread("pydevd.*", reason="a debugger that is attached"),
+    ignore_thread("waitpid-*", reason="asyncio waits for a child process, which is told itself"),
+    ignore_thread("asyncio-waitpid-*", reason="asyncio waits for a child process, told itself"),
+    ignore_thread("QueueFeederThread", reason="ends with the multiprocessing queue it feeds"),
+    ignore_module("execnet.*", reason="pytest-xdist talks to its workers"),
+    ignore_module("pydevd.*", reason="a debugger that is attached"),
+    ignore_module("_pydevd_bundle.*", reason="a debugger that is attached"),
+    ignore_module("debugpy.*", reason="a debugger that is attached"),
+    ignore_module("pytest_timeout", reason="pytest-timeout watches the test"),
+    ignore_any_function(
+        "unittest.async_case.IsolatedAsyncioTestCase._asyncioLoopRunner",
+        reason="unittest's own runner of async tests, on 3.10",
+    ),
+    ignore_any_function(
+        "anyio._backends._asyncio._shutdown_process_pool_on_exit",
+        reason="ends the idle workers of anyio.to_process with their loop",
+    ),
+    ignore_any_function(
+        "anyio._backends._asyncio.TestRunner._run_tests_and_fixtures",
+        reason="the anyio plugin's own runner of tests",
     ),
 )
 
@@ -238,35 +283,37 @@ class Ignores:
 
     def name(self, kind: Kind, name: str) -> Ignore | None:
         """Return what hides a thing of *kind* by its name."""
-        rules: tuple[Rule, ...] = ("thread",) if kind == "thread" else ("task",)
-        return next(
-            (i for rule in rules for i in self._by_rule[rule] if fnmatchcase(name, i.pattern)), None
-        )
+        rule: Rule | None = _NAMED.get(kind)
+        if rule is None:
+            return None
+        return next((i for i in self._by_rule[rule] if fnmatchcase(name, i.pattern)), None)
 
-    def site(self, functions: tuple[str, ...], fingerprint: str) -> Ignore | None:
-        """Return what hides a site by its *functions* (outermost first) or fingerprint."""
-        held = self._by_rule
-        for i in held["fingerprint"]:
-            if fnmatchcase(fingerprint, i.pattern):
-                return i
-        for i in held["top_function"]:
-            if fnmatchcase(functions[-1], i.pattern):
-                return i
-        for i in held["any_function"]:
-            if any(fnmatchcase(each, i.pattern) for each in functions):
-                return i
-        for i in held["module"]:
-            if _in_module(functions[0], i.pattern):
-                return i
+    def site(
+        self, functions: tuple[str, ...], fingerprint: str, origin: Origin | None = None
+    ) -> Ignore | None:
+        """Return what hides a site by its *functions* (outermost first), mark or origin."""
+        subjects: tuple[tuple[Rule, tuple[str, ...]], ...] = (
+            ("fingerprint", (fingerprint,)),
+            ("top_function", functions[-1:]),
+            ("any_function", functions),
+            ("created_by", (origin.function,) if origin is not None else ()),
+            ("module", tuple(_modules(functions[0]))),
+        )
+        for rule, texts in subjects:
+            for i in self._by_rule[rule]:
+                if any(_takes(i, text) for text in texts):
+                    return i
         return None
 
 
-def _in_module(function: str, pattern: str) -> bool:
-    """Say whether *function* belongs to a module that *pattern* takes."""
-    bare = pattern.removesuffix(".*")
+def _takes(ignore: Ignore, text: str) -> bool:
+    bare = ignore.pattern.removesuffix(".*") if ignore.rule == "module" else ignore.pattern
+    return fnmatchcase(text, ignore.pattern) or fnmatchcase(text, bare)
+
+
+def _modules(function: str) -> Iterator[str]:
+    """Yield what may be the module of a qualified name: it does not say where that ends."""
     prefix = function
     while "." in prefix:
         prefix = prefix.rpartition(".")[0]
-        if fnmatchcase(prefix, pattern) or fnmatchcase(prefix, bare):
-            return True
-    return False
+        yield prefix

@@ -25,6 +25,7 @@ __all__ = [
     "Frame",
     "Hidden",
     "Kind",
+    "Origin",
     "Population",
     "Sample",
     "Site",
@@ -32,7 +33,16 @@ __all__ = [
     "fingerprint",
 ]
 
-Kind = Literal["thread", "asyncio_task"]
+Kind = Literal[
+    "thread",
+    "asyncio_task",
+    "work_item",
+    "thread_pool",
+    "event_loop",
+    "async_generator",
+    "child_process",
+    "destroyed_task",
+]
 Evidence = Literal["threshold"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -59,6 +69,18 @@ class Frame:
 
 Stack = tuple[Frame, ...]
 """Frames as Python prints them: the outermost first, the innermost last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a thing began: who started the thread, made the task, opened the pool."""
+
+    function: str
+    """Qualified name with its module."""
+    file: str
+    line: int
+    scope: str | None = None
+    """The test, fixture or block that it is charged to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +116,8 @@ class Site:
     """Seconds that the oldest sampled thing has been known: a lower bound."""
     daemon: bool | None = None
     """Of threads: whether they are daemons."""
+    origin: Origin | None = None
+    """Where its things began, when that was noted."""
     sample: Sample | None = None
     """The oldest of the things looked at; None for sites beyond the largest."""
 

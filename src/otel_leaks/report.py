@@ -6,15 +6,37 @@ Paths, functions and line numbers only: no source lines, no locals, no arguments
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 
-from otel_leaks.model import Detection, Finding, Kind, Site, Stack
+from otel_leaks.hints import hint
+from otel_leaks.model import Detection, Finding, Hidden, Kind, Sample, Site, Stack
 
-__all__ = ["duration", "resolution", "sentence", "site_line", "stack_text"]
+__all__ = [
+    "duration",
+    "leaks_json",
+    "leaks_text",
+    "resolution",
+    "sentence",
+    "site_line",
+    "stack_text",
+]
 
-_NOUNS: Mapping[Kind, tuple[str, str]] = {
-    "thread": ("thread", "alive"),
-    "asyncio_task": ("asyncio task", "pending"),
+MAX_OWN_FRAMES = 6
+"""Of a stack in a test's message: the application's innermost ones."""
+_LIBRARIES = (os.path.dirname(os.__file__) + os.sep,)  # noqa: PTH120 - as __file__ says it
+
+_NOUNS: Mapping[Kind, tuple[str, str, str]] = {
+    "thread": ("thread", "threads", "alive"),
+    "asyncio_task": ("asyncio task", "asyncio tasks", "pending"),
+    "work_item": ("job of a pool", "jobs of a pool", "not ended"),
+    "thread_pool": ("pool", "pools", "not shut down"),
+    "event_loop": ("event loop", "event loops", "not closed"),
+    "async_generator": ("async generator", "async generators", "neither finished nor closed"),
+    "child_process": ("child process", "child processes", "not reaped"),
+    "destroyed_task": ("asyncio task", "asyncio tasks", "destroyed while pending"),
 }
 
 
@@ -31,10 +53,10 @@ def sentence(finding: Finding) -> str:
 def resolution(detection: Detection) -> str:
     """Say that a finding ended, in one sentence without a full stop."""
     finding = detection.finding
-    noun = _NOUNS[finding.kind][0]
+    noun = _NOUNS[finding.kind][1]
     below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
     return (
-        f"{noun}s are back{below} after {duration(detection.open_s)}; the peak was {detection.peak}"
+        f"{noun} are back{below} after {duration(detection.open_s)}; the peak was {detection.peak}"
     )
 
 
@@ -71,6 +93,98 @@ def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -
     return "\n".join(lines)
 
 
+def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 20) -> str:
+    """
+    Write leaks for a person, grouped by site.
+
+    Args:
+        sites: The largest first.
+        hidden: What ignores left out.
+        most: Sites that are written out; the others are counted.
+
+    Returns:
+        What leaked, where it waits, where it began, what to do, and the line that
+        ignores it; some lines a site, however many things stand there.
+    """
+    counts: dict[Kind, int] = {}
+    for site in sites:
+        counts[site.kind] = counts.get(site.kind, 0) + site.count
+    lines = ["leaked: " + ", ".join(_counted(kind, count) for kind, count in counts.items())]
+    # The one line that a summary of many failures shows.
+    if sites:
+        lines[0] += f": {_headline(sites[0], is_only=len(sites) == 1)}"
+    for number, site in enumerate(sites[:most], 1):
+        lines += ["", *_site_lines(number, site)]
+    if len(sites) > most:
+        rest = sum(site.count for site in sites[most:])
+        lines += ["", f"and {rest} more at {len(sites) - most} other sites"]
+    if hidden:
+        lines += ["", *(f"hidden: {each.count} by {each.ignore}" for each in hidden)]
+    return "\n".join(lines)
+
+
+def _headline(site: Site, *, is_only: bool) -> str:
+    """Name the largest site, and where it began."""
+    said = site.function if is_only else f"{site.count} in {site.function}"
+    if site.origin is not None:
+        said += f", began {_place(site.origin.file, site.origin.line)}"
+    return said
+
+
+def _site_lines(number: int, site: Site) -> Iterator[str]:
+    sample = site.sample
+    yield f"{number}. {_counted(site.kind, site.count)}: {site.function}"
+    rows: list[tuple[str, str]] = []
+    if sample is not None:
+        which = f"{sample.name}, " if sample.name and sample.name != site.function else ""
+        of = " (one of them)" if site.count > 1 else ""
+        rows.append(("name", f"{which}known for {sample.age_s:.1f} s{of}"))
+        rows += _waits(sample)
+        if sample.awaited is not None:
+            rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
+    if site.origin is not None:
+        began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
+        rows.append(("began", began))
+        if site.origin.scope is not None:
+            rows.append(("in", site.origin.scope))
+    said = hint(site)
+    if said is not None:
+        rows.append(("hint", said))
+    rows.append(("ignore", f'ignore_fingerprint("{site.fingerprint}", reason="...")'))
+    for name, text in rows:
+        yield f"     {name:8} {text}"
+
+
+def _waits(sample: Sample) -> Iterator[tuple[str, str]]:
+    own = [frame for frame in sample.stack if not _is_library(frame.file)]
+    inner = sample.stack[sample.stack.index(own[-1]) + 1 :] if own else sample.stack
+    name = "waits"
+    for frame in reversed(own[-MAX_OWN_FRAMES:]):
+        yield name, f"{_place(frame.file, frame.line)} in {frame.function}"
+        name = ""
+    if inner:
+        yield name, f"in {inner[-1].function} ({_place(inner[-1].file, inner[-1].line)})"
+        name = ""
+    if sample.waits_on is not None:
+        yield name, f"on {sample.waits_on}"
+
+
+def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
+    """Write leaks as JSON: an object with ``sites`` and ``hidden``, as in ``model``."""
+    body = {"sites": [asdict(each) for each in sites], "hidden": [asdict(each) for each in hidden]}
+    return json.dumps(body, indent=2)
+
+
+def _place(file: str, line: int) -> str:
+    """Write a place so that terminals and editors open it; short where it is near."""
+    near = os.path.relpath(file) if file.startswith(os.getcwd() + os.sep) else file  # noqa: PTH109
+    return f"{near}:{line}"
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(_LIBRARIES) or "site-packages" in file or file.startswith("<frozen")
+
+
 def duration(seconds: float) -> str:
     """Write seconds as a person would: ``40 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 120:
@@ -82,5 +196,5 @@ def duration(seconds: float) -> str:
 
 
 def _counted(kind: Kind, count: int) -> str:
-    noun, state = _NOUNS[kind]
-    return f"{count} {noun}{'' if count == 1 else 's'} {state}"
+    one, many, state = _NOUNS[kind]
+    return f"{count} {one if count == 1 else many} {state}"

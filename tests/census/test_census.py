@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from otel_leaks import census
-from otel_leaks.census import SOURCES, CensusEnded, CensusTaker
+from otel_leaks.census import EVERY_SOURCE, SOURCES, CensusEnded, CensusTaker
 from otel_leaks.census.source import Look
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores, ignore_thread
@@ -60,7 +60,11 @@ def taker(*sources: Source, pause: Callable[[], None] = lambda: None) -> CensusT
 
 
 def test_there_is_one_source_for_each_kind() -> None:
-    assert tuple(make().kind for make in SOURCES) == KINDS
+    assert tuple(make().kind for make in EVERY_SOURCE) == KINDS
+
+
+def test_production_counts_threads_and_tasks() -> None:
+    assert tuple(make().kind for make in SOURCES) == ("thread", "asyncio_task")
 
 
 def test_a_census_has_what_every_source_found_and_what_it_cost() -> None:

@@ -221,9 +221,9 @@ def test_a_set_that_changes_while_it_is_read_is_read_again(monkeypatch: pytest.M
             raise RuntimeError("Set changed size during iteration")
         return set()
 
-    monkeypatch.setattr(asyncio, "all_tasks", all_tasks)
+    monkeypatch.setattr(asyncio.tasks, "all_tasks", all_tasks)
     with stopped_loop() as loop:
-        found = registry._all_tasks(loop)
+        found = registry._all_tasks(asyncio.tasks, loop)
         monkeypatch.undo()
     assert found == set()
 

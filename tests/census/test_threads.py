@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from otel_leaks.census import stacks as stacks_module
 from otel_leaks.census import threads as threads_module
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import ignore_thread
@@ -141,7 +142,8 @@ def test_a_thread_whose_stack_is_threading_alone_is_told_by_its_class() -> None:
 def test_a_deep_recursion_is_one_site_and_keeps_its_innermost_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(threads_module, "MAX_FRAMES", 50)
+    for module in (stacks_module, threads_module):
+        monkeypatch.setattr(module, "MAX_FRAMES", 50)
     with standing(2, stuck_deep, 200):
         found = read()
     assert [(site.count, len(site.functions)) for site in found.sites] == [(2, 50)]

@@ -219,7 +219,7 @@ def test_a_closed_loop_without_tasks_is_asked_once(monkeypatch: pytest.MonkeyPat
         left.run_until_complete(settle())
         empty.close()
         left.close()
-        monkeypatch.setattr(asyncio, "all_tasks", spy)
+        monkeypatch.setattr(asyncio.tasks, "all_tasks", spy)
         assert [counted(source) for _ in range(3)] == [{"forever": 1}] * 3
         assert [asked.count(empty), asked.count(left)] == [1, 3]
     finally:

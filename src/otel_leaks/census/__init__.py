@@ -10,15 +10,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from otel_leaks.census.children import child_processes
+from otel_leaks.census.destroyed import destroyed_tasks
+from otel_leaks.census.generators import async_generators
+from otel_leaks.census.loops import event_loops
+from otel_leaks.census.origins import Scope, Starts
+from otel_leaks.census.pools import thread_pools, work_items
 from otel_leaks.census.source import Look, Source
+from otel_leaks.census.stacks import CodeNames
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Census, Failure
 
-__all__ = ["SOURCES", "CensusEnded", "CensusTaker", "Source"]
+__all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Source"]
 
 SOURCES: tuple[Callable[[], Source], ...] = (ThreadSource, TaskSource)
+"""What production counts."""
+
+EVERY_SOURCE: tuple[Callable[[], Source], ...] = (
+    *SOURCES,
+    work_items,
+    thread_pools,
+    event_loops,
+    async_generators,
+    child_processes,
+    destroyed_tasks,
+)
+"""What tests look for."""
 
 
 class CensusEnded(BaseException):
@@ -41,6 +60,7 @@ class CensusTaker:
         clock: Monotonic seconds.
         cpu_clock: Seconds of CPU of the calling thread.
         sources: What to read.
+        starts: Where beginnings are noted; None in production.
     """
 
     def __init__(
@@ -52,6 +72,7 @@ class CensusTaker:
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.thread_time,
         sources: Sequence[Callable[[], Source]] = SOURCES,
+        starts: Starts | None = None,
     ) -> None:
         self._ignores = ignores
         self._max_sites = max_sites
@@ -59,6 +80,9 @@ class CensusTaker:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._sources = [make() for make in sources]
+        self._every_kind = len(self._sources) > len(SOURCES)
+        self._starts = starts
+        self._names = CodeNames()
 
     def open(self) -> tuple[Failure, ...]:
         """Get the sources ready; return those that could not be."""
@@ -72,9 +96,22 @@ class CensusTaker:
         """Start anew in a forked child; return the sources that could not."""
         return self._each(lambda source: source.forked())
 
-    def take(self) -> Census:
+    def take(
+        self,
+        *,
+        scope: Scope | None = None,
+        besides: tuple[object, ...] = (),
+        ignores: Ignores | None = None,
+        excludes: Callable[[object], bool] | None = None,
+    ) -> Census:
         """
         Take a census.
+
+        Args:
+            scope: Count only what began in it; None for everything.
+            besides: Things that are not counted: the caller's own task and thread.
+            ignores: What not to count, in place of the taker's own.
+            excludes: Says of a thing whether it is not counted.
 
         Returns:
             What lives now. A source that raised is in ``failures`` and has no population.
@@ -83,7 +120,18 @@ class CensusTaker:
             CensusEnded: *pause* raised it.
         """
         started, cpu_started = self._clock(), self._cpu_clock()
-        look = Look(started, self._ignores, self._max_sites, self._pause)
+        look = Look(
+            started,
+            ignores or self._ignores,
+            self._max_sites,
+            self._pause,
+            self._starts,
+            scope,
+            besides,
+            excludes,
+            self._names,
+            self._every_kind,
+        )
         populations = []
         failures: list[Failure] = []
         for source in self._sources:

@@ -15,23 +15,27 @@ all loops at once:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
-import gc
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.census.origins import living, loop_roots
+from otel_leaks.census.patches import Patches
+
+if TYPE_CHECKING:
+    # Looked up in sys.modules: where asyncio was not imported there are no tasks.
+    import asyncio
 
 __all__ = ["TaskRegistry"]
 
 TaskRef = weakref.ref[Any]
 
 _PER_LOOP = sys.version_info >= (3, 14)
-# all_tasks() in C does not read the sets, the one in Python (3.13 and before) reads them.
-_SETS_APART = hasattr(asyncio.tasks, "_c_all_tasks")
 _SLICE = 1000
 
 
@@ -66,12 +70,16 @@ class TaskRegistry:
         Returns:
             References in no order, each task once.
         """
+        module = sys.modules.get("asyncio.tasks")
+        if module is None:
+            return []
         if self._loops is None:
-            return _in_sets()
-        refs = _in_sets() if _SETS_APART else []
+            return _in_sets(module)
+        # all_tasks() in C does not read the sets, the one in Python (3.13 and before) does.
+        refs = _in_sets(module) if hasattr(module, "_c_all_tasks") else []
         self._loops.discover()
         for loop in self._loops:
-            tasks = list(_all_tasks(loop))
+            tasks = list(_all_tasks(module, loop))
             if not tasks and _is_closed(loop):
                 self._loops.forget(loop)
             # Held strongly no longer than it takes to turn them into references:
@@ -83,14 +91,13 @@ class TaskRegistry:
         return refs
 
 
-def _in_sets() -> list[TaskRef]:
+def _in_sets(tasks: ModuleType) -> list[TaskRef]:
     """
     Return references to the tasks that asyncio keeps in sets.
 
     Copying a set is one step for other threads; iterating a WeakSet is not. A task may
     go from the eager ones to the others meanwhile, so these are read first.
     """
-    tasks = asyncio.tasks
     eager = [weakref.ref(task) for task in list(getattr(tasks, "_eager_tasks", ()))]
     every = getattr(tasks, "_scheduled_tasks", None)
     if every is None:
@@ -102,28 +109,27 @@ def _in_sets() -> list[TaskRef]:
     return refs
 
 
-def _all_tasks(loop: asyncio.AbstractEventLoop) -> set[Any]:
+def _all_tasks(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> set[Any]:
     # In the thread that runs the loop, 3.14 looks at the tasks made in that thread only
     # and misses those that another one made for the loop. Where no loop runs, it looks
     # at all threads. The two functions are documented as low-level ones for event loops.
-    running = asyncio._get_running_loop()
+    events = sys.modules["asyncio.events"]
+    running = events._get_running_loop()
     if running is not loop:
-        return _all_tasks_of(loop)
-    asyncio._set_running_loop(None)
+        return _all_tasks_of(tasks, loop)
+    events._set_running_loop(None)
     try:
-        return _all_tasks_of(loop)
+        return _all_tasks_of(tasks, loop)
     finally:
-        asyncio._set_running_loop(running)
+        events._set_running_loop(running)
 
 
-def _all_tasks_of(loop: asyncio.AbstractEventLoop) -> set[Any]:
+def _all_tasks_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> set[Any]:
     for _ in range(20):
-        try:
-            return asyncio.all_tasks(loop)
-        except RuntimeError:
+        with contextlib.suppress(RuntimeError):
             # "Set changed size during iteration": another thread added a task.
-            continue
-    return asyncio.all_tasks(loop)
+            return set(tasks.all_tasks(loop))
+    return set(tasks.all_tasks(loop))
 
 
 class _Loops:
@@ -166,17 +172,13 @@ class _Loops:
         """Wrap loop classes that appeared since, and find the loops they already have."""
         if not self._opened:
             return
-        new = [cls for cls in _loop_classes() if cls not in self._searched]
+        new = [cls for cls in loop_roots() if cls not in self._searched]
         if not new:
             return
         _constructors.wrap(new)
         self._searched.update(new)
-        # An instance refers to its class. One pass over the heap for all new classes.
-        each: Any
-        for each in gc.get_referrers(*_with_subclasses(new)):
-            # type(), not isinstance: a lazy proxy would be made to load by it.
-            if issubclass(type(each), asyncio.AbstractEventLoop):
-                self.note(each)
+        for loop in living(*new):
+            self.note(loop)
 
     def note(self, loop: asyncio.AbstractEventLoop) -> None:
         # In the application's constructor nothing may raise: a loop of somebody's own
@@ -196,7 +198,8 @@ class _Constructors:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._told: tuple[_Loops, ...] = ()
-        self._wrapped: dict[type, tuple[Any, Any]] = {}
+        self._patches = Patches()
+        self._wrapped: set[type] = set()
 
     def forked(self) -> None:
         self._lock = threading.RLock()
@@ -212,13 +215,7 @@ class _Constructors:
             self._told = tuple(each for each in self._told if each is not loops)
             if self._told:
                 return
-            for cls, (original, wrapper) in self._wrapped.items():
-                # Somebody may have wrapped ours; taking theirs away is not ours to do.
-                if vars(cls).get("__init__") is wrapper:
-                    if original is None:
-                        del cls.__init__  # type: ignore[misc]
-                    else:
-                        cls.__init__ = original  # type: ignore[misc]
+            self._patches.restore()
             self._wrapped.clear()
 
     def wrap(self, classes: list[type]) -> None:
@@ -232,17 +229,17 @@ class _Constructors:
                         self._wrap(cls)
 
     def _wrap(self, cls: type) -> None:
-        original = vars(cls).get("__init__")
-        inherited = cls.__init__  # type: ignore[misc]
+        def make(original: Callable[..., None]) -> Callable[..., None]:
+            @functools.wraps(original)
+            def init(loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> None:
+                original(loop, *args, **kwargs)
+                for loops in self._told:
+                    loops.note(loop)
 
-        @functools.wraps(inherited)
-        def init(loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> None:
-            inherited(loop, *args, **kwargs)
-            for loops in self._told:
-                loops.note(loop)
+            return init
 
-        cls.__init__ = init  # type: ignore[misc]
-        self._wrapped[cls] = (original, init)
+        self._patches.wrap(cls, "__init__", make)
+        self._wrapped.add(cls)
 
 
 _constructors = _Constructors()
@@ -253,17 +250,3 @@ def _is_closed(loop: asyncio.AbstractEventLoop) -> bool:
         return loop.is_closed()
     except Exception:  # A loop of somebody's own need not have all methods.
         return False
-
-
-def _with_subclasses(classes: list[type]) -> list[type]:
-    every = list(classes)
-    for cls in every:  # Grows while it is walked: subclasses of subclasses.
-        below: list[type] = type.__subclasses__(cls)
-        every.extend(each for each in below if each not in every)
-    return every
-
-
-def _loop_classes() -> list[type]:
-    """Return the classes whose constructors make loops: asyncio's, uvloop's, any other root."""
-    root: type = asyncio.AbstractEventLoop
-    return root.__subclasses__()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
+from otel_leaks.census.origins import Scope, Starts, living
+from otel_leaks.census.serials import Known, Serials
+from otel_leaks.census.stacks import CodeNames
 from otel_leaks.ignores import Ignore, Ignores
-from otel_leaks.model import Hidden, Kind, Population, Site
+from otel_leaks.model import Hidden, Kind, Origin, Population, Sample, Site, Stack, fingerprint
 
-__all__ = ["MAX_KEPT_SITES", "Look", "Source", "population", "share"]
+__all__ = ["MAX_KEPT_SITES", "FewSource", "Look", "Seen", "Source", "population", "share", "sited"]
 
 MAX_KEPT_SITES = 1000
 """Sites of one kind that a census names; the rest are in its count alone."""
@@ -27,6 +31,62 @@ class Look:
     pause: Callable[[], None]
     """To be called between two slices of work; gives the GIL back, and may raise
     to end the census."""
+    starts: Starts | None = None
+    """Where beginnings were noted; None in production, where they are not."""
+    scope: Scope | None = None
+    """Read only what began in this scope; None for everything."""
+    besides: tuple[object, ...] = ()
+    """Things that are not counted: the caller's own task and thread."""
+    excludes: Callable[[object], bool] | None = None
+    """Asked about each thing that is wanted otherwise; it need not be hashable."""
+    names: CodeNames = field(default_factory=CodeNames)
+    """Where functions' names are looked up."""
+    every_kind: bool = False
+    """Whether all kinds are read: then what belongs to a thing of another kind, such as
+    a pool's idle worker, is left to that kind."""
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether ``wants`` has to be asked about each thing."""
+        return self.scope is not None or bool(self.besides) or self.excludes is not None
+
+    def wants(self, thing: object) -> bool:
+        """Say whether *thing* is asked for."""
+        if any(thing is each for each in self.besides):
+            return False
+        if self.scope is not None and (
+            self.starts is None or not self.scope.holds(self.starts.scope_of(thing))
+        ):
+            return False
+        return self.excludes is None or not self.excludes(thing)
+
+    def origin_of(self, thing: object) -> Origin | None:
+        """Return where *thing* began, None when it was not noted."""
+        return self.starts.origin_of(thing) if self.starts is not None else None
+
+    def candidates(self, kind: Kind, *classes: type) -> list[Any]:
+        """
+        Return the things of *kind* to look at, oldest first.
+
+        Those that were noted, when a scope is asked for; else all instances of
+        *classes* that the collector knows.
+        """
+        if self.scope is not None and self.starts is not None:
+            return [thing for thing in self.starts.noted(kind) if self.wants(thing)]
+        return [thing for thing in living(*classes) if self.wants(thing)]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One thing that was found to be left behind, still with the thing itself."""
+
+    thing: object
+    stack: Stack
+    name: str
+    functions: tuple[str, ...] = ()
+    """What fingerprints it; empty for the functions of its stack."""
+    waits_on: str | None = None
+    thread_id: int | None = None
 
 
 class Source(Protocol):
@@ -47,9 +107,6 @@ class Source(Protocol):
 
     def forked(self) -> None:
         """Start anew in a forked child, where only the forking thread goes on."""
-
-
-SiteT = TypeVar("SiteT")
 
 
 def population(
@@ -78,6 +135,81 @@ def population(
         site_count=len(ordered),
         hidden=tuple(Hidden(str(ignore), count) for ignore, count in hidden.items()),
     )
+
+
+class FewSource:
+    """
+    The source of a kind of which there are few things.
+
+    Args:
+        kind: The kind.
+        find: Yields the things that were left behind.
+    """
+
+    def __init__(self, kind: Kind, find: Callable[[Look], Iterable[Seen]]) -> None:
+        self.kind = kind
+        self._find = find
+        self._serials = Serials()
+
+    def open(self) -> None:
+        """Do nothing: the things are there to be read."""
+
+    def close(self) -> None:
+        """Forget all things."""
+        self._serials = Serials()
+
+    def forked(self) -> None:
+        """Forget the parent's things."""
+        self._serials = Serials()
+
+    def read(self, look: Look) -> Population:
+        """Find what was left behind, grouped by where it stands and where it began."""
+        return sited(self.kind, self._find(look), self._serials, look)
+
+
+def sited(kind: Kind, seen: Iterable[Seen], serials: Serials, look: Look) -> Population:
+    """Group things of which there are few by where they stand and where they began."""
+    groups: dict[tuple[str, Origin | None], list[tuple[Seen, Known]]] = {}
+    functions: dict[str, tuple[str, ...]] = {}
+    hidden: Counter[Ignore] = Counter()
+    known = []
+    for each in seen:
+        names = each.functions or tuple(frame.function for frame in each.stack)
+        mark = fingerprint(kind, names)
+        origin = look.origin_of(each.thing)
+        ignore = look.ignores.name(kind, each.name) or look.ignores.site(names, mark, origin)
+        if ignore is not None:
+            hidden[ignore] += 1
+            continue
+        known.append(serials.know(each.thing, look.now))
+        functions[mark] = names
+        groups.setdefault((mark, origin), []).append((each, known[-1]))
+    serials.keep(known)
+
+    def sampled(site: Site) -> Site:
+        each, first = min(groups[site.fingerprint, site.origin], key=lambda pair: pair[1].serial)
+        sample = Sample(
+            serial=first.serial,
+            stack=each.stack,
+            name=each.name,
+            age_s=look.now - first.first_seen,
+            waits_on=each.waits_on,
+            thread_id=each.thread_id,
+        )
+        return replace(site, sample=sample)
+
+    sites = [
+        Site(
+            kind,
+            functions[mark],
+            len(group),
+            mark,
+            age_s=max(look.now - first.first_seen for _, first in group),
+            origin=origin,
+        )
+        for (mark, origin), group in groups.items()
+    ]
+    return population(kind, sites, hidden, sampled, look)
 
 
 def share(total: int, weights: list[int]) -> list[int]:

@@ -24,6 +24,7 @@ __all__ = [
     "CodeNames",
     "Level",
     "code_of",
+    "frames_of",
     "is_wrapper",
     "levels",
     "plain_key",
@@ -31,7 +32,9 @@ __all__ = [
 ]
 
 MAX_LEVELS = 200
-"""Levels of one await chain or thread stack that are looked at."""
+"""Levels of one await chain that are looked at."""
+MAX_FRAMES = 1000
+"""Frames of one thread that are looked at; a deeper stack keeps its inner ones."""
 
 # One per kind of awaitable that runs Python code; all are documented (inspect).
 _SHAPES: Mapping[type, tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -194,6 +197,11 @@ class CodeNames:
             return known[1]
         return self._learn(code, frame.f_globals, None)
 
+    def frame(self, frame: types.FrameType) -> Frame:
+        """Return where *frame* stands now."""
+        name = self.of_frame(frame)
+        return Frame(name.function, name.file, frame.f_lineno or frame.f_code.co_firstlineno)
+
     def of_level(self, level: Level) -> CodeName:
         """Return the name of a level of an await chain."""
         code = level.code
@@ -225,6 +233,16 @@ class CodeNames:
         key = id(code)
         self._known[key] = (weakref.ref(code, lambda _: self._known.pop(key, None)), name)
         return name
+
+
+def frames_of(frame: types.FrameType | None) -> list[types.FrameType]:
+    """Return *frame* and those that called it, outermost first, at most ``MAX_FRAMES``."""
+    stack: list[types.FrameType] = []
+    while frame is not None and len(stack) < MAX_FRAMES:
+        stack.append(frame)
+        frame = frame.f_back
+    stack.reverse()
+    return stack
 
 
 def _bare_name(awaitable: object) -> str:

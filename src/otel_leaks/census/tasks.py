@@ -10,11 +10,11 @@ of the one task that a site is shown by.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import types
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from operator import attrgetter, methodcaller
 from typing import Any
 
@@ -31,7 +31,7 @@ from otel_leaks.census.stacks import (
     stack_of,
 )
 from otel_leaks.ignores import Ignore
-from otel_leaks.model import Kind, Population, Sample, Site, fingerprint
+from otel_leaks.model import Kind, Origin, Population, Sample, Site, fingerprint
 
 __all__ = ["TaskSource"]
 
@@ -84,7 +84,6 @@ class _Tally:
         self.stride = max(1, total // WALKED)
         self.groups: dict[int | str, _Group] = {}
         self.wrappers: dict[int, types.CodeType] = {}
-        self.hidden: Counter[Ignore] = Counter()
 
     def picked(self, keys: list[int | str], counted: Iterable[int | str]) -> Iterable[int]:
         """Choose the tasks of a slice whose chain is followed, by their index."""
@@ -137,45 +136,66 @@ class TaskSource:
     def read(self, look: Look) -> Population:
         """Count pending tasks, group them by where they wait, and sample the largest sites."""
         refs = self._registry.refs(look.pause)
-        tally = _Tally(len(refs))
-        self._walk_known(tally)
+        tallies: dict[Origin | None, _Tally] = {}
+
+        def tally_of(origin: Origin | None) -> _Tally:
+            if origin not in tallies:
+                tallies[origin] = _Tally(len(refs))
+            return tallies[origin]
+
+        hidden: Counter[Ignore] = Counter()
+        for known in self._serials:
+            task: Any = known.ref()
+            if task is not None and not task.done() and look.wants(task):
+                self._walk_known(known, task, tally_of(look.origin_of(task)))
         for start in range(0, len(refs), SLICE):
-            self._count(refs[start : start + SLICE], tally, look)
+            self._count_slice(refs[start : start + SLICE], tally_of, hidden, look)
             look.pause()
-        sites: dict[str, Site] = {}
-        chains: dict[str, _Chain] = {}
-        for chain, counted in _counted(tally, self._names):
-            mark = fingerprint(self.kind, chain.functions)
-            ignore = look.ignores.site(chain.functions, mark)
-            if ignore is not None:
-                tally.hidden[ignore] += counted
-                continue
-            count = counted
-            if mark in sites:
-                # One coroutine function that was defined twice: a reloaded module.
-                count += sites[mark].count
-                chain.known += chains[mark].known
-            sites[mark] = Site(self.kind, chain.functions, count, mark, age_s=_age_s(chain, look))
-            chains[mark] = chain
-        largest = sorted(sites.values(), key=lambda site: -site.count)[:MAX_KEPT_SITES]
-        self._serials.keep(_oldest(chains[site.fingerprint] for site in largest))
+        sites, chains = self._sites(tallies, hidden, look)
+        largest = sorted(sites, key=lambda site: -site.count)[:MAX_KEPT_SITES]
+        self._serials.keep(_oldest(chains[site.fingerprint, site.origin] for site in largest))
         return population(
             self.kind,
-            sites.values(),
-            tally.hidden,
-            lambda site: self._sampled(site, chains[site.fingerprint], look),
+            sites,
+            hidden,
+            lambda site: self._sampled(site, chains[site.fingerprint, site.origin], look),
             look,
         )
 
-    def _walk_known(self, tally: _Tally) -> None:
-        """Find where the tasks stand that are known from the last census."""
-        for known in self._serials:
-            task: Any = known.ref()
-            if task is None or task.done():
-                continue
-            chain = levels(task.get_coro())
-            if chain:
-                self._chain_of(chain, tally).known.append(known)
+    def _sites(
+        self, tallies: dict[Origin | None, _Tally], hidden: Counter[Ignore], look: Look
+    ) -> tuple[list[Site], dict[tuple[str, Origin | None], _Chain]]:
+        sites: dict[tuple[str, Origin | None], Site] = {}
+        chains: dict[tuple[str, Origin | None], _Chain] = {}
+        for origin, tally in tallies.items():
+            for chain, counted in _counted(tally, self._names):
+                mark = fingerprint(self.kind, chain.functions)
+                ignore = look.ignores.site(chain.functions, mark, origin)
+                if ignore is not None:
+                    hidden[ignore] += counted
+                    continue
+                key = (mark, origin)
+                count = counted
+                if key in sites:
+                    # One coroutine function that was defined twice: a reloaded module.
+                    count += sites[key].count
+                    chain.known += chains[key].known
+                sites[key] = Site(
+                    self.kind,
+                    chain.functions,
+                    count,
+                    mark,
+                    age_s=_age_s(chain, look),
+                    origin=origin,
+                )
+                chains[key] = chain
+        return list(sites.values()), chains
+
+    def _walk_known(self, known: Known, task: Any, tally: _Tally) -> None:
+        """Find where a task stands that is known from the last census."""
+        chain = levels(task.get_coro())
+        if chain:
+            self._chain_of(chain, tally).known.append(known)
 
     def _chain_of(self, chain: list[Level], tally: _Tally) -> _Chain:
         group = tally.groups.get(chain[0].key)
@@ -187,13 +207,32 @@ class TaskSource:
             found = group.chains[key] = _Chain(chain, self._names)
         return found
 
-    def _count(self, refs: list[TaskRef], tally: _Tally, look: Look) -> None:
+    def _count_slice(
+        self,
+        refs: list[TaskRef],
+        tally_of: Callable[[Origin | None], _Tally],
+        hidden: Counter[Ignore],
+        look: Look,
+    ) -> None:
         """Count one slice. Its strong references end with this call."""
         if self._inherited is not None:
             refs = [ref for ref in refs if ref not in self._inherited]
         tasks = [task for ref in refs if (task := ref()) is not None and not task.done()]
+        if look.is_selective:
+            tasks = [task for task in tasks if look.wants(task)]
         if look.ignores.by_task_name:
-            tasks = list(_not_hidden(tasks, tally, look))
+            tasks = list(_not_hidden(tasks, hidden, look))
+        if look.starts is None:
+            self._count(tasks, tally_of(None), look)
+            return
+        begun: dict[Origin | None, list[Any]] = {}
+        for task in tasks:
+            begun.setdefault(look.origin_of(task), []).append(task)
+        for origin, some in begun.items():
+            self._count(some, tally_of(origin), look)
+
+    def _count(self, tasks: list[Any], tally: _Tally, look: Look) -> None:
+        """Count tasks of one origin."""
         coros = list(map(_get_coro, tasks))
         try:
             codes = list(map(_get_code, coros))
@@ -282,9 +321,7 @@ class TaskSource:
             awaited=_is_awaited(task),
             waits_on=self._waits_on(task),
         )
-        return Site(
-            site.kind, site.functions, site.count, site.fingerprint, site.age_s, sample=sample
-        )
+        return replace(site, sample=sample)
 
     def _waits_on(self, task: Any) -> str | None:
         # Private, the same on 3.10 to 3.15: the future that will wake the task.
@@ -292,7 +329,7 @@ class TaskSource:
         if future is None:
             return None
         name = f"{type(future).__module__}.{type(future).__qualname__}"
-        if isinstance(future, asyncio.Task):
+        if hasattr(future, "get_coro"):
             inner = levels(future.get_coro())
             if inner:
                 return f"asyncio.Task of {self._names.of_level(inner[0]).function}"
@@ -316,13 +353,13 @@ def _outermost(coro: Any) -> tuple[int | str, types.CodeType | None]:
     return level.key, level.code
 
 
-def _not_hidden(tasks: list[Any], tally: _Tally, look: Look) -> Iterator[Any]:
+def _not_hidden(tasks: list[Any], hidden: Counter[Ignore], look: Look) -> Iterator[Any]:
     for task in tasks:
         ignore = look.ignores.name("asyncio_task", task.get_name())
         if ignore is None:
             yield task
         else:
-            tally.hidden[ignore] += 1
+            hidden[ignore] += 1
 
 
 def _age_s(chain: _Chain, look: Look) -> float:
@@ -349,7 +386,8 @@ def _is_awaited(task: Any) -> bool:
         callback = given
         while isinstance(callback, functools.partial):  # wait_for() of 3.10 and 3.11 has one.
             callback = callback.func
-        if isinstance(getattr(callback, "__self__", None), asyncio.Future):
+        # The wake-up of another task; its class is asyncio's own or a subclass's.
+        if hasattr(getattr(callback, "__self__", None), "get_coro"):
             return True
         module = getattr(callback, "__module__", None)
         # A server of streams only logs how the task of a connection ended.

@@ -12,21 +12,20 @@ import functools
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 from types import CodeType, FrameType
 
+from otel_leaks.census.origins import pool_workers
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
-from otel_leaks.census.stacks import CodeNames
+from otel_leaks.census.stacks import MAX_FRAMES, CodeNames, frames_of
 from otel_leaks.ignores import Ignore
-from otel_leaks.model import Frame, Kind, Population, Sample, Site, fingerprint
+from otel_leaks.model import Frame, Kind, Origin, Population, Sample, Site, fingerprint
 
 __all__ = ["ThreadSource"]
 
 SLICE = 50
 """Threads between two pauses: about a tenth of a millisecond."""
-MAX_FRAMES = 1000
-"""Frames of one thread that are walked; a deeper stack keeps its inner ones."""
-
 # Modules whose frames start a thread or a program and are nobody's own code.
 _STARTERS = frozenset(
     {
@@ -38,13 +37,13 @@ _STARTERS = frozenset(
     }
 )
 
-_Key = tuple["int | str", ...]
+_Key = tuple["int | str | Origin | None", ...]
 
 
 class _Place:
     """Threads that stand in the same stack of functions."""
 
-    __slots__ = ("codes", "count", "daemon", "functions", "oldest", "stack", "thread")
+    __slots__ = ("codes", "count", "daemon", "functions", "oldest", "origin", "stack", "thread")
 
     def __init__(
         self, codes: list[CodeType], stack: tuple[Frame, ...], functions: tuple[str, ...]
@@ -55,6 +54,7 @@ class _Place:
         self.functions = functions
         self.count = 0
         self.daemon = False
+        self.origin: Origin | None = None
         self.oldest: Known | None = None
         self.thread: tuple[str, int | None] = ("", None)
 
@@ -82,6 +82,11 @@ class ThreadSource:
     def read(self, look: Look) -> Population:
         """Count living threads, group them by their stack, and sample the largest sites."""
         threads = threading.enumerate()
+        if look.every_kind:
+            workers = {id(thread) for thread in list(pool_workers())}
+            threads = [each for each in threads if id(each) not in workers and not _serves(each)]
+        if look.is_selective:
+            threads = [each for each in threads if look.wants(each)]
         places: dict[_Key, _Place] = {}
         hidden: Counter[Ignore] = Counter()
         seen: list[Known] = []
@@ -89,15 +94,15 @@ class ThreadSource:
             seen += self._count(threads[start : start + SLICE], places, hidden, look)
             look.pause()
         self._serials.keep(seen)
-        by_site: dict[tuple[str, bool], tuple[Site, _Place]] = {}
+        by_site: dict[tuple[str, bool | None, Origin | None], tuple[Site, _Place]] = {}
         for place in places.values():
             mark = fingerprint(self.kind, place.functions)
-            ignore = look.ignores.site(place.functions, mark)
+            ignore = look.ignores.site(place.functions, mark, place.origin)
             if ignore is not None:
                 hidden[ignore] += place.count
                 continue
             count, oldest = place.count, place
-            twin = by_site.get((mark, place.daemon))
+            twin = by_site.get((mark, place.daemon, place.origin))
             if twin is not None:
                 count += twin[0].count
                 oldest = min(place, twin[1], key=_serial)
@@ -108,11 +113,12 @@ class ThreadSource:
                 mark,
                 age_s=_age_s(oldest, look),
                 daemon=place.daemon,
+                origin=place.origin,
             )
-            by_site[mark, place.daemon] = (site, oldest)
+            by_site[mark, place.daemon, place.origin] = (site, oldest)
 
         def sampled(site: Site) -> Site:
-            place = by_site[site.fingerprint, bool(site.daemon)][1]
+            place = by_site[site.fingerprint, site.daemon, site.origin][1]
             name, ident = place.thread
             sample = Sample(
                 serial=_serial(place),
@@ -121,15 +127,7 @@ class ThreadSource:
                 age_s=_age_s(place, look),
                 thread_id=ident,
             )
-            return Site(
-                site.kind,
-                site.functions,
-                site.count,
-                site.fingerprint,
-                site.age_s,
-                site.daemon,
-                sample,
-            )
+            return replace(site, sample=sample)
 
         return population(self.kind, (site for site, _ in by_site.values()), hidden, sampled, look)
 
@@ -168,7 +166,7 @@ class ThreadSource:
                 continue
             known = self._serials.know(thread, look.now)
             seen.append(known)
-            place = self._place_of(thread, frame, places)
+            place = self._place_of(thread, frame, look.origin_of(thread), places)
             place.count += 1
             if place.oldest is None or known.serial < place.oldest.serial:
                 place.oldest = known
@@ -176,31 +174,31 @@ class ThreadSource:
         return seen
 
     def _place_of(
-        self, thread: threading.Thread, frame: FrameType | None, places: dict[_Key, _Place]
+        self,
+        thread: threading.Thread,
+        frame: FrameType | None,
+        origin: Origin | None,
+        places: dict[_Key, _Place],
     ) -> _Place:
-        stack: list[FrameType] = []
-        while frame is not None and len(stack) < MAX_FRAMES:
-            stack.append(frame)
-            frame = frame.f_back
-        stack.reverse()
-        if frame is None:
+        stack = frames_of(frame)
+        if len(stack) < MAX_FRAMES:
             first = next((i for i, each in enumerate(stack) if not _starts(each)), len(stack))
             del stack[:first]
         runs = () if stack else (_target(thread),)
-        key: _Key = (thread.daemon, *runs, *(id(each.f_code) for each in stack))
+        key: _Key = (thread.daemon, origin, *runs, *(id(each.f_code) for each in stack))
         place = places.get(key)
         if place is None:
-            named = [self._names.of_frame(each) for each in stack]
-            place = places[key] = _Place(
-                [each.f_code for each in stack],
-                tuple(
-                    Frame(name.function, name.file, each.f_lineno or each.f_code.co_firstlineno)
-                    for name, each in zip(named, stack, strict=True)
-                ),
-                tuple(name.function for name in named) or runs,
-            )
+            frames = tuple(self._names.frame(each) for each in stack)
+            functions = tuple(each.function for each in frames) or runs
+            place = places[key] = _Place([each.f_code for each in stack], frames, functions)
             place.daemon = thread.daemon
+            place.origin = origin
         return place
+
+
+def _serves(thread: threading.Thread) -> bool:
+    """Say whether a thread serves a process pool, which is a thing of its own."""
+    return type(thread).__name__ == "_ExecutorManagerThread"
 
 
 def _starts(frame: FrameType) -> bool:

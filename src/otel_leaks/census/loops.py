@@ -1,0 +1,29 @@
+"""The ``event_loop`` source: loops that were made and not closed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from otel_leaks.census.origins import loop_roots
+from otel_leaks.census.source import FewSource, Look, Seen
+
+__all__ = ["event_loops"]
+
+
+def event_loops() -> FewSource:
+    """Reads loops that are not closed; the one that the caller runs in is no leak."""
+    return FewSource("event_loop", _open)
+
+
+def _open(look: Look) -> Iterator[Seen]:
+    events = sys.modules.get("asyncio.events")
+    if events is None:
+        return
+    running = events._get_running_loop()
+    for loop in look.candidates("event_loop", *loop_roots()):
+        if loop is running or loop.is_closed():
+            continue
+        made = look.origin_of(loop)
+        name = f"{type(loop).__module__}.{type(loop).__qualname__}"
+        yield Seen(loop, (), name, (name, made.function) if made is not None else (name,))

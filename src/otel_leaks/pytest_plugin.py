@@ -1,0 +1,935 @@
+"""
+The door to pytest: ``pytest --leaks``.
+
+Each test is charged with what began in its own call, each fixture with what it began,
+when it is torn down; what is left from anywhere fails the session. While the plugin is
+off nothing is patched and nothing of the engine is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextvars
+import functools
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from otel_leaks.census.origins import Scope
+    from otel_leaks.ignores import Ignore
+    from otel_leaks.model import Kind
+    from otel_leaks.testing import Grace, Report
+
+MODES = ("fail", "warn", "off")
+MARKERS = ("leaks", "allow_leaks")
+MARKER_ARGUMENTS = ("ignore", "grace")
+CANCELLED_BY_RUNNERS: tuple[Kind, ...] = ("asyncio_task", "async_generator")
+SESSION = "the session, outside of tests and fixtures"
+AT_THE_END = "at the end of the session"
+HANG_S = 3.0
+"""How long a teardown may take before leaked tasks that it waits for are told."""
+HANG_TEXTS = 20
+"""How many reports are kept to be told then, the latest."""
+
+_XUNIT = re.compile(r"_(?:xunit|unittest)_(setup_[a-z]+|setUpClass|setUpModule)_fixture_")
+
+
+class _Mode(argparse.Action):
+    """``--leaks`` alone is fail; a path after it stays a path."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own signature
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002 - argparse's own signature
+    ) -> None:
+        if values in MODES:
+            setattr(namespace, self.dest, values)
+            return
+        if os.path.exists(str(values).partition("::")[0]):  # noqa: PTH110
+            # What argparse keeps for the positional arguments, which are read later.
+            rest = getattr(namespace, "_unrecognized_args", [])
+            namespace._unrecognized_args = [*rest, values]
+            setattr(namespace, self.dest, "fail")
+            return
+        raise argparse.ArgumentError(
+            self, f"must be one of {', '.join(MODES)}, got {values!r}; --leaks alone is fail"
+        )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flags and the ini settings."""
+    group = parser.getgroup("leaks", "leaked threads, asyncio tasks and others (otel-leaks)")
+    group.addoption(
+        "--leaks",
+        action=_Mode,
+        nargs="?",
+        const="fail",
+        default=None,
+        metavar="fail|warn|off",
+        help="what a test that leaves something behind does; --leaks alone is fail",
+    )
+    group.addoption(
+        "--leaks-baseline",
+        metavar="FILE",
+        default=None,
+        help="leaks whose fingerprints are in FILE pass, new ones fail, stale ones are told",
+    )
+    group.addoption(
+        "--leaks-baseline-update",
+        action="store_true",
+        help="write the leaks of this run to the file of --leaks-baseline",
+    )
+    group.addoption(
+        "--leaks-json", metavar="FILE", default=None, help="write all leaks to FILE as JSON"
+    )
+    group.addoption(
+        "--leaks-selftest",
+        action="store_true",
+        help="plant a leak of each kind first, and fail when one is not found",
+    )
+    parser.addini("leaks", "the mode, as --leaks: fail, warn or off", default="off")
+    parser.addini(
+        "leaks_ignore",
+        'what is no leak anywhere, one a line: ignore_thread("name-*", reason="why")',
+        type="linelist",
+        default=[],
+    )
+    parser.addini(
+        "leaks_grace",
+        "how long things may take to end: attempts and max_delay_s, such as 20 0.1",
+        default="",
+    )
+    parser.addini(
+        "leaks_run_on_failure",
+        "look for leaks of a test that failed as well",
+        type="bool",
+        default=False,
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers; where leaks are looked for, the plugin."""
+    config.addinivalue_line(
+        "markers",
+        "leaks(ignore=..., grace=...): what this test may leave behind, how long it may take",
+    )
+    config.addinivalue_line(
+        "markers", "allow_leaks(reason=...): this test may leave things behind, for a reason"
+    )
+    mode = _mode(config, config.getoption("--leaks"))
+    if mode != "off":
+        # None where the package was loaded late, by pytest_plugins of a conftest file.
+        plugin = config.stash.get(_PLUGIN, None) or _begin(config, mode)
+        plugin.configure()
+        config.pluginmanager.register(plugin, "otel_leaks_active")
+    elif config.getoption("--leaks-selftest") or config.getoption("--leaks-baseline-update"):
+        raise pytest.UsageError(
+            "--leaks-selftest and --leaks-baseline-update look for leaks: give --leaks as well"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Begin to note before conftest files are imported, which may leave things as well."""
+    mode = _mode(early_config, getattr(early_config.known_args_namespace, "leaks", None))
+    if mode != "off":
+        _begin(early_config, mode)
+
+
+def _mode(config: pytest.Config, given: str | None) -> str:
+    mode: str = given or config.getini("leaks")
+    if mode not in MODES:
+        raise pytest.UsageError(f"ini leaks must be one of {', '.join(MODES)}, got {mode!r}")
+    return mode
+
+
+def _begin(config: pytest.Config, mode: str) -> LeaksPlugin:
+    plugin = LeaksPlugin(config, mode)
+    config.stash[_PLUGIN] = plugin
+    config.add_cleanup(plugin.end)
+    return plugin
+
+
+def _usage(what: str, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except (TypeError, ValueError) as error:
+        raise pytest.UsageError(f"{what}: {error}") from None
+
+
+def _grace_of_ini(text: str) -> Grace:
+    from otel_leaks.testing import Grace
+
+    words = text.replace(",", " ").replace("attempts=", " ").replace("max_delay_s=", " ").split()
+    if not words:
+        return Grace()
+    if len(words) > 2:
+        raise ValueError(
+            f"leaks_grace takes attempts and max_delay_s, such as 20 0.1, got {text!r}"
+        )
+    try:
+        attempts = int(words[0])
+        delay_s = float(words[1]) if len(words) > 1 else Grace().max_delay_s
+    except ValueError:
+        raise ValueError(
+            f"leaks_grace takes attempts and max_delay_s, such as 20 0.1, got {text!r}"
+        ) from None
+    return Grace(attempts=attempts, max_delay_s=delay_s)
+
+
+def _offered() -> tuple[Ignore, ...]:
+    """Return the ignores that installed packages offer for themselves."""
+    from importlib.metadata import entry_points
+
+    from otel_leaks.ignores import Ignore
+
+    found: list[Ignore] = []
+    for entry in entry_points(group="otel_leaks_ignores"):
+        offered = entry.load()
+        if callable(offered) and not isinstance(offered, Ignore):
+            offered = offered()
+        offered = (offered,) if isinstance(offered, Ignore) else tuple(offered)
+        for each in offered:
+            if not isinstance(each, Ignore):
+                raise TypeError(f"entry point {entry.name} must offer ignores, got {each!r}")
+        found += offered
+    return tuple(found)
+
+
+class LeaksPlugin:
+    """
+    Looks for leaks; made only where it is asked to.
+
+    It notes from the moment it is made, which is before conftest files are imported.
+    """
+
+    def __init__(self, config: pytest.Config, mode: str) -> None:
+        from otel_leaks.census.origins import Scope, starts
+        from otel_leaks.census.patches import Patches
+        from otel_leaks.testing import Check, Report, _door
+
+        # Looked up once: a test is over in some hundred microseconds.
+        self._scope_class = Scope
+        self._starts = starts
+        self._check_class = Check
+        self._clean = Report()
+        self._door = _door
+        self._config = config
+        self._mode = mode
+        self._used: set[str] = set()
+        self._of_markers: dict[str, str] = {}
+        self._told: list[tuple[str, Report]] = []
+        self._from_workers: list[dict[str, Any]] = []
+        self._fixtures: dict[int, _Fixture] = {}
+        self._of_fixtures: list[tuple[str, Report]] = []
+        self._selftest: list[str] = []
+        self._call: _Charged | None = None
+        self._modules = 0
+        self._parent: tuple[object, _Settings | None] = (None, None)
+        self._wrapped: set[tuple[type, str]] = set()
+        self._patches = Patches()
+        self._hangs = _Hangs()
+        _door.open()
+        self._is_open = True
+        self._session = Scope(SESSION)
+        self._token = self._session.enter()
+
+    def configure(self) -> None:
+        """Read the settings, once all of them are known."""
+        from otel_leaks.ignores import parse
+
+        config = self._config
+        text = "\n".join(config.getini("leaks_ignore"))
+        self._own: tuple[Ignore, ...] = _usage("ini leaks_ignore", lambda: parse(text))
+        offered = _usage("entry points otel_leaks_ignores", _offered)
+        self._ignores: tuple[Ignore, ...] = (*self._own, *offered)
+        self._grace: Grace = _usage(
+            "ini leaks_grace", lambda: _grace_of_ini(config.getini("leaks_grace"))
+        )
+        self._on_failure: bool = config.getini("leaks_run_on_failure")
+        self._settings = _Settings((), self._grace, is_allowed=False)
+        self._baseline = _Baseline(
+            config.getoption("--leaks-baseline"), update=config.getoption("--leaks-baseline-update")
+        )
+        self._hangs.open()
+
+    def end(self) -> None:
+        """Take all patches back, however the session ended."""
+        if self._is_open:
+            self._is_open = False
+            self._session.leave(self._token)
+            self._patches.restore()
+            self._door.close()
+            self._hangs.close()
+
+    # The session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Test the tester, where that was asked for."""
+        if self._config.getoption("--leaks-selftest") and not self._is_worker:
+            from otel_leaks.selftest import missed
+
+            self._selftest = missed()
+
+    @property
+    def _is_worker(self) -> bool:
+        return hasattr(self._config, "workerinput")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Look for what is left from anywhere, and say how the session ended."""
+        report = self._look(self._session, self._settings)
+        if report:
+            self._told.append((AT_THE_END, report))
+        self.end()
+        told = [_plain(label, each) for label, each in self._told]
+        if self._is_worker:
+            self._config.workeroutput["otel_leaks"] = {  # type: ignore[attr-defined]
+                "told": told,
+                "left": bool(report),
+                "used": sorted(self._used),
+                "of_markers": self._of_markers,
+                "seen": self._baseline.seen,
+                "known_seen": sorted(self._baseline.known_seen),
+            }
+            return
+        told += [each for worker in self._from_workers for each in worker["told"]]
+        self._plain_told = _merged(told)
+        self._baseline.save()
+        file = self._config.getoption("--leaks-json")
+        if file is not None:
+            body = {"leaks": self._plain_told}
+            Path(file).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+        is_left = bool(report) or any(worker["left"] for worker in self._from_workers)
+        if (self._selftest or (is_left and self._mode == "fail")) and session.exitstatus in {
+            pytest.ExitCode.OK,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        }:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a worker of pytest-xdist found."""
+        output = getattr(node, "workeroutput", {}).get("otel_leaks")
+        if output is not None:
+            self._from_workers.append(output)
+            self._used.update(output["used"])
+            self._of_markers.update(output["of_markers"])
+            self._baseline.seen.update(output["seen"])
+            self._baseline.known_seen.update(output["known_seen"])
+
+    # Tests
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Charge a test with what begins in its call."""
+        self._wrap_what_was_imported()
+        settings = self._settings_of_item(item)
+        scope = self._scope_class(item.nodeid, self._session)
+        self._call = call = _Charged(scope, settings, self._clean)
+        # IsolatedAsyncioTestCase copied its context when it was made, before its call;
+        # private, the same on 3.11 to 3.15, and 3.10 has none.
+        context = getattr(getattr(item, "instance", None), "_asyncioTestContext", None)
+        if context is not None:
+            context.run(scope.enter)
+        token = scope.enter()
+        try:
+            result = yield
+        except BaseException as error:
+            scope.leave(token)
+            self._judge(item, call, error)
+            raise
+        scope.leave(token)
+        self._judge(item, call, None)
+        return result
+
+    def _judge(self, item: pytest.Item, call: _Charged, raised: BaseException | None) -> None:
+        self._call = None
+        self._hangs.stop()
+        scope = call.scope
+        try:
+            if scope.began or self._starts.has_unnoted_tasks():
+                self._judge_what_began(item, call, raised or _raised_in_unittest(item))
+        finally:
+            # Told, ignored or allowed: not told again at the end of the session.
+            scope.parent = None
+
+    def _judge_what_began(
+        self, item: pytest.Item, call: _Charged, raised: BaseException | None
+    ) -> None:
+        if call.settings.is_allowed or (raised is not None and not self._on_failure):
+            return
+        report = call.cancelled.plus(self._look(call.scope, call.settings))
+        if report:
+            self._watch_for_hangs(item.nodeid, report)
+            self._tell([(item.nodeid, str(report), report)], item, raised)
+
+    def _wrap_what_was_imported(self) -> None:
+        # Only what is imported brings new loops and runners.
+        if len(sys.modules) != self._modules:
+            self._modules = len(sys.modules)
+            self._starts.wrap_loops()
+            self._wrap_runners()
+
+    def _wrap_runners(self) -> None:
+        """
+        Look before a test's runner cancels what is left, which it does without a word.
+
+        IsolatedAsyncioTestCase, and anyio where no fixture holds its runner, close their
+        loop inside of the call. Private: unittest has ``_tearDownAsyncioLoop`` on 3.10,
+        ``_tearDownAsyncioRunner`` on 3.11 to 3.15; anyio 4 has ``TestRunner``, whose
+        one task runs all that share a loop, in the context of the first.
+        """
+        cases = getattr(sys.modules.get("unittest.async_case"), "IsolatedAsyncioTestCase", None)
+        runner = getattr(sys.modules.get("anyio._backends._asyncio"), "TestRunner", None)
+        for owner, name in (
+            (cases, "_tearDownAsyncioLoop"),
+            (cases, "_tearDownAsyncioRunner"),
+            (runner, "__exit__"),
+            (runner, "_call_in_runner_task"),
+        ):
+            if owner is not None and hasattr(owner, name) and (owner, name) not in self._wrapped:
+                self._wrapped.add((owner, name))
+                make = _in_scope if name == "_call_in_runner_task" else self._looking_first
+                self._patches.wrap(owner, name, make)
+
+    def _looking_first(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def close(*args: Any, **kwargs: Any) -> Any:
+            charged = self._call or self._torn_down()
+            if charged is not None and not charged.settings.is_allowed:
+                found = self._look(charged.scope, charged.settings, CANCELLED_BY_RUNNERS)
+                charged.cancelled = charged.cancelled.plus(found)
+                self._watch_for_hangs(charged.scope.label or "", found)
+                self._hangs.start()
+            return original(*args, **kwargs)
+
+        return close
+
+    def _torn_down(self) -> _Charged | None:
+        """Return the fixture that is being torn down: the last of anyio's closes the runner."""
+        from otel_leaks.census.origins import current_scope
+
+        scope = current_scope()
+        return next((each for each in self._fixtures.values() if each.scope is scope), None)
+
+    def _watch_for_hangs(self, label: str, report: Report) -> None:
+        """
+        Remember what may not end when its runner cancels it.
+
+        Its teardown would hang then, and nobody be told what leaked.
+        """
+        if any(site.kind == "asyncio_task" for site in report):
+            self._hangs.add(f"{label} {report}")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Fail with what fixtures left behind that were torn down."""
+        self._hangs.start()
+        try:
+            result = yield
+        except BaseException as error:
+            self._judge_fixtures(item, error)
+            raise
+        self._judge_fixtures(item, None)
+        return result
+
+    def _judge_fixtures(self, item: pytest.Item, raised: BaseException | None) -> None:
+        self._hangs.stop()
+        if self._of_fixtures:
+            told, self._of_fixtures = self._of_fixtures, []
+            # Where it was set up stands in the message below, not in its first line.
+            texts = [(label, f"{label.partition(' of ')[0]} {each}", each) for label, each in told]
+            self._tell(texts, item, raised)
+
+    # Fixtures
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Charge a fixture with what it begins."""
+        self._wrap_what_was_imported()
+        scope = self._scope_class(_label(fixturedef, request.node), self._session)
+        fixture = _Fixture(scope, self._settings_of_fixture(request.node), self._clean)
+        self._fixtures[id(fixturedef)] = fixture
+        token = scope.enter()
+        try:
+            result = yield
+            fixture.is_set_up = True
+            return result
+        finally:
+            scope.leave(token)
+            # The last finalizer that is added is the first that runs.
+            fixturedef.addfinalizer(fixture.enter)
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """Look for what a fixture left behind, once it is torn down."""
+        fixture = self._fixtures.get(id(fixturedef))
+        if fixture is None:
+            return
+        fixture.leave()
+        scope = fixture.scope
+        report = fixture.cancelled
+        # Of one whose set-up failed its own error is told.
+        is_due = fixture.is_set_up or self._on_failure
+        try:
+            if scope.began and is_due and not fixture.settings.is_allowed:
+                report = report.plus(self._look(scope, fixture.settings))
+        finally:
+            del self._fixtures[id(fixturedef)]
+            scope.parent = None
+        if report and is_due:
+            label = scope.label or fixturedef.argname
+            self._of_fixtures.append((label, report))
+            self._watch_for_hangs(label, report)
+            self._hangs.start()
+
+    # What is told
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Tell of what fails no single test, of the baseline and of unused ignores."""
+        write = terminalreporter.write_line
+        told: list[dict[str, Any]] = getattr(self, "_plain_told", [])
+        untold = [each for each in told if self._mode == "warn" or each["in"] == AT_THE_END]
+        if untold:
+            is_warning = self._mode == "warn"
+            terminalreporter.section("leaks", yellow=is_warning, red=not is_warning)
+            for each in untold:
+                write(f"{each['in']} {each['text']}")
+                write("")
+        for line, markup in self._lines():
+            write(line, **markup)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            for each in told:
+                for site in each["sites"]:
+                    write(_annotation(each["in"], site, self._mode))
+
+    def _lines(self) -> Iterator[tuple[str, dict[str, bool]]]:
+        for line in self._selftest:
+            yield f"leaks selftest: {line}", {"red": True}
+        if self._config.getoption("--leaks-selftest") and not self._selftest:
+            yield "leaks selftest: a leak of each kind was planted and found", {"green": True}
+        for line in self._baseline.lines():
+            yield line, {}
+        unused = {str(ignore): "ini leaks_ignore" for ignore in self._own} | self._of_markers
+        for text, where in unused.items():
+            if text not in self._used:
+                yield f"leaks: {text} of {where} hid nothing in this run", {"yellow": True}
+
+    # The work
+
+    def _settings_of_item(self, item: pytest.Item) -> _Settings:
+        """Read the markers of a test, most of which have none."""
+        try:
+            if item.own_markers:
+                return self._settings_of(item) or self._settings
+            if self._parent[0] is not item.parent:
+                self._parent = (item.parent, self._settings_of(item.parent))
+            return self._parent[1] or self._settings
+        except pytest.UsageError as error:
+            self._parent = (None, None)
+            wrong = str(error)
+        pytest.fail(wrong, pytrace=False)
+
+    def _settings_of_fixture(self, node: Any) -> _Settings:
+        try:
+            return self._settings_of(node) or self._settings
+        except pytest.UsageError:
+            return self._settings  # A marker of a wrong form, which its test will tell.
+
+    def _settings_of(self, node: Any) -> _Settings | None:
+        found = _marker_arguments(node) if node is not None else None
+        if found is None:
+            return None
+        ignores, grace, is_allowed = found
+        for each in ignores:
+            self._of_markers.setdefault(str(each), node.nodeid)
+        return _Settings(ignores, grace or self._grace, is_allowed=is_allowed)
+
+    def _look(
+        self, scope: Scope, settings: _Settings, kinds: Collection[Kind] | None = None
+    ) -> Report:
+        check = self._check_class(scope, (*self._ignores, *settings.ignores), kinds)
+        for delay_s in check.pauses(settings.grace):
+            _drive(scope, delay_s)
+        self._used.update(each.ignore for each in check.report.hidden)
+        return self._baseline.without_known(check.report) if check.report else check.report
+
+    def _tell(
+        self,
+        told: list[tuple[str, str, Report]],
+        item: pytest.Item,
+        raised: BaseException | None,
+    ) -> None:
+        self._told += [(label, report) for label, _, report in told]
+        for _, _, report in told:
+            plain = json.dumps(json.loads(report.to_json()), separators=(",", ":"))
+            item.user_properties.append(("leaks", plain))
+        text = "\n\n".join(text for _, text, _ in told)
+        if raised is not None:
+            from otel_leaks.testing import add_note
+
+            add_note(raised, text)
+        elif self._mode == "fail":
+            pytest.fail(text, pytrace=False)
+
+
+def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the task that runs tests and fixtures charge each of them."""
+
+    @functools.wraps(original)
+    async def call(runner: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        from otel_leaks.census.origins import current_scope
+
+        scope = current_scope()
+        if scope is None:
+            return await original(runner, func, *args, **kwargs)
+
+        async def charged(*args: Any, **kwargs: Any) -> Any:
+            token = scope.enter()
+            try:
+                return await func(*args, **kwargs)
+            finally:
+                scope.leave(token)
+
+        return await original(runner, charged, *args, **kwargs)
+
+    return call
+
+
+class _Settings(NamedTuple):
+    """What holds for a test or fixture."""
+
+    ignores: tuple[Ignore, ...]
+    grace: Grace
+    is_allowed: bool
+
+
+class _Charged:
+    """A test's call that is under way."""
+
+    __slots__ = ("cancelled", "scope", "settings")
+
+    def __init__(self, scope: Scope, settings: _Settings, cancelled: Report) -> None:
+        self.scope = scope
+        self.settings = settings
+        self.cancelled = cancelled
+        """What its runner found pending, and cancelled without a word."""
+
+
+class _Fixture(_Charged):
+    """A fixture that is set up, or being so."""
+
+    __slots__ = ("_token", "is_set_up")
+
+    def __init__(self, scope: Scope, settings: _Settings, cancelled: Report) -> None:
+        super().__init__(scope, settings, cancelled)
+        self.is_set_up = False
+        self._token: Any = None
+
+    def enter(self) -> None:
+        """Charge it with what its teardown begins, too."""
+        self._token = self.scope.enter()
+
+    def leave(self) -> None:
+        """Its teardown is over."""
+        if self._token is not None:
+            self.scope.leave(self._token)
+
+
+class _Hangs:
+    """
+    Tells of leaked tasks when the teardown that cancels them hangs.
+
+    A task that swallows its cancellation is waited for by its runner for ever, and what
+    stops that, a time limit of CI, stops the report as well.
+    """
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._timer: threading.Timer | None = None
+        self._stderr = -1
+
+    def open(self) -> None:
+        """Take hold of the terminal, before pytest begins to capture."""
+        try:
+            # Of a worker of pytest-xdist it is the controller's.
+            self._stderr = os.dup(sys.stderr.fileno())
+        except (AttributeError, OSError, ValueError):
+            self._stderr = -1  # Standard error is no file; nothing will be told.
+
+    def add(self, text: str) -> None:
+        """Remember leaked tasks that a teardown will cancel."""
+        self._texts = [*self._texts[1 - HANG_TEXTS :], text]
+
+    def start(self) -> None:
+        """Begin to wait for a teardown, where there is something to tell."""
+        if self._texts and self._timer is None and self._stderr >= 0:
+            self._timer = threading.Timer(HANG_S, self._tell)
+            self._timer.name = "otel-leaks-hangs"
+            self._timer.daemon = True
+            # In no scope: it is nobody's leak.
+            contextvars.Context().run(self._timer.start)
+
+    def stop(self) -> None:
+        """End to wait."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self.stop()
+        if self._stderr >= 0:
+            os.close(self._stderr)
+            self._stderr = -1
+
+    def _tell(self) -> None:
+        texts, self._texts = self._texts, []
+        head = (
+            f"\nleaks: a teardown takes longer than {HANG_S:g} s; these tasks leaked, and may "
+            "not end when they are cancelled:"
+        )
+        os.write(self._stderr, "\n\n".join((head, *texts, "")).encode(errors="replace"))
+
+
+class _Baseline:
+    """Known leaks, by fingerprint: a file that a team works off."""
+
+    def __init__(self, file: str | None, *, update: bool) -> None:
+        if update and file is None:
+            raise pytest.UsageError("--leaks-baseline-update needs --leaks-baseline FILE")
+        self._file = Path(file) if file is not None else None
+        self._update = update
+        self.known: dict[str, Any] = {}
+        self.seen: dict[str, Any] = {}
+        self.known_seen: set[str] = set()
+        if self._file is not None and not update:
+            self.known = _usage("--leaks-baseline", self._read)
+
+    def _read(self) -> dict[str, Any]:
+        assert self._file is not None
+        try:
+            body = json.loads(self._file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(
+                f"can't read {self._file}: {error.strerror}; write it with --leaks-baseline-update"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self._file} is no JSON: {error}") from None
+        fingerprints = body.get("fingerprints") if isinstance(body, dict) else None
+        if not isinstance(fingerprints, dict):
+            raise ValueError(  # noqa: TRY004 - a file of a wrong form, not a type
+                f'{self._file} must be an object with "fingerprints"; '
+                "write it with --leaks-baseline-update"
+            )
+        return fingerprints
+
+    def without_known(self, report: Report) -> Report:
+        """Return *report* without the known leaks; while the file is written, all are."""
+        from otel_leaks.testing import Report
+
+        if self._file is None:
+            return report
+        for site in report:
+            self.seen[site.fingerprint] = {"kind": site.kind, "function": site.function}
+            if site.fingerprint in self.known:
+                self.known_seen.add(site.fingerprint)
+        if self._update:
+            return Report((), report.hidden)
+        new = tuple(site for site in report if site.fingerprint not in self.known)
+        return Report(new, report.hidden)
+
+    def save(self) -> None:
+        """Write the file, where that was asked for."""
+        if self._file is not None and self._update:
+            body = {"fingerprints": dict(sorted(self.seen.items()))}
+            self._file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+
+    def lines(self) -> Iterable[str]:
+        """Say what was written, known or stale."""
+        if self._file is None:
+            return
+        if self._update:
+            yield f"leaks: {len(self.seen)} fingerprints written to {self._file}"
+            return
+        if self.known_seen:
+            yield f"leaks: {len(self.known_seen)} known ones, of {self._file}, were let pass"
+        for mark, what in self.known.items():
+            if mark not in self.known_seen:
+                function = what.get("function", "?") if isinstance(what, dict) else "?"
+                yield f"leaks: {mark} ({function}) is stale, take it out of {self._file}"
+
+
+def _marker_arguments(node: Any) -> tuple[tuple[Ignore, ...], Grace | None, bool] | None:
+    """
+    Read the markers of a test, class or module; an argument that is not known is an error.
+
+    Returns:
+        What it may leave behind, its own grace, and whether it may leave all behind; None
+        when it has no marker of ours.
+    """
+    markers = [
+        marker for each in node.listchain() for marker in each.own_markers if marker.name in MARKERS
+    ]
+    if not markers:
+        return None
+    ignores: list[Ignore] = []
+    graces: list[Grace] = []
+    for marker in markers:
+        if marker.name == "leaks":
+            _read_leaks(marker, node.nodeid, ignores, graces)
+            continue
+        reason = marker.kwargs.get("reason")
+        if (
+            marker.args
+            or set(marker.kwargs) != {"reason"}
+            or not (isinstance(reason, str) and reason)
+        ):
+            raise pytest.UsageError(
+                f'{node.nodeid}: write @pytest.mark.allow_leaks(reason="why"), with nothing else'
+            )
+    is_allowed = any(marker.name == "allow_leaks" for marker in markers)
+    # The test's own marker comes after its class's and module's.
+    return tuple(ignores), graces[-1] if graces else None, is_allowed
+
+
+def _read_leaks(
+    marker: pytest.Mark, nodeid: str, ignores: list[Ignore], graces: list[Grace]
+) -> None:
+    from otel_leaks.ignores import Ignore, parse
+    from otel_leaks.testing import Grace
+
+    unknown = [*map(repr, marker.args), *sorted(set(marker.kwargs) - set(MARKER_ARGUMENTS))]
+    if unknown:
+        raise pytest.UsageError(
+            f"{nodeid}: unknown argument of @pytest.mark.leaks: {', '.join(unknown)}; "
+            f"known are {', '.join(f'{name}=' for name in MARKER_ARGUMENTS)}"
+        )
+    given = marker.kwargs.get("ignore", ())
+    for each in given if isinstance(given, (list, tuple, set, frozenset)) else (given,):
+        if isinstance(each, Ignore):
+            ignores.append(each)
+        elif isinstance(each, str):
+            ignores += _usage(nodeid, functools.partial(parse, each))
+        else:
+            raise pytest.UsageError(
+                f"{nodeid}: ignore of @pytest.mark.leaks must be "
+                f'ignore_thread("name-*") and its like, or several, got {each!r}'
+            )
+    if "grace" in marker.kwargs:
+        grace = marker.kwargs["grace"]
+        if not isinstance(grace, Grace):
+            raise pytest.UsageError(
+                f"{nodeid}: grace of @pytest.mark.leaks must be a "
+                f"Grace(attempts=20, max_delay_s=0.1), got {grace!r}"
+            )
+        graces.append(grace)
+
+
+def _drive(scope: Scope, delay_s: float) -> None:
+    """
+    Let time pass, and the loops run on which the scope's tasks are pending.
+
+    Between tests the loops of pytest-asyncio and anyio stand still and are open; what is
+    about to end on them needs them to run.
+    """
+    from otel_leaks.census.origins import starts
+
+    events = sys.modules.get("asyncio.events")
+    driven = False
+    if events is not None and events._get_running_loop() is None:
+        loops = {
+            task.get_loop()
+            for task in starts.noted("asyncio_task")
+            if not task.done() and scope.holds(starts.scope_of(task))
+        }
+        for loop in loops:
+            if not loop.is_running() and not loop.is_closed():
+                driven = _run(loop, delay_s) or driven
+    if not driven:
+        time.sleep(delay_s)
+
+
+def _run(loop: Any, delay_s: float) -> bool:
+    import asyncio
+
+    pause = loop.create_task(asyncio.sleep(delay_s))
+    try:
+        loop.run_until_complete(pause)
+    except RuntimeError:
+        # What was left stopped the loop; the next look may go on from there.
+        pause.cancel()
+        return False
+    return True
+
+
+def _label(fixturedef: pytest.FixtureDef[Any], node: Any) -> str:
+    """Name a fixture, or what pytest makes one of: setup_method, setUpClass."""
+    xunit = _XUNIT.match(fixturedef.argname)
+    name = xunit[1] if xunit else f"fixture {fixturedef.argname} ({fixturedef.scope})"
+    return f"{name} of {node.nodeid}" if node.nodeid else name
+
+
+def _raised_in_unittest(item: pytest.Item) -> BaseException | None:
+    """Return what a unittest.TestCase raised: it is kept, and raises nothing out of its call."""
+    # Private to pytest's unittest plugin, the same in 8 and 9.
+    found = getattr(item, "_excinfo", None)
+    return found[0].value if found else None
+
+
+def _plain(label: str, report: Report) -> dict[str, Any]:
+    return {"in": label, "text": str(report), **json.loads(report.to_json())}
+
+
+def _merged(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tell once what each worker found: they all import the same modules."""
+    merged: dict[object, dict[str, Any]] = {}
+    for i, each in enumerate(told):
+        marks = [(site["fingerprint"], str(site["origin"])) for site in each["sites"]]
+        key = (AT_THE_END, *sorted(marks)) if each["in"] == AT_THE_END else i
+        merged.setdefault(key, each)
+    return list(merged.values())
+
+
+def _annotation(label: str, site: Mapping[str, Any], mode: str) -> str:
+    """Write a leak as GitHub shows it beside the code."""
+    level = "error" if mode == "fail" else "warning"
+    stack = (site["sample"] or {}).get("stack")
+    where = site["origin"] or (stack[0] if stack else None)
+    place = ""
+    if where is not None:
+        place = f"file={_escaped(_in_repository(where['file']))},line={where['line']},"
+    what = f"{site['count']} {site['kind']} {site['functions'][0]}"
+    return f"::{level} {place}title={_escaped(f'leak in {label}')}::{_escaped(what, ends='')}"
+
+
+def _in_repository(file: str) -> str:
+    try:
+        path = os.path.relpath(file, os.environ.get("GITHUB_WORKSPACE") or Path.cwd())
+    except ValueError:  # Another drive.
+        return file
+    return path.replace(os.sep, "/")
+
+
+def _escaped(text: str, *, ends: str = ":,") -> str:
+    """Escape text for a workflow command; *ends* are what ends a property's value."""
+    for each in "%\r\n" + ends:
+        text = text.replace(each, f"%{ord(each):02X}")
+    return text
+
+
+_PLUGIN = pytest.StashKey[LeaksPlugin]()

@@ -1,0 +1,618 @@
+"""
+The door to tests: ``verify_none`` raises where something was left behind, ``find`` tells.
+
+    with verify_none():
+        ...
+
+    async with verify_none(ignore_task("heartbeat-*")):
+        ...
+
+Importing this module imports nothing heavy and patches nothing; what begins is noted
+while a block is open.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import inspect
+import sys
+import threading
+import time
+import unittest
+import warnings
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from otel_leaks.ignores import (
+    BUILT_IN,
+    Ignore,
+    Ignores,
+    ignore_any_function,
+    ignore_created_by,
+    ignore_fingerprint,
+    ignore_module,
+    ignore_task,
+    ignore_thread,
+    ignore_top_function,
+)
+from otel_leaks.model import Hidden
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from otel_leaks.census import CensusTaker
+    from otel_leaks.census.origins import Scope
+    from otel_leaks.model import Kind, Site
+
+__all__ = [
+    "Grace",
+    "LeakTestCase",
+    "LeaksFound",
+    "Report",
+    "UnusedIgnoreWarning",
+    "find",
+    "ignore_any_function",
+    "ignore_created_by",
+    "ignore_current",
+    "ignore_fingerprint",
+    "ignore_module",
+    "ignore_task",
+    "ignore_thread",
+    "ignore_top_function",
+    "verify_none",
+]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+MAX_SITES = 50
+"""Sites of a kind whose stack is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """
+    How long things may take to end by themselves.
+
+    Attempts rather than seconds, so that a loaded machine still gets its looks. The
+    pauses between them double from a microsecond; what is clean is not waited for.
+    """
+
+    attempts: int = 20
+    """Looks, >= 1; with the defaults the pauses between them take 0.33 s in all."""
+    max_delay_s: float = 0.1
+    """The longest pause, seconds, >= 0."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
+            raise TypeError(f"attempts must be a whole number >= 1, got {self.attempts!r}")
+        if self.attempts < 1:
+            raise ValueError(
+                f"attempts must be >= 1, got {self.attempts}; 1 looks once and does not wait"
+            )
+        if isinstance(self.max_delay_s, bool) or not isinstance(self.max_delay_s, (int, float)):
+            raise TypeError(
+                f"max_delay_s must be a number of seconds >= 0, got {self.max_delay_s!r}"
+            )
+        if not self.max_delay_s >= 0:
+            raise ValueError(f"max_delay_s must be >= 0 seconds, got {self.max_delay_s}")
+
+    def delays_s(self) -> Iterator[float]:
+        """Yield the pauses between two looks, ``attempts`` - 1 of them."""
+        for i in range(self.attempts - 1):
+            yield min(1e-6 * 2 ** min(i, 60), self.max_delay_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was left behind. False when nothing was; iterates over its sites."""
+
+    sites: tuple[Site, ...] = ()
+    """The largest first."""
+    hidden: tuple[Hidden, ...] = ()
+    """What ignores left out."""
+
+    def __bool__(self) -> bool:
+        return bool(self.sites)
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.sites)
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    def __str__(self) -> str:
+        if not self:
+            return "no leaks"
+        from otel_leaks.report import leaks_text
+
+        return leaks_text(self.sites, self.hidden)
+
+    def plus(self, other: Report) -> Report:
+        """Return a report of both; a site that stands in both is told once."""
+        told = {(site.kind, site.fingerprint, site.origin) for site in self.sites}
+        new = [s for s in other.sites if (s.kind, s.fingerprint, s.origin) not in told]
+        sites = sorted((*self.sites, *new), key=_largest_first)
+        return Report(tuple(sites), (*self.hidden, *other.hidden))
+
+    def to_json(self) -> str:
+        """Return the report as JSON, with all that its message says and more."""
+        from otel_leaks.report import leaks_json
+
+        return leaks_json(self.sites, self.hidden)
+
+
+def _largest_first(site: Site) -> tuple[int, str]:
+    return (-site.count, site.fingerprint)
+
+
+class LeaksFound(AssertionError):  # noqa: N818 - reads as what happened, as goleak says it
+    """Something was left behind; ``report`` has it as data."""
+
+    def __init__(self, report: Report, unused: Iterable[str] = ()) -> None:
+        super().__init__("\n".join((str(report), *(f"unused: {each}" for each in unused))))
+        self.report = report
+
+
+class UnusedIgnoreWarning(UserWarning):
+    """An ignore hid nothing: what it was for is mended, or is called otherwise now."""
+
+
+class _Things:
+    """Things that were alive at one moment, held weakly and by identity."""
+
+    def __init__(self) -> None:
+        self._refs: dict[int, weakref.ref[object]] = {}
+
+    def add(self, thing: object) -> bool:
+        """Add a thing; always true, so that a look that asks for it goes on to the next."""
+        self._refs[id(thing)] = weakref.ref(thing)
+        return True
+
+    def has(self, thing: object) -> bool:
+        """Say whether a thing is one of them, which is neither hashed nor compared."""
+        ref = self._refs.get(id(thing))
+        return ref is not None and ref() is thing
+
+
+@dataclass(frozen=True, slots=True)
+class _Current(Ignore):
+    """Hides the things that lived when it was made."""
+
+    things: _Things = field(default_factory=_Things)
+
+    def __str__(self) -> str:
+        words = [f"reason={self.reason!r}"] if self.reason else []
+        return f"ignore_current({', '.join(words)})"
+
+
+def ignore_current(*, reason: str = "") -> Ignore:
+    """
+    Ignore what is alive now: threads, tasks, jobs, pools, loops, generators and children.
+
+    For ``find``, whose look has no beginning of its own: make it first, look later.
+    """
+    ignore = _Current("current", "what was alive when it was made", reason)
+    _door.open()
+    try:
+        _door.look(None, Ignores(()), excludes=ignore.things.add)
+    finally:
+        _door.close()
+    return ignore
+
+
+class _Door:
+    """Opens what a check needs, once for all checks that are under way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._users = 0
+        self._taker: CensusTaker | None = None
+
+    def open(self) -> None:
+        from otel_leaks.census import EVERY_SOURCE, CensusTaker
+        from otel_leaks.census.origins import starts
+
+        with self._lock:
+            starts.open()
+            self._users += 1
+            if self._taker is None:
+                self._taker = CensusTaker(
+                    ignores=Ignores(BUILT_IN),
+                    max_sites=MAX_SITES,
+                    sources=EVERY_SOURCE,
+                    starts=starts,
+                )
+                self._raise(self._taker.open())
+
+    def close(self) -> None:
+        from otel_leaks.census.origins import starts
+
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._taker is not None:
+                taker, self._taker = self._taker, None
+                self._raise(taker.close())
+            starts.close()
+
+    def look(
+        self,
+        scope: Scope | None,
+        ignores: Ignores,
+        kinds: Collection[Kind] | None = None,
+        excludes: Callable[[object], bool] | None = None,
+    ) -> Report:
+        with self._lock:
+            assert self._taker is not None
+            census = self._taker.take(
+                scope=scope, besides=_caller(), ignores=ignores, excludes=excludes
+            )
+        self._raise(census.failures)
+        read = [each for each in census.populations if kinds is None or each.kind in kinds]
+        sites = sorted((site for each in read for site in each.sites), key=_largest_first)
+        return Report(tuple(sites), tuple(hidden for each in read for hidden in each.hidden))
+
+    @staticmethod
+    def _raise(failures: Any) -> None:
+        """In a test a source that can't be read is an error: it would hide leaks."""
+        for failure in failures:
+            raise RuntimeError(
+                f"otel-leaks can't read {failure.kind} ({failure.error_type}: {failure.detail}); "
+                "please report this with your Python version"
+            )
+
+
+_door = _Door()
+
+
+def _caller() -> tuple[object, ...]:
+    """Return what is no leak: the calling task, its thread and the main thread."""
+    tasks = sys.modules.get("asyncio.tasks")
+    task = None
+    if tasks is not None and _is_in_loop():
+        task = tasks.current_task()
+    return (threading.main_thread(), threading.current_thread(), task)
+
+
+def _is_in_loop() -> bool:
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
+
+
+def _checked(ignores: tuple[Ignore, ...], grace: Grace) -> None:
+    for each in ignores:
+        if not isinstance(each, Ignore):
+            raise TypeError(
+                f'ignores are made by ignore_thread("name-*") and its like, got {each!r}'
+            )
+    if not isinstance(grace, Grace):
+        raise TypeError(f"grace must be a Grace(attempts=20, max_delay_s=0.1), got {grace!r}")
+
+
+class _Held:
+    """The ignores of one check, and which of them hid something in any of its looks."""
+
+    def __init__(self, ignores: tuple[Ignore, ...]) -> None:
+        self._given = ignores
+        self._ignores = Ignores((*BUILT_IN, *ignores))
+        self._current = [each for each in ignores if isinstance(each, _Current)]
+        self.used: set[str] = set()
+
+    def look(self, scope: Scope | None, kinds: Collection[Kind] | None = None) -> Report:
+        counts: dict[str, int] = {}
+
+        def is_current(thing: object) -> bool:
+            for each in self._current:
+                if each.things.has(thing):
+                    counts[str(each)] = counts.get(str(each), 0) + 1
+                    return True
+            return False
+
+        report = _door.look(scope, self._ignores, kinds, is_current if self._current else None)
+        hidden = (*report.hidden, *(Hidden(text, count) for text, count in counts.items()))
+        self.used.update(each.ignore for each in hidden)
+        return Report(report.sites, hidden)
+
+    def unused(self) -> list[str]:
+        """Say of each ignore that hid nothing that it did."""
+        return [
+            f"{each} hid nothing" + ("; it has expired" if each in self._ignores.expired else "")
+            for each in self._given
+            if str(each) not in self.used
+        ]
+
+
+def _warn(texts: list[str]) -> None:
+    """Warn at the place outside of this module that called it."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+        level += 1
+    for text in texts:
+        warnings.warn(text, UnusedIgnoreWarning, stacklevel=level)
+
+
+def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
+    """
+    Tell of everything alive that is not ignored; raise nothing.
+
+    The calling task, its thread and the main thread are no leaks.
+
+    Args:
+        ignores: What not to tell of.
+        grace: How often to look until nothing is left. Inside a running loop it looks
+            once: waiting here would keep the loop from ending anything.
+
+    Returns:
+        A report, false when nothing was found.
+    """
+    _checked(ignores, grace)
+    held = _Held(ignores)
+    _door.open()
+    try:
+        report = held.look(None)
+        if not _is_in_loop():
+            for delay_s in grace.delays_s():
+                if not report:
+                    break
+                time.sleep(delay_s)
+                report = held.look(None)
+    finally:
+        _door.close()
+    _warn(held.unused())
+    return report
+
+
+class verify_none:  # noqa: N801 - a verb, as contextlib's own
+    """
+    Raise when something that began inside is left behind.
+
+    Works as ``with``, ``async with``, and as a decorator of def and async def; concurrent
+    calls of one decorated function are told apart. A clean block is not waited for.
+    While it waits for things to end, ``async with`` lets the loop run.
+
+    Args:
+        ignores: What is not a leak here.
+        grace: How often to look until nothing is left.
+        before_check: Called at the end, before the first look; may return an awaitable in
+            ``async with``.
+
+    Raises:
+        LeaksFound: Something was left behind. When the body itself raises, its exception
+            goes on, with the leaks as a note.
+    """
+
+    def __init__(
+        self,
+        *ignores: Ignore,
+        grace: Grace = Grace(),
+        before_check: Callable[[], Any] | None = None,
+    ) -> None:
+        _checked(ignores, grace)
+        if before_check is not None and not callable(before_check):
+            raise TypeError(f"before_check must be callable, got {before_check!r}")
+        self._ignores = ignores
+        self._grace = grace
+        self._before_check = before_check
+        self._entered: list[tuple[Scope, Any, Callable[[], None]]] = []
+        self._warns = True
+
+    def __call__(self, function: _F) -> _F:
+        """Return *function*, each call of it verified by itself."""
+
+        def again() -> verify_none:
+            made = verify_none(*self._ignores, grace=self._grace, before_check=self._before_check)
+            made._warns = self._warns
+            return made
+
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"@verify_none() takes def and async def, and {function.__qualname__} is a "
+                "generator; use `with verify_none():` inside of it"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def verified_async(*args: Any, **kwargs: Any) -> Any:
+                async with again():
+                    return await function(*args, **kwargs)
+
+            return verified_async  # type: ignore[return-value]
+
+        @functools.wraps(function)
+        def verified(*args: Any, **kwargs: Any) -> Any:
+            with again():
+                return function(*args, **kwargs)
+
+        return verified  # type: ignore[return-value]
+
+    def __enter__(self) -> Self:
+        _door.open()
+        from otel_leaks.census.origins import Scope, current_scope, starts
+
+        scope = Scope(parent=current_scope())
+        self._entered.append((scope, scope.enter(), starts.hook_generators()))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        check = self._left()
+        try:
+            self._before(error)
+            for delay_s in check.pauses(self._grace):
+                if _is_in_loop():
+                    break  # Waiting here would keep the loop from ending anything.
+                time.sleep(delay_s)
+        finally:
+            _door.close()
+        self._tell(check, error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        import asyncio
+
+        check = self._left()
+        try:
+            done = self._before(error)
+            # A coroutine that is being closed can't wait for anything.
+            if not isinstance(error, GeneratorExit):
+                if inspect.isawaitable(done):
+                    await done
+                for delay_s in check.pauses(self._grace):
+                    await asyncio.sleep(delay_s)
+        finally:
+            _door.close()
+        self._tell(check, error)
+
+    def _left(self) -> Check:
+        """Leave the block that is current; one object may serve several at a time."""
+        from otel_leaks.census.origins import current_scope
+
+        current = current_scope()
+        entered = next((e for e in self._entered if e[0] is current), self._entered[-1])
+        self._entered.remove(entered)
+        scope, token, unhook = entered
+        scope.leave(token)
+        unhook()
+        return Check(scope, self._ignores)
+
+    def _before(self, error: BaseException | None) -> Any:
+        if self._before_check is None:
+            return None
+        try:
+            return self._before_check()
+        except Exception as raised:
+            if error is None:
+                raise
+            add_note(error, f"before_check raised {raised!r}")
+
+    def _tell(self, check: Check, error: BaseException | None) -> None:
+        unused = check.unused() if self._warns else []
+        if error is not None:
+            if check.report:
+                add_note(error, str(check.report))
+        elif check.report:
+            raise LeaksFound(check.report, unused)
+        else:
+            _warn(unused)
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception, as 3.11 and later do."""
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        vars(error)["__notes__"] = [*getattr(error, "__notes__", ()), note]
+
+
+def _with_destroyed_as_pending(before: Report, after: Report) -> Report:
+    """Return *after*, where a task that was destroyed meanwhile stands as it did *before*."""
+    known = {(s.fingerprint, s.origin) for s in before if s.kind == "destroyed_task"}
+    pending = {s.origin: s for s in before if s.kind == "asyncio_task" and s.origin is not None}
+    sites = {
+        pending[s.origin]
+        if s.kind == "destroyed_task"
+        and (s.fingerprint, s.origin) not in known
+        and s.origin in pending
+        else s
+        for s in after
+    }
+    if sites == set(after):
+        return after
+    stood = {(s.fingerprint, s.origin) for s in sites if s in before.sites}
+    again = {s for s in sites if s not in before.sites and (s.fingerprint, s.origin) in stood}
+    return Report(tuple(sorted(sites - again, key=_largest_first)), after.hidden)
+
+
+class Check:
+    """Looks at one scope again and again, until it is clean or the grace is over."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        ignores: tuple[Ignore, ...],
+        kinds: Collection[Kind] | None = None,
+    ) -> None:
+        self._scope = scope
+        self._kinds = kinds
+        self._held = _Held(ignores)
+        self.report = Report()
+
+    def unused(self) -> list[str]:
+        """Say of each ignore that hid nothing in any look that it did."""
+        return self._held.unused()
+
+    def pauses(self, grace: Grace) -> Iterator[float]:
+        """Yield how long to wait, between two looks; end when there is no need to."""
+        if self._is_clean():
+            return
+        from otel_leaks.census.origins import starts
+
+        # Asked before the look: a coroutine that arrives between the two is seen by neither.
+        is_underway = starts.is_handing_over(self._scope)
+        # What the collector destroys before the first look can't say where it stood.
+        is_collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self.report = self._held.look(self._scope, self._kinds)
+        finally:
+            if is_collecting:
+                gc.enable()
+        for i, delay_s in enumerate(grace.delays_s()):
+            if not self.report and not is_underway:
+                return
+            yield delay_s
+            is_underway = starts.is_handing_over(self._scope)
+            self._look_again()
+            if self.report and i == grace.attempts - 2:
+                # What is only waiting for the collector is no leak.
+                gc.collect()
+                self._look_again()
+
+    def _look_again(self) -> None:
+        # A pending task that the collector destroys in the grace is a leak as it was
+        # before, and only the look before says where it stood.
+        found = self._held.look(self._scope, self._kinds)
+        self.report = _with_destroyed_as_pending(self.report, found)
+
+    def _is_clean(self) -> bool:
+        """Say whether nothing began, which is the common case and must cost nothing."""
+        from otel_leaks.census.origins import starts
+
+        return self._scope.began == 0 and not starts.has_unnoted_tasks()
+
+
+class LeakTestCase(unittest.TestCase):
+    """
+    A TestCase whose tests fail when they leave something behind.
+
+    Mix it with ``IsolatedAsyncioTestCase`` for async tests. Set ``leak_ignores`` and
+    ``leak_grace`` in the class.
+    """
+
+    leak_ignores: tuple[Ignore, ...] = ()
+    leak_grace: Grace = Grace()
+
+    def __init__(self, methodName: str = "runTest") -> None:  # noqa: N803 - unittest's own
+        super().__init__(methodName)
+        method = getattr(self, methodName, None)
+        if method is not None:
+            # The ignores are the class's: that one test does not need them says nothing.
+            verify = verify_none(*self.leak_ignores, grace=self.leak_grace)
+            verify._warns = False
+            setattr(self, methodName, verify(method))

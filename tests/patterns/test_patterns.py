@@ -1,0 +1,70 @@
+"""The three classic leaks: told with the name of their pattern; mended, not told."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from otel_leaks.testing import Grace, LeaksFound, Report, verify_none
+from patterns.pages import run
+
+LEAKING = {
+    "patterns/subscriber/leaking.py": "hint     a subscriber that nobody closes: ",
+    "patterns/response/leaking.py": "hint     a response that nobody sends: ",
+    "patterns/response/leaking_thread.py": "hint     a response that nobody reads: ",
+    "patterns/worker/leaking.py": "hint     a background worker without an exit: ",
+    "patterns/worker/leaking_thread.py": "hint     a background worker without an exit: ",
+}
+BEGAN = {
+    "patterns/subscriber/leaking.py": "test_subscriber.Page.__init__",
+    "patterns/response/leaking.py": "test_response.ask_all",
+    "patterns/response/leaking_thread.py": "test_response_thread.first_price",
+    "patterns/worker/leaking.py": "test_worker.Mailer.__init__",
+    "patterns/worker/leaking_thread.py": "test_worker_thread.Mailer.__init__",
+}
+
+
+@pytest.mark.parametrize("program", LEAKING)
+def test_the_leaking_one_fails_and_its_pattern_is_named(program: str) -> None:
+    ran = run(program)
+    assert ran.code == 1, ran.output
+    assert "1 failed in" in ran.output
+    assert LEAKING[program] in ran.message
+
+
+@pytest.mark.parametrize("program", BEGAN)
+def test_the_message_says_what_began_it(program: str) -> None:
+    (began,) = [line for line in run(program).message.splitlines() if line.startswith("     began")]
+    assert began.removesuffix(".<locals>.<listcomp>").endswith(f" in {BEGAN[program]}")
+
+
+@pytest.mark.parametrize("program", [name.replace("leaking", "mended") for name in LEAKING])
+def test_the_mended_one_passes(program: str) -> None:
+    ran = run(program)
+    assert ran.code == 0, ran.output
+    assert "1 passed in" in ran.output
+
+
+def test_a_task_that_our_own_collecting_destroys_is_told_as_it_stood_before() -> None:
+    async def wait() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    @verify_none(grace=Grace(attempts=2, max_delay_s=0))
+    async def leave() -> None:
+        asyncio.create_task(wait())  # noqa: RUF006 - held by nothing but itself
+        await asyncio.sleep(0)
+
+    async def main() -> Report:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        with pytest.raises(LeaksFound) as found:
+            await leave()
+        return found.value.report
+
+    gc.disable()  # It collects when we do, not when it likes to.
+    try:
+        report = asyncio.run(main())
+    finally:
+        gc.enable()
+    assert [(site.kind, site.count) for site in report] == [("asyncio_task", 1)]

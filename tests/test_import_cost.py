@@ -1,0 +1,40 @@
+"""pytest loads the plugin in every run of every project that has the package installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("opentelemetry", "grpc", "trio", "gevent", "psutil", "asyncio", "multiprocessing")
+
+
+def loaded_by(module: str) -> list[str]:
+    """Return the heavy packages that importing *module* adds, in a process of its own."""
+    program = f"""
+import sys
+{"import pytest" if "plugin" in module else ""}
+before = set(sys.modules)
+import {module}
+new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*sorted(new & set({HEAVY!r})))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("module", ["otel_leaks.testing", "otel_leaks.pytest_plugin"])
+def test_importing_a_door_to_tests_loads_nothing_heavy(module: str) -> None:
+    assert loaded_by(module) == []
+
+
+def test_what_is_heavy_would_be_seen() -> None:
+    assert loaded_by("otel_leaks.selftest") == ["asyncio"]

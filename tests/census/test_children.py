@@ -19,12 +19,13 @@ def test_a_look_at_a_scope_does_not_go_through_the_heap(monkeypatch: pytest.Monk
         walked.append("the heap")
         return []
 
-    monkeypatch.setattr(gc, "get_referrers", walk)
-    monkeypatch.setattr(gc, "get_objects", walk)
-
     async def main() -> None:
         async with verify_none():
             await asyncio.create_task(asyncio.sleep(0))
 
-    asyncio.run(main())
+    # On 3.14 the first scope that opens looks for the loops that live, once.
+    with verify_none():
+        monkeypatch.setattr(gc, "get_referrers", walk)
+        monkeypatch.setattr(gc, "get_objects", walk)
+        asyncio.run(main())
     assert walked == []

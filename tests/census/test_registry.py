@@ -29,7 +29,7 @@ def per_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read tasks loop by loop, as on 3.14: through asyncio.all_tasks alone."""
     monkeypatch.setattr(registry, "_PER_LOOP", True)
     # On 3.14 the sets have the tasks that are written in Python only.
-    monkeypatch.setattr(registry, "_in_sets", list)
+    monkeypatch.setattr(registry, "_in_sets", lambda _: [])
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

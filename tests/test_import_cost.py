@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-HEAVY = ("opentelemetry", "grpc", "trio", "gevent", "psutil", "asyncio", "multiprocessing")
+HEAVY = (
+    *("opentelemetry", "grpc", "trio", "gevent", "psutil"),
+    *("asyncio", "multiprocessing", "unittest"),
+)
 
 
 def loaded_by(module: str) -> list[str]:
@@ -29,6 +32,19 @@ print(*sorted(new & set({HEAVY!r})))
     )
     assert done.stderr == ""
     return done.stdout.split()
+
+
+def test_importing_a_door_to_tests_adds_no_log_handler() -> None:
+    program = """
+import logging
+import otel_leaks.testing, otel_leaks.pytest_plugin
+names = (None, "asyncio", "otel_leaks")
+print([logging.getLogger(name).handlers for name in names])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert done.stdout == "[[], [], []]\n"
 
 
 @pytest.mark.parametrize("module", ["otel_leaks.testing", "otel_leaks.pytest_plugin"])

@@ -571,6 +571,13 @@ def test_what_lives_now_can_be_ignored_and_what_comes_later_is_found(stand: Stan
     assert kinds(late) == {"thread": 1, "asyncio_task": 1}
 
 
+def test_that_nothing_was_alive_to_be_ignored_is_no_mistake() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnusedIgnoreWarning)
+        with verify_none(ignore_current()):
+            pass
+
+
 def test_what_is_ignored_as_current_is_held_weakly() -> None:
     with stopped_loop() as loop:
         current: Any = ignore_current()

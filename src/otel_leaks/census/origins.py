@@ -25,7 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_leaks.census.patches import Patches
-from otel_leaks.census.stacks import CodeNames, levels, stack_of
+from otel_leaks.census.stacks import CodeNames, Level, levels, stack_of
 from otel_leaks.model import Frame, Kind, Origin, Stack
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ _ON_BEHALF = frozenset(
         "uvloop",
     }
 )
+
+CO_COROUTINE = 0x80
+"""A flag of code objects, ``inspect.CO_COROUTINE``."""
 
 # Parts of a function that have a frame of their own; 3.12 and later have fewer.
 _INLINE = frozenset({"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"})
@@ -277,6 +280,8 @@ class Starts:
 
     def note(self, kind: Kind, thing: object, frame: FrameType | None, *, what: str = "") -> None:
         """Note that *thing* began where *frame* stands, in the scope that is current."""
+        if not self.is_open:
+            return  # A wrapper of ours that somebody else's wrapper still calls.
         scope = current_scope()
         self._enter(_Note(self._ref(thing), kind, self._origin(frame, scope), scope, what))
 
@@ -374,16 +379,16 @@ class Starts:
 
     def _origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
         found = frame
-        task: Any = None
         while found is not None and _is_on_behalf(found):
-            if task is None:
+            if found.f_code.co_flags & CO_COROUTINE:
                 task = _current_task()
-            if task is not None and getattr(task.get_coro(), "cr_frame", None) is found:
-                # A task of a library's coroutine, such as that of wait_for(): what it begins
-                # was begun by who began the task. Further out stands who runs the loop.
-                origin = self.origin_of(task)
-                if origin is not None:
-                    return origin
+                if task is not None and getattr(task.get_coro(), "cr_frame", None) is found:
+                    # A task of a library's coroutine, such as that of wait_for(): what it
+                    # begins was begun by who began the task. Further out stands who runs
+                    # the loop.
+                    origin = self.origin_of(task)
+                    if origin is not None:
+                        return origin
             found = found.f_back
         found = found or frame
         label = None
@@ -530,9 +535,16 @@ class Starts:
                 self._handed.pop(id(coro), None)
             else:
                 self.note("asyncio_task", task, sys._getframe(1))
+            self._learn(coro)
             return task
 
         return create_task
+
+    def _learn(self, coro: Any) -> None:
+        # A task that is destroyed has no frames any more, which alone know their module.
+        code = getattr(coro, "cr_code", None)
+        if code is not None and not self._names.knows(code):
+            self._names.of_level(Level(coro, code))
 
     def _hand_over(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)

@@ -57,13 +57,25 @@ def _waiting(look: Look) -> Iterator[tuple[Any, Any]]:
             yield future, None
         return
     for queue in {id(queue): queue for queue in list(pool_workers().values())}.values():
-        for item in list(getattr(queue, "queue", ())):
-            if item is not None:
-                yield item.future, _function_of(item)
+        for item in _queued(queue):
+            yield item.future, _function_of(item)
     for pool in _pools():
         # Of a process pool only; private, the same on 3.10 to 3.15.
         for item in list((getattr(pool, "_pending_work_items", None) or {}).values()):
             yield item.future, item.fn
+
+
+def _queued(queue: Any) -> Iterator[Any]:
+    """
+    Yield the jobs in a pool's queue, oldest first.
+
+    A SimpleQueue does not show them, the garbage collector does: in a list on 3.10 to 3.12,
+    one by one later.
+    """
+    for each in gc.get_referents(queue):
+        for item in each if type(each) is list else (each,):
+            if type(item).__name__ == "_WorkItem":
+                yield item
 
 
 def _running() -> dict[Any, tuple[Any, list[FrameType], int | None]]:

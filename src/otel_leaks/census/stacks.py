@@ -197,6 +197,11 @@ class CodeNames:
             return known[1]
         return self._learn(code, frame.f_globals, None)
 
+    def knows(self, code: types.CodeType) -> bool:
+        """Say whether the name of *code* needs no frame any more."""
+        known = self._known.get(id(code))
+        return known is not None and known[0]() is code
+
     def frame(self, frame: types.FrameType) -> Frame:
         """Return where *frame* stands now."""
         name = self.of_frame(frame)

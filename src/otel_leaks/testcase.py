@@ -1,0 +1,31 @@
+"""The door to unittest; ``otel_leaks.testing`` offers it."""
+
+from __future__ import annotations
+
+import unittest
+
+from otel_leaks.ignores import Ignore
+from otel_leaks.testing import Grace, verify_none
+
+__all__ = ["LeakTestCase"]
+
+
+class LeakTestCase(unittest.TestCase):
+    """
+    A TestCase whose tests fail when they leave something behind.
+
+    Mix it with ``IsolatedAsyncioTestCase`` for async tests. Set ``leak_ignores`` and
+    ``leak_grace`` in the class.
+    """
+
+    leak_ignores: tuple[Ignore, ...] = ()
+    leak_grace: Grace = Grace()
+
+    def __init__(self, methodName: str = "runTest") -> None:  # noqa: N803 - unittest's own
+        super().__init__(methodName)
+        method = getattr(self, methodName, None)
+        if method is not None:
+            # The ignores are the class's: that one test does not need them says nothing.
+            verify = verify_none(*self.leak_ignores, grace=self.leak_grace)
+            verify._warns = False
+            setattr(self, methodName, verify(method))

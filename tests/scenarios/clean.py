@@ -15,6 +15,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import anyio.to_thread
+
 from scenarios.scenario import (
     Scenarios,
     child,
@@ -26,6 +28,7 @@ from scenarios.scenario import (
     pool_before,
     run,
     stand,
+    standing,
     wait_for_ever,
 )
 
@@ -54,6 +57,11 @@ def a_timer_that_was_cancelled_and_not_joined() -> None:
     timer = threading.Timer(1000, int)
     timer.start()
     timer.cancel()
+
+
+@clean("thread")
+async def an_idle_worker_of_anyio() -> None:
+    await anyio.to_thread.run_sync(int)
 
 
 @contextmanager
@@ -177,6 +185,7 @@ def a_job_that_ends_within_the_grace(pool: ThreadPoolExecutor) -> None:
 def busy_pool_before() -> Iterator[ThreadPoolExecutor]:
     with pool_before() as pool:
         pool.submit(stand)
+        standing.acquire()
         yield pool
 
 

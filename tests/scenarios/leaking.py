@@ -16,6 +16,10 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
 from scenarios.scenario import (
     Scenarios,
     child,
@@ -98,6 +102,17 @@ async def a_thread_that_a_coroutine_began() -> None:
 @leaves("thread", count=1, began="begin_another", given=pool_before)
 def a_thread_that_a_job_of_a_pool_began(pool: ThreadPoolExecutor) -> None:
     pool.submit(begin_another).result()
+
+
+@leaves("thread", count=1)
+async def a_busy_worker_of_anyio() -> None:
+    with anyio.CancelScope() as scope:
+
+        def job() -> None:
+            anyio.from_thread.run_sync(scope.cancel)
+            stand()
+
+        await anyio.to_thread.run_sync(job, abandon_on_cancel=True)
 
 
 # Tasks
@@ -228,8 +243,16 @@ async def a_job_of_the_default_executor() -> None:
 
 @leaves("work_item", count=1)
 async def a_call_of_to_thread_that_was_given_up() -> None:
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(asyncio.to_thread(stand), 0.01)
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def job() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        stand()
+
+    call = asyncio.ensure_future(asyncio.to_thread(job))
+    await begun.wait()
+    call.cancel()
+    await asyncio.wait([call])
 
 
 @contextmanager

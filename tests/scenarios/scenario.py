@@ -22,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 IS_UVLOOP = os.environ.get("SCENARIO_LOOP") == "uvloop"
 
+standing = threading.Semaphore(0)
+"""Released by each that stands."""
 _stands = [threading.Event()]
 kept: list[Any] = []
 """Keeps alive what would be collected otherwise."""
@@ -93,7 +95,9 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
 
 
 def stand() -> None:
-    _stands[0].wait()
+    event = _stands[0]
+    standing.release()
+    event.wait()
 
 
 def release() -> None:

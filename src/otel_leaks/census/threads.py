@@ -197,8 +197,14 @@ class ThreadSource:
 
 
 def _serves(thread: threading.Thread) -> bool:
-    """Say whether a thread serves a process pool, which is a thing of its own."""
-    return type(thread).__name__ == "_ExecutorManagerThread"
+    """Say whether a thread serves a process pool, or is an idle worker of anyio's loop."""
+    if type(thread).__name__ == "_ExecutorManagerThread":
+        return True
+    # Private to anyio 3 and 4: it keeps workers for ten seconds, and as long as their loop.
+    idle = (
+        getattr(thread, "idle_workers", None) if type(thread).__name__ == "WorkerThread" else None
+    )
+    return idle is not None and any(each is thread for each in list(idle))
 
 
 def _starts(frame: FrameType) -> bool:

@@ -20,6 +20,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from operator import is_
 from pathlib import PurePath
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -245,6 +246,8 @@ class Starts:
         self._wrapped: set[type] = set()
         self._names = CodeNames()
         self._notes: dict[int, _Note] = {}
+        self._few: dict[int, _Note] = {}
+        """Those of all kinds but tasks, of which there may be very many."""
         self._departed: dict[int, _Note] = {}
         self._origins: dict[tuple[int, int, str | None], Origin] = {}
         self._handed: dict[int, _Handed] = {}
@@ -267,6 +270,7 @@ class Starts:
                 self._patches.restore()
                 self._wrapped.clear()
                 self._notes.clear()
+                self._few.clear()
                 self._departed.clear()
                 self._origins.clear()
                 self._handed.clear()
@@ -292,6 +296,8 @@ class Starts:
 
     def _enter(self, note: _Note) -> None:
         self._notes[note.ref.key] = note
+        if note.kind != "asyncio_task":
+            self._few[note.ref.key] = note
         if note.scope is not None:
             note.scope.count()
 
@@ -300,6 +306,7 @@ class Starts:
         note = self._notes.get(ref.key)
         if note is not None and note.ref is ref:
             self._notes.pop(ref.key, None)
+            self._few.pop(ref.key, None)
             if note.kind == "asyncio_task":
                 # The collector clears references before it calls the finalizer that tells
                 # of a destroyed task; until then its id is its own.
@@ -321,6 +328,18 @@ class Starts:
         note = self._notes.get(id(thing))
         return note.origin if note is not None and note.ref() is thing else None
 
+    def notes_of(self, things: list[Any]) -> tuple[list[_Note], list[Any]]:
+        """Return the notes of *things* in their order, and the things that have none."""
+        found = list(map(self._notes.get, map(id, things)))
+        if all(found):
+            noted = [note for note in found if note is not None]
+            if all(map(is_, [note[0]() for note in noted], things)):
+                return noted, []
+        pairs = list(zip(found, things, strict=True))
+        noted = [note for note, thing in pairs if note is not None and note.ref() is thing]
+        without = [thing for note, thing in pairs if note is None or note.ref() is not thing]
+        return noted, without
+
     def what(self, thing: object) -> str:
         """Return what *thing* was noted to be, empty when nothing was."""
         note = self._notes.get(id(thing))
@@ -328,9 +347,10 @@ class Starts:
 
     def noted(self, kind: Kind) -> list[Any]:
         """Return the things of *kind* that were noted and live, oldest first."""
+        notes = self._notes if kind == "asyncio_task" else self._few
         return [
             thing
-            for note in list(self._notes.values())
+            for note in list(notes.values())
             if note.kind == kind and (thing := note.ref()) is not None
         ]
 
@@ -376,6 +396,8 @@ class Starts:
         for key, note in list(self._notes.items()):
             if scope.holds(note.scope):
                 self._notes[key] = note._replace(scope=to)
+                if key in self._few:
+                    self._few[key] = self._notes[key]
 
     def _origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
         found = frame

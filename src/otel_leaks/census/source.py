@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Protocol
 
 from otel_leaks.census.origins import Scope, Starts, living
@@ -14,6 +15,9 @@ from otel_leaks.ignores import Ignore, Ignores
 from otel_leaks.model import Hidden, Kind, Origin, Population, Sample, Site, Stack, fingerprint
 
 __all__ = ["MAX_KEPT_SITES", "FewSource", "Look", "Seen", "Source", "population", "share", "sited"]
+
+_origin = attrgetter("origin")
+_scope = attrgetter("scope")
 
 MAX_KEPT_SITES = 1000
 """Sites of one kind that a census names; the rest are in its count alone."""
@@ -64,6 +68,36 @@ class Look:
         """Return where *thing* began, None when it was not noted."""
         return self.starts.origin_of(thing) if self.starts is not None else None
 
+    def wanted(self, things: list[Any]) -> Iterator[tuple[Origin | None, list[Any]]]:
+        """
+        Yield the things that are asked for by where they began.
+
+        As ``wants`` and ``origin_of`` of each, at a tenth of the cost when there are many:
+        what began at one place in one scope is decided on once.
+        """
+        if self.besides:
+            beside = set(map(id, self.besides))
+            things = [thing for thing in things if id(thing) not in beside]
+        if self.excludes is not None:
+            things = [thing for thing in things if not self.excludes(thing)]
+        if self.starts is None:
+            if self.scope is None:
+                yield None, things
+            return
+        notes, unnoted = self.starts.notes_of(things)
+        if unnoted:
+            slow = {id(thing) for thing in unnoted}
+            things = [thing for thing in things if id(thing) not in slow]
+            some = [thing for thing in unnoted if self._is_in_scope(self.starts.scope_of(thing))]
+            if some:
+                yield None, some
+        for note, some in _by_beginning(notes, things):
+            if self._is_in_scope(note.scope):
+                yield note.origin, some
+
+    def _is_in_scope(self, scope: Scope | None) -> bool:
+        return self.scope is None or self.scope.holds(scope)
+
     def candidates(self, kind: Kind, *classes: type) -> list[Any]:
         """
         Return the things of *kind* to look at, oldest first.
@@ -74,6 +108,20 @@ class Look:
         if self.scope is not None and self.starts is not None:
             return [thing for thing in self.starts.noted(kind) if self.wants(thing)]
         return [thing for thing in living(*classes) if self.wants(thing)]
+
+
+def _by_beginning(notes: list[Any], things: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """Group things by the origin and the scope of their notes; yield one note of each group."""
+    # By identity: there is one Origin for each place, and it is dear to hash.
+    keys = list(zip(map(id, map(_origin, notes)), map(id, map(_scope, notes)), strict=True))
+    which = dict(zip(keys, notes, strict=True))
+    if len(which) == 1:
+        yield notes[0], things
+        return
+    begun: dict[tuple[int, int], list[Any]] = {key: [] for key in which}
+    for thing, key in zip(things, keys, strict=True):
+        begun[key].append(thing)
+    yield from ((note, begun[key]) for key, note in which.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,18 +218,10 @@ class TaskSource:
         if self._inherited is not None:
             refs = [ref for ref in refs if ref not in self._inherited]
         tasks = [task for ref in refs if (task := ref()) is not None and not task.done()]
-        if look.is_selective:
-            tasks = [task for task in tasks if look.wants(task)]
-        if look.ignores.by_task_name:
-            tasks = list(_not_hidden(tasks, hidden, look))
-        if look.starts is None:
-            self._count(tasks, tally_of(None), look)
-            return
-        begun: dict[Origin | None, list[Any]] = {}
-        for task in tasks:
-            begun.setdefault(look.origin_of(task), []).append(task)
-        for origin, some in begun.items():
-            self._count(some, tally_of(origin), look)
+        for origin, some in look.wanted(tasks):
+            kept = list(_not_hidden(some, hidden, look)) if look.ignores.by_task_name else some
+            if kept:
+                self._count(kept, tally_of(origin), look)
 
     def _count(self, tasks: list[Any], tally: _Tally, look: Look) -> None:
         """Count tasks of one origin."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextvars
 import functools
+import itertools
 import json
 import os
 import re
@@ -44,7 +45,7 @@ _XUNIT = re.compile(r"_(?:xunit|unittest)_(setup_[a-z]+|setUpClass|setUpModule)_
 
 
 class _Mode(argparse.Action):
-    """``--leaks`` alone is fail; a path after it stays a path."""
+    """``--leaks`` alone is fail, also where a path follows; see _keep_paths."""
 
     def __call__(
         self,
@@ -53,18 +54,30 @@ class _Mode(argparse.Action):
         values: Any,
         option_string: str | None = None,  # noqa: ARG002 - argparse's own signature
     ) -> None:
-        if values in MODES:
-            setattr(namespace, self.dest, values)
+        if values not in MODES and not _is_path(values):
+            raise argparse.ArgumentError(
+                self, f"must be one of {', '.join(MODES)}, got {values!r}; --leaks alone is fail"
+            )
+        setattr(namespace, self.dest, values if values in MODES else "fail")
+
+
+def _is_path(word: str) -> bool:
+    return os.path.exists(word.partition("::")[0])  # noqa: PTH110 - a word, not yet a path
+
+
+def _keep_paths(args: list[str], namespace: argparse.Namespace) -> None:
+    """
+    Let a path after ``--leaks`` be a path, before the arguments are read for good.
+
+    To argparse it is the option's value; so the option is given one in *args*, and the
+    path goes among those of *namespace*, which pytest looks for conftest files at.
+    """
+    for i, (word, following) in enumerate(itertools.pairwise(args)):
+        if word == "--":
             return
-        if os.path.exists(str(values).partition("::")[0]):  # noqa: PTH110
-            # What argparse keeps for the positional arguments, which are read later.
-            rest = getattr(namespace, "_unrecognized_args", [])
-            namespace._unrecognized_args = [*rest, values]
-            setattr(namespace, self.dest, "fail")
-            return
-        raise argparse.ArgumentError(
-            self, f"must be one of {', '.join(MODES)}, got {values!r}; --leaks alone is fail"
-        )
+        if word == "--leaks" and following not in MODES and _is_path(following):
+            args[i] = "--leaks=fail"
+            namespace.file_or_dir = [*(namespace.file_or_dir or ()), following]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -140,8 +153,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
     """Begin to note before conftest files are imported, which may leave things as well."""
+    _keep_paths(args, early_config.known_args_namespace)
     mode = _mode(early_config, getattr(early_config.known_args_namespace, "leaks", None))
     if mode != "off":
         _begin(early_config, mode)

@@ -73,6 +73,18 @@ def test_several_paths_after_the_bare_flag_are_all_run(run: Run) -> None:
     result.assert_outcomes(passed=2, failed=1)
 
 
+def test_conftest_files_of_a_path_after_the_bare_flag_are_loaded_early(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    folder = pytester.mkdir("below")
+    (folder / "conftest.py").write_text(
+        "def pytest_addoption(parser): parser.addoption('--of-conftest')\n"
+    )
+    (folder / "test_below.py").write_text("def test_below(): pass\n")
+    result = run(LEAKING, "--leaks", "below", "--of-conftest=1")
+    result.assert_outcomes(passed=1)
+
+
 def test_an_unknown_mode_is_a_usage_error_that_lists_the_known(run: Run) -> None:
     result = run(LEAKING, "--leaks=maybe")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

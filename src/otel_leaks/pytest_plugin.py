@@ -41,6 +41,11 @@ HANG_S = 3.0
 HANG_TEXTS = 20
 """How many reports are kept to be told then, the latest."""
 
+_OWNS_LOOPS = {"anyio", "pytest_asyncio"}
+"""Packages whose fixtures end what a test began by closing its loop: no end of its own."""
+_ENDS_NOTHING = {"_pytest", "pytest_mock", "xdist"}
+"""Packages whose fixtures end nothing that a test began."""
+
 _XUNIT = re.compile(r"_(?:xunit|unittest)_(setup_[a-z]+|setUpClass|setUpModule)_fixture_")
 
 
@@ -231,13 +236,14 @@ class LeaksPlugin:
     def __init__(self, config: pytest.Config, mode: str) -> None:
         from otel_leaks.census.origins import Scope, starts
         from otel_leaks.census.patches import Patches
-        from otel_leaks.testing import Check, Report, _door
+        from otel_leaks.testing import Check, Grace, Report, _door
 
         # Looked up once: a test is over in some hundred microseconds.
         self._scope_class = Scope
         self._starts = starts
         self._check_class = Check
         self._clean = Report()
+        self._one_look = Grace(attempts=1)
         self._door = _door
         self._config = config
         self._mode = mode
@@ -249,6 +255,7 @@ class LeaksPlugin:
         self._of_fixtures: list[tuple[str, Report]] = []
         self._selftest: list[str] = []
         self._call: _Charged | None = None
+        self._kept: _Charged | None = None
         self._modules = 0
         self._parent: tuple[object, _Settings | None] = (None, None)
         self._wrapped: set[tuple[type, str]] = set()
@@ -377,15 +384,24 @@ class LeaksPlugin:
             if scope.began or self._starts.has_unnoted_tasks():
                 self._judge_what_began(item, call, raised or _raised_in_unittest(item))
         finally:
-            # Told, ignored or allowed: not told again at the end of the session.
-            scope.parent = None
+            if self._kept is None:
+                # Told, ignored or allowed: not told again at the end of the session.
+                scope.parent = None
 
     def _judge_what_began(
         self, item: pytest.Item, call: _Charged, raised: BaseException | None
     ) -> None:
         if call.settings.is_allowed or (raised is not None and not self._on_failure):
             return
-        report = call.cancelled.plus(self._look(call.scope, call.settings))
+        if any(each.may_end_things for each in self._fixtures.values()):
+            # A factory that ends what the test began through it: it is judged after that.
+            one_look = call.settings._replace(grace=self._one_look)
+            if self._look(call.scope, one_look):
+                self._kept = call
+                return
+            report = call.cancelled
+        else:
+            report = call.cancelled.plus(self._look(call.scope, call.settings))
         if report:
             self._watch_for_hangs(item.nodeid, report)
             self._tell([(item.nodeid, str(report), report)], item, raised)
@@ -422,15 +438,19 @@ class LeaksPlugin:
     def _looking_first(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def close(*args: Any, **kwargs: Any) -> Any:
-            charged = self._call or self._torn_down()
-            if charged is not None and not charged.settings.is_allowed:
-                found = self._look(charged.scope, charged.settings, CANCELLED_BY_RUNNERS)
-                charged.cancelled = charged.cancelled.plus(found)
-                self._watch_for_hangs(charged.scope.label or "", found)
-                self._hangs.start()
+            for charged in (self._call or self._torn_down(), self._kept):
+                if charged is not None:
+                    self._look_before_cancelling(charged)
             return original(*args, **kwargs)
 
         return close
+
+    def _look_before_cancelling(self, charged: _Charged) -> None:
+        if not charged.settings.is_allowed:
+            found = self._look(charged.scope, charged.settings, CANCELLED_BY_RUNNERS)
+            charged.cancelled = charged.cancelled.plus(found)
+            self._watch_for_hangs(charged.scope.label or "", found)
+            self._hangs.start()
 
     def _torn_down(self) -> _Charged | None:
         """Return the fixture that is being torn down: the last of anyio's closes the runner."""
@@ -450,22 +470,29 @@ class LeaksPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Fail with what fixtures left behind that were torn down."""
+        """Fail with what is left now: of fixtures that were torn down, and of a kept call."""
         self._hangs.start()
         try:
             result = yield
         except BaseException as error:
-            self._judge_fixtures(item, error)
+            self._judge_teardown(item, error)
             raise
-        self._judge_fixtures(item, None)
+        self._judge_teardown(item, None)
         return result
 
-    def _judge_fixtures(self, item: pytest.Item, raised: BaseException | None) -> None:
+    def _judge_teardown(self, item: pytest.Item, raised: BaseException | None) -> None:
         self._hangs.stop()
-        if self._of_fixtures:
-            told, self._of_fixtures = self._of_fixtures, []
-            # Where it was set up stands in the message below, not in its first line.
-            texts = [(label, f"{label.partition(' of ')[0]} {each}", each) for label, each in told]
+        texts = []
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            report = kept.cancelled.plus(self._look(kept.scope, kept.settings))
+            kept.scope.parent = None
+            if report:
+                texts.append((item.nodeid, str(report), report))
+        told, self._of_fixtures = self._of_fixtures, []
+        # Where it was set up stands in the message below, not in its first line.
+        texts += [(label, f"{label.partition(' of ')[0]} {each}", each) for label, each in told]
+        if texts:
             self._tell(texts, item, raised)
 
     # Fixtures
@@ -479,15 +506,34 @@ class LeaksPlugin:
         scope = self._scope_class(_label(fixturedef, request.node), self._session)
         fixture = _Fixture(scope, self._settings_of_fixture(request.node), self._clean)
         self._fixtures[id(fixturedef)] = fixture
+        # Now: pytest-asyncio and anyio put a function of their own in its place.
+        package = (getattr(fixturedef.func, "__module__", None) or "").partition(".")[0]
+        # Private, the same in 7 to 9; one that adds none has no teardown.
+        finalizers = len(fixturedef._finalizers)
         token = scope.enter()
+        owns_loop = package in _OWNS_LOOPS
         try:
             result = yield
             fixture.is_set_up = True
+            owns_loop = owns_loop or _is_loop(result)
+            fixture.may_end_things = (
+                fixturedef.scope == "function"
+                and len(fixturedef._finalizers) > finalizers
+                and not owns_loop
+                and (package not in _ENDS_NOTHING or _XUNIT.match(fixturedef.argname) is not None)
+            )
             return result
         finally:
             scope.leave(token)
             # The last finalizer that is added is the first that runs.
             fixturedef.addfinalizer(fixture.enter)
+            if owns_loop:
+                fixturedef.addfinalizer(self._look_at_kept)
+
+    def _look_at_kept(self) -> None:
+        """Look at a kept call before its loop is closed, which cancels without a word."""
+        if self._kept is not None:
+            self._look_before_cancelling(self._kept)
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         """Look for what a fixture left behind, once it is torn down."""
@@ -647,11 +693,13 @@ class _Charged:
 class _Fixture(_Charged):
     """A fixture that is set up, or being so."""
 
-    __slots__ = ("_token", "is_set_up")
+    __slots__ = ("_token", "is_set_up", "may_end_things")
 
     def __init__(self, scope: Scope, settings: _Settings, cancelled: Report) -> None:
         super().__init__(scope, settings, cancelled)
         self.is_set_up = False
+        self.may_end_things = False
+        """Whether its teardown is still to come when a test's call is over, and the user's."""
         self._token: Any = None
 
     def enter(self) -> None:
@@ -896,6 +944,15 @@ def _label(fixturedef: pytest.FixtureDef[Any], node: Any) -> str:
     xunit = _XUNIT.match(fixturedef.argname)
     name = xunit[1] if xunit else f"fixture {fixturedef.argname} ({fixturedef.scope})"
     return f"{name} of {node.nodeid}" if node.nodeid else name
+
+
+def _is_loop(result: Any) -> bool:
+    """Say whether what a fixture returned is a loop, or a runner that closes one."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    loop = asyncio.AbstractEventLoop
+    return isinstance(result, (loop, getattr(asyncio, "Runner", loop)))  # 3.10 has no Runner.
 
 
 def _raised_in_unittest(item: pytest.Item) -> BaseException | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from patterns.pages import Run, pytest_in
 
 # As pytest-aiohttp's aiohttp_client: the test starts it, through a fixture that ends it.
@@ -63,9 +61,6 @@ def run(folder: Path, *, ends: bool) -> Run:
     return pytest_in(folder, "--leaks", "-o", "asyncio_default_fixture_loop_scope=function")
 
 
-@pytest.mark.xfail(
-    reason="a test is judged before its fixtures are torn down, which end what it began"
-)
 def test_what_a_fixture_of_the_test_ends_is_no_leak(tmp_path: Path) -> None:
     ran = run(tmp_path, ends=True)
     assert ran.code == 0, ran.output

@@ -33,12 +33,19 @@ COMMAND = (
 VARIANTS = (("without", ("--leaks=off",)), ("--leaks", ("--leaks",)))
 
 
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Return an environment in which bytecode is kept, as where a package is installed."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    folders = {"PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "PYTEST_ADDOPTS": ""}
+    return {**kept, **folders, "PYTHONHASHSEED": "0", **more}
+
+
 def user_s(folder: Path, arguments: tuple[str, ...]) -> float:
     """Run the suite once; return the seconds of CPU that it took in user mode."""
     running = subprocess.Popen(
         [*COMMAND, *arguments, f"--rootdir={folder}", str(folder)],
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONHASHSEED": "0", "PYTEST_ADDOPTS": ""},
+        env=environment(folder),
     )
     _, status, used = os.wait4(running.pid, 0)
     running.returncode = os.waitstatus_to_exitcode(status)
@@ -62,7 +69,7 @@ def instructions(folder: Path, arguments: tuple[str, ...], files: int) -> int:
         stderr=subprocess.PIPE,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONMALLOC": "malloc"},
+        env=environment(folder, PYTHONMALLOC="malloc"),
     )
     line = next(line for line in done.stderr.splitlines() if "refs:" in line)
     return int(line.rpartition(":")[2].replace(",", ""))

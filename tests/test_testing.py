@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from otel_leaks import testing
-from otel_leaks.model import Site
+from otel_leaks.model import Origin, Site
 from otel_leaks.testing import (
     Grace,
     LeaksFound,
@@ -212,6 +212,15 @@ def test_reports_are_added_without_telling_a_site_twice() -> None:
         Site("thread", (name,), count, f"{name:0>12}") for name, count in (("app.a", 1), ("b", 2))
     )
     assert Report((a,)).plus(Report((a, b))) == Report((b, a))
+
+
+def test_a_pending_task_that_is_then_destroyed_is_told_once() -> None:
+    origins = [Origin("app.begin", "app.py", line) for line in (1, 2)]
+    pending = Site("asyncio_task", ("app.wait",), 1, "a" * 12, origin=origins[0])
+    destroyed, another = (
+        Site("destroyed_task", ("app.wait",), 1, "b" * 12, origin=each) for each in origins
+    )
+    assert Report((pending,)).plus(Report((destroyed, another))) == Report((pending, another))
 
 
 # verify_none

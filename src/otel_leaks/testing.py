@@ -132,9 +132,21 @@ class Report:
         return leaks_text(self.sites, self.hidden)
 
     def plus(self, other: Report) -> Report:
-        """Return a report of both; a site that stands in both is told once."""
-        told = {(site.kind, site.fingerprint, site.origin) for site in self.sites}
-        new = [s for s in other.sites if (s.kind, s.fingerprint, s.origin) not in told]
+        """
+        Return a report of both; what stands in both is told once.
+
+        A task that was pending in this one and destroyed by the other is the same leak.
+        """
+        told = {(site.kind, site.functions, site.origin) for site in self.sites}
+        new = [
+            site
+            for site in other.sites
+            if (site.kind, site.functions, site.origin) not in told
+            and not (
+                site.kind == "destroyed_task"
+                and ("asyncio_task", site.functions, site.origin) in told
+            )
+        ]
         sites = sorted((*self.sites, *new), key=_largest_first)
         return Report(tuple(sites), (*self.hidden, *other.hidden))
 

@@ -256,7 +256,9 @@ class LeaksPlugin:
         self._selftest: list[str] = []
         self._call: _Charged | None = None
         self._kept: _Charged | None = None
+        self._teardowns: _Teardowns | None = None
         self._modules = 0
+        self._has_async_cases = False
         self._parent: tuple[object, _Settings | None] = (None, None)
         self._wrapped: set[tuple[type, str]] = set()
         self._patches = Patches()
@@ -356,15 +358,17 @@ class LeaksPlugin:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Charge a test with what begins in its call."""
-        self._wrap_what_was_imported()
+        if len(sys.modules) != self._modules:
+            self._wrap_what_was_imported()
         settings = self._settings_of_item(item)
         scope = self._scope_class(item.nodeid, self._session)
         self._call = call = _Charged(scope, settings, self._clean)
-        # IsolatedAsyncioTestCase copied its context when it was made, before its call;
-        # private, the same on 3.11 to 3.15, and 3.10 has none.
-        context = getattr(getattr(item, "instance", None), "_asyncioTestContext", None)
-        if context is not None:
-            context.run(scope.enter)
+        if self._has_async_cases:
+            # IsolatedAsyncioTestCase copied its context when it was made, before its call;
+            # private, the same on 3.11 to 3.15, and 3.10 has none.
+            context = getattr(getattr(item, "instance", None), "_asyncioTestContext", None)
+            if context is not None:
+                context.run(scope.enter)
         token = scope.enter()
         try:
             result = yield
@@ -378,8 +382,8 @@ class LeaksPlugin:
 
     def _judge(self, item: pytest.Item, call: _Charged, raised: BaseException | None) -> None:
         self._call = None
-        self._hangs.stop()
         scope = call.scope
+        self._hangs.stop()
         try:
             if scope.began or self._starts.has_unnoted_tasks():
                 self._judge_what_began(item, call, raised or _raised_in_unittest(item))
@@ -407,11 +411,10 @@ class LeaksPlugin:
             self._tell([(item.nodeid, str(report), report)], item, raised)
 
     def _wrap_what_was_imported(self) -> None:
-        # Only what is imported brings new loops and runners.
-        if len(sys.modules) != self._modules:
-            self._modules = len(sys.modules)
-            self._starts.wrap_loops()
-            self._wrap_runners()
+        """Wrap new loops and runners, which only what is imported brings."""
+        self._modules = len(sys.modules)
+        self._starts.wrap_loops()
+        self._wrap_runners()
 
     def _wrap_runners(self) -> None:
         """
@@ -423,6 +426,7 @@ class LeaksPlugin:
         one task runs all that share a loop, in the context of the first.
         """
         cases = getattr(sys.modules.get("unittest.async_case"), "IsolatedAsyncioTestCase", None)
+        self._has_async_cases = cases is not None
         runner = getattr(sys.modules.get("anyio._backends._asyncio"), "TestRunner", None)
         for owner, name in (
             (cases, "_tearDownAsyncioLoop"),
@@ -467,21 +471,23 @@ class LeaksPlugin:
         """
         if any(site.kind == "asyncio_task" for site in report):
             self._hangs.add(f"{label} {report}")
+            self._watch_teardowns()
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Fail with what is left now: of fixtures that were torn down, and of a kept call."""
+    def _watch_teardowns(self) -> None:
+        """Look at teardowns from now on; a suite without fixtures has none."""
+        if self._teardowns is None:
+            self._teardowns = _Teardowns(self)
+            self._config.pluginmanager.register(self._teardowns, "otel_leaks_teardowns")
+
+    def teardown_begins(self) -> None:
+        """Begin to wait for a teardown."""
         self._hangs.start()
-        try:
-            result = yield
-        except BaseException as error:
-            self._judge_teardown(item, error)
-            raise
-        self._judge_teardown(item, None)
-        return result
 
-    def _judge_teardown(self, item: pytest.Item, raised: BaseException | None) -> None:
+    def teardown_ended(self, item: pytest.Item, raised: BaseException | None) -> None:
+        """Fail with what is left now: of fixtures that were torn down, and of a kept call."""
         self._hangs.stop()
+        if self._kept is None and not self._of_fixtures:
+            return
         texts = []
         kept, self._kept = self._kept, None
         if kept is not None:
@@ -502,10 +508,12 @@ class LeaksPlugin:
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
         """Charge a fixture with what it begins."""
-        self._wrap_what_was_imported()
+        if len(sys.modules) != self._modules:
+            self._wrap_what_was_imported()
         scope = self._scope_class(_label(fixturedef, request.node), self._session)
         fixture = _Fixture(scope, self._settings_of_fixture(request.node), self._clean)
         self._fixtures[id(fixturedef)] = fixture
+        self._watch_teardowns()
         # Now: pytest-asyncio and anyio put a function of their own in its place.
         package = (getattr(fixturedef.func, "__module__", None) or "").partition(".")[0]
         # Private, the same in 7 to 9; one that adds none has no teardown.
@@ -668,6 +676,25 @@ def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
         return await original(runner, charged, *args, **kwargs)
 
     return call
+
+
+class _Teardowns:
+    """The hook around teardowns, which costs each test something once it is registered."""
+
+    def __init__(self, plugin: LeaksPlugin) -> None:
+        self._plugin = plugin
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Let the plugin know when a teardown begins and ends."""
+        self._plugin.teardown_begins()
+        try:
+            result = yield
+        except BaseException as error:
+            self._plugin.teardown_ended(item, error)
+            raise
+        self._plugin.teardown_ended(item, None)
+        return result
 
 
 class _Settings(NamedTuple):

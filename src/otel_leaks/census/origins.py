@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from operator import is_
 from pathlib import PurePath
 from types import FrameType
@@ -251,6 +251,7 @@ class Starts:
         self._departed: dict[int, _Note] = {}
         self._origins: dict[tuple[int, int, str | None], Origin] = {}
         self._handed: dict[int, _Handed] = {}
+        self._task_refs: Collection[weakref.ref[Any]] = ()
         self.destroyed: list[Destroyed] = []
         self.children: list[Child] = []
 
@@ -365,17 +366,10 @@ class Starts:
         They are charged by their context, so they have to be looked for. The calling
         task does not count.
         """
-        tasks = sys.modules.get("asyncio.tasks")
-        if tasks is None:
+        if not self._task_refs and sys.version_info < (3, 14):
             return False
-        every = getattr(tasks, "_scheduled_tasks", None)
-        if every is None:
-            every = getattr(tasks, "_all_tasks", None)
-        # .data: the length of a WeakSet is counted in Python, and this is asked after each test.
-        refs = list(every.data) if every is not None and every.data else []
-        if not refs and sys.version_info < (3, 14):
-            return False
-        found = [task for ref in refs if (task := ref()) is not None]
+        found = [task for ref in list(self._task_refs) if (task := ref()) is not None]
+        tasks = sys.modules["asyncio.tasks"]
         running = sys.modules["asyncio.events"]._get_running_loop()
         if sys.version_info >= (3, 14):
             # The sets are empty there; the loops that are known have the tasks.
@@ -431,11 +425,17 @@ class Starts:
     # was given, and notes; nothing of the application's is changed.
 
     def _patch(self) -> None:
-        import asyncio
+        import asyncio.tasks
         import concurrent.futures.process
         import concurrent.futures.thread
         import multiprocessing.process
         import subprocess
+
+        tasks = getattr(asyncio.tasks, "_scheduled_tasks", None)
+        if tasks is None:
+            tasks = getattr(asyncio.tasks, "_all_tasks", None)
+        # .data: the length of a WeakSet is counted in Python, and is asked for after each test.
+        self._task_refs = tasks.data if tasks is not None else ()
 
         wrap = self._patches.wrap
         wrap(threading.Thread, "start", self._before("thread"))

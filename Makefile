@@ -25,7 +25,8 @@ check: $(VENV)/.ready ## Lint and types
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready ## The tests that need nothing but Python
-	$(BIN)/python -m pytest -m "not e2e"
+	$(BIN)/python -m pytest --leaks -m "not e2e and not unwatched"
+	$(BIN)/python -m pytest -m unwatched
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once)
 	$(BIN)/python -m pytest -m e2e

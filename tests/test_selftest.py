@@ -16,6 +16,7 @@ def test_a_leak_of_every_kind_is_planted_and_found() -> None:
     assert selftest.missed() == []
 
 
+@pytest.mark.unwatched
 def test_what_was_planted_is_taken_away_again() -> None:
     before = set(map(id, threading.enumerate()))
     with verify_none():

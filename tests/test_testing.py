@@ -886,6 +886,7 @@ def test_a_test_case_fails_when_it_leaves_something_and_passes_when_not() -> Non
     assert outcome(Case, "leave_mine") == (1, [], [])
 
 
+@pytest.mark.allow_leaks(reason="its case in a test leaves a task to its runner")
 def test_an_async_test_case_fails_when_it_leaves_something_and_passes_when_not() -> None:
     with result_of(AsyncCase, "leave") as result:
         (failure,) = result.failures

@@ -27,6 +27,8 @@ from otel_leaks.ignores import Ignore, Ignores, ignore_created_by, ignore_finger
 from otel_leaks.model import Hidden, Kind, Population
 from support.leaks import Stand, settle, stopped_loop
 
+pytestmark = pytest.mark.unwatched
+
 CHILD = [sys.executable, "-S", "-c", "import sys; sys.stdin.read()"]
 
 

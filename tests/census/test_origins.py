@@ -31,6 +31,8 @@ from otel_leaks.census.origins import (
 )
 from support.leaks import Stand, forever, settle, standing, stopped_loop
 
+pytestmark = pytest.mark.unwatched
+
 
 @pytest.fixture
 def starts() -> Iterator[Starts]:

@@ -8,6 +8,8 @@ import pytest
 from otel_leaks.census import patches
 from otel_leaks.census.patches import Patches
 
+pytestmark = pytest.mark.unwatched
+
 
 class Base:
     def inherited(self) -> list[str]:

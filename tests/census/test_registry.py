@@ -95,6 +95,7 @@ def test_loops_are_held_weakly(loops: _Loops) -> None:
     assert ref() is None
 
 
+@pytest.mark.unwatched
 def test_closing_restores_every_constructor_by_identity(loops: _Loops) -> None:
     uvloop = pytest.importorskip("uvloop")
     classes = [asyncio.BaseEventLoop, asyncio.SelectorEventLoop, uvloop.Loop]

@@ -27,6 +27,9 @@ Loop = asyncio.AbstractEventLoop
 AnyTask = asyncio.Task[Any]
 
 
+pytestmark = pytest.mark.allow_leaks(reason="tasks are left on loops, which take them along")
+
+
 @pytest.fixture
 def source() -> Iterator[TaskSource]:
     source = TaskSource()

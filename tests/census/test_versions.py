@@ -28,6 +28,9 @@ def nothing_left() -> Iterator[None]:
     gc.collect()
 
 
+pytestmark = pytest.mark.allow_leaks(reason="tasks are left on loops, which take them along")
+
+
 @pytest.fixture
 def source() -> Iterator[TaskSource]:
     source = TaskSource()

@@ -47,6 +47,7 @@ def test_the_mended_one_passes(program: str) -> None:
     assert "1 passed in" in ran.output
 
 
+@pytest.mark.allow_leaks(reason="it is about a task that is destroyed")
 def test_a_task_that_our_own_collecting_destroys_is_told_as_it_stood_before() -> None:
     async def wait() -> None:
         await asyncio.get_running_loop().create_future()

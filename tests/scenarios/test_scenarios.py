@@ -90,7 +90,8 @@ SUITE = """
         yield
 """
 TEST = """
-    @pytest.fixture
+    # Of the module: a test with a fixture of its own is judged after that.
+    @pytest.fixture(scope="module")
     def given_of_{name}():
         given = BY_NAME["{name}"].given
         if given is None:

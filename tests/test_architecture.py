@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"model", "hints"},
     "census": {"model", "ignores"},
     "detect": {"model"},
-    "telemetry": {"model", "report"},
+    "telemetry": {"model", "report", "hints"},
     "watch": {"model", "config", "census", "detect"},
     "instrumentor": {
         *("", "model", "config", "ignores", "report"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from otel_leaks.hints import hint
-from otel_leaks.model import KINDS, Kind, Sample, Site
+from otel_leaks.model import KINDS, Kind, Pool, Sample, Site
 
 
 def site(*functions: str, kind: Kind = "asyncio_task", waits_on: str | None = None) -> Site:
@@ -37,6 +37,16 @@ def test_a_future_that_is_awaited_directly_is_named() -> None:
     told = hint(site("app.run", waits_on="asyncio.Future"))
     assert told is not None
     assert told.startswith("it waits on a future that nobody resolves")
+
+
+def test_a_worker_of_a_pool_that_does_not_keep_up_says_how_many_jobs_wait() -> None:
+    sample = Sample(1, (), "mail_0", 0.0, backlog=Pool(1, "mail", (7, 8), 2, 340))
+    told = hint(Site("thread", ("app.send", "queue.Queue.get"), 2, "0" * 12, sample=sample))
+    assert told is not None
+    assert told.startswith(
+        "a pool that does not keep up: all 2 threads of mail are busy, and its queue has only "
+        "grown, to 340 jobs"
+    )
 
 
 def test_what_is_not_known_is_not_guessed_at() -> None:

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from otel_leaks.ignores import ignore_thread
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.watch import Watch
 from support.exported import Meters, Spans, plain
-from support.leaks import ONLY_LEAKS, forever, running_loop, standing
+from support.leaks import ONLY_LEAKS, Stand, forever, running_loop, standing, stuck
 
 FUNCTION = "code.function.name"
 STUCK = "support.leaks.stuck"
@@ -133,6 +134,32 @@ def test_80_threads_and_500_tasks_are_counted_exactly_and_explained(
         for span in spans.all
     ]
     assert told == [("python.leak.detected", 80, 1), ("python.leak.detected", 500, 1)]
+
+
+def test_a_pool_whose_queue_grows_has_gauges_and_explains_its_threads(
+    instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
+) -> None:
+    stand = Stand()
+    jobs: list[Future[None]] = []
+    with ThreadPoolExecutor(6, thread_name_prefix="leak-mail") as pool:
+        jobs += [pool.submit(stuck, stand) for _ in range(6)]
+        stand.arrived(6)
+        instrument(thread_limit=5, interval_s=0.001, cooldown_s=0.001)
+        while "a pool that does not keep up" not in hinted(spans):
+            looks()
+            jobs.append(pool.submit(stuck, stand))
+        looks()
+        series = meters.series()
+        stand.release(len(jobs))
+    of_pool = frozenset({("python.thread_pool.name", "leak-mail")})
+    assert series["python.thread_pool.thread.count"][of_pool] == 6
+    assert series["python.thread_pool.thread.limit"][of_pool] == 6
+    assert series["python.thread_pool.queue.length"][of_pool] > 3
+
+
+def hinted(spans: Spans) -> str:
+    """Return what the last sample says, as one text."""
+    return str([plain(span.events[0].attributes) for span in spans.all if span.events][-1:])
 
 
 def test_a_healthy_process_has_no_detection(

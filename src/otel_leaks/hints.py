@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_leaks.model import Site
+from otel_leaks.model import Pool, Site
 
 __all__ = ["hint"]
 
@@ -81,6 +81,8 @@ _UNRESOLVED = (
 
 def hint(site: Site) -> str | None:
     """Return a sentence for the pattern that *site* shows, None for none that is known."""
+    if site.sample is not None and site.sample.backlog is not None:
+        return _backlog(site.sample.backlog)
     by_kind = _KINDS.get(site.kind)
     if by_kind is not None:
         return by_kind
@@ -92,6 +94,14 @@ def hint(site: Site) -> str | None:
     if any(part in name for part in _SUBSCRIBER):
         return _UNSUBSCRIBED
     return _UNSENT if any(part in name for part in _RESPONSE) else said
+
+
+def _backlog(pool: Pool) -> str:
+    return (
+        f"a pool that does not keep up: all {pool.limit} threads of {pool.name} are busy, and its "
+        f"queue has only grown, to {pool.queued} jobs: end the jobs that are stuck, bound what is "
+        "submitted, or make the pool larger"
+    )
 
 
 def _said_of_wait(site: Site) -> str | None:

@@ -21,7 +21,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from otel_leaks import __version__
-from otel_leaks.census import CensusTaker
+from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Detection
@@ -62,7 +62,12 @@ class _Instrumentation:
         self._events = Events(tracer_provider, max_frames=config.max_frames, version=__version__)
         self._watch = Watch(
             config,
-            lambda pause: CensusTaker(ignores=ignores, max_sites=config.max_sites, pause=pause),
+            lambda pause: CensusTaker(
+                ignores=ignores,
+                max_sites=config.max_sites,
+                pause=pause,
+                executors=Executors(),
+            ),
             self,
         )
 

@@ -26,6 +26,7 @@ __all__ = [
     "Hidden",
     "Kind",
     "Origin",
+    "Pool",
     "Population",
     "Sample",
     "Site",
@@ -84,6 +85,22 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """A thread pool that lives: a ``ThreadPoolExecutor`` with workers."""
+
+    serial: int
+    """Number of the pool in this process; never reused."""
+    name: str
+    """The prefix of its threads' names, without a number that was made up for it."""
+    workers: tuple[int, ...]
+    """Idents of its living threads."""
+    limit: int
+    """Threads that it may have."""
+    queued: int
+    """Jobs that wait for a worker."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One thing of a site, looked at closely."""
 
@@ -99,6 +116,9 @@ class Sample:
     """Type (and coroutine) of what a task waits on, None when that is not known."""
     thread_id: int | None = None
     """Ident of a thread, as in Python's own messages."""
+    backlog: Pool | None = None
+    """The pool whose worker a thread is, when all its workers are busy and its queue
+    only grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +192,8 @@ class Census:
     """Seconds from start to end, pauses included."""
     cpu_s: float = 0.0
     """Seconds of CPU that taking it cost its thread."""
+    pools: tuple[Pool, ...] | None = None
+    """The thread pools; None when they were not read."""
 
     def of(self, kind: Kind) -> Population | None:
         """Return the population of *kind*, None when its source failed or is not read."""

@@ -10,14 +10,16 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from otel_leaks.census import CensusEnded, CensusTaker
 from otel_leaks.config import LeakConfig
+from otel_leaks.detect import backlog as _backlog
 from otel_leaks.detect import threshold as _threshold
-from otel_leaks.model import Census, Detection, Evidence, Failure, Finding, Kind
+from otel_leaks.model import Census, Detection, Evidence, Failure, Finding, Kind, Pool
 
 __all__ = ["OPENABLE", "Change", "Ledger", "Listener", "Watch", "findings", "limits"]
 
@@ -181,6 +183,7 @@ class Watch:
         self._given_up = False
         self._taker = taker(self._pause)
         self._ledger = Ledger(config.cooldown_s)
+        self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
         self._logged: set[object] = set()
         self._thread: threading.Thread | None = None
 
@@ -226,6 +229,7 @@ class Watch:
         """Start anew in a forked child: new locks, empty history, a new thread."""
         self._stopping = threading.Event()
         self._ledger = Ledger(self._config.cooldown_s)
+        self._pools.clear()
         self._report(self._taker.forked())
         self._start_thread()
 
@@ -250,7 +254,11 @@ class Watch:
     def _look(self) -> None:
         census = self._taker.take()
         self._report(census.failures)
-        changes = self._ledger.update(census, findings(census, self._ledger.opened, self._config))
+        if census.pools is not None:
+            self._pools.append(census.pools)
+        full = _backlog.backlogs(tuple(self._pools))
+        found = findings(census, self._ledger.opened, self._config)
+        changes = self._ledger.update(census, [_backlog.explained(each, full) for each in found])
         for change in changes:
             self._tell(change)
         self._hear(lambda: self._listener.looked(census, self._ledger.opened))

@@ -131,6 +131,10 @@ def test_a_detection_is_a_root_span_with_one_event_for_each_site(spans: Spans) -
                 "code.line.number": 41,
                 "code.stacktrace": TEXT.splitlines()[0],
                 "python.leak.awaited": False,
+                "python.leak.hint": (
+                    "it waits on a future that nobody resolves: set its result or its "
+                    "exception on every path, or cancel what waits"
+                ),
             },
         ),
     ]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 
-from otel_leaks.model import Census, Detection, Failure, Finding, Kind, Population, Site
+from otel_leaks.model import Census, Detection, Failure, Finding, Kind, Pool, Population, Site
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.metrics import AT_ONCE, IN_A_LIFE, Admission, Metrics
 from otel_leaks.watch import OPENABLE
@@ -51,8 +51,16 @@ def tasks(**functions: int) -> Population:
     return Population("asyncio_task", sum(site.count for site in made), made, len(made))
 
 
-def census(*populations: Population, failures: tuple[Failure, ...] = ()) -> Census:
-    return Census(0.0, populations, failures, wall_s=0.25)
+def census(
+    *populations: Population,
+    failures: tuple[Failure, ...] = (),
+    pools: tuple[Pool, ...] | None = None,
+) -> Census:
+    return Census(0.0, populations, failures, wall_s=0.25, pools=pools)
+
+
+def pool(name: str, workers: int, limit: int, queued: int, serial: int = 1) -> Pool:
+    return Pool(serial, name, tuple(range(workers)), limit, queued)
 
 
 def detection(kind: Kind = "thread") -> Detection:
@@ -62,7 +70,8 @@ def detection(kind: Kind = "thread") -> Detection:
 def test_the_metrics_are_those_of_the_design_with_their_units() -> None:
     meters = Meters()
     metrics = metrics_of(meters)
-    metrics.publish(census(threads(("app.run", 2, True)), tasks(app_poll=3)), ())
+    pools = (pool("jobs", 2, 4, 0),)
+    metrics.publish(census(threads(("app.run", 2, True)), tasks(app_poll=3), pools=pools), ())
     found = meters.collect()
     assert {name: (each.form, each.unit) for name, each in found.items()} == {
         "python.thread.count": ("Gauge", "{thread}"),
@@ -71,6 +80,9 @@ def test_the_metrics_are_those_of_the_design_with_their_units() -> None:
         "python.asyncio.task.limit": ("Gauge", "{task}"),
         "python.leak.open": ("Gauge", "{leak}"),
         "python.leak.detections": ("Sum", "{detection}"),
+        "python.thread_pool.thread.count": ("Gauge", "{thread}"),
+        "python.thread_pool.thread.limit": ("Gauge", "{thread}"),
+        "python.thread_pool.queue.length": ("Gauge", "{work_item}"),
         "python.leak.census.duration": ("Histogram", "s"),
     }
     assert {each.scope for each in found.values()} == {"otel_leaks"}
@@ -81,7 +93,8 @@ def test_every_metric_is_in_the_list_of_names_with_its_attributes() -> None:
     meters = Meters()
     metrics = metrics_of(meters)
     broken = (Failure("thread", "OSError", ""),)
-    metrics.publish(census(threads(("a", 1, True)), tasks(b=1), failures=broken), ())
+    pools = (pool("jobs", 2, 4, 0),)
+    metrics.publish(census(threads(("a", 1, True)), tasks(b=1), failures=broken, pools=pools), ())
     found = {
         name: {key for series in each.series for key, _ in series}
         for name, each in meters.collect().items()
@@ -274,6 +287,7 @@ def test_a_process_has_at_most_a_hundred_series() -> None:
                 threads(*sites),
                 tasks(**{f"f{step * 13 + i}": 9 for i in range(60)}),
                 failures=errors,
+                pools=tuple(pool(f"p{step * 7 + i}", 4, 4, 9) for i in range(30)),
             ),
             (detection(), detection("asyncio_task")),
         )
@@ -286,6 +300,83 @@ def test_a_process_has_at_most_a_hundred_series() -> None:
             ),
         )
     assert most <= 100
+
+
+# Pools
+
+THREADS_OF = "python.thread_pool.thread.count"
+LIMIT_OF = "python.thread_pool.thread.limit"
+QUEUE_OF = "python.thread_pool.queue.length"
+
+
+def by_pool(meters: Meters) -> dict[str, dict[str, int]]:
+    """Collect; return the pools' series by metric and name."""
+    found = meters.series()
+    return {
+        name: {dict(key)["python.thread_pool.name"]: n for key, n in found[name].items()}
+        for name in (THREADS_OF, LIMIT_OF, QUEUE_OF)
+        if name in found
+    }
+
+
+def test_pools_of_one_name_are_added_up() -> None:
+    meters = Meters()
+    pools = (pool("jobs", 2, 4, 0), pool("jobs", 4, 4, 9, serial=2), pool("mail", 1, 8, 0))
+    metrics_of(meters).publish(census(pools=pools), ())
+    assert by_pool(meters) == {
+        THREADS_OF: {"jobs": 6, "mail": 1},
+        LIMIT_OF: {"jobs": 8, "mail": 8},
+        QUEUE_OF: {"jobs": 9, "mail": 0},
+    }
+
+
+def test_five_pools_are_named_the_largest_and_the_others_are_one() -> None:
+    meters = Meters()
+    pools = tuple(pool(f"p{n}", n, 10, n * 2, serial=n) for n in range(1, 9))
+    metrics_of(meters).publish(census(pools=pools), ())
+    assert by_pool(meters) == {
+        THREADS_OF: {"p8": 8, "p7": 7, "p6": 6, "p5": 5, "p4": 4, "_OTHER": 6},
+        LIMIT_OF: {"p8": 10, "p7": 10, "p6": 10, "p5": 10, "p4": 10, "_OTHER": 30},
+        QUEUE_OF: {"p8": 16, "p7": 14, "p6": 12, "p5": 10, "p4": 8, "_OTHER": 12},
+    }
+
+
+def test_a_pool_whose_queue_is_long_gets_a_name_though_it_has_few_threads() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    large = tuple(pool(f"p{n}", 10, 10, 0, serial=n) for n in range(5))
+    metrics.publish(census(pools=large), ())
+    metrics.publish(census(pools=(*large, pool("leaking", 1, 1, 5000, serial=9))), ())
+    assert by_pool(meters)[QUEUE_OF]["leaking"] == 5000
+
+
+def test_a_pool_that_is_gone_is_zero() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(pools=(pool("jobs", 2, 4, 1),)), ())
+    metrics.publish(census(pools=()), ())
+    assert by_pool(meters) == {
+        THREADS_OF: {"jobs": 0},
+        LIMIT_OF: {"jobs": 0},
+        QUEUE_OF: {"jobs": 0},
+    }
+
+
+def test_pools_that_could_not_be_read_keep_their_last_numbers() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(pools=(pool("jobs", 2, 4, 1),)), ())
+    metrics.publish(census(failures=(Failure("thread_pool", "OSError", ""),)), ())
+    assert by_pool(meters)[QUEUE_OF] == {"jobs": 1}
+
+
+def test_a_forked_child_reports_no_pool_of_its_parent() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(pools=(pool("jobs", 2, 4, 1),)), ())
+    metrics.forked()
+    metrics.publish(census(pools=()), ())
+    assert by_pool(meters) == {}
 
 
 def test_few_types_of_errors_are_named() -> None:
@@ -310,7 +401,10 @@ def test_before_the_first_census_and_after_the_close_nothing_is_reported(delta: 
     metrics = metrics_of(meters)
     before = meters.collect()
     metrics.opened("thread", "threshold")
-    metrics.publish(census(threads(("app.run", 5, True)), tasks(a=1)), (detection(),))
+    metrics.publish(
+        census(threads(("app.run", 5, True)), tasks(a=1), pools=(pool("jobs", 1, 1, 0),)),
+        (detection(),),
+    )
     during = set(meters.collect())
     metrics.close()
     after = [meters.collect(), meters.collect()]

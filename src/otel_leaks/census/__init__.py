@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from otel_leaks.census.children import child_processes
 from otel_leaks.census.destroyed import destroyed_tasks
+from otel_leaks.census.executors import Executors
 from otel_leaks.census.generators import async_generators
 from otel_leaks.census.loops import event_loops
 from otel_leaks.census.origins import Scope, Starts
@@ -21,9 +22,9 @@ from otel_leaks.census.stacks import CodeNames
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
-from otel_leaks.model import Census, Failure
+from otel_leaks.model import Census, Failure, Kind, Pool
 
-__all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Source"]
+__all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
 
 SOURCES: tuple[Callable[[], Source], ...] = (ThreadSource, TaskSource)
 """What production counts."""
@@ -61,6 +62,7 @@ class CensusTaker:
         cpu_clock: Seconds of CPU of the calling thread.
         sources: What to read.
         starts: Where beginnings are noted; None in production.
+        executors: Reads the thread pools; None to leave them out.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class CensusTaker:
         cpu_clock: Callable[[], float] = time.thread_time,
         sources: Sequence[Callable[[], Source]] = SOURCES,
         starts: Starts | None = None,
+        executors: Executors | None = None,
     ) -> None:
         self._ignores = ignores
         self._max_sites = max_sites
@@ -82,6 +85,7 @@ class CensusTaker:
         self._sources = [make() for make in sources]
         self._every_kind = len(self._sources) > len(SOURCES)
         self._starts = starts
+        self._executors = executors
         self._names = CodeNames()
 
     def open(self) -> tuple[Failure, ...]:
@@ -94,6 +98,8 @@ class CensusTaker:
 
     def forked(self) -> tuple[Failure, ...]:
         """Start anew in a forked child; return the sources that could not."""
+        if self._executors is not None:
+            self._executors.forked()
         return self._each(lambda source: source.forked())
 
     def take(
@@ -138,14 +144,25 @@ class CensusTaker:
             try:
                 populations.append(source.read(look))
             except Exception as error:  # A broken source must not cost the others.
-                failures.append(_failure(source, error))
+                failures.append(_failure(source.kind, error))
+        pools = self._pools(failures)
         return Census(
             taken_at=started,
             populations=tuple(populations),
+            pools=pools,
             failures=tuple(failures),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,
         )
+
+    def _pools(self, failures: list[Failure]) -> tuple[Pool, ...] | None:
+        if self._executors is None:
+            return None
+        try:
+            return self._executors.read(self._pause)
+        except Exception as error:  # As a broken source.
+            failures.append(_failure("thread_pool", error))
+            return None
 
     def _each(self, act: Callable[[Source], None]) -> tuple[Failure, ...]:
         failures = []
@@ -153,15 +170,15 @@ class CensusTaker:
             try:
                 act(source)
             except Exception as error:  # A broken source must not cost the others.
-                failures.append(_failure(source, error))
+                failures.append(_failure(source.kind, error))
         return tuple(failures)
 
 
-def _failure(source: Source, error: Exception) -> Failure:
-    kind = type(error)
+def _failure(kind: Kind, error: Exception) -> Failure:
+    raised = type(error)
     name = (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
+        raised.__qualname__
+        if raised.__module__ == "builtins"
+        else f"{raised.__module__}.{raised.__qualname__}"
     )
-    return Failure(source.kind, name, str(error))
+    return Failure(kind, name, str(error))

@@ -18,7 +18,7 @@ from otel_leaks.census.origins import living, loop_roots, name_of, pool_workers
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.census.stacks import frames_of
 
-__all__ = ["thread_pools", "work_items"]
+__all__ = ["queued_items", "thread_pools", "work_items"]
 
 # Between _WorkItem.run and the job's own function.
 _CARRIERS = frozenset({"concurrent.futures.thread", "otel_leaks.census.origins"})
@@ -57,7 +57,7 @@ def _waiting(look: Look) -> Iterator[tuple[Any, Any]]:
             yield future, None
         return
     for queue in {id(queue): queue for queue in list(pool_workers().values())}.values():
-        for item in _queued(queue):
+        for item in queued_items(queue):
             yield item.future, _function_of(item)
     for pool in _pools():
         # Of a process pool only; private, the same on 3.10 to 3.15.
@@ -65,7 +65,7 @@ def _waiting(look: Look) -> Iterator[tuple[Any, Any]]:
             yield item.future, item.fn
 
 
-def _queued(queue: Any) -> Iterator[Any]:
+def queued_items(queue: Any) -> Iterator[Any]:
     """
     Yield the jobs in a pool's queue, oldest first.
 

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import SpanLimits, Tracer
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import Link, SpanContext, TracerProvider
 
+from otel_leaks.hints import hint
 from otel_leaks.model import Detection, Finding, Site, Stack
 from otel_leaks.report import resolution, sentence, stack_text
 from otel_leaks.telemetry import names
@@ -91,6 +92,9 @@ def _sample(site: Site, max_frames: int, max_chars: int | None) -> Attributes:
         names.AGE: round(site.age_s, 3),
         names.FUNCTION: site.function[:MAX_CHARS],
     }
+    said = hint(site)
+    if said is not None:
+        attributes[names.HINT] = said[:MAX_CHARS]
     sample = site.sample
     if sample is None:
         return attributes

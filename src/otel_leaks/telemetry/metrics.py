@@ -18,7 +18,7 @@ from typing import Any
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
-from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Population
+from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool, Population
 from otel_leaks.telemetry import names
 
 __all__ = ["Admission", "Board", "Metrics"]
@@ -27,6 +27,8 @@ AT_ONCE = 20
 """Functions of a kind that are named at once."""
 IN_A_LIFE = 200
 """Functions of a kind that are named in the life of a process."""
+POOLS_AT_ONCE = 5
+"""Thread pools that are named at once."""
 ERROR_TYPES = 3
 """Types of errors of sources that are named in the life of a process."""
 CROWD = 100
@@ -180,6 +182,9 @@ class Metrics:
         self._closed = False
         self._admissions = {kind: Admission() for kind in _COUNTS}
         self._last: dict[Kind, Sequence[_Reading]] = {}
+        self._pool_admission = Admission(POOLS_AT_ONCE)
+        self._pools: Mapping[str, Sequence[_Reading]] = {}
+        self._pool_series: Collection[str] = ()
         self._series: dict[Kind, Collection[tuple[str, bool | None]]] = {}
 
     def opened(self, kind: Kind, evidence: Evidence) -> None:
@@ -205,6 +210,9 @@ class Metrics:
         readings: dict[str, Sequence[_Reading]] = {
             _COUNTS[kind].name: counts for kind, counts in self._last.items()
         }
+        if census.pools is not None:
+            self._pools = self._pool_readings(census.pools)
+        readings.update(self._pools)
         for kind, limit in self._limits.items():
             if limit is not None:
                 readings[_LIMITS[kind].name] = [(limit, {})]
@@ -234,6 +242,8 @@ class Metrics:
         self._registration.totals.clear()
         self._last.clear()
         self._series.clear()
+        self._pools = {}
+        self._pool_series = ()
 
     def _counts(self, population: Population) -> Sequence[_Reading]:
         functions: dict[str, int] = {}
@@ -260,6 +270,23 @@ class Metrics:
             (count, _function(function, daemon=daemon))
             for (function, daemon), count in counts.items()
         ]
+
+    def _pool_readings(self, pools: Sequence[Pool]) -> Mapping[str, Sequence[_Reading]]:
+        """Add up the pools of one name; those that are gone have zeros."""
+        sizes: dict[str, int] = {}
+        for pool in pools:
+            sizes[pool.name] = sizes.get(pool.name, 0) + len(pool.workers) + pool.queued
+        named = self._pool_admission.admit(sizes)
+        sums = {name: [0, 0, 0] for name in self._pool_series if name in named or name == OTHER}
+        for pool in pools:
+            of = sums.setdefault(pool.name if pool.name in named else OTHER, [0, 0, 0])
+            for i, value in enumerate((len(pool.workers), pool.limit, pool.queued)):
+                of[i] += value
+        self._pool_series = tuple(sums)
+        return {
+            metric.name: [(of[i], {names.POOL: name}) for name, of in sums.items()]
+            for i, metric in enumerate((names.POOL_THREADS, names.POOL_LIMIT, names.POOL_QUEUE))
+        }
 
 
 def _pair(kind: Kind, evidence: Evidence) -> Mapping[str, str]:

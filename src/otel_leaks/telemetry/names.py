@@ -35,6 +35,7 @@ FILE: Final = "code.file.path"
 LINE: Final = "code.line.number"
 STACKTRACE: Final = "code.stacktrace"
 DAEMON: Final = "python.thread.daemon"
+POOL: Final = "python.thread_pool.name"
 THREAD_ID: Final = "thread.id"
 THREAD_NAME: Final = "thread.name"
 KIND: Final = "python.leak.kind"
@@ -46,6 +47,7 @@ AGE: Final = "python.leak.age"
 SITES: Final = "python.leak.sites"
 MESSAGE: Final = "python.leak.message"
 AWAITED: Final = "python.leak.awaited"
+HINT: Final = "python.leak.hint"
 PEAK: Final = "python.leak.peak"
 DURATION: Final = "python.leak.duration"
 
@@ -56,6 +58,7 @@ ATTRIBUTES: Final = (
     LINE,
     STACKTRACE,
     DAEMON,
+    POOL,
     THREAD_ID,
     THREAD_NAME,
     KIND,
@@ -67,6 +70,7 @@ ATTRIBUTES: Final = (
     SITES,
     MESSAGE,
     AWAITED,
+    HINT,
     PEAK,
     DURATION,
 )
@@ -120,6 +124,27 @@ DETECTIONS: Final = Metric(
     "Findings that have opened.",
     (KIND, EVIDENCE),
 )
+POOL_THREADS: Final = Metric(
+    "python.thread_pool.thread.count",
+    "observable_gauge",
+    "{thread}",
+    "Threads of the process's thread pools, by the pools' names.",
+    (POOL,),
+)
+POOL_LIMIT: Final = Metric(
+    "python.thread_pool.thread.limit",
+    "observable_gauge",
+    "{thread}",
+    "Threads that the thread pools may have.",
+    (POOL,),
+)
+POOL_QUEUE: Final = Metric(
+    "python.thread_pool.queue.length",
+    "observable_gauge",
+    "{work_item}",
+    "Jobs that wait for a thread of their pool.",
+    (POOL,),
+)
 CENSUS_DURATION: Final = Metric(
     "python.leak.census.duration",
     "histogram",
@@ -135,5 +160,8 @@ METRICS: Final = (
     TASK_LIMIT,
     OPEN,
     DETECTIONS,
+    POOL_THREADS,
+    POOL_LIMIT,
+    POOL_QUEUE,
     CENSUS_DURATION,
 )

@@ -19,6 +19,7 @@ NAMES = (
     "max_sites",
     "max_frames",
     "cooldown_s",
+    "emit",
     "ignore",
 )
 # What each option takes, as text of its variable and as the value.
@@ -29,6 +30,7 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("1e3", 1000.0),
+    "emit": (" Both", "both"),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
 SECONDS = "a number of seconds > 0 and <= 86400"
@@ -44,6 +46,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "max_sites": 10,
         "max_frames": 32,
         "cooldown_s": 300.0,
+        "emit": "span",
         "ignore": (),
     }
 
@@ -57,6 +60,7 @@ def test_every_option_has_its_variable() -> None:
         "OTEL_PYTHON_LEAKS_MAX_SITES",
         "OTEL_PYTHON_LEAKS_MAX_FRAMES",
         "OTEL_PYTHON_LEAKS_COOLDOWN_S",
+        "OTEL_PYTHON_LEAKS_EMIT",
         "OTEL_PYTHON_LEAKS_IGNORE",
     )
 
@@ -107,6 +111,7 @@ def test_an_empty_limit_is_no_limit(name: str, text: str) -> None:
         ("interval_s", "inf", SECONDS, "10.0"),
         ("interval_s", "10s", SECONDS, "10.0"),
         ("cooldown_s", "5 min", SECONDS, "300.0"),
+        ("emit", "events", "'span' or 'log' or 'both'", "'span'"),
         ("thread_limit", "0", LIMIT, "200"),
         ("thread_limit", "2.5", LIMIT, "200"),
         ("thread_limit", "None", LIMIT, "200"),
@@ -173,7 +178,7 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
         LeakConfig.resolve({"limit": 5, "interval": 1}, {})
     assert str(caught.value) == (
         "unknown option 'interval', 'limit'; known options are interval_s, thread_limit, "
-        "task_limit, max_sites, max_frames, cooldown_s, ignore"
+        "task_limit, max_sites, max_frames, cooldown_s, emit, ignore"
     )
 
 

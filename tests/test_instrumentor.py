@@ -22,7 +22,7 @@ from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.watch import Watch
-from support.exported import Meters, Spans, plain
+from support.exported import Meters, Records, Spans, plain
 from support.leaks import ONLY_LEAKS, Stand, forever, running_loop, standing, stuck
 
 FUNCTION = "code.function.name"
@@ -232,6 +232,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("60", 60.0),
+    "emit": ("both", "both"),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
 
@@ -332,13 +333,43 @@ def test_missing_providers_are_one_warning_that_says_which_and_how_to_get_them(
     assert said == (expected if missing else [])
 
 
-def test_a_logger_provider_is_taken(instrument: Instrument) -> None:
-    from opentelemetry.sdk._logs import LoggerProvider
+def test_a_missing_logger_provider_is_told_where_one_is_needed(
+    instrument: Instrument, caplog: pytest.LogCaptureFixture
+) -> None:
+    instrument(emit="log")
+    assert [record.getMessage() for record in caplog.records] == [
+        "no LoggerProvider is set, so nothing is exported until there is one; start the "
+        "application with opentelemetry-instrument, or call otel_leaks.configure() before "
+        "instrument()"
+    ]
 
-    provider = LoggerProvider()
-    instrument(logger_provider=provider)
-    assert LeakInstrumentor().is_instrumented_by_opentelemetry
-    provider.shutdown()
+
+def test_log_records_go_to_the_logger_provider_that_is_given(
+    instrument: Instrument,
+    looks: Callable[[], None],
+    spans: Spans,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    records = Records()
+    caplog.set_level(logging.CRITICAL, logger="otel_leaks")
+    with standing(8):
+        instrument(thread_limit=5, interval_s=0.001, emit="both", logger_provider=records.provider)
+        looks()
+    while "python.leak.resolved" not in records.names:
+        looks()
+    assert records.names == [
+        "python.leak.detected",
+        "python.leak.sample",
+        "python.leak.resolved",
+    ]
+    detected, end = spans.all
+    assert records.span_ids == [
+        detected.context.span_id,
+        detected.context.span_id,
+        end.context.span_id,
+    ]
+    assert [event.name for event in detected.events] == ["python.leak.sample"]
+    assert caplog.records == []
 
 
 # The end

@@ -11,9 +11,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 from otel_leaks.ignores import Ignore, parse
+from otel_leaks.model import Emit
 
 __all__ = ["ENVIRONMENT_PREFIX", "LeakConfig", "environment_variable"]
 
@@ -76,6 +77,15 @@ def _check_ignore(value: Any) -> tuple[Ignore, ...]:
     return tuple(ignores)
 
 
+def _check_emit(value: Any) -> Emit:
+    if not isinstance(value, str):
+        raise TypeError
+    if value not in get_args(Emit):
+        raise ValueError
+    return cast("Emit", value)
+
+
+_EMIT = _Option(" or ".join(map(repr, get_args(Emit))), str.lower, _check_emit)
 _INTERVAL = _Option("a number of seconds > 0 and <= 86400", _seconds, _check_seconds)
 _LIMIT = _Option(
     "a whole number >= 1, or None (an empty variable) for no limit",
@@ -119,6 +129,8 @@ class LeakConfig:
     """Frames of each stack; outer ones are left out first."""
     cooldown_s: float = _field(300.0, _INTERVAL)
     """Seconds until an open finding is told again; doubles each time, up to an hour."""
+    emit: Emit = _field("span", _EMIT)  # noqa: RUF009 - a str, as immutable as the others
+    """What the samples of a detection are: events of its span, log records, or both."""
     ignore: tuple[Ignore, ...] = _field((), _IGNORE)
     """What not to count, besides the package's own threads and the SDK's."""
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Collection
 from typing import Any
 
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
@@ -46,6 +47,7 @@ class _Instrumentation:
         config: LeakConfig,
         tracer_provider: TracerProvider | None,
         meter_provider: MeterProvider | None,
+        logger_provider: LoggerProvider | None,
     ) -> None:
         self._telling = threading.Lock()
         # Threads that fork, and have made the monitor wait: two may at once.
@@ -59,7 +61,13 @@ class _Instrumentation:
         self._metrics = Metrics(
             meter_provider, limits=limits(config), openable=OPENABLE, version=__version__
         )
-        self._events = Events(tracer_provider, max_frames=config.max_frames, version=__version__)
+        self._events = Events(
+            tracer_provider,
+            max_frames=config.max_frames,
+            version=__version__,
+            emit=config.emit,
+            logger_provider=logger_provider,
+        )
         self._watch = Watch(
             config,
             lambda pause: CensusTaker(
@@ -127,6 +135,8 @@ class _Instrumentation:
             self._metrics.publish(census, opened)
 
 
+_UNUSED = object()
+
 # BaseInstrumentor keeps one instance a class and calls __init__ on it each time, so
 # the state of that instance lives here.
 _active: _Instrumentation | None = None
@@ -154,13 +164,17 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         global _active
         tracer_provider = options.pop("tracer_provider", None)
         meter_provider = options.pop("meter_provider", None)
-        options.pop("logger_provider", None)
+        logger_provider = options.pop("logger_provider", None)
         # Raises for bad options of code only: under opentelemetry-instrument there are
         # none, and whatever raises there ends every later instrumentation as well.
         config, problems = LeakConfig.resolve(options, os.environ)
         for problem in problems:
             _log.error("%s", problem)
-        given = {"TracerProvider": tracer_provider, "MeterProvider": meter_provider}
+        given = {
+            "TracerProvider": tracer_provider,
+            "MeterProvider": meter_provider,
+            "LoggerProvider": logger_provider if config.emit != "span" else _UNUSED,
+        }
         missing = [name for name in missing_providers() if given[name] is None]
         if missing:
             _log.warning(
@@ -171,7 +185,9 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             )
         instrumentation = None
         try:
-            instrumentation = _Instrumentation(config, tracer_provider, meter_provider)
+            instrumentation = _Instrumentation(
+                config, tracer_provider, meter_provider, logger_provider
+            )
             _register_fork_hook()
             instrumentation.start()
         except Exception:  # The application starts, whatever is wrong with us.

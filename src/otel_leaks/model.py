@@ -19,6 +19,7 @@ __all__ = [
     "OTHER",
     "Census",
     "Detection",
+    "Emit",
     "Evidence",
     "Failure",
     "Finding",
@@ -45,6 +46,9 @@ Kind = Literal[
     "destroyed_task",
 ]
 Evidence = Literal["threshold"]
+
+Emit = Literal["span", "log", "both"]
+"""What the samples of a detection are: events of its span, log records, or both."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EVIDENCES: tuple[Evidence, ...] = get_args(Evidence)

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.serving import Program, free_ports
 
-__all__ = ["EXAMPLE", "Collector", "Event", "Span", "eventually"]
+__all__ = ["EXAMPLE", "Collector", "Event", "Record", "Span", "eventually"]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "collector.yaml"
 
@@ -43,6 +43,19 @@ class Span:
     linked_span_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Record:
+    """A log record as the collector's file has it."""
+
+    event_name: str
+    severity: str
+    body: Any
+    trace_id: str
+    span_id: str
+    scope: str
+    attributes: Attributes
+
+
 class Collector:
     """A running collector with the configuration of examples/collector.yaml."""
 
@@ -52,6 +65,7 @@ class Collector:
         self.http_endpoint = f"http://127.0.0.1:{http}"
         self.metrics_url = f"http://127.0.0.1:{prometheus}/metrics"
         self.file = folder / "traces.jsonl"
+        self.events_file = folder / "events.jsonl"
         self.program = Program(
             # Its own metrics would be served on a port that cannot be chosen freely.
             [str(binary), f"--config={EXAMPLE}", "--set=service.telemetry.metrics.level=none"],
@@ -60,6 +74,7 @@ class Collector:
                 "OTLP_HTTP_ENDPOINT": f"127.0.0.1:{http}",
                 "PROMETHEUS_ENDPOINT": f"127.0.0.1:{prometheus}",
                 "TRACES_FILE": str(self.file),
+                "EVENTS_FILE": str(self.events_file),
             },
             folder / "collector.log",
         )
@@ -111,10 +126,25 @@ class Collector:
 
     def spans(self, name: str) -> list[Span]:
         """Return the spans of that name that are in the file by now."""
-        if not self.file.exists():
-            return []
-        lines = self.file.read_text("utf-8").split("\n")[:-1]  # The last may be half written.
-        return [span for line in lines for span in _spans(json.loads(line)) if span.name == name]
+        documents = _documents(self.file)
+        return [span for each in documents for span in _spans(each) if span.name == name]
+
+    def records(self, event_name: str) -> list[Record]:
+        """Return the log records of that event that are in the file by now."""
+        documents = _documents(self.events_file)
+        return [
+            record
+            for each in documents
+            for record in _records(each)
+            if record.event_name == event_name
+        ]
+
+
+def _documents(file: Path) -> list[Mapping[str, Any]]:
+    if not file.exists():
+        return []
+    lines = file.read_text("utf-8").split("\n")[:-1]  # The last may be half written.
+    return [json.loads(line) for line in lines]
 
 
 def _spans(document: Mapping[str, Any]) -> list[Span]:
@@ -133,6 +163,23 @@ def _spans(document: Mapping[str, Any]) -> list[Span]:
         for resource in document["resourceSpans"]
         for scope in resource["scopeSpans"]
         for span in scope["spans"]
+    ]
+
+
+def _records(document: Mapping[str, Any]) -> list[Record]:
+    return [
+        Record(
+            event_name=record.get("eventName", ""),
+            severity=record["severityText"],
+            body=_value(record["body"]),
+            trace_id=record.get("traceId", ""),
+            span_id=record.get("spanId", ""),
+            scope=scope["scope"]["name"],
+            attributes=_attributes(record),
+        )
+        for resource in document["resourceLogs"]
+        for scope in resource["scopeLogs"]
+        for record in scope["logRecords"]
     ]
 
 

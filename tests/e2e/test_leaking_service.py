@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from e2e import leaky_service
-from e2e.receiving import Collector, Event, Span, eventually
+from e2e.receiving import Collector, Event, Record, Span, eventually
 from e2e.serving import Serve, Service
 
 pytestmark = pytest.mark.e2e
@@ -76,6 +76,42 @@ def test_a_leak_is_counted_explained_and_over_when_it_is_mended(
 
     service.post("/mend").raise_for_status()
     assert_over(receiver)
+    assert receiver.levels() == {"info"}, receiver.log
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_samples_are_log_records_beside_the_span_where_they_are_asked_for(
+    receiver: Collector, serve: Serve, protocol: str
+) -> None:
+    service = serve(
+        {
+            **WATCHED,
+            **receiver.exporting(protocol),
+            **NO_ASYNCIO,
+            "OTEL_PYTHON_LEAKS_EMIT": "log",
+            "OTEL_BLRP_SCHEDULE_DELAY": "100",
+        }
+    )
+    service.post("/leak/tasks", n=TASKS).raise_for_status()
+
+    detected = eventually(lambda: receiver.records("python.leak.detected"))[0]
+    (span,) = [
+        each
+        for each in eventually(lambda: receiver.spans("python.leak.detected"))
+        if each.span_id == detected.span_id
+    ]
+    assert span.events == ()
+    assert (detected.trace_id, detected.scope) == (span.trace_id, "otel_leaks")
+    assert detected.attributes == span.attributes
+    assert (detected.severity, detected.body) == ("WARN", span.attributes["python.leak.message"])
+    samples = eventually(lambda: receiver.records("python.leak.sample"))
+    assert samples[0].span_id == span.span_id
+    assert samples[0].attributes["code.function.name"] == "leaky_service.refresh_cache"
+    assert stack(samples[0])[-1][0] == "locks.py"
+
+    service.post("/mend").raise_for_status()
+    end = eventually(lambda: receiver.records("python.leak.resolved"))[0]
+    assert end.severity == "INFO"
     assert receiver.levels() == {"info"}, receiver.log
 
 
@@ -225,7 +261,7 @@ def line_of(text: str) -> int:
     return number
 
 
-def stack(event: Event) -> list[tuple[str, int, str]]:
+def stack(event: Event | Record) -> list[tuple[str, int, str]]:
     """Read a stack: file, line and function, but only names of files of the library."""
     frames = []
     for line in event.attributes["code.stacktrace"].splitlines():

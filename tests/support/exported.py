@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from opentelemetry._logs import LogRecord
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import (
     Counter,
     Histogram,
@@ -99,6 +102,27 @@ class Spans:
     @property
     def names(self) -> list[str]:
         return [span.name for span in self.all]
+
+
+class Records:
+    """A LoggerProvider and the events that it exported."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+        self.provider = LoggerProvider()
+        self.provider.add_log_record_processor(SimpleLogRecordProcessor(self.exporter))
+
+    @property
+    def all(self) -> list[LogRecord]:
+        return [each.log_record for each in self.exporter.get_finished_logs()]
+
+    @property
+    def names(self) -> list[str | None]:
+        return [each.event_name for each in self.all]
+
+    @property
+    def span_ids(self) -> list[int | None]:
+        return [each.span_id for each in self.all]
 
 
 def plain(given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -4,11 +4,13 @@ import logging
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry._logs import SeverityNumber
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
@@ -20,11 +22,12 @@ from opentelemetry.sdk.trace.sampling import (
     Sampler,
     TraceIdRatioBased,
 )
+from opentelemetry.trace import TraceFlags
 
-from otel_leaks.model import Detection, Finding, Frame, Sample, Site
+from otel_leaks.model import Detection, Emit, Finding, Frame, Sample, Site
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.events import MAX_BYTES, Events, tell
-from support.exported import Spans, plain
+from support.exported import Records, Spans, plain
 
 STACK = (
     Frame("app.jobs.run", "/srv/app/jobs.py", 41),
@@ -235,6 +238,104 @@ def test_a_detection_is_a_root_also_when_a_span_is_current(spans: Spans) -> None
         ("python.leak.detected", None),
         ("python.leak.resolved", None),
     ]
+
+
+# Log records
+
+
+def both(spans: Spans, records: Records, emit: Emit) -> Events:
+    return Events(
+        spans.provider,
+        max_frames=32,
+        version="1.2.3",
+        emit=emit,
+        logger_provider=records.provider,
+    )
+
+
+def test_a_record_has_the_attributes_of_the_span_and_the_events(spans: Spans) -> None:
+    records = Records()
+    both(spans, records, "both").detected(detection(found(THREADS, TASKS)))
+    (span,) = spans.all
+    assert [(each.event_name, plain(each.attributes)) for each in records.all] == [
+        ("python.leak.detected", plain(span.attributes)),
+        *samples(span),
+    ]
+
+
+def test_a_record_is_a_warning_on_the_context_of_its_span_with_a_body_and_a_time(
+    spans: Spans,
+) -> None:
+    records = Records()
+    events = both(spans, records, "log")
+    before = time.time_ns()
+    with spans.provider.get_tracer("app").start_as_current_span("request"):
+        events.detected(detection(found(THREADS)))
+        events.resolved(detection(seen_at=40.5, peak=120))
+    detected, end, _ = spans.all
+    assert [
+        (each.severity_text, each.severity_number, each.body, each.trace_id, each.span_id)
+        for each in records.all
+    ] == [
+        (text, number, body, span.context.trace_id, span.context.span_id)
+        for text, number, body, span in (
+            ("WARN", SeverityNumber.WARN, MESSAGE, detected),
+            ("WARN", SeverityNumber.WARN, "80 in app.jobs.run", detected),
+            (
+                "INFO",
+                SeverityNumber.INFO,
+                "threads are back below the limit of 50 after 30 s; the peak was 120",
+                end,
+            ),
+        )
+    ]
+    assert all(before <= (each.timestamp or 0) <= time.time_ns() for each in records.all)
+    assert all((each.trace_flags or 0) & TraceFlags.SAMPLED for each in records.all)
+
+
+def test_the_end_has_the_attributes_of_its_span(spans: Spans) -> None:
+    records = Records()
+    both(spans, records, "log").resolved(detection(seen_at=40.5, peak=120))
+    assert [(each.event_name, plain(each.attributes)) for each in records.all] == [
+        ("python.leak.resolved", plain(spans.all[0].attributes))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("emit", "events", "records"),
+    [("span", 1, []), ("log", 0, ["detected", "sample"]), ("both", 1, ["detected", "sample"])],
+)
+def test_samples_are_where_they_are_asked_for_and_the_span_is_there_in_any_case(
+    spans: Spans, emit: Emit, events: int, records: list[str]
+) -> None:
+    told = Records()
+    both(spans, told, emit).detected(detection())
+    (span,) = spans.all
+    assert (span.name, len(span.events)) == ("python.leak.detected", events)
+    assert told.names == [f"python.leak.{each}" for each in records]
+
+
+def test_the_scope_of_records_is_ours_with_our_version(spans: Spans) -> None:
+    records = Records()
+    both(spans, records, "log").detected(detection())
+    scopes = {each.instrumentation_scope for each in records.exporter.get_finished_logs()}
+    assert {(each.name, each.version) for each in scopes if each} == {("otel_leaks", "1.2.3")}
+
+
+def test_records_that_are_cut_by_the_sdk_keep_the_innermost_frame(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "60")
+    records = Records()
+    both(spans, records, "log").detected(detection())
+    assert plain(records.all[1].attributes)["code.stacktrace"] == TEXT.splitlines()[1]
+
+
+def test_without_a_provider_records_are_nowhere_and_nothing_raises(spans: Spans) -> None:
+    events = Events(spans.provider, max_frames=32, version="1", emit="log")
+    events.detected(detection())
+    events.resolved(detection())
+    assert spans.names == ["python.leak.detected", "python.leak.resolved"]
 
 
 # The log

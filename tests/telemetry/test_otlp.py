@@ -225,7 +225,7 @@ def test_a_bad_argument_raises_and_sets_nothing(
     with pytest.raises(error) as caught:
         configure(**arguments)
     assert str(caught.value) == told
-    assert missing_providers() == ("TracerProvider", "MeterProvider")
+    assert missing_providers() == ("TracerProvider", "MeterProvider", "LoggerProvider")
 
 
 def test_an_unknown_protocol_is_an_error_that_names_the_known_ones(
@@ -238,7 +238,7 @@ def test_an_unknown_protocol_is_an_error_that_names_the_known_ones(
         "OTEL_EXPORTER_OTLP_PROTOCOL must be one of grpc, http/protobuf, got 'http/json'; "
         "leave it out for grpc"
     )
-    assert missing_providers() == ("TracerProvider", "MeterProvider")
+    assert missing_providers() == ("TracerProvider", "MeterProvider", "LoggerProvider")
 
 
 def test_what_is_missing_is_told_until_it_is_set() -> None:
@@ -251,4 +251,8 @@ def test_what_is_missing_is_told_until_it_is_set() -> None:
         configure()
         print(missing_providers())
     """)
-    assert told == ["('TracerProvider', 'MeterProvider')", "('TracerProvider',)", "()"]
+    assert told == [
+        "('TracerProvider', 'MeterProvider', 'LoggerProvider')",
+        "('TracerProvider', 'LoggerProvider')",
+        "()",
+    ]

@@ -1,5 +1,5 @@
 """
-Detections as spans with span events, and as warnings of a logger.
+Detections as spans with span events, as log-based events, and as warnings of a logger.
 
 Each detection is a root span that ends at once. Samplers drop root spans like any
 other, so the tracer of our own scope samples always; an application that turned
@@ -13,15 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from opentelemetry import trace
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import SpanLimits, Tracer
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import Link, SpanContext, TracerProvider
 
 from otel_leaks.hints import hint
-from otel_leaks.model import Detection, Finding, Site, Stack
+from otel_leaks.model import Detection, Emit, Finding, Site, Stack
 from otel_leaks.report import resolution, sentence, stack_text
 from otel_leaks.telemetry import names
+from otel_leaks.telemetry.logs import LogEvents
 
 __all__ = ["MAX_BYTES", "Events", "Told", "tell"]
 
@@ -128,13 +130,26 @@ class Events:
             later.
         max_frames: Frames of each stack.
         version: Of the instrumentation scope.
+        emit: Whether the samples of a detection are events of its span, log records, or
+            both. There is a span in any case: its context is what the records refer to.
+        logger_provider: Where log records go; None for the global one.
     """
 
     def __init__(
-        self, tracer_provider: TracerProvider | None, *, max_frames: int, version: str
+        self,
+        tracer_provider: TracerProvider | None,
+        *,
+        max_frames: int,
+        version: str,
+        emit: Emit = "span",
+        logger_provider: LoggerProvider | None = None,
     ) -> None:
         self._tracer = trace.get_tracer(names.SCOPE, version, tracer_provider)
         self._max_frames = max_frames
+        self._has_span_events = emit != "log"
+        self._records = (
+            LogEvents(logger_provider, version=version) if emit in {"log", "both"} else None
+        )
         self._closed = False
         self._sampled: tuple[Tracer, Sampler] | None = None
         self._contexts: dict[object, SpanContext] = {}
@@ -156,10 +171,12 @@ class Events:
         )
         # Beyond its limit the SDK drops the oldest events, which are the largest sites.
         most = limits.max_events if limits is not None else None
-        for sample in told.samples[:most]:
+        for sample in told.samples[:most] if self._has_span_events else ():
             span.add_event(names.SAMPLE, sample)
         span.end()
         self._contexts.setdefault(detection.finding.key, span.get_span_context())
+        if self._records is not None:
+            self._record(span, detection.finding, self._records)
         self._warn(span, detection.finding, told)
 
     def resolved(self, detection: Detection) -> None:
@@ -184,6 +201,8 @@ class Events:
             links=self._links(detection),
         )
         span.end()
+        if self._records is not None:
+            self._records.emit(names.RESOLVED, attributes, span=span, severity="INFO", body=message)
         self._contexts.pop(finding.key, None)
         with _Current(span):
             _log.info("%s", message)
@@ -206,6 +225,13 @@ class Events:
         """Link to the span that told of the finding first."""
         first = self._contexts.get(detection.finding.key)
         return [Link(first)] if first is not None and first.is_valid else []
+
+    def _record(self, span: trace.Span, finding: Finding, records: LogEvents) -> None:
+        told = tell(finding, max_frames=self._max_frames, max_chars=records.max_chars)
+        records.emit(names.DETECTED, told.attributes, span=span, severity="WARN", body=told.message)
+        for sample in told.samples:
+            body = f"{sample[names.COUNT]} in {sample[names.FUNCTION]}"
+            records.emit(names.SAMPLE, sample, span=span, severity="WARN", body=body)
 
     def _warn(self, span: trace.Span, finding: Finding, told: Told) -> None:
         stack = told.samples[0].get(names.STACKTRACE) if told.samples else None

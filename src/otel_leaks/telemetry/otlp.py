@@ -73,12 +73,13 @@ def configure(endpoint: str | None = None, service_name: str | None = None) -> N
 
 
 def missing_providers() -> tuple[str, ...]:
-    """Return which of the global providers that detections and gauges need are not set."""
+    """Return which of the global providers are not set."""
     return tuple(
         name
         for name, provider in (
             ("TracerProvider", trace.get_tracer_provider()),
             ("MeterProvider", metrics.get_meter_provider()),
+            ("LoggerProvider", _logs.get_logger_provider()),
         )
         if is_proxy(provider)
     )

@@ -24,10 +24,11 @@ ALLOWED: dict[str, set[str]] = {
     "environment_variables": {"config"},
     "ignores": {"model"},
     "hints": {"model"},
-    "report": {"model", "hints"},
+    "libraries": {"model"},
+    "report": {"model", "hints", "libraries"},
     "census": {"model", "ignores"},
     "detect": {"model"},
-    "telemetry": {"model", "report", "hints"},
+    "telemetry": {"model", "report", "hints", "libraries"},
     "watch": {"model", "config", "census", "detect"},
     "instrumentor": {
         *("", "model", "config", "ignores", "report"),

@@ -120,6 +120,10 @@ class Sample:
     """Type (and coroutine) of what a task waits on, None when that is not known."""
     thread_id: int | None = None
     """Ident of a thread, as in Python's own messages."""
+    endless: bool = False
+    """Whether it stands in a loop that only an exception ends."""
+    dead_owner: bool = False
+    """Whether it waits for a lock whose owner is a thread that has ended."""
     backlog: Pool | None = None
     """The pool whose worker a thread is, when all its workers are busy and its queue
     only grows."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from otel_leaks.hints import hint
+from otel_leaks.libraries import began_in_library, is_library
 from otel_leaks.model import Detection, Finding, Hidden, Kind, Sample, Site, Stack
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
 
 MAX_OWN_FRAMES = 6
 """Of a stack in a test's message: the application's innermost ones."""
-_LIBRARIES = (os.path.dirname(os.__file__) + os.sep,)  # noqa: PTH120 - as __file__ says it
 
 _NOUNS: Mapping[Kind, tuple[str, str, str]] = {
     "thread": ("thread", "threads", "alive"),
@@ -144,7 +144,7 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
     if site.origin is not None:
         began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
-        rows.append(("began", began))
+        rows.append(("began", f"{began}, a library" if began_in_library(site) else began))
         if site.origin.scope is not None:
             rows.append(("in", site.origin.scope))
     said = hint(site)
@@ -156,7 +156,7 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
 
 
 def _waits(sample: Sample) -> Iterator[tuple[str, str]]:
-    own = [frame for frame in sample.stack if not _is_library(frame.file)]
+    own = [frame for frame in sample.stack if not is_library(frame.file)]
     inner = sample.stack[sample.stack.index(own[-1]) + 1 :] if own else sample.stack
     name = "waits"
     for frame in reversed(own[-MAX_OWN_FRAMES:]):
@@ -179,10 +179,6 @@ def _place(file: str, line: int) -> str:
     """Write a place so that terminals and editors open it; short where it is near."""
     near = os.path.relpath(file) if file.startswith(os.getcwd() + os.sep) else file  # noqa: PTH109
     return f"{near}:{line}"
-
-
-def _is_library(file: str) -> bool:
-    return file.startswith(_LIBRARIES) or "site-packages" in file or file.startswith("<frozen")
 
 
 def duration(seconds: float) -> str:

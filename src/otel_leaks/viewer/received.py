@@ -89,6 +89,8 @@ class Site:
     """Outermost first."""
     awaited: bool | None = None
     """None for what nothing can await."""
+    hint: str = ""
+    """Empty when no pattern is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,7 @@ def _site(said: _Attributes) -> Site:
         fingerprint=_text(said, names.FINGERPRINT),
         stack=tuple(_places(str(said.get(names.STACKTRACE, "")))),
         awaited=awaited if isinstance(awaited, bool) else None,
+        hint=_text(said, names.HINT),
     )
 
 

@@ -151,6 +151,10 @@ def explain(detected: Detected, style: Style, columns: int | None) -> tuple[str,
     for line in _stack(site, style, width):
         rows.append((label, line))
         label = ""
+    if site.hint:
+        room = None if width is None else max(width - 2 - _LABEL, 20)
+        first, *others = _wrapped(site.hint, room)
+        rows += [("hint", first), *(("", line) for line in others)]
     rows.append(("fingerprint", f"{site.fingerprint}, the same on every host"))
     lines += [f"  {style.paint(label.ljust(_LABEL), 'dim')}{text}" for label, text in rows]
     return tuple(lines)

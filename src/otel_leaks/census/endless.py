@@ -1,0 +1,108 @@
+"""
+Loops without an exit, read from a function's bytecode.
+
+No source is needed, no frame is changed. Where this Python's instructions are others than
+those known here (3.10 to 3.15), a jump that is not recognised counts as one that may be taken
+or not, so that an exit is rather seen than missed.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+import weakref
+from types import CodeType
+
+__all__ = ["Exits", "is_endless"]
+
+MAX_CODE_BYTES = 4000
+"""Of a function that is looked at, some milliseconds; a longer one is taken to have an exit."""
+MAX_KNOWN = 1000
+"""Places whose answer is kept."""
+
+_RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})
+_RAISES = frozenset({"RAISE_VARARGS", "RERAISE"})
+_JUMPS = frozenset(
+    {
+        "JUMP",
+        "JUMP_ABSOLUTE",
+        "JUMP_BACKWARD",
+        "JUMP_BACKWARD_NO_INTERRUPT",
+        "JUMP_FORWARD",
+        "JUMP_NO_INTERRUPT",
+    }
+)
+_TARGETED = frozenset((*dis.hasjrel, *dis.hasjabs))
+
+
+class Exits:
+    """Answers of ``is_endless``, each found once. Holds code objects weakly."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[weakref.ref[CodeType], bool]] = {}
+
+    def is_endless(self, code: CodeType, last_instruction: int) -> bool:
+        """Say whether a function that stands at an instruction can never return."""
+        key = (id(code), last_instruction)
+        known = self._known.get(key)
+        if known is None or known[0]() is not code:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            known = self._known[key] = (weakref.ref(code), is_endless(code, last_instruction))
+        return known[1]
+
+
+def is_endless(code: CodeType, last_instruction: int) -> bool:
+    """
+    Say whether a function that stands at an instruction can never return.
+
+    Handlers of exceptions are followed: an ``except`` that leaves the loop is an exit, and so is
+    the end of an ``async for``.
+
+    Args:
+        code: The function's.
+        last_instruction: ``f_lasti`` of its frame.
+
+    Returns:
+        True when only an exception that it does not handle, such as its cancellation, ends
+        it.
+    """
+    if last_instruction < 0 or len(code.co_code) > MAX_CODE_BYTES:
+        return False
+    instructions = list(dis.get_instructions(code))
+    at = {each.offset: i for i, each in enumerate(instructions)}
+    handlers = _handlers(code, instructions)
+    # f_lasti may be that of a cache behind its instruction.
+    start = max((i for offset, i in at.items() if offset <= last_instruction), default=0)
+    seen: set[int] = set()
+    ahead = [start]
+    while ahead:
+        i = ahead.pop()
+        if i in seen or i >= len(instructions):
+            continue
+        seen.add(i)
+        each = instructions[i]
+        if each.opname in _RETURNS:
+            return False
+        ahead += [at[to] for begin, end, to in handlers if begin <= each.offset < end and to in at]
+        if each.opname in _RAISES:
+            continue
+        if each.opcode in _TARGETED and isinstance(each.argval, int) and each.argval in at:
+            ahead.append(at[each.argval])
+        if each.opname not in _JUMPS:
+            ahead.append(i + 1)
+    return True
+
+
+def _handlers(code: CodeType, instructions: list[dis.Instruction]) -> list[tuple[int, int, int]]:
+    """Return begin, end and handler of what is guarded."""
+    if sys.version_info >= (3, 11):
+        # Undocumented, 3.11 to 3.15 have it.
+        entries = getattr(dis.Bytecode(code), "exception_entries", ())
+        return [(each.start, each.end, each.target) for each in entries]
+    # What is guarded ends at its handler or before.
+    return [
+        (each.offset, each.argval, each.argval)
+        for each in instructions
+        if each.opname.startswith("SETUP_")
+    ]

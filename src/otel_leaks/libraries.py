@@ -1,0 +1,56 @@
+"""
+Whose code it is: the application's, or that of a library.
+
+Told by paths alone. The standard library and what is installed are libraries; all else is
+the application's, editable installs included. An application that is itself installed into
+site-packages can't be told from a library.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sysconfig
+from functools import lru_cache
+
+from otel_leaks.model import Frame, Site, Stack
+
+__all__ = ["began_in_library", "is_library", "own_frame"]
+
+_INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")
+
+
+@lru_cache(maxsize=1)
+def _roots() -> tuple[str, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    found = {sysconfig.get_path(name) for name in names}
+    # Where the standard library says that it is: a zip, an embedded Python, a link.
+    found.add(os.path.dirname(os.__file__))  # noqa: PTH120 - as __file__ says it
+    return tuple(os.path.normcase(each) + os.sep for each in found if each)
+
+
+@lru_cache(maxsize=4096)
+def is_library(file: str) -> bool:
+    """Say whether a file, as frames name it, is one of a library or of Python itself."""
+    return (
+        file.startswith("<frozen ")
+        or os.path.normcase(file).startswith(_roots())
+        or _INSTALLED.search(file) is not None
+    )
+
+
+def own_frame(stack: Stack) -> Frame | None:
+    """
+    Return the first frame of the application's own code, from where it waits outwards.
+
+    Returns:
+        None when all frames are libraries', or there are none.
+    """
+    return next((f for f in reversed(stack) if f.file and not is_library(f.file)), None)
+
+
+def began_in_library(site: Site) -> bool | None:
+    """Say whether a library began the things of *site*; None when it is not known who did."""
+    if site.origin is None or not site.origin.file:
+        return None
+    return is_library(site.origin.file)

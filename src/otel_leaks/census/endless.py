@@ -15,8 +15,8 @@ from types import CodeType
 
 __all__ = ["Exits", "is_endless"]
 
-MAX_CODE_BYTES = 4000
-"""Of a function that is looked at, some milliseconds; a longer one is taken to have an exit."""
+MAX_CODE_BYTES = 2000
+"""Of a function that is looked at, a millisecond; a longer one is taken to have an exit."""
 MAX_KNOWN = 1000
 """Places whose answer is kept."""
 

@@ -12,13 +12,13 @@ import dis
 import re
 import sys
 import threading
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["waits_for_dead"]
+__all__ = ["may_wait", "waits_for_dead"]
 
-MAX_CODE_BYTES = 4000
-"""Of a function that is looked at, some milliseconds."""
+MAX_CODE_BYTES = 2000
+"""Of a function that is looked at, a millisecond."""
 
 # As _thread.RLock writes itself on 3.10 to 3.15, the owner being a thread's ident.
 _LOCKED = re.compile(r"<locked _thread\.RLock object owner=(\d+) count=[1-9]")
@@ -36,6 +36,16 @@ _LOCALS = frozenset(
     }
 )
 _ABSENT = object()
+
+
+def may_wait(code: CodeType, last_instruction: int) -> bool:
+    """Say whether a function that stands at an instruction may wait for a lock; cheap."""
+    if last_instruction < 0 or len(code.co_code) > MAX_CODE_BYTES:
+        return False
+    name = dis.opname[code.co_code[last_instruction]]
+    if name.startswith("CALL"):
+        return "acquire" in code.co_names or sys.version_info >= (3, 14)
+    return name in {"BEFORE_WITH", "CACHE", "SETUP_WITH"}
 
 
 def waits_for_dead(frame: FrameType) -> bool:
@@ -62,7 +72,7 @@ def waits_for_dead(frame: FrameType) -> bool:
 def _wanted(frame: FrameType) -> Any:
     """Return what the instruction at which *frame* stands enters or acquires, or None."""
     code = frame.f_code
-    if frame.f_lasti < 0 or len(code.co_code) > MAX_CODE_BYTES:
+    if not may_wait(code, frame.f_lasti):
         return None
     before = [each for each in dis.get_instructions(code) if each.offset <= frame.f_lasti]
     if not before:

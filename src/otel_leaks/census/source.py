@@ -175,7 +175,10 @@ def population(
         look: The census in the making.
     """
     ordered = sorted(sites, key=lambda site: (-site.count, site.fingerprint))
-    largest = [sample(site) for site in ordered[: look.max_sites]]
+    largest = []
+    for site in ordered[: look.max_sites]:
+        largest.append(sample(site))
+        look.pause()
     return Population(
         kind=kind,
         count=sum(site.count for site in ordered),

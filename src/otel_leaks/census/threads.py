@@ -17,7 +17,7 @@ from types import FrameType
 
 from otel_leaks.census.endless import Exits
 from otel_leaks.census.origins import pool_workers
-from otel_leaks.census.owners import waits_for_dead
+from otel_leaks.census.owners import may_wait, waits_for_dead
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.census.stacks import MAX_FRAMES, CodeNames, frames_of
@@ -235,6 +235,13 @@ def _target(thread: threading.Thread) -> str:
 
 
 def _waits_for_dead(ident: int | None, place: _Place) -> bool:
+    # In threading itself it is a Lock, which has no owner.
+    if (
+        not place.codes
+        or place.functions[-1].startswith("threading.")
+        or not may_wait(place.codes[-1], place.at[-1])
+    ):
+        return False
     frames = sys._current_frames()
     try:
         frame = frames.get(ident) if ident is not None else None

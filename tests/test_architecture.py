@@ -18,7 +18,7 @@ ROOT = Path(otel_leaks.__file__).parent
 # Each module or package of ours, and what of ours it may import. A package may import
 # its own modules. "" is otel_leaks itself, for __version__.
 ALLOWED: dict[str, set[str]] = {
-    "": {"instrumentor", "telemetry.otlp"},
+    "": {"instrumentor", "telemetry.otlp", "proof"},
     "model": set(),
     "config": {"model", "ignores"},
     "environment_variables": {"config"},
@@ -34,7 +34,8 @@ ALLOWED: dict[str, set[str]] = {
         *("", "model", "config", "ignores", "report"),
         *("census", "detect", "telemetry", "watch"),
     },
-    "testing": {"model", "ignores", "report", "census", "testcase"},
+    "proof": {"model", "census"},
+    "testing": {"model", "ignores", "report", "census", "testcase", "proof"},
     "testcase": {"testing", "ignores"},
     "selftest": {"model", "testing", "census"},
     "pytest_plugin": {"testing", "ignores", "report", "model", "census", "selftest"},
@@ -147,7 +148,7 @@ def test_the_engine_loads_nothing_of_opentelemetry_or_of_optional_runtimes() -> 
         import sys
         import otel_leaks, otel_leaks.census, otel_leaks.report, otel_leaks.ignores
         import otel_leaks.config, otel_leaks.model, otel_leaks.detect.threshold, otel_leaks.watch
-        import otel_leaks.environment_variables
+        import otel_leaks.environment_variables, otel_leaks.proof
         print(sorted(name for name in sys.modules if name.partition(".")[0] in {FOREIGN!r}))
     """)
     assert told == "[]\n"
@@ -193,11 +194,13 @@ def test_importing_the_instrumentor_starts_and_patches_nothing() -> None:
 
 def test_the_package_names_what_it_resolves_when_it_is_first_used() -> None:
     from otel_leaks.instrumentor import LeakInstrumentor
+    from otel_leaks.proof import prove
     from otel_leaks.telemetry.otlp import configure
 
     assert otel_leaks.LeakInstrumentor is LeakInstrumentor
     assert otel_leaks.configure is configure
-    assert {"LeakInstrumentor", "configure", "__version__"} <= set(dir(otel_leaks))
+    assert otel_leaks.prove is prove
+    assert {"LeakInstrumentor", "configure", "prove", "__version__"} <= set(dir(otel_leaks))
 
 
 def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:

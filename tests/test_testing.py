@@ -896,3 +896,37 @@ def test_an_async_test_case_fails_when_it_leaves_something_and_passes_when_not()
 
 def test_every_name_that_is_offered_exists() -> None:
     assert [name for name in testing.__all__ if not hasattr(testing, name)] == []
+
+
+# Proof
+
+
+def test_what_is_proved_of_a_task_is_in_its_report_and_costs_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(testing, "_proofs_took_s", 0.0)
+
+    async def work(jobs: asyncio.Queue[int]) -> None:
+        await jobs.get()
+
+    def proved() -> list[bool]:
+        async def main() -> list[bool]:
+            scope = verify_none(grace=Grace(attempts=3, max_delay_s=0))
+            task = None
+            try:
+                async with scope:
+                    task = asyncio.ensure_future(work(asyncio.Queue()))
+                    await asyncio.sleep(0)
+            except LeaksFound as found:
+                return [bool(site.sample and site.sample.is_orphaned) for site in found.report]
+            finally:
+                if task is not None:
+                    task.cancel()
+            return []
+
+        return asyncio.run(main())
+
+    first = proved()
+    took_s = testing._proofs_took_s
+    monkeypatch.setattr(testing, "_proofs_took_s", testing.PROOFS_S)
+    assert (first, 0 < took_s < testing.PROOFS_S, proved()) == ([True], True, [False])

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from otel_leaks.instrumentor import LeakInstrumentor
+    from otel_leaks.proof import prove
     from otel_leaks.telemetry.otlp import configure
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["LeakInstrumentor", "__version__", "configure"]
+__all__ = ["LeakInstrumentor", "__version__", "configure", "prove"]
 
 
 def __getattr__(name: str) -> object:
@@ -31,6 +32,10 @@ def __getattr__(name: str) -> object:
         from otel_leaks.telemetry.otlp import configure
 
         return configure
+    if name == "prove":
+        from otel_leaks.proof import prove
+
+        return prove
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -124,6 +124,8 @@ class Sample:
     """Whether it stands in a loop that only an exception ends."""
     dead_owner: bool = False
     """Whether it waits for a lock whose owner is a thread that has ended."""
+    is_orphaned: bool = False
+    """Whether it is proved of a task that nothing but its cancellation can end it."""
     backlog: Pool | None = None
     """The pool whose worker a thread is, when all its workers are busy and its queue
     only grows."""

@@ -28,6 +28,10 @@ __all__ = [
 MAX_OWN_FRAMES = 6
 """Of a stack in a test's message: the application's innermost ones."""
 
+_ORPHANED = (
+    "nothing but cancellation can end it: what it waits on is within reach of blocked tasks alone"
+)
+
 _NOUNS: Mapping[Kind, tuple[str, str, str]] = {
     "thread": ("thread", "threads", "alive"),
     "asyncio_task": ("asyncio task", "asyncio tasks", "pending"),
@@ -147,6 +151,8 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
         rows.append(("began", f"{began}, a library" if began_in_library(site) else began))
         if site.origin.scope is not None:
             rows.append(("in", site.origin.scope))
+    if sample is not None and sample.is_orphaned:
+        rows.append(("proof", _ORPHANED))
     said = hint(site)
     if said is not None:
         rows.append(("hint", said))

@@ -22,7 +22,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,6 +68,10 @@ __all__ = [
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+PROOF_S = 0.25
+"""What the search for a proof may take for one report, seconds of CPU."""
+PROOFS_S = 2.0
+"""The same in all, in the life of a process."""
 MAX_SITES = 50
 """Sites of a kind whose stack is read."""
 
@@ -374,6 +378,7 @@ def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
                     break
                 time.sleep(delay_s)
                 report = held.look(None)
+        report = _proved(report)
     finally:
         _door.close()
     _warn(held.unused())
@@ -552,6 +557,40 @@ def _with_destroyed_as_pending(before: Report, after: Report) -> Report:
     return Report(tuple(sorted(sites - again, key=_largest_first)), after.hidden)
 
 
+_proofs_took_s = 0.0
+
+
+def _proved(report: Report) -> Report:
+    """Return *report*, its tasks saying when it is proved that nothing can wake them."""
+    global _proofs_took_s
+    is_of_tasks = any(site.kind == "asyncio_task" and site.sample for site in report)
+    if not is_of_tasks or _proofs_took_s >= PROOFS_S:
+        return report
+    from otel_leaks.proof import prove
+
+    try:
+        # CPU: on a loaded machine the same is told.
+        proof = prove(budget_s=PROOF_S, clock=time.thread_time)
+    except Exception:  # An addition to a message must not cost the message.
+        _proofs_took_s = PROOFS_S
+        return report
+    _proofs_took_s += proof.took_s
+    verdicts: dict[tuple[str, str], list[bool]] = {}
+    for each in proof.verdicts:
+        verdicts.setdefault((each.name, each.fingerprint), []).append(each.is_orphaned)
+
+    def told(site: Site) -> Site:
+        if site.kind != "asyncio_task" or site.sample is None:
+            return site
+        # Two tasks may have one name.
+        known = verdicts.get((site.sample.name, site.fingerprint), [])
+        if not known or not all(known):
+            return site
+        return replace(site, sample=replace(site.sample, is_orphaned=True))
+
+    return Report(tuple(map(told, report)), report.hidden)
+
+
 class Check:
     """Looks at one scope again and again, until it is clean or the grace is over."""
 
@@ -596,6 +635,8 @@ class Check:
                 # What is only waiting for the collector is no leak.
                 gc.collect()
                 self._look_again()
+        if self.report:
+            self.report = _proved(self.report)
 
     def _look_again(self) -> None:
         # A pending task that the collector destroys in the grace is a leak as it was

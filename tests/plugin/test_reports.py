@@ -275,3 +275,35 @@ def test_an_offer_that_is_no_ignore_is_a_usage_error(run: Run, pytester: pytest.
     result.stderr.fnmatch_lines(
         ["ERROR: entry points otel_leaks_ignores: *pump must offer ignores, got 'pump-[*]'"]
     )
+
+
+ORPHANED = """
+    import asyncio
+    import pytest
+
+    kept = []
+
+    async def work(jobs):
+        while True:
+            await jobs.get()
+
+    @pytest.mark.asyncio
+    async def test_leaking():
+        jobs = asyncio.Queue()
+        {use}
+        kept.append(asyncio.create_task(work(jobs)))
+        await asyncio.sleep(0)
+"""
+PROOF = (
+    "     proof    nothing but cancellation can end it: what it waits on is within reach of "
+    "blocked tasks alone"
+)
+
+
+@pytest.mark.parametrize(
+    ("use", "is_proved"), [("pass", True), ("kept.append(jobs)", False)], ids=["orphaned", "kept"]
+)
+def test_a_task_that_nothing_can_wake_is_told_to_be_so(run: Run, use: str, is_proved: bool) -> None:
+    result = run(ORPHANED.format(use=use), "--leaks", plugins=("asyncio",))
+    result.assert_outcomes(failed=1)
+    assert (PROOF in result.stdout.str()) is is_proved

@@ -24,6 +24,7 @@ __all__ = [
     "CodeNames",
     "Level",
     "code_of",
+    "every_level",
     "frames_of",
     "is_wrapper",
     "levels",
@@ -115,6 +116,11 @@ def levels(coro: object) -> list[Level]:
     while len(found) > 1 and is_wrapper(found[0].code):
         del found[0]
     return found
+
+
+def every_level(coro: object) -> list[Level]:
+    """Follow an await chain as ``levels`` does, wrappers included."""
+    return list(_levels(coro))
 
 
 def plain_key(coro: Any) -> tuple[int, ...] | None:

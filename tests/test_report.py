@@ -1,9 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from otel_leaks.model import Detection, Finding, Frame, Kind, Sample, Site
-from otel_leaks.report import duration, resolution, sentence, site_line, stack_text
+from otel_leaks.model import Detection, Finding, Frame, Kind, Origin, Sample, Site
+from otel_leaks.report import (
+    duration,
+    leaks_text,
+    resolution,
+    sentence,
+    site_line,
+    stack_text,
+)
 
 STACK = (
     Frame("app.jobs.Worker.run", "/srv/app/jobs.py", 41),
@@ -117,3 +126,23 @@ def test_a_stack_without_frames_is_an_empty_text() -> None:
 )
 def test_a_duration_is_written_as_a_person_would(seconds: float, written: str) -> None:
     assert duration(seconds) == written
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("/x/site-packages/lib.py", "began    /x/site-packages/lib.py:3 in lib.open, a library\n"),
+        ("/srv/app/main.py", "began    /srv/app/main.py:3 in lib.open\n"),
+    ],
+)
+def test_a_message_says_when_a_library_began_it(file: str, said: str) -> None:
+    site = replace(SITE, origin=Origin("lib.open", file, 3))
+    assert said in leaks_text([site], [])
+
+
+def test_a_message_has_the_proof_where_there_is_one() -> None:
+    sample = Sample(1, STACK, "Task-1", 0.0, is_orphaned=True)
+    said = "     proof    nothing but cancellation can end it: "
+    assert [
+        said in leaks_text([replace(SITE, sample=each)], []) for each in (sample, SITE.sample)
+    ] == [True, False]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import TraceFlags
 
-from otel_leaks.model import Detection, Emit, Finding, Frame, Sample, Site
+from otel_leaks.model import Detection, Emit, Finding, Frame, Origin, Sample, Site
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.events import MAX_BYTES, Events, tell
 from support.exported import Records, Spans, plain
@@ -636,3 +637,29 @@ def test_a_provider_that_is_set_later_gets_the_detections_that_follow() -> None:
         [sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=60
     )
     assert (done.stdout, done.stderr) == ("20\nTrue\n", "")
+
+
+# Whose code it is
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (Origin("lib.Client.open", "/x/site-packages/lib.py", 3), True),
+        (Origin("app.main", "/srv/app/main.py", 3), False),
+        (None, None),
+    ],
+)
+def test_a_sample_says_whether_a_library_began_it(
+    spans: Spans, origin: Origin | None, expected: bool | None
+) -> None:
+    events_of(spans).detected(detection(found(dataclasses.replace(TASKS, origin=origin))))
+    ((_, attributes),) = samples(spans.all[0])
+    assert attributes.get("python.leak.origin.library") is expected
+
+
+def test_a_stack_of_libraries_has_no_frame_of_the_applications_own(spans: Spans) -> None:
+    sample = Sample(8, (Frame("lib.poll", "/x/site-packages/lib.py", 3),), "Task-8", 2.0)
+    events_of(spans).detected(detection(found(dataclasses.replace(TASKS, sample=sample))))
+    ((_, attributes),) = samples(spans.all[0])
+    assert [each for each in attributes if "application" in each] == []

@@ -16,9 +16,12 @@ NAMES = (
     "interval_s",
     "thread_limit",
     "task_limit",
+    "outlived_s",
+    "outlived_count",
     "max_sites",
     "max_frames",
     "cooldown_s",
+    "origins",
     "emit",
     "ignore",
 )
@@ -27,9 +30,12 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "interval_s": ("2.5", 2.5),
     "thread_limit": ("7", 7),
     "task_limit": (" 8 ", 8),
+    "outlived_s": ("30", 30.0),
+    "outlived_count": ("6", 6),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("1e3", 1000.0),
+    "origins": ("all", "all"),
     "emit": (" Both", "both"),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
@@ -43,9 +49,12 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "interval_s": 10.0,
         "thread_limit": 200,
         "task_limit": 10_000,
+        "outlived_s": 60.0,
+        "outlived_count": 10,
         "max_sites": 10,
         "max_frames": 32,
         "cooldown_s": 300.0,
+        "origins": "threads",
         "emit": "span",
         "ignore": (),
     }
@@ -57,9 +66,12 @@ def test_every_option_has_its_variable() -> None:
         "OTEL_PYTHON_LEAKS_INTERVAL_S",
         "OTEL_PYTHON_LEAKS_THREAD_LIMIT",
         "OTEL_PYTHON_LEAKS_TASK_LIMIT",
+        "OTEL_PYTHON_LEAKS_OUTLIVED_S",
+        "OTEL_PYTHON_LEAKS_OUTLIVED_COUNT",
         "OTEL_PYTHON_LEAKS_MAX_SITES",
         "OTEL_PYTHON_LEAKS_MAX_FRAMES",
         "OTEL_PYTHON_LEAKS_COOLDOWN_S",
+        "OTEL_PYTHON_LEAKS_ORIGINS",
         "OTEL_PYTHON_LEAKS_EMIT",
         "OTEL_PYTHON_LEAKS_IGNORE",
     )
@@ -178,7 +190,8 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
         LeakConfig.resolve({"limit": 5, "interval": 1}, {})
     assert str(caught.value) == (
         "unknown option 'interval', 'limit'; known options are interval_s, thread_limit, "
-        "task_limit, max_sites, max_frames, cooldown_s, emit, ignore"
+        "task_limit, outlived_s, outlived_count, max_sites, max_frames, cooldown_s, origins, "
+        "emit, ignore"
     )
 
 

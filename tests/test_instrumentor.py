@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
+import inspect
 import logging
 import os
 import subprocess
@@ -15,15 +17,16 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, TraceIdRatioBased
 
 from otel_leaks import LeakInstrumentor, __version__, instrumentor
 from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.watch import Watch
+from support import leaks
 from support.exported import Meters, Records, Spans, plain
-from support.leaks import ONLY_LEAKS, Stand, forever, running_loop, standing, stuck
+from support.leaks import ONLY_LEAKS, Stand, forever, running_loop, settle, standing, stuck
 
 FUNCTION = "code.function.name"
 STUCK = "support.leaks.stuck"
@@ -127,7 +130,9 @@ def test_80_threads_and_500_tasks_are_counted_exactly_and_explained(
         {frozenset(): 50},
         {frozenset(): 100},
     ]
-    opened = dict.fromkeys(series["python.leak.open"], 1)
+    opened = {
+        key: int(("python.leak.evidence", "threshold") in key) for key in series["python.leak.open"]
+    }
     assert series["python.leak.open"] == series["python.leak.detections"] == opened
     told = [
         (span.name, plain(span.attributes)["python.leak.count"], len(span.events))
@@ -222,6 +227,117 @@ def test_our_own_threads_and_the_sdks_are_not_counted(
     assert sum(found.values()) == 0
 
 
+@pytest.mark.parametrize("sampled", [True, False], ids=["sampled", "dropped"])
+def test_tasks_that_outlive_their_requests_are_told_with_the_operation(
+    instrument: Instrument, looks: Callable[[], None], spans: Spans, *, sampled: bool
+) -> None:
+    requests = Spans(ALWAYS_ON if sampled else ALWAYS_OFF)
+    tracer = requests.provider.get_tracer("app")
+
+    async def request() -> asyncio.Task[None]:
+        with tracer.start_as_current_span("POST /orders", attributes={"http.route": "/orders"}):
+            return asyncio.create_task(forever())
+
+    instrument(interval_s=0.001, outlived_s=0.05, outlived_count=5)
+    with running_loop() as loop:
+        for _ in range(60):
+            loop.run(request())
+        while "python.leak.detected" not in spans.names:
+            looks()
+    (span,) = [each for each in spans.all if each.name == "python.leak.detected"]
+    said = plain(span.attributes)
+    assert (said["python.leak.evidence"], said["python.leak.count"]) == ("outlived", 60)
+    operation = " POST /orders," if sampled else " the spans that they began in,"
+    assert f"60 asyncio tasks {FOREVER} (" in said["python.leak.message"]
+    assert f" outlived{operation}" in said["python.leak.message"]
+    assert said.get("python.leak.operation") == ("POST /orders" if sampled else None)
+    assert said.get("http.route") == ("/orders" if sampled else None)
+    traces = {link.context.trace_id for link in span.links}
+    assert len(traces) == 8
+    if sampled:
+        known = [each.get_span_context() for each in requests.all]
+        assert traces <= {each.trace_id for each in known if each is not None}
+    while "python.leak.resolved" not in spans.names:
+        looks()
+
+
+@pytest.mark.unwatched
+def test_destroyed_tasks_are_counted_and_told_by_coroutine(
+    instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
+) -> None:
+    async def lose(loop: asyncio.AbstractEventLoop) -> None:
+        loop.set_exception_handler(lambda *_: None)
+        for _ in range(3):
+            loop.create_task(poll(loop.create_future()))
+        await settle()
+
+    async def poll(future: asyncio.Future[None]) -> None:
+        await future
+
+    instrument(interval_s=0.001, cooldown_s=0.1)
+    with running_loop() as loop:
+        loop.run(lose(loop.loop))
+        gc.collect()
+    while "python.leak.detected" not in spans.names:
+        looks()
+    span = next(each for each in spans.all if each.name == "python.leak.detected")
+    said = plain(span.attributes)
+    name = f"{__name__}.{test_destroyed_tasks_are_counted_and_told_by_coroutine.__name__}"
+    name += ".<locals>.poll"
+    assert {key: said[f"python.leak.{key}"] for key in ("kind", "evidence", "count")} == {
+        "kind": "destroyed_task",
+        "evidence": "destroyed",
+        "count": 3,
+    }
+    assert plain(span.events[0].attributes)[FUNCTION] == name
+    looks()
+    counted = meters.series()["python.asyncio.task.destroyed"]
+    assert counted == {frozenset({(FUNCTION, name)}): 3}
+    while "python.leak.resolved" not in spans.names:
+        looks()
+
+
+@pytest.mark.parametrize("origins", ["threads", "off"])
+def test_threads_are_told_with_who_started_them_and_a_link_to_the_span(
+    instrument: Instrument, looks: Callable[[], None], spans: Spans, origins: str
+) -> None:
+    tracer = Spans().provider.get_tracer("app")
+    instrument(thread_limit=5, interval_s=0.001, origins=origins)
+    with tracer.start_as_current_span("POST /reports") as request, standing(8):
+        while "python.leak.detected" not in spans.names:
+            looks()
+    span = next(each for each in spans.all if each.name == "python.leak.detected")
+    said = plain(span.events[0].attributes)
+    told = {key: said.get(f"python.leak.{key}") for key in ("origin.function", "operation")}
+    linked = [link.context.trace_id for link in span.links]
+    if origins == "off":
+        assert (told, linked) == ({"origin.function": None, "operation": None}, [])
+    else:
+        assert told == {"origin.function": "support.leaks.standing", "operation": "POST /reports"}
+        assert linked == [request.get_span_context().trace_id]
+        assert said["python.leak.origin.file"] == leaks.__file__
+        lines, first = inspect.getsourcelines(leaks.standing)
+        line = lines[said["python.leak.origin.line"] - first]
+        assert line.strip() == "thread.start()"
+
+
+def test_tasks_are_told_with_who_made_them_when_that_is_asked_for(
+    instrument: Instrument, looks: Callable[[], None], spans: Spans
+) -> None:
+    async def make() -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(forever()) for _ in range(8)]
+
+    instrument(task_limit=5, interval_s=0.001, origins="all")
+    with running_loop() as loop:
+        loop.run(make())
+        while "python.leak.detected" not in spans.names:
+            looks()
+    span = next(each for each in spans.all if each.name == "python.leak.detected")
+    said = plain(span.events[0].attributes)
+    assert said["python.leak.origin.function"].rpartition(".")[2] == "make"
+    assert said["python.leak.origin.file"] == __file__
+
+
 # Options
 
 
@@ -229,9 +345,12 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "interval_s": ("2.5", 2.5),
     "thread_limit": ("7", 7),
     "task_limit": ("8", 8),
+    "outlived_s": ("30", 30.0),
+    "outlived_count": ("6", 6),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("60", 60.0),
+    "origins": ("all", "all"),
     "emit": ("both", "both"),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
@@ -375,6 +494,7 @@ def test_log_records_go_to_the_logger_provider_that_is_given(
 # The end
 
 
+@pytest.mark.unwatched
 def test_after_uninstrument_no_thread_no_patch_and_no_metric_is_left(
     instrument: Instrument, looks: Callable[[], None], meters: Meters
 ) -> None:
@@ -383,7 +503,7 @@ def test_after_uninstrument_no_thread_no_patch_and_no_metric_is_left(
     tracer: Any = spans.provider.get_tracer("otel_leaks", __version__)
     sampler = tracer.sampler
     with standing(8):
-        door = instrument(thread_limit=5, tracer_provider=spans.provider)
+        door = instrument(thread_limit=5, origins="all", tracer_provider=spans.provider)
         looks()
     assert meters.series() != {}
     assert tracer.sampler is not sampler
@@ -393,6 +513,7 @@ def test_after_uninstrument_no_thread_no_patch_and_no_metric_is_left(
     assert instrumentor._active is None
 
 
+@pytest.mark.unwatched
 def test_it_instruments_again_any_number_of_times_also_with_other_providers(
     instrument: Instrument, looks: Callable[[], None]
 ) -> None:
@@ -439,6 +560,7 @@ def test_uninstrumenting_what_is_not_instrumented_does_nothing() -> None:
     assert instrumentor._active is None
 
 
+@pytest.mark.unwatched
 @pytest.mark.parametrize("what", ["watch", "thread", "metrics", "exit hook"])
 def test_a_start_that_fails_does_not_raise_and_leaves_nothing_behind(
     instrument: Instrument,

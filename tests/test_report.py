@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from otel_leaks.model import Detection, Finding, Frame, Kind, Origin, Sample, Site
+from otel_leaks.model import Detection, Ended, Finding, Frame, Kind, Operation, Origin, Sample, Site
 from otel_leaks.report import (
     duration,
     leaks_text,
@@ -29,6 +29,26 @@ SITE = Site(
 )
 
 
+DESTROYED = Site("destroyed_task", ("app.poll",), 3, "0" * 12, quiet_s=0.0)
+
+
+def destroyed(site: Site, count: int) -> Finding:
+    return Finding("destroyed_task", "destroyed", count, sites=(site,), site_count=1)
+
+
+def outlived(*operations: Operation, count: int = 340) -> Finding:
+    site = Site(
+        "asyncio_task",
+        SITE.functions,
+        count,
+        "0" * 12,
+        sample=SITE.sample,
+        operations=operations,
+        ended=Ended(count, (61.0, 400.0)),
+    )
+    return Finding("asyncio_task", "outlived", count, sites=(site,), site_count=1)
+
+
 @pytest.mark.parametrize(
     ("finding", "said"),
     [
@@ -42,6 +62,36 @@ SITE = Site(
             "2 asyncio tasks pending, more than the limit of 1",
         ),
         (Finding("thread", "threshold", 1), "1 thread alive"),
+        (
+            outlived(Operation(1, 1, name="POST /orders", route="/orders")),
+            "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived POST /orders, "
+            "the oldest by 6 min",
+        ),
+        (
+            outlived(*(Operation(n, n, name=name) for n, name in enumerate(("a", "b", "a", "")))),
+            "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived a and 1 other "
+            "operation, the oldest by 6 min",
+        ),
+        (
+            outlived(Operation(1, 1, name="POST", route="/orders"), count=1),
+            "1 asyncio task app.jobs.Worker.run (/srv/app/jobs.py:41) outlived POST /orders, "
+            "the oldest by 6 min",
+        ),
+        (
+            destroyed(DESTROYED, 3),
+            "3 asyncio tasks app.poll were destroyed while pending: nothing held a reference, so "
+            "nothing could have woken them",
+        ),
+        (
+            destroyed(replace(DESTROYED, sample=SITE.sample), 1),
+            "1 asyncio task app.poll (/srv/app/jobs.py:41) was destroyed while pending: nothing "
+            "held a reference, so nothing could have woken it",
+        ),
+        (
+            outlived(Operation(1, 1)),
+            "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived the spans that "
+            "they began in, the oldest by 6 min",
+        ),
     ],
 )
 def test_a_finding_is_said_in_one_sentence(finding: Finding, said: str) -> None:
@@ -146,3 +196,18 @@ def test_a_message_has_the_proof_where_there_is_one() -> None:
     assert [
         said in leaks_text([replace(SITE, sample=each)], []) for each in (sample, SITE.sample)
     ] == [True, False]
+
+
+def test_the_end_of_what_outlived_its_request_names_both() -> None:
+    finding = outlived(Operation(1, 1, name="POST /orders"))
+    assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=400)) == (
+        "the asyncio tasks app.jobs.Worker.run that outlived POST /orders are gone after 90 s; "
+        "the peak was 400"
+    )
+
+
+def test_the_end_of_what_was_destroyed_says_how_many_there_were() -> None:
+    finding = destroyed(DESTROYED, 3)
+    assert resolution(Detection(finding, opened_at=0.0, seen_at=300.0, peak=7)) == (
+        "no asyncio task app.poll was destroyed while pending any more; there were 7"
+    )

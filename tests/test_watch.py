@@ -16,7 +16,17 @@ from otel_leaks.census import CensusTaker
 from otel_leaks.census.source import Look
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import Ignores
-from otel_leaks.model import Census, Detection, Evidence, Failure, Finding, Kind, Population
+from otel_leaks.model import (
+    Census,
+    Detection,
+    Ended,
+    Evidence,
+    Failure,
+    Finding,
+    Kind,
+    Population,
+    Site,
+)
 from otel_leaks.watch import OPENABLE, Ledger, Watch, findings, limits
 
 
@@ -166,10 +176,41 @@ def test_the_policies_are_asked_with_what_is_open() -> None:
     ] == [[], ["thread"]]
 
 
+def left_behind(count: int, age_s: float = 1000.0) -> Census:
+    """Return a census of tasks whose requests ended so long ago, and of a destroyed one."""
+    ages = tuple(age_s + n for n in range(count))
+    leaking = Site("asyncio_task", ("app.notify",), count, "a" * 12, ended=Ended(count, ages))
+    lost = Site("destroyed_task", ("app.poll",), 1, "b" * 12, quiet_s=100.0)
+    return Census(
+        1.0,
+        (
+            Population("asyncio_task", count, (leaking,), 1),
+            Population("destroyed_task", 1, (lost,), 1),
+        ),
+    )
+
+
 def test_everything_that_a_policy_opens_is_listed_as_openable() -> None:
-    found = findings(census(1.0, thread=300, task=20_000), (), LeakConfig())
+    both = (*census(1.0, thread=300, task=20_000).populations, *left_behind(100).populations[1:])
+    found = findings(Census(1.0, both), (), LeakConfig())
+    found += findings(left_behind(100), (), LeakConfig())
     assert {(each.kind, each.evidence) for each in found} <= set(OPENABLE)
-    assert len(found) == 2
+    assert len(found) == 5
+
+
+def test_the_options_of_outlived_and_the_cooldown_reach_their_policies() -> None:
+    def evidences(count: int, *opened: Finding, **options: Any) -> list[str]:
+        before = [Detection(each, 0.0, 0.0, each.count) for each in opened]
+        found = findings(left_behind(count), before, LeakConfig(**options))
+        return [each.evidence for each in found]
+
+    (outlived, _) = findings(left_behind(100), (), LeakConfig())
+    assert evidences(100) == ["outlived", "destroyed"]
+    assert evidences(99) == ["destroyed"]
+    assert evidences(99, outlived) == ["outlived", "destroyed"]
+    assert evidences(50, outlived_count=5) == ["outlived", "destroyed"]
+    assert evidences(100, outlived_s=300.0) == ["destroyed"]
+    assert evidences(100, cooldown_s=50.0) == ["outlived"]
 
 
 # The watch

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from otel_leaks.ignores import Ignore, parse
 from otel_leaks.model import Emit
@@ -19,6 +19,8 @@ from otel_leaks.model import Emit
 __all__ = ["ENVIRONMENT_PREFIX", "LeakConfig", "environment_variable"]
 
 ENVIRONMENT_PREFIX = "OTEL_PYTHON_LEAKS_"
+
+ORIGINS = ("off", "threads", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,15 @@ def _whole(least: int, most: int) -> _Option:
     return _Option(f"a whole number from {least} to {most}", int, _check_whole(least, most))
 
 
+def _check_origins(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    if value not in ORIGINS:
+        raise ValueError
+    return value
+
+
+_ORIGINS = _Option('"off", "threads" or "all"', str, _check_origins)
 _IGNORE = _Option(
     'ignores, or their text: ignore_thread("name-*"), ignore_module("pkg.*")', parse, _check_ignore
 )
@@ -123,12 +134,18 @@ class LeakConfig:
     """Threads above which a threshold finding opens; None for no limit."""
     task_limit: int | None = _field(10_000, _LIMIT)
     """Pending asyncio tasks above which a threshold finding opens; None for no limit."""
+    outlived_s: float = _field(60.0, _INTERVAL)
+    """Seconds after the end of its span from which on a task has outlived it."""
+    outlived_count: int = _field(10, _whole(1, 1_000_000))
+    """Tasks of one site that have to outlive their spans for a look at whether they leak."""
     max_sites: int = _field(10, _whole(1, 100))
     """Sites, and so span events, of one detection."""
     max_frames: int = _field(32, _whole(1, 200))
     """Frames of each stack; outer ones are left out first."""
     cooldown_s: float = _field(300.0, _INTERVAL)
     """Seconds until an open finding is told again; doubles each time, up to an hour."""
+    origins: Literal["off", "threads", "all"] = _field("threads", _ORIGINS)
+    """What is noted of where it began: nothing, threads, or asyncio tasks as well."""
     emit: Emit = _field("span", _EMIT)  # noqa: RUF009 - a str, as immutable as the others
     """What the samples of a detection are: events of its span, log records, or both."""
     ignore: tuple[Ignore, ...] = _field((), _IGNORE)

@@ -19,16 +19,19 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
     BaseInstrumentor,
 )
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import TracerProvider
+from opentelemetry.trace import NonRecordingSpan, TracerProvider
 
 from otel_leaks import __version__
 from otel_leaks.census import CensusTaker, Executors
+from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Detection
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
+from otel_leaks.telemetry.spans import SpanReader, note_end
 from otel_leaks.watch import OPENABLE, Watch, limits
 
 __all__ = ["LeakInstrumentor"]
@@ -61,6 +64,12 @@ class _Instrumentation:
         self._metrics = Metrics(
             meter_provider, limits=limits(config), openable=OPENABLE, version=__version__
         )
+        spans = SpanReader()
+        self._beginnings = (
+            Beginnings(spans.current, spans.operation, tasks=config.origins == "all")
+            if config.origins != "off"
+            else None
+        )
         self._events = Events(
             tracer_provider,
             max_frames=config.max_frames,
@@ -74,12 +83,18 @@ class _Instrumentation:
                 ignores=ignores,
                 max_sites=config.max_sites,
                 pause=pause,
+                spans=spans,
+                beginnings=self._beginnings,
                 executors=Executors(),
             ),
             self,
         )
+        self._patches = Patches()
 
     def start(self) -> None:
+        self._patches.wrap(NonRecordingSpan, "end", note_end)
+        if self._beginnings is not None:
+            self._beginnings.open()
         self._watch.start()
         # Runs before the SDK's own, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.
@@ -88,6 +103,9 @@ class _Instrumentation:
     def stop(self) -> None:
         atexit.unregister(self._watch.exiting)
         self._watch.stop()
+        self._patches.restore()
+        if self._beginnings is not None:
+            self._beginnings.close()
         self._events.close()
         self._metrics.close()
 

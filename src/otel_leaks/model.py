@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 __all__ = [
     "EVIDENCES",
@@ -20,17 +20,20 @@ __all__ = [
     "Census",
     "Detection",
     "Emit",
+    "Ended",
     "Evidence",
     "Failure",
     "Finding",
     "Frame",
     "Hidden",
     "Kind",
+    "Operation",
     "Origin",
     "Pool",
     "Population",
     "Sample",
     "Site",
+    "SpanEnd",
     "Stack",
     "fingerprint",
 ]
@@ -45,7 +48,7 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold"]
+Evidence = Literal["threshold", "outlived", "destroyed"]
 
 Emit = Literal["span", "log", "both"]
 """What the samples of a detection are: events of its span, log records, or both."""
@@ -86,6 +89,48 @@ class Origin:
     line: int
     scope: str | None = None
     """The test, fixture or block that it is charged to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A span, as far as it is known: what a thing began in."""
+
+    trace_id: int
+    span_id: int
+    is_sampled: bool = False
+    """Whether it is exported, so that a link to it leads somewhere."""
+    name: str = ""
+    """Empty when it is not known: of a span that the sampler dropped."""
+    route: str = ""
+    """``http.route``, empty for none."""
+
+
+class SpanEnd(NamedTuple):
+    """Whether a span has ended. Read of very many tasks, so it is as light as can be."""
+
+    trace_id: int
+    is_entry: bool
+    """Whether it is known to be the first one of its trace in this process."""
+    is_open: bool
+    """Whether it is known to run."""
+    is_recorded: bool
+    """Whether it has a name; one that the sampler dropped has none."""
+    ended_at: float | None
+    """Seconds since the epoch; None while it runs, and when nobody can know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The tasks of a site whose span has ended, as far as they were looked at."""
+
+    looked: int
+    """How many tasks of the site were looked at, >= 1, those of no span included."""
+    ages_s: tuple[float, ...]
+    """Seconds since the end of the span, one for each task that has an ended one, in
+    ascending order. Tasks that began in the same span have exactly the same number."""
+    turnover_s: float = 0.0
+    """The longest that a task of the site was seen to stay after its span, before it ended
+    by itself; 0 when none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +195,14 @@ class Site:
     """Where its things began, when that was noted."""
     sample: Sample | None = None
     """The oldest of the things looked at; None for sites beyond the largest."""
+    operations: tuple[Operation, ...] = ()
+    """Some of those in which its things began: of different traces, the most common
+    first, exported ones before others."""
+    ended: Ended | None = None
+    """Of tasks, when spans were asked for and one of them has ended."""
+    quiet_s: float | None = None
+    """Of destroyed tasks in production, where they are counted and not listed: seconds since
+    another one was noted."""
 
     @property
     def function(self) -> str:

@@ -46,6 +46,10 @@ _NOUNS: Mapping[Kind, tuple[str, str, str]] = {
 
 def sentence(finding: Finding) -> str:
     """Say what was found, in one sentence without a full stop."""
+    if finding.evidence == "outlived":
+        return _outlived(finding)
+    if finding.evidence == "destroyed":
+        return _destroyed(finding)
     said = _counted(finding.kind, finding.count)
     if finding.limit is not None:
         said += f", more than the limit of {finding.limit}"
@@ -57,6 +61,16 @@ def sentence(finding: Finding) -> str:
 def resolution(detection: Detection) -> str:
     """Say that a finding ended, in one sentence without a full stop."""
     finding = detection.finding
+    if finding.evidence == "outlived":
+        return (
+            f"the asyncio tasks {finding.sites[0].function} that outlived {_operation(finding)} "
+            f"are gone after {duration(detection.open_s)}; the peak was {detection.peak}"
+        )
+    if finding.evidence == "destroyed":
+        return (
+            f"no asyncio task {finding.sites[0].function} was destroyed while pending any more; "
+            f"there were {detection.peak}"
+        )
     noun = _NOUNS[finding.kind][1]
     below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
     return (
@@ -64,14 +78,54 @@ def resolution(detection: Detection) -> str:
     )
 
 
+def _outlived(finding: Finding) -> str:
+    """Say which tasks outlived which request."""
+    site = finding.sites[0]
+    noun = "asyncio task" if finding.count == 1 else "asyncio tasks"
+    said = f"{finding.count} {noun} {site.function}{_where(site)} outlived {_operation(finding)}"
+    longest = max(site.ended.ages_s) if site.ended is not None else finding.age_s
+    return f"{said}, the oldest by {duration(longest)}"
+
+
+def _destroyed(finding: Finding) -> str:
+    """Say of which coroutine pending tasks were destroyed."""
+    site = finding.sites[0]
+    one = finding.count == 1
+    noun = "asyncio task" if one else "asyncio tasks"
+    return (
+        f"{finding.count} {noun} {site.function}{_where(site)} {'was' if one else 'were'} "
+        "destroyed while pending: nothing held a reference, so nothing could have woken "
+        + ("it" if one else "them")
+    )
+
+
+def _operation(finding: Finding) -> str:
+    """Name what the things of a finding outlived."""
+    named = [each for each in finding.sites[0].operations if each.name]
+    if not named:
+        return "the spans that they began in"
+    first = named[0]
+    others = len({each.name for each in named} - {first.name})
+    said = first.name
+    if first.route and first.route not in first.name:
+        said += f" {first.route}"
+    if others:
+        said += f" and {others} other operation{'s' if others > 1 else ''}"
+    return said
+
+
 def site_line(site: Site) -> str:
     """Say how many things stand at a site, and where, on one line."""
-    where = ""
-    if site.sample is not None and site.sample.stack:
-        frame = site.sample.stack[0]
-        where = f" ({frame.file}:{frame.line})"
     age = f", the oldest for at least {duration(site.age_s)}" if site.age_s >= 1 else ""
-    return f"{site.count} in {site.function}{where}{age}"
+    return f"{site.count} in {site.function}{_where(site)}{age}"
+
+
+def _where(site: Site) -> str:
+    """Say in brackets where a site's function stands, when that is known."""
+    if site.sample is None or not site.sample.stack:
+        return ""
+    frame = site.sample.stack[0]
+    return f" ({frame.file}:{frame.line})"
 
 
 def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -> str:

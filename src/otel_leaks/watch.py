@@ -18,14 +18,20 @@ from typing import Literal, Protocol
 from otel_leaks.census import CensusEnded, CensusTaker
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect import backlog as _backlog
+from otel_leaks.detect import destroyed as _destroyed
+from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import threshold as _threshold
-from otel_leaks.model import Census, Detection, Evidence, Failure, Finding, Kind, Pool
+from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
 
 __all__ = ["OPENABLE", "Change", "Ledger", "Listener", "Watch", "findings", "limits"]
 
 _log = logging.getLogger("otel_leaks")
 
-OPENABLE: tuple[tuple[Kind, Evidence], ...] = (*_threshold.OPENS,)
+OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
+    *_threshold.OPENS,
+    *_outlived.OPENS,
+    *_destroyed.OPENS,
+)
 """The pairs of kind and evidence that any policy can open. A new policy adds its own."""
 
 CPU_SHARE = 0.01
@@ -82,6 +88,13 @@ def findings(
         opened: The detections that were open before it.
         config: The policies' options.
     """
+    opened = tuple(opened)
+    marks = {
+        evidence: {
+            each.finding.fingerprint or "" for each in opened if each.finding.evidence == evidence
+        }
+        for evidence in EVIDENCES
+    }
     open_pairs = {(each.finding.kind, each.finding.evidence) for each in opened}
     return (
         *_threshold.threshold(
@@ -90,6 +103,14 @@ def findings(
             open_kinds={kind for kind, evidence in open_pairs if evidence == "threshold"},
             max_sites=config.max_sites,
         ),
+        *_outlived.outlived(
+            census,
+            limit_s=config.outlived_s,
+            at_least=config.outlived_count,
+            open_marks=marks["outlived"],
+            max_sites=config.max_sites,
+        ),
+        *_destroyed.destroyed(census, quiet_s=config.cooldown_s, max_sites=config.max_sites),
     )
 
 

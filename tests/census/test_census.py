@@ -63,8 +63,9 @@ def test_there_is_one_source_for_each_kind() -> None:
     assert tuple(make().kind for make in EVERY_SOURCE) == KINDS
 
 
-def test_production_counts_threads_and_tasks() -> None:
-    assert tuple(make().kind for make in SOURCES) == ("thread", "asyncio_task")
+def test_production_counts_threads_tasks_and_those_that_are_destroyed() -> None:
+    kinds = tuple(make().kind for make in SOURCES)
+    assert kinds == ("thread", "asyncio_task", "destroyed_task")
 
 
 def test_a_census_has_what_every_source_found_and_what_it_cost() -> None:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,9 +26,19 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import TraceFlags
 
-from otel_leaks.model import Detection, Emit, Finding, Frame, Origin, Sample, Site
+from otel_leaks.model import (
+    Detection,
+    Emit,
+    Ended,
+    Finding,
+    Frame,
+    Operation,
+    Origin,
+    Sample,
+    Site,
+)
 from otel_leaks.telemetry import names
-from otel_leaks.telemetry.events import MAX_BYTES, Events, tell
+from otel_leaks.telemetry.events import MAX_BYTES, MAX_LINKS, Events, tell
 from support.exported import Records, Spans, plain
 
 STACK = (
@@ -663,3 +674,92 @@ def test_a_stack_of_libraries_has_no_frame_of_the_applications_own(spans: Spans)
     events_of(spans).detected(detection(found(dataclasses.replace(TASKS, sample=sample))))
     ((_, attributes),) = samples(spans.all[0])
     assert [each for each in attributes if "application" in each] == []
+
+
+# Where things began
+
+
+ORDERS = Operation(11, 1, is_sampled=True, name="POST /orders", route="/orders")
+NOTIFY = Site(
+    "asyncio_task",
+    ("app.notify",),
+    340,
+    "00000000abcd",
+    operations=(ORDERS, Operation(12, 2), Operation(13, 3)),
+    ended=Ended(340, (61.0, 400.0)),
+)
+OUTLIVED = Finding(
+    "asyncio_task",
+    "outlived",
+    340,
+    fingerprint=NOTIFY.fingerprint,
+    age_s=400.0,
+    sites=(NOTIFY,),
+    site_count=1,
+)
+
+
+def links(span: ReadableSpan) -> list[tuple[int, int, bool]]:
+    contexts = [link.context for link in span.links]
+    return [(each.trace_id, each.span_id, each.trace_flags.sampled) for each in contexts]
+
+
+def test_what_outlived_a_request_names_it_and_links_to_it(spans: Spans) -> None:
+    events = events_of(spans)
+    events.detected(detection(OUTLIVED))
+    events.detected(detection(OUTLIVED))
+    events.resolved(detection(OUTLIVED, seen_at=70.0))
+    first, again, over = spans.all
+    assert plain(first.attributes) == {
+        "python.leak.kind": "asyncio_task",
+        "python.leak.evidence": "outlived",
+        "python.leak.count": 340,
+        "python.leak.fingerprint": "00000000abcd",
+        "python.leak.age": 400.0,
+        "python.leak.sites": 1,
+        "python.leak.message": "340 asyncio tasks app.notify outlived POST /orders, "
+        "the oldest by 6 min",
+        "python.leak.operation": "POST /orders",
+        "http.route": "/orders",
+    }
+    (sample,) = samples(first)
+    assert (sample[1]["python.leak.operation"], sample[1]["http.route"]) == (
+        "POST /orders",
+        "/orders",
+    )
+    began = [(11, 1, True), (12, 2, False), (13, 3, False)]
+    told = first.get_span_context()
+    assert told is not None
+    assert (links(first), links(again)) == (began, [(told.trace_id, told.span_id, True), *began])
+    assert links(over) == [(told.trace_id, told.span_id, True)]
+    assert plain(over.attributes)["python.leak.operation"] == "POST /orders"
+
+
+def test_without_a_name_there_is_neither_operation_nor_route(spans: Spans) -> None:
+    site = replace(NOTIFY, operations=NOTIFY.operations[1:])
+    events_of(spans).detected(detection(replace(OUTLIVED, sites=(site,))))
+    (span,) = spans.all
+    assert {"python.leak.operation", "http.route"} & set(plain(span.attributes)) == set()
+    assert links(span) == [(12, 2, False), (13, 3, False)]
+
+
+def test_each_site_has_its_turn_in_the_links_and_a_trace_has_one(spans: Spans) -> None:
+    sites = [
+        replace(NOTIFY, operations=tuple(Operation(n % 7 + 1, n) for n in range(i, 50, 2)))
+        for i in (1, 2)
+    ]
+    events_of(spans).detected(detection(found(*sites)))
+    (span,) = spans.all
+    assert [link[:2] for link in links(span)] == [
+        *((2, 1), (3, 2), (4, 3), (5, 4), (6, 5), (7, 6), (1, 7))
+    ]
+
+
+@pytest.mark.parametrize(("limit", "most"), [(None, MAX_LINKS), (5, 5)])
+def test_links_are_few_and_within_the_limit_of_the_sdk(limit: int | None, most: int) -> None:
+    spans = Spans(limits=SpanLimits(max_links=limit))
+    many = replace(NOTIFY, operations=tuple(Operation(n + 1, n + 1) for n in range(200)))
+    events_of(spans).detected(detection(found(many)))
+    (span,) = spans.all
+    assert [link[0] for link in links(span)] == list(range(1, most + 1))
+    assert span.dropped_links == 0

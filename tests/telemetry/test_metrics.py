@@ -21,11 +21,12 @@ from support.exported import Meters, attributes
 
 FUNCTION = "code.function.name"
 DAEMON = "python.thread.daemon"
-BOTH = {
-    frozenset({("python.leak.kind", "thread"), ("python.leak.evidence", "threshold")}): 0,
-    frozenset({("python.leak.kind", "asyncio_task"), ("python.leak.evidence", "threshold")}): 0,
+ZEROS: dict[frozenset[tuple[str, str]], int] = {
+    frozenset({("python.leak.kind", kind), ("python.leak.evidence", evidence)}): 0
+    for kind, evidence in OPENABLE
 }
-THREADS, TASKS = BOTH
+THREADS = frozenset({("python.leak.kind", "thread"), ("python.leak.evidence", "threshold")})
+TASKS = frozenset({("python.leak.kind", "asyncio_task"), ("python.leak.evidence", "threshold")})
 
 
 def metrics_of(meters: Meters, **limits: int | None) -> Metrics:
@@ -51,6 +52,14 @@ def tasks(**functions: int) -> Population:
     return Population("asyncio_task", sum(site.count for site in made), made, len(made))
 
 
+def destroyed(**functions: int) -> Population:
+    made = tuple(
+        Site("destroyed_task", (name.replace("_", "."),), n, "0" * 12, quiet_s=0.0)
+        for name, n in functions.items()
+    )
+    return Population("destroyed_task", sum(site.count for site in made), made, len(made))
+
+
 def census(
     *populations: Population,
     failures: tuple[Failure, ...] = (),
@@ -71,7 +80,8 @@ def test_the_metrics_are_those_of_the_design_with_their_units() -> None:
     meters = Meters()
     metrics = metrics_of(meters)
     pools = (pool("jobs", 2, 4, 0),)
-    metrics.publish(census(threads(("app.run", 2, True)), tasks(app_poll=3), pools=pools), ())
+    populations = threads(("app.run", 2, True)), tasks(app_poll=3), destroyed(app_poll=1)
+    metrics.publish(census(*populations, pools=pools), ())
     found = meters.collect()
     assert {name: (each.form, each.unit) for name, each in found.items()} == {
         "python.thread.count": ("Gauge", "{thread}"),
@@ -80,6 +90,7 @@ def test_the_metrics_are_those_of_the_design_with_their_units() -> None:
         "python.asyncio.task.limit": ("Gauge", "{task}"),
         "python.leak.open": ("Gauge", "{leak}"),
         "python.leak.detections": ("Sum", "{detection}"),
+        "python.asyncio.task.destroyed": ("Sum", "{task}"),
         "python.thread_pool.thread.count": ("Gauge", "{thread}"),
         "python.thread_pool.thread.limit": ("Gauge", "{thread}"),
         "python.thread_pool.queue.length": ("Gauge", "{work_item}"),
@@ -94,7 +105,8 @@ def test_every_metric_is_in_the_list_of_names_with_its_attributes() -> None:
     metrics = metrics_of(meters)
     broken = (Failure("thread", "OSError", ""),)
     pools = (pool("jobs", 2, 4, 0),)
-    metrics.publish(census(threads(("a", 1, True)), tasks(b=1), failures=broken, pools=pools), ())
+    populations = threads(("a", 1, True)), tasks(b=1), destroyed(b=1)
+    metrics.publish(census(*populations, failures=broken, pools=pools), ())
     found = {
         name: {key for series in each.series for key, _ in series}
         for name, each in meters.collect().items()
@@ -124,10 +136,23 @@ def test_a_census_is_reported_with_its_functions_limits_and_zeros() -> None:
         },
         "python.thread.limit": {frozenset(): 50},
         "python.asyncio.task.limit": {frozenset(): 10_000},
-        "python.leak.open": BOTH,
-        "python.leak.detections": BOTH,
+        "python.leak.open": ZEROS,
+        "python.leak.detections": ZEROS,
         "python.leak.census.duration": {frozenset(): 1},
     }
+
+
+def test_a_count_of_destroyed_tasks_never_goes_from_one_name_to_another() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    for n in (1, 10**9):
+        named = {f"app_f{i:02}": 1 for i in range(AT_ONCE)}
+        metrics.publish(census(destroyed(**named, late=n)), ())
+        counts = meters.series()["python.asyncio.task.destroyed"]
+        assert counts == {
+            **{frozenset({(FUNCTION, name.replace("_", "."))}): 1 for name in named},
+            frozenset({(FUNCTION, "_OTHER")}): n,
+        }
 
 
 def test_two_sites_of_a_function_are_one_series() -> None:
@@ -159,8 +184,8 @@ def test_detections_are_counted_and_open_ones_are_told() -> None:
     assert [
         (each["python.leak.open"], each["python.leak.detections"]) for each in (first, second)
     ] == [
-        ({THREADS: 1, TASKS: 0}, {THREADS: 1, TASKS: 0}),
-        ({THREADS: 0, TASKS: 1}, {THREADS: 2, TASKS: 1}),
+        ({**ZEROS, THREADS: 1}, {**ZEROS, THREADS: 1}),
+        ({**ZEROS, TASKS: 1}, {**ZEROS, THREADS: 2, TASKS: 1}),
     ]
 
 
@@ -401,10 +426,8 @@ def test_before_the_first_census_and_after_the_close_nothing_is_reported(delta: 
     metrics = metrics_of(meters)
     before = meters.collect()
     metrics.opened("thread", "threshold")
-    metrics.publish(
-        census(threads(("app.run", 5, True)), tasks(a=1), pools=(pool("jobs", 1, 1, 0),)),
-        (detection(),),
-    )
+    populations = threads(("app.run", 5, True)), tasks(a=1), destroyed(a=1)
+    metrics.publish(census(*populations, pools=(pool("jobs", 1, 1, 0),)), (detection(),))
     during = set(meters.collect())
     metrics.close()
     after = [meters.collect(), meters.collect()]
@@ -518,7 +541,7 @@ def test_a_forked_child_begins_at_zero() -> None:
     found = meters.series()
     assert nothing == {}
     assert found["python.thread.count"] == {frozenset({(FUNCTION, "c"), (DAEMON, True)}): 1}
-    assert found["python.leak.detections"] == BOTH
+    assert found["python.leak.detections"] == ZEROS
     assert "python.asyncio.task.count" not in found
 
 

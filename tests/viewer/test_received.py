@@ -18,7 +18,16 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from otel_leaks.model import Census, Detection, Finding, Frame, Population, Sample
+from otel_leaks.model import (
+    Census,
+    Detection,
+    Finding,
+    Frame,
+    Operation,
+    Origin,
+    Population,
+    Sample,
+)
 from otel_leaks.model import Site as LeakSite
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
@@ -51,7 +60,14 @@ def endpoint(heard: Exports) -> Iterator[str]:
 def task_site(function: str, count: int, stack: tuple[Frame, ...] = ()) -> LeakSite:
     sample = Sample(1, stack, "Task-1", 7.25, awaited=False) if stack else None
     return LeakSite(
-        "asyncio_task", (function, "app.get"), count, "a1b2c3d4e5f6", age_s=7.25, sample=sample
+        "asyncio_task",
+        (function, "app.get"),
+        count,
+        "a1b2c3d4e5f6",
+        age_s=7.25,
+        sample=sample,
+        origin=Origin("app.subscribe", "/srv/app.py", 7) if stack else None,
+        operations=(Operation(1, 2, name="POST", route="/orders"),) if stack else (),
     )
 
 
@@ -92,6 +108,8 @@ def test_a_detection_arrives_as_it_was_found(endpoint: str, heard: Exports) -> N
                     "a1b2c3d4e5f6",
                     stack=(Place("run", "/srv/app.py", 10), Place("get", "/srv/app.py", 20)),
                     awaited=False,
+                    operation="POST /orders",
+                    origin=Place("app.subscribe", "/srv/app.py", 7),
                 ),
                 Site("app.main", 2, 7.25, "a1b2c3d4e5f6"),
             ),

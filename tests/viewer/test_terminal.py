@@ -285,3 +285,42 @@ def test_color_is_for_terminals_that_were_not_told_otherwise(
         Style(color=True),
         Style(color=False, unicode=False),
     ]
+
+
+def test_what_outlived_its_request_is_explained_with_the_request_and_where_it_began() -> None:
+    site = replace(
+        SITE,
+        count=340,
+        operation="POST /orders",
+        origin=Place("shop.orders.place_order", "/srv/shop/orders.py", 30),
+        stack=SITE.stack[:1],
+    )
+    message = "340 asyncio tasks shop.orders.keep_customer_posted outlived POST /orders"
+    detected = Detected("asyncio_task", "outlived", message, 340, None, (site,), 1)
+    assert text(*explain(detected, PLAIN, None)) == text(
+        "LEAK DETECTED",
+        message,
+        "",
+        "  what         340 asyncio tasks",
+        "  function     shop.orders.keep_customer_posted",
+        "  request      POST /orders",
+        "  oldest       pending for at least 7 s",
+        "  awaited by   nothing",
+        "  began in     shop.orders.place_order  /srv/shop/orders.py:30",
+        "  waits at     keep_customer_posted  /srv/shop/orders.py:56",
+        "  fingerprint  a1b2c3d4e5f6, the same on every host",
+    )
+
+
+def test_what_was_destroyed_is_explained_with_its_coroutine() -> None:
+    site = replace(SITE, count=3, awaited=None, stack=SITE.stack[:1])
+    detected = Detected("destroyed_task", "destroyed", "3 destroyed", 3, None, (site,), 1)
+    assert text(*explain(detected, PLAIN, None)) == text(
+        "LEAK DETECTED",
+        "3 destroyed",
+        "",
+        "  what         3 asyncio tasks",
+        "  function     shop.orders.keep_customer_posted",
+        "  coroutine    keep_customer_posted  /srv/shop/orders.py:56",
+        "  fingerprint  a1b2c3d4e5f6, the same on every host",
+    )

@@ -10,14 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.children import child_processes
-from otel_leaks.census.destroyed import destroyed_tasks
+from otel_leaks.census.destroyed import DestroyedSource, destroyed_tasks
 from otel_leaks.census.executors import Executors
 from otel_leaks.census.generators import async_generators
 from otel_leaks.census.loops import event_loops
 from otel_leaks.census.origins import Scope, Starts
 from otel_leaks.census.pools import thread_pools, work_items
 from otel_leaks.census.source import Look, Source
+from otel_leaks.census.spans import Spans
 from otel_leaks.census.stacks import CodeNames
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
@@ -26,11 +28,12 @@ from otel_leaks.model import Census, Failure, Kind, Pool
 
 __all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
 
-SOURCES: tuple[Callable[[], Source], ...] = (ThreadSource, TaskSource)
+SOURCES: tuple[Callable[[], Source], ...] = (ThreadSource, TaskSource, DestroyedSource)
 """What production counts."""
 
 EVERY_SOURCE: tuple[Callable[[], Source], ...] = (
-    *SOURCES,
+    ThreadSource,
+    TaskSource,
     work_items,
     thread_pools,
     event_loops,
@@ -62,6 +65,8 @@ class CensusTaker:
         cpu_clock: Seconds of CPU of the calling thread.
         sources: What to read.
         starts: Where beginnings are noted; None in production.
+        spans: Reads the spans that tasks began in; None in tests.
+        beginnings: Notes where things begin in production; None in tests.
         executors: Reads the thread pools; None to leave them out.
     """
 
@@ -75,6 +80,8 @@ class CensusTaker:
         cpu_clock: Callable[[], float] = time.thread_time,
         sources: Sequence[Callable[[], Source]] = SOURCES,
         starts: Starts | None = None,
+        spans: Spans | None = None,
+        beginnings: Beginnings | None = None,
         executors: Executors | None = None,
     ) -> None:
         self._ignores = ignores
@@ -85,6 +92,8 @@ class CensusTaker:
         self._sources = [make() for make in sources]
         self._every_kind = len(self._sources) > len(SOURCES)
         self._starts = starts
+        self._spans = spans
+        self._beginnings = beginnings
         self._executors = executors
         self._names = CodeNames()
 
@@ -136,6 +145,8 @@ class CensusTaker:
             besides,
             excludes,
             self._names,
+            self._spans,
+            self._beginnings,
             self._every_kind,
         )
         populations = []

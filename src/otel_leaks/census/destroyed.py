@@ -1,19 +1,39 @@
-"""The ``destroyed_task`` source: tasks that the collector destroyed while pending."""
+"""
+The ``destroyed_task`` source: tasks that the collector destroyed while pending.
+
+asyncio proves this leak by itself, but only logs it. It tells the exception handler of
+the task's loop, so that is where it is heard, whatever handler the application has set.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any
 
-from otel_leaks.census.source import FewSource, Look, Seen
+from otel_leaks.census.origins import destroyed_pending, loop_roots, on_subclass
+from otel_leaks.census.patches import Patches
+from otel_leaks.census.source import FewSource, Look, Seen, population
+from otel_leaks.census.stacks import CodeNames, levels, stack_of
+from otel_leaks.ignores import Ignore
+from otel_leaks.model import OTHER, Kind, Population, Sample, Site, Stack, fingerprint
 
-__all__ = ["destroyed_tasks"]
+__all__ = ["DestroyedSource", "destroyed_tasks"]
+
+MAX_COROUTINES = 200
+"""Coroutines that are told apart in the life of a process; the others are one."""
 
 
 def destroyed_tasks() -> FewSource:
     """
     Reads what was noted of destroyed tasks; nothing else of them is left.
 
-    asyncio proves this leak by itself, but only logs it: no test fails of it.
+    For tests, where each is charged to a scope; production counts them.
     """
     return FewSource("destroyed_task", _destroyed)
 
@@ -24,3 +44,144 @@ def _destroyed(look: Look) -> Iterator[Seen]:
     for left in list(look.starts.destroyed):
         if look.wants(left):
             yield Seen(left, left.stack, left.name, () if left.stack else ("?",))
+
+
+class _Coroutine:
+    """The destroyed tasks that ran one coroutine."""
+
+    __slots__ = ("code", "count", "first_s", "function", "last_s", "name", "stack", "told")
+
+    def __init__(self, code: CodeType | None, function: str, stack: Stack, name: str) -> None:
+        # The code object is held while its id is a key.
+        self.code = code
+        self.function = function
+        self.stack = stack
+        self.name = name
+        self.count = 0
+        self.told = 0
+        self.first_s = 0.0
+        self.last_s = 0.0
+
+
+class DestroyedSource:
+    """
+    Counts destroyed tasks from its opening on, by their outermost coroutine.
+
+    The collector has mostly closed the coroutine before asyncio tells, so where in it the
+    task waited is no longer known.
+    """
+
+    kind: Kind = "destroyed_task"
+
+    def __init__(self) -> None:
+        # Reentrant: noting allocates, and the collector may destroy more tasks by that.
+        self._lock = threading.RLock()
+        self._patches = Patches()
+        self._wrapped: set[type] = set()
+        self._names = CodeNames()
+        self._coroutines: dict[int | str, _Coroutine] = {}
+        self._opened = False
+
+    def open(self) -> None:
+        """Begin to hear of destroyed tasks."""
+        self._opened = True
+        self._wrap()
+
+    def close(self) -> None:
+        """Restore what was patched and forget all."""
+        self._opened = False
+        self._patches.restore()
+        self._wrapped.clear()
+        self._coroutines = {}
+
+    def forked(self) -> None:
+        """Begin at zero in a forked child: another thread may have held our lock."""
+        self._lock = threading.RLock()
+        self._coroutines = {}
+
+    def read(self, look: Look) -> Population:
+        """Return how many were destroyed since the opening, by coroutine."""
+        self._wrap()
+        with self._lock:
+            counted = [(each, each.count) for each in self._coroutines.values()]
+        hidden: dict[Ignore, int] = {}
+        found: dict[str, tuple[Site, _Coroutine]] = {}
+        for coroutine, count in counted:
+            if coroutine.told == 0:
+                coroutine.first_s = look.now
+            if coroutine.told != count:
+                coroutine.told, coroutine.last_s = count, look.now
+            functions = (coroutine.function,)
+            mark = fingerprint(self.kind, functions)
+            ignore = look.ignores.site(functions, mark)
+            if ignore is not None:
+                hidden[ignore] = hidden.get(ignore, 0) + count
+                continue
+            quiet_s = look.now - coroutine.last_s
+            twin = found.get(mark)
+            if twin is not None:
+                # One coroutine function that was defined twice.
+                quiet_s = min(quiet_s, twin[0].quiet_s or 0.0)
+            site = Site(
+                self.kind,
+                functions,
+                count + (twin[0].count if twin is not None else 0),
+                mark,
+                age_s=look.now - coroutine.first_s,
+                quiet_s=quiet_s,
+            )
+            found[mark] = (site, coroutine)
+
+        def sampled(site: Site) -> Site:
+            coroutine = found[site.fingerprint][1]
+            return dataclasses.replace(
+                site,
+                sample=Sample(0, coroutine.stack, coroutine.name, look.now - coroutine.first_s),
+            )
+
+        return population(self.kind, (site for site, _ in found.values()), hidden, sampled, look)
+
+    def _wrap(self) -> None:
+        """Wrap the loop classes that there are, and be told of those that come."""
+        events = sys.modules.get("asyncio.events")
+        root = getattr(events, "AbstractEventLoop", None)
+        if not self._opened or root is None:
+            return
+        if root not in self._wrapped:
+            self._wrapped.add(root)
+            self._patches.wrap(root, "__init_subclass__", on_subclass(self._wrap))
+        for cls in loop_roots():
+            if cls not in self._wrapped:
+                self._wrapped.add(cls)
+                # A class made in C can't be changed.
+                with contextlib.suppress(TypeError):
+                    self._patches.wrap(cls, "call_exception_handler", self._hears)
+
+    def _hears(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call_exception_handler(loop: Any, context: Any) -> Any:
+            task = destroyed_pending(context)
+            if task is not None and self._opened:
+                with contextlib.suppress(Exception):  # The finalizer is the application's.
+                    self._note(task)
+            return original(loop, context)
+
+        return call_exception_handler
+
+    def _note(self, task: Any) -> None:
+        chain = levels(task.get_coro())
+        key = chain[0].key if chain else OTHER
+        with self._lock:
+            coroutine = self._coroutines.get(key)
+            if coroutine is None and len(self._coroutines) >= MAX_COROUTINES:
+                key = OTHER
+                coroutine = self._coroutines.get(key)
+            if coroutine is None:
+                if key == OTHER:
+                    coroutine = _Coroutine(None, OTHER, (), "")
+                else:
+                    name = self._names.of_level(chain[0]).function
+                    stack = stack_of(chain, self._names)
+                    coroutine = _Coroutine(chain[0].code, name, stack, task.get_name())
+                self._coroutines[key] = coroutine
+            coroutine.count += 1

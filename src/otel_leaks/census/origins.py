@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from operator import is_
 from pathlib import PurePath
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from otel_leaks.census.patches import Patches
 from otel_leaks.census.stacks import CodeNames, Level, levels, stack_of
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import subprocess
 
 __all__ = [
+    "INLINE",
     "Child",
     "Destroyed",
     "InScope",
@@ -41,11 +42,15 @@ __all__ = [
     "Starts",
     "context_of",
     "current_scope",
+    "destroyed_pending",
+    "helping",
     "living",
     "name_of",
+    "on_subclass",
     "pool_workers",
     "program_of",
     "scope_of_context",
+    "starter_of",
     "starts",
 ]
 
@@ -61,18 +66,22 @@ _ON_BEHALF = frozenset(
         "contextlib",
         "functools",
         "multiprocessing",
+        "opentelemetry",
         "otel_leaks",
+        "sentry_sdk",
         "subprocess",
         "threading",
         "uvloop",
+        "wrapt",
     }
 )
 
 CO_COROUTINE = 0x80
 """A flag of code objects, ``inspect.CO_COROUTINE``."""
 
-# Parts of a function that have a frame of their own; 3.12 and later have fewer.
-_INLINE = frozenset({"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"})
+# 3.12 and later have generator expressions alone.
+INLINE = frozenset({"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"})
+"""Names of code that runs in a frame of its own and is a part of another function."""
 
 _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
     "otel_leaks_scope", default=None
@@ -191,12 +200,49 @@ class _Handed(NamedTuple):
     scope: Scope | None
 
 
+_T = TypeVar("_T")
+helping: dict[str, bool] = {}
+"""Whether a module begins things for others, by its name; those that were asked for."""
+
+
 def _is_on_behalf(frame: FrameType) -> bool:
     """Say whether *frame* begins things for its caller."""
-    if frame.f_code.co_name in _INLINE:
+    if frame.f_code.co_name in INLINE:
         return True
     module = frame.f_globals.get("__name__")
-    return isinstance(module, str) and module.partition(".")[0] in _ON_BEHALF
+    if not isinstance(module, str):
+        return False
+    known = helping.get(module)
+    if known is None:
+        known = helping[module] = module.partition(".")[0] in _ON_BEHALF
+    return known
+
+
+def starter_of(
+    frame: FrameType | None, note_of: Callable[[Any], _T | None]
+) -> FrameType | _T | None:
+    """
+    Find who begins something.
+
+    Args:
+        frame: Where it is begun.
+        note_of: Returns what was noted of the beginning of a task.
+
+    Returns:
+        The innermost frame of somebody who does not begin it for another; or what was
+        noted of the task, where a task of a library's coroutine begins it, such as that
+        of ``wait_for()``: who began that task began this too. Further out stands who
+        runs the loop. None for nobody.
+    """
+    while frame is not None and _is_on_behalf(frame):
+        if frame.f_code.co_flags & CO_COROUTINE:
+            task = _current_task()
+            if task is not None and getattr(task.get_coro(), "cr_frame", None) is frame:
+                noted = note_of(task)
+                if noted is not None:
+                    return noted
+        frame = frame.f_back
+    return frame
 
 
 def _current_task() -> Any:
@@ -394,19 +440,10 @@ class Starts:
                     self._few[key] = self._notes[key]
 
     def _origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
-        found = frame
-        while found is not None and _is_on_behalf(found):
-            if found.f_code.co_flags & CO_COROUTINE:
-                task = _current_task()
-                if task is not None and getattr(task.get_coro(), "cr_frame", None) is found:
-                    # A task of a library's coroutine, such as that of wait_for(): what it
-                    # begins was begun by who began the task. Further out stands who runs
-                    # the loop.
-                    origin = self.origin_of(task)
-                    if origin is not None:
-                        return origin
-            found = found.f_back
-        found = found or frame
+        starter = starter_of(frame, self.origin_of)
+        if isinstance(starter, Origin):
+            return starter
+        found = starter or frame
         label = None
         around = scope
         while around is not None and label is None:
@@ -447,7 +484,7 @@ class Starts:
         ):
             wrap(pool, "__init__", self._after_init("thread_pool"))
             wrap(pool, "submit", self._submit)
-        wrap(asyncio.AbstractEventLoop, "__init_subclass__", self._init_subclass)
+        wrap(asyncio.AbstractEventLoop, "__init_subclass__", on_subclass(self.wrap_loops))
         for module in (asyncio, asyncio.tasks):
             wrap(module, "run_coroutine_threadsafe", self._hand_over)
 
@@ -582,15 +619,6 @@ class Starts:
 
         return run_coroutine_threadsafe
 
-    def _init_subclass(self, original: Callable[..., Any]) -> object:
-        # What stands there is bound to the root of all loops, and is object's, which takes
-        # no arguments and does nothing.
-        def init_subclass(_: type, /, **kwargs: Any) -> None:
-            original(**kwargs)
-            self.wrap_loops()
-
-        return classmethod(init_subclass)
-
     def _submit(self, original: Callable[..., Any]) -> Callable[..., Any]:
         in_process = "ProcessPool" in original.__qualname__
 
@@ -615,17 +643,14 @@ class Starts:
     def _call_exception_handler(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call_exception_handler(loop: Any, context: dict[str, Any]) -> Any:
-            if isinstance(context, dict) and "was destroyed but it is pending" in str(
-                context.get("message")
-            ):
-                self._note_destroyed(context.get("task"))
+            task = destroyed_pending(context)
+            if task is not None:
+                self._note_destroyed(task)
             return original(loop, context)
 
         return call_exception_handler
 
     def _note_destroyed(self, task: Any) -> None:
-        if not hasattr(task, "get_coro"):
-            return
         # The task is being destroyed: its note may be gone already, its context is not.
         departed = self._departed.get(id(task))
         scope = self.scope_of(task)
@@ -697,6 +722,43 @@ def context_of(task: Any) -> contextvars.Context | None:
     return next(
         (each for each in gc.get_referents(task) if type(each) is contextvars.Context), None
     )
+
+
+def on_subclass(then: Callable[[], None]) -> Callable[[Callable[..., Any]], object]:
+    """Return what makes an ``__init_subclass__`` of the root of all loops that calls *then*."""
+
+    def make(original: Any) -> object:
+        # What stands there is bound to the root, and is object's, which takes no arguments
+        # and does nothing; or it is what another of these made.
+        def init_subclass(cls: type, /, **kwargs: Any) -> None:
+            if isinstance(original, classmethod):
+                original.__func__(cls, **kwargs)
+            else:
+                original(**kwargs)
+            then()
+
+        return classmethod(init_subclass)
+
+    return make
+
+
+def destroyed_pending(context: object) -> Any:
+    """
+    Return the task of which asyncio tells an exception handler that it was destroyed.
+
+    Args:
+        context: What ``loop.call_exception_handler`` was called with.
+
+    Returns:
+        None when it is about something else. ``Task.__del__`` says so in words alone, the
+        same on 3.10 to 3.15.
+    """
+    if not isinstance(context, dict):
+        return None
+    if "was destroyed but it is pending" not in str(context.get("message")):
+        return None
+    task = context.get("task")
+    return task if hasattr(task, "get_coro") else None
 
 
 def loop_roots() -> list[type]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Protocol
 
+from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.origins import Scope, Starts, living
 from otel_leaks.census.serials import Known, Serials
+from otel_leaks.census.spans import Spans
 from otel_leaks.census.stacks import CodeNames
 from otel_leaks.ignores import Ignore, Ignores
 from otel_leaks.model import Hidden, Kind, Origin, Population, Sample, Site, Stack, fingerprint
@@ -45,6 +47,10 @@ class Look:
     """Asked about each thing that is wanted otherwise; it need not be hashable."""
     names: CodeNames = field(default_factory=CodeNames)
     """Where functions' names are looked up."""
+    spans: Spans | None = None
+    """Reads the spans that tasks began in; None where they are not asked for."""
+    beginnings: Beginnings | None = None
+    """Where production notes beginnings; they are told of what a site is shown by."""
     every_kind: bool = False
     """Whether all kinds are read: then what belongs to a thing of another kind, such as
     a pool's idle worker, is left to that kind."""
@@ -167,6 +173,9 @@ def population(
     """
     Put the sites of a kind in order, and take a sample of the largest.
 
+    As many of those whose tasks outlived their spans are sampled too: a leak in the making
+    is not among the largest sites.
+
     Args:
         kind: Their kind.
         sites: In any order, without samples.
@@ -175,17 +184,24 @@ def population(
         look: The census in the making.
     """
     ordered = sorted(sites, key=lambda site: (-site.count, site.fingerprint))
-    largest = []
-    for site in ordered[: look.max_sites]:
-        largest.append(sample(site))
-        look.pause()
+    kept = ordered[:MAX_KEPT_SITES]
+    behind = sorted(range(look.max_sites, len(kept)), key=lambda i: -_left(kept[i]))
+    for i in (*range(min(look.max_sites, len(kept))), *behind[: look.max_sites]):
+        if i < look.max_sites or _left(kept[i]):
+            kept[i] = sample(kept[i])
+            look.pause()
     return Population(
         kind=kind,
         count=sum(site.count for site in ordered),
-        sites=(*largest, *ordered[look.max_sites : MAX_KEPT_SITES]),
+        sites=tuple(kept),
         site_count=len(ordered),
         hidden=tuple(Hidden(str(ignore), count) for ignore, count in hidden.items()),
     )
+
+
+def _left(site: Site) -> int:
+    """Return how many of a site's tasks outlived their span, of those looked at."""
+    return len(site.ended.ages_s) if site.ended is not None else 0
 
 
 class FewSource:

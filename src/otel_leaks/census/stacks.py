@@ -204,6 +204,14 @@ class CodeNames:
             return known[1]
         return self._learn(code, frame.f_globals, None)
 
+    def of_code(self, code: types.CodeType, module: str) -> CodeName:
+        """Return the name of a function of which the module is known, but no frame."""
+        known = self._known.get(id(code))
+        if known is not None and known[0]() is code:
+            return known[1]
+        names = getattr(sys.modules.get(module), "__dict__", {})
+        return self._learn(code, {**names, "__name__": module}, None)
+
     def knows(self, code: types.CodeType) -> bool:
         """Say whether the name of *code* needs no frame any more."""
         known = self._known.get(id(code))
@@ -237,7 +245,7 @@ class CodeNames:
             qualname = code.co_qualname
         elif qualname is None:
             qualname = _qualname_3_10(code, names or {})
-        module = names.get("__name__") if names is not None else None
+        module = names.get("__name__") if names is not None else _module_of(code.co_filename)
         if not isinstance(module, str):
             # The coroutine ended while it was looked at. It is asked again next time.
             return CodeName(qualname, code.co_filename)
@@ -255,6 +263,18 @@ def frames_of(frame: types.FrameType | None) -> list[types.FrameType]:
         frame = frame.f_back
     stack.reverse()
     return stack
+
+
+def _module_of(file: str) -> str | None:
+    """Find the module of a function that has no frame any more, by its file. Some 0.1 ms."""
+    for name, module in list(sys.modules.items()):
+        try:
+            # Not by getattr(): a lazy module would be loaded by it.
+            if object.__getattribute__(module, "__dict__").get("__file__") == file:
+                return name
+        except AttributeError:  # What is no module stands there too.
+            continue
+    return None
 
 
 def _bare_name(awaitable: object) -> str:

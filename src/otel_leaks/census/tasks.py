@@ -19,9 +19,11 @@ from operator import attrgetter, methodcaller
 from typing import Any
 
 from otel_leaks.census.endless import Exits
+from otel_leaks.census.origins import context_of
 from otel_leaks.census.registry import TaskRef, TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, population, share
+from otel_leaks.census.spans import SiteSpans, Spans, Turnover, ended, operations
 from otel_leaks.census.stacks import (
     CodeNames,
     Level,
@@ -33,16 +35,21 @@ from otel_leaks.census.stacks import (
     stack_of,
 )
 from otel_leaks.ignores import Ignore
-from otel_leaks.model import Kind, Origin, Population, Sample, Site, fingerprint
+from otel_leaks.model import Kind, Origin, Population, Sample, Site, SpanEnd, fingerprint
 
 __all__ = ["TaskSource"]
 
 SLICE = 500
 """Tasks between two pauses: about a quarter of a millisecond."""
+SITES_OF_SLICE = 20
+"""Sites between two pauses, when their spans are told."""
 WALKED = 1000
 """Tasks of a census whose chain is followed; so many at least, when there are more."""
 WALKED_OF_GROUP = 32
 """Tasks of each outermost coroutine whose chain is followed in any case."""
+WALKED_OF_SPAN = 4
+"""Tasks whose chain is followed for one whose span is read, when there are many: a task, its
+context and its span lie at three places of the heap."""
 KNOWN_OF_SITE = 3
 """Tasks of each site that are known from census to census, for their age."""
 MAX_KNOWN = 3000
@@ -57,7 +64,7 @@ _get_code = attrgetter("cr_code")
 class _Chain:
     """Tasks that wait in one chain of coroutines."""
 
-    __slots__ = ("functions", "known", "levels", "walked")
+    __slots__ = ("functions", "known", "levels", "spans", "walked")
 
     def __init__(self, chain: list[Level], names: CodeNames) -> None:
         # The code objects are held while their ids are keys.
@@ -65,6 +72,7 @@ class _Chain:
         self.functions = tuple(names.of_level(level).function for level in chain)
         self.walked = 0
         self.known: list[Known] = []
+        self.spans = SiteSpans()
 
 
 class _Group:
@@ -84,6 +92,7 @@ class _Tally:
 
     def __init__(self, total: int) -> None:
         self.stride = max(1, total // WALKED)
+        self.steps = 0
         self.groups: dict[int | str, _Group] = {}
         self.wrappers: dict[int, types.CodeType] = {}
 
@@ -92,13 +101,29 @@ class _Tally:
         if self.stride == 1:
             return range(len(keys))
         behind = {key for key in counted if self.groups[key].walked < WALKED_OF_GROUP}
+        even = list(self._even(len(keys)))
         if not behind:
-            return range(0, len(keys), self.stride)
+            return even
+        some = frozenset(even)
         return (
             i
             for i, key in enumerate(keys)
-            if i % self.stride == 0 or (key in behind and self.groups[key].walked < WALKED_OF_GROUP)
+            if i in some or (key in behind and self.groups[key].walked < WALKED_OF_GROUP)
         )
+
+    def _even(self, count: int) -> Iterator[int]:
+        """
+        Choose one index of each ``stride``, at another place in each.
+
+        Tasks that are made in pairs lie in memory in pairs, and in that order sets have
+        them: every second one would be all of one kind.
+        """
+        for start in range(0, count, self.stride):
+            self.steps += 1
+            # Fibonacci hashing: evenly spread, and the same in each run.
+            i = start + (self.steps * 40503 % 65536 * self.stride >> 16)
+            if i < count:
+                yield i
 
 
 class TaskSource:
@@ -114,6 +139,7 @@ class TaskSource:
         self._registry = TaskRegistry()
         self._names = CodeNames()
         self._serials = Serials()
+        self._turnover = Turnover()
         self._exits = Exits()
         self._inherited: frozenset[TaskRef] | None = None
 
@@ -125,6 +151,7 @@ class TaskSource:
         """Restore what opening patched and forget all tasks."""
         self._registry.close()
         self._serials = Serials()
+        self._turnover = Turnover()
 
     def forked(self) -> None:
         """
@@ -134,10 +161,13 @@ class TaskSource:
         """
         self._registry.forked()
         self._serials = Serials()
+        self._turnover = Turnover()
         self._inherited = frozenset(self._registry.refs(lambda: None)) or None
 
     def read(self, look: Look) -> Population:
         """Count pending tasks, group them by where they wait, and sample the largest sites."""
+        if look.beginnings is not None:
+            look.beginnings.wrap_loops()
         refs = self._registry.refs(look.pause)
         tallies: dict[Origin | None, _Tally] = {}
 
@@ -149,13 +179,19 @@ class TaskSource:
         hidden: Counter[Ignore] = Counter()
         for known in self._serials:
             task: Any = known.ref()
-            if task is not None and not task.done() and look.wants(task):
+            if task is None or task.done():
+                if look.spans is not None:
+                    self._turnover.gone(known.serial, look.spans.now_s())
+            elif look.wants(task):
                 self._walk_known(known, task, tally_of(look.origin_of(task)))
         for start in range(0, len(refs), SLICE):
             self._count_slice(refs[start : start + SLICE], tally_of, hidden, look)
             look.pause()
         sites, chains = self._sites(tallies, hidden, look)
-        largest = sorted(sites, key=lambda site: -site.count)[:MAX_KEPT_SITES]
+        sites.sort(key=lambda site: -site.count)
+        largest = sites[:MAX_KEPT_SITES]
+        if look.spans is not None:
+            sites[:MAX_KEPT_SITES] = self._with_spans(largest, chains, look.spans, look.pause)
         self._serials.keep(_oldest(chains[site.fingerprint, site.origin] for site in largest))
         return population(
             self.kind,
@@ -183,6 +219,7 @@ class TaskSource:
                     # One coroutine function that was defined twice: a reloaded module.
                     count += sites[key].count
                     chain.known += chains[key].known
+                    chain.spans.add(chains[key].spans)
                 sites[key] = Site(
                     self.kind,
                     chain.functions,
@@ -193,6 +230,39 @@ class TaskSource:
                 )
                 chains[key] = chain
         return list(sites.values()), chains
+
+    def _with_spans(
+        self,
+        sites: list[Site],
+        chains: dict[tuple[str, Origin | None], _Chain],
+        spans: Spans,
+        pause: Callable[[], None],
+    ) -> list[Site]:
+        """Add what became of the spans that the tasks began in."""
+        of_site = [(site, chains[site.fingerprint, site.origin]) for site in sites]
+        now_s = spans.now_s()
+        open_traces = frozenset(each for _, chain in of_site for each in chain.spans.open_traces)
+        looked = sum(chain.spans.looked for _, chain in of_site)
+        share = min(1.0, looked / sum(site.count for site in sites)) if looked else 1.0
+        staying: dict[int, tuple[str, float]] = {}
+        told = []
+        for number, (site, chain) in enumerate(of_site, 1):
+            for serial, end in _ends(chain, spans):
+                is_over = end.is_entry or end.trace_id not in open_traces
+                if end.ended_at is not None and is_over:
+                    staying[serial] = (site.fingerprint, end.ended_at)
+            over = ended(
+                chain.spans,
+                now_s=now_s,
+                open_traces=open_traces,
+                share=share,
+                turnover_s=self._turnover.of(site.fingerprint),
+            )
+            told.append(replace(site, operations=operations(chain.spans), ended=over))
+            if number % SITES_OF_SLICE == 0:
+                pause()
+        self._turnover.keep(staying, (site.fingerprint for site in sites))
+        return told
 
     def _walk_known(self, known: Known, task: Any, tally: _Tally) -> None:
         """Find where a task stands that is known from the last census."""
@@ -263,6 +333,12 @@ class TaskSource:
             found = self._chain_of(chain, tally)
         group.walked += 1
         found.walked += 1
+        if look.spans is not None and (
+            tally.stride == 1
+            or found.walked <= WALKED_OF_GROUP
+            or found.walked % WALKED_OF_SPAN == 0
+        ):
+            found.spans.note(task, look.spans)
         # A site that turns out to be large gets its samples however many there are.
         may_know = len(self._serials) < MAX_KNOWN or found.walked > WALKED_OF_GROUP // 2
         if len(found.known) < KNOWN_OF_SITE and may_know:
@@ -296,7 +372,7 @@ class TaskSource:
         pending: a leak without any stack is not explained.
         """
         pending = []
-        for known in sorted(chain.known, key=lambda each: each.serial):
+        for known in sorted(chain.known, key=_serial):
             task: Any = known.ref()
             if task is None or task.done():
                 continue
@@ -317,7 +393,10 @@ class TaskSource:
             waits_on=self._waits_on(task),
             endless=any(self._exits.is_endless(*place) for place in places_of(found)),
         )
-        return replace(site, sample=sample)
+        began = look.beginnings.of(task) if look.beginnings is not None else None
+        if look.beginnings is None or began is None:
+            return replace(site, sample=sample)
+        return replace(site, sample=sample, origin=look.beginnings.origin(began))
 
     def _waits_on(self, task: Any) -> str | None:
         # Private, the same on 3.10 to 3.15: the future that will wake the task.
@@ -358,17 +437,26 @@ def _not_hidden(tasks: list[Any], hidden: Counter[Ignore], look: Look) -> Iterat
             hidden[ignore] += 1
 
 
+_serial = attrgetter("serial")
+
+
+def _ends(chain: _Chain, spans: Spans) -> Iterator[tuple[int, SpanEnd]]:
+    """Yield the ends of the spans of the tasks that are to be known in the next census."""
+    for known in sorted(chain.known, key=_serial)[:KNOWN_OF_SITE]:
+        task = known.ref()
+        context = context_of(task) if task is not None else None
+        end = spans.end_of(context) if context is not None else None
+        if end is not None:
+            yield known.serial, end
+
+
 def _age_s(chain: _Chain, look: Look) -> float:
     return max((look.now - known.first_seen for known in chain.known), default=0.0)
 
 
 def _oldest(chains: Iterable[_Chain]) -> list[Known]:
     """Return what is to be known in the next census: of each site the oldest few."""
-    return [
-        known
-        for chain in chains
-        for known in sorted(chain.known, key=lambda each: each.serial)[:KNOWN_OF_SITE]
-    ]
+    return [known for chain in chains for known in sorted(chain.known, key=_serial)[:KNOWN_OF_SITE]]
 
 
 def _is_awaited(task: Any) -> bool:

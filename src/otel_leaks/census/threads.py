@@ -15,11 +15,13 @@ from collections import Counter
 from dataclasses import replace
 from types import FrameType
 
+from otel_leaks.census.beginnings import Beginning, Beginnings
 from otel_leaks.census.endless import Exits
 from otel_leaks.census.origins import pool_workers
 from otel_leaks.census.owners import may_wait, waits_for_dead
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
+from otel_leaks.census.spans import READ, chosen
 from otel_leaks.census.stacks import MAX_FRAMES, CodeNames, frames_of
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import Frame, Kind, Origin, Population, Sample, Site, fingerprint
@@ -46,7 +48,8 @@ class _Place:
     """Threads that stand in the same stack of functions."""
 
     __slots__ = (
-        *("at", "codes", "count", "daemon", "functions", "oldest", "origin", "stack", "thread"),
+        *("at", "began", "codes", "count", "daemon", "functions", "notes", "oldest", "origin"),
+        *("stack", "thread"),
     )
 
     def __init__(
@@ -62,6 +65,8 @@ class _Place:
         self.origin: Origin | None = None
         self.oldest: Known | None = None
         self.thread: tuple[str, int | None] = ("", None)
+        self.began: Beginning | None = None
+        self.notes: list[Beginning] = []
 
 
 class ThreadSource:
@@ -135,7 +140,19 @@ class ThreadSource:
                 endless=any(map(self._exits.is_endless, place.codes, place.at)),
                 dead_owner=_waits_for_dead(ident, place),
             )
-            return replace(site, sample=sample)
+            if look.beginnings is None:
+                return replace(site, sample=sample)
+            began = place.began
+            return replace(
+                site,
+                sample=sample,
+                origin=look.beginnings.origin(began) if began is not None else None,
+                operations=chosen(
+                    found
+                    for note in place.notes
+                    if (found := look.beginnings.operation(note)) is not None
+                ),
+            )
 
         return population(self.kind, (site for site, _ in by_site.values()), hidden, sampled, look)
 
@@ -176,9 +193,13 @@ class ThreadSource:
             seen.append(known)
             place = self._place_of(thread, frame, look.origin_of(thread), places)
             place.count += 1
+            began = Beginnings.of(thread) if look.beginnings is not None else None
+            if began is not None and len(place.notes) < READ:
+                place.notes.append(began)
             if place.oldest is None or known.serial < place.oldest.serial:
                 place.oldest = known
                 place.thread = (thread.name, thread.ident)
+                place.began = began
         return seen
 
     def _place_of(

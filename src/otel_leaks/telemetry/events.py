@@ -9,15 +9,16 @@ tracing off (``always_off``) keeps it off.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from opentelemetry import trace
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import SpanLimits, Tracer
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
-from opentelemetry.trace import Link, SpanContext, TracerProvider
+from opentelemetry.trace import Link, SpanContext, TraceFlags, TracerProvider
 
 from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, own_frame
@@ -31,6 +32,8 @@ __all__ = ["MAX_BYTES", "Events", "Told", "tell"]
 MAX_BYTES = 120 * 1024
 """What one detection may take; under 128 KiB as it is sent.
 A receiver refuses over 4 MiB, and then the whole batch with other people's spans."""
+MAX_LINKS = 32
+"""Of one detection. SDKs drop the oldest beyond their limit of 128."""
 TAG_BYTES = 16
 """What the encoding of one attribute takes besides its key and its value, at most."""
 MAX_CHARS = 1024
@@ -78,6 +81,8 @@ def tell(finding: Finding, *, max_frames: int, max_chars: int | None = None) -> 
         attributes[names.LIMIT] = finding.limit
     if finding.fingerprint is not None:
         attributes[names.FINGERPRINT] = finding.fingerprint
+    if finding.evidence == "outlived":
+        attributes.update(_operation(finding.sites[0]))
     frames = max_frames
     sites = finding.sites
     while True:
@@ -96,14 +101,19 @@ def _sample(site: Site, max_frames: int, max_chars: int | None) -> Attributes:
         names.COUNT: site.count,
         names.AGE: round(site.age_s, 3),
         names.FUNCTION: site.function[:MAX_CHARS],
+        **_operation(site),
     }
+    origin, sample = site.origin, site.sample
+    if origin is not None:
+        attributes[names.ORIGIN_FUNCTION] = origin.function[:MAX_CHARS]
+        attributes[names.ORIGIN_FILE] = origin.file[:MAX_CHARS]
+        attributes[names.ORIGIN_LINE] = origin.line
     said = hint(site)
     if said is not None:
         attributes[names.HINT] = said[:MAX_CHARS]
     library = began_in_library(site)
     if library is not None:
         attributes[names.ORIGIN_LIBRARY] = library
-    sample = site.sample
     if sample is None:
         return attributes
     own = own_frame(sample.stack)
@@ -122,6 +132,15 @@ def _sample(site: Site, max_frames: int, max_chars: int | None) -> Attributes:
         attributes[names.THREAD_ID] = sample.thread_id
         attributes[names.THREAD_NAME] = sample.name[:MAX_CHARS]
     return attributes
+
+
+def _operation(site: Site) -> Attributes:
+    """Name the operation that the most of a site's things began in."""
+    named = next((each for each in site.operations if each.name), None)
+    if named is None:
+        return {}
+    route = {names.ROUTE: named.route} if named.route else {}
+    return {names.OPERATION: named.name, **route}
 
 
 def _size(*sets: Attributes) -> int:
@@ -180,7 +199,7 @@ class Events:
             names.DETECTED,
             context=Context(),
             attributes=told.attributes,
-            links=self._links(detection),
+            links=self._links(detection, limits),
         )
         # Beyond its limit the SDK drops the oldest events, which are the largest sites.
         most = limits.max_events if limits is not None else None
@@ -207,11 +226,13 @@ class Events:
             attributes[names.LIMIT] = finding.limit
         if finding.fingerprint is not None:
             attributes[names.FINGERPRINT] = finding.fingerprint
+        if finding.evidence == "outlived":
+            attributes.update(_operation(finding.sites[0]))
         span = self._real_tracer().start_span(
             names.RESOLVED,
             context=Context(),
             attributes=attributes,
-            links=self._links(detection),
+            links=self._first(detection),
         )
         span.end()
         if self._records is not None:
@@ -234,7 +255,13 @@ class Events:
         """Forget the parent's detections."""
         self._contexts.clear()
 
-    def _links(self, detection: Detection) -> list[Link]:
+    def _links(self, detection: Detection, limits: SpanLimits | None) -> list[Link]:
+        """Link to the span that told of it first, and to those in which things began."""
+        most = limits.max_links if limits is not None else None
+        links = [*self._first(detection), *_began(detection.finding)]
+        return links[: MAX_LINKS if most is None else min(most, MAX_LINKS)]
+
+    def _first(self, detection: Detection) -> list[Link]:
         """Link to the span that told of the finding first."""
         first = self._contexts.get(detection.finding.key)
         return [Link(first)] if first is not None and first.is_valid else []
@@ -264,6 +291,18 @@ class Events:
             self._sampled = (tracer, tracer.sampler)
             tracer.sampler = ALWAYS_ON
         return tracer if isinstance(tracer, trace.Tracer) else self._tracer
+
+
+def _began(finding: Finding) -> Iterator[Link]:
+    """Link to the spans in which the sampled things began, one of each trace."""
+    # Those of the largest site first, but each site gets its turn.
+    rows = zip_longest(*(site.operations for site in finding.sites))
+    traces: set[int] = set()
+    for operation in (each for row in rows for each in row if each is not None):
+        if operation.trace_id not in traces:
+            traces.add(operation.trace_id)
+            flags = TraceFlags(TraceFlags.SAMPLED if operation.is_sampled else TraceFlags.DEFAULT)
+            yield Link(SpanContext(operation.trace_id, operation.span_id, False, flags))
 
 
 class _Current:

@@ -9,6 +9,7 @@ is. They compute nothing and take no lock: all callbacks of a process run under 
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -35,9 +36,13 @@ CROWD = 100
 """So many things in a function without a name, and ten times as many as in the
 smallest one with a name, take that name's place: a leak must not hide in _OTHER."""
 
+NEVER = sys.maxsize
+"""A crowd that nothing has."""
+
 _COUNTS: Mapping[Kind, names.Metric] = {
     "thread": names.THREAD_COUNT,
     "asyncio_task": names.TASK_COUNT,
+    "destroyed_task": names.TASK_DESTROYED,
 }
 _LIMITS: Mapping[Kind, names.Metric] = {
     "thread": names.THREAD_LIMIT,
@@ -181,6 +186,8 @@ class Metrics:
         self._registration = _registration_for(meter_provider, version)
         self._closed = False
         self._admissions = {kind: Admission() for kind in _COUNTS}
+        # Its counts only ever rise. What is counted under one name must stay there.
+        self._admissions["destroyed_task"] = Admission(crowd=NEVER)
         self._last: dict[Kind, Sequence[_Reading]] = {}
         self._pool_admission = Admission(POOLS_AT_ONCE)
         self._pools: Mapping[str, Sequence[_Reading]] = {}

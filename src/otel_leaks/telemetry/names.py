@@ -54,6 +54,11 @@ OWN_LINE: Final = "python.leak.application.line"
 HINT: Final = "python.leak.hint"
 PEAK: Final = "python.leak.peak"
 DURATION: Final = "python.leak.duration"
+ORIGIN_FUNCTION: Final = "python.leak.origin.function"
+ORIGIN_FILE: Final = "python.leak.origin.file"
+ORIGIN_LINE: Final = "python.leak.origin.line"
+OPERATION: Final = "python.leak.operation"
+ROUTE: Final = "http.route"
 
 ATTRIBUTES: Final = (
     ERROR_TYPE,
@@ -81,6 +86,11 @@ ATTRIBUTES: Final = (
     HINT,
     PEAK,
     DURATION,
+    ORIGIN_FUNCTION,
+    ORIGIN_FILE,
+    ORIGIN_LINE,
+    OPERATION,
+    ROUTE,
 )
 
 # Spans and their events.
@@ -90,8 +100,8 @@ SAMPLE: Final = "python.leak.sample"
 
 SPANS: Final = (DETECTED, RESOLVED, SAMPLE)
 
-# Metrics. DETECTIONS is observable though a plain counter would do: what a
-# synchronous instrument once recorded is exported for ever, also after uninstrument().
+# Metrics. The counters are observable though plain ones would do: what a synchronous
+# instrument once recorded is exported for ever, also after uninstrument().
 THREAD_COUNT: Final = Metric(
     "python.thread.count",
     "observable_gauge",
@@ -132,6 +142,13 @@ DETECTIONS: Final = Metric(
     "Findings that have opened.",
     (KIND, EVIDENCE),
 )
+TASK_DESTROYED: Final = Metric(
+    "python.asyncio.task.destroyed",
+    "observable_counter",
+    "{task}",
+    "Asyncio tasks that the collector destroyed while they were pending.",
+    (FUNCTION,),
+)
 POOL_THREADS: Final = Metric(
     "python.thread_pool.thread.count",
     "observable_gauge",
@@ -168,6 +185,7 @@ METRICS: Final = (
     TASK_LIMIT,
     OPEN,
     DETECTIONS,
+    TASK_DESTROYED,
     POOL_THREADS,
     POOL_LIMIT,
     POOL_QUEUE,

@@ -89,6 +89,10 @@ class Site:
     """Outermost first."""
     awaited: bool | None = None
     """None for what nothing can await."""
+    operation: str = ""
+    """The request in which most of its things began, with its route; empty when not known."""
+    origin: Place | None = None
+    """Who began what is shown, when that was noted."""
     hint: str = ""
     """Empty when no pattern is known."""
 
@@ -200,6 +204,12 @@ def _detected(span: Span) -> Detected:
 
 def _site(said: _Attributes) -> Site:
     awaited = said.get(names.AWAITED)
+    operation, route = _text(said, names.OPERATION), _text(said, names.ROUTE)
+    origin = Place(
+        _text(said, names.ORIGIN_FUNCTION),
+        _text(said, names.ORIGIN_FILE),
+        int(_number(said, names.ORIGIN_LINE)),
+    )
     return Site(
         function=_text(said, names.FUNCTION),
         count=int(_number(said, names.COUNT)),
@@ -207,6 +217,8 @@ def _site(said: _Attributes) -> Site:
         fingerprint=_text(said, names.FINGERPRINT),
         stack=tuple(_places(str(said.get(names.STACKTRACE, "")))),
         awaited=awaited if isinstance(awaited, bool) else None,
+        operation=operation if route in operation else f"{operation} {route}",
+        origin=origin if origin.function else None,
         hint=_text(said, names.HINT),
     )
 

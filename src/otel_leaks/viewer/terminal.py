@@ -30,8 +30,16 @@ SHORT_BAR = 15
 NARROWEST = 60
 """Columns below which nothing is drawn: it would not fit."""
 
-_NOUNS: Mapping[str, str] = {"asyncio_task": "asyncio task", "thread": "thread"}
-_STATES: Mapping[str, str] = {"asyncio_task": "pending", "thread": "alive"}
+_NOUNS: Mapping[str, str] = {
+    "asyncio_task": "asyncio task",
+    "thread": "thread",
+    "destroyed_task": "asyncio task",
+}
+_STATES: Mapping[str, str] = {
+    "asyncio_task": "pending",
+    "thread": "alive",
+    "destroyed_task": "destroyed while pending",
+}
 
 Tint = Literal["bold", "dim", "red", "yellow", "green"]
 _SGR: Mapping[Tint, str] = {
@@ -139,15 +147,19 @@ def explain(detected: Detected, style: Style, columns: int | None) -> tuple[str,
     state = _STATES.get(detected.kind, "alive")
     if detected.count > site.count:
         noun += f", of {detected.count} {state} in all"
-    rows = [
-        ("what", noun),
-        ("function", style.paint(site.function, "bold")),
-        ("oldest", f"{state} for at least {_duration(site.age_s)}"),
-    ]
+    rows = [("what", noun), ("function", style.paint(site.function, "bold"))]
+    if site.operation:
+        rows.append(("request", style.paint(site.operation, "bold")))
+    is_destroyed = detected.kind == "destroyed_task"
+    if not is_destroyed:
+        rows.append(("oldest", f"{state} for at least {_duration(site.age_s)}"))
     if site.awaited is not None:
         awaited = "other code, which waits as well" if site.awaited else "nothing"
         rows.append(("awaited by", awaited))
-    label = "waits at"
+    if site.origin is not None:
+        room = width - 2 - _LABEL - len(site.origin.function) - 2 if width is not None else None
+        rows.append(("began in", f"{site.origin.function}  {_where(site.origin, room, style)}"))
+    label = "coroutine" if is_destroyed else "waits at"
     for line in _stack(site, style, width):
         rows.append((label, line))
         label = ""

@@ -1,0 +1,174 @@
+"""
+The spans that tasks began in, as a census sees them.
+
+What a span is, only telemetry knows: it hands the census a reader. Spans are asked of
+the tasks that a census looks at closely, never of all.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from otel_leaks.census.origins import context_of
+from otel_leaks.model import Ended, Operation, SpanEnd
+
+__all__ = ["READ", "SiteSpans", "Spans", "Turnover", "chosen", "ended", "operations"]
+
+READ = 24
+"""Things of a site whose span is read in full; of tasks, so many others as well whose span is
+not recorded."""
+UNSEEN = 9.0
+"""When none of so many is seen, there are none."""
+MAX_OPERATIONS = 8
+"""Operations that a site names."""
+
+
+class Spans(Protocol):
+    """Reads the span of a context. Never raises, and never runs anything in the context."""
+
+    def now_s(self) -> float:
+        """Return the time by the clock of the spans: seconds since the epoch."""
+
+    def end_of(self, context: contextvars.Context) -> SpanEnd | None:
+        """Say whether the span of a context has ended; None when it has none."""
+
+    def operation_of(self, context: contextvars.Context) -> Operation | None:
+        """Return what the span of a context is; None when it has none."""
+
+
+class SiteSpans:
+    """The spans of the tasks of one site, as far as they were looked at."""
+
+    __slots__ = ("ends", "looked", "operations", "others", "recorded")
+
+    def __init__(self) -> None:
+        self.ends: list[SpanEnd] = []
+        self.operations: list[tuple[SpanEnd, Operation]] = []
+        self.looked = 0
+        self.recorded = 0
+        self.others = 0
+
+    def note(self, task: Any, spans: Spans) -> None:
+        """Look at the span of one task."""
+        self.looked += 1
+        context = context_of(task)
+        end = spans.end_of(context) if context is not None else None
+        if context is None or end is None:
+            return
+        self.ends.append(end)
+        # A recorded span has a name; of one that has ended a leak is named.
+        if end.is_recorded and end.ended_at is not None:
+            self.recorded += 1
+            is_asked = self.recorded <= READ
+        else:
+            self.others += 1
+            is_asked = self.others <= READ
+        operation = spans.operation_of(context) if is_asked else None
+        if operation is not None:
+            self.operations.append((end, operation))
+
+    def add(self, others: SiteSpans) -> None:
+        """Take in those of another site."""
+        self.ends += others.ends
+        self.operations += others.operations
+        self.looked += others.looked
+
+    @property
+    def open_traces(self) -> Iterable[int]:
+        """The traces of which a span still runs."""
+        return (end.trace_id for end in self.ends if end.is_open)
+
+
+def operations(spans: SiteSpans) -> tuple[Operation, ...]:
+    """Choose some operations of a site, each of another trace, as ``Site`` has them."""
+    over = [operation for end, operation in spans.operations if end.ended_at is not None]
+    return chosen(over or [operation for _, operation in spans.operations])
+
+
+def chosen(given: Iterable[Operation]) -> tuple[Operation, ...]:
+    """Choose some operations, each of another trace, as ``Site`` has them."""
+    found = list(given)
+    names = Counter((each.name, each.route) for each in found if each.name)
+    found.sort(key=lambda each: (not each.is_sampled, -names[each.name, each.route]))
+    by_trace: dict[int, Operation] = {}
+    for each in found:
+        by_trace.setdefault(each.trace_id, each)
+    return tuple(by_trace.values())[:MAX_OPERATIONS]
+
+
+def ended(
+    spans: SiteSpans,
+    *,
+    now_s: float,
+    open_traces: frozenset[int],
+    share: float,
+    turnover_s: float,
+) -> Ended | None:
+    """
+    Say how long the ended spans of a site's tasks are over.
+
+    A task may begin in an inner span, which ends long before the request that both belong
+    to. Such a task counts only when no task is there in whose context a span of that
+    trace still runs; of very many tasks only a part is seen, and then only what is
+    certain counts.
+
+    Args:
+        spans: Of the tasks of the site that were looked at.
+        now_s: The time by the clock of the spans.
+        open_traces: The traces of which a running span was seen, anywhere.
+        share: The part of all tasks that was looked at, > 0: of the running spans the
+            same part was seen.
+        turnover_s: As in ``Ended``.
+
+    Returns:
+        None when no task has an ended span.
+    """
+    over = [(end, end.ended_at) for end in spans.ends if end.ended_at is not None]
+    ages = [now_s - at for end, at in over if end.is_entry]
+    inner = [(end.trace_id, now_s - at) for end, at in over if not end.is_entry]
+    left = [age for trace_id, age in inner if trace_id not in open_traces]
+    if share < 1:
+        # As many may be seen by chance when so many more are there (Poisson, 3 sigma).
+        seen = len(inner) - len(left)
+        covered = (seen + 3 * math.sqrt(seen) + UNSEEN) / share
+        left = left[: max(0, len(inner) - math.ceil(covered))]
+    ages += left
+    return Ended(spans.looked, tuple(sorted(ages)), turnover_s) if ages else None
+
+
+class Turnover:
+    """
+    How long tasks stayed after their span and ended by themselves, from census to census.
+
+    Tasks that wait out a lifetime, such as those of a cache or of a pool that renews its
+    connections, are no leak however many they are: old ones end as new ones come.
+    """
+
+    def __init__(self) -> None:
+        self._staying: dict[int, tuple[str, float]] = {}
+        self._longest: dict[str, float] = {}
+
+    def gone(self, serial: int, now_s: float) -> None:
+        """Note that a task has ended that may have been among those staying."""
+        mark, ended_at = self._staying.pop(serial, ("", now_s))
+        if mark:
+            self._longest[mark] = max(self._longest.get(mark, 0.0), now_s - ended_at)
+
+    def of(self, mark: str) -> float:
+        """Return how long one of a site's tasks stayed at most, 0 when none has ended."""
+        return self._longest.get(mark, 0.0)
+
+    def keep(self, staying: dict[int, tuple[str, float]], marks: Iterable[str]) -> None:
+        """
+        Remember who stays until the next census.
+
+        Args:
+            staying: By serial: the site, and when the span ended.
+            marks: The sites that there are; the others are forgotten.
+        """
+        self._staying = staying
+        self._longest = {mark: self._longest[mark] for mark in marks if mark in self._longest}

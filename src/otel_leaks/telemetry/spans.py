@@ -1,0 +1,201 @@
+"""
+The span in a context, read from outside: what it is called, and whether it has ended.
+
+A recorded span knows its end. Of one that the sampler dropped nobody keeps it, so the
+end is noted on the span itself.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import NonRecordingSpan, SpanContext, propagation
+
+from otel_leaks.model import Operation, SpanEnd
+from otel_leaks.telemetry import names
+
+__all__ = ["SpanReader", "note_end"]
+
+MAX_CHARS = 200
+"""Of a name or a route."""
+
+_log = logging.getLogger(names.SCOPE)
+
+_T = TypeVar("_T")
+
+
+def note_end(original: Callable[..., None]) -> Callable[..., None]:
+    """
+    Wrap ``NonRecordingSpan.end``, so that a span that the sampler dropped knows its end.
+
+    Who ends a span has mostly left it, so that its parent is current again. Where that is
+    none, or of a remote service, the span was the first one of its trace in this process.
+    """
+    invalid, now_ns, current = trace.INVALID_SPAN, time.time_ns, trace.get_current_span
+    variable, key = _privates()
+
+    @functools.wraps(original)
+    def end(span: Any, end_time: int | None = None) -> None:
+        # INVALID_SPAN is one for all: it has no end of its own.
+        if span is not invalid:
+            try:
+                parent = current() if variable is None else variable.get().get(key)
+                if parent is None or parent is invalid or parent.get_span_context().is_remote:
+                    span._otel_leaks_entry = True
+                span._otel_leaks_ended_ns = now_ns()
+            except Exception:  # noqa: S110 - the application ends its span, noted or not
+                pass
+        original(span, end_time)
+
+    return end
+
+
+def _privates() -> tuple[contextvars.ContextVar[Any] | None, object]:
+    """
+    Return the variable that holds OpenTelemetry's context, and the key of its span.
+
+    Private, 1.20 to 1.45 have them; None where they are others.
+    """
+    runtime = getattr(otel_context, "_RUNTIME_CONTEXT", None)
+    variable = getattr(runtime, "_current_context", None)
+    key = getattr(propagation, "_SPAN_KEY", None)
+    if key is None or not isinstance(variable, contextvars.ContextVar):
+        return None, None
+    return variable, key
+
+
+def _current(
+    variable: contextvars.ContextVar[Any] | None, key: object
+) -> Callable[[], tuple[SpanContext, str] | None]:
+    """Return what says which span is current where it is called, and its name; None for none."""
+    get = variable.get if variable is not None else None
+
+    def public() -> tuple[SpanContext, str] | None:
+        span: Any = trace.get_current_span()
+        return span.get_span_context(), getattr(span, "name", "")
+
+    def private() -> tuple[SpanContext, str] | None:
+        # At each start of a thread. Attributes rather than methods and properties, which
+        # take three times as long; spans of the API and of the SDK have them, 1.20 to 1.45.
+        assert get is not None
+        span = get().get(key)
+        if span is None:
+            return None
+        try:
+            return span._context, getattr(span, "_name", "")
+        except AttributeError:
+            return public()
+
+    return public if get is None or key is None else private
+
+
+class SpanReader:
+    """
+    Reads the span that a context has, from any thread, also while code runs in it.
+
+    Never runs anything in the context. On a build without the GIL a context can't be
+    read safely while its task may run, so there no context has a span. Never raises:
+    when a span can't be read, that is logged once, and from then on none is.
+    """
+
+    def __init__(self) -> None:
+        self._is_off = not getattr(sys, "_is_gil_enabled", lambda: True)()
+        # Without them a copy of the context is made.
+        self._variable, self._key = _privates()
+        self.current = _current(self._variable, self._key)
+
+    def now_s(self) -> float:
+        """Return seconds since the epoch, as spans take them."""
+        return time.time_ns() / 1e9
+
+    def end_of(self, context: contextvars.Context) -> SpanEnd | None:
+        """Say whether the span of *context* has ended; None when it has none. About 1 us."""
+        return self._safely(self._end_of, context)
+
+    def operation_of(self, context: contextvars.Context) -> Operation | None:
+        """Return what the span of *context* is; None when it has none."""
+        return self._safely(self._operation_of, context)
+
+    @staticmethod
+    def operation(said: SpanContext, name: object) -> Operation | None:
+        """Return what ``current`` said as an operation."""
+        if not said.is_valid:
+            return None
+        return Operation(
+            said.trace_id,
+            said.span_id,
+            is_sampled=said.trace_flags.sampled,
+            name=name[:MAX_CHARS] if isinstance(name, str) else "",
+        )
+
+    def _safely(self, read: Callable[[Any], _T], context: contextvars.Context) -> _T | None:
+        if self._is_off:
+            return None
+        try:
+            return read(context)
+        except Exception:  # A span of somebody else's. The census goes on without spans.
+            self._is_off = True
+            _log.exception(
+                "the span of a task could not be read, so tasks that outlive their request "
+                "are not found any more; please report this with your OpenTelemetry version"
+            )
+            return None
+
+    def _span(self, context: contextvars.Context) -> Any:
+        """Return the span of *context*, None when it has none."""
+        if self._variable is None:
+            return context.copy().run(trace.get_current_span)
+        current = context.get(self._variable)
+        return current.get(self._key) if current else None
+
+    def _end_of(self, context: contextvars.Context) -> SpanEnd | None:
+        span = self._span(context)
+        if span is None or span is trace.INVALID_SPAN:
+            return None
+        said = span.get_span_context()
+        if isinstance(span, ReadableSpan):
+            ended_ns, parent = span.end_time, span.parent
+            return SpanEnd(
+                said.trace_id,
+                parent is None or parent.is_remote,
+                ended_ns is None,
+                True,
+                ended_ns / 1e9 if ended_ns is not None else None,
+            )
+        if isinstance(span, NonRecordingSpan):
+            # A remote one was put there by a propagator: nobody here ends it.
+            noted = getattr(span, "_otel_leaks_ended_ns", None) if not said.is_remote else None
+            return SpanEnd(
+                said.trace_id,
+                noted is not None and getattr(span, "_otel_leaks_entry", False),
+                noted is None and not said.is_remote,
+                False,
+                noted / 1e9 if noted is not None else None,
+            )
+        # Of another tracing library: the API tells whether it runs, not since when it does not.
+        return SpanEnd(said.trace_id, False, span.is_recording(), False, None)
+
+    def _operation_of(self, context: contextvars.Context) -> Operation | None:
+        span = self._span(context)
+        said = span.get_span_context() if span is not None else trace.INVALID_SPAN_CONTEXT
+        if not said.is_valid:
+            return None
+        route: object = ""
+        if isinstance(span, ReadableSpan) and span.attributes:
+            route = span.attributes.get("http.route", "")
+        return Operation(
+            said.trace_id,
+            said.span_id,
+            is_sampled=said.trace_flags.sampled,
+            name=span.name[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
+            route=route[:MAX_CHARS] if isinstance(route, str) else "",
+        )

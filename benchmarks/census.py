@@ -5,7 +5,9 @@ What a census of many tasks costs, beside what one would write by hand.
 
 Prints microseconds of CPU for each task and the memory that stays, for:
 
-- census: counts, sites, fingerprints and the samples of the largest sites;
+- census: counts, sites, fingerprints, the samples of the largest sites, and the spans that the
+  tasks began in: each in one of its own, which the sampler dropped;
+- no spans: the same census, which asks for no span;
 - all_tasks: ``asyncio.all_tasks(loop)`` alone, which counts and groups nothing;
 - get_stack: ``all_tasks`` and ``task.get_stack(limit=1)`` for each, grouped by place.
 """
@@ -20,8 +22,14 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import NonRecordingSpan
+
 from otel_leaks.census import CensusTaker
+from otel_leaks.census.patches import Patches
 from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.telemetry.spans import SpanReader, note_end
 
 ROUNDS = 5
 
@@ -68,26 +76,39 @@ def kept_bytes(act: Callable[[], object]) -> int:
 
 async def main(count: int) -> None:
     event = asyncio.Event()
-    tasks = [asyncio.create_task(outermost(event)) for _ in range(count)]
+    tracer = TracerProvider(sampler=ALWAYS_OFF).get_tracer("bench")
+    patches = Patches()
+    patches.wrap(NonRecordingSpan, "end", note_end)
+    tasks = []
+    for _ in range(count):
+        with tracer.start_as_current_span("request"):
+            tasks.append(asyncio.create_task(outermost(event)))
     await asyncio.sleep(0.01)
-    taker = CensusTaker(ignores=Ignores(BUILT_IN), max_sites=10)
+    taker = CensusTaker(ignores=Ignores(BUILT_IN), max_sites=10, spans=SpanReader())
     taker.open()
+    without = CensusTaker(ignores=Ignores(BUILT_IN), max_sites=10)
+    without.open()
     # Memory first: what get_stack touches stays as long as the tasks.
     kept = {
         "census": kept_bytes(taker.take),
+        "no spans": kept_bytes(without.take),
         "all_tasks": kept_bytes(asyncio.all_tasks),
         "get_stack": kept_bytes(by_get_stack),
     }
     cost = {
         "census": cpu_s(taker.take),
+        "no spans": cpu_s(without.take),
         "all_tasks": cpu_s(asyncio.all_tasks),
         "get_stack": cpu_s(by_get_stack),
     }
     census = taker.take()
     taker.close()
+    without.close()
+    patches.restore()
     population = census.of("asyncio_task")
     assert population is not None
     assert population.count == count + 1
+    assert population.sites[0].ended is not None
     print(f"Python {sys.version.split()[0]}, {count:,} pending tasks, best of {ROUNDS}")
     print(f"{'':12}{'us a task':>12}{'of census':>12}{'MB that stay':>15}")
     for name, seconds in cost.items():

@@ -18,8 +18,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
 from otel_leaks.census import CensusTaker
 from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.telemetry.spans import SpanReader
 from otel_leaks.watch import PAUSE_S
 
 SECONDS = 8.0
@@ -63,10 +67,19 @@ async def beside(work: Callable[[], object] | None) -> list[float]:
 
 async def main(count: int) -> None:
     event = asyncio.Event()
-    tasks = [asyncio.create_task(outermost(event)) for _ in range(count)]
+    tracer = TracerProvider(sampler=ALWAYS_OFF).get_tracer("bench")
+    tasks = []
+    for _ in range(count):
+        with tracer.start_as_current_span("request"):
+            tasks.append(asyncio.create_task(outermost(event)))
     await asyncio.sleep(0.01)
     loop = asyncio.get_running_loop()
-    taker = CensusTaker(ignores=Ignores(BUILT_IN), max_sites=10, pause=lambda: time.sleep(PAUSE_S))
+    taker = CensusTaker(
+        ignores=Ignores(BUILT_IN),
+        max_sites=10,
+        pause=lambda: time.sleep(PAUSE_S),
+        spans=SpanReader(),
+    )
     taker.open()
     taken = 0
 

@@ -57,13 +57,18 @@ def receiver(otelcol: Path, tmp_path: Path) -> Iterator[Collector]:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """
-    Starts the leaky service: ``serve(variables, *arguments, server="uvicorn")``.
+    Starts a service: ``serve(variables, *arguments, server="uvicorn", app="leaky_service:app")``.
 
     *variables* are all that tells it of OpenTelemetry.
     """
     with ExitStack() as at_end:
 
-        def start(variables: dict[str, str], *arguments: str, server: str = "uvicorn") -> Service:
+        def start(
+            variables: dict[str, str],
+            *arguments: str,
+            server: str = "uvicorn",
+            app: str = "leaky_service:app",
+        ) -> Service:
             (port,) = free_ports(1)
             where = (
                 [f"--app-dir={HERE}", "--host=127.0.0.1", f"--port={port}"]
@@ -71,7 +76,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
                 else [f"--chdir={HERE}", f"--bind=127.0.0.1:{port}"]
             )
             program = Program(
-                instrumented(server, *where, *arguments, "leaky_service:app"),
+                instrumented(server, *where, *arguments, app),
                 variables,
                 tmp_path / "service.log",
             )

@@ -41,6 +41,7 @@ class Span:
     attributes: Attributes
     events: tuple[Event, ...]
     linked_span_ids: tuple[str, ...]
+    linked_trace_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def _spans(document: Mapping[str, Any]) -> list[Span]:
             attributes=_attributes(span),
             events=tuple(Event(e["name"], _attributes(e)) for e in span.get("events", ())),
             linked_span_ids=tuple(link["spanId"] for link in span.get("links", ())),
+            linked_trace_ids=tuple(link["traceId"] for link in span.get("links", ())),
         )
         for resource in document["resourceSpans"]
         for scope in resource["scopeSpans"]

@@ -366,7 +366,8 @@ class LeaksPlugin:
         if self._has_async_cases:
             # IsolatedAsyncioTestCase copied its context when it was made, before its call;
             # private, the same on 3.11 to 3.15, and 3.10 has none.
-            context = getattr(getattr(item, "instance", None), "_asyncioTestContext", None)
+            call.case = getattr(item, "instance", None)
+            context = getattr(call.case, "_asyncioTestContext", None)
             if context is not None:
                 context.run(scope.enter)
         token = scope.enter()
@@ -441,11 +442,15 @@ class LeaksPlugin:
 
     def _looking_first(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def close(*args: Any, **kwargs: Any) -> Any:
-            for charged in (self._call or self._torn_down(), self._kept):
-                if charged is not None:
-                    self._look_before_cancelling(charged)
-            return original(*args, **kwargs)
+        def close(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            # The collector closes the runner of a case that was left, in whichever test.
+            if not hasattr(owner, "_testMethodName") or (
+                self._call is not None and self._call.case is owner
+            ):
+                for charged in (self._call or self._torn_down(), self._kept):
+                    if charged is not None:
+                        self._look_before_cancelling(charged)
+            return original(owner, *args, **kwargs)
 
         return close
 
@@ -708,13 +713,15 @@ class _Settings(NamedTuple):
 class _Charged:
     """A test's call that is under way."""
 
-    __slots__ = ("cancelled", "scope", "settings")
+    __slots__ = ("cancelled", "case", "scope", "settings")
 
     def __init__(self, scope: Scope, settings: _Settings, cancelled: Report) -> None:
         self.scope = scope
         self.settings = settings
         self.cancelled = cancelled
         """What its runner found pending, and cancelled without a word."""
+        self.case: Any = None
+        """The instance of the test's class, where it may be an asynchronous case."""
 
 
 class _Fixture(_Charged):

@@ -379,3 +379,37 @@ def test_the_verdict_is_out_although_the_teardown_hangs(
             "     began    test_it.py:* in test_it.leak",
         ]
     )
+
+
+def test_a_case_that_the_collector_closes_looks_at_no_other_test(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+        import gc
+        import unittest
+
+        class Case(unittest.IsolatedAsyncioTestCase):
+            async def nothing(self):
+                pass
+
+        def left():
+            case = Case("nothing")
+            case.itself = case
+            # As a run that was interrupted leaves it.
+            getattr(case, "_setupAsyncioRunner", lambda: case._setupAsyncioLoop())()
+
+        def test_it():
+            async def main():
+                waiting = asyncio.ensure_future(asyncio.Event().wait())
+                await asyncio.sleep(0)
+                left()
+                gc.collect()
+                waiting.cancel()
+
+            asyncio.run(main())
+        """,
+        "--leaks",
+        "-Wignore::ResourceWarning",
+        "-Wignore::pytest.PytestUnraisableExceptionWarning",
+    )
+    result.assert_outcomes(passed=1)

@@ -40,6 +40,8 @@ FEW = 64
 """So many objects at most are searched for by the collector, more by ourselves."""
 CHECK_EVERY = 2_000
 """Objects between two looks at the clock."""
+MAX_TIMED = 20_000
+"""Objects that the timers of a loop may lead to; with more all its tasks may be cancelled."""
 MAX_CHECKS = 3
 """How often what was found is checked, when other threads change it meanwhile."""
 
@@ -216,8 +218,42 @@ class _Search:
             for module in list(sys.modules.values())
             if isinstance(module, types.ModuleType)
         }
+        self._timed: set[int] = set()
+        """Ids of tasks that a timer may cancel, such as that of ``asyncio.timeout``."""
         for task in tasks:
             self._add(task)
+        self._note_timers()
+
+    def _note_timers(self) -> None:
+        loops = {id(task.get_loop()): task.get_loop() for task, _ in self._blocked()}
+        for loop in loops.values():
+            # Private in asyncio, the same on 3.10 to 3.15; another loop does not say.
+            timers = getattr(loop, "_scheduled", None)
+            reached = self._reached_by(timers) if type(timers) is list else None
+            self._timed |= {
+                key
+                for task, key in self._blocked()
+                if task.get_loop() is loop and (reached is None or key in reached)
+            }
+
+    def _blocked(self) -> list[tuple[Any, int]]:
+        return [(self._opaque[key][0], key) for key in self._waits]
+
+    def _reached_by(self, timers: list[Any]) -> set[int] | None:
+        """Return the ids of blocked tasks that *timers* lead to; None for too many objects."""
+        seen: set[int] = set()
+        reached: set[int] = set()
+        ahead = [timer for timer in list(timers) if not timer.cancelled()]
+        while ahead:
+            each = ahead.pop()
+            if id(each) in self._opaque:
+                reached.add(self._opaque[id(each)][1])
+            elif id(each) not in seen and not self._opens(each):
+                seen.add(id(each))
+                if len(seen) > MAX_TIMED:
+                    return None
+                ahead += gc.get_referents(each)
+        return reached
 
     def _add(self, task: Any) -> None:
         # A task of another class may have more ways to be woken. What a task waits on is
@@ -310,8 +346,9 @@ class _Search:
     def _referrers(self, asked: tuple[Any, ...], wanted: set[int]) -> list[Any]:
         if len(wanted) <= FEW:
             return gc.get_referrers(*asked)
-        found = []
-        for count, each in enumerate(gc.get_objects()):
+        objects = gc.get_objects()
+        found = []  # Made later, so that it is none of them.
+        for count, each in enumerate(objects):
             if count % CHECK_EVERY == 0:
                 self._check_clock()
             if not wanted.isdisjoint(map(id, gc.get_referents(each))):
@@ -339,6 +376,7 @@ class _Search:
             holds.setdefault(future, []).append(task)
         known = {*self._nodes, *self._waits}
         live = {each for each in {*holds, *self._live} if each in self._live or each not in known}
+        live |= self._timed
         ahead = list(live)
         while ahead:
             for each in holds.get(ahead.pop(), ()):

@@ -127,7 +127,9 @@ def test_80_threads_and_500_tasks_are_counted_exactly_and_explained(
         {frozenset(): 50},
         {frozenset(): 100},
     ]
-    opened = dict.fromkeys(series["python.leak.open"], 1)
+    opened = {
+        key: int(("python.leak.evidence", "threshold") in key) for key in series["python.leak.open"]
+    }
     assert series["python.leak.open"] == series["python.leak.detections"] == opened
     told = [
         (span.name, plain(span.attributes)["python.leak.count"], len(span.events))
@@ -229,6 +231,9 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "interval_s": ("2.5", 2.5),
     "thread_limit": ("7", 7),
     "task_limit": ("8", 8),
+    "growth_window_s": ("30", 30.0),
+    "growth_windows": ("5", 5),
+    "growth_floor": ("6", 6),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("60", 60.0),

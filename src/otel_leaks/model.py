@@ -23,6 +23,7 @@ __all__ = [
     "Evidence",
     "Failure",
     "Finding",
+    "Followed",
     "Frame",
     "Hidden",
     "Kind",
@@ -45,7 +46,7 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold"]
+Evidence = Literal["threshold", "growth"]
 
 Emit = Literal["span", "log", "both"]
 """What the samples of a detection are: events of its span, log records, or both."""
@@ -130,6 +131,18 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """Some things of a site that are followed from census to census."""
+
+    ages_s: tuple[float, ...] = ()
+    """How long each has been followed, seconds."""
+    ended_s: tuple[float, ...] = ()
+    """The same of those that stood here in the last census and have ended since."""
+    moved_s: tuple[float, ...] = ()
+    """The same of those that stand at another site now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """Things of one kind that stand at the same place."""
 
@@ -148,6 +161,8 @@ class Site:
     """Where its things began, when that was noted."""
     sample: Sample | None = None
     """The oldest of the things looked at; None for sites beyond the largest."""
+    followed: Followed | None = None
+    """What became of some of its things, when they are followed from census to census."""
 
     @property
     def function(self) -> str:
@@ -225,6 +240,10 @@ class Finding:
     """The sites that explain it, the largest first."""
     site_count: int = 0
     """How many sites there are, those not listed included."""
+    grown: int | None = None
+    """By how much *count* is above what it was when it began to rise."""
+    grown_s: float = 0.0
+    """Seconds since then."""
 
     @property
     def key(self) -> tuple[Kind, Evidence, str | None]:
@@ -246,6 +265,8 @@ class Detection:
     """The largest count since it opened."""
     told: int = 1
     """How often it has been told."""
+    refers_to: tuple[Kind, Evidence, str | None] | None = None
+    """Key of the finding that told of the same leak before, and was open when this opened."""
 
     @property
     def open_s(self) -> float:

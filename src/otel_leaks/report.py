@@ -42,6 +42,8 @@ _NOUNS: Mapping[Kind, tuple[str, str, str]] = {
 
 def sentence(finding: Finding) -> str:
     """Say what was found, in one sentence without a full stop."""
+    if finding.evidence == "growth":
+        return _grown(finding)
     said = _counted(finding.kind, finding.count)
     if finding.limit is not None:
         said += f", more than the limit of {finding.limit}"
@@ -54,20 +56,39 @@ def resolution(detection: Detection) -> str:
     """Say that a finding ended, in one sentence without a full stop."""
     finding = detection.finding
     noun = _NOUNS[finding.kind][1]
+    if finding.evidence == "growth":
+        where = f" in {finding.sites[0].function}" if finding.sites else ""
+        return (
+            f"{noun}{where} do not pile up any more after {duration(detection.open_s)}: "
+            f"{finding.count} are left; the peak was {detection.peak}"
+        )
     below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
     return (
         f"{noun} are back{below} after {duration(detection.open_s)}; the peak was {detection.peak}"
     )
 
 
+def _grown(finding: Finding) -> str:
+    """Say what piles up, and how fast."""
+    where = f" in {finding.sites[0].function}{_where(finding.sites[0])}" if finding.sites else ""
+    return (
+        f"{_counted(finding.kind, finding.count)}{where}, {finding.grown} more than "
+        f"{duration(finding.grown_s)} ago: ever more come, and those that came stay"
+    )
+
+
 def site_line(site: Site) -> str:
     """Say how many things stand at a site, and where, on one line."""
-    where = ""
-    if site.sample is not None and site.sample.stack:
-        frame = site.sample.stack[0]
-        where = f" ({frame.file}:{frame.line})"
     age = f", the oldest for at least {duration(site.age_s)}" if site.age_s >= 1 else ""
-    return f"{site.count} in {site.function}{where}{age}"
+    return f"{site.count} in {site.function}{_where(site)}{age}"
+
+
+def _where(site: Site) -> str:
+    """Say in brackets where a site's function stands, when that is known."""
+    if site.sample is None or not site.sample.stack:
+        return ""
+    frame = site.sample.stack[0]
+    return f" ({frame.file}:{frame.line})"
 
 
 def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -> str:

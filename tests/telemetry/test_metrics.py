@@ -21,11 +21,12 @@ from support.exported import Meters, attributes
 
 FUNCTION = "code.function.name"
 DAEMON = "python.thread.daemon"
-BOTH = {
-    frozenset({("python.leak.kind", "thread"), ("python.leak.evidence", "threshold")}): 0,
-    frozenset({("python.leak.kind", "asyncio_task"), ("python.leak.evidence", "threshold")}): 0,
+ZEROS: dict[frozenset[tuple[str, str]], int] = {
+    frozenset({("python.leak.kind", kind), ("python.leak.evidence", evidence)}): 0
+    for kind, evidence in OPENABLE
 }
-THREADS, TASKS = BOTH
+THREADS = frozenset({("python.leak.kind", "thread"), ("python.leak.evidence", "threshold")})
+TASKS = frozenset({("python.leak.kind", "asyncio_task"), ("python.leak.evidence", "threshold")})
 
 
 def metrics_of(meters: Meters, **limits: int | None) -> Metrics:
@@ -124,8 +125,8 @@ def test_a_census_is_reported_with_its_functions_limits_and_zeros() -> None:
         },
         "python.thread.limit": {frozenset(): 50},
         "python.asyncio.task.limit": {frozenset(): 10_000},
-        "python.leak.open": BOTH,
-        "python.leak.detections": BOTH,
+        "python.leak.open": ZEROS,
+        "python.leak.detections": ZEROS,
         "python.leak.census.duration": {frozenset(): 1},
     }
 
@@ -159,8 +160,8 @@ def test_detections_are_counted_and_open_ones_are_told() -> None:
     assert [
         (each["python.leak.open"], each["python.leak.detections"]) for each in (first, second)
     ] == [
-        ({THREADS: 1, TASKS: 0}, {THREADS: 1, TASKS: 0}),
-        ({THREADS: 0, TASKS: 1}, {THREADS: 2, TASKS: 1}),
+        ({**ZEROS, THREADS: 1}, {**ZEROS, THREADS: 1}),
+        ({**ZEROS, TASKS: 1}, {**ZEROS, THREADS: 2, TASKS: 1}),
     ]
 
 
@@ -518,7 +519,7 @@ def test_a_forked_child_begins_at_zero() -> None:
     found = meters.series()
     assert nothing == {}
     assert found["python.thread.count"] == {frozenset({(FUNCTION, "c"), (DAEMON, True)}): 1}
-    assert found["python.leak.detections"] == BOTH
+    assert found["python.leak.detections"] == ZEROS
     assert "python.asyncio.task.count" not in found
 
 

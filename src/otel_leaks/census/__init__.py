@@ -8,7 +8,7 @@ named in it; the others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from otel_leaks.census.children import child_processes
 from otel_leaks.census.destroyed import destroyed_tasks
@@ -109,6 +109,7 @@ class CensusTaker:
         besides: tuple[object, ...] = (),
         ignores: Ignores | None = None,
         excludes: Callable[[object], bool] | None = None,
+        sampled: Collection[str] = (),
     ) -> Census:
         """
         Take a census.
@@ -118,6 +119,7 @@ class CensusTaker:
             besides: Things that are not counted: the caller's own task and thread.
             ignores: What not to count, in place of the taker's own.
             excludes: Says of a thing whether it is not counted.
+            sampled: Fingerprints of sites that get a sample besides the largest.
 
         Returns:
             What lives now. A source that raised is in ``failures`` and has no population.
@@ -137,6 +139,7 @@ class CensusTaker:
             excludes,
             self._names,
             self._every_kind,
+            sampled,
         )
         populations = []
         failures: list[Failure] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Protocol
@@ -48,6 +48,8 @@ class Look:
     every_kind: bool = False
     """Whether all kinds are read: then what belongs to a thing of another kind, such as
     a pool's idle worker, is left to that kind."""
+    sampled: Collection[str] = ()
+    """Fingerprints of sites that are to be sampled besides the largest."""
 
     @property
     def is_selective(self) -> bool:
@@ -175,11 +177,14 @@ def population(
         look: The census in the making.
     """
     ordered = sorted(sites, key=lambda site: (-site.count, site.fingerprint))
-    largest = [sample(site) for site in ordered[: look.max_sites]]
+    kept = [
+        sample(site) if i < look.max_sites or site.fingerprint in look.sampled else site
+        for i, site in enumerate(ordered[:MAX_KEPT_SITES])
+    ]
     return Population(
         kind=kind,
         count=sum(site.count for site in ordered),
-        sites=(*largest, *ordered[look.max_sites : MAX_KEPT_SITES]),
+        sites=tuple(kept),
         site_count=len(ordered),
         hidden=tuple(Hidden(str(ignore), count) for ignore, count in hidden.items()),
     )

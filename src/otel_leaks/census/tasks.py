@@ -19,6 +19,7 @@ from operator import attrgetter, methodcaller
 from typing import Any
 
 from otel_leaks.census.endless import Exits
+from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
 from otel_leaks.census.registry import TaskRef, TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, population, share
@@ -33,7 +34,7 @@ from otel_leaks.census.stacks import (
     stack_of,
 )
 from otel_leaks.ignores import Ignore
-from otel_leaks.model import Kind, Origin, Population, Sample, Site, fingerprint
+from otel_leaks.model import Followed, Kind, Origin, Population, Sample, Site, fingerprint
 
 __all__ = ["TaskSource"]
 
@@ -45,11 +46,16 @@ WALKED_OF_GROUP = 32
 """Tasks of each outermost coroutine whose chain is followed in any case."""
 KNOWN_OF_SITE = 3
 """Tasks of each site that are known from census to census, for their age."""
-MAX_KNOWN = 3000
+MAX_KNOWN = 3000 + MAX_FOLLOWED
 """Tasks that are known from census to census, in all; a few more during one."""
+KNOWN_OF_SLICE = 100
+"""Such tasks between two pauses: about a quarter of a millisecond."""
 
 _Key = tuple["int | str", ...]
 
+_SiteKey = tuple[str, "Origin | None"]
+
+_serial = attrgetter("serial")
 _get_coro = methodcaller("get_coro")
 _get_code = attrgetter("cr_code")
 
@@ -57,7 +63,7 @@ _get_code = attrgetter("cr_code")
 class _Chain:
     """Tasks that wait in one chain of coroutines."""
 
-    __slots__ = ("functions", "known", "levels", "walked")
+    __slots__ = ("functions", "known", "levels", "serials", "walked")
 
     def __init__(self, chain: list[Level], names: CodeNames) -> None:
         # The code objects are held while their ids are keys.
@@ -65,6 +71,16 @@ class _Chain:
         self.functions = tuple(names.of_level(level).function for level in chain)
         self.walked = 0
         self.known: list[Known] = []
+        self.serials: set[int] = set()
+
+    def know(self, known: Known) -> None:
+        # By serial: comparing references would compare tasks, and they may define that.
+        if known.serial not in self.serials:
+            self.serials.add(known.serial)
+            self.known.append(known)
+
+    def oldest(self, most: int) -> list[Known]:
+        return sorted(self.known, key=_serial)[:most]
 
 
 class _Group:
@@ -115,6 +131,8 @@ class TaskSource:
         self._names = CodeNames()
         self._serials = Serials()
         self._exits = Exits()
+        self._following = Following()
+        self._places = places(0)
         self._inherited: frozenset[TaskRef] | None = None
 
     def open(self) -> None:
@@ -125,6 +143,7 @@ class TaskSource:
         """Restore what opening patched and forget all tasks."""
         self._registry.close()
         self._serials = Serials()
+        self._following = Following()
 
     def forked(self) -> None:
         """
@@ -134,6 +153,7 @@ class TaskSource:
         """
         self._registry.forked()
         self._serials = Serials()
+        self._following = Following()
         self._inherited = frozenset(self._registry.refs(lambda: None)) or None
 
     def read(self, look: Look) -> Population:
@@ -147,19 +167,22 @@ class TaskSource:
             return tallies[origin]
 
         hidden: Counter[Ignore] = Counter()
-        for known in self._serials:
+        for number, known in enumerate(self._serials, 1):
             task: Any = known.ref()
             if task is not None and not task.done() and look.wants(task):
                 self._walk_known(known, task, tally_of(look.origin_of(task)))
+            if number % KNOWN_OF_SLICE == 0:
+                del task
+                look.pause()
         for start in range(0, len(refs), SLICE):
             self._count_slice(refs[start : start + SLICE], tally_of, hidden, look)
             look.pause()
         sites, chains = self._sites(tallies, hidden, look)
         largest = sorted(sites, key=lambda site: -site.count)[:MAX_KEPT_SITES]
-        self._serials.keep(_oldest(chains[site.fingerprint, site.origin] for site in largest))
+        fates = self._follow([(each.fingerprint, each.origin) for each in largest], chains, look)
         return population(
             self.kind,
-            sites,
+            [replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites],
             hidden,
             lambda site: self._sampled(site, chains[site.fingerprint, site.origin], look),
             look,
@@ -182,7 +205,8 @@ class TaskSource:
                 if key in sites:
                     # One coroutine function that was defined twice: a reloaded module.
                     count += sites[key].count
-                    chain.known += chains[key].known
+                    for known in chains[key].known:
+                        chain.know(known)
                 sites[key] = Site(
                     self.kind,
                     chain.functions,
@@ -194,11 +218,26 @@ class TaskSource:
                 chains[key] = chain
         return list(sites.values()), chains
 
+    def _follow(
+        self,
+        largest: list[_SiteKey],
+        chains: dict[_SiteKey, _Chain],
+        look: Look,
+    ) -> dict[_SiteKey, Followed]:
+        """Choose what is to be known in the next census; say what became of what was."""
+        large = [key for key in largest if len(chains[key].known) > KNOWN_OF_SITE]
+        self._places = places(len(large))
+        followed = large[: MAX_FOLLOWED // self._places]
+        standing = {key: chains[key].oldest(self._places) for key in followed}
+        few = (chains[key].oldest(KNOWN_OF_SITE) for key in largest if key not in standing)
+        self._serials.keep([known for some in (*standing.values(), *few) for known in some])
+        return self._following.update(standing, _has_ended, look.now)
+
     def _walk_known(self, known: Known, task: Any, tally: _Tally) -> None:
         """Find where a task stands that is known from the last census."""
         chain = levels(task.get_coro())
         if chain:
-            self._chain_of(chain, tally).known.append(known)
+            self._chain_of(chain, tally).know(known)
 
     def _chain_of(self, chain: list[Level], tally: _Tally) -> _Chain:
         group = tally.groups.get(chain[0].key)
@@ -264,12 +303,10 @@ class TaskSource:
         group.walked += 1
         found.walked += 1
         # A site that turns out to be large gets its samples however many there are.
-        may_know = len(self._serials) < MAX_KNOWN or found.walked > WALKED_OF_GROUP // 2
-        if len(found.known) < KNOWN_OF_SITE and may_know:
-            known = self._serials.know(task, look.now)
-            # By serial: comparing references would compare tasks, and they may define that.
-            if all(each.serial != known.serial for each in found.known):
-                found.known.append(known)
+        is_large = found.walked > LARGE or len(found.known) > KNOWN_OF_SITE
+        most = self._places if is_large else KNOWN_OF_SITE
+        if len(found.known) < most and (is_large or len(self._serials) < MAX_KNOWN):
+            found.know(self._serials.know(task, look.now))
 
     def _look_through(
         self, coros: list[Any], keys: list[int | str], counted: Counter[int | str], tally: _Tally
@@ -362,13 +399,9 @@ def _age_s(chain: _Chain, look: Look) -> float:
     return max((look.now - known.first_seen for known in chain.known), default=0.0)
 
 
-def _oldest(chains: Iterable[_Chain]) -> list[Known]:
-    """Return what is to be known in the next census: of each site the oldest few."""
-    return [
-        known
-        for chain in chains
-        for known in sorted(chain.known, key=lambda each: each.serial)[:KNOWN_OF_SITE]
-    ]
+def _has_ended(known: Known) -> bool:
+    task: Any = known.ref()
+    return task is None or task.done()
 
 
 def _is_awaited(task: Any) -> bool:

@@ -54,6 +54,7 @@ OWN_LINE: Final = "python.leak.application.line"
 HINT: Final = "python.leak.hint"
 PEAK: Final = "python.leak.peak"
 DURATION: Final = "python.leak.duration"
+REFERS_TO: Final = "python.leak.refers_to"
 
 ATTRIBUTES: Final = (
     ERROR_TYPE,
@@ -81,6 +82,7 @@ ATTRIBUTES: Final = (
     HINT,
     PEAK,
     DURATION,
+    REFERS_TO,
 )
 
 # Spans and their events.

@@ -85,7 +85,7 @@ def limits(config: LeakConfig) -> dict[Kind, int | None]:
     return {"thread": config.thread_limit, "asyncio_task": config.task_limit}
 
 
-def growth_of(config: LeakConfig) -> Growth | None:
+def growth_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> Growth | None:
     """Return an empty history of growth, None when that is turned off."""
     if config.growth_floor is None:
         return None
@@ -94,6 +94,7 @@ def growth_of(config: LeakConfig) -> Growth | None:
         windows=config.growth_windows,
         floor=config.growth_floor,
         max_sites=config.max_sites,
+        pause=pause,
     )
 
 
@@ -239,7 +240,7 @@ class Watch:
         self._taker = taker(self._pause)
         self._ledger = Ledger(config.cooldown_s)
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
-        self._growth = growth_of(config)
+        self._growth = growth_of(config, self._pause)
         self._logged: set[object] = set()
         self._thread: threading.Thread | None = None
 
@@ -286,7 +287,7 @@ class Watch:
         self._stopping = threading.Event()
         self._ledger = Ledger(self._config.cooldown_s)
         self._pools.clear()
-        self._growth = growth_of(self._config)
+        self._growth = growth_of(self._config, self._pause)
         self._report(self._taker.forked())
         self._start_thread()
 

@@ -13,6 +13,7 @@ import pytest
 
 from e2e.receiving import Collector, eventually
 from e2e.serving import Program, Serve, Service, free_ports
+from otel_leaks.watch import OPENABLE
 
 pytestmark = pytest.mark.e2e
 
@@ -22,7 +23,7 @@ LOAD_S = 4.0
 BURSTS = 3
 BURST = 150
 KINDS = ("python_leak_kind", "python_leak_evidence")
-NONE = {("asyncio_task", "threshold"): 0.0, ("thread", "threshold"): 0.0}
+NONE = dict.fromkeys(OPENABLE, 0.0)
 
 WATCHED = {
     "OTEL_METRIC_EXPORT_INTERVAL": "300",

@@ -32,8 +32,8 @@ class Load:
     """When the process is suspended, and until when, seconds."""
 
 
-def lasting(mean_s: float) -> Callable[[random.Random], float]:
-    return lambda rng: rng.expovariate(1 / mean_s)
+def lasting(mean_s: float) -> Callable[[random.Random, float], float]:
+    return lambda rng, _: rng.expovariate(1 / mean_s)
 
 
 def between(first_s: float, last_s: float, rate: float) -> Rate:
@@ -182,7 +182,7 @@ HEALTHY = (
             Place(
                 "long_burst",
                 arrive=between(15 * HOUR, 15 * HOUR + 600, 3.3),
-                live=lambda each: each.uniform(HOUR, 2 * HOUR),
+                live=lambda each, _: each.uniform(HOUR, 2 * HOUR),
             ),
         ],
     ),
@@ -245,7 +245,7 @@ HEALTHY = (
             Place(
                 "batch",
                 arrive=between(2 * HOUR, 2 * HOUR + 1200, 2.5),
-                live=lambda each: each.uniform(1800, 3600),
+                live=lambda each, _: each.uniform(1800, 3600),
             ),
             Place("batch_call", passing=between(2 * HOUR, 3 * HOUR, 400)),
         ],
@@ -274,9 +274,9 @@ HEALTHY = (
     ),
     Load("100,000 sites that come and go", usual, churn=Churn(each_s=1.2, live_s=240)),
     Load(
-        "5,000 sites at once, of which a census names 1,000",
+        "1,500 sites at once, of which a census names 1,000",
         usual,
-        churn=Churn(each_s=8, live_s=600, things=2),
+        churn=Churn(each_s=2.5, live_s=600, things=2),
     ),
     Load(
         "censuses that fail, and a process suspended for 3 hours, in the day's rise and fall",
@@ -361,6 +361,22 @@ LEAKING = (
         {"app.leak": 0},
     ),
     Load(
+        "leak of 1 a minute at the site of 300 connections of 20 minutes",
+        lambda rng: [
+            *usual(rng),
+            Place("leak", arrive=lambda _: 1 / 60 + 300 / 1200, live=_some(1 / 16, 20 * MINUTE)),
+        ],
+        {"app.leak": 0},
+    ),
+    Load(
+        "leak of 1 a minute under a sawtooth of 20 minutes whose 200 things stay until it ends",
+        lambda rng: [
+            *usual(rng),
+            Place("leak", arrive=lambda _: 1 / 60 + 200 / 1200, live=_until(1 / 11, 20 * MINUTE)),
+        ],
+        {"app.leak": 0},
+    ),
+    Load(
         "leak of one in 5,000 requests, so that it rests at night",
         lambda rng: [*usual(rng), _of_requests(rng)],
         {"app.leak": 0},
@@ -412,6 +428,16 @@ LEAKING = (
         restarts_s=4 * HOUR,
     ),
 )
+
+
+def _some(part: float, mean_s: float) -> Callable[[random.Random, float], float]:
+    """Live for ever, some of them, and others for a while."""
+    return lambda rng, _: math.inf if rng.random() < part else rng.expovariate(1 / mean_s)
+
+
+def _until(part: float, period_s: float) -> Callable[[random.Random, float], float]:
+    """Live for ever, some of them, and others until the period ends."""
+    return lambda rng, born: math.inf if rng.random() < part else period_s - born % period_s
 
 
 def _of_requests(rng: random.Random) -> Place:

@@ -44,8 +44,8 @@ class Place:
     name: str
     arrive: Rate = lambda _: 0.0
     """Things a second that begin and stay for a while."""
-    live: Callable[[random.Random], float] = lambda _: math.inf
-    """Seconds that such a thing lives."""
+    live: Callable[[random.Random, float], float] = lambda _, __: math.inf
+    """Seconds that such a thing lives; it is told when it began."""
     passing: Rate = lambda _: 0.0
     """Things that are there for less than an interval, at any moment."""
     clears: Callable[[float, float], bool] = lambda _, __: False
@@ -117,7 +117,7 @@ class Live:
             self.ends.clear()
         for _ in range(poisson(rng, place.arrive(now) * (now - before))):
             born = before + (now - before) * rng.random()
-            self._begin(born, born + place.live(rng))
+            self._begin(born, born + place.live(rng, born))
         while self.ends and self.ends[0] <= now:
             heapq.heappop(self.ends)
         if len(self.others) > 2 * len(self.ends) + 1000:

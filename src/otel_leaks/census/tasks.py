@@ -235,9 +235,16 @@ class TaskSource:
 
     def _walk_known(self, known: Known, task: Any, tally: _Tally) -> None:
         """Find where a task stands that is known from the last census."""
-        chain = levels(task.get_coro())
-        if chain:
-            self._chain_of(chain, tally).know(known)
+        coro = task.get_coro()
+        key = plain_key(coro)
+        group = tally.groups.get(key[0]) if key else None
+        found = group.chains.get(key) if group is not None and key else None
+        if found is None:
+            chain = levels(coro)
+            if not chain:
+                return
+            found = self._chain_of(chain, tally)
+        found.know(known)
 
     def _chain_of(self, chain: list[Level], tally: _Tally) -> _Chain:
         group = tally.groups.get(chain[0].key)

@@ -9,11 +9,11 @@ docs/detection.md has the rule, its reasons, and what it does in a day of simula
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import add
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from otel_leaks.model import Census, Evidence, Finding, Kind, Population, Site, fingerprint
 
@@ -45,6 +45,8 @@ FULL = 0.9
 """Of the followed things: where so many have stayed, no more are to be seen to come."""
 ENDS_BELOW = 0.5
 """Of the rise, and of those that had stayed: below both a finding has ended."""
+SLICE = 100
+"""Sites between two pauses."""
 MAX_SERIES = 2000
 """Sites of a kind that are remembered, and as many functions."""
 
@@ -61,10 +63,8 @@ class _Now(NamedTuple):
     moved: int
     """Such things that have gone to another site since."""
 
-    def __add__(self, other: _Now) -> _Now:  # type: ignore[override]
-        return _Now(*map(add, self, other))
 
-
+_Item = TypeVar("_Item")
 _NOTHING = _Now(0, 0, 0, 0, 0)
 
 
@@ -102,7 +102,7 @@ class _Series:
 
     __slots__ = (
         *("day", "fingerprint", "floor", "function", "looks", "now", "peaks", "rise", "since"),
-        *("sites", "sums", "top", "windows"),
+        *("ended", "followed", "moved", "sites", "stayed", "top", "windows"),
     )
 
     def __init__(self, function: str, mark: str) -> None:
@@ -123,17 +123,23 @@ class _Series:
 
     def _begin(self) -> None:
         self.looks = self.floor = self.top = 0
-        self.sums = _NOTHING
+        self.followed = self.stayed = self.ended = self.moved = 0
 
     def note(self, now: _Now, at: float) -> None:
         """Enter a census."""
+        # Run for each of a thousand sites in each census.
         self.now = now
+        total, followed, stayed, ended, moved = now
         if not self.looks:
-            self.since = at
-        self.floor = min(self.floor, now.total) if self.looks else now.total
-        self.top = max(self.top, now.total)
+            self.since, self.floor = at, total
+        elif total < self.floor:
+            self.floor = total
+        self.top = max(self.top, total)
         self.looks += 1
-        self.sums += now
+        self.followed += followed
+        self.stayed += stayed
+        self.ended += ended
+        self.moved += moved
 
     def close(self, most: int, number: int) -> None:
         """End the window *number*, and keep the last *most*."""
@@ -141,15 +147,14 @@ class _Series:
             # Of an unknown window nothing is known, so no row of windows is either.
             self.windows, self.day = [], []
             return
-        _, followed, stayed, ended, moved = self.sums
         window = _Window(
             self.since,
             self.floor,
             self.top,
-            round(followed / self.looks),
-            round(stayed / self.looks),
-            ended,
-            moved,
+            round(self.followed / self.looks),
+            round(self.stayed / self.looks),
+            self.ended,
+            self.moved,
         )
         self.windows = [*self.windows[-most + 1 :], window]
         if number % SLOW == 0 or not self.day:
@@ -223,6 +228,8 @@ class _Kind:
     def __init__(self) -> None:
         self.sites: dict[str, _Series] = {}
         self.functions: dict[str, _Series] = {}
+        self.open: list[tuple[str, _Series]] = []
+        """With their keys, as the last window left them."""
         self.began: float | None = None
         self.looks = 0
         self.number = 0
@@ -244,9 +251,19 @@ class Growth:
         windows: How many in a row have to rise, >= 3.
         floor: By how much they have to rise in all, >= 1.
         max_sites: Sites to put into a finding on a function, >= 1.
+        pause: Called between slices of work, some tenths of a millisecond apart.
     """
 
-    def __init__(self, *, window_s: float, windows: int, floor: int, max_sites: int) -> None:
+    def __init__(
+        self,
+        *,
+        window_s: float,
+        windows: int,
+        floor: int,
+        max_sites: int,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._pause = pause
         self._window_s = window_s
         self._windows = windows
         self._floor = floor
@@ -292,22 +309,23 @@ class Growth:
         sites: dict[str, list[Site]] = {}
         functions: dict[str, list[Site]] = {}
         now: dict[str, _Now] = {}
-        for site in population.sites:
+        for site in self._sliced(population.sites):
             seen = self._now(site)
             for key, group in ((site.fingerprint, sites), (site.function, functions)):
                 if key in group:
                     group[key].append(site)
-                    now[key] += seen
+                    now[key] = _Now(*map(add, now[key], seen))
                 else:
                     group[key] = [site]
                     now[key] = seen
         # Of sites that a census did not name nothing is known.
         is_whole = population.site_count <= len(population.sites)
-        findings: list[Finding] = []
-        for known, there in ((history.sites, sites), (history.functions, functions)):
-            self._note(known, there, now, at, is_whole=is_whole)
-            findings += self._findings(known, there, population.kind, at)
-        return findings
+        self._note(history.sites, sites, now, at, is_whole=is_whole)
+        self._note(history.functions, functions, now, at, is_whole=is_whole)
+        return [
+            self._finding(series, sites.get(key) or functions.get(key, []), population.kind, at)
+            for key, series in history.open
+        ]
 
     def _note(
         self,
@@ -318,7 +336,7 @@ class Growth:
         *,
         is_whole: bool,
     ) -> None:
-        for key, sites in there.items():
+        for key, sites in self._sliced(there.items()):
             series = known.get(key)
             if series is None:
                 site = sites[0]
@@ -329,7 +347,7 @@ class Growth:
         if is_whole or len(known) > MAX_SERIES:
             gone = [key for key in known if key not in there]
             if is_whole:
-                for key in gone:
+                for key in self._sliced(gone):
                     known[key].note(_NOTHING, at)
             if len(known) > MAX_SERIES:
                 # Never what is there: no crowd of short-lived sites drives a leak out.
@@ -337,22 +355,27 @@ class Growth:
                 for key in gone[: len(known) - MAX_SERIES]:
                     del known[key]
 
+    def _sliced(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Yield *items*, and pause now and then."""
+        for number, item in enumerate(items, 1):
+            yield item
+            if number % SLICE == 0:
+                self._pause()
+
     def _now(self, site: Site) -> _Now:
         followed, least_s = site.followed, self._window_s
         if followed is None:
             return _Now(site.count, 0, 0, 0, 0)
-        return _Now(
-            site.count,
-            len(followed.ages_s),
-            len([age_s for age_s in followed.ages_s if age_s >= least_s]),
-            len([age_s for age_s in followed.ended_s if age_s >= least_s]),
-            len([age_s for age_s in followed.moved_s if age_s >= least_s]),
+        stayed, ended, moved = (
+            len([age_s for age_s in ages_s if age_s >= least_s]) if ages_s else 0
+            for ages_s in (followed.ages_s, followed.ended_s, followed.moved_s)
         )
+        return _Now(site.count, len(followed.ages_s), stayed, ended, moved)
 
     def _close(self, history: _Kind) -> None:
         """End a window; see what has begun to grow, and what has ended."""
         for known in (history.sites, history.functions):
-            for key, series in list(known.items()):
+            for key, series in self._sliced(list(known.items())):
                 if series.looks and not series.top and series.rise is None:
                     del known[key]
                 else:
@@ -361,15 +384,22 @@ class Growth:
         for series in history.series():
             if series.rise is not None:
                 series.rise = _still(series, series.rise, history.number)
+                series.sites = series.sites if series.rise is not None else ()
         # What stands in one place is told by that place, the rest by its function.
         told = {each.function for each in history.functions.values() if each.rise is not None}
-        for series in history.sites.values():
+        for series in self._sliced(history.sites.values()):
             if series.rise is None and series.function not in told:
                 series.rise = self._rise(series, history.number, moves=True)
         told = {each.function for each in history.sites.values() if each.rise is not None}
-        for series in history.functions.values():
+        for series in self._sliced(history.functions.values()):
             if series.rise is None and series.function not in told:
                 series.rise = self._rise(series, history.number, moves=False)
+        history.open = [
+            (key, series)
+            for known in (history.sites, history.functions)
+            for key, series in known.items()
+            if series.rise is not None
+        ]
 
     def _rise(self, series: _Series, number: int, *, moves: bool) -> _Rise | None:
         """Return what a series rises by, None when it does not."""
@@ -391,31 +421,21 @@ class Growth:
                 return _Rise(first.since, first.floor, last.floor, last.stayed, number)
         return None
 
-    def _findings(
-        self,
-        known: Mapping[str, _Series],
-        there: Mapping[str, list[Site]],
-        kind: Kind,
-        at: float,
-    ) -> Iterator[Finding]:
-        for key, series in known.items():
-            if series.rise is None:
-                series.sites = ()
-                continue
-            sites = there.get(key, [])
-            if sites:
-                series.sites = tuple(sites[: self._max_sites])
-            yield Finding(
-                kind=kind,
-                evidence="growth",
-                count=series.now.total,
-                fingerprint=series.fingerprint,
-                age_s=max((site.age_s for site in sites), default=0.0),
-                sites=series.sites,
-                site_count=len(sites),
-                grown=series.now.total - series.rise.base,
-                grown_s=at - series.rise.since,
-            )
+    def _finding(self, series: _Series, sites: Sequence[Site], kind: Kind, at: float) -> Finding:
+        assert series.rise is not None
+        if sites:
+            series.sites = tuple(sites[: self._max_sites])
+        return Finding(
+            kind=kind,
+            evidence="growth",
+            count=series.now.total,
+            fingerprint=series.fingerprint,
+            age_s=max((site.age_s for site in sites), default=0.0),
+            sites=series.sites,
+            site_count=len(sites),
+            grown=series.now.total - series.rise.base,
+            grown_s=at - series.rise.since,
+        )
 
 
 def _still(series: _Series, rise: _Rise, number: int) -> _Rise | None:

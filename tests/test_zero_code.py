@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from otel_leaks.watch import OPENABLE
+
 COMMAND = Path(sys.executable).with_name(
     "opentelemetry-instrument.exe" if os.name == "nt" else "opentelemetry-instrument"
 )
@@ -168,10 +170,11 @@ def test_the_numbers_and_the_limits_are_exported(leaking: Ended) -> None:
     } <= set(metrics)
     assert [point["value"] for point in metrics["python.asyncio.task.limit"]] == [10]
     detections = {
-        point["attributes"]["python.leak.kind"]: point["value"]
+        tuple(sorted(point["attributes"].values())): point["value"]
         for point in metrics["python.leak.detections"]
     }
-    assert detections == {"asyncio_task": 1, "thread": 0}
+    zeros = {tuple(sorted(pair)): 0 for pair in OPENABLE}
+    assert detections == {**zeros, ("asyncio_task", "threshold"): 1}
 
 
 def test_the_application_hears_nothing_but_our_warning(leaking: Ended) -> None:

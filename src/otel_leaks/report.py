@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, is_library
@@ -192,7 +192,11 @@ def _waits(sample: Sample) -> Iterator[tuple[str, str]]:
 
 def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
     """Write leaks as JSON: an object with ``sites`` and ``hidden``, as in ``model``."""
-    body = {"sites": [asdict(each) for each in sites], "hidden": [asdict(each) for each in hidden]}
+    told = [asdict(replace(each, followed=None)) for each in sites]
+    for each in told:
+        # What a census follows is for its policies; there may be hundreds of numbers.
+        del each["followed"]
+    body = {"sites": told, "hidden": [asdict(each) for each in hidden]}
     return json.dumps(body, indent=2)
 
 

@@ -192,6 +192,12 @@ def test_a_few_that_stay_among_ever_more_that_go_are_no_leak() -> None:
     assert opens([[site(30 + 10 * i, stayed=30)] for i in range(1, 5)]) == []
 
 
+def test_what_is_there_from_the_start_has_not_come_to_stay() -> None:
+    """It is young in the first window, as is all of a new process."""
+    windows = [[site(30 + 10 * i, stayed=30 if i > 1 else 0)] for i in range(1, 5)]
+    assert opens(windows) == []
+
+
 def test_where_all_that_are_followed_have_stayed_no_more_can_be_seen_to_stay() -> None:
     assert opens([[site(1000 + 100 * i)] for i in range(1, 5)]) == ["app.run"]
 

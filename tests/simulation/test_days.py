@@ -54,3 +54,9 @@ def test_the_page_says_that_every_leak_was_detected() -> None:
         for detected in row.split("|")[2].split(","):
             found, of = detected.split(" of ")
             assert int(found) == int(of)
+
+
+def test_what_stands_from_the_start_of_a_process_is_no_growth_as_the_traffic_rises() -> None:
+    """The one of 320 healthy days with other seeds in which an earlier rule opened."""
+    (load,) = [each for each in HEALTHY if each.name.endswith("never end at the same site")]
+    assert day(load, 104, interval_s=60.0, until_s=3 * 3600.0) == ()

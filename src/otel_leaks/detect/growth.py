@@ -41,6 +41,9 @@ MOST_ENDS = 1 / 32
 """Of the things that are followed: so many may end while the floor rises."""
 ENOUGH_STAYED = 20
 """Followed things that must have stayed, at most: the census follows few more."""
+LEAST_LATELY = 1 / 3
+"""Of those, in the second half of a row: what is there from the start of a process has
+stayed as well, once it is known for a window."""
 FULL = 0.9
 """Of the followed things: where so many have stayed, no more are to be seen to come."""
 ENDS_BELOW = 0.5
@@ -215,10 +218,11 @@ class _Row:
         """
         gone = sum(each.ended + (each.moved if moves else 0) for each in self.windows)
         followed = sum(each.stayed for each in self.windows) / len(self.windows)
-        last = self.windows[-1]
-        more = last.stayed - self.windows[0].stayed
+        first, middle, last = (self.windows[i] for i in (0, (len(self.windows) - 1) // 2, -1))
+        more, lately = last.stayed - first.stayed, last.stayed - middle.stayed
         return gone <= MOST_ENDS * followed and (
-            more >= least or (last.stayed >= least and last.is_full)
+            (more >= least and lately >= LEAST_LATELY * least)
+            or (last.stayed >= least and last.is_full)
         )
 
 

@@ -41,6 +41,7 @@ bench: $(VENV)/.ready ## Measure what it costs
 	$(BIN)/python benchmarks/census.py
 	$(BIN)/python benchmarks/loop_lag.py
 	$(BIN)/python benchmarks/beginnings.py
+	$(BIN)/python benchmarks/growth.py
 
 lock: $(VENV)/.ready ## Pin the development versions anew
 	$(BIN)/python -m pip install --quiet uv

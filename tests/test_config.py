@@ -16,6 +16,9 @@ NAMES = (
     "interval_s",
     "thread_limit",
     "task_limit",
+    "growth_window_s",
+    "growth_windows",
+    "growth_floor",
     "outlived_s",
     "outlived_count",
     "max_sites",
@@ -30,6 +33,9 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "interval_s": ("2.5", 2.5),
     "thread_limit": ("7", 7),
     "task_limit": (" 8 ", 8),
+    "growth_window_s": ("30", 30.0),
+    "growth_windows": ("5", 5),
+    "growth_floor": ("6", 6),
     "outlived_s": ("30", 30.0),
     "outlived_count": ("6", 6),
     "max_sites": ("3", 3),
@@ -39,8 +45,10 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "emit": (" Both", "both"),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
+OPTIONAL = ("thread_limit", "task_limit", "growth_floor")
 SECONDS = "a number of seconds > 0 and <= 86400"
 LIMIT = "a whole number >= 1, or None (an empty variable) for no limit"
+FLOOR = "a whole number >= 1, or None (an empty variable) for no finding of growth"
 IGNORES = 'ignores, or their text: ignore_thread("name-*"), ignore_module("pkg.*")'
 
 
@@ -49,6 +57,9 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "interval_s": 10.0,
         "thread_limit": 200,
         "task_limit": 10_000,
+        "growth_window_s": 600.0,
+        "growth_windows": 8,
+        "growth_floor": 20,
         "outlived_s": 60.0,
         "outlived_count": 10,
         "max_sites": 10,
@@ -66,6 +77,9 @@ def test_every_option_has_its_variable() -> None:
         "OTEL_PYTHON_LEAKS_INTERVAL_S",
         "OTEL_PYTHON_LEAKS_THREAD_LIMIT",
         "OTEL_PYTHON_LEAKS_TASK_LIMIT",
+        "OTEL_PYTHON_LEAKS_GROWTH_WINDOW_S",
+        "OTEL_PYTHON_LEAKS_GROWTH_WINDOWS",
+        "OTEL_PYTHON_LEAKS_GROWTH_FLOOR",
         "OTEL_PYTHON_LEAKS_OUTLIVED_S",
         "OTEL_PYTHON_LEAKS_OUTLIVED_COUNT",
         "OTEL_PYTHON_LEAKS_MAX_SITES",
@@ -100,13 +114,13 @@ def test_code_wins_over_the_environment_even_over_a_bad_value(name: str) -> None
     assert resolved == (LeakConfig(**{name: value}), ())
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"thread_limit", "task_limit"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {*OPTIONAL}))
 @pytest.mark.parametrize("text", ["", "  "])
 def test_an_empty_variable_counts_as_unset(name: str, text: str) -> None:
     assert LeakConfig.resolve({}, {environment_variable(name): text}) == (LeakConfig(), ())
 
 
-@pytest.mark.parametrize("name", ["thread_limit", "task_limit"])
+@pytest.mark.parametrize("name", OPTIONAL)
 @pytest.mark.parametrize("text", ["", "  "])
 def test_an_empty_limit_is_no_limit(name: str, text: str) -> None:
     expected = LeakConfig(**{name: None})  # type: ignore[arg-type]
@@ -128,6 +142,9 @@ def test_an_empty_limit_is_no_limit(name: str, text: str) -> None:
         ("thread_limit", "2.5", LIMIT, "200"),
         ("thread_limit", "None", LIMIT, "200"),
         ("task_limit", "9" * 5000, LIMIT, "10000"),
+        ("growth_window_s", "0", SECONDS, "600.0"),
+        ("growth_windows", "2", "a whole number from 3 to 100", "8"),
+        ("growth_floor", "0", FLOOR, "20"),
         ("max_sites", "0", "a whole number from 1 to 100", "10"),
         ("max_sites", "101", "a whole number from 1 to 100", "10"),
         ("max_frames", "201", "a whole number from 1 to 200", "32"),
@@ -190,8 +207,8 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
         LeakConfig.resolve({"limit": 5, "interval": 1}, {})
     assert str(caught.value) == (
         "unknown option 'interval', 'limit'; known options are interval_s, thread_limit, "
-        "task_limit, outlived_s, outlived_count, max_sites, max_frames, cooldown_s, origins, "
-        "emit, ignore"
+        "task_limit, growth_window_s, growth_windows, growth_floor, outlived_s, outlived_count, "
+        "max_sites, max_frames, cooldown_s, origins, emit, ignore"
     )
 
 
@@ -209,6 +226,8 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
         ("thread_limit", 1.0, TypeError, LIMIT, "200"),
         ("thread_limit", True, TypeError, LIMIT, "200"),
         ("task_limit", "", TypeError, LIMIT, "10000"),
+        ("growth_windows", 2.5, TypeError, "a whole number from 3 to 100", "8"),
+        ("growth_floor", -1, ValueError, FLOOR, "20"),
         ("max_sites", None, TypeError, "a whole number from 1 to 100", "10"),
         ("max_frames", 0, ValueError, "a whole number from 1 to 200", "32"),
         ("ignore", 5, TypeError, IGNORES, "()"),

@@ -22,10 +22,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, TraceIdRatio
 from otel_leaks import LeakInstrumentor, __version__, instrumentor
 from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
+from otel_leaks.model import fingerprint
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.watch import Watch
 from support import leaks
-from support.exported import Meters, Records, Spans, plain
+from support.exported import Meters, Records, Spans, attributes, plain
 from support.leaks import ONLY_LEAKS, Stand, forever, running_loop, settle, standing, stuck
 
 FUNCTION = "code.function.name"
@@ -188,6 +189,53 @@ def test_what_ended_is_told_as_resolved(
     assert plain(end.attributes)["python.leak.peak"] == 8
 
 
+def test_tasks_that_only_grow_are_told_once_with_their_site_and_resolved(
+    instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
+) -> None:
+    """Forty tasks a census come and end; five more, with another site, come and stay."""
+    instrument(
+        interval_s=0.001,
+        growth_window_s=0.02,
+        growth_windows=3,
+        growth_floor=10,
+        ignore=[ONLY_LEAKS, ignore_thread("leak-loop")],
+    )
+    leaked: list[asyncio.Task[None]] = []
+    with running_loop() as loop:
+        while "python.leak.detected" not in spans.names:
+            leaked += loop.start(*(forever() for _ in range(5)))
+            passing = loop.start(*(comes_and_goes() for _ in range(40 + len(leaked))))
+            looks()
+            loop.run(cancelled(passing))
+        opened = meters.series()["python.leak.open"]
+        loop.run(cancelled(leaked))
+        while "python.leak.resolved" not in spans.names:
+            looks()
+    grows = attributes(python_leak_kind="asyncio_task", python_leak_evidence="growth")
+    assert opened[grows] == 1
+    told, end = spans.all
+    said = plain(told.attributes)
+    assert (said["python.leak.evidence"], said["python.leak.fingerprint"]) == (
+        "growth",
+        fingerprint("asyncio_task", (FOREVER,)),
+    )
+    assert ": ever more come, and those that came stay" in str(said["python.leak.message"])
+    (sample,) = told.events
+    assert plain(sample.attributes)["code.function.name"] == FOREVER
+    assert "in forever" in str(plain(sample.attributes)["code.stacktrace"])
+    assert plain(end.attributes)["python.leak.peak"] >= said["python.leak.count"]
+
+
+async def comes_and_goes() -> None:
+    await asyncio.Event().wait()
+
+
+async def cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
 def test_our_own_threads_and_the_sdks_are_not_counted(
     looks: Callable[[], None], instrument: Instrument, meters: Meters
 ) -> None:
@@ -345,6 +393,9 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "interval_s": ("2.5", 2.5),
     "thread_limit": ("7", 7),
     "task_limit": ("8", 8),
+    "growth_window_s": ("30", 30.0),
+    "growth_windows": ("5", 5),
+    "growth_floor": ("6", 6),
     "outlived_s": ("30", 30.0),
     "outlived_count": ("6", 6),
     "max_sites": ("3", 3),

@@ -92,6 +92,11 @@ def outlived(*operations: Operation, count: int = 340) -> Finding:
             "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived the spans that "
             "they began in, the oldest by 6 min",
         ),
+        (
+            Finding("thread", "growth", 93, sites=(SITE,), grown=61, grown_s=4800.0),
+            "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), 61 more than "
+            "80 min ago: ever more come, and those that came stay",
+        ),
     ],
 )
 def test_a_finding_is_said_in_one_sentence(finding: Finding, said: str) -> None:
@@ -122,6 +127,14 @@ def test_an_end_is_said_with_its_peak_and_how_long_it_took(
     # 60 minutes are told in minutes up to two hours.
     detection = Detection(finding, opened_at=100.0, seen_at=100.0 + 3600, peak=93)
     assert resolution(detection) == said.replace("1 h 0 min", "60 min")
+
+
+def test_the_end_of_a_growth_says_how_many_are_left() -> None:
+    finding = Finding("thread", "growth", 3, sites=(SITE,), grown=3, grown_s=9000.0)
+    assert resolution(Detection(finding, opened_at=100.0, seen_at=820.0, peak=93)) == (
+        "threads in app.jobs.Worker.run do not pile up any more after 12 min: 3 are left; "
+        "the peak was 93"
+    )
 
 
 def test_a_stack_is_written_as_python_does_with_the_innermost_frame_last() -> None:

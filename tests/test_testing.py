@@ -185,6 +185,7 @@ def test_a_report_tells_what_leaked_where_it_waits_and_where_it_began(stand: Sta
         assert said in str(report)
     body = json.loads(report.to_json())
     assert [(each["kind"], each["count"]) for each in body["sites"]] == [("thread", 1)]
+    assert "followed" not in body["sites"][0]
 
 
 def test_leaks_found_is_an_assertion_error() -> None:

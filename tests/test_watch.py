@@ -23,11 +23,12 @@ from otel_leaks.model import (
     Evidence,
     Failure,
     Finding,
+    Followed,
     Kind,
     Population,
     Site,
 )
-from otel_leaks.watch import OPENABLE, Ledger, Watch, findings, limits
+from otel_leaks.watch import OPENABLE, Ledger, Watch, findings, growth_of, limits
 
 
 def census(now: float, *, unread: tuple[Kind, ...] = (), **counts: int) -> Census:
@@ -158,6 +159,71 @@ def test_an_open_one_is_told_at_very_long_last_without_overflow() -> None:
     assert ledger.opened[0].told == 1500
 
 
+# Two findings on one leak
+
+
+def site(count: int, mark: str) -> Site:
+    return Site("thread", (f"app.{mark}",), count, mark)
+
+
+LEAK, OTHER_LEAK, POOL = site(80, "leak"), site(60, "other"), site(50, "pool")
+TOO_MANY = dataclasses.replace(finding(190), sites=(LEAK, OTHER_LEAK, POOL))
+GROWS, OTHER_GROWS = (
+    Finding("thread", "growth", each.count, fingerprint=each.fingerprint, sites=(each,))
+    for each in (LEAK, OTHER_LEAK)
+)
+
+
+@pytest.mark.parametrize(("first", "second"), [(TOO_MANY, GROWS), (GROWS, TOO_MANY)])
+def test_the_threshold_of_a_kind_and_the_growth_of_its_largest_site_are_one_story(
+    first: Finding, second: Finding
+) -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [first])
+    ledger.update(census(20.0), [first, second])
+    told = [(each.finding, each.refers_to) for each in ledger.opened]
+    assert told == [(first, None), (second, first.key)]
+
+
+def test_what_opens_in_one_census_refers_to_what_opened_before_it() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [TOO_MANY, GROWS])
+    assert [each.refers_to for each in ledger.opened] == [None, TOO_MANY.key]
+
+
+def test_a_third_refers_to_the_first_as_well() -> None:
+    ledger = Ledger(300.0)
+    function = dataclasses.replace(GROWS, fingerprint="function")
+    for now, found in enumerate(([TOO_MANY], [TOO_MANY, GROWS], [TOO_MANY, GROWS, function])):
+        ledger.update(census(float(now)), found)
+    assert [each.refers_to for each in ledger.opened] == [None, TOO_MANY.key, TOO_MANY.key]
+
+
+def test_what_fills_no_threshold_is_a_story_of_its_own() -> None:
+    ledger = Ledger(300.0)
+    tasks = dataclasses.replace(GROWS, kind="asyncio_task")
+    ledger.update(census(10.0), [TOO_MANY, OTHER_GROWS, tasks])
+    assert [each.refers_to for each in ledger.opened] == [None, None, None]
+
+
+def test_a_reference_is_kept_when_it_is_told_again_and_when_the_first_has_ended() -> None:
+    ledger = Ledger(10.0)
+    ledger.update(census(10.0), [TOO_MANY])
+    ledger.update(census(20.0), [TOO_MANY, GROWS])
+    ended, again = ledger.update(census(30.0), [GROWS])
+    assert [(each.what, each.detection.refers_to) for each in (ended, again)] == [
+        ("resolved", None),
+        ("told_again", TOO_MANY.key),
+    ]
+
+
+def test_what_opens_after_the_first_has_ended_refers_to_nothing() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [TOO_MANY])
+    ledger.update(census(20.0), [GROWS])
+    assert [each.refers_to for each in ledger.opened] == [None]
+
+
 # What the policies are asked
 
 
@@ -188,6 +254,21 @@ def left_behind(count: int, age_s: float = 1000.0) -> Census:
             Population("destroyed_task", 1, (lost,), 1),
         ),
     )
+
+
+def test_growth_is_asked_with_its_options_and_its_history() -> None:
+    config = LeakConfig(growth_window_s=10, growth_windows=3, growth_floor=5)
+    growth = growth_of(config)
+    found: tuple[Finding, ...] = ()
+    for i in range(20):
+        piled = dataclasses.replace(site(2 * i + 1, "leak"), followed=Followed((50.0,) * 2 * i))
+        now = Census(2.5 * i, (Population("thread", piled.count, (piled,), 1),))
+        found = findings(now, (), config, growth)
+    assert [(each.evidence, each.fingerprint) for each in found] == [("growth", "leak")]
+
+
+def test_without_a_floor_no_growth_is_watched() -> None:
+    assert growth_of(LeakConfig(growth_floor=None)) is None
 
 
 def test_everything_that_a_policy_opens_is_listed_as_openable() -> None:

@@ -94,6 +94,13 @@ _LIMIT = _Option(
     _whole_or_none,
     _check_whole(1, 1_000_000_000, optional=True),
 )
+_FLOOR = _Option(
+    "a whole number >= 1, or None (an empty variable) for no finding of growth",
+    _whole_or_none,
+    _check_whole(1, 1_000_000_000, optional=True),
+)
+_OPTIONAL = (_LIMIT, _FLOOR)
+"""What an empty variable turns off."""
 
 
 def _whole(least: int, most: int) -> _Option:
@@ -134,6 +141,12 @@ class LeakConfig:
     """Threads above which a threshold finding opens; None for no limit."""
     task_limit: int | None = _field(10_000, _LIMIT)
     """Pending asyncio tasks above which a threshold finding opens; None for no limit."""
+    growth_window_s: float = _field(600.0, _INTERVAL)
+    """Seconds of a window; the least count of each is compared with the one before."""
+    growth_windows: int = _field(8, _whole(3, 100))
+    """Windows in a row that have to rise for a growth finding to open."""
+    growth_floor: int | None = _field(20, _FLOOR)
+    """By how much they have to rise in all; None for no findings of growth."""
     outlived_s: float = _field(60.0, _INTERVAL)
     """Seconds after the end of its span from which on a task has outlived it."""
     outlived_count: int = _field(10, _whole(1, 1_000_000))
@@ -193,7 +206,7 @@ class LeakConfig:
             option = field.metadata["option"]
             if field.name in options:
                 values[field.name] = options[field.name]
-            elif environ.get(variable, "").strip() or (variable in environ and option is _LIMIT):
+            elif environ.get(variable, "").strip() or (variable in environ and option in _OPTIONAL):
                 # An empty variable counts as unset (OpenTelemetry's rule), but for a limit.
                 try:
                     values[field.name] = _read(field, environ[variable], variable)

@@ -24,6 +24,7 @@ __all__ = [
     "Evidence",
     "Failure",
     "Finding",
+    "Followed",
     "Frame",
     "Hidden",
     "Kind",
@@ -48,7 +49,7 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold", "outlived", "destroyed"]
+Evidence = Literal["threshold", "growth", "outlived", "destroyed"]
 
 Emit = Literal["span", "log", "both"]
 """What the samples of a detection are: events of its span, log records, or both."""
@@ -177,6 +178,18 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """Some things of a site that are followed from census to census."""
+
+    ages_s: tuple[float, ...] = ()
+    """How long each has been followed, seconds."""
+    ended_s: tuple[float, ...] = ()
+    """The same of those that stood here in the last census and have ended since."""
+    moved_s: tuple[float, ...] = ()
+    """The same of those that stand at another site now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """Things of one kind that stand at the same place."""
 
@@ -203,6 +216,8 @@ class Site:
     quiet_s: float | None = None
     """Of destroyed tasks in production, where they are counted and not listed: seconds since
     another one was noted."""
+    followed: Followed | None = None
+    """What became of some of its things, when they are followed from census to census."""
 
     @property
     def function(self) -> str:
@@ -280,6 +295,10 @@ class Finding:
     """The sites that explain it, the largest first."""
     site_count: int = 0
     """How many sites there are, those not listed included."""
+    grown: int | None = None
+    """By how much *count* is above what it was when it began to rise."""
+    grown_s: float = 0.0
+    """Seconds since then."""
 
     @property
     def key(self) -> tuple[Kind, Evidence, str | None]:
@@ -301,6 +320,8 @@ class Detection:
     """The largest count since it opened."""
     told: int = 1
     """How often it has been told."""
+    refers_to: tuple[Kind, Evidence, str | None] | None = None
+    """Key of the finding that told of the same leak before, and was open when this opened."""
 
     @property
     def open_s(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, is_library
@@ -46,6 +46,8 @@ _NOUNS: Mapping[Kind, tuple[str, str, str]] = {
 
 def sentence(finding: Finding) -> str:
     """Say what was found, in one sentence without a full stop."""
+    if finding.evidence == "growth":
+        return _grown(finding)
     if finding.evidence == "outlived":
         return _outlived(finding)
     if finding.evidence == "destroyed":
@@ -72,6 +74,12 @@ def resolution(detection: Detection) -> str:
             f"there were {detection.peak}"
         )
     noun = _NOUNS[finding.kind][1]
+    if finding.evidence == "growth":
+        where = f" in {finding.sites[0].function}" if finding.sites else ""
+        return (
+            f"{noun}{where} do not pile up any more after {duration(detection.open_s)}: "
+            f"{finding.count} are left; the peak was {detection.peak}"
+        )
     below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
     return (
         f"{noun} are back{below} after {duration(detection.open_s)}; the peak was {detection.peak}"
@@ -112,6 +120,15 @@ def _operation(finding: Finding) -> str:
     if others:
         said += f" and {others} other operation{'s' if others > 1 else ''}"
     return said
+
+
+def _grown(finding: Finding) -> str:
+    """Say what piles up, and how fast."""
+    where = f" in {finding.sites[0].function}{_where(finding.sites[0])}" if finding.sites else ""
+    return (
+        f"{_counted(finding.kind, finding.count)}{where}, {finding.grown} more than "
+        f"{duration(finding.grown_s)} ago: ever more come, and those that came stay"
+    )
 
 
 def site_line(site: Site) -> str:
@@ -231,7 +248,11 @@ def _waits(sample: Sample) -> Iterator[tuple[str, str]]:
 
 def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
     """Write leaks as JSON: an object with ``sites`` and ``hidden``, as in ``model``."""
-    body = {"sites": [asdict(each) for each in sites], "hidden": [asdict(each) for each in hidden]}
+    told = [asdict(replace(each, followed=None)) for each in sites]
+    for each in told:
+        # What a census follows is for its policies; there may be hundreds of numbers.
+        del each["followed"]
+    body = {"sites": told, "hidden": [asdict(each) for each in hidden]}
     return json.dumps(body, indent=2)
 
 

@@ -19,16 +19,28 @@ from otel_leaks.census import CensusEnded, CensusTaker
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect import backlog as _backlog
 from otel_leaks.detect import destroyed as _destroyed
+from otel_leaks.detect import growth as _growth
 from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import threshold as _threshold
+from otel_leaks.detect.growth import Growth
 from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
 
-__all__ = ["OPENABLE", "Change", "Ledger", "Listener", "Watch", "findings", "limits"]
+__all__ = [
+    "OPENABLE",
+    "Change",
+    "Ledger",
+    "Listener",
+    "Watch",
+    "findings",
+    "growth_of",
+    "limits",
+]
 
 _log = logging.getLogger("otel_leaks")
 
 OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
     *_threshold.OPENS,
+    *_growth.OPENS,
     *_outlived.OPENS,
     *_destroyed.OPENS,
 )
@@ -46,6 +58,9 @@ JOIN_S = 5.0
 
 EXIT_JOIN_S = 0.5
 """The same as the interpreter ends; a census that is half done ends within a slice."""
+
+
+_Key = tuple[Kind, Evidence, "str | None"]
 
 
 class Listener(Protocol):
@@ -77,8 +92,24 @@ def limits(config: LeakConfig) -> dict[Kind, int | None]:
     return {"thread": config.thread_limit, "asyncio_task": config.task_limit}
 
 
+def growth_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> Growth | None:
+    """Return an empty history of growth, None when that is turned off."""
+    if config.growth_floor is None:
+        return None
+    return Growth(
+        window_s=config.growth_window_s,
+        windows=config.growth_windows,
+        floor=config.growth_floor,
+        max_sites=config.max_sites,
+        pause=pause,
+    )
+
+
 def findings(
-    census: Census, opened: Iterable[Detection], config: LeakConfig
+    census: Census,
+    opened: Iterable[Detection],
+    config: LeakConfig,
+    growth: Growth | None = None,
 ) -> tuple[Finding, ...]:
     """
     Ask every policy.
@@ -87,6 +118,7 @@ def findings(
         census: The newest census.
         opened: The detections that were open before it.
         config: The policies' options.
+        growth: The history of all censuses before it; this one is entered into it.
     """
     opened = tuple(opened)
     marks = {
@@ -103,6 +135,7 @@ def findings(
             open_kinds={kind for kind, evidence in open_pairs if evidence == "threshold"},
             max_sites=config.max_sites,
         ),
+        *(growth.look(census) if growth is not None else ()),
         *_outlived.outlived(
             census,
             limit_s=config.outlived_s,
@@ -155,7 +188,13 @@ class Ledger:
         for key, finding in by_key.items():
             known = self._open.get(key)
             if known is None:
-                detection = Detection(finding, opened_at=now, seen_at=now, peak=finding.count)
+                detection = Detection(
+                    finding,
+                    opened_at=now,
+                    seen_at=now,
+                    peak=finding.count,
+                    refers_to=self._told_before(finding),
+                )
                 self._open[key] = detection
                 self._tell_at[key] = now + self._cooldown_s
                 changes.append(Change("opened", detection))
@@ -171,6 +210,24 @@ class Ledger:
                 changes.append(Change("told_again", detection))
             self._open[key] = detection
         return tuple(changes)
+
+    def _told_before(self, finding: Finding) -> _Key | None:
+        """Return the key of the oldest open detection that tells of the same leak."""
+        return next(
+            (
+                each.refers_to or each.finding.key
+                for each in self._open.values()
+                if each.finding.kind == finding.kind
+                and not _places(each.finding).isdisjoint(_places(finding))
+            ),
+            None,
+        )
+
+
+def _places(finding: Finding) -> set[str]:
+    """Return the fingerprints that a finding is about: its own and its largest site's."""
+    marks = {site.fingerprint for site in finding.sites[:1]}
+    return marks | {finding.fingerprint} if finding.fingerprint is not None else marks
 
 
 class Watch:
@@ -205,6 +262,7 @@ class Watch:
         self._taker = taker(self._pause)
         self._ledger = Ledger(config.cooldown_s)
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
+        self._growth = growth_of(config, self._pause)
         self._logged: set[object] = set()
         self._thread: threading.Thread | None = None
 
@@ -251,6 +309,7 @@ class Watch:
         self._stopping = threading.Event()
         self._ledger = Ledger(self._config.cooldown_s)
         self._pools.clear()
+        self._growth = growth_of(self._config, self._pause)
         self._report(self._taker.forked())
         self._start_thread()
 
@@ -273,12 +332,13 @@ class Watch:
         return max(self._config.interval_s, cost_s / CPU_SHARE)
 
     def _look(self) -> None:
-        census = self._taker.take()
+        growth, opened = self._growth, self._ledger.opened
+        census = self._taker.take(sampled=growth.suspects() if growth is not None else frozenset())
         self._report(census.failures)
         if census.pools is not None:
             self._pools.append(census.pools)
         full = _backlog.backlogs(tuple(self._pools))
-        found = findings(census, self._ledger.opened, self._config)
+        found = findings(census, opened, self._config, growth)
         changes = self._ledger.update(census, [_backlog.explained(each, full) for each in found])
         for change in changes:
             self._tell(change)

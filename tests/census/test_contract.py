@@ -15,6 +15,7 @@ import pytest
 
 from otel_leaks.census import SOURCES, CensusEnded, Source
 from otel_leaks.census.destroyed import DestroyedSource
+from otel_leaks.census.followed import FOLLOWED_OF_SITE
 from otel_leaks.census.source import Look
 from otel_leaks.ignores import (
     Ignore,
@@ -23,7 +24,7 @@ from otel_leaks.ignores import (
     ignore_task,
     ignore_thread,
 )
-from otel_leaks.model import Hidden, Kind, Population, Site
+from otel_leaks.model import Followed, Hidden, Kind, Population, Site
 from support.leaks import (
     ONLY_LEAKS,
     Stand,
@@ -416,6 +417,49 @@ def test_the_oldest_thing_of_a_site_is_the_one_that_is_shown(
     assert later == dataclasses.replace(first, age_s=8.0)
 
 
+def test_what_became_of_the_things_of_a_site_is_told(
+    source: Source, maker: Maker, make: Callable[..., Things]
+) -> None:
+    old = make(20)
+    make(30)
+    for now in (0.0, 60.0, 100.0):
+        read(source, maker, now=now)
+    old.let_go()
+    followed = [read(source, maker, now=now).sites[0].followed for now in (150.0, 160.0)]
+    told = [each and tuple(map(len, dataclasses.astuple(each))) for each in followed]
+    assert told == [(30, 20, 0), (30, 0, 0)]
+    assert followed[0] is not None
+    assert {*followed[0].ages_s, *followed[0].ended_s} <= {150.0, 90.0}
+
+
+def test_a_bounded_number_of_things_is_followed_and_the_same_ones_again(
+    source: Source, maker: Maker, make: Callable[..., Things]
+) -> None:
+    make(FOLLOWED_OF_SITE + 40)
+    for now in (0.0, 10.0, 20.0):
+        found = read(source, maker, now=now).sites[0]
+    make(10)
+    again = read(source, maker, now=30.0).sites[0]
+    assert (found.followed, again.followed) == (
+        Followed((20.0,) * FOLLOWED_OF_SITE),
+        Followed((30.0,) * FOLLOWED_OF_SITE),
+    )
+
+
+def test_a_closed_source_follows_nothing(
+    source: Source, maker: Maker, make: Callable[..., Things]
+) -> None:
+    things = make(40)
+    read(source, maker, now=0.0)
+    source.close()
+    source.open()
+    things.let_go()
+    make(40)
+    (site,) = read(source, maker, now=10.0).sites
+    assert site.followed is not None
+    assert (set(site.followed.ages_s), site.followed.ended_s) == ({0.0}, ())
+
+
 def test_only_the_largest_sites_are_sampled(
     source: Source, maker: Maker, make: Callable[..., Things]
 ) -> None:
@@ -427,6 +471,20 @@ def test_only_the_largest_sites_are_sampled(
         ("app.c", 3, False),
         ("app.b", 2, True),
         ("app.a", 1, True),
+    ]
+
+
+def test_a_site_that_is_asked_for_is_sampled_besides_the_largest(
+    source: Source, maker: Maker, make: Callable[..., Things]
+) -> None:
+    for count, target in enumerate(several(maker, "a", "b", "c"), 1):
+        make(count, target)
+    asked = read(source, maker).sites[2].fingerprint
+    found = read(source, maker, max_sites=1, sampled={asked})
+    assert [(site.function, site.sample is None) for site in found.sites] == [
+        ("app.c", False),
+        ("app.b", True),
+        ("app.a", False),
     ]
 
 

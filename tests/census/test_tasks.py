@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import collections.abc
 import contextvars
+import dataclasses
 import inspect
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from otel_leaks.census import followed as followed_module
 from otel_leaks.census import tasks as tasks_module
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.ignores import Ignore, ignore_any_function, ignore_task, ignore_top_function
@@ -775,7 +777,34 @@ def test_what_is_known_of_tasks_is_bounded(
     start(loop, *(outer() for _ in range(500)))
     for _ in range(3):
         read(source)
-    assert len(source._serials) == tasks_module.KNOWN_OF_SITE
+    assert len(source._serials) == followed_module.FOLLOWED_OF_SITE
+
+
+def test_what_goes_to_another_site_has_moved_and_not_ended(source: TaskSource, loop: Loop) -> None:
+    async def goes_on(gate: asyncio.Event) -> None:
+        await gate.wait()
+        await forever()
+
+    opened, closed = asyncio.Event(), asyncio.Event()
+    start(loop, *(goes_on(opened) for _ in range(20)))
+    started = start(loop, *(goes_on(closed) for _ in range(20)))
+    for _ in range(2):
+        read(source)
+    opened.set()
+    started[-1].cancel()
+    loop.run_until_complete(settle())
+    assert [
+        (site.functions[1], tuple(map(len, dataclasses.astuple(site.followed))))
+        for site in read(source).sites
+        if site.followed is not None
+    ] == [(FOREVER, (20, 0, 0)), ("asyncio.locks.Event.wait", (19, 1, 20))]
+
+
+def test_what_is_known_of_small_sites_is_a_few_tasks_each(source: TaskSource, loop: Loop) -> None:
+    start(loop, *(outer() for _ in range(followed_module.LARGE)), *(deep(2) for _ in range(2)))
+    for _ in range(3):
+        read(source)
+    assert len(source._serials) == tasks_module.KNOWN_OF_SITE + 2
 
 
 def test_the_largest_site_is_explained_also_when_very_many_sites_are_known(

@@ -9,6 +9,7 @@ import pytest
 
 from e2e.receiving import Collector, Span, eventually
 from e2e.serving import Serve, Service
+from otel_leaks.watch import OPENABLE
 
 pytestmark = [
     pytest.mark.e2e,
@@ -16,6 +17,7 @@ pytestmark = [
 ]
 
 FUNCTION = "code_function_name"
+PAIR = ("python_leak_kind", "python_leak_evidence")
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
@@ -58,12 +60,12 @@ def test_each_forked_worker_has_its_own_monitor_counts_and_instance_id(
     assert span.resource["service.instance.id"] == leaking
     assert span.attributes["python.leak.limit"] == 25
     opened = eventually(
-        lambda: receiver.metrics("python_leak_detections_total", "instance", "python_leak_kind"),
-        lambda found: found.get((leaking, "asyncio_task")) == 1,
+        lambda: receiver.metrics("python_leak_detections_total", "instance", *PAIR),
+        lambda found: found.get((leaking, "asyncio_task", "threshold")) == 1,
     )
     # The third is the master, which watches itself too.
-    assert {kind for _, kind in opened} == {"asyncio_task", "thread"}
-    assert {key: n for key, n in opened.items() if n} == {(leaking, "asyncio_task"): 1}
+    assert {(kind, evidence) for _, kind, evidence in opened} == set(OPENABLE)
+    assert {key: n for key, n in opened.items() if n} == {(leaking, "asyncio_task", "threshold"): 1}
 
 
 def both_pids(service: Service) -> list[int]:

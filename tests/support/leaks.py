@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -96,9 +96,10 @@ def look(
     now: float = 0.0,
     max_sites: int = 10,
     pause: Callable[[], None] = lambda: None,
+    sampled: Collection[str] = (),
 ) -> Look:
     """Make a Look with the built-in ignores and *ignores*."""
-    return Look(now, Ignores((*BUILT_IN, *ignores)), max_sites, pause)
+    return Look(now, Ignores((*BUILT_IN, *ignores)), max_sites, pause, sampled=sampled)
 
 
 _WAITING: set[asyncio.Future[None]] = set()

@@ -194,7 +194,8 @@ def test_a_site_without_a_sample_is_told_by_its_function(spans: Spans) -> None:
 
 def test_every_name_is_in_the_list_of_names(spans: Spans) -> None:
     events = events_of(spans)
-    events.detected(detection(found(THREADS, TASKS, fingerprint="0" * 12)))
+    told = detection(found(THREADS, TASKS, fingerprint="0" * 12), refers_to=found().key)
+    events.detected(told)
     events.resolved(detection(seen_at=40.0))
     used = {key for span in spans.all for key in plain(span.attributes)}
     used |= {key for span in spans.all for event in span.events for key in plain(event.attributes)}
@@ -228,6 +229,27 @@ def test_the_end_is_a_span_with_peak_and_duration_that_links_to_the_detection(
     assert first.context is not None
     linked = [[link.context.span_id for link in span.links] for span in (again, end)]
     assert linked == [[first.context.span_id]] * 2
+
+
+def test_a_second_finding_on_one_leak_refers_to_the_first_and_links_to_it(spans: Spans) -> None:
+    events = events_of(spans)
+    first = detection()
+    events.detected(first)
+    grown = found(THREADS, evidence="growth", limit=None, fingerprint=THREADS.fingerprint, grown=61)
+    second = detection(grown, refers_to=first.finding.key)
+    events.detected(second)
+    events.detected(second)
+    told, *again = spans.all
+    assert told.context is not None
+    refers = [plain(span.attributes).get("python.leak.refers_to") for span in spans.all]
+    assert refers == [None, "threshold", "threshold"]
+    assert [
+        str(plain(span.attributes)["python.leak.message"]).endswith(
+            "; the leak that was told by its threshold before"
+        )
+        for span in spans.all
+    ] == [False, True, True]
+    assert [told.context in [link.context for link in span.links] for span in again] == [True] * 2
 
 
 def test_what_opens_after_an_end_links_to_nothing_of_before(spans: Spans) -> None:

@@ -8,7 +8,7 @@ named in it; the others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.children import child_processes
@@ -118,6 +118,7 @@ class CensusTaker:
         besides: tuple[object, ...] = (),
         ignores: Ignores | None = None,
         excludes: Callable[[object], bool] | None = None,
+        sampled: Collection[str] = (),
     ) -> Census:
         """
         Take a census.
@@ -127,6 +128,7 @@ class CensusTaker:
             besides: Things that are not counted: the caller's own task and thread.
             ignores: What not to count, in place of the taker's own.
             excludes: Says of a thing whether it is not counted.
+            sampled: Fingerprints of sites that get a sample besides the largest.
 
         Returns:
             What lives now. A source that raised is in ``failures`` and has no population.
@@ -148,6 +150,7 @@ class CensusTaker:
             self._spans,
             self._beginnings,
             self._every_kind,
+            sampled,
         )
         populations = []
         failures: list[Failure] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Protocol
@@ -54,6 +54,8 @@ class Look:
     every_kind: bool = False
     """Whether all kinds are read: then what belongs to a thing of another kind, such as
     a pool's idle worker, is left to that kind."""
+    sampled: Collection[str] = ()
+    """Fingerprints of sites that are to be sampled besides the largest."""
 
     @property
     def is_selective(self) -> bool:
@@ -186,9 +188,10 @@ def population(
     ordered = sorted(sites, key=lambda site: (-site.count, site.fingerprint))
     kept = ordered[:MAX_KEPT_SITES]
     behind = sorted(range(look.max_sites, len(kept)), key=lambda i: -_left(kept[i]))
-    for i in (*range(min(look.max_sites, len(kept))), *behind[: look.max_sites]):
-        if i < look.max_sites or _left(kept[i]):
-            kept[i] = sample(kept[i])
+    left = {i for i in behind[: look.max_sites] if _left(kept[i])}
+    for i, site in enumerate(kept):
+        if i < look.max_sites or i in left or site.fingerprint in look.sampled:
+            kept[i] = sample(site)
             look.pause()
     return Population(
         kind=kind,

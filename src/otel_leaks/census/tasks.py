@@ -19,6 +19,7 @@ from operator import attrgetter, methodcaller
 from typing import Any
 
 from otel_leaks.census.endless import Exits
+from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
 from otel_leaks.census.origins import context_of
 from otel_leaks.census.registry import TaskRef, TaskRegistry
 from otel_leaks.census.serials import Known, Serials
@@ -35,7 +36,16 @@ from otel_leaks.census.stacks import (
     stack_of,
 )
 from otel_leaks.ignores import Ignore
-from otel_leaks.model import Kind, Origin, Population, Sample, Site, SpanEnd, fingerprint
+from otel_leaks.model import (
+    Followed,
+    Kind,
+    Origin,
+    Population,
+    Sample,
+    Site,
+    SpanEnd,
+    fingerprint,
+)
 
 __all__ = ["TaskSource"]
 
@@ -52,11 +62,16 @@ WALKED_OF_SPAN = 4
 context and its span lie at three places of the heap."""
 KNOWN_OF_SITE = 3
 """Tasks of each site that are known from census to census, for their age."""
-MAX_KNOWN = 3000
+MAX_KNOWN = 3000 + MAX_FOLLOWED
 """Tasks that are known from census to census, in all; a few more during one."""
+KNOWN_OF_SLICE = 100
+"""Such tasks between two pauses: about a quarter of a millisecond."""
 
 _Key = tuple["int | str", ...]
 
+_SiteKey = tuple[str, "Origin | None"]
+
+_serial = attrgetter("serial")
 _get_coro = methodcaller("get_coro")
 _get_code = attrgetter("cr_code")
 
@@ -64,7 +79,7 @@ _get_code = attrgetter("cr_code")
 class _Chain:
     """Tasks that wait in one chain of coroutines."""
 
-    __slots__ = ("functions", "known", "levels", "spans", "walked")
+    __slots__ = ("functions", "known", "levels", "serials", "spans", "walked")
 
     def __init__(self, chain: list[Level], names: CodeNames) -> None:
         # The code objects are held while their ids are keys.
@@ -73,6 +88,16 @@ class _Chain:
         self.walked = 0
         self.known: list[Known] = []
         self.spans = SiteSpans()
+        self.serials: set[int] = set()
+
+    def know(self, known: Known) -> None:
+        # By serial: comparing references would compare tasks, and they may define that.
+        if known.serial not in self.serials:
+            self.serials.add(known.serial)
+            self.known.append(known)
+
+    def oldest(self, most: int) -> list[Known]:
+        return sorted(self.known, key=_serial)[:most]
 
 
 class _Group:
@@ -141,6 +166,8 @@ class TaskSource:
         self._serials = Serials()
         self._turnover = Turnover()
         self._exits = Exits()
+        self._following = Following()
+        self._places = places(0)
         self._inherited: frozenset[TaskRef] | None = None
 
     def open(self) -> None:
@@ -152,6 +179,7 @@ class TaskSource:
         self._registry.close()
         self._serials = Serials()
         self._turnover = Turnover()
+        self._following = Following()
 
     def forked(self) -> None:
         """
@@ -162,6 +190,7 @@ class TaskSource:
         self._registry.forked()
         self._serials = Serials()
         self._turnover = Turnover()
+        self._following = Following()
         self._inherited = frozenset(self._registry.refs(lambda: None)) or None
 
     def read(self, look: Look) -> Population:
@@ -177,13 +206,10 @@ class TaskSource:
             return tallies[origin]
 
         hidden: Counter[Ignore] = Counter()
-        for known in self._serials:
-            task: Any = known.ref()
-            if task is None or task.done():
-                if look.spans is not None:
-                    self._turnover.gone(known.serial, look.spans.now_s())
-            elif look.wants(task):
-                self._walk_known(known, task, tally_of(look.origin_of(task)))
+        for number, known in enumerate(self._serials, 1):
+            self._walk_known(known, tally_of, look)
+            if number % KNOWN_OF_SLICE == 0:
+                look.pause()
         for start in range(0, len(refs), SLICE):
             self._count_slice(refs[start : start + SLICE], tally_of, hidden, look)
             look.pause()
@@ -192,10 +218,10 @@ class TaskSource:
         largest = sites[:MAX_KEPT_SITES]
         if look.spans is not None:
             sites[:MAX_KEPT_SITES] = self._with_spans(largest, chains, look.spans, look.pause)
-        self._serials.keep(_oldest(chains[site.fingerprint, site.origin] for site in largest))
+        fates = self._follow([(each.fingerprint, each.origin) for each in largest], chains, look)
         return population(
             self.kind,
-            sites,
+            [replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites],
             hidden,
             lambda site: self._sampled(site, chains[site.fingerprint, site.origin], look),
             look,
@@ -218,7 +244,8 @@ class TaskSource:
                 if key in sites:
                     # One coroutine function that was defined twice: a reloaded module.
                     count += sites[key].count
-                    chain.known += chains[key].known
+                    for known in chains[key].known:
+                        chain.know(known)
                     chain.spans.add(chains[key].spans)
                 sites[key] = Site(
                     self.kind,
@@ -264,11 +291,43 @@ class TaskSource:
         self._turnover.keep(staying, (site.fingerprint for site in sites))
         return told
 
-    def _walk_known(self, known: Known, task: Any, tally: _Tally) -> None:
-        """Find where a task stands that is known from the last census."""
-        chain = levels(task.get_coro())
-        if chain:
-            self._chain_of(chain, tally).known.append(known)
+    def _follow(
+        self,
+        largest: list[_SiteKey],
+        chains: dict[_SiteKey, _Chain],
+        look: Look,
+    ) -> dict[_SiteKey, Followed]:
+        """Choose what is to be known in the next census; say what became of what was."""
+        large = [key for key in largest if len(chains[key].known) > KNOWN_OF_SITE]
+        self._places = places(len(large))
+        followed = large[: MAX_FOLLOWED // self._places]
+        standing = {key: chains[key].oldest(self._places) for key in followed}
+        few = (chains[key].oldest(KNOWN_OF_SITE) for key in largest if key not in standing)
+        self._serials.keep([known for some in (*standing.values(), *few) for known in some])
+        return self._following.update(standing, _has_ended, look.now)
+
+    def _walk_known(
+        self, known: Known, tally_of: Callable[[Origin | None], _Tally], look: Look
+    ) -> None:
+        """Find where a task stands that is known from the last census, or that it is gone."""
+        task: Any = known.ref()
+        if task is None or task.done():
+            if look.spans is not None:
+                self._turnover.gone(known.serial, look.spans.now_s())
+        elif look.wants(task):
+            self._walk_again(known, task, tally_of(look.origin_of(task)))
+
+    def _walk_again(self, known: Known, task: Any, tally: _Tally) -> None:
+        coro = task.get_coro()
+        key = plain_key(coro)
+        group = tally.groups.get(key[0]) if key else None
+        found = group.chains.get(key) if group is not None and key else None
+        if found is None:
+            chain = levels(coro)
+            if not chain:
+                return
+            found = self._chain_of(chain, tally)
+        found.know(known)
 
     def _chain_of(self, chain: list[Level], tally: _Tally) -> _Chain:
         group = tally.groups.get(chain[0].key)
@@ -340,12 +399,10 @@ class TaskSource:
         ):
             found.spans.note(task, look.spans)
         # A site that turns out to be large gets its samples however many there are.
-        may_know = len(self._serials) < MAX_KNOWN or found.walked > WALKED_OF_GROUP // 2
-        if len(found.known) < KNOWN_OF_SITE and may_know:
-            known = self._serials.know(task, look.now)
-            # By serial: comparing references would compare tasks, and they may define that.
-            if all(each.serial != known.serial for each in found.known):
-                found.known.append(known)
+        is_large = found.walked > LARGE or len(found.known) > KNOWN_OF_SITE
+        most = self._places if is_large else KNOWN_OF_SITE
+        if len(found.known) < most and (is_large or len(self._serials) < MAX_KNOWN):
+            found.know(self._serials.know(task, look.now))
 
     def _look_through(
         self, coros: list[Any], keys: list[int | str], counted: Counter[int | str], tally: _Tally
@@ -454,9 +511,9 @@ def _age_s(chain: _Chain, look: Look) -> float:
     return max((look.now - known.first_seen for known in chain.known), default=0.0)
 
 
-def _oldest(chains: Iterable[_Chain]) -> list[Known]:
-    """Return what is to be known in the next census: of each site the oldest few."""
-    return [known for chain in chains for known in sorted(chain.known, key=_serial)[:KNOWN_OF_SITE]]
+def _has_ended(known: Known) -> bool:
+    task: Any = known.ref()
+    return task is None or task.done()
 
 
 def _is_awaited(task: Any) -> bool:

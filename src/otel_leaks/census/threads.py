@@ -13,10 +13,12 @@ import sys
 import threading
 from collections import Counter
 from dataclasses import replace
+from operator import attrgetter
 from types import FrameType
 
 from otel_leaks.census.beginnings import Beginning, Beginnings
 from otel_leaks.census.endless import Exits
+from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
 from otel_leaks.census.origins import pool_workers
 from otel_leaks.census.owners import may_wait, waits_for_dead
 from otel_leaks.census.serials import Known, Serials
@@ -24,7 +26,7 @@ from otel_leaks.census.source import Look, population
 from otel_leaks.census.spans import READ, chosen
 from otel_leaks.census.stacks import MAX_FRAMES, CodeNames, frames_of
 from otel_leaks.ignores import Ignore
-from otel_leaks.model import Frame, Kind, Origin, Population, Sample, Site, fingerprint
+from otel_leaks.model import Followed, Frame, Kind, Origin, Population, Sample, Site, fingerprint
 
 __all__ = ["ThreadSource"]
 
@@ -42,14 +44,17 @@ _STARTERS = frozenset(
 )
 
 _Key = tuple["int | str | Origin | None", ...]
+_SiteKey = tuple[str, "bool | None", "Origin | None"]
+
+_known_serial = attrgetter("serial")
 
 
 class _Place:
     """Threads that stand in the same stack of functions."""
 
     __slots__ = (
-        *("at", "began", "codes", "count", "daemon", "functions", "notes", "oldest", "origin"),
-        *("stack", "thread"),
+        *("at", "began", "codes", "count", "daemon", "functions", "known", "notes", "oldest"),
+        *("origin", "stack", "thread"),
     )
 
     def __init__(
@@ -64,6 +69,7 @@ class _Place:
         self.daemon = False
         self.origin: Origin | None = None
         self.oldest: Known | None = None
+        self.known: list[Known] = []
         self.thread: tuple[str, int | None] = ("", None)
         self.began: Beginning | None = None
         self.notes: list[Beginning] = []
@@ -78,6 +84,7 @@ class ThreadSource:
         self._names = CodeNames()
         self._serials = Serials()
         self._exits = Exits()
+        self._following = Following()
 
     def open(self) -> None:
         """Do nothing: threads are there to be read."""
@@ -85,10 +92,12 @@ class ThreadSource:
     def close(self) -> None:
         """Forget all threads."""
         self._serials = Serials()
+        self._following = Following()
 
     def forked(self) -> None:
         """Forget the parent's threads; ``threading`` has done so itself."""
         self._serials = Serials()
+        self._following = Following()
 
     def read(self, look: Look) -> Population:
         """Count living threads, group them by their stack, and sample the largest sites."""
@@ -105,7 +114,8 @@ class ThreadSource:
             seen += self._count(threads[start : start + SLICE], places, hidden, look)
             look.pause()
         self._serials.keep(seen)
-        by_site: dict[tuple[str, bool | None, Origin | None], tuple[Site, _Place]] = {}
+        by_site: dict[_SiteKey, tuple[Site, _Place]] = {}
+        known: dict[_SiteKey, list[Known]] = {}
         for place in places.values():
             mark = fingerprint(self.kind, place.functions)
             ignore = look.ignores.site(place.functions, mark, place.origin)
@@ -127,6 +137,7 @@ class ThreadSource:
                 origin=place.origin,
             )
             by_site[mark, place.daemon, place.origin] = (site, oldest)
+            known.setdefault((mark, place.daemon, place.origin), []).extend(place.known)
 
         def sampled(site: Site) -> Site:
             place = by_site[site.fingerprint, site.daemon, site.origin][1]
@@ -154,7 +165,21 @@ class ThreadSource:
                 ),
             )
 
-        return population(self.kind, (site for site, _ in by_site.values()), hidden, sampled, look)
+        fates = self._follow(known, look)
+        sites = (replace(site, followed=fates.get(key)) for key, (site, _) in by_site.items())
+        return population(self.kind, sites, hidden, sampled, look)
+
+    def _follow(self, known: dict[_SiteKey, list[Known]], look: Look) -> dict[_SiteKey, Followed]:
+        """Follow the oldest threads of each of the largest sites."""
+        large = [key for key, some in known.items() if len(some) > LARGE]
+        largest = sorted(large, key=lambda key: -len(known[key]))
+        most = places(len(large))
+        standing = {
+            key: sorted(known[key], key=_known_serial)[:most]
+            for key in largest[: MAX_FOLLOWED // most]
+        }
+        alive = {each.serial for some in known.values() for each in some}
+        return self._following.update(standing, lambda each: each.serial not in alive, look.now)
 
     def _count(
         self,
@@ -196,6 +221,7 @@ class ThreadSource:
             began = Beginnings.of(thread) if look.beginnings is not None else None
             if began is not None and len(place.notes) < READ:
                 place.notes.append(began)
+            place.known.append(known)
             if place.oldest is None or known.serial < place.oldest.serial:
                 place.oldest = known
                 place.thread = (thread.name, thread.ident)

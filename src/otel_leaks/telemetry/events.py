@@ -22,7 +22,7 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags, TracerProvider
 
 from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, own_frame
-from otel_leaks.model import Detection, Emit, Finding, Site, Stack
+from otel_leaks.model import Detection, Emit, Evidence, Finding, Site, Stack
 from otel_leaks.report import resolution, sentence, stack_text
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.logs import LogEvents
@@ -54,7 +54,13 @@ class Told:
     """One for each site, the largest first."""
 
 
-def tell(finding: Finding, *, max_frames: int, max_chars: int | None = None) -> Told:
+def tell(
+    finding: Finding,
+    *,
+    max_frames: int,
+    max_chars: int | None = None,
+    refers_to: Evidence | None = None,
+) -> Told:
     """
     Describe a finding in attributes.
 
@@ -63,12 +69,15 @@ def tell(finding: Finding, *, max_frames: int, max_chars: int | None = None) -> 
         max_frames: Frames of each stack, >= 1.
         max_chars: Characters of each stack; SDKs that limit the length of attributes
             keep the head of a stack, which is the wrong end of it.
+        refers_to: What told of the same leak before.
 
     Returns:
         Strings of at most ``MAX_BYTES`` in all: outer frames are left out until they fit,
         then the smallest sites.
     """
     message = sentence(finding)
+    if refers_to is not None:
+        message += f"; the leak that was told by its {refers_to} before"
     attributes: dict[str, str | int | float | bool] = {
         names.KIND: finding.kind,
         names.EVIDENCE: finding.evidence,
@@ -83,6 +92,8 @@ def tell(finding: Finding, *, max_frames: int, max_chars: int | None = None) -> 
         attributes[names.FINGERPRINT] = finding.fingerprint
     if finding.evidence == "outlived":
         attributes.update(_operation(finding.sites[0]))
+    if refers_to is not None:
+        attributes[names.REFERS_TO] = refers_to
     frames = max_frames
     sites = finding.sites
     while True:
@@ -190,11 +201,7 @@ class Events:
         """Tell of a finding that opened, or that is still open."""
         tracer = self._real_tracer()
         limits = _limits(tracer)
-        told = tell(
-            detection.finding,
-            max_frames=self._max_frames,
-            max_chars=limits.max_attribute_length if limits is not None else None,
-        )
+        told = self._told(detection, limits.max_attribute_length if limits is not None else None)
         span = tracer.start_span(
             names.DETECTED,
             context=Context(),
@@ -208,7 +215,7 @@ class Events:
         span.end()
         self._contexts.setdefault(detection.finding.key, span.get_span_context())
         if self._records is not None:
-            self._record(span, detection.finding, self._records)
+            self._record(span, detection, self._records)
         self._warn(span, detection.finding, told)
 
     def resolved(self, detection: Detection) -> None:
@@ -232,7 +239,7 @@ class Events:
             names.RESOLVED,
             context=Context(),
             attributes=attributes,
-            links=self._first(detection),
+            links=self._before(detection),
         )
         span.end()
         if self._records is not None:
@@ -256,18 +263,27 @@ class Events:
         self._contexts.clear()
 
     def _links(self, detection: Detection, limits: SpanLimits | None) -> list[Link]:
-        """Link to the span that told of it first, and to those in which things began."""
+        """Link to the spans that told of its leak before, and to those in which things began."""
         most = limits.max_links if limits is not None else None
-        links = [*self._first(detection), *_began(detection.finding)]
+        links = [*self._before(detection), *_began(detection.finding)]
         return links[: MAX_LINKS if most is None else min(most, MAX_LINKS)]
 
-    def _first(self, detection: Detection) -> list[Link]:
-        """Link to the span that told of the finding first."""
-        first = self._contexts.get(detection.finding.key)
-        return [Link(first)] if first is not None and first.is_valid else []
+    def _before(self, detection: Detection) -> list[Link]:
+        """Link to the span that told of the finding first, and of its leak before that."""
+        keys = (detection.finding.key, detection.refers_to)
+        first = (self._contexts.get(key) for key in keys if key is not None)
+        return [Link(each) for each in first if each is not None and each.is_valid]
 
-    def _record(self, span: trace.Span, finding: Finding, records: LogEvents) -> None:
-        told = tell(finding, max_frames=self._max_frames, max_chars=records.max_chars)
+    def _told(self, detection: Detection, max_chars: int | None) -> Told:
+        return tell(
+            detection.finding,
+            max_frames=self._max_frames,
+            max_chars=max_chars,
+            refers_to=detection.refers_to[1] if detection.refers_to is not None else None,
+        )
+
+    def _record(self, span: trace.Span, detection: Detection, records: LogEvents) -> None:
+        told = self._told(detection, records.max_chars)
         records.emit(names.DETECTED, told.attributes, span=span, severity="WARN", body=told.message)
         for sample in told.samples:
             body = f"{sample[names.COUNT]} in {sample[names.FUNCTION]}"

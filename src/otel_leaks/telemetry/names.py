@@ -59,6 +59,7 @@ ORIGIN_FILE: Final = "python.leak.origin.file"
 ORIGIN_LINE: Final = "python.leak.origin.line"
 OPERATION: Final = "python.leak.operation"
 ROUTE: Final = "http.route"
+REFERS_TO: Final = "python.leak.refers_to"
 
 ATTRIBUTES: Final = (
     ERROR_TYPE,
@@ -91,6 +92,7 @@ ATTRIBUTES: Final = (
     ORIGIN_LINE,
     OPERATION,
     ROUTE,
+    REFERS_TO,
 )
 
 # Spans and their events.

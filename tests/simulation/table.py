@@ -1,0 +1,98 @@
+"""
+Writes the table of docs/detection.md: every load, simulated for a day, many times.
+
+    python tests/simulation/table.py [DAYS]
+
+Takes some minutes for each simulated day of all loads.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from simulation.days import Verdict, day, judged
+from simulation.loads import DAY, HEALTHY, LEAKING, Load
+
+PAGE = Path(__file__).parents[2] / "docs" / "detection.md"
+DAYS = 5
+INTERVAL_S = {None: 10.0, "churn": 120.0}
+"""Between two censuses; more where thousands of sites are made for each of them."""
+
+
+def row_of(load: Load, verdicts: Sequence[Verdict]) -> str:
+    """Write a load and what was told of it, as a row of the table."""
+    wrong = sum(len(each.wrong) for each in verdicts)
+    if not load.leaks:
+        return f"| {load.name} | {len(verdicts)} | {wrong} |"
+    cells = []
+    for leak in load.leaks:
+        found = [took for each in verdicts for took in each.found_s[leak]]
+        first = [took for each in verdicts for took in each.first_s[leak]]
+        lives = sum(len(each.first_s[leak]) > 0 for each in verdicts)
+        times = f"{minutes(median(found))} ({minutes(min(found))} to {minutes(max(found))})"
+        if median(first) < median(found):
+            times += f"; threshold {minutes(median(first))}"
+        cells.append((f"{lives} of {len(verdicts)}", times))
+    detected, times = (", ".join(some) for some in zip(*cells, strict=True))
+    return f"| {load.name} | {detected} | {times} | {wrong} |"
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def simulated(which: tuple[int, int]) -> Verdict:
+    number, seed = which
+    load = (*HEALTHY, *LEAKING)[number]
+    interval_s = INTERVAL_S["churn" if load.churn is not None else None]
+    return judged(load, day(load, seed, interval_s=interval_s))
+
+
+def tables(days: int, show: Callable[[str], object]) -> dict[str, list[str]]:
+    loads = (*HEALTHY, *LEAKING)
+    rows: dict[str, list[str]] = {"healthy": [], "leaking": []}
+    with get_context("spawn").Pool(2) as pool:
+        jobs = [(number, seed) for number in range(len(loads)) for seed in range(days)]
+        results = pool.imap(simulated, jobs)
+        for load in loads:
+            row = row_of(load, [next(results) for _ in range(days)])
+            rows["leaking" if load.leaks else "healthy"].append(row)
+            show(row)
+    return rows
+
+
+def rows_in(page: str, name: str) -> list[str]:
+    """Return the rows of the table *name* as they stand in the page."""
+    return [line for line in _table(name).findall(page)[0][1].splitlines()[2:] if line]
+
+
+def _table(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- table: {name} -->\n)(.*?)(?=\n\n|\Z)", re.DOTALL)
+
+
+def main() -> None:
+    days = int(sys.argv[1]) if len(sys.argv) > 1 else DAYS
+    heads = {
+        "healthy": "| load | days | opened |\n|---|---|---|\n",
+        "leaking": (
+            "| leak | detected | after: median (first to last) | opened besides |\n"
+            "|---|---|---|---|\n"
+        ),
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    for name, rows in tables(days, lambda row: print(row, flush=True)).items():
+        body = heads[name] + "\n".join(rows)
+        page = _table(name).sub(lambda found, body=body: found[1] + body, page)  # type: ignore[misc]
+    PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    assert DAY == 24 * 3600
+    main()

@@ -49,7 +49,7 @@ from otel_leaks.model import (
 
 __all__ = ["TaskSource"]
 
-SLICE = 500
+SLICE = 200
 """Tasks between two pauses: about a quarter of a millisecond."""
 SITES_OF_SLICE = 20
 """Sites between two pauses, when their spans are told."""

@@ -71,6 +71,13 @@ class Requests:
             self.begin()
         span.end(end_time=int(ended_at * 1e9))
 
+    async def connect(self, hung_up: asyncio.Event) -> None:
+        """Hold a websocket, which leaves a task behind in a span of its own."""
+        with self.tracer.start_as_current_span("GET /ws"):
+            with self.tracer.start_as_current_span("subscribe"):
+                self.begin()
+            await hung_up.wait()
+
     async def close(self) -> None:
         for task in self.tasks:
             task.cancel()
@@ -153,13 +160,7 @@ async def test_a_task_of_an_inner_span_outlives_nothing_while_the_request_runs(
     requests = Requests(sampler)
     hung_up = asyncio.Event()
 
-    async def websocket() -> None:
-        with requests.tracer.start_as_current_span("GET /ws"):
-            with requests.tracer.start_as_current_span("subscribe"):
-                requests.begin()
-            await hung_up.wait()
-
-    connections = [asyncio.create_task(websocket()) for _ in range(3)]
+    connections = [asyncio.create_task(requests.connect(hung_up)) for _ in range(3)]
     await settle()
     late = Clock(SpanReader().now_s() + 500)
     while_running = of(census(source, late)).ended
@@ -179,13 +180,7 @@ async def test_of_very_many_requests_that_run_only_a_part_is_seen_and_none_is_ta
     requests = Requests()
     hung_up = asyncio.Event()
 
-    async def websocket() -> None:
-        with requests.tracer.start_as_current_span("GET /ws"):
-            with requests.tracer.start_as_current_span("subscribe"):
-                requests.begin()
-            await hung_up.wait()
-
-    connections = [asyncio.create_task(websocket()) for _ in range(3000)]
+    connections = [asyncio.create_task(requests.connect(hung_up)) for _ in range(3000)]
     await settle()
     site = of(census(source))
     hung_up.set()

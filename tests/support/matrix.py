@@ -41,6 +41,12 @@ IN_SID = ("3.14", "3.15")
 LIMIT_S = 1200
 """Of one version's tests; what takes longer hangs."""
 
+SAME_EVERYWHERE = ("simulation", "test_docs.py", "test_examples.py")
+"""What no version of Python changes, and what takes minutes."""
+AT_THE_ENDS = ("plugin", "patterns")
+"""Runs of pytest in pytest: on the oldest and the newest stable version, and by `make test`."""
+ENDS = ("3.10", "3.14")
+
 SELECTED = (("--leaks", "-m", "not e2e and not unwatched"), ("-m", "unwatched"))
 """What is run one after the other, as `make unit` does."""
 
@@ -329,13 +335,16 @@ def test(place: Place, python: Path, arguments: Iterable[str], log: IO[str]) -> 
             *("--quiet", "--tb=short", "-o", "junit_family=xunit2", "--junitxml", report),
             # The same examples for each version, and time enough to find them.
             *("--hypothesis-profile=ci", *arguments),
-            # Arithmetic, and a minute of it: the same on all of them.
-            "--ignore=tests/simulation",
+            *(f"--ignore=tests/{each}" for each in _left_out(place.version)),
             log=log,
         )
         outcome = _plus(outcome, report, status)
     # What found no tests at all has failed too.
     return outcome if outcome.passed else replace(outcome, failed=max(outcome.failed, 1))
+
+
+def _left_out(version: str) -> tuple[str, ...]:
+    return SAME_EVERYWHERE if version in ENDS else SAME_EVERYWHERE + AT_THE_ENDS
 
 
 def _plus(outcome: Outcome, report: Path, status: int) -> Outcome:

@@ -28,7 +28,7 @@ unit: $(VENV)/.ready ## The tests that need nothing but Python
 	$(BIN)/python -m pytest --leaks -m "not e2e and not unwatched"
 	$(BIN)/python -m pytest -m unwatched
 
-e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once)
+e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
 	$(BIN)/python -m pytest -m e2e
 
 matrix: $(VENV)/.ready ## The tests on every other Python that can be had

@@ -146,6 +146,7 @@ def test_a_closed_one_knows_no_loop_and_looks_for_none(loops: _Loops) -> None:
         assert list(loops) == []
 
 
+@pytest.mark.unwatched
 def test_the_wrapper_looks_like_the_constructor(loops: _Loops) -> None:
     original = vars(asyncio.BaseEventLoop)["__init__"]
     loops.open()

@@ -43,8 +43,8 @@ LIMIT_S = 1200
 
 SAME_EVERYWHERE = ("simulation", "test_docs.py", "test_examples.py")
 """What no version of Python changes, and what takes minutes."""
-AT_THE_ENDS = ("plugin", "patterns")
-"""Runs of pytest in pytest: on the oldest and the newest stable version, and by `make test`."""
+AT_THE_ENDS = ("demo", "patterns", "plugin", "test_cli.py")
+"""Runs of whole programs: on the oldest and the newest stable version, and by `make test`."""
 ENDS = ("3.10", "3.14")
 
 SELECTED = (("--leaks", "-m", "not e2e and not unwatched"), ("-m", "unwatched"))

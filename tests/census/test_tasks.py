@@ -4,6 +4,7 @@ import asyncio
 import collections.abc
 import contextvars
 import dataclasses
+import gc
 import inspect
 import os
 import subprocess
@@ -30,6 +31,13 @@ AnyTask = asyncio.Task[Any]
 
 
 pytestmark = pytest.mark.allow_leaks(reason="tasks are left on loops, which take them along")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Have the collector take what a test left on a closed loop, where nothing can end."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

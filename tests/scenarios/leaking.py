@@ -209,7 +209,13 @@ def call_back(done: asyncio.Future[None]) -> None:
 @leaves("asyncio_task", count=1, since=(3, 12))
 async def a_task_of_an_eager_factory() -> None:
     loop = asyncio.get_running_loop()
-    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - 3.12
+    eager = getattr(asyncio, "eager_task_factory")  # noqa: B009 - 3.12
+
+    def factory(loop: Any, coro: Any, *, eager_start: Any = None, **named: Any) -> Any:
+        # uvloop hands on eager_start, which asyncio's own factory takes from 3.14 on.
+        return eager(loop, coro, **named)
+
+    loop.set_task_factory(factory)
     try:
         kept.append(loop.create_task(wait_for_ever()))
     finally:

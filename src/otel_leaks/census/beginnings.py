@@ -8,7 +8,6 @@ It holds no frame, no context and no span, whose locals it would keep alive.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 import threading
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-from otel_leaks.census.origins import INLINE, helping, loop_roots, on_subclass, starter_of
+from otel_leaks.census.origins import INLINE, helping, starter_of, wrap_every_loop
 from otel_leaks.census.patches import Patches
 from otel_leaks.census.stacks import CodeNames
 from otel_leaks.model import Operation, Origin
@@ -75,18 +74,10 @@ class Beginnings:
 
     def wrap_loops(self) -> None:
         """Wrap the loop classes that there are, and be told of those that come."""
-        root = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
-        if not self._is_open or not self._tasks or root is None:
-            return
-        if root not in self._wrapped:
-            self._wrapped.add(root)
-            self._patches.wrap(root, "__init_subclass__", on_subclass(self.wrap_loops))
-        for cls in loop_roots():
-            if cls not in self._wrapped:
-                self._wrapped.add(cls)
-                # A class made in C can't be changed.
-                with contextlib.suppress(TypeError):
-                    self._patches.wrap(cls, "create_task", self._create_task)
+        if self._is_open and self._tasks:
+            wrap_every_loop(
+                self._patches, self._wrapped, "create_task", self._create_task, self.wrap_loops
+            )
 
     @staticmethod
     def of(thing: Any) -> Beginning | None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
-from otel_leaks.census.origins import destroyed_pending, loop_roots, on_subclass
+from otel_leaks.census.origins import destroyed_pending, wrap_every_loop
 from otel_leaks.census.patches import Patches
 from otel_leaks.census.source import FewSource, Look, Seen, population
 from otel_leaks.census.stacks import CodeNames, levels, stack_of
@@ -143,19 +142,10 @@ class DestroyedSource:
 
     def _wrap(self) -> None:
         """Wrap the loop classes that there are, and be told of those that come."""
-        events = sys.modules.get("asyncio.events")
-        root = getattr(events, "AbstractEventLoop", None)
-        if not self._opened or root is None:
-            return
-        if root not in self._wrapped:
-            self._wrapped.add(root)
-            self._patches.wrap(root, "__init_subclass__", on_subclass(self._wrap))
-        for cls in loop_roots():
-            if cls not in self._wrapped:
-                self._wrapped.add(cls)
-                # A class made in C can't be changed.
-                with contextlib.suppress(TypeError):
-                    self._patches.wrap(cls, "call_exception_handler", self._hears)
+        if self._opened:
+            wrap_every_loop(
+                self._patches, self._wrapped, "call_exception_handler", self._hears, self._wrap
+            )
 
     def _hears(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)

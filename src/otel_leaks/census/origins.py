@@ -52,6 +52,7 @@ __all__ = [
     "scope_of_context",
     "starter_of",
     "starts",
+    "wrap_every_loop",
 ]
 
 MAX_DEPARTED = 1000
@@ -740,6 +741,37 @@ def on_subclass(then: Callable[[], None]) -> Callable[[Callable[..., Any]], obje
         return classmethod(init_subclass)
 
     return make
+
+
+def wrap_every_loop(
+    patches: Patches,
+    wrapped: set[type],
+    name: str,
+    make: Callable[[Callable[..., Any]], object],
+    again: Callable[[], None],
+) -> None:
+    """
+    Wrap a method of the loop classes that there are, and be told of those that come.
+
+    Args:
+        patches: Takes it back.
+        wrapped: What was wrapped before, which is left as it is; what is wrapped is added.
+        name: Of the method.
+        make: Makes the wrapper of the original.
+        again: Called when a class of loops is made.
+    """
+    root = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
+    if root is None:
+        return
+    if root not in wrapped:
+        wrapped.add(root)
+        patches.wrap(root, "__init_subclass__", on_subclass(again))
+    for cls in loop_roots():
+        if cls not in wrapped:
+            wrapped.add(cls)
+            # A class made in C can't be changed.
+            with contextlib.suppress(TypeError):
+                patches.wrap(cls, name, make)
 
 
 def destroyed_pending(context: object) -> Any:

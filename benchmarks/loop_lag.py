@@ -7,6 +7,9 @@ A loop with many pending tasks sleeps 1 ms again and again, and notes by how muc
 sleep was too long. Once with nothing else in the process, once with the monitor's own
 census back to back in another thread (it pauses between slices, as in production), and
 once with a thread that reads all stacks in one go.
+
+What else the machine does is in these figures. It is not in the CPU time of the longest
+steps of one census, from pause to pause, which follow: nothing else delays a loop.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from otel_leaks.telemetry.spans import SpanReader
 from otel_leaks.watch import PAUSE_S
 
 SECONDS = 8.0
+ROUNDS = 5
 
 
 async def innermost(event: asyncio.Event) -> None:
@@ -65,6 +69,33 @@ async def beside(work: Callable[[], object] | None) -> list[float]:
         thread.join()
 
 
+def steps_ms() -> list[float]:
+    """Return the CPU time of each step of a census, the longest first; of the best census."""
+    steps: list[float] = []
+    began = 0.0
+
+    def pause() -> None:
+        nonlocal began
+        steps.append((time.thread_time() - began) * 1e3)
+        began = time.thread_time()
+
+    taker = taker_of(pause)
+    taker.open()
+    best: list[float] = []
+    for _ in range(ROUNDS):
+        steps.clear()
+        began = time.thread_time()
+        taker.take()
+        pause()
+        best = min(best or steps, steps, key=max).copy()
+    taker.close()
+    return sorted(best, reverse=True)
+
+
+def taker_of(pause: Callable[[], None]) -> CensusTaker:
+    return CensusTaker(ignores=Ignores(BUILT_IN), max_sites=10, pause=pause, spans=SpanReader())
+
+
 async def main(count: int) -> None:
     event = asyncio.Event()
     tracer = TracerProvider(sampler=ALWAYS_OFF).get_tracer("bench")
@@ -74,12 +105,7 @@ async def main(count: int) -> None:
             tasks.append(asyncio.create_task(outermost(event)))
     await asyncio.sleep(0.01)
     loop = asyncio.get_running_loop()
-    taker = CensusTaker(
-        ignores=Ignores(BUILT_IN),
-        max_sites=10,
-        pause=lambda: time.sleep(PAUSE_S),
-        spans=SpanReader(),
-    )
+    taker = taker_of(lambda: time.sleep(PAUSE_S))
     taker.open()
     taken = 0
 
@@ -99,12 +125,16 @@ async def main(count: int) -> None:
         "in one go": await beside(in_one_go),
     }
     taker.close()
+    steps = steps_ms()
     print(f"Python {sys.version.split()[0]}, {count:,} pending tasks, {taken} censuses")
     print(f"{'lag, ms':12}{'p50':>8}{'p99':>8}{'p99.9':>8}{'max':>8}{'p99 added':>12}")
     for name, lags in rows.items():
         p50, p99, p999 = (lags[int(len(lags) * part)] for part in (0.5, 0.99, 0.999))
         added = p99 - rows["alone"][int(len(rows["alone"]) * 0.99)]
         print(f"{name:12}{p50:8.2f}{p99:8.2f}{p999:8.2f}{lags[-1]:8.2f}{added:12.2f}")
+    longest = " ".join(f"{step:.2f}" for step in steps[:6])
+    middle = steps[len(steps) // 2]
+    print(f"{len(steps)} steps of a census, ms of CPU: {longest} ... median {middle:.2f}")
     event.set()
     await asyncio.gather(*tasks)
 

@@ -198,11 +198,13 @@ class TaskSource:
         if look.beginnings is not None:
             look.beginnings.wrap_loops()
         refs = self._registry.refs(look.pause)
+        look.pause()
+        total = len(refs)
         tallies: dict[Origin | None, _Tally] = {}
 
         def tally_of(origin: Origin | None) -> _Tally:
             if origin not in tallies:
-                tallies[origin] = _Tally(len(refs))
+                tallies[origin] = _Tally(total)
             return tallies[origin]
 
         hidden: Counter[Ignore] = Counter()
@@ -210,15 +212,21 @@ class TaskSource:
             self._walk_known(known, tally_of, look)
             if number % KNOWN_OF_SLICE == 0:
                 look.pause()
-        for start in range(0, len(refs), SLICE):
-            self._count_slice(refs[start : start + SLICE], tally_of, hidden, look)
+        look.pause()
+        while refs:
+            # From the end: a hundred thousand references that go at once are one long step.
+            self._count_slice(refs[-SLICE:], tally_of, hidden, look)
+            del refs[-SLICE:]
             look.pause()
         sites, chains = self._sites(tallies, hidden, look)
+        look.pause()
         sites.sort(key=lambda site: -site.count)
         largest = sites[:MAX_KEPT_SITES]
         if look.spans is not None:
             sites[:MAX_KEPT_SITES] = self._with_spans(largest, chains, look.spans, look.pause)
+        look.pause()
         fates = self._follow([(each.fingerprint, each.origin) for each in largest], chains, look)
+        look.pause()
         return population(
             self.kind,
             [replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites],
@@ -492,9 +500,6 @@ def _not_hidden(tasks: list[Any], hidden: Counter[Ignore], look: Look) -> Iterat
             yield task
         else:
             hidden[ignore] += 1
-
-
-_serial = attrgetter("serial")
 
 
 def _ends(chain: _Chain, spans: Spans) -> Iterator[tuple[int, SpanEnd]]:

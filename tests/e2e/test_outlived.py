@@ -1,7 +1,9 @@
 """
-A service under real traffic, in real time: what outlives its requests is a leak or is none.
+A service under real traffic, in real time: what outlives its requests and piles up is a
+leak, or is none.
 
-Some minutes in all. ``outlived_s`` is three seconds, so that they stand for hours.
+Some minutes in all. ``outlived_s`` and a window of growth are three seconds, so that they
+stand for hours.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from e2e.serving import Serve, Service
 
 pytestmark = pytest.mark.e2e
 
-OUTLIVED_S = 3
+OUTLIVED_S = WINDOW_S = 3
 HEALTHY_S = {"every trace": 50.0, "one trace in ten": 25.0}
-LEAKING_S = 40.0
+LEAKING_S = 90.0
+EVIDENCE = {"outlived", "growth"}
 STREAMS = 20
 SAMPLED = {
     "every trace": {},
@@ -101,12 +104,9 @@ async def traffic(service: Service) -> AsyncIterator[Traffic]:
             assert wrong == []
 
 
-def outlived(receiver: Collector, name: str = "python.leak.detected") -> list[Span]:
-    return [
-        span
-        for span in receiver.spans(name)
-        if span.attributes["python.leak.evidence"] == "outlived"
-    ]
+def told(receiver: Collector, name: str = "python.leak.detected") -> dict[str, Span]:
+    """Return the spans that were told of, the last one of each evidence."""
+    return {str(span.attributes["python.leak.evidence"]): span for span in receiver.spans(name)}
 
 
 @pytest.mark.parametrize("sampled", SAMPLED)
@@ -122,27 +122,30 @@ def test_a_leak_is_told_with_its_route_and_a_link_to_a_request_that_leaked(
             "OTEL_BSP_SCHEDULE_DELAY": "200",
             "OTEL_PYTHON_LEAKS_INTERVAL_S": "0.5",
             "OTEL_PYTHON_LEAKS_OUTLIVED_S": str(OUTLIVED_S),
+            "OTEL_PYTHON_LEAKS_GROWTH_WINDOW_S": str(WINDOW_S),
         },
         app="busy_service:app",
     )
 
-    async def run() -> tuple[Traffic, list[Span]]:
+    async def run() -> tuple[Traffic, dict[str, Span]]:
         async with traffic(service) as running:
             await asyncio.sleep(HEALTHY_S[sampled])
-            healthy = outlived(receiver)
+            healthy = told(receiver)
             running.forgets = True
             for _ in range(int(LEAKING_S / 0.5)):
                 await asyncio.sleep(0.5)
-                if outlived(receiver):
+                if len(told(receiver)) == len(EVIDENCE):
                     break
             return running, healthy
 
     running, healthy = asyncio.run(run())
     # All of it was there, and was no leak.
-    assert healthy == []
+    assert healthy == {}
     assert (running.pool > 20, running.largest_cache > 40) == (True, True)
 
-    (span,) = outlived(receiver)
+    found = told(receiver)
+    assert (set(found), len(receiver.spans("python.leak.detected"))) == (EVIDENCE, 2)
+    span = found["outlived"]
     said = span.attributes
     assert (said["python.leak.operation"], said["http.route"]) == ("POST /orders", "/orders")
     assert said["python.leak.count"] > 50
@@ -152,6 +155,12 @@ def test_a_leak_is_told_with_its_route_and_a_link_to_a_request_that_leaked(
     (sample,) = span.events
     assert sample.attributes["code.function.name"] == "busy_service.notify_subscribers"
     assert "in notify_subscribers" in sample.attributes["code.stacktrace"]
+
+    # It piles up as well: whichever was told last refers to the other.
+    first, last = receiver.spans("python.leak.detected")
+    assert last.attributes["python.leak.refers_to"] == first.attributes["python.leak.evidence"]
+    assert found["growth"].attributes["python.leak.fingerprint"] == said["python.leak.fingerprint"]
+    assert "busy_service.notify_subscribers" in found["growth"].attributes["python.leak.message"]
 
     # One click leads to a request that left one behind: its trace is in the backend.
     linked = set(span.linked_trace_ids)
@@ -166,6 +175,8 @@ def test_a_leak_is_told_with_its_route_and_a_link_to_a_request_that_leaked(
         assert span.linked_trace_ids[0] in exported
 
     service.post("/mend").raise_for_status()
-    (over,) = eventually(lambda: outlived(receiver, "python.leak.resolved"))
-    assert over.attributes["python.leak.operation"] == "POST /orders"
+    resolved = eventually(
+        lambda: told(receiver, "python.leak.resolved"), lambda spans: "outlived" in spans
+    )
+    assert resolved["outlived"].attributes["python.leak.operation"] == "POST /orders"
     assert receiver.levels() == {"info"}, receiver.log

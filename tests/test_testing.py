@@ -935,3 +935,6 @@ def test_what_is_proved_of_a_task_is_in_its_report_and_costs_a_bounded_time(
     took_s = testing._proofs_took_s
     monkeypatch.setattr(testing, "_proofs_took_s", testing.PROOFS_S)
     assert (first, 0 < took_s < testing.PROOFS_S, proved()) == ([True], True, [False])
+    monkeypatch.setattr(testing, "_proofs_took_s", 0.0)
+    monkeypatch.setattr(testing, "PROVED", 0)
+    assert (proved(), testing._proofs_took_s) == ([False], 0)

@@ -72,6 +72,8 @@ PROOF_S = 0.25
 """What the search for a proof may take for one report, seconds of CPU."""
 PROOFS_S = 2.0
 """The same in all, in the life of a process."""
+PROVED = 2000
+"""Leaked tasks, at most, for which one is searched: of a crowd it would be most of the cost."""
 MAX_SITES = 50
 """Sites of a kind whose stack is read."""
 
@@ -563,8 +565,8 @@ _proofs_took_s = 0.0
 def _proved(report: Report) -> Report:
     """Return *report*, its tasks saying when it is proved that nothing can wake them."""
     global _proofs_took_s
-    is_of_tasks = any(site.kind == "asyncio_task" and site.sample for site in report)
-    if not is_of_tasks or _proofs_took_s >= PROOFS_S:
+    tasks = sum(site.count for site in report if site.kind == "asyncio_task" and site.sample)
+    if not 0 < tasks <= PROVED or _proofs_took_s >= PROOFS_S:
         return report
     from otel_leaks.proof import prove
 

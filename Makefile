@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One process for each core.
+XDIST := -n logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test check unit e2e matrix demo bench lock clean
@@ -25,8 +27,8 @@ check: $(VENV)/.ready ## Lint and types
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready ## The tests that need nothing but Python
-	$(BIN)/python -m pytest --leaks -m "not e2e and not unwatched"
-	$(BIN)/python -m pytest -m unwatched
+	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not unwatched"
+	$(BIN)/python -m pytest $(XDIST) -m unwatched
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
 	$(BIN)/python -m pytest -m e2e

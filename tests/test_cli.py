@@ -16,6 +16,7 @@ import pytest
 
 import otel_leaks
 from otel_leaks.cli import main
+from otel_leaks.shipped import DESCRIPTIONS
 
 # Under a shell's "&" SIGINT is ignored, and whoever is started inherits that.
 PROGRAM = """
@@ -94,6 +95,95 @@ def test_importing_the_command_loads_neither_opentelemetry_nor_a_server() -> Non
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "[]\n"
+
+
+EXAMPLES = Path(otel_leaks.__file__).parents[2] / "examples"
+
+
+def test_the_examples_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["examples"]) == 0
+    said = capsys.readouterr()
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in said.out.splitlines())
+    assert (lines, said.err) == (DESCRIPTIONS, "")
+
+
+def test_an_example_is_printed_byte_for_byte(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["examples", "prometheus/rules.yaml"]) == 0
+    assert capfdbinary.readouterr().out == (EXAMPLES / "prometheus/rules.yaml").read_bytes()
+
+
+def test_examples_need_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert main(["examples"]) == 0
+
+
+@pytest.mark.parametrize("name", ["rules.yaml", "prom", "", "../pyproject.toml"])
+def test_an_unknown_example_is_told_with_those_that_are_known(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["examples", name]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"otel-leaks examples: there is no example {name!r}; there are {', '.join(DESCRIPTIONS)}\n",
+    )
+
+
+def test_a_folder_of_examples_is_written_and_not_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [name for name in DESCRIPTIONS if name.startswith("prometheus/")]
+    assert main(["examples", "prometheus"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"otel-leaks examples: 'prometheus' is a folder of {', '.join(files)}; name one of them, "
+        "or write them with --to DIR\n",
+    )
+    assert main(["examples", "prometheus", "--to", str(tmp_path / "new")]) == 0
+    assert capsys.readouterr().out == "".join(
+        f"wrote {tmp_path / 'new' / name}\n" for name in files
+    )
+
+
+def test_an_example_that_was_changed_is_overwritten_only_with_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["examples", "prometheus/rules.yaml", "--to", str(tmp_path)]
+    rules = tmp_path / "prometheus" / "rules.yaml"
+    assert main(call) == 0
+    rules.write_text("mine")
+    capsys.readouterr()
+
+    assert main(call) == 2
+    assert rules.read_text() == "mine"
+    assert capsys.readouterr() == (
+        "",
+        f"otel-leaks examples: {rules} would be overwritten, and differs from what is shipped, "
+        "so nothing was written; add --force to overwrite, or choose another folder\n",
+    )
+    assert main([*call, "--force"]) == 0
+    assert rules.read_bytes() == (EXAMPLES / "prometheus/rules.yaml").read_bytes()
+    assert main(call) == 0
+    assert capsys.readouterr().out == (
+        f"wrote {rules}\n1 of 1 were there already, and are the same\n"
+    )
+
+
+def test_a_folder_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert main(["examples", "collector.yaml", "--to", str(file)]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert str(file) in error
+    assert error.endswith("; choose another folder with --to DIR\n")
+
+
+def test_force_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["examples", "--force"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "otel-leaks examples: --force needs --to DIR, the folder to write below\n",
+    )
 
 
 class Demo:

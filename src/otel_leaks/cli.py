@@ -11,7 +11,8 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from otel_leaks import __version__
 
@@ -36,16 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: argparse's own, after ``--help``, ``--version`` and a wrong call.
     """
     options = _parser().parse_args(argv)
-    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        print(
-            f"otel-leaks {options.command} needs {' and '.join(missing)}: "
-            "pip install 'otel-leaks[view]'",
-            file=sys.stderr,
-        )
-        return 2
+    run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return _demo(options)
+        return run(options)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return _INTERRUPTED
@@ -56,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        return _refuse(
+            f"otel-leaks demo needs {' and '.join(missing)}: pip install 'otel-leaks[view]'"
+        )
     from otel_leaks.demo.run import TASK_LIMIT, run
     from otel_leaks.viewer.terminal import Screen
 
@@ -64,6 +63,59 @@ def _demo(options: argparse.Namespace) -> int:
         task_limit=TASK_LIMIT if options.limit is None else options.limit,
         screen=Screen(sys.stdout),
     )
+
+
+def _examples(options: argparse.Namespace) -> int:
+    from otel_leaks import shipped
+
+    if options.force and options.to is None:
+        return _refuse("otel-leaks examples: --force needs --to DIR, the folder to write below")
+    try:
+        chosen = shipped.names() if options.name is None else shipped.within(options.name)
+    except shipped.UnknownError as error:
+        return _refuse(f"otel-leaks examples: {error}")
+    if options.to is not None:
+        return _write(chosen, Path(options.to), force=options.force)
+    if options.name is None:
+        width = max(map(len, chosen))
+        for name in chosen:
+            print(f"{name:{width}}  {shipped.DESCRIPTIONS[name]}")
+    elif len(chosen) > 1:
+        return _refuse(
+            f"otel-leaks examples: {options.name!r} is a folder of {', '.join(chosen)}; "
+            f"name one of them, or write them with --to DIR"
+        )
+    else:
+        # As bytes: what comes out is the file, also where a console has other line ends.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(shipped.read(chosen[0]))
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def _write(chosen: Sequence[str], to: Path, *, force: bool) -> int:
+    from otel_leaks import shipped
+
+    try:
+        written = shipped.write(chosen, to, force=force)
+    except shipped.ChangedError as error:
+        differ = "differs" if len(error.paths) == 1 else "differ"
+        return _refuse(
+            f"otel-leaks examples: {error} would be overwritten, and {differ} from what is "
+            "shipped, so nothing was written; add --force to overwrite, or choose another folder"
+        )
+    except OSError as error:
+        return _refuse(f"otel-leaks examples: {error}; choose another folder with --to DIR")
+    for path in written:
+        print(f"wrote {path}")
+    if len(written) < len(chosen):
+        print(f"{len(chosen) - len(written)} of {len(chosen)} were there already, and are the same")
+    return 0
+
+
+def _refuse(why: str) -> int:
+    print(why, file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +144,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     # For the tests: so high that nothing is caught.
     demo.add_argument("--limit", type=int, help=argparse.SUPPRESS)
+    demo.set_defaults(run=_demo)
+    examples = commands.add_parser(
+        "examples",
+        help="list or write the configurations for collectors and backends",
+        description=(
+            "List the configurations, rules and dashboards that come with the package, print "
+            "one, or write them into a folder."
+        ),
+        epilog="Files that are there and differ are never overwritten without --force.",
+    )
+    examples.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="a file, prometheus/rules.yaml for one, or with --to also a folder; "
+        "left out: all of them",
+    )
+    examples.add_argument("--to", metavar="DIR", help="write below this folder")
+    examples.add_argument("--force", action="store_true", help="also over files of DIR that differ")
+    examples.set_defaults(run=_examples)
     return parser
 
 

@@ -1,0 +1,105 @@
+"""
+The files that come with the package: for collectors and backends, and their runbooks.
+
+They stand in ``examples/`` and ``docs/`` of the project. A wheel has them inside the
+package; from a checkout they are read where they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+__all__ = ["DESCRIPTIONS", "ChangedError", "UnknownError", "names", "read", "within", "write"]
+
+DESCRIPTIONS: Final = {
+    "README.md": "what all of this is, and where to begin",
+    "collector.yaml": "OpenTelemetry Collector, core: to Prometheus, files and your backend",
+    "prometheus/prometheus.yaml": "Prometheus: scrapes that collector, evaluates the rules",
+    "prometheus/rules.yaml": "Prometheus: recording rules, alerts, ranking of a fleet",
+    "docs/runbooks.md": "what each alert means, how to find the code and mend it",
+    "docs/detection.md": "the rule behind the evidence growth",
+    "docs/outlived.md": "the rule behind the evidence outlived",
+    "docs/patterns/response.md": "a usual cause: a response that nobody sends or reads",
+    "docs/patterns/subscriber.md": "a usual cause: a subscriber that nobody closes",
+    "docs/patterns/worker.md": "a usual cause: a background worker without an exit",
+}
+"""Every file, by its name below the folder, in the order in which they are told."""
+
+_PACKAGE: Final = Path(__file__).parent
+_PROJECT: Final = _PACKAGE.parents[1]
+
+
+class UnknownError(ValueError):
+    """There is no such file or folder; the message lists those that there are."""
+
+
+class ChangedError(Exception):
+    """Files that differ would be overwritten."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__(", ".join(map(str, paths)))
+        self.paths = tuple(paths)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all files, ``prometheus/rules.yaml`` for one."""
+    return tuple(DESCRIPTIONS)
+
+
+def within(name: str) -> tuple[str, ...]:
+    """
+    Return the file of that name, or all files of the folder of that name.
+
+    Raises:
+        UnknownError: There is neither.
+    """
+    wanted = name.replace("\\", "/").removeprefix("./").rstrip("/")
+    found = tuple(each for each in names() if each == wanted or each.startswith(f"{wanted}/"))
+    if not found:
+        raise UnknownError(f"there is no example {name!r}; there are {', '.join(names())}")
+    return found
+
+
+def read(name: str) -> bytes:
+    """Return the content of a file, byte for byte."""
+    return _place(name).read_bytes()
+
+
+def write(chosen: Sequence[str], to: Path, *, force: bool = False) -> tuple[Path, ...]:
+    """
+    Write files below a folder, each under its name; make the folders that lack.
+
+    Args:
+        chosen: Names.
+        to: The folder.
+        force: Also over files that differ.
+
+    Returns:
+        What was written; files that are the same already are left as they are.
+
+    Raises:
+        ChangedError: Files there differ, without *force*; nothing has been written.
+        OSError: The file system refuses.
+    """
+    contents = {to / name: read(name) for name in chosen}
+    differing = [
+        path
+        for path, content in contents.items()
+        if not path.exists() or path.read_bytes() != content
+    ]
+    changed = [path for path in differing if path.exists()]
+    if changed and not force:
+        raise ChangedError(changed)
+    for path in differing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[path])
+    return tuple(differing)
+
+
+def _place(name: str) -> Path:
+    installed = _PACKAGE / "examples" / name
+    if installed.is_file():
+        return installed
+    return _PROJECT / name if name.startswith("docs/") else _PROJECT / "examples" / name

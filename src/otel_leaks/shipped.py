@@ -18,6 +18,8 @@ DESCRIPTIONS: Final = {
     "collector.yaml": "OpenTelemetry Collector, core: to Prometheus, files and your backend",
     "prometheus/prometheus.yaml": "Prometheus: scrapes that collector, evaluates the rules",
     "prometheus/rules.yaml": "Prometheus: recording rules, alerts, ranking of a fleet",
+    "prometheus/alertmanager.yaml": "Alertmanager: who is told of which alert",
+    "prometheus/webhook.py": "a webhook that prints what Alertmanager tells, to try it out",
     "docs/runbooks.md": "what each alert means, how to find the code and mend it",
     "docs/detection.md": "the rule behind the evidence growth",
     "docs/outlived.md": "the rule behind the evidence outlived",

@@ -64,7 +64,8 @@ class Collector:
         grpc, http, prometheus = free_ports(3)
         self.grpc_endpoint = f"http://127.0.0.1:{grpc}"
         self.http_endpoint = f"http://127.0.0.1:{http}"
-        self.metrics_url = f"http://127.0.0.1:{prometheus}/metrics"
+        self.metrics_address = f"127.0.0.1:{prometheus}"
+        self.metrics_url = f"http://{self.metrics_address}/metrics"
         self.file = folder / "traces.jsonl"
         self.events_file = folder / "events.jsonl"
         self.program = Program(

@@ -28,15 +28,23 @@ class Program:
         command: With its arguments.
         variables: Added to this process's environment, without its own OTEL_ ones.
         log: Takes what it writes, to stdout and stderr.
+        cwd: The folder that it runs in; None for this process's.
     """
 
-    def __init__(self, command: Sequence[str], variables: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        log: Path,
+        cwd: Path | None = None,
+    ) -> None:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "COV_"))}
         self.command = list(command)
         self._log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 self.command,
+                cwd=cwd,
                 env={**inherited, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=out,

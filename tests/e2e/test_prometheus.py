@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from e2e.monitoring import EXAMPLES, RULES, Prometheus, run
 from e2e.receiving import Collector, eventually
-from e2e.serving import Program, Serve, free_ports
-from support.prometheus import ProgramMissing, program
+from e2e.serving import Serve
 
 pytestmark = pytest.mark.e2e
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "prometheus"
-RULES = EXAMPLES / "rules.yaml"
 RULES_TEST = Path(__file__).parent / "prometheus" / "rules_test.yaml"
 
 LEAKING = {
@@ -30,81 +25,15 @@ LEAKING = {
 }
 
 
-def found(name: str) -> Path:
-    try:
-        return program(name, os.environ)
-    except ProgramMissing as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing), pytrace=False)
-        pytest.skip(str(missing))
-
-
 def promtool(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [found("promtool"), *arguments], capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-class Prometheus:
-    """A running Prometheus, with the shipped configuration at the pace of a test."""
-
-    def __init__(self, collector: Collector, folder: Path) -> None:
-        (port,) = free_ports(1)
-        text = (EXAMPLES / "prometheus.yaml").read_text("utf-8")
-        target = collector.metrics_url.removeprefix("http://").removesuffix("/metrics")
-        assert text.count("localhost:8889") == 1
-        text = text.replace("localhost:8889", target).replace(": 15s", ": 1s")
-        (folder / "prometheus.yaml").write_text(text, "utf-8")
-        # The ranking's own interval is for a company; here the rest of the rules is as it is.
-        (folder / "rules.yaml").write_text(
-            RULES.read_text("utf-8").replace("interval: 5m", "interval: 1s"), "utf-8"
-        )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
-        self.program = Program(
-            [
-                str(found("prometheus")),
-                f"--config.file={folder / 'prometheus.yaml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            {},
-            folder / "prometheus.log",
-        )
-
-    def stop(self) -> None:
-        self.client.close()
-        self.program.stop()
-
-    def is_ready(self) -> bool:
-        assert self.program.alive()
-        try:
-            return self.client.get("/-/ready").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def query(self, expression: str) -> dict[tuple[tuple[str, str], ...], float]:
-        answer = self.client.get("/api/v1/query", params={"query": expression}).raise_for_status()
-        return {
-            tuple(sorted((k, v) for k, v in each["metric"].items() if k != "__name__")): float(
-                each["value"][1]
-            )
-            for each in answer.json()["data"]["result"]
-        }
-
-    def alerts(self) -> dict[str, dict[str, Any]]:
-        answer = self.client.get("/api/v1/alerts").raise_for_status()
-        return {each["labels"]["alertname"]: each for each in answer.json()["data"]["alerts"]}
+    return run("promtool", *arguments)
 
 
 @pytest.fixture
 def prometheus(receiver: Collector, tmp_path: Path) -> Iterator[Prometheus]:
-    running = Prometheus(receiver, tmp_path)
-    try:
+    with Prometheus(tmp_path, {"localhost:8889": receiver.metrics_address}) as running:
         eventually(running.is_ready)
         yield running
-    finally:
-        running.stop()
 
 
 def test_the_rules_and_the_configuration_are_valid() -> None:

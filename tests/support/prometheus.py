@@ -23,8 +23,12 @@ PACKAGES = {
     "promtool": "prometheus",
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
+    "amtool": "prometheus-alertmanager",
 }
 """Which package of Debian has a program."""
+
+_SHARE = b"/usr/share/prometheus/"
+_BELOW = b"usr/share/prometheus//"
 
 
 class ProgramMissing(Exception):  # noqa: N818 - it is no error of the tests
@@ -33,7 +37,7 @@ class ProgramMissing(Exception):  # noqa: N818 - it is no error of the tests
 
 def program(name: str, environ: Mapping[str, str]) -> Path:
     """
-    Return a program that can be run.
+    Return a program that can be run, in the folder that its ``usr/bin`` is in.
 
     Args:
         name: One of ``PACKAGES``.
@@ -86,6 +90,11 @@ def _unpack(package: str, version: str, to: Path) -> None:
         _run("apt-get", "download", f"{package}={version}", folder=folder)
         (archive,) = folder.glob("*.deb")
         _run("dpkg-deb", "--extract", str(archive), "unpacked", folder=folder)
+        # Debian's Alertmanager reads its templates from where it would be installed. From
+        # now on, from below the folder that it runs in: the name is as long as before.
+        manager = folder / "unpacked" / "usr" / "bin" / "prometheus-alertmanager"
+        if manager.exists():
+            manager.write_bytes(manager.read_bytes().replace(_SHARE, _BELOW))
         (folder / "unpacked").replace(to)
 
 

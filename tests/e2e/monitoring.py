@@ -1,0 +1,232 @@
+"""Real Prometheus and Alertmanager, with the examples as they are shipped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from e2e.serving import Program, free_ports
+from support.prometheus import ProgramMissing, program
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "EXAMPLES",
+    "RULES",
+    "Alertmanager",
+    "Prometheus",
+    "Webhook",
+    "at_the_pace_of_a_test",
+    "found",
+    "run",
+]
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "prometheus"
+RULES = EXAMPLES / "rules.yaml"
+
+
+def found(name: str) -> Path:
+    """Return a program of Prometheus; without it a test fails in CI and is skipped elsewhere."""
+    try:
+        return program(name, os.environ)
+    except ProgramMissing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+
+
+def run(name: str, *arguments: str) -> tuple[int, str]:
+    """Run a program of Prometheus; return its status and what it said, errors first."""
+    done = subprocess.run([found(name), *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr + done.stdout
+
+
+def at_the_pace_of_a_test(text: str) -> str:
+    """Shorten what is scraped, evaluated, waited for or told each few seconds or minutes."""
+    paced = (
+        r"(?m)^( *(?:- )?(?:scrape_|evaluation_|group_)?(?:interval|wait|for): )(?:15s|30s|1m|5m)$"
+    )
+    return re.sub(paced, r"\g<1>1s", text)
+
+
+def with_addresses(text: str, addresses: Mapping[str, str]) -> str:
+    """Put free ports where the examples have the usual ones; each must be there."""
+    for usual, real in addresses.items():
+        assert usual in text, f"{usual} is not in the example"
+        text = text.replace(usual, real)
+    return text
+
+
+class Prometheus:
+    """
+    A running Prometheus, with a shipped configuration and the rules.
+
+    Args:
+        folder: Takes its configuration, data and log.
+        addresses: What stands in for the usual addresses of the configuration.
+        example: The name of the configuration.
+        binary: The program; None for the one that the machine has.
+        flags: More of the command line.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        addresses: Mapping[str, str],
+        *flags: str,
+        example: str = "prometheus.yaml",
+        binary: Path | None = None,
+    ) -> None:
+        (port,) = free_ports(1)
+        config = with_addresses((EXAMPLES / example).read_text("utf-8"), addresses)
+        (folder / "prometheus.yaml").write_text(at_the_pace_of_a_test(config), "utf-8")
+        rules = at_the_pace_of_a_test(RULES.read_text("utf-8"))
+        (folder / "rules.yaml").write_text(rules, "utf-8")
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = httpx.Client(base_url=self.url, timeout=10)
+        self.program = Program(
+            [
+                str(binary or found("prometheus")),
+                f"--config.file={folder / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                *flags,
+            ],
+            {},
+            folder / "prometheus.log",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.client.close()
+        self.program.stop()
+
+    def is_ready(self) -> bool:
+        return _is_ready(self.program, self.client)
+
+    def query(self, expression: str) -> dict[tuple[tuple[str, str], ...], float]:
+        """Return the values of an instant vector by their labels, without the name."""
+        answer = self.client.get("/api/v1/query", params={"query": expression}).raise_for_status()
+        return {
+            tuple(sorted((k, v) for k, v in each["metric"].items() if k != "__name__")): float(
+                each["value"][1]
+            )
+            for each in answer.json()["data"]["result"]
+        }
+
+    def alerts(self) -> dict[str, dict[str, Any]]:
+        answer = self.client.get("/api/v1/alerts").raise_for_status()
+        return {each["labels"]["alertname"]: each for each in answer.json()["data"]["alerts"]}
+
+
+class Alertmanager:
+    """A running Alertmanager with the shipped configuration; all it tells goes to *webhook*."""
+
+    def __init__(self, folder: Path, webhook: str) -> None:
+        (port,) = free_ports(1)
+        text = (EXAMPLES / "alertmanager.yaml").read_text("utf-8")
+        config = at_the_pace_of_a_test(with_addresses(text, {"localhost:9095": webhook}))
+        (folder / "alertmanager.yaml").write_text(config, "utf-8")
+        self.address = f"127.0.0.1:{port}"
+        self.client = httpx.Client(base_url=f"http://{self.address}", timeout=10)
+        binary = found("prometheus-alertmanager")
+        self.program = Program(
+            [
+                str(binary),
+                f"--config.file={folder / 'alertmanager.yaml'}",
+                f"--storage.path={folder / 'alertmanager'}",
+                f"--web.listen-address={self.address}",
+                "--cluster.listen-address=",  # One alone listens for no others.
+            ],
+            {},
+            folder / "alertmanager.log",
+            cwd=binary.parents[2],
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.client.close()
+        self.program.stop()
+
+    def is_ready(self) -> bool:
+        return _is_ready(self.program, self.client)
+
+
+def _is_ready(program: Program, client: httpx.Client) -> bool:
+    assert program.alive()
+    try:
+        return client.get("/-/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+class Webhook:
+    """A server that keeps what Alertmanager tells it."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _keeping(self.told))
+        self.address = f"127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def alerts(self, status: str) -> list[dict[str, Any]]:
+        """Return the alerts told of with that status, each with its receiver."""
+        return [
+            {"receiver": each["receiver"], **alert}
+            for each in list(self.told)
+            for alert in each["alerts"]
+            if alert["status"] == status
+        ]
+
+
+def _keeping(told: list[dict[str, Any]]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from otel_leaks.shipped import names as shipped_names
+from otel_leaks.shipped import read
 from otel_leaks.telemetry import names
 
 PROJECT = Path(__file__).parents[1]
@@ -19,6 +21,59 @@ OURS = r"\bpython_[a-z_]+"
 def rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
     return [rule for group in groups for rule in group["rules"]]
+
+
+NAMED = re.compile(
+    r"\b(?:python[._](?:thread|asyncio|leak)|code[._])[a-z_.]*[a-z](?![a-z_(]|\.?\*)"
+)
+"""A metric, attribute or span as OpenTelemetry or Prometheus writes it, not ``python.leak.*``."""
+
+OF_A_SPAN = "read by whoever opens a detection: says more of what the others name"
+OF_A_SITE = "read by whoever opens a detection: where to look in the code"
+TO_COMPARE = "for queries of one's own over the spans of many detections"
+TO_CHART = "for a dashboard, and for no alert"
+
+UNUSED = {
+    names.ERROR_TYPE: "why a census is not complete; the log says it too",
+    names.DAEMON: "tells threads apart that keep a process alive; a leak may be either",
+    names.FILE: OF_A_SITE,
+    names.LINE: OF_A_SITE,
+    names.OWN_FUNCTION: OF_A_SITE,
+    names.OWN_FILE: OF_A_SITE,
+    names.OWN_LINE: OF_A_SITE,
+    names.ORIGIN_FUNCTION: OF_A_SITE,
+    names.ORIGIN_FILE: OF_A_SITE,
+    names.ORIGIN_LINE: OF_A_SITE,
+    names.ORIGIN_LIBRARY: OF_A_SITE,
+    names.THREAD_ID: OF_A_SITE,
+    names.THREAD_NAME: OF_A_SITE,
+    names.AWAITED: OF_A_SPAN,
+    names.AGE: OF_A_SPAN,
+    names.SITES: OF_A_SPAN,
+    names.COUNT: TO_COMPARE,
+    names.LIMIT: TO_COMPARE,
+    names.FINGERPRINT: TO_COMPARE,
+    names.RESOLVED: TO_COMPARE,
+    names.PEAK: TO_COMPARE,
+    names.DURATION: TO_COMPARE,
+    names.POOL: TO_CHART,
+    names.POOL_THREADS.name: TO_CHART,
+    names.POOL_LIMIT.name: TO_CHART,
+    names.POOL_QUEUE.name: TO_CHART,
+    names.CENSUS_DURATION.name: TO_CHART,
+}
+"""What is sent and stands in none of the examples, and why that is so."""
+
+
+def examples() -> dict[str, str]:
+    """Return the text of every file that is shipped, but for programs, by its name."""
+    return {name: read(name).decode() for name in shipped_names() if not name.endswith(".py")}
+
+
+def forms(name: str) -> set[str]:
+    """Return how a name of ours is written: as it is, and as labels, series and tags have it."""
+    metric = next((each for each in names.METRICS if each.name == name), None)
+    return {name, name.replace(".", "_")} | (in_prometheus(metric) if metric else set())
 
 
 def in_prometheus(metric: names.Metric) -> set[str]:
@@ -49,6 +104,27 @@ def test_every_metric_and_attribute_of_the_rules_is_one_that_is_sent() -> None:
         used |= set(re.findall(OURS, text))
     assert used - series - labels == set()
     assert len(used & series) > 5
+
+
+DECLARED = (*(metric.name for metric in names.METRICS), *names.ATTRIBUTES, *names.SPANS)
+
+
+def test_every_name_in_an_example_is_one_that_is_sent() -> None:
+    sent = {form for name in DECLARED for form in forms(name)}
+    unknown = {
+        f"{file}: {found}"
+        for file, text in examples().items()
+        for found in NAMED.findall(text)
+        if found not in sent
+    }
+    assert unknown == set()
+
+
+def test_every_name_that_is_sent_is_used_or_is_left_out_on_purpose() -> None:
+    words = (re.findall(r"[\w.]+", text) for text in examples().values())
+    used = {word.strip(".") for found in words for word in found}
+    unused = {name for name in DECLARED if not forms(name) & used}
+    assert unused == set(UNUSED)
 
 
 def test_every_alert_has_what_an_on_call_engineer_needs() -> None:

@@ -1,0 +1,61 @@
+"""What the panels ask Prometheus: expressions that the dashboard's variables narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+CHOSEN: Final = 'job=~"$job", instance=~"$instance"'
+# A service without a version has a target_info without that label, which ".*" matches.
+OF_VERSION: Final = 'and on (job, instance) target_info{job=~"$job", service_version=~"$version"}'
+
+
+def chosen(metric: str) -> str:
+    """Return the series of *metric* that the variables choose."""
+    return f"{metric}{{{CHOSEN}}} {OF_VERSION}"
+
+
+def over_time(function: str, metric: str, window: str) -> str:
+    """
+    Return a function of each chosen series, ``increase`` for one.
+
+    Those of processes that ended within *window* are among them: a leak may have ended them.
+    """
+    version = f'target_info{{job=~"$job", service_version=~"$version"}}[{window}]'
+    return (
+        f"{function}({metric}{{{CHOSEN}}}[{window}])"
+        f" and on (job, instance) last_over_time({version})"
+    )
+
+
+def total(expression: str, *by: str) -> str:
+    return f"sum by ({', '.join(by)}) ({expression})" if by else f"sum({expression})"
+
+
+def largest(expression: str, by: Sequence[str], of: str = "", count: int = 15) -> str:
+    """
+    Return the series of *expression* that are the largest of the whole range.
+
+    ``topk`` alone chooses anew at each step, and a chart of it has dozens of torn lines.
+    """
+    most = f"max_over_time(({of or expression})[$__range:$__interval] @ end())"
+    return f"{expression} and on ({', '.join(by)}) topk({count}, {most})"
+
+
+def with_service(expression: str) -> str:
+    """Add the label ``service``: ``job`` without the namespace, as tracing backends have it."""
+    return f'label_replace({expression}, "service", "$1", "job", "(?:.*/)?(.*)")'
+
+
+def both_kinds(record: str, offset: str = "") -> str:
+    """Return a ranking of rules.yaml for threads and tasks, told apart by the label ``kind``."""
+    series = 'job=~"$job", service_version=~"$version"'
+    # The rules are evaluated every five minutes, which is as long as Prometheus looks back.
+    at = f"[15m]{offset and f' offset {offset}'}"
+    kinds = {"thread": "python_thread_count", "asyncio_task": "python_asyncio_task_count"}
+    parts = [
+        f"label_replace(last_over_time(function:{metric}:{record}{{{series}}}{at}),"
+        f' "kind", "{kind}", "", "")'
+        for kind, metric in kinds.items()
+    ]
+    return f"max by (kind, job, service_version, code_function_name) ({' or '.join(parts)})"

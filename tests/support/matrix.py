@@ -41,7 +41,13 @@ IN_SID = ("3.14", "3.15")
 LIMIT_S = 1200
 """Of one version's tests; what takes longer hangs."""
 
-SAME_EVERYWHERE = ("simulation", "test_docs.py", "test_examples.py")
+SAME_EVERYWHERE = (
+    "simulation",
+    "test_datadog.py",
+    "test_docs.py",
+    "test_examples.py",
+    "test_grafana.py",
+)
 """What no version of Python changes, and what takes minutes."""
 AT_THE_ENDS = ("demo", "patterns", "plugin", "test_cli.py")
 """Runs of whole programs: on the oldest and the newest stable version, and by `make test`."""

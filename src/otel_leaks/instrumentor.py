@@ -178,6 +178,12 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """Return nothing: it watches the interpreter itself."""
         return ()
 
+    def instrument(self, **options: Any) -> None:
+        """Begin to watch. When that fails it is logged, and may be tried again."""
+        super().instrument(**options)
+        # BaseInstrumentor takes whatever returned as a success.
+        self._is_instrumented_by_opentelemetry = _active is not None
+
     def _instrument(self, **options: Any) -> None:
         global _active
         tracer_provider = options.pop("tracer_provider", None)

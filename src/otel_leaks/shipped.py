@@ -17,6 +17,7 @@ DESCRIPTIONS: Final = {
     "README.md": "what all of this is, and where to begin",
     "collector.yaml": "OpenTelemetry Collector, core: to Prometheus, files and your backend",
     "prometheus/prometheus.yaml": "Prometheus: scrapes that collector, evaluates the rules",
+    "prometheus/prometheus-otlp.yaml": "Prometheus: takes OTLP from services, no collector",
     "prometheus/rules.yaml": "Prometheus: recording rules, alerts, ranking of a fleet",
     "prometheus/alertmanager.yaml": "Alertmanager: who is told of which alert",
     "prometheus/webhook.py": "a webhook that prints what Alertmanager tells, to try it out",

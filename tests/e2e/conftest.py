@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -13,9 +13,13 @@ import pytest
 from e2e.receiving import Collector, eventually
 from e2e.serving import Program, Serve, Service, free_ports, instrumented
 from support.collector import CollectorMissing, collector
+from support.prometheus import ProgramMissing, with_otlp
 
 HERE = Path(__file__).parent
 
+
+OTLP = "prometheus-otlp"
+"""Tests that are called so need a Prometheus that has to be built."""
 
 FOUND = pytest.StashKey[Path | CollectorMissing]()
 
@@ -31,6 +35,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         except CollectorMissing as missing:
             found = missing
         session.config.stash[FOUND] = found
+        if any(OTLP in item.nodeid for item in session.items):
+            # Whoever needs it says what is missing.
+            with suppress(ProgramMissing):
+                with_otlp(os.environ, say=reporter.write_line if reporter else print)
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI, HTTPException
 
@@ -15,6 +17,7 @@ tasks: list[asyncio.Task[None]] = []
 threads: list[threading.Thread] = []
 replies = asyncio.Event()
 jobs = threading.Event()
+mailers = ThreadPoolExecutor(2, thread_name_prefix="mailer")
 
 
 async def refresh_cache(reply: asyncio.Event) -> None:
@@ -50,6 +53,24 @@ async def leak_threads(n: int, pid: int | None = None) -> int:
         thread.start()
         threads.append(thread)
     return len(threads)
+
+
+@app.post("/leak/jobs")
+async def leak_jobs(n: int) -> None:
+    for _ in range(n):
+        mailers.submit(drain_queue, jobs)
+
+
+@app.post("/lose/tasks")
+async def lose_tasks(n: int) -> None:
+    for _ in range(n):
+        asyncio.create_task(wait_for_nobody())  # noqa: RUF006 - the bug
+    await asyncio.sleep(0)
+    gc.collect()
+
+
+async def wait_for_nobody() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 @app.post("/mend")

@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from e2e.receiving import Collector, eventually
 from e2e.serving import Program, free_ports
-from support.prometheus import ProgramMissing, program
+from support.prometheus import ProgramMissing, program, with_otlp
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,22 +27,36 @@ if TYPE_CHECKING:
 __all__ = [
     "EXAMPLES",
     "RULES",
+    "WAYS",
     "Alertmanager",
     "Prometheus",
     "Webhook",
-    "at_the_pace_of_a_test",
     "found",
+    "reached",
     "run",
+    "taking_otlp",
 ]
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "prometheus"
 RULES = EXAMPLES / "rules.yaml"
 
+WAYS = ("prometheus.yaml", "prometheus-otlp.yaml")
+"""How metrics come to Prometheus: from the collector that it scrapes, or straight over OTLP."""
+
 
 def found(name: str) -> Path:
     """Return a program of Prometheus; without it a test fails in CI and is skipped elsewhere."""
+    return _or_else(lambda: program(name, os.environ))
+
+
+def taking_otlp(say: Callable[[str], None] = print) -> Path:
+    """Return a Prometheus that takes OTLP; without it a test fails in CI and is skipped else."""
+    return _or_else(lambda: with_otlp(os.environ, say=say))
+
+
+def _or_else(find: Callable[[], Path]) -> Path:
     try:
-        return program(name, os.environ)
+        return find()
     except ProgramMissing as missing:
         if os.environ.get("CI"):
             pytest.fail(str(missing), pytrace=False)
@@ -136,6 +152,48 @@ class Prometheus:
     def alerts(self) -> dict[str, dict[str, Any]]:
         answer = self.client.get("/api/v1/alerts").raise_for_status()
         return {each["labels"]["alertname"]: each for each in answer.json()["data"]["alerts"]}
+
+
+@contextmanager
+def reached(
+    way: str, otelcol: Path, folder: Path, *, alertmanager: str = "localhost:9093"
+) -> Iterator[tuple[Prometheus, dict[str, str]]]:
+    """
+    Run a Prometheus, and what metrics go through on their way to it.
+
+    Args:
+        way: One of ``WAYS``.
+        otelcol: The collector.
+        folder: Takes configurations, data and logs; blocks in ``data`` are read.
+        alertmanager: The address of one that runs.
+
+    Yields:
+        Prometheus, and the variables that make a service export to it.
+    """
+    addresses = {"localhost:9093": alertmanager}
+    if way == "prometheus.yaml":
+        collector = Collector(otelcol, folder)
+        try:
+            collector.wait_until_ready()
+            addresses["localhost:8889"] = collector.metrics_address
+            with Prometheus(folder, addresses) as prometheus:
+                eventually(prometheus.is_ready)
+                yield prometheus, collector.exporting("http/protobuf")
+        finally:
+            collector.program.stop()
+        return
+    receiving = "--web.enable-otlp-receiver"
+    with Prometheus(folder, addresses, receiving, example=way, binary=taking_otlp()) as prometheus:
+        eventually(prometheus.is_ready)
+        yield (
+            prometheus,
+            {
+                "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf",
+                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{prometheus.url}/api/v1/otlp/v1/metrics",
+                "OTEL_TRACES_EXPORTER": "none",
+                "OTEL_LOGS_EXPORTER": "none",
+            },
+        )
 
 
 class Alertmanager:

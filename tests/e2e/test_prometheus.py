@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e.monitoring import EXAMPLES, RULES, Prometheus, run
-from e2e.receiving import Collector, eventually
+from e2e.monitoring import EXAMPLES, RULES, WAYS, reached, run
+from e2e.receiving import eventually
 from e2e.serving import Serve
 
 pytestmark = pytest.mark.e2e
@@ -27,13 +26,6 @@ LEAKING = {
 
 def promtool(*arguments: str) -> tuple[int, str]:
     return run("promtool", *arguments)
-
-
-@pytest.fixture
-def prometheus(receiver: Collector, tmp_path: Path) -> Iterator[Prometheus]:
-    with Prometheus(tmp_path, {"localhost:8889": receiver.metrics_address}) as running:
-        eventually(running.is_ready)
-        yield running
 
 
 def test_the_rules_and_the_configuration_are_valid() -> None:
@@ -61,32 +53,34 @@ def test_a_rule_without_the_gap_between_its_windows_would_be_caught(tmp_path: Pa
     assert status != 0, said
 
 
+@pytest.mark.parametrize("way", WAYS)
 def test_a_leak_is_ranked_and_alerts_until_it_is_mended(
-    receiver: Collector, prometheus: Prometheus, serve: Serve
+    way: str, otelcol: Path, serve: Serve, tmp_path: Path
 ) -> None:
-    service = serve({**LEAKING, **receiver.exporting("http/protobuf")})
-    service.post("/leak/threads", n=80).raise_for_status()
+    with reached(way, otelcol, tmp_path) as (prometheus, exporting):
+        service = serve({**LEAKING, **exporting})
+        service.post("/leak/threads", n=80).raise_for_status()
 
-    def breaches() -> list[dict[str, Any]]:
-        return [each for name, each in prometheus.alerts().items() if "Breached" in name]
+        def breaches() -> list[dict[str, Any]]:
+            return [each for name, each in prometheus.alerts().items() if "Breached" in name]
 
-    (alert,) = eventually(breaches)
-    assert {k: v for k, v in alert["labels"].items() if k != "instance"} == {
-        "alertname": "PythonThreadLimitBreached",
-        "job": "shop",
-        "severity": "critical",
-    }
-    assert alert["annotations"]["summary"].startswith("shop has ")
-    assert alert["annotations"]["summary"].endswith(" threads, more than its limit")
+        (alert,) = eventually(breaches)
+        assert {k: v for k, v in alert["labels"].items() if k != "instance"} == {
+            "alertname": "PythonThreadLimitBreached",
+            "job": "shop",
+            "severity": "critical",
+        }
+        assert alert["annotations"]["summary"].startswith("shop has ")
+        assert alert["annotations"]["summary"].endswith(" threads, more than its limit")
 
-    ranked = eventually(lambda: prometheus.query("topk(1, function:python_thread_count:rms)"))
-    ((labels, count),) = ranked.items()
-    assert dict(labels) == {
-        "code_function_name": "leaky_service.drain_queue",
-        "job": "shop",
-        "service_version": "7",
-    }
-    assert count == 80
+        ranked = eventually(lambda: prometheus.query("topk(1, function:python_thread_count:rms)"))
+        ((labels, count),) = ranked.items()
+        assert dict(labels) == {
+            "code_function_name": "leaky_service.drain_queue",
+            "job": "shop",
+            "service_version": "7",
+        }
+        assert count == 80
 
-    service.post("/mend").raise_for_status()
-    eventually(lambda: not breaches())
+        service.post("/mend").raise_for_status()
+        eventually(lambda: not breaches())

@@ -31,10 +31,8 @@ NAMED = re.compile(
 OF_A_SPAN = "read by whoever opens a detection: says more of what the others name"
 OF_A_SITE = "read by whoever opens a detection: where to look in the code"
 TO_COMPARE = "for queries of one's own over the spans of many detections"
-TO_CHART = "for a dashboard, and for no alert"
 
 UNUSED = {
-    names.ERROR_TYPE: "why a census is not complete; the log says it too",
     names.DAEMON: "tells threads apart that keep a process alive; a leak may be either",
     names.FILE: OF_A_SITE,
     names.LINE: OF_A_SITE,
@@ -56,11 +54,6 @@ UNUSED = {
     names.RESOLVED: TO_COMPARE,
     names.PEAK: TO_COMPARE,
     names.DURATION: TO_COMPARE,
-    names.POOL: TO_CHART,
-    names.POOL_THREADS.name: TO_CHART,
-    names.POOL_LIMIT.name: TO_CHART,
-    names.POOL_QUEUE.name: TO_CHART,
-    names.CENSUS_DURATION.name: TO_CHART,
 }
 """What is sent and stands in none of the examples, and why that is so."""
 

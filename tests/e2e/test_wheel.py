@@ -51,7 +51,12 @@ def test_the_examples_are_listed_and_written_from_the_installed_package(
     run(python, *wheeling, "--wheel-dir", tmp_path, sdist)
     (wheel,) = tmp_path.glob("*.whl")
     (straight,) = (tmp_path / "straight").glob("*.whl")
-    assert zipfile.ZipFile(wheel).namelist() == zipfile.ZipFile(straight).namelist()
+    inside = zipfile.ZipFile(wheel).namelist()
+    assert inside == zipfile.ZipFile(straight).namelist()
+    examples = "otel_leaks/examples/"
+    assert {each.removeprefix(examples) for each in inside if each.startswith(examples)} == set(
+        DESCRIPTIONS
+    )
 
     run(python, *PIP, "--no-deps", wheel)
     command = python.with_name("otel-leaks")

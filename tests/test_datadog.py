@@ -214,6 +214,7 @@ def test_a_monitor_alerts_where_it_says_and_for_whom(monitor: dict[str, Any]) ->
     assert constant is not None
     assert float(constant[1]) == monitor["options"]["thresholds"]["critical"]
     groups, _ = datadog.tags_in(monitor["query"])
+    assert len(set(re.findall(r"by \{[^}]*\}", monitor["query"]))) == 1
     told = monitor["name"] + monitor["message"]
     named = set(re.findall(r"\{\{\[?([\w.]+?)\]?\.name\}\}", told))
     assert named <= groups

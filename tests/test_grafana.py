@@ -129,7 +129,13 @@ def test_counters_are_read_over_an_interval_that_grows_with_the_range() -> None:
         for each in grafana.expressions(BOARD)
         for window in re.findall(r"\b(?:rate|increase)\([^[]*\[([^]]*)\]", each)
     ]
-    assert set(windows) == {"$__rate_interval", "$__range"}
+    assert set(windows) == {"$__rate_interval"}
+    offsets = [
+        offset
+        for each in grafana.expressions(BOARD)
+        for offset in re.findall(r"_total\{[^}]*\} offset (\S+)", each)
+    ]
+    assert set(offsets) == {"$__interval", "$__range"}
 
 
 def test_every_variable_that_is_used_is_defined_and_the_other_way_round() -> None:

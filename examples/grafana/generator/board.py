@@ -16,10 +16,10 @@ from generator.panels import (
     pools,
     ranking,
 )
-from generator.promql import over_time, total
+from generator.promql import WITHIN_STEP, gained, total
 from grafana_foundation_sdk.builders import dashboard as dashboards
 from grafana_foundation_sdk.cog.builder import Builder
-from grafana_foundation_sdk.models import dashboard
+from grafana_foundation_sdk.models import dashboard, table
 
 ROWS: Final = (
     (101, "Now", now),
@@ -72,7 +72,7 @@ def variables() -> Iterator[Builder[dashboard.VariableModel]]:
 
 def annotation() -> dashboards.AnnotationQuery:
     by = ("job", "instance", "python_leak_kind", "python_leak_evidence")
-    opened = total(over_time("increase", "python_leak_detections_total", "$__rate_interval"), *by)
+    opened = total(gained("python_leak_detections_total", *WITHIN_STEP), *by)
     return (
         dashboards.AnnotationQuery()
         .name("Detections")
@@ -124,8 +124,17 @@ def the_dashboard() -> dashboard.Dashboard:
             )
             x, height = x + placed.columns, placed.height
         y += height
-    board = made.build()
-    for each in board.annotations.list_val or ():
-        # The builder's default hides the switch in a menu of the newest Grafana.
-        each.placement = None
+    return bare(made.build())
+
+
+def bare(board: dashboard.Dashboard) -> dashboard.Dashboard:
+    """Leave out what the builder adds and Grafana does not know, or knows otherwise by now."""
+    for annotated in board.annotations.list_val or ():
+        # Hides the switch in a menu of the newest Grafana.
+        annotated.placement = None
+    for variable in board.templating.list_val or ():
+        variable.auto = variable.auto_min = variable.auto_count = None
+    for panel in board.panels or ():
+        if isinstance(panel, dashboard.Panel) and isinstance(panel.options, table.Options):
+            panel.options.footer = None
     return board

@@ -10,10 +10,13 @@ from generator.links import DataLink, to_service, to_spans
 from generator.promql import (
     CHOSEN,
     OF_VERSION,
+    WITHIN_RANGE,
+    WITHIN_STEP,
     both_kinds,
     chosen,
+    gained,
     largest,
-    over_time,
+    rate,
     total,
     with_service,
 )
@@ -122,7 +125,9 @@ def bars(unit: str, target: prometheus.Dataquery) -> timeseries.Panel:
 
 
 def rows(*targets: prometheus.Dataquery) -> table.Panel:
-    panel = table.Panel().show_header(True).filterable(True)
+    panel = (
+        table.Panel().show_header(True).filterable(True).cell_options(common.TableAutoCellOptions())
+    )
     for target in targets:
         panel = panel.with_target(target)
     return panel
@@ -157,7 +162,7 @@ def now() -> Iterator[Placed]:
         "Services with a process that has an open finding.",
         *(4, 4),
     )
-    detected = total(over_time("increase", "python_leak_detections_total", "$__range"))
+    detected = total(gained("python_leak_detections_total", *WITHIN_RANGE))
     yield Placed(
         number(detected, "short", (None, "green"), (1, "orange")).decimals(0),
         3,
@@ -181,7 +186,7 @@ def now() -> Iterator[Placed]:
         " threshold finding opens.",
         *(4, 4),
     )
-    destroyed = total(over_time("increase", "python_asyncio_task_destroyed_total", "$__range"))
+    destroyed = total(gained("python_asyncio_task_destroyed_total", *WITHIN_RANGE))
     yield Placed(
         number(f"{destroyed} or vector(0)", "short", (None, "green"), (1, "orange")).decimals(0),
         5,
@@ -234,7 +239,7 @@ def now() -> Iterator[Placed]:
         *(24, 7),
     )
     by = ("job", "python_leak_kind", "python_leak_evidence")
-    opened = total(over_time("increase", "python_leak_detections_total", "$__rate_interval"), *by)
+    opened = total(gained("python_leak_detections_total", *WITHIN_STEP), *by)
     yield Placed(
         bars(
             "short",
@@ -442,7 +447,7 @@ def pools() -> Iterator[Placed]:
 
 def health() -> Iterator[Placed]:
     by = ("job", "code_function_name")
-    lost = over_time("increase", "python_asyncio_task_destroyed_total", "$__rate_interval")
+    lost = gained("python_asyncio_task_destroyed_total", *WITHIN_STEP)
     yield Placed(
         bars("short", query(total(lost, *by), "{{code_function_name}} ({{job}})")),
         51,
@@ -452,7 +457,7 @@ def health() -> Iterator[Placed]:
         *(10, 8),
     )
     duration = "python_leak_census_duration_seconds"
-    buckets = total(over_time("rate", f"{duration}_bucket", "$__rate_interval"), "le")
+    buckets = total(rate(f"{duration}_bucket"), "le")
     yield Placed(
         lines(
             "s",
@@ -465,7 +470,7 @@ def health() -> Iterator[Placed]:
         " between.",
         *(7, 8),
     )
-    taken = total(over_time("rate", f"{duration}_count", "$__rate_interval"), "error_type")
+    taken = total(rate(f"{duration}_count"), "error_type")
     yield Placed(
         lines("opm", query(f"60 * {taken}", "census {{error_type}}")),
         53,

@@ -9,23 +9,46 @@ CHOSEN: Final = 'job=~"$job", instance=~"$instance"'
 # A service without a version has a target_info without that label, which ".*" matches.
 OF_VERSION: Final = 'and on (job, instance) target_info{job=~"$job", service_version=~"$version"}'
 
+WITHIN_STEP: Final = ("$__rate_interval", "$__interval")
+WITHIN_RANGE: Final = ("$__range", "$__range")
+
 
 def chosen(metric: str) -> str:
     """Return the series of *metric* that the variables choose."""
     return f"{metric}{{{CHOSEN}}} {OF_VERSION}"
 
 
-def over_time(function: str, metric: str, window: str) -> str:
+def of_version(window: str) -> str:
     """
-    Return a function of each chosen series, ``increase`` for one.
+    Return what leaves those of the chosen versions.
 
-    Those of processes that ended within *window* are among them: a leak may have ended them.
+    Processes that ended within *window* are among them: a leak may have ended them.
     """
     version = f'target_info{{job=~"$job", service_version=~"$version"}}[{window}]'
-    return (
-        f"{function}({metric}{{{CHOSEN}}}[{window}])"
-        f" and on (job, instance) last_over_time({version})"
-    )
+    return f"and on (job, instance) last_over_time({version})"
+
+
+def rate(metric: str) -> str:
+    window = "$__rate_interval"
+    return f"rate({metric}{{{CHOSEN}}}[{window}]) {of_version(window)}"
+
+
+def gained(metric: str, window: str, step: str) -> str:
+    """
+    Return by how much each chosen counter has risen within *step*, exactly.
+
+    ``increase`` guesses beyond the samples, and takes what a series begins with for nothing:
+    that of a function begins with the first tasks that it loses. A counter here never falls,
+    as each process has its own.
+
+    Args:
+        metric: A counter.
+        window: How long a process that ended is still looked at, at least *step*.
+        step: Adjacent ones count each thing once.
+    """
+    latest = f"last_over_time({metric}{{{CHOSEN}}}[{window}])"
+    before = f"{metric}{{{CHOSEN}}} offset {step} or 0 * {latest}"
+    return f"({latest} - ({before})) {of_version(window)}"
 
 
 def total(expression: str, *by: str) -> str:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 XDIST := -n logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit e2e matrix demo bench lock clean
+.PHONY: help setup test check unit e2e matrix demo bench dashboards lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -44,6 +44,9 @@ bench: $(VENV)/.ready ## Measure what it costs
 	$(BIN)/python benchmarks/loop_lag.py
 	$(BIN)/python benchmarks/beginnings.py
 	$(BIN)/python benchmarks/growth.py
+
+dashboards: $(VENV)/.ready ## Write the dashboards and alerts of examples/ anew
+	PYTHONPATH=tests $(BIN)/python -m support.dashboards
 
 lock: $(VENV)/.ready ## Pin the development versions anew
 	$(BIN)/python -m pip install --quiet uv

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 
 from otel_leaks.telemetry import names
 from support import grafana, promql
+from support.generated import generated_below
 
 RULES = grafana.FOLDER.parent / "prometheus" / "rules.yaml"
 
@@ -41,15 +41,9 @@ def title(panel: dict[str, Any]) -> str:
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="grafana-foundation-sdk needs Python 3.11")
 def test_what_is_committed_is_what_is_generated(tmp_path: Path) -> None:
-    generator = grafana.FOLDER / "generate.py"
-    subprocess.run([sys.executable, generator, "--to", tmp_path], check=True, timeout=60)
-    generated = {
-        str(file.relative_to(tmp_path)): file.read_text("utf-8")
-        for file in tmp_path.rglob("*")
-        if file.is_file()
-    }
+    generated = generated_below(tmp_path, "grafana")
     assert set(generated) == {"dashboard.json", "provisioning/alerting/alerts.yaml"}
-    # `python examples/grafana/generate.py` writes them anew.
+    # `make dashboards` writes them anew.
     assert generated == {name: (grafana.FOLDER / name).read_text("utf-8") for name in generated}
 
 

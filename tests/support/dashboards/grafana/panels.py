@@ -6,8 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from generator.links import DataLink, to_service, to_spans
-from generator.promql import (
+from grafana_foundation_sdk.builders import common as common_builders
+from grafana_foundation_sdk.builders import dashboard as dashboards
+from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
+from grafana_foundation_sdk.models import common, dashboard
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from support.dashboards.grafana.links import DataLink, to_service, to_spans
+from support.dashboards.grafana.promql import (
     CHOSEN,
     OF_VERSION,
     WITHIN_RANGE,
@@ -20,11 +26,6 @@ from generator.promql import (
     total,
     with_service,
 )
-from grafana_foundation_sdk.builders import common as common_builders
-from grafana_foundation_sdk.builders import dashboard as dashboards
-from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
-from grafana_foundation_sdk.models import common, dashboard
-from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 AnyPanel: TypeAlias = timeseries.Panel | stat.Panel | table.Panel
 
@@ -238,8 +239,8 @@ def now() -> Iterator[Placed]:
         " for the spans of its detections, which have the stacks.",
         *(24, 7),
     )
-    by = ("job", "python_leak_kind", "python_leak_evidence")
-    opened = total(gained("python_leak_detections_total", *WITHIN_STEP), *by)
+    finding = ("job", "python_leak_kind", "python_leak_evidence")
+    opened = total(gained("python_leak_detections_total", *WITHIN_STEP), *finding)
     yield Placed(
         bars(
             "short",
@@ -333,12 +334,12 @@ def growth() -> Iterator[Placed]:
         " comes back to nothing; a leak stays above.",
         *(12, 8),
     )
-    by = ("job", "python_leak_kind", "python_leak_evidence")
+    finding = ("job", "python_leak_kind", "python_leak_evidence")
     yield Placed(
         lines(
             "short",
             query(
-                with_service(f"{total(chosen('python_leak_open'), *by)} > 0"),
+                with_service(f"{total(chosen('python_leak_open'), *finding)} > 0"),
                 "{{job}} {{python_leak_kind}} ({{python_leak_evidence}})",
             ),
         )

@@ -1,4 +1,4 @@
-"""The alerts of ../../prometheus/rules.yaml as Grafana provisions them."""
+"""The alerts of examples/prometheus/rules.yaml as Grafana provisions them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from generator.links import UID
 from grafana_foundation_sdk.builders import alerting as alert_builders
 from grafana_foundation_sdk.builders import expr as expressions
 from grafana_foundation_sdk.builders import prometheus
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import alerting, common
 
-RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules.yaml"
+from support.dashboards.grafana.links import UID
+
+RULES: Final = Path(__file__).parents[4] / "examples" / "prometheus" / "rules.yaml"
 FOLDER: Final = "otel-leaks"
 PROMETHEUS_UID: Final = "otel-leaks-prometheus"
 """Of provisioning/datasources: an alert can't choose its data source by a variable."""
@@ -27,7 +28,7 @@ ABOUT: Final = """\
 # The alerts of ../../../prometheus/rules.yaml as Grafana-managed ones, for where Grafana and
 # not Prometheus evaluates and notifies; take one of the two, or each leak alerts twice. They
 # read the recording rules of that file, so Prometheus has to load it in either case. The data
-# source is the one of ../datasources. Written by ../../generate.py from rules.yaml.
+# source is the one of ../datasources. `make dashboards` writes them from rules.yaml.
 
 """
 

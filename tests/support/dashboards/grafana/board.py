@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from generator.links import UID
-from generator.panels import (
+from grafana_foundation_sdk.builders import dashboard as dashboards
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models import dashboard, table
+
+from support.dashboards.grafana.links import UID
+from support.dashboards.grafana.panels import (
     DATASOURCE,
     RED,
     counts,
@@ -16,10 +20,7 @@ from generator.panels import (
     pools,
     ranking,
 )
-from generator.promql import WITHIN_STEP, gained, total
-from grafana_foundation_sdk.builders import dashboard as dashboards
-from grafana_foundation_sdk.cog.builder import Builder
-from grafana_foundation_sdk.models import dashboard, table
+from support.dashboards.grafana.promql import WITHIN_STEP, gained, total
 
 ROWS: Final = (
     (101, "Now", now),

@@ -1,5 +1,5 @@
 """
-The monitors: the alerts of ../../prometheus/rules.yaml in Datadog's query language.
+The monitors: the alerts of examples/prometheus/rules.yaml in Datadog's query language.
 
 Each is evaluated for each process by itself: without `service.instance.id` in the grouping a
 leak in one of a hundred processes is lost in their sum.
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules.yaml"
+RULES: Final = Path(__file__).parents[4] / "examples" / "prometheus" / "rules.yaml"
 
 PROCESS: Final = "service,service.instance.id"
 LEAK: Final = f"{PROCESS},python.leak.kind,python.leak.evidence"

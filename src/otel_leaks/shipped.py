@@ -27,6 +27,7 @@ DESCRIPTIONS: Final = {
     "grafana/provisioning/datasources/datasources.yaml": "Grafana: where metrics and spans are",
     "datadog/dashboard.json": "Datadog: the same dashboard",
     "datadog/monitors.json": "Datadog: monitors",
+    "docs/dashboards.md": "how to import the dashboards, and what each panel answers",
     "docs/runbooks.md": "what each alert means, and how to mend it",
     "docs/detection.md": "the rule behind the evidence growth",
     "docs/outlived.md": "the rule behind the evidence outlived",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,20 +58,45 @@ class Record:
 
 
 class Collector:
-    """A running collector with the configuration of examples/collector.yaml."""
+    """
+    A running collector with the configuration of an example.
 
-    def __init__(self, binary: Path, folder: Path) -> None:
-        grpc, http, prometheus = free_ports(3)
+    Args:
+        binary: The collector.
+        folder: Where it writes.
+        configs: Files that are merged.
+        variables: What the files take from the environment, besides addresses and files.
+        settings: Options of single components, ``exporters.debug.verbosity=basic``.
+        ports: For gRPC, HTTP and Prometheus; free ones if there are none.
+    """
+
+    def __init__(
+        self,
+        binary: Path,
+        folder: Path,
+        *,
+        configs: Sequence[Path] = (EXAMPLE,),
+        variables: Mapping[str, str] | None = None,
+        settings: Sequence[str] = (),
+        ports: Sequence[int] = (),
+    ) -> None:
+        grpc, http, prometheus = ports or free_ports(3)
         self.grpc_endpoint = f"http://127.0.0.1:{grpc}"
         self.http_endpoint = f"http://127.0.0.1:{http}"
         self.metrics_address = f"127.0.0.1:{prometheus}"
         self.metrics_url = f"http://{self.metrics_address}/metrics"
         self.file = folder / "traces.jsonl"
         self.events_file = folder / "events.jsonl"
+        # Its own metrics would be served on a port that cannot be chosen freely.
+        settings = ("service.telemetry.metrics.level=none", *settings)
         self.program = Program(
-            # Its own metrics would be served on a port that cannot be chosen freely.
-            [str(binary), f"--config={EXAMPLE}", "--set=service.telemetry.metrics.level=none"],
+            [
+                str(binary),
+                *(f"--config={each}" for each in configs),
+                *(f"--set={each}" for each in settings),
+            ],
             {
+                **(variables or {}),
                 "OTLP_GRPC_ENDPOINT": f"127.0.0.1:{grpc}",
                 "OTLP_HTTP_ENDPOINT": f"127.0.0.1:{http}",
                 "PROMETHEUS_ENDPOINT": f"127.0.0.1:{prometheus}",

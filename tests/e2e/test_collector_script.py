@@ -46,8 +46,8 @@ def test_without_go_it_says_how_to_get_a_collector_and_where_to_put_it(tmp_path:
 
     assert str(missing.value) == (
         "no OpenTelemetry Collector: Go, which would build one, is not on PATH. Install Go, or "
-        "get otelcol 0.157 or newer, the core distribution of the OpenTelemetry Collector's "
-        f"releases, and set OTEL_LEAKS_COLLECTOR to its path, or put it at {cached(environ)}"
+        "get otelcol-contrib 0.159 or newer from the OpenTelemetry Collector's releases, and set "
+        f"OTEL_LEAKS_COLLECTOR to its path, or put it at {cached(environ)}"
     )
 
 

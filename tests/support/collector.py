@@ -26,8 +26,8 @@ __all__ = ["VARIABLE", "CollectorMissing", "cached", "collector"]
 
 VARIABLE = "OTEL_LEAKS_COLLECTOR"
 """Names a collector to use instead of building one."""
-OLDEST = "0.157"
-"""Of the official distribution, what the files under examples/ need."""
+OLDEST = "0.159"
+"""Of the contrib distribution, what the files under examples/ need."""
 MANIFEST = Path(__file__).with_name("collector-builder.yaml")
 
 _NAME = "otelcol.exe" if sys.platform == "win32" else "otelcol"
@@ -71,8 +71,8 @@ def collector(environ: Mapping[str, str], *, say: Callable[[str], None]) -> Path
     if go is None:
         raise CollectorMissing(
             "no OpenTelemetry Collector: Go, which would build one, is not on PATH. Install Go, "
-            f"or get otelcol {OLDEST} or newer, the core distribution of the OpenTelemetry "
-            f"Collector's releases, and set {VARIABLE} to its path, or put it at {kept}"
+            f"or get otelcol-contrib {OLDEST} or newer from the OpenTelemetry Collector's "
+            f"releases, and set {VARIABLE} to its path, or put it at {kept}"
         )
     kept.parent.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(kept.parent):
@@ -109,8 +109,8 @@ def _run(command: list[str], folder: Path, env: Mapping[str, str]) -> None:
     if done.returncode:
         last = "\n".join(done.stdout.splitlines()[-_LOG_LINES:])
         raise CollectorMissing(
-            f"no OpenTelemetry Collector: building one failed. Get otelcol {OLDEST} or newer "
-            f"and set {VARIABLE} to its path, or mend this:\n$ {' '.join(command)}\n{last}"
+            "no OpenTelemetry Collector: building one failed. Get otelcol-contrib "
+            f"{OLDEST} or newer and set {VARIABLE} to its path, or mend this:\n$ {' '.join(command)}\n{last}"
         )
 
 

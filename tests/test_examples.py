@@ -52,7 +52,6 @@ UNUSED = {
     names.COUNT: TO_COMPARE,
     names.LIMIT: TO_COMPARE,
     names.FINGERPRINT: TO_COMPARE,
-    names.RESOLVED: TO_COMPARE,
     names.PEAK: TO_COMPARE,
     names.DURATION: TO_COMPARE,
 }
@@ -67,7 +66,9 @@ def examples() -> dict[str, str]:
 def forms(name: str) -> set[str]:
     """Return how a name of ours is written: as it is, and as labels, series and tags have it."""
     metric = next((each for each in names.METRICS if each.name == name), None)
-    return {name, name.replace(".", "_")} | (series(metric) if metric else set())
+    # collector-contrib.yaml counts spans and their events under their own names.
+    counted = {f"{name.replace('.', '_')}_total"} if name in names.SPANS else set()
+    return {name, name.replace(".", "_")} | (series(metric) if metric else counted)
 
 
 def anchors() -> set[str]:

@@ -16,6 +16,11 @@ __all__ = ["DESCRIPTIONS", "ChangedError", "UnknownError", "names", "read", "wit
 DESCRIPTIONS: Final = {
     "README.md": "what all of this is, and where to begin",
     "collector.yaml": "Collector: to Prometheus, files and your backend",
+    "collector-contrib.yaml": "Collector, contrib: masks homes, counts detections",
+    "collector-datadog.yaml": "Collector, contrib: and to Datadog, by OTLP",
+    "collector-datadog-exporter.yaml": "Collector, contrib: and to Datadog, by its exporter",
+    "fleet/agent.yaml": "Collector: one on each host, with a queue on disk",
+    "fleet/gateway.yaml": "Collector: one behind all agents",
     "prometheus/prometheus.yaml": "Prometheus: scrapes that collector, has the rules",
     "prometheus/prometheus-otlp.yaml": "Prometheus: takes OTLP from services, no collector",
     "prometheus/rules.yaml": "Prometheus: recording rules, alerts, ranking of a fleet",

@@ -65,10 +65,11 @@ def examples() -> dict[str, str]:
 
 def forms(name: str) -> set[str]:
     """Return how a name of ours is written: as it is, and as labels, series and tags have it."""
-    metric = next((each for each in names.METRICS if each.name == name), None)
-    # collector-contrib.yaml counts spans and their events under their own names.
-    counted = {f"{name.replace('.', '_')}_total"} if name in names.SPANS else set()
-    return {name, name.replace(".", "_")} | (series(metric) if metric else counted)
+    written = {name, name.replace(".", "_")}
+    if name in names.SPANS:
+        # The contrib collector counts them.
+        written.add(f"{name.replace('.', '_')}_total")
+    return written.union(*(series(metric) for metric in names.METRICS if metric.name == name))
 
 
 def anchors() -> set[str]:

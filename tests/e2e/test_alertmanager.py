@@ -101,19 +101,29 @@ def test_growth_is_no_news_of_a_process_that_is_above_its_limit(
     }
 
 
+@pytest.fixture(params=["collector.yaml", "collector-contrib.yaml"])
+def collector(request: pytest.FixtureRequest, otelcol: Path, tmp_path: Path) -> Iterator[Collector]:
+    running = Collector(otelcol, tmp_path, configs=[EXAMPLES.parent / request.param])
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.program.stop()
+
+
 def test_a_leak_is_told_to_those_on_call_and_so_is_its_end(
-    receiver: Collector,
+    collector: Collector,
     alertmanager: Alertmanager,
     webhook: Webhook,
     serve: Serve,
     tmp_path: Path,
 ) -> None:
     addresses = {
-        "localhost:8889": receiver.metrics_address,
+        "localhost:8889": collector.metrics_address,
         "localhost:9093": alertmanager.address,
     }
     with Prometheus(tmp_path, addresses) as prometheus:
-        service = serve({**LEAKING, **receiver.exporting("http/protobuf")})
+        service = serve({**LEAKING, **collector.exporting("http/protobuf")})
         eventually(prometheus.is_ready)
         service.post("/leak/threads", n=80).raise_for_status()
 

@@ -22,6 +22,7 @@ __all__ = [
     "DASHBOARDS",
     "DATASOURCES",
     "FOLDER",
+    "asked",
     "dashboard",
     "expressions",
     "overlaps",
@@ -172,3 +173,27 @@ def overlaps(board: Mapping[str, Any]) -> list[str]:
         below = {taken.setdefault(cell, panel["id"]) for cell in cells} - {panel["id"]}
         said += [f"panel {panel['id']} lies on panel {each}" for each in sorted(below)]
     return said
+
+
+def asked(board: Mapping[str, Any], panel: int, ref: str = "A", **chosen: str) -> str:
+    """
+    Return what a panel asks Prometheus when these values are chosen.
+
+    Args:
+        board: The dashboard.
+        panel: The id of the panel.
+        ref: Which of its queries.
+        chosen: Values of variables, regular expressions as Grafana makes of several values;
+            ``within`` is the time range. All of them, and an hour, by default.
+    """
+    (target,) = (
+        target
+        for each in panels(board)
+        if each["id"] == panel
+        for target in each["targets"]
+        if target["refId"] == ref
+    )
+    values = {"within": "1h", "job": ".+", "version": ".*", "instance": ".*"} | chosen
+    # As Grafana has them for a step of a minute and a scrape of 15 seconds.
+    values |= {"__interval": "1m", "__rate_interval": "75s", "__range": values.pop("within")}
+    return re.sub(r"\$([a-z_]+)", lambda found: values[found[1]], target["expr"])

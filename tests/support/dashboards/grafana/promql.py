@@ -71,8 +71,12 @@ def with_service(expression: str) -> str:
 
 
 def both_kinds(record: str, offset: str = "") -> str:
-    """Return a ranking of rules.yaml for threads and tasks, told apart by the label ``kind``."""
-    series = 'job=~"$job", service_version=~"$version"'
+    """
+    Return a ranking of rules.yaml for threads and tasks, told apart by the label ``kind``.
+
+    With an *offset* it is that of all versions: what runs now did not yet run then.
+    """
+    series = 'job=~"$job"' if offset else 'job=~"$job", service_version=~"$version"'
     # The rules are evaluated every five minutes, which is as long as Prometheus looks back.
     at = f"[15m]{offset and f' offset {offset}'}"
     kinds = {"thread": "python_thread_count", "asyncio_task": "python_asyncio_task_count"}

@@ -167,7 +167,7 @@ def test_a_widget_that_lies_on_another_or_beyond_the_edge_is_found() -> None:
     assert datadog.misplaced(board) == [
         "[1][1] lies on [1][0]",
         "[1][4] goes beyond the last column",
-        "[2] is 5 high and not 6",
+        "[2] is 8 high and not 9",
     ]
 
 
@@ -180,7 +180,15 @@ def test_every_variable_that_is_used_is_defined_and_the_other_way_round() -> Non
         "instance": "service.instance.id",
     }
     for query in datadog.queries(BOARD):
-        assert set(re.findall(r"\$(\w+)", query)) == set(defined), query
+        used = set(re.findall(r"\$(\w+)", query))
+        # What is compared with last week is so whatever the version was then.
+        assert used in (set(defined), {"service", "env"}), query
+    last_week = [each for each in WIDGETS if "week_before" in json.dumps(each)]
+    assert len(last_week) == 2
+    for widget in last_week:
+        for query in datadog.queries(widget):
+            assert set(re.findall(r"\$(\w+)", query)) == {"service", "env"}
+            assert "version" not in datadog.tags_in(query)[0]
 
 
 def test_a_detection_leads_to_its_spans() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 CHOSEN: Final = "{$service,$env,$version,$instance}"
+ANY_VERSION: Final = "{$service,$env}"
 INSTANCE: Final = "service.instance.id"
 Widget = dict[str, Any]
 
@@ -229,35 +230,63 @@ def now() -> list[Widget]:
 
 def ranking() -> list[Widget]:
     return [
-        ranked(
-            f"{title}: top ten of the company",
-            f"Which function, in which service and version, holds the most {things}: in one"
-            " process, which finds what is large in some of them, as a leak is; in all; and a"
-            " week ago.",
-            [
-                {
-                    "response_format": "scalar",
-                    "queries": [
-                        metric("most", f"max:{what}.count{CHOSEN}{tags}", "last"),
-                        metric("all", f"sum:{what}.count{CHOSEN}{tags}", "last"),
-                    ],
-                    "formulas": [
-                        formula(
-                            "most",
-                            things,
-                            "most in one process",
-                            limit={"count": 10, "order": "desc"},
-                        ),
-                        formula("week_before(most)", things, "a week ago"),
-                        formula("most - week_before(most)", things, "change"),
-                        formula("all", things, "in all processes"),
-                    ],
-                }
-            ],
-        )
+        table
         for title, what, things in KINDS
-        for tags in [by("code.function.name", "service", "version")]
+        for table in (largest(title, what, things), since_last_week(title, what, things))
     ]
+
+
+def largest(title: str, what: str, things: str) -> Widget:
+    tags = by("code.function.name", "service", "version")
+    return ranked(
+        f"{title}: top ten of the company",
+        f"Which function, in which service and version, holds the most {things}: in one process,"
+        " which finds what is large in some of them, as a leak is; and in all.",
+        [
+            {
+                "response_format": "scalar",
+                "queries": [
+                    metric("most", f"max:{what}.count{CHOSEN}{tags}", "last"),
+                    metric("all", f"sum:{what}.count{CHOSEN}{tags}", "last"),
+                ],
+                "formulas": [
+                    formula(
+                        "most",
+                        things,
+                        "most in one process",
+                        limit={"count": 10, "order": "desc"},
+                    ),
+                    formula("all", things, "in all processes"),
+                ],
+            }
+        ],
+    )
+
+
+def since_last_week(title: str, what: str, things: str) -> Widget:
+    # Not by version: what runs now did not yet run a week ago.
+    tags = by("code.function.name", "service")
+    return ranked(
+        f"{title}: risen most since last week",
+        f"Which function, in which service, holds that many {things} more in one process than a"
+        " week ago, whatever the version was then.",
+        [
+            {
+                "response_format": "scalar",
+                "queries": [metric("most", f"max:{what}.count{ANY_VERSION}{tags}", "last")],
+                "formulas": [
+                    formula(
+                        "most - week_before(most)",
+                        things,
+                        "change",
+                        limit={"count": 10, "order": "desc"},
+                    ),
+                    formula("most", things, "most in one process"),
+                    formula("week_before(most)", things, "a week ago"),
+                ],
+            }
+        ],
+    )
 
 
 def counts() -> list[Widget]:
@@ -413,7 +442,7 @@ the requests that began it. The charts say since when, and which function."""
 # Each widget's columns of 12, and rows.
 GROUPS: Final = (
     ("Now", now, [(2, 2)] * 3 + [(3, 2)] * 2 + [(6, 3)] * 2 + [(12, 4)] * 2),
-    ("Ranking of the fleet", ranking, [(6, 5)] * 2),
+    ("Ranking of the fleet", ranking, [(6, 4)] * 4),
     ("Threads and tasks", counts, [(6, 4)] * 4),
     ("Growth", growth, [(6, 4)] * 2),
     ("Thread pools", pools, [(6, 4)] * 2),

@@ -155,8 +155,7 @@ def links() -> list[tuple[dict[str, Any], str]]:
 
 
 def test_a_detection_leads_to_its_spans_in_tempo_and_in_jaeger() -> None:
-    service = "${label.service}"
-    queries = {}
+    found = set()
     for _, url in links():
         if not url.startswith("/explore?"):
             continue
@@ -165,27 +164,30 @@ def test_a_detection_leads_to_its_spans_in_tempo_and_in_jaeger() -> None:
         (query,) = pane["queries"]
         assert pane["datasource"] == query["datasource"]["uid"]
         assert pane["range"] == {"from": "${__from}", "to": "${__to}"}
-        label = "__field.labels" if "__field.labels" in url else "__data.fields"
-        text = json.dumps(query).replace(label, "label")
-        queries[query["datasource"]["type"]] = json.loads(text)
-    assert queries == {
-        "tempo": {
-            "refId": "A",
-            "datasource": {"type": "tempo", "uid": "${tempo}"},
-            "queryType": "traceql",
-            "query": f'{{ name = "{names.DETECTED}" && resource.service.name = "{service}" }}',
-            "tableType": "spans",
-            "limit": 20,
-        },
-        "jaeger": {
-            "refId": "A",
-            "datasource": {"type": "jaeger", "uid": "${jaeger}"},
-            "queryType": "search",
-            "service": service,
-            "operation": names.DETECTED,
-            "limit": 20,
-        },
+        text = json.dumps(query, sort_keys=True)
+        found.add(re.sub(r"__(field\.labels|data\.fields)\.", "", text))
+    of = f'name = "{names.DETECTED}" && resource.service.name = "${{service}}"'
+    tempo = {
+        "refId": "A",
+        "datasource": {"type": "tempo", "uid": "${tempo}"},
+        "queryType": "traceql",
+        "tableType": "spans",
+        "limit": 20,
     }
+    jaeger = {
+        "refId": "A",
+        "datasource": {"type": "jaeger", "uid": "${jaeger}"},
+        "queryType": "search",
+        "service": "${service}",
+        "operation": names.DETECTED,
+        "limit": 20,
+    }
+    queries = [
+        {**tempo, "query": f"{{ {of} }}"},
+        {**tempo, "query": f'{{ {of} && event.{names.FUNCTION} = "${{code_function_name}}" }}'},
+        jaeger,
+    ]
+    assert found == {json.dumps(each, sort_keys=True) for each in queries}
 
 
 def test_a_link_names_only_labels_that_its_panel_has() -> None:

@@ -123,7 +123,11 @@ def test_the_ranking_is_of_now_against_last_week_whatever_the_version_was(answer
     threads, tasks = {"kind": "thread"}, {"kind": "asyncio_task"}
     rms = "function:python_thread_count:rms"
     questions = {ref: asked(BOARD, 31, ref) for ref in "ABCD"}
-    ranked = [{**drain, **new, **threads}, {**serve, **new, **threads}, {**notify, **new, **tasks}]
+    ranked = [
+        {**drain, **new, **threads, "service": "shop"},
+        {**serve, **new, **threads, "service": "shop"},
+        {**notify, **new, **tasks, "service": "cart"},
+    ]
     answers(
         {
             rms: [

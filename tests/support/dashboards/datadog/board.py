@@ -247,7 +247,7 @@ def largest(title: str, what: str, things: str) -> Widget:
                 "response_format": "scalar",
                 "queries": [
                     metric("most", f"max:{what}.count{CHOSEN}{tags}", "last"),
-                    metric("all", f"sum:{what}.count{CHOSEN}{tags}", "last"),
+                    metric("in_all", f"sum:{what}.count{CHOSEN}{tags}", "last"),
                 ],
                 "formulas": [
                     formula(
@@ -256,7 +256,7 @@ def largest(title: str, what: str, things: str) -> Widget:
                         "most in one process",
                         limit={"count": 10, "order": "desc"},
                     ),
-                    formula("all", things, "in all processes"),
+                    formula("in_all", things, "in all processes"),
                 ],
             }
         ],
@@ -414,9 +414,9 @@ def health() -> list[Widget]:
             "How long otel-leaks takes to count, pauses included: it works in slices and yields in"
             " between.",
             line(
-                [metric("mean", f"avg:{duration}"), metric("most", f"max:{duration}")],
-                formula("mean", "second", "mean"),
-                formula("most", "second", "longest"),
+                [metric("mean_s", f"avg:{duration}"), metric("longest_s", f"max:{duration}")],
+                formula("mean_s", "second", "mean"),
+                formula("longest_s", "second", "longest"),
             ),
         ),
         chart(
@@ -442,9 +442,9 @@ the requests that began it. The charts say since when, and which function."""
 # Each widget's columns of 12, and rows.
 GROUPS: Final = (
     ("Now", now, [(2, 2)] * 3 + [(3, 2)] * 2 + [(6, 3)] * 2 + [(12, 4)] * 2),
-    ("Ranking of the fleet", ranking, [(6, 4)] * 4),
     ("Threads and tasks", counts, [(6, 4)] * 4),
     ("Growth", growth, [(6, 4)] * 2),
+    ("Ranking of the fleet", ranking, [(6, 4)] * 4),
     ("Thread pools", pools, [(6, 4)] * 2),
     ("Destroyed tasks, and otel-leaks itself", health, [(4, 4)] * 3),
 )

@@ -24,9 +24,9 @@ from support.dashboards.grafana.promql import WITHIN_STEP, gained, total
 
 ROWS: Final = (
     (101, "Now", now),
-    (102, "Ranking of the fleet (needs the recording rules)", ranking),
     (103, "Threads and tasks", counts),
     (104, "Growth", growth),
+    (102, "Ranking of the fleet (needs the recording rules)", ranking),
     (105, "Thread pools", pools),
     (106, "Destroyed tasks, and otel-leaks itself", health),
 )

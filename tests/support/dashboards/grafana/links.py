@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from grafana_foundation_sdk.cog.builder import Builder
 
+from otel_leaks.telemetry import names
+
 UID: Final = "otel-leaks"
 """Of the dashboard."""
 
@@ -40,32 +42,38 @@ def explore(title: str, kind: str, query: dict[str, object]) -> DataLink:
     return DataLink(title, f"/explore?schemaVersion=1&panes={encoded(panes)}")
 
 
-def to_spans(label: str) -> list[DataLink]:
+def in_tempo(title: str, service: str, *conditions: str) -> DataLink:
+    of = [f'name = "{names.DETECTED}"', f'resource.service.name = "{service}"', *conditions]
+    traceql = f"{{ {' && '.join(of)} }}"
+    return explore(
+        title,
+        "tempo",
+        {"queryType": "traceql", "query": traceql, "tableType": "spans", "limit": 20},
+    )
+
+
+def to_spans(label: str, *, function: bool = False) -> list[DataLink]:
     """
     Return the ways to the detections of a service.
 
     Args:
         label: How a link names a label: ``__field.labels`` on a line, ``__data.fields`` in
             the row of a table.
+        function: Whether what is clicked on is a function's; Tempo finds the detections with
+            a sample of it.
     """
     service = f"${{{label}.service}}"
-    traceql = f'{{ name = "python.leak.detected" && resource.service.name = "{service}" }}'
+    sampled = f'event.{names.FUNCTION} = "${{{label}.code_function_name}}"'
+    search = {
+        "queryType": "search",
+        "service": service,
+        "operation": names.DETECTED,
+        "limit": 20,
+    }
     return [
-        explore(
-            "Detections in Tempo",
-            "tempo",
-            {"queryType": "traceql", "query": traceql, "tableType": "spans", "limit": 20},
-        ),
-        explore(
-            "Detections in Jaeger",
-            "jaeger",
-            {
-                "queryType": "search",
-                "service": service,
-                "operation": "python.leak.detected",
-                "limit": 20,
-            },
-        ),
+        *([in_tempo("This function in Tempo", service, sampled)] if function else []),
+        in_tempo("Detections in Tempo", service),
+        explore("Detections in Jaeger", "jaeger", search),
     ]
 
 

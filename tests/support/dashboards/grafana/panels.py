@@ -280,7 +280,9 @@ def counts() -> Iterator[Placed]:
             )
             .override_by_name("all", ALL)
             .override_by_name("limit", LIMIT)
-            .override_by_query("A", properties(links=built(to_spans("__field.labels")))),
+            .override_by_query(
+                "A", properties(links=built(to_spans("__field.labels", function=True)))
+            ),
             id_,
             f"{title} by function",
             f"The functions that hold the most {things}, over all processes chosen above, all"
@@ -327,7 +329,7 @@ def growth() -> Iterator[Placed]:
             "suffix: /h",
             query(rise("python_thread_count"), "{{code_function_name}} ({{job}}) threads", "A"),
             query(rise("python_asyncio_task_count"), "{{code_function_name}} ({{job}}) tasks", "B"),
-        ).data_links(to_spans("__field.labels")),
+        ).data_links(to_spans("__field.labels", function=True)),
         21,
         "Functions that grow",
         "Threads and tasks that a function gains in an hour, the slope of its last hour. A warm-up"
@@ -357,13 +359,14 @@ def ranking() -> Iterator[Placed]:
     top = f"topk(10, {both_kinds('rms')})"
     same = "on (kind, job, code_function_name)"
     before = f"max by (kind, job, code_function_name) ({both_kinds('rms', '1w')})"
+    columns = (
+        top,
+        f"({top} * 0 + {same} group_left () {before}) or {top} * 0",
+        f"{both_kinds('sum')} and {top}",
+        f"{both_kinds('share')} and {top}",
+    )
     yield Placed(
-        rows(
-            row_of(top, "A"),
-            row_of(f"({top} * 0 + {same} group_left () {before}) or {top} * 0", "B"),
-            row_of(f"{both_kinds('sum')} and {top}", "C"),
-            row_of(f"{both_kinds('share')} and {top}", "D"),
-        )
+        rows(*(row_of(with_service(each), ref) for each, ref in zip(columns, "ABCD", strict=True)))
         .with_transformation(dashboard.DataTransformerConfig(id_val="merge", options={}))
         .with_transformation(
             dashboard.DataTransformerConfig(
@@ -377,15 +380,18 @@ def ranking() -> Iterator[Placed]:
         )
         .with_transformation(
             organized(
-                *("code_function_name", "kind", "job", "service_version"),
-                *("Value #A", "Value #B", "change", "Value #C", "Value #D"),
+                *("code_function_name", "kind", "service", "service_version"),
+                *("Value #A", "Value #B", "change", "Value #C", "Value #D", "job"),
             )
         )
-        .override_by_name("code_function_name", properties(displayName="function"))
         .override_by_name(
-            "job",
-            properties(displayName="service", links=[to_service("__data.fields").build()]),
+            "code_function_name",
+            properties(
+                displayName="function", links=built(to_spans("__data.fields", function=True))
+            ),
         )
+        .override_by_name("service", properties(links=[to_service("__data.fields").build()]))
+        .override_by_name("job", properties(custom__hidden=True))
         .override_by_name("service_version", properties(displayName="version"))
         .override_by_name("Value #A", properties(displayName="a process has (rms)"))
         .override_by_name("Value #B", properties(displayName="a week ago"))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -28,7 +29,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.trace import Status, StatusCode
 
 from e2e import leaky_service
@@ -212,6 +213,30 @@ def test_a_leak_is_masked_and_what_is_told_is_counted(
         assert "****/shop/leaky_service.py" in text
         assert "alice" not in text
     assert contrib.levels() == {"info"}, contrib.log
+
+
+def test_a_request_that_lasts_does_not_keep_a_detection_from_being_counted(start: Start) -> None:
+    contrib = start("contrib", CONTRIB, variables={"BACKEND_ENDPOINT": "http://127.0.0.1:9"})
+    leak = {"python.leak.kind": "thread", "python.leak.evidence": "growth"}
+    provider = TracerProvider(resource=Resource({"service.name": "shop"}))
+    exporter = OTLPSpanExporter(endpoint=f"{contrib.http_endpoint}/v1/traces")
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+
+    def tell() -> None:
+        ours = provider.get_tracer("otel_leaks")
+        ours.start_span("python.leak.detected", context=Context(), attributes=leak).end()
+
+    request = provider.get_tracer("shop").start_span("GET /")
+    tell()
+    provider.force_flush()
+    tell()
+    request.end()
+    provider.shutdown()
+
+    eventually(
+        lambda: contrib.metrics("python_leak_detected_total", "job"),
+        lambda found: found == {("shop",): 2},
+    )
 
 
 class Intake:

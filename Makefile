@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 XDIST := -n logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit e2e matrix demo bench dashboards lock clean
+.PHONY: help setup test check unit e2e datadog matrix demo bench dashboards lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -32,6 +32,9 @@ unit: $(VENV)/.ready ## The tests that need nothing but Python
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
 	$(BIN)/python -m pytest -m e2e
+
+datadog: ## Check the example of Datadog's exporter by the exporter's own settings (Go; some minutes)
+	cd tests/support/datadog && go run . ../../../examples/collector-datadog-exporter.yaml
 
 matrix: $(VENV)/.ready ## The tests on every other Python that can be had
 	$(BIN)/python tests/support/matrix.py

@@ -270,6 +270,12 @@ def main(processes: int, series: int, minutes: float) -> int:
             time.sleep(max(0.0, began + round_ * EVERY_S - time.monotonic()))
         lasted = time.monotonic() - began
 
+        (target,) = (
+            each
+            for each in prometheus.get("targets")["activeTargets"]
+            if each["scrapePool"] == "otel-collector"
+        )
+        assert target["health"] == "up", target["lastError"]
         ours = 'job=~"shop.*"'
         print(f"series of ours in Prometheus  {prometheus.number(f'count({{{ours}}})'):12,.0f}")
         recorded = prometheus.number('count({__name__=~".*:.*"})')

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from otel_leaks.config import LeakConfig
 from otel_leaks.shipped import names as shipped_names
 from otel_leaks.shipped import read
 from otel_leaks.telemetry import names
@@ -130,3 +132,15 @@ def test_every_alert_leads_to_a_runbook_and_every_runbook_is_led_to() -> None:
         each.lower().replace(" ", "-") for each in headings
     }
     assert {each.partition("#")[2] for each in led_to} <= anchors()
+
+
+def test_every_runbook_says_what_to_do_where_to_look_how_to_mend_it_and_when_it_is_none() -> None:
+    _, *sections = re.split(r"(?m)^## ", RUNBOOKS.read_text("utf-8"))
+    steps = {each.splitlines()[0]: re.findall(r"(?m)^- \*\*(.+?)\*\*", each) for each in sections}
+    assert steps == {key: ["Now", "Find it", "Mend it", "False alarm"] for key in steps}
+
+
+def test_every_option_that_a_runbook_names_is_one() -> None:
+    named = set(re.findall(r"OTEL_PYTHON_LEAKS_([A-Z_]+)", RUNBOOKS.read_text("utf-8")))
+    assert {each.lower() for each in named} <= {each.name for each in fields(LeakConfig)}
+    assert len(named) > 3

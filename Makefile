@@ -31,7 +31,7 @@ unit: $(VENV)/.ready ## The tests that need nothing but Python
 	$(BIN)/python -m pytest $(XDIST) -m unwatched
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest $(XDIST) -m e2e
 
 datadog: ## Check the example of Datadog's exporter by the exporter's own settings (Go; some minutes)
 	cd tests/support/datadog && go run . ../../../examples/collector-datadog-exporter.yaml

@@ -1,8 +1,8 @@
 """
 Find a real OpenTelemetry Collector for the tests, or build one.
 
-    python tests/support/collector.py            # prints its path
-    python tests/support/collector.py --where    # prints where it is kept
+    PYTHONPATH=tests python -m support.collector            # prints its path
+    PYTHONPATH=tests python -m support.collector --where    # prints where it is kept
 
 It is built once with the official builder (``collector-builder.yaml``), which takes
 some minutes and needs Go, and is kept in the user's cache under the hash of that file.
@@ -18,9 +18,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from support.once import one_at_a_time
 
 __all__ = ["VARIABLE", "CollectorMissing", "cached", "collector"]
 
@@ -74,8 +75,7 @@ def collector(environ: Mapping[str, str], *, say: Callable[[str], None]) -> Path
             f"or get otelcol-contrib {OLDEST} or newer from the OpenTelemetry Collector's "
             f"releases, and set {VARIABLE} to its path, or put it at {kept}"
         )
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(kept.parent):
+    with one_at_a_time(kept.parent):
         if not kept.is_file():
             say(f"building an OpenTelemetry Collector, once; this takes some minutes: {kept}")
             _build(go, kept, environ)
@@ -113,20 +113,6 @@ def _run(command: list[str], folder: Path, env: Mapping[str, str]) -> None:
             f"{OLDEST} or newer and set {VARIABLE} to its path, or mend this:\n"
             f"$ {' '.join(command)}\n{last}"
         )
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let a second process wait for the first one's build."""
-    if sys.platform == "win32":
-        # Both build; the last rename wins, and both binaries are the same.
-        yield
-        return
-    import fcntl
-
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Ends with the file, also when the process dies.
-        yield
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """
 Find Prometheus' own tools for the tests, or get Debian's packages of them.
 
-    python tests/support/prometheus.py promtool   # prints its path
-    python tests/support/prometheus.py otlp       # of a Prometheus that takes OTLP
+    PYTHONPATH=tests python -m support.prometheus promtool   # prints its path
+    PYTHONPATH=tests python -m support.prometheus otlp       # of a Prometheus that takes OTLP
 
 A program on PATH is taken as it is. Else Debian's package is downloaded and unpacked, not
 installed, into the user's cache: it takes some seconds, and no rights.
@@ -18,6 +18,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from support.once import one_at_a_time
 
 __all__ = ["ProgramMissing", "program", "with_otlp"]
 
@@ -92,7 +94,9 @@ def with_otlp(environ: Mapping[str, str], *, say: Callable[[str], None]) -> Path
     if not kept.is_file():
         say(f"building a Prometheus that takes OTLP, once; this takes some minutes: {kept}")
         try:
-            _build(kept)
+            with one_at_a_time(kept.parent):
+                if not kept.is_file():
+                    _build(kept)
         except (OSError, subprocess.CalledProcessError) as error:
             why = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
             raise ProgramMissing(
@@ -107,7 +111,6 @@ def _build(kept: Path) -> None:
     major, minor, patch = OTLP_VERSION.split(".")
     module = f"github.com/prometheus/prometheus@v0.{major}{minor:0>2}.{patch}"
     downloaded = json.loads(_run("go", "mod", "download", "-json", module))
-    kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent, prefix="build-") as name:
         # A copy: `go install` of a module that replaces others is refused. Its workspace
         # names folders that the module has not.
@@ -127,8 +130,9 @@ def _cache(environ: Mapping[str, str]) -> Path:
 def _kept(package: str, base: Path) -> Path:
     version = _version(package)
     kept = base / f"debian-{package}-{version}"
-    if not kept.exists():
-        _unpack(package, version, kept)
+    with one_at_a_time(base):
+        if not kept.exists():
+            _unpack(package, version, kept)
     return kept
 
 
@@ -142,7 +146,6 @@ def _version(package: str) -> str:
 
 def _unpack(package: str, version: str, to: Path) -> None:
     """Unpack beside *to*, so that the last step is one rename."""
-    to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix="debian-") as name:
         folder = Path(name)
         _run("apt-get", "download", f"{package}={version}", folder=folder)

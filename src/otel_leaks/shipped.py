@@ -15,6 +15,8 @@ __all__ = ["DESCRIPTIONS", "ChangedError", "UnknownError", "names", "read", "wit
 
 DESCRIPTIONS: Final = {
     "README.md": "what all of this is, and where to begin",
+    "compose.yaml": "all of it at once, with a shop that leaks",
+    "compose/shop.py": "that shop",
     "collector.yaml": "Collector: to Prometheus, files and your backend",
     "collector-contrib.yaml": "Collector, contrib: homes masked, detections counted",
     "collector-datadog.yaml": "Collector, contrib: to Datadog, by OTLP",

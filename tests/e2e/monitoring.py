@@ -155,9 +155,7 @@ class Prometheus:
 
 
 @contextmanager
-def reached(
-    way: str, otelcol: Path, folder: Path, *, alertmanager: str = "localhost:9093"
-) -> Iterator[tuple[Prometheus, dict[str, str]]]:
+def reached(way: str, otelcol: Path, folder: Path) -> Iterator[tuple[Prometheus, dict[str, str]]]:
     """
     Run a Prometheus, and what metrics go through on their way to it.
 
@@ -165,12 +163,12 @@ def reached(
         way: One of ``WAYS``.
         otelcol: The collector.
         folder: Takes configurations, data and logs; blocks in ``data`` are read.
-        alertmanager: The address of one that runs.
 
     Yields:
         Prometheus, and the variables that make a service export to it.
     """
-    addresses = {"localhost:9093": alertmanager}
+    # Nobody listens there: the usual address may be that of an Alertmanager in use.
+    addresses = {"localhost:9093": f"127.0.0.1:{free_ports(1)[0]}"}
     if way == "prometheus.yaml":
         collector = Collector(otelcol, folder)
         try:

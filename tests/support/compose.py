@@ -6,12 +6,13 @@ It is the module that `docker compose` reads its files with, and takes some seco
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from support.once import one_at_a_time
 
 __all__ = ["LoaderMissing", "loader"]
 
@@ -39,12 +40,18 @@ def loader(environ: Mapping[str, str]) -> Path:
     go = shutil.which("go", path=environ.get("PATH"))
     if go is None:
         raise LoaderMissing("no loader of compose files: put Go on PATH, which builds one")
-    base.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(base):
+        if not kept.is_file():
+            _build(go, kept, environ)
+    return kept
+
+
+def _build(go: str, kept: Path, environ: Mapping[str, str]) -> None:
     package = f"github.com/compose-spec/compose-go/v{VERSION[0]}/cmd@v{VERSION}"
-    with tempfile.TemporaryDirectory(dir=base, prefix="build-") as folder:
+    with tempfile.TemporaryDirectory(dir=kept.parent, prefix="build-") as folder:
         done = subprocess.run(
             [go, "install", package],
-            env={**os.environ, **environ, "GOBIN": folder},
+            env={**environ, "GOBIN": folder},
             capture_output=True,
             text=True,
             check=False,
@@ -52,4 +59,3 @@ def loader(environ: Mapping[str, str]) -> Path:
         if done.returncode:
             raise LoaderMissing(f"no loader of compose files: building one failed: {done.stderr}")
         next(Path(folder).iterdir()).replace(kept)
-    return kept

@@ -49,6 +49,8 @@ SAME_EVERYWHERE = (
     "test_grafana.py",
 )
 """What no version of Python changes, and what takes minutes."""
+NOT_NEEDED = ("datadog-api-client", "grafana-foundation-sdk")
+"""What only these need; Datadog's client alone has ten thousand files."""
 AT_THE_ENDS = ("demo", "patterns", "plugin", "test_cli.py")
 """Runs of whole programs: on the oldest and the newest stable version, and by `make test`."""
 ENDS = ("3.10", "3.14")
@@ -226,7 +228,7 @@ def prepare(place: Place, log: IO[str]) -> Path:
     project = ("--editable", ".")
     if place.root is None:
         if not was:
-            _do(place, log, *pip, "-r", REQUIREMENTS)
+            _do(place, log, *pip, *_pins(place.version))
         _do(place, log, *pip, *project)
     else:
         # What the machine knows of certificates, proxies and mirrors, the other system
@@ -299,6 +301,8 @@ def _pins(version: str) -> Iterator[str]:
         pin = line.partition("#")[0].strip()
         if pin:
             requirement = Requirement(pin)
+            if requirement.name in NOT_NEEDED:
+                continue
             if requirement.marker is None or requirement.marker.evaluate(environment):
                 requirement.marker = None
                 yield str(requirement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import threading
@@ -17,7 +18,6 @@ tasks: list[asyncio.Task[None]] = []
 threads: list[threading.Thread] = []
 replies = asyncio.Event()
 jobs = threading.Event()
-mailers = ThreadPoolExecutor(2, thread_name_prefix="mailer")
 
 
 async def refresh_cache(reply: asyncio.Event) -> None:
@@ -55,10 +55,16 @@ async def leak_threads(n: int, pid: int | None = None) -> int:
     return len(threads)
 
 
+@functools.cache
+def mailers() -> ThreadPoolExecutor:
+    """Return the one pool; tests import this module for its names, and would leave it behind."""
+    return ThreadPoolExecutor(2, thread_name_prefix="mailer")
+
+
 @app.post("/leak/jobs")
 async def leak_jobs(n: int) -> None:
     for _ in range(n):
-        mailers.submit(drain_queue, jobs)
+        mailers().submit(drain_queue, jobs)
 
 
 @app.post("/lose/tasks")

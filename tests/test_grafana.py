@@ -18,7 +18,8 @@ from otel_leaks.telemetry import names
 from support import grafana, promql
 from support.generated import generated_below
 
-RULES = grafana.FOLDER.parent / "prometheus" / "rules.yaml"
+PROJECT = Path(__file__).parents[1]
+RULES = PROJECT / "examples" / "prometheus" / "rules.yaml"
 
 BOARD = grafana.dashboard()
 PANELS = grafana.panels(BOARD)
@@ -143,20 +144,21 @@ def test_every_variable_that_is_used_is_defined_and_the_other_way_round() -> Non
     }
 
 
-def links() -> list[tuple[dict[str, Any], str]]:
+def links() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return every link with the panel it stands on."""
     found = []
     for panel in PANELS:
         places = [panel["fieldConfig"]["defaults"].get("links", [])]
         for override in panel["fieldConfig"]["overrides"]:
             places += [each["value"] for each in override["properties"] if each["id"] == "links"]
-        found += [(panel, link["url"]) for place in places for link in place]
+        found += [(panel, link) for place in places for link in place]
     return found
 
 
 def test_a_detection_leads_to_its_spans_in_tempo_and_in_jaeger() -> None:
     found = set()
-    for _, url in links():
+    for _, link in links():
+        url = link["url"]
         if not url.startswith("/explore?"):
             continue
         assert url.startswith("/explore?schemaVersion=1&panes=")
@@ -193,8 +195,8 @@ def test_a_detection_leads_to_its_spans_in_tempo_and_in_jaeger() -> None:
 def test_a_link_names_only_labels_that_its_panel_has() -> None:
     found = links()
     assert {panel["id"] for panel, _ in found} >= {7, 8, 11, 12, 13, 14, 21, 22, 31}
-    for panel, url in found:
-        named = set(re.findall(r"\$\{__(?:field\.labels|data\.fields)\.(\w+)\}", url))
+    for panel, link in found:
+        named = set(re.findall(r"\$\{__(?:field\.labels|data\.fields)\.(\w+)\}", link["url"]))
         assert named
         made = {"service"} if '"service", "$1"' in panel["targets"][0]["expr"] else set()
         assert named <= promql.labels_in(panel["targets"][0]["expr"]) | made, panel["title"]
@@ -285,3 +287,15 @@ def test_the_provider_and_the_sources_are_what_the_rest_refers_to() -> None:
     (provider,) = grafana.provisioned("dashboards")["providers"]
     assert provider["type"] == "file"
     assert provider["folder"] == GROUP["folder"]
+
+
+def test_the_page_on_dashboards_names_panels_and_links_that_there_are() -> None:
+    page = (PROJECT / "docs" / "dashboards.md").read_text("utf-8")
+    datadog = json.loads((PROJECT / "examples" / "datadog" / "dashboard.json").read_text("utf-8"))
+    way = page.partition("\n## From an alert")[2].partition("\n## Grafana")[0]
+    bold = set(re.findall(r"\*\*([^*]+)\*\*", way))
+    titles = {title(each) for each in PANELS} | {link["title"] for _, link in links()}
+    labels = set(re.findall(r'"label": "([^"]+)"', json.dumps(datadog)))
+    # "Detections in Tempo, in Jaeger".
+    assert {each for each in bold if each != "in Jaeger"} - titles - labels == set()
+    assert len(bold) > 10

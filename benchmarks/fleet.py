@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -49,6 +50,9 @@ EVERY_S = 15
 LEAKING = 10
 """Each so many services one has a leak, in a quarter of its processes."""
 POOLS = ("orders", "reports")
+DURATIONS = """
+prometheus_rule_group_last_duration_seconds or scrape_duration_seconds{job="otel-collector"} > 0
+"""
 DELAYS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 """The buckets of the histogram."""
 
@@ -253,7 +257,7 @@ def main(processes: int, series: int, minutes: float) -> int:
         began = time.monotonic()
         spent = {each: cpu_s(each) for each in (sink.program, prometheus.program)}
         peak_mb = dict.fromkeys(spent, 0.0)
-        most = {"otel-leaks-ranking": 0.0, "otel-leaks-alerts": 0.0, "otel-leaks-counts": 0.0}
+        took: dict[str, list[float]] = {"scrape": []}
         round_ = 0
         while time.monotonic() - began < minutes * 60:
             round_ += 1
@@ -262,11 +266,9 @@ def main(processes: int, series: int, minutes: float) -> int:
             for each in spent:
                 each.alive()
                 peak_mb[each] = max(peak_mb[each], resident_mb(each))
-            durations = prometheus.query("prometheus_rule_group_last_duration_seconds")
-            for labels, value in durations.items():
+            for labels, value in prometheus.query(DURATIONS).items():
                 group = labels.rpartition(";")[2].partition(" ")[0]
-                if group in most:
-                    most[group] = max(most[group], value)
+                took.setdefault(group if "rule_group" in labels else "scrape", []).append(value)
             time.sleep(max(0.0, began + round_ * EVERY_S - time.monotonic()))
         lasted = time.monotonic() - began
 
@@ -282,12 +284,8 @@ def main(processes: int, series: int, minutes: float) -> int:
         print(f"  of them recorded by rules   {recorded:12,.0f}")
         head = prometheus.number("prometheus_tsdb_head_series")
         print(f"series in Prometheus' head    {head:12,.0f}")
-        scrape = prometheus.number(
-            'max_over_time(scrape_duration_seconds{job="otel-collector"}[5m])'
-        )
-        print(f"the longest scrape            {scrape:12.2f} s")
-        for group, value in sorted(most.items()):
-            print(f"the longest of {group:20}{value:7.2f} s")
+        for what, values in sorted(took.items()):
+            print(f"{what:30}{statistics.median(values):12.2f} s, {max(values):.2f} s at most")
         for rule in sorted(_rules(prometheus), key=lambda rule: -rule["evaluationTime"])[:5]:
             print(f"  {rule['name']:46}{rule['evaluationTime'] * 1000:8.0f} ms")
         for name, each in (("collector", sink.program), ("Prometheus", prometheus.program)):

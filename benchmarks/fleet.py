@@ -7,7 +7,9 @@ Simulated processes (1,000) send what a process sends, that many series each (60
 the real collector with examples/collector.yaml. The real Prometheus scrapes it with
 examples/prometheus/prometheus.yaml and evaluates the rules beside it, the ranking every
 15 s instead of every 5 minutes. Prints what both take, from Prometheus' own metrics and the
-kernel's, and fails when the ranking does not name the functions that leak.
+kernel's, and fails when the ranking does not name the functions that leak. Then an agent and a
+gateway (examples/fleet/) carry what the processes send in one minute, and the agent keeps
+it on disk while its gateway is down.
 """
 
 from __future__ import annotations
@@ -293,7 +295,74 @@ def main(processes: int, series: int, minutes: float) -> int:
                 f"{name:12}{resident_mb(each):8.0f} MB resident at the end, "
                 f"{peak_mb[each]:.0f} MB at most, {(cpu_s(each) - spent[each]) / lasted:.2f} cores"
             )
-        return check(prometheus, fleet)
+        status = check(prometheus, fleet)
+    with tempfile.TemporaryDirectory(prefix="fleet-") as name:
+        carry(binary, Path(name), fleet)
+    return status
+
+
+def carry(binary: Path, folder: Path, fleet: list[Process]) -> None:
+    """Send one export of each process through an agent and a gateway, and into a queue."""
+    examples = PROJECT / "examples"
+    ports = {name: free_ports(3) for name in ("agent", "gateway", "sink")}
+    to = {name: f"http://127.0.0.1:{each[1]}" for name, each in ports.items()}
+    queue = folder / "queue"
+    with ExitStack() as at_end:
+
+        def start(name: str, *configs: str, **variables: str) -> Collector:
+            (folder / name).mkdir(exist_ok=True)
+            running = Collector(
+                binary,
+                folder / name,
+                configs=[examples / each for each in configs],
+                variables=variables,
+                ports=ports[name],
+            )
+            at_end.callback(running.program.stop)
+            running.wait_until_ready()
+            return running
+
+        sink = start("sink", "collector.yaml")
+        gateway = start(
+            "gateway",
+            "fleet/gateway.yaml",
+            METRICS_ENDPOINT=to["sink"],
+            BACKEND_ENDPOINT=to["sink"],
+        )
+        agent = start(
+            "agent",
+            "collector-contrib.yaml",
+            "fleet/agent.yaml",
+            BACKEND_ENDPOINT=to["gateway"],
+            QUEUE_DIRECTORY=str(queue),
+        )
+        pool = at_end.enter_context(ThreadPoolExecutor(4))
+
+        def send_all() -> None:
+            for _ in pool.map(lambda process: send(agent, process.export()), fleet):
+                pass
+
+        send_all()  # What the first ones cost is not what each costs.
+        eventually(lambda: len(sink.metrics("python_thread_limit", "instance")) == len(fleet))
+        before = {each: cpu_s(each.program) for each in (agent, gateway)}
+        send_all()
+        exports = fleet[0].exports
+
+        def arrived() -> bool:
+            counts = sink.metrics("python_leak_census_duration_seconds_count", "instance")
+            return min(counts.values()) >= exports
+
+        eventually(arrived)
+        for name, each in (("agent", agent), ("gateway", gateway)):
+            spent = (cpu_s(each.program) - before[each]) / len(fleet) * 1000
+            print(
+                f"{name:12}{resident_mb(each.program):8.0f} MB resident, {spent:.2f} ms an export"
+            )
+        gateway.program.stop()
+        send_all()
+        agent.program.stop()
+        size = sum(each.stat().st_size for each in queue.rglob("*") if each.is_file())
+        print(f"queue on disk{size / len(fleet):12,.0f} bytes an export")
 
 
 def _rules(prometheus: Prometheus) -> Iterator[dict[str, Any]]:

@@ -35,6 +35,7 @@ DESCRIPTIONS: Final = {
     "datadog/dashboard.json": "Datadog: the same dashboard",
     "datadog/monitors.json": "Datadog: monitors",
     "docs/dashboards.md": "how to import the dashboards, and what each panel answers",
+    "docs/fleet.md": "what a fleet costs, and how agents and gateways are sized",
     "docs/runbooks.md": "what each alert means, and how to mend it",
     "docs/detection.md": "the rule behind the evidence growth",
     "docs/outlived.md": "the rule behind the evidence outlived",

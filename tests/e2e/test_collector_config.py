@@ -79,6 +79,15 @@ def without_datadog(path: Path, folder: Path) -> Path:
     return file
 
 
+def test_what_the_page_on_fleets_drops_at_a_gateway_is_valid(otelcol: Path, tmp_path: Path) -> None:
+    page = (EXAMPLES.parent / "docs" / "fleet.md").read_text("utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    few = tmp_path / "few.yaml"
+    few.write_text(text, "utf-8")
+
+    assert validate(otelcol, EXAMPLES / "fleet" / "gateway.yaml", few) == ""
+
+
 @pytest.mark.parametrize("path", FOR_CORE, ids=lambda path: path.name)
 def test_what_is_for_the_core_distribution_needs_no_other(path: Path) -> None:
     used = {

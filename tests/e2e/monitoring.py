@@ -85,7 +85,46 @@ def with_addresses(text: str, addresses: Mapping[str, str]) -> str:
     return text
 
 
-class Prometheus:
+class Server:
+    """
+    A program of Prometheus that runs until its block ends.
+
+    Args:
+        binary: The program.
+        flags: Its command line, without where it listens.
+        log: Takes what it says.
+        cwd: The folder it runs in; None for that of the tests.
+    """
+
+    def __init__(self, binary: Path, *flags: str, log: Path, cwd: Path | None = None) -> None:
+        (port,) = free_ports(1)
+        self.address = f"127.0.0.1:{port}"
+        self.url = f"http://{self.address}"
+        self.client = httpx.Client(base_url=self.url, timeout=10)
+        command = [str(binary), f"--web.listen-address={self.address}", *flags]
+        self.program = Program(command, {}, log, cwd=cwd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.client.close()
+        self.program.stop()
+
+    def is_ready(self) -> bool:
+        assert self.program.alive()
+        try:
+            return self.client.get("/-/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+class Prometheus(Server):
     """
     A running Prometheus, with a shipped configuration and the rules.
 
@@ -105,39 +144,17 @@ class Prometheus:
         example: str = "prometheus.yaml",
         binary: Path | None = None,
     ) -> None:
-        (port,) = free_ports(1)
         config = with_addresses((EXAMPLES / example).read_text("utf-8"), addresses)
         (folder / "prometheus.yaml").write_text(at_the_pace_of_a_test(config), "utf-8")
         rules = at_the_pace_of_a_test(RULES.read_text("utf-8"))
         (folder / "rules.yaml").write_text(rules, "utf-8")
-        self.url = f"http://127.0.0.1:{port}"
-        self.client = httpx.Client(base_url=self.url, timeout=10)
-        self.program = Program(
-            [
-                str(binary or found("prometheus")),
-                f"--config.file={folder / 'prometheus.yaml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-                *flags,
-            ],
-            {},
-            folder / "prometheus.log",
+        super().__init__(
+            binary or found("prometheus"),
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            *flags,
+            log=folder / "prometheus.log",
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.client.close()
-        self.program.stop()
-
-    def is_ready(self) -> bool:
-        return _is_ready(self.program, self.client)
 
     def query(self, expression: str) -> dict[tuple[tuple[str, str], ...], float]:
         """Return the values of an instant vector by their labels, without the name."""
@@ -194,52 +211,22 @@ def reached(way: str, otelcol: Path, folder: Path) -> Iterator[tuple[Prometheus,
         )
 
 
-class Alertmanager:
+class Alertmanager(Server):
     """A running Alertmanager with the shipped configuration; all it tells goes to *webhook*."""
 
     def __init__(self, folder: Path, webhook: str) -> None:
-        (port,) = free_ports(1)
         text = (EXAMPLES / "alertmanager.yaml").read_text("utf-8")
         config = at_the_pace_of_a_test(with_addresses(text, {"localhost:9095": webhook}))
         (folder / "alertmanager.yaml").write_text(config, "utf-8")
-        self.address = f"127.0.0.1:{port}"
-        self.client = httpx.Client(base_url=f"http://{self.address}", timeout=10)
         binary = found("prometheus-alertmanager")
-        self.program = Program(
-            [
-                str(binary),
-                f"--config.file={folder / 'alertmanager.yaml'}",
-                f"--storage.path={folder / 'alertmanager'}",
-                f"--web.listen-address={self.address}",
-                "--cluster.listen-address=",  # One alone listens for no others.
-            ],
-            {},
-            folder / "alertmanager.log",
+        super().__init__(
+            binary,
+            f"--config.file={folder / 'alertmanager.yaml'}",
+            f"--storage.path={folder / 'alertmanager'}",
+            "--cluster.listen-address=",  # One alone listens for no others.
+            log=folder / "alertmanager.log",
             cwd=binary.parents[2],
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.client.close()
-        self.program.stop()
-
-    def is_ready(self) -> bool:
-        return _is_ready(self.program, self.client)
-
-
-def _is_ready(program: Program, client: httpx.Client) -> bool:
-    assert program.alive()
-    try:
-        return client.get("/-/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 class Webhook:

@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One process for each core.
-XDIST := -n logical --maxprocesses 8
+# One more than there are cores: tests of processes and threads mostly wait.
+XDIST := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 8))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit e2e datadog matrix demo bench dashboards lock clean
+.PHONY: help setup test check unit e2e parts datadog matrix demo bench dashboards lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -32,6 +32,11 @@ unit: $(VENV)/.ready ## The tests that need nothing but Python
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
 	$(BIN)/python -m pytest $(XDIST) -m e2e
+
+parts: ## Get what make e2e needs beside Python: a collector and a Prometheus, built with Go once
+	PYTHONPATH=tests $(PYTHON) -m support.collector
+	PYTHONPATH=tests $(PYTHON) -m support.prometheus promtool
+	PYTHONPATH=tests $(PYTHON) -m support.prometheus otlp
 
 datadog: ## Check the example of Datadog's exporter by the exporter's own settings (Go; some minutes)
 	cd tests/support/datadog && go run . ../../../examples/collector-datadog-exporter.yaml

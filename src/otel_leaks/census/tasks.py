@@ -64,8 +64,8 @@ KNOWN_OF_SITE = 3
 """Tasks of each site that are known from census to census, for their age."""
 MAX_KNOWN = 3000 + MAX_FOLLOWED
 """Tasks that are known from census to census, in all; a few more during one."""
-KNOWN_OF_SLICE = 100
-"""Such tasks between two pauses: about a quarter of a millisecond."""
+KNOWN_OF_SLICE = 50
+"""Such tasks between two pauses: about a quarter of a millisecond, at a cold cache."""
 
 _Key = tuple["int | str", ...]
 

@@ -310,8 +310,23 @@ def _pins(version: str) -> Iterator[str]:
                 yield str(requirement)
 
 
+_copying = threading.Lock()
+_copied: set[Path] = set()
+
+
 def _copy_tree(to: Path) -> None:
-    """Copy what git tracks, and what it would: the working tree without its products."""
+    """
+    Copy what git tracks, and what it would: the working tree without its products.
+
+    Once, as two versions of one system run from the same copy, at the same time.
+    """
+    with _copying:
+        if to not in _copied:
+            _copy_tree_anew(to)
+            _copied.add(to)
+
+
+def _copy_tree_anew(to: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=PROJECT,

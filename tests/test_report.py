@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -224,3 +226,14 @@ def test_the_end_of_what_was_destroyed_says_how_many_there_were() -> None:
     assert resolution(Detection(finding, opened_at=0.0, seen_at=300.0, peak=7)) == (
         "no asyncio task app.poll was destroyed while pending any more; there were 7"
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the folder that one is in")
+def test_a_place_is_told_whole_where_the_folder_that_one_is_in_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert " /srv/app/jobs.py:41 in app.jobs.Worker.run\n" in leaks_text((SITE,), ())

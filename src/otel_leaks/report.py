@@ -258,7 +258,11 @@ def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
 
 def _place(file: str, line: int) -> str:
     """Write a place so that terminals and editors open it; short where it is near."""
-    near = os.path.relpath(file) if file.startswith(os.getcwd() + os.sep) else file  # noqa: PTH109
+    try:
+        folder = os.getcwd()  # noqa: PTH109
+    except OSError:  # It was deleted; a test may do that.
+        return f"{file}:{line}"
+    near = os.path.relpath(file, folder) if file.startswith(folder + os.sep) else file
     return f"{near}:{line}"
 
 

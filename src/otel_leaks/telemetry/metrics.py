@@ -10,7 +10,6 @@ is. They compute nothing and take no lock: all callbacks of a process run under 
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
 from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool, Population
+from otel_leaks.runtime import forks
 from otel_leaks.telemetry import names
 
 __all__ = ["Admission", "Board", "Metrics"]
@@ -159,7 +159,7 @@ class _Registration:
 _registrations: weakref.WeakKeyDictionary[MeterProvider, _Registration] = (
     weakref.WeakKeyDictionary()
 )
-_registering = threading.Lock()
+_registering = forks.Lock()
 
 
 class Metrics:

@@ -104,16 +104,21 @@ class _Instrumentation:
         self._watch.start()
         # Runs before the SDK's own, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.
-        atexit.register(self._watch.exiting)
+        atexit.register(self._exiting)
 
     def stop(self) -> None:
-        atexit.unregister(self._watch.exiting)
+        atexit.unregister(self._exiting)
         self._watch.stop()
         self._patches.restore()
         if self._beginnings is not None:
             self._beginnings.close()
         self._events.close()
         self._metrics.close()
+
+    def _exiting(self) -> None:
+        with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
+            self._watch.exiting()
+            self._metrics.exiting()
 
     def forking(self) -> None:
         """

@@ -63,7 +63,7 @@ FORGET_S = 0.05
 become another program, or have ended."""
 LATE_S = 1.0
 """Seconds from then on until it is watched, at most."""
-EXIT_JOIN_S = 0.5
+EXIT_JOIN_S = 0.03
 """The same as the interpreter ends; a census that is half done ends within a slice."""
 
 

@@ -20,7 +20,16 @@ import weakref
 from collections.abc import Callable
 from typing import Any, final
 
-__all__ = ["Lock", "announce", "event", "is_announced", "only_execs", "subscribe", "watch"]
+__all__ = [
+    "Lock",
+    "announce",
+    "event",
+    "is_announced",
+    "not_held",
+    "only_execs",
+    "subscribe",
+    "watch",
+]
 
 _Hook = Callable[[], None]
 
@@ -75,6 +84,19 @@ def event() -> threading.Event:
     made = threading.Event()
     _renewed.add(made)
     return made
+
+
+def not_held(lock: Any) -> Any:
+    """
+    Return *lock*, or a new one of its kind in a child where nobody is left to release it.
+
+    For a lock of somebody else's. One that is not reentrant, and that the forking thread
+    holds itself, is replaced too: what holds it releases the old one.
+    """
+    if lock.acquire(False):
+        lock.release()
+        return lock
+    return threading.RLock() if isinstance(lock, type(threading.RLock())) else threading.Lock()
 
 
 def subscribe(before: _Hook, in_parent: _Hook, in_child: _Hook) -> None:

@@ -11,8 +11,10 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Collection, Iterator
+from types import FrameType
 from typing import Any
 
 from opentelemetry._logs import LoggerProvider
@@ -179,6 +181,7 @@ class _Instrumentation:
 
 
 _UNUSED = object()
+_PROVIDERS = ("tracer_provider", "meter_provider", "logger_provider")
 
 # BaseInstrumentor keeps one instance a class and calls __init__ on it each time, so
 # the state of that instance lives here.
@@ -199,24 +202,30 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         ValueError: A value given in code is out of its range.
     """
 
+    _is_of_file = False
+    """Whether the options are those of a file, which OpenTelemetry itself hands over."""
+
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: it watches the interpreter itself."""
         return ()
 
     def instrument(self, **options: Any) -> None:
         """Begin to watch. When that fails it is logged, and may be tried again."""
+        self._is_of_file = _is_of_opentelemetry(sys._getframe(1))
         super().instrument(**options)
         # BaseInstrumentor takes whatever returned as a success.
         self._is_instrumented_by_opentelemetry = _active is not None
 
     def _instrument(self, **options: Any) -> None:
         global _active
-        tracer_provider = options.pop("tracer_provider", None)
-        meter_provider = options.pop("meter_provider", None)
-        logger_provider = options.pop("logger_provider", None)
-        # Raises for bad options of code only: under opentelemetry-instrument there are
-        # none, and whatever raises there ends every later instrumentation as well.
-        config, problems = LeakConfig.resolve(options, os.environ)
+        # A file names no objects: there, a provider is an unknown option.
+        providers = () if self._is_of_file else _PROVIDERS
+        tracer_provider, meter_provider, logger_provider = (
+            options.pop(name, None) if name in providers else None for name in _PROVIDERS
+        )
+        # Raises for bad options of code only: what raises under opentelemetry-instrument
+        # ends every later instrumentation as well.
+        config, problems = LeakConfig.resolve(options, os.environ, of_file=self._is_of_file)
         for problem in problems:
             _log.error("%s", problem)
         given = {
@@ -251,6 +260,27 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         active, _active = _active, None
         if active is not None:
             active.stop()
+
+
+def _is_of_opentelemetry(caller: FrameType) -> bool:
+    """
+    Return whether OpenTelemetry calls, and not the application.
+
+    That is ``opentelemetry-instrument``, maybe by a distro of somebody's own, and
+    ``OTEL_CONFIG_FILE``, whose options come as keyword arguments (SDK 1.45).
+    """
+    frame: FrameType | None = caller
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith(_AUTOMATIC) or (
+            frame is caller and module.startswith("opentelemetry.")
+        ):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_AUTOMATIC = ("opentelemetry.configuration", "opentelemetry.instrumentation.auto_instrumentation")
 
 
 def _register_fork_hook() -> None:

@@ -15,6 +15,8 @@ import threading
 from types import CodeType, FrameType
 from typing import Any
 
+from otel_leaks.runtime import forks
+
 __all__ = ["may_wait", "waits_for_dead"]
 
 MAX_CODE_BYTES = 2000
@@ -64,7 +66,7 @@ def waits_for_dead(frame: FrameType) -> bool:
         return False
     owner = int(said[1])
     # Private, the same on 3.10 to 3.15; enumerate() would miss what is about to start.
-    alive = {*threading._active, *sys._current_frames()}  # type: ignore[attr-defined]
+    alive = {*threading._active, *forks.current_frames()}  # type: ignore[attr-defined]
     # Whether the lock was given up meanwhile: then its owner may have ended since.
     return owner not in alive and repr(lock).startswith(said[0])
 

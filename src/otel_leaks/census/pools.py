@@ -17,6 +17,7 @@ from typing import Any
 from otel_leaks.census.origins import living, loop_roots, name_of, pool_workers
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.census.stacks import frames_of
+from otel_leaks.runtime import forks
 
 __all__ = ["queued_items", "thread_pools", "work_items"]
 
@@ -81,7 +82,7 @@ def queued_items(queue: Any) -> Iterator[Any]:
 def _running() -> dict[Any, tuple[Any, list[FrameType], int | None]]:
     """Return the futures of jobs that run on a thread, with their function and frames."""
     found = {}
-    current = sys._current_frames()
+    current = forks.current_frames()
     try:
         for worker in list(pool_workers()):
             frames = frames_of(current.get(worker.ident or 0))

@@ -9,7 +9,6 @@ go; they are counted only while one of them runs Python and has made itself know
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -27,6 +26,7 @@ from otel_leaks.census.spans import READ, chosen
 from otel_leaks.census.stacks import MAX_FRAMES, CodeNames, frames_of
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import Followed, Frame, Kind, Origin, Population, Sample, Site, fingerprint
+from otel_leaks.runtime import forks
 
 __all__ = ["ThreadSource"]
 
@@ -101,7 +101,7 @@ class ThreadSource:
 
     def read(self, look: Look) -> Population:
         """Count living threads, group them by their stack, and sample the largest sites."""
-        threads = threading.enumerate()
+        threads = [each for each in threading.enumerate() if not forks.is_ghost(each)]
         if look.every_kind:
             workers = {id(thread) for thread in list(pool_workers())}
             threads = [each for each in threads if id(each) not in workers and not _serves(each)]
@@ -191,7 +191,7 @@ class ThreadSource:
         """Count one slice. Its frames, which keep locals alive, end with this call."""
         # Our own frame is among them. A frame that its own locals refer to outlives its
         # call, and with it all the others and their locals, until the collector comes.
-        frames = sys._current_frames()
+        frames = forks.current_frames()
         try:
             return self._count_in(frames, threads, places, hidden, look)
         finally:
@@ -289,7 +289,7 @@ def _waits_for_dead(ident: int | None, place: _Place) -> bool:
         or not may_wait(place.codes[-1], place.at[-1])
     ):
         return False
-    frames = sys._current_frames()
+    frames = forks.current_frames()
     try:
         frame = frames.get(ident) if ident is not None else None
         # It may have moved on since it was counted.

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 XDIST := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 8))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit e2e parts datadog matrix demo bench dashboards lock clean
+.PHONY: help setup test check unit e2e reliability parts datadog matrix demo bench dashboards lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -27,7 +27,7 @@ check: $(VENV)/.ready ## Lint and types
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready ## The tests that need nothing but Python
-	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not unwatched"
+	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not unwatched and not reliability"
 	$(BIN)/python -m pytest $(XDIST) -m unwatched
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus

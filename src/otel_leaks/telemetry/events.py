@@ -25,6 +25,7 @@ from otel_leaks.libraries import began_in_library, own_frame
 from otel_leaks.model import Detection, Emit, Evidence, Finding, Site, Stack
 from otel_leaks.report import resolution, sentence, stack_text
 from otel_leaks.telemetry import names
+from otel_leaks.telemetry.allowance import Allowance
 from otel_leaks.telemetry.logs import LogEvents
 
 __all__ = ["MAX_BYTES", "Events", "Told", "tell"]
@@ -52,6 +53,8 @@ class Told:
     attributes: Attributes
     samples: tuple[Attributes, ...]
     """One for each site, the largest first."""
+    size_bytes: int
+    """Of all attributes."""
 
 
 def tell(
@@ -60,6 +63,7 @@ def tell(
     max_frames: int,
     max_chars: int | None = None,
     refers_to: Evidence | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Told:
     """
     Describe a finding in attributes.
@@ -70,9 +74,10 @@ def tell(
         max_chars: Characters of each stack; SDKs that limit the length of attributes
             keep the head of a stack, which is the wrong end of it.
         refers_to: What told of the same leak before.
+        max_bytes: Of all its attributes, at most ``MAX_BYTES``.
 
     Returns:
-        Strings of at most ``MAX_BYTES`` in all: outer frames are left out until they fit,
+        Strings of at most *max_bytes* in all: outer frames are left out until they fit,
         then the smallest sites.
     """
     message = sentence(finding)
@@ -98,8 +103,9 @@ def tell(
     sites = finding.sites
     while True:
         samples = tuple(_sample(site, frames, max_chars) for site in sites)
-        if _size(attributes, *samples) <= MAX_BYTES or not sites:
-            return Told(message, attributes, samples)
+        size_bytes = _size(attributes, *samples)
+        if size_bytes <= max_bytes or not sites:
+            return Told(message, attributes, samples, size_bytes)
         if frames > 1:
             frames = frames * 3 // 4
         else:
@@ -196,12 +202,16 @@ class Events:
         self._closed = False
         self._sampled: tuple[Tracer, Sampler] | None = None
         self._contexts: dict[object, SpanContext] = {}
+        self._allowance = Allowance(MAX_BYTES)
 
     def detected(self, detection: Detection) -> None:
         """Tell of a finding that opened, or that is still open."""
         tracer = self._real_tracer()
         limits = _limits(tracer)
-        told = self._told(detection, limits.max_attribute_length if limits is not None else None)
+        max_bytes = self._allowance.next_bytes()
+        max_chars = limits.max_attribute_length if limits is not None else None
+        told = self._told(detection, max_chars, max_bytes)
+        self._allowance.take(told.size_bytes)
         span = tracer.start_span(
             names.DETECTED,
             context=Context(),
@@ -215,7 +225,7 @@ class Events:
         span.end()
         self._contexts.setdefault(detection.finding.key, span.get_span_context())
         if self._records is not None:
-            self._record(span, detection, self._records)
+            self._record(span, detection, self._records, max_bytes)
         self._warn(span, detection.finding, told)
 
     def resolved(self, detection: Detection) -> None:
@@ -274,16 +284,19 @@ class Events:
         first = (self._contexts.get(key) for key in keys if key is not None)
         return [Link(each) for each in first if each is not None and each.is_valid]
 
-    def _told(self, detection: Detection, max_chars: int | None) -> Told:
+    def _told(self, detection: Detection, max_chars: int | None, max_bytes: int) -> Told:
         return tell(
             detection.finding,
             max_frames=self._max_frames,
             max_chars=max_chars,
             refers_to=detection.refers_to[1] if detection.refers_to is not None else None,
+            max_bytes=max_bytes,
         )
 
-    def _record(self, span: trace.Span, detection: Detection, records: LogEvents) -> None:
-        told = self._told(detection, records.max_chars)
+    def _record(
+        self, span: trace.Span, detection: Detection, records: LogEvents, max_bytes: int
+    ) -> None:
+        told = self._told(detection, records.max_chars, max_bytes)
         records.emit(names.DETECTED, told.attributes, span=span, severity="WARN", body=told.message)
         for sample in told.samples:
             body = f"{sample[names.COUNT]} in {sample[names.FUNCTION]}"

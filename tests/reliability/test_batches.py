@@ -51,6 +51,7 @@ def test_many_large_detections_at_once_do_not_take_the_spans_of_the_application_
     marks = [attributes(each.attributes)["python.leak.fingerprint"] for each in arrived]
     assert marks == [mark_of(number) for number in range(DETECTIONS)]
     assert receiver.refused == 0
+    print(f"the largest batch has {receiver.largest_bytes / 2**20:.1f} MiB")
     # The first ones are whole, the innermost frame of each is there.
     assert len(arrived[0].events) == 10
     assert all("line 199," in innermost(each) for each in arrived)

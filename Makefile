@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 XDIST := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 8))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit e2e reliability parts datadog matrix demo bench dashboards lock clean
+.PHONY: help setup test check unit e2e reliability soak latency parts datadog matrix demo bench dashboards lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16

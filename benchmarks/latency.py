@@ -71,7 +71,7 @@ def serve(port: int, sink: int, tasks: int, threads: int) -> None:
     for _ in range(threads):
         threading.Thread(target=job.wait, daemon=True).start()
     FastAPIInstrumentor.instrument_app(app)
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", timeout_keep_alive=60)
 
 
 def add_work(app: FastAPI, tasks: int) -> None:

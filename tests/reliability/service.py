@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections import Counter
-
-import psutil  # type: ignore[import-untyped]
 
 from e2e.leaky_service import app
+from reliability.own_memory import memory
 
 __all__ = ["app"]
 
 logging.basicConfig()
 logging.getLogger("otel_leaks").setLevel(logging.INFO)
-
-
-@app.get("/memory")
-async def memory() -> dict[str, int]:
-    """Return the resident bytes and how many objects of the package's types there are."""
-    gc.collect()
-    types = Counter(type(each) for each in gc.get_objects())
-    # Of a few types __module__ is no text.
-    ours = sum(n for kind, n in types.items() if str(kind.__module__).split(".")[0] == "otel_leaks")
-    return {"rss_bytes": psutil.Process().memory_info().rss, "objects": ours}
+app.get("/memory")(memory)

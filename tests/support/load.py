@@ -71,6 +71,8 @@ async def offer(
 
     async def ask(number: int, due: float) -> None:
         try:
+            while idle and idle[-1][0].at_eof():
+                idle.pop()[1].close()  # The server has kept it for long enough.
             connection = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
             try:
                 is_open = await asyncio.wait_for(_get(connection, path(number)), timeout_s)

@@ -33,6 +33,12 @@ unit: $(VENV)/.ready ## The tests that need nothing but Python
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
 	$(BIN)/python -m pytest $(XDIST) -m e2e
 
+soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
+	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
+
+latency: $(VENV)/.ready ## Measure what the users of a service notice of otel-leaks (15 minutes)
+	PYTHONPATH=tests $(BIN)/python benchmarks/latency.py
+
 parts: ## Get what make e2e needs beside Python: a collector and a Prometheus, built with Go once
 	PYTHONPATH=tests $(PYTHON) -m support.collector
 	PYTHONPATH=tests $(PYTHON) -m support.prometheus promtool

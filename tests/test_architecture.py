@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "hints": {"model"},
     "libraries": {"model"},
     "report": {"model", "hints", "libraries"},
+    "runtime": {"model"},
     "census": {"model", "ignores"},
     "detect": {"model"},
     "telemetry": {"model", "report", "hints", "libraries"},

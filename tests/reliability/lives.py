@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from e2e.receiving import eventually
@@ -13,7 +15,7 @@ from reliability.results import Row
 from reliability.serving import LATER_S, Run, Running, unexpected
 from reliability.telemetry import Telemetry
 
-__all__ = ["Life", "Planted", "compare", "monitored", "plant", "reported"]
+__all__ = ["Life", "Planted", "changed", "compare", "monitored", "plant", "reported"]
 
 Planted = Literal["threads", "tasks"]
 
@@ -44,6 +46,9 @@ def compare(
     row: Row,
     *,
     by: signal.Signals = signal.SIGTERM,
+    group: bool = False,
+    variables: Mapping[str, str] | None = None,
+    kind: type[Running] = Running,
 ) -> None:
     """
     Run a server without otel-leaks and with it; all that others can see must be the same.
@@ -55,8 +60,20 @@ def compare(
             ``run.watched`` is false, nothing of ours is there to be asked for.
         row: Gets what was seen.
         by: The signal that ends it.
+        group: Send it to all its processes, as a terminal does.
+        variables: Additions to its environment.
+        kind: How it is asked for its state.
     """
-    without, watched = (_live(run(each), command, happens, by) for each in (False, True))
+
+    def live(run: Run) -> Life:
+        (port,) = free_ports(1)
+        with run.running(command(run, port), port=port, variables=variables, kind=kind) as program:
+            happens(run, program)
+            program.stop(by, group=group)
+        log = run.our_log.read_text("utf-8") if run.our_log.exists() else ""
+        return Life(program.status, program.took_s, program.stderr, log)
+
+    without, watched = (live(run(each)) for each in (False, True))
     assert (watched.status, unexpected(watched.stderr, without.stderr)) == (without.status, [])
     assert watched.took_s < without.took_s + LATER_S
     assert unexpected_in_log(watched.our_log) == []
@@ -64,15 +81,6 @@ def compare(
         f"as expected; exit status {watched.status} after {watched.took_s:.1f} s "
         f"({without.took_s:.1f} s without otel-leaks)"
     )
-
-
-def _live(run: Run, command: Command, happens: Happens, by: signal.Signals) -> Life:
-    (port,) = free_ports(1)
-    with run.running(command(run, port), port=port) as program:
-        happens(run, program)
-        program.stop(by)
-    log = run.our_log.read_text("utf-8") if run.our_log.exists() else ""
-    return Life(program.status, program.took_s, program.stderr, log)
 
 
 def unexpected_in_log(log: str) -> list[str]:
@@ -136,3 +144,23 @@ def monitored(program: Running, pids: list[int]) -> None:
             lambda n: n == 1,
             within_s=60,
         )
+
+
+def changed(file: Path, program: Running, old: int) -> None:
+    """
+    Change a file until the process that has loaded it is gone.
+
+    Once is not enough: a reloader that has not looked at the file before sees no change.
+    """
+    for _ in range(20):
+        before = file.stat().st_mtime_ns
+
+        def change(before: int = before) -> bool:
+            file.write_text("# Changed.\n", "utf-8")
+            return file.stat().st_mtime_ns != before
+
+        eventually(change)
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: old not in program.processes(), within_s=4)
+            return
+    raise AssertionError(f"process {old} was not replaced when {file.name} changed")

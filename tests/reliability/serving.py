@@ -65,6 +65,7 @@ class Run:
             "WATCHED": str(int(self.watched)),
             "OUR_LOG": str(self.our_log),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONHASHSEED": "0",  # gevent's warnings list sets.
             "HOME": str(self.folder.parent),  # Some keep sockets and settings there.
         }
         if self.how == "zero-code" and not self.watched:
@@ -82,7 +83,12 @@ class Run:
 
     @contextlib.contextmanager
     def running(
-        self, command: Sequence[str], *, port: int = 0, variables: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        port: int = 0,
+        variables: Mapping[str, str] | None = None,
+        kind: type[Running] | None = None,
     ) -> Iterator[Running]:
         """Run a program, and end it and all that it started, however the test ends."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "COV_"))}
@@ -98,7 +104,7 @@ class Run:
                 stderr=err,
                 start_new_session=True,
             )
-        program = Running(process, port, stdout, stderr)
+        program = (kind or Running)(process, port, stdout, stderr)
         try:
             yield program
         finally:
@@ -179,16 +185,18 @@ class Running:
         ]
 
     def wait(self, within_s: float = 60.0) -> None:
-        """Wait until it ends by itself."""
-        started = time.monotonic()
+        """Wait until it ends by itself; its last line of stdout says when it began to."""
         self.status = self.process.wait(within_s)
-        self.took_s = time.monotonic() - started
+        self.took_s = time.monotonic() - float(self.stdout.split()[-1])
 
-    def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, by: signal.Signals = signal.SIGTERM, *, group: bool = False) -> None:
         """Ask it to end, and wait until it and all that it started are gone."""
         self.note_processes()
         started = time.monotonic()
-        self.process.send_signal(by)
+        if group:
+            os.killpg(self.process.pid, by)
+        else:
+            self.process.send_signal(by)
         try:
             self.status = self.process.wait(STOP_S)
             eventually(self.processes, lambda left: not left, within_s=STOP_S)
@@ -228,5 +236,12 @@ def normal(line: str) -> str:
 
 def unexpected(watched: str, without: str) -> list[str]:
     """Return what was printed with otel-leaks and not without it."""
-    usual = {normal(line) for line in without.splitlines()}
-    return [line for line in watched.splitlines() if normal(line) not in usual]
+    usual = {normal(line) for line in _lines(without)}
+    return [line for line in _lines(watched) if normal(line) not in usual]
+
+
+def _lines(text: str) -> list[str]:
+    # Several processes write at once: a log line may begin in the middle of another's.
+    text = re.sub(r"(?=\[\d{4}-\d\d-\d\d )", "\n", text)
+    # Python underlines in each line of a traceback.
+    return [each for each in text.splitlines() if each.strip(" ~^")]

@@ -6,6 +6,7 @@ Its thread is a daemon, sleeps almost always, and never raises into the applicat
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import threading
@@ -24,6 +25,7 @@ from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
 from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
+from otel_leaks.runtime import forks
 
 __all__ = [
     "OPENABLE",
@@ -56,7 +58,12 @@ JOIN_S = 5.0
 """How long stopping waits for the thread, which a stuck log handler may hold."""
 
 
-EXIT_JOIN_S = 0.5
+FORGET_S = 0.05
+"""Seconds until a forked child forgets what its parent had: by then most children have
+become another program, or have ended."""
+LATE_S = 1.0
+"""Seconds from then on until it is watched, at most."""
+EXIT_JOIN_S = 0.03
 """The same as the interpreter ends; a census that is half done ends within a slice."""
 
 
@@ -256,7 +263,7 @@ class Watch:
         self._listener = listener
         self._cpu_clock = cpu_clock
         self._sleep = sleep
-        self._stopping = threading.Event()
+        self._stopping = forks.event()
         # Whether stopping did not wait for what the thread was telling.
         self._given_up = False
         self._taker = taker(self._pause)
@@ -280,6 +287,28 @@ class Watch:
         thread = threading.Thread(target=self._run, name="otel-leaks-watch", daemon=True)
         thread.start()
         self._thread = thread
+
+    def _start_late(self) -> None:
+        stopping = self._stopping
+
+        def late() -> None:
+            # There is nobody to report it to, and nothing to report: a daemon that is
+            # being stopped with its interpreter.
+            with contextlib.suppress(Exception):
+                if not stopping.wait(FORGET_S):
+                    self._forget()
+                    if not stopping.wait(min(LATE_S, self._config.interval_s)):
+                        self._start_thread()
+
+        # Not threading.Thread, whose start() waits until the new thread runs: this is
+        # before the child's first line of code.
+        _thread.start_new_thread(late, ())
+
+    def _forget(self) -> None:
+        self._ledger = Ledger(self._config.cooldown_s)
+        self._pools.clear()
+        self._growth = growth_of(self._config, self._pause)
+        self._report(self._taker.forked())
 
     def stop(self) -> None:
         """End the thread and restore what the census patched. Safe to call again."""
@@ -305,13 +334,15 @@ class Watch:
             thread.join(EXIT_JOIN_S)
 
     def forked(self) -> None:
-        """Start anew in a forked child: new locks, empty history, a new thread."""
-        self._stopping = threading.Event()
-        self._ledger = Ledger(self._config.cooldown_s)
-        self._pools.clear()
-        self._growth = growth_of(self._config, self._pause)
-        self._report(self._taker.forked())
-        self._start_thread()
+        """
+        Start anew in a forked child: an empty history and a new thread, both a little later.
+
+        Most children only exec or exit, and all that they pay for is a thread that sleeps.
+        """
+        self._stopping = forks.event()
+        self._thread = None
+        if not forks.only_execs():
+            self._start_late()
 
     def look(self) -> float:
         """
@@ -368,7 +399,8 @@ class Watch:
         stopping = self._stopping
         try:
             delay = self.look()
-            while not stopping.wait(delay):
+            # Another event: this thread forked, in a log handler say, and this is the child.
+            while not stopping.wait(delay) and self._stopping is stopping:
                 delay = self.look()
         except CensusEnded:
             pass

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
+
+from otel_leaks.runtime import forks
 
 __all__ = ["Patches"]
 
@@ -45,7 +46,7 @@ class _Point:
 
 # One list for all, so that two that wrap the same attribute can stop in any order.
 _points: list[_Point] = []
-_lock = threading.RLock()
+_lock = forks.Lock()
 
 
 class Patches:

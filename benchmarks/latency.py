@@ -1,7 +1,7 @@
 """
 What the users of a service notice of otel-leaks.
 
-    PYTHONPATH=tests python benchmarks/latency.py [--rounds 10] [--seconds 8] [--rate 150]
+    PYTHONPATH=tests python benchmarks/latency.py [--rounds 16] [--seconds 5] [--rate 150]
 
 A FastAPI service on uvicorn, with the instrumentation and the OTLP exporters that services
 have, is asked at a fixed rate from this process, each request timed from when it was due.
@@ -10,9 +10,10 @@ process: ``instrument()`` and ``uninstrument()`` between the phases. So the two 
 without say how much two runs differ by themselves, and what otel-leaks adds can be read
 beside it.
 
-The figures are medians, over the rounds, of each phase's percentile. The noise is what the
-difference of two such medians stays under in 95 of 100 random assignments of the phases
-without to two halves.
+Other jobs of the machine come and go, so phases are compared within their round. "added" is
+the median, over the rounds, of what the phase with has more than the mean of the two
+without; "noise" is what the median difference of two phases without stays under, in 95 of
+100 random choices of which of the two is subtracted from which.
 """
 
 from __future__ import annotations
@@ -176,31 +177,30 @@ async def measure(port: int, asked: argparse.Namespace, rng: random.Random) -> l
 
 
 def noise(
-    pairs: Sequence[tuple[float, float]],
+    differences: Sequence[float],
     middle: Callable[[Sequence[float]], float],
     rng: random.Random,
 ) -> float:
-    """Return what two middles of the same differ by, in 95 of 100 random assignments."""
-    differences = []
-    for _ in range(2000):
-        swapped = [pair if rng.random() < 0.5 else pair[::-1] for pair in pairs]
-        one, other = zip(*swapped, strict=True)
-        differences.append(abs(middle(one) - middle(other)))
-    return percentile(sorted(differences), 0.95)
+    """Return what the middle of differences stays under whose sign is chance, 95 times in 100."""
+    middles = [
+        abs(middle([each * rng.choice((-1, 1)) for each in differences])) for _ in range(2000)
+    ]
+    return percentile(sorted(middles), 0.95)
 
 
 def print_table(tasks: int, rounds: list[list[Phase]], rng: random.Random) -> None:
     for name in rounds[0][0].figures:
-        one, other, with_us = ([arms[n].figures[name] for arms in rounds] for n in range(len(ARMS)))
-        # Most phases have none: their median would say nothing.
+        # Most phases have no full collection: their median would say nothing.
         middle: Callable[[Sequence[float]], float] = mean if name == FULL else median
-        without = middle([*one, *other])
-        added = middle(with_us) - without
-        band = noise(list(zip(one, other, strict=True)), middle, rng)
+        rows = [[phase.figures[name] for phase in phases] for phases in rounds]
+        without = middle([each for one, other, _ in rows for each in (one, other)])
+        added = middle([with_us - (one + other) / 2 for one, other, with_us in rows])
+        differences = [one - other for one, other, _ in rows]
+        band = noise(differences, middle, rng)
         verdict = "within the noise" if abs(added) <= band else "outside"
         print(
-            f"| {tasks:,} | {name} | {without:.2f} | {middle(with_us):.2f} | {added:+.2f} "
-            f"| {middle(one) - middle(other):+.2f} | {band:.2f} | {verdict} |",
+            f"| {tasks:,} | {name} | {without:.2f} | {middle([row[2] for row in rows]):.2f} "
+            f"| {added:+.2f} | {middle(differences):+.2f} | {band:.2f} | {verdict} |",
             flush=True,
         )
 
@@ -223,8 +223,8 @@ def wait_until_ready(port: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each phase")
+    parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each phase")
     parser.add_argument("--rate", type=float, default=150.0, help="requests a second")
     parser.add_argument("--interval-s", type=float, default=1.0, help="between two censuses")
     parser.add_argument("--tasks", type=int, nargs="*", default=[0, 1000, 20_000])

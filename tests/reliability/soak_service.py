@@ -166,22 +166,24 @@ def report() -> int:
 
 
 @app.post("/fork")
-def fork() -> dict[str, float | int | None]:
-    """Fork a child that does a little work; say how it ended and after how many seconds."""
+def fork(seconds: float) -> dict[str, float | int | None]:
+    """Fork a child that works for some seconds; say how it ended, and how much later."""
     started = time.monotonic()
-    child = multiprocessing.get_context("fork").Process(target=work)
+    child = multiprocessing.get_context("fork").Process(target=work, args=(seconds,))
     child.start()
     child.join(60)
-    if child.exitcode is None:
+    status = child.exitcode
+    if status is None:
         child.kill()
         child.join()
-        return {"status": None, "seconds": time.monotonic() - started}
-    return {"status": child.exitcode, "seconds": time.monotonic() - started}
+    return {"status": status, "late_s": time.monotonic() - started - seconds}
 
 
-def work() -> None:
+def work(seconds: float) -> None:
     async def price_of_all() -> float:
         return sum(await asyncio.gather(*(ask(n) for n in range(20))))
 
+    end = time.monotonic() + seconds
     with trace.get_tracer("child").start_as_current_span("work"):
         asyncio.run(price_of_all())
+    time.sleep(max(0.0, end - time.monotonic()))

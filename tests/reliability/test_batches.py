@@ -15,7 +15,7 @@ from otel_leaks.model import Detection, Finding, Frame, Sample, Site
 from otel_leaks.telemetry.events import Events
 from reliability.faulty_receiver import PROTOCOLS, FaultyReceiver, attributes
 
-pytestmark = pytest.mark.reliability
+pytestmark = [pytest.mark.reliability, pytest.mark.short]
 
 DETECTIONS = 200
 """At once, as when a deep library leaks in many places; 200 times 128 KiB are 25 MiB."""

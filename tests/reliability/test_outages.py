@@ -125,7 +125,15 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[FaultyReceiver]:
         made.stop()
 
 
-@pytest.fixture(params=FAULTS, ids=lambda fault: fault.name)
+SHORT = {"nothing-listens", "blackhole"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(each, id=each.name, marks=[pytest.mark.short] if each.name in SHORT else [])
+        for each in FAULTS
+    ]
+)
 def fault(request: pytest.FixtureRequest) -> Fault:
     found: Fault = request.param
     return found

@@ -13,6 +13,7 @@ from support.collector import CollectorMissing, collector
 
 pytestmark = [
     pytest.mark.reliability,
+    pytest.mark.short,
     pytest.mark.skipif(sys.platform == "win32", reason="gunicorn forks"),
 ]
 

@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.metrics.v1 import (
 )
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from e2e.serving import free_ports
@@ -121,6 +122,20 @@ class FaultyReceiver:
             for scope in resource.scope_spans
             for span in scope.spans
             if span.name == name
+        ]
+
+    def records(self, event_name: str) -> list[LogRecord]:
+        """Return the log records of that event that were accepted; ``""`` is no event."""
+        with self._noting:
+            requests = list(self._requests)
+        return [
+            record
+            for request in requests
+            if isinstance(request, logs_service_pb2.ExportLogsServiceRequest)
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+            if record.event_name == event_name
         ]
 
     def metric(self, name: str, *by: str) -> dict[tuple[Any, ...], float]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
@@ -56,6 +58,42 @@ def test_many_large_detections_at_once_do_not_take_the_spans_of_the_application_
     assert len(arrived[0].events) == 10
     assert all("line 199," in innermost(each) for each in arrived)
     provider.shutdown()
+
+
+def test_many_large_detections_at_once_do_not_take_the_records_of_the_application_with_them(
+    receiver: FaultyReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "otel_leaks")
+    provider = LoggerProvider()
+    processor = BatchLogRecordProcessor(log_exporter(receiver), schedule_delay_millis=600_000)
+    provider.add_log_record_processor(processor)
+    events = Events(
+        TracerProvider(), max_frames=200, version="1", emit="log", logger_provider=provider
+    )
+    logger = provider.get_logger("app")
+    # Each is a record, one for each of its samples, and one of the application.
+    for number in range(DETECTIONS):
+        events.detected(large(number))
+        logger.emit(timestamp=1, body="request")
+    processor.force_flush()
+
+    eventually(lambda: receiver.records(""), lambda records: len(records) == DETECTIONS)
+    arrived = receiver.records("python.leak.detected")
+    marks = [attributes(each.attributes)["python.leak.fingerprint"] for each in arrived]
+    assert marks == [mark_of(number) for number in range(DETECTIONS)]
+    assert receiver.refused == 0
+    print(f"the largest batch has {receiver.largest_bytes / 2**20:.1f} MiB")
+    provider.shutdown()
+
+
+def log_exporter(receiver: FaultyReceiver) -> LogRecordExporter:
+    if receiver.protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as Grpc
+
+        return Grpc(receiver.endpoint)
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as Http
+
+    return Http(f"{receiver.endpoint}/v1/logs")
 
 
 def exporter(receiver: FaultyReceiver) -> SpanExporter:

@@ -23,6 +23,7 @@ import asyncio
 import gc
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -118,8 +119,11 @@ def add_switches(app: FastAPI) -> None:
         return {"cpu_s": time.process_time(), "full_collections": gc.get_stats()[2]["collections"]}
 
 
-def sink(port: int) -> None:
-    """Accept all telemetry."""
+def sink(port: int, answers: int = 1) -> None:
+    """Accept all telemetry, or accept its connections and answer nothing."""
+    if not answers:
+        with socket.create_server(("127.0.0.1", port), backlog=128):
+            threading.Event().wait()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -228,6 +232,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=150.0, help="requests a second")
     parser.add_argument("--interval-s", type=float, default=1.0, help="between two censuses")
     parser.add_argument("--tasks", type=int, nargs="*", default=[0, 1000, 20_000])
+    parser.add_argument(
+        "--outage", action="store_true", help="telemetry goes to a port that answers nothing"
+    )
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     rng = random.Random(asked.seed)
@@ -235,14 +242,15 @@ def main() -> None:
         f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load average "
         f"{os.getloadavg()[0]:.1f} at the start; {asked.rate:.0f} requests/s, {asked.rounds} "
         f"rounds of three phases of {asked.seconds:.0f} s; a census every "
-        f"{asked.interval_s:.0f} s or at 1 % of a core; {THREADS} idle threads\n"
+        f"{asked.interval_s:.0f} s or at 1 % of a core; {THREADS} idle threads"
+        f"{'; nothing answers the exporters' if asked.outage else ''}\n"
     )
     print("| idle tasks | figure | without | with | added | two without | noise | |")
     print("|---:|---|---:|---:|---:|---:|---:|---|")
     for tasks in asked.tasks:
         port, sink_port = free_ports(2)
         processes = [
-            started("sink", sink_port),
+            started("sink", sink_port, int(not asked.outage)),
             started("serve", port, sink_port, tasks, THREADS),
         ]
         try:

@@ -24,6 +24,7 @@ from opentelemetry.trace import NonRecordingSpan, TracerProvider
 from otel_leaks import __version__
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
@@ -53,8 +54,9 @@ class _Instrumentation:
         logger_provider: LoggerProvider | None,
     ) -> None:
         self._telling = threading.Lock()
-        # Threads that fork, and have made the monitor wait: two may at once.
-        self._forking: set[int] = set()
+        # Threads that fork, and have made the monitor wait: two may at once. And the lock
+        # that each of them holds.
+        self._forking: dict[int, threading.Lock] = {}
         ignores = Ignores((*BUILT_IN, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
@@ -77,6 +79,7 @@ class _Instrumentation:
             emit=config.emit,
             logger_provider=logger_provider,
         )
+        self._parts = Parts()
         self._watch = Watch(
             config,
             lambda pause: CensusTaker(
@@ -86,8 +89,11 @@ class _Instrumentation:
                 spans=spans,
                 beginnings=self._beginnings,
                 executors=Executors(),
+                parts=self._parts,
             ),
             self,
+            parts=self._parts,
+            replaced=self._replaced,
         )
         self._patches = Patches()
 
@@ -116,19 +122,24 @@ class _Instrumentation:
         The SDK does not renew all its locks in a child: one that was held at the fork
         is held there for ever.
         """
-        if self._telling.acquire(timeout=FORK_WAIT_S):
-            self._forking.add(threading.get_ident())
+        telling = self._telling
+        if telling.acquire(timeout=FORK_WAIT_S):
+            self._forking[threading.get_ident()] = telling
 
     def forked_from(self) -> None:
         """Go on in the parent."""
-        if threading.get_ident() in self._forking:
-            self._forking.discard(threading.get_ident())
-            self._telling.release()
+        telling = self._forking.pop(threading.get_ident(), None)
+        if telling is not None:
+            telling.release()
+
+    def _replaced(self) -> None:
+        """Let neither the new monitor nor a fork wait for the one that hangs."""
+        self._telling = threading.Lock()
 
     def forked(self) -> None:
         """Start anew in the child."""
         self._telling = threading.Lock()
-        self._forking = set()
+        self._forking = {}
         self._metrics.forked()
         self._events.forked()
         self._watch.forked()

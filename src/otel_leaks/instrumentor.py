@@ -33,7 +33,7 @@ from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
 from otel_leaks.telemetry.spans import SpanReader, note_end
-from otel_leaks.watch import OPENABLE, Watch, limits
+from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
 
@@ -64,7 +64,11 @@ class _Instrumentation:
                 ignore,
             )
         self._metrics = Metrics(
-            meter_provider, limits=limits(config), openable=OPENABLE, version=__version__
+            meter_provider,
+            limits=limits(config),
+            openable=OPENABLE,
+            version=__version__,
+            fresh_for_s=lambda census: fresh_for_s(census, config),
         )
         spans = SpanReader()
         self._beginnings = (

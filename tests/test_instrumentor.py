@@ -661,7 +661,10 @@ def test_an_exporter_that_raises_costs_one_log_line_and_no_census(
         for _ in range(5):
             looks()
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert errors == ["telling of a census failed; the next one is told again; this is told once"]
+    assert errors == [
+        "reporting a census or a detection failed; what failed is tried again at the next "
+        "censuses; this is told once"
+    ]
     assert meters.series()["python.thread.limit"] == {frozenset(): 5}
 
 
@@ -691,6 +694,39 @@ def test_an_exporter_that_blocks_does_not_hold_the_application(
         blocking.free.set()
         monitor.join(20)
     assert meters.collect() == {}
+
+
+@pytest.fixture
+def _quick_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a monitor that hangs replaced within moments."""
+    monkeypatch.setattr("otel_leaks.watch.TICK_S", 0.02)
+
+
+@pytest.mark.usefixtures("_quick_guard")
+def test_an_exporter_that_never_answers_costs_neither_the_warning_nor_the_counts(
+    instrument: Instrument,
+    looks: Callable[[], None],
+    meters: Meters,
+    spans: Spans,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    blocking = Blocking()
+    spans.provider.add_span_processor(blocking)
+    with standing(8):
+        door = instrument(thread_limit=5, interval_s=0.001)
+        assert blocking.held.wait(20)
+        for _ in range(3):
+            looks()
+        counts = meters.series()["python.thread.count"]
+        door.uninstrument()
+        blocking.free.set()
+        for each in monitors():
+            each.join(20)
+    assert sum(counts.values()) == 8
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0].startswith("the span processors did not return within ")
+    assert messages[1].startswith("8 threads alive, more than the limit of 5")
+    assert len(messages) == 2
 
 
 # Other processes

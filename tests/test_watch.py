@@ -473,7 +473,8 @@ def test_a_listener_that_raises_is_logged_once_and_the_next_is_heard(
         *("opened", "looked", "looked", "resolved", "looked", "opened", "looked")
     ]
     assert [record.getMessage() for record in caplog.records] == [
-        "telling of a census failed; the next one is told again; this is told once"
+        "reporting a census or a detection failed; what failed is tried again at the next "
+        "censuses; this is told once"
     ]
     assert caplog.records[0].exc_info is not None
 
@@ -733,8 +734,8 @@ def test_a_source_that_hangs_is_left_out_until_it_returns_and_the_others_go_on(
     assert [each.kind for each in without.populations] == ["asyncio_task"]
     assert [each.kind for each in seen[-1].populations] == ["thread", "asyncio_task"]
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("the census of thread has not returned for ")
-    assert "and is left out until it does; the rest goes on. It waits in\n" in message
+    assert message.startswith("the census of thread did not return within ")
+    assert " s; left out until then, while the rest goes on. It waits in\n" in message
     assert "in __call__" in message
 
 
@@ -751,6 +752,39 @@ def test_a_listener_that_hangs_does_not_hold_the_numbers(
     assert hung.held.wait(20)
     assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
     watch.stop()
+
+
+def test_what_was_to_be_reported_after_what_hangs_is_reported_by_who_goes_on(
+    hung: Hung, started: Callable[[Watch], Watch]
+) -> None:
+    class Stuck(Ear):
+        def resolved(self, detection: Detection) -> None:
+            super().resolved(detection)
+            hung()
+
+    ear = Stuck()
+    source, tasks = Source(6, *[0] * 10**4), Source(0, *[8] * 10**4)
+    tasks.kind = "asyncio_task"
+    parts = Parts()
+
+    def taker(pause: Callable[[], None]) -> CensusTaker:
+        sources: list[Callable[[], Source]] = [lambda: source, lambda: tasks]
+        return CensusTaker(
+            ignores=Ignores(()), max_sites=1, pause=pause, sources=sources, parts=parts
+        )
+
+    config = LeakConfig(interval_s=0.001, thread_limit=5, task_limit=5)
+    started(Watch(config, taker, ear, parts=parts, cpu_clock=lambda: 0.0))
+    assert hung.held.wait(20)
+    # The listener as a whole is left out until it returns; what waits is not lost.
+    assert waits_for(lambda: len(monitors()) == 2)
+    hung.free.set()
+    assert waits_for(lambda: ("opened", 8) in ear.heard)
+    assert [each for each in ear.heard if each[0] != "looked"] == [
+        ("opened", 6),
+        ("resolved", 6),
+        ("opened", 8),
+    ]
 
 
 def test_a_log_handler_that_hangs_holds_neither_the_monitor_nor_its_end(

@@ -76,14 +76,15 @@ class _Instrumentation:
             if config.origins != "off"
             else None
         )
+        self._parts = Parts()
         self._events = Events(
             tracer_provider,
             max_frames=config.max_frames,
             version=__version__,
             emit=config.emit,
             logger_provider=logger_provider,
+            run=self._parts.attempt,
         )
-        self._parts = Parts()
         self._watch = Watch(
             config,
             lambda pause: CensusTaker(
@@ -98,6 +99,7 @@ class _Instrumentation:
             self,
             parts=self._parts,
             replaced=self._replaced,
+            retry=self._retry,
         )
         self._patches = Patches()
 
@@ -135,6 +137,10 @@ class _Instrumentation:
         telling = self._forking.pop(threading.get_ident(), None)
         if telling is not None:
             telling.release()
+
+    def _retry(self) -> None:
+        with self._telling:
+            self._events.retry()
 
     def _replaced(self) -> None:
         """Let neither the new monitor nor a fork wait for the one that hangs."""

@@ -76,6 +76,8 @@ FRESH_S = 5.0
 """The least age at which it is."""
 STACK_FRAMES = 8
 """Of the thread that hangs, in the log."""
+MAX_CHANGES = 64
+"""Changes that wait for a listener that hangs."""
 LOGGED_ONCE = 100
 """Different failures that are logged in the life of a process."""
 
@@ -293,6 +295,7 @@ class Watch:
         listener: Hears of it.
         parts: The parts of this monitor.
         replaced: Called by a thread that goes on in place of one that hangs.
+        retry: Called before each look, to report what could not be reported before.
         cpu_clock: Seconds of CPU of the calling thread.
         sleep: Sleeps some seconds between two slices of a census.
     """
@@ -305,6 +308,7 @@ class Watch:
         *,
         parts: Parts | None = None,
         replaced: Callable[[], None] = lambda: None,
+        retry: Callable[[], None] = lambda: None,
         cpu_clock: Callable[[], float] = time.thread_time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -312,6 +316,7 @@ class Watch:
         self._listener = listener
         self._parts = Parts() if parts is None else parts
         self._replaced = replaced
+        self._retry = retry
         self._cpu_clock = cpu_clock
         self._sleep = sleep
         self._stopping = threading.Event()
@@ -325,6 +330,8 @@ class Watch:
         # What a guard has to say, which the thread that goes on logs.
         self._notices: deque[str] = deque(maxlen=8)
         self._blind_replacements = 0
+        # What is to be reported of the last census.
+        self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -370,6 +377,7 @@ class Watch:
         self._stopping = threading.Event()
         self._parts.forked()
         self._notices.clear()
+        self._changes.clear()
         self._ledger = Ledger(self._config.cooldown_s)
         self._pools.clear()
         self._growth = growth_of(self._config, self._pause)
@@ -399,6 +407,8 @@ class Watch:
     def _look(self) -> None:
         while self._notices:
             self._say(logging.ERROR, "%s", self._notices.popleft())
+        self._tell_changes()
+        self._hear("listener", self._retry)
         growth, opened = self._growth, self._ledger.opened
         census = self._taker.take(sampled=growth.suspects() if growth is not None else frozenset())
         self._report(census.failures)
@@ -410,8 +420,8 @@ class Watch:
         changes = self._ledger.update(
             census, [_backlog.explained(each, full) for each in found], unasked
         )
-        for change in changes:
-            self._tell(change)
+        self._changes.extend(changes)
+        self._tell_changes()
         self._hear("metrics", lambda: self._listener.looked(census, self._ledger.opened))
 
     def _ask(
@@ -433,15 +443,24 @@ class Watch:
         unasked.add(evidence)
         return ()
 
-    def _tell(self, change: Change) -> None:
+    def _tell_changes(self) -> None:
+        while self._changes:
+            # Taken off first: where it hangs, another thread goes on with the next.
+            change = self._changes.popleft()
+            if not self._tell(change):
+                self._changes.appendleft(change)
+                return
+
+    def _tell(self, change: Change) -> bool:
         hear = {
             "opened": self._listener.opened,
             "told_again": self._listener.told_again,
             "resolved": self._listener.resolved,
         }[change.what]
-        self._hear("listener", lambda: hear(change.detection))
+        return self._hear("listener", lambda: hear(change.detection))
 
-    def _hear(self, part: str, hear: Callable[[], None]) -> None:
+    def _hear(self, part: str, hear: Callable[[], None]) -> bool:
+        """Call the listener; return whether that was done, or skipped as it still hangs."""
         if self._given_up:
             raise CensusEnded
         try:
@@ -449,13 +468,15 @@ class Watch:
         except CensusEnded:
             raise
         except SkippedError:
-            pass
+            return False
         except BaseException as error:  # An SDK or a log handler of the application's own.
             self._log_once(
                 (type(error), "listener"),
-                "telling of a census failed; the next one is told again",
+                "reporting a census or a detection failed; what failed is tried again at the "
+                "next censuses",
                 error,
             )
+        return True
 
     def _run(self) -> None:
         stopping, parts = self._stopping, self._parts
@@ -512,8 +533,8 @@ class Watch:
         if self._blind_replacements > BLIND_REPLACEMENTS:
             return True
         self._notices.append(
-            f"{part or 'the monitor'} has not returned for {waited_s:.0f} s and is left out until "
-            f"it does; the rest goes on. It waits in\n{_stack_of(ident)}"
+            f"{part or 'the monitor'} did not return within {waited_s:.0f} s; left out until then, "
+            f"while the rest goes on. It waits in\n{_stack_of(ident)}"
         )
         self._replaced()
         try:

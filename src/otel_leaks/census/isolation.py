@@ -121,6 +121,27 @@ class Parts:
         finally:
             self._leave(me, name, part)
 
+    def attempt(self, name: str, act: Callable[[], object]) -> BaseException | bool:
+        """
+        Do *act* as the part *name*.
+
+        Returns:
+            True; False when it was not done because a thread is still in that part; or what
+            it raised.
+
+        Raises:
+            CensusEnded: This thread was deposed meanwhile.
+        """
+        try:
+            self.run(name, act)
+        except CensusEnded:
+            raise
+        except SkippedError:
+            return False
+        except BaseException as error:
+            return error
+        return True
+
     def step(self) -> None:
         """
         Note that the calling thread makes progress.

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, TraceIdRatioBased
 
 from otel_leaks import LeakInstrumentor, __version__, instrumentor
+from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.model import fingerprint
@@ -983,3 +984,102 @@ def test_the_monitor_survives_a_spawned_child() -> None:
         print(subprocess.run([sys.executable, "-c", "pass"]).returncode, monitors())
     """)
     assert told == ["0 ['otel-leaks-watch']"]
+
+
+# Beside other instrumentations
+
+
+@pytest.mark.unwatched
+@pytest.mark.parametrize("origins", ["threads", "all"])
+@pytest.mark.parametrize("order", ["ours first", "theirs first"])
+def test_in_turns_with_the_threading_instrumentation_no_patch_piles_up(
+    instrument: Instrument, order: str, origins: str
+) -> None:
+    contrib = pytest.importorskip("opentelemetry.instrumentation.threading")
+    theirs = contrib.ThreadingInstrumentor()
+    before = patchable()
+
+    def wrappers() -> int:
+        """Start a thread; return the wrappers of ours that the start came through."""
+        seen = 0
+
+        def count(frame: Any, event: str, _: object) -> None:
+            nonlocal seen
+            code = frame.f_code
+            ours = code.co_filename.endswith("beginnings.py") and code.co_name == "start"
+            seen += event == "call" and ours
+
+        thread = threading.Thread(target=int)
+        sys.setprofile(count)
+        thread.start()
+        sys.setprofile(None)
+        thread.join()
+        return seen
+
+    try:
+        for _ in range(10):
+            if order == "ours first":
+                door = instrument(origins=origins)
+                theirs.instrument()
+                one = wrappers()
+                door.uninstrument()
+                off = wrappers()
+                theirs.uninstrument()
+                assert (one, off) == (1, 1)
+                wrappers()  # The first call puts back what was there.
+                assert changed(before) == []
+            else:
+                theirs.instrument()
+                between = vars(threading.Thread)["start"]
+                door = instrument(origins=origins)
+                one = wrappers()
+                door.uninstrument()
+                assert (one, vars(threading.Thread)["start"]) == (1, between)
+                theirs.uninstrument()
+                assert (wrappers(), changed(before)) == (0, [])
+    finally:
+        if theirs.is_instrumented_by_opentelemetry:
+            theirs.uninstrument()
+
+
+@pytest.mark.unwatched
+def test_below_another_instrumentation_that_stays_ours_notes_while_it_is_on(
+    instrument: Instrument,
+) -> None:
+    contrib = pytest.importorskip("opentelemetry.instrumentation.threading")
+    theirs = contrib.ThreadingInstrumentor()
+    before = patchable()
+
+    def is_noted() -> bool:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+        return Beginnings.of(thread) is not None
+
+    door = instrument()
+    theirs.instrument()
+    noted = []
+    try:
+        for _ in range(3):
+            noted.append(is_noted())
+            door.uninstrument()
+            noted.append(is_noted())
+            door = instrument()
+    finally:
+        theirs.uninstrument()
+        door.uninstrument()
+    assert (noted, changed(before)) == ([True, False] * 3, [])
+
+
+@pytest.mark.unwatched
+@pytest.mark.parametrize("with_new_providers", [False, True])
+def test_turned_on_and_off_many_times_it_leaves_nothing(
+    instrument: Instrument, with_new_providers: bool
+) -> None:
+    before = patchable()
+    threads = set(threading.enumerate())
+    kept = Meters(), Spans()
+    for _ in range(60):
+        meters, spans = (Meters(), Spans()) if with_new_providers else kept
+        instrument(meter_provider=meters.provider, tracer_provider=spans.provider).uninstrument()
+    assert (set(threading.enumerate()) - threads, changed(before)) == (set(), [])

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from opentelemetry._logs import LoggerProvider
@@ -32,7 +33,7 @@ from otel_leaks.model import Census, Detection
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
-from otel_leaks.telemetry.spans import SpanReader, note_end
+from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
 from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
@@ -102,9 +103,11 @@ class _Instrumentation:
             retry=self._retry,
         )
         self._patches = Patches()
+        self._noting_ends = Switch()
 
     def start(self) -> None:
-        self._patches.wrap(NonRecordingSpan, "end", note_end)
+        self._noting_ends.is_on = True
+        self._patches.wrap(NonRecordingSpan, "end", partial(note_end, switch=self._noting_ends))
         if self._beginnings is not None:
             self._beginnings.open()
         self._watch.start()
@@ -115,6 +118,7 @@ class _Instrumentation:
     def stop(self) -> None:
         atexit.unregister(self._watch.exiting)
         self._watch.stop()
+        self._noting_ends.is_on = False
         self._patches.restore()
         if self._beginnings is not None:
             self._beginnings.close()

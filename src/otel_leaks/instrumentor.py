@@ -13,16 +13,16 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 from typing import Any
 
-from opentelemetry._logs import LoggerProvider
+from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
-from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import NonRecordingSpan, TracerProvider
+from opentelemetry.metrics import MeterProvider, get_meter_provider
+from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_provider
 
 from otel_leaks import __version__
 from otel_leaks.census import CensusTaker, Executors
@@ -32,6 +32,7 @@ from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Detection
 from otel_leaks.runtime import forks
+from otel_leaks.telemetry.connections import renew_connections
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
@@ -44,6 +45,10 @@ _log = logging.getLogger("otel_leaks")
 
 FORK_WAIT_S = 0.0005
 """How long a fork waits for the monitor: what it does in the SDK mostly takes less."""
+
+_CURRENT_PROVIDERS: tuple[Callable[[], object], ...] = (
+    *(get_tracer_provider, get_meter_provider, get_logger_provider),
+)
 
 
 class _Instrumentation:
@@ -59,6 +64,7 @@ class _Instrumentation:
         # Held while the monitor is in the SDK, or in an exporter or a log handler. They may
         # block, so a fork waits for each report once, and not long.
         self._reporting = forks.Lock()
+        self._providers = (tracer_provider, meter_provider, logger_provider)
         # Threads that fork, and have made the monitor wait: two may at once.
         self._forking: set[int] = set()
         self._report = 0
@@ -149,6 +155,12 @@ class _Instrumentation:
         self._stuck_report = None
         self._metrics.forked()
         self._events.forked()
+        renew_connections(
+            *(
+                given or current()
+                for given, current in zip(self._providers, _CURRENT_PROVIDERS, strict=True)
+            )
+        )
         self._watch.forked()
 
     @contextlib.contextmanager

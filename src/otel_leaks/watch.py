@@ -6,10 +6,8 @@ Its thread is a daemon, sleeps almost always, and never raises into the applicat
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -25,7 +23,7 @@ from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
 from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
-from otel_leaks.runtime import forks
+from otel_leaks.runtime import forks, native
 
 __all__ = [
     "OPENABLE",
@@ -257,7 +255,7 @@ class Watch:
         listener: Listener,
         *,
         cpu_clock: Callable[[], float] = time.thread_time,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = native.sleep,
     ) -> None:
         self._config = config
         self._listener = listener
@@ -271,7 +269,7 @@ class Watch:
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
         self._growth = growth_of(config, self._pause)
         self._logged: set[object] = set()
-        self._thread: threading.Thread | None = None
+        self._thread: native.Thread | None = None
 
     def start(self) -> None:
         """
@@ -284,7 +282,7 @@ class Watch:
         self._start_thread()
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name="otel-leaks-watch", daemon=True)
+        thread = native.Thread(self._run, "otel-leaks-watch")
         thread.start()
         self._thread = thread
 
@@ -302,7 +300,7 @@ class Watch:
 
         # Not threading.Thread, whose start() waits until the new thread runs: this is
         # before the child's first line of code.
-        _thread.start_new_thread(late, ())
+        native.start_new_thread(late, ())
 
     def _forget(self) -> None:
         self._ledger = Ledger(self._config.cooldown_s)
@@ -314,7 +312,7 @@ class Watch:
         """End the thread and restore what the census patched. Safe to call again."""
         self._stopping.set()
         thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and not thread.is_current():
             thread.join(JOIN_S)
             if thread.is_alive():
                 self._given_up = True
@@ -330,7 +328,7 @@ class Watch:
         """End the thread as the interpreter ends: what holds a daemon is not waited for."""
         self._stopping.set()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and not thread.is_current():
             thread.join(EXIT_JOIN_S)
 
     def forked(self) -> None:

@@ -24,6 +24,7 @@ from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.model import fingerprint
+from otel_leaks.runtime import forks
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.watch import Watch
 from support import leaks
@@ -910,6 +911,137 @@ def test_a_fork_does_not_wait_for_ever_for_the_monitor(
     instrumentor._before_fork()
     instrumentor._after_fork_in_parent()
     go_on.set()
+
+
+def test_a_fork_waits_for_a_report_that_is_stuck_once_and_for_the_next_one_again(
+    instrument: Instrument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def stuck(self: Metrics, *args: Any) -> None:
+        telling.release()
+        assert go_on.acquire(timeout=20)
+
+    monkeypatch.setattr(Metrics, "publish", stuck)
+    monkeypatch.setattr(instrumentor, "FORK_WAIT_S", 0.01)
+    waits: list[float] = []
+
+    def acquire(lock: forks.Lock, timeout: float = -1) -> bool:
+        if timeout != -1:
+            waits.append(timeout)
+        return acquired(lock, timeout)
+
+    acquired = forks.Lock.acquire
+    monkeypatch.setattr(forks.Lock, "acquire", acquire)
+    instrument(interval_s=0.01)
+    try:
+        for stuck_reports in (1, 2):
+            assert telling.acquire(timeout=20)
+            for _ in range(5):
+                instrumentor._before_fork()
+                instrumentor._after_fork_in_parent()
+            assert waits == [0.01] * stuck_reports
+            go_on.release()
+    finally:
+        for _ in range(1000):
+            go_on.release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    "lock",
+    ["telemetry.metrics._registering", "census.patches._lock", "instrumentor._active._reporting"],
+)
+def test_a_lock_of_ours_that_another_thread_holds_at_a_fork_stops_nothing_in_the_child(
+    lock: str,
+) -> None:
+    told = run(f"""
+        import otel_leaks.census.patches, otel_leaks.telemetry.metrics
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        held = threading.Event()
+
+        def hold():
+            with otel_leaks.{lock}:
+                held.set()
+                threading.Event().wait()
+
+        threading.Thread(target=hold, daemon=True).start()
+        assert held.wait(20)
+        if os.fork() == 0:
+            LeakInstrumentor().uninstrument()
+            LeakInstrumentor().instrument(**providers)
+            wait()
+            print(monitors(), flush=True)
+            os._exit(0)
+        print(os.wait()[1], flush=True)
+        os._exit(0)
+    """)
+    assert told == ["['otel-leaks-watch']", "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_thread_may_fork_while_it_reports_itself() -> None:
+    # As a log handler does that starts a program.
+    told = run("""
+        forked = []
+
+        class Forks(SpanProcessor):
+            def on_end(self, span):
+                if not forked:
+                    forked.append(os.fork())
+                    if forked[0] == 0:
+                        print("child", flush=True)
+                        os._exit(0)
+
+        tracing.add_span_processor(Forks())
+        stand(3)
+        LeakInstrumentor().instrument(thread_limit=1, **providers)
+        wait()
+        print(os.waitpid(forked[0], 0)[1], flush=True)
+        LeakInstrumentor().uninstrument()
+        print(monitors())
+    """)
+    assert told == ["child", "0", "[]"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_only_execs_gets_no_thread_of_ours() -> None:
+    told = run("""
+        import subprocess
+        from otel_leaks.runtime import native
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        native.start_new_thread = lambda *_: os.write(1, b"a thread\\n")
+        subprocess.run(["true"], preexec_fn=lambda: os.write(1, b"execs\\n"), check=True)
+        if os.fork() == 0:
+            os.write(1, b"forks\\n")
+            os._exit(0)
+        os.wait()
+    """)
+    assert told == ["execs", "a thread", "forks"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_walks_over_nothing_before_the_first_line_of_the_child() -> None:
+    told = run("""
+        from otel_leaks.census import CensusTaker
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        forked = CensusTaker.forked
+
+        def says(self):
+            print("forgets", threading.current_thread() is threading.main_thread(), flush=True)
+            return forked(self)
+
+        CensusTaker.forked = says
+        if os.fork() == 0:
+            print("first line", flush=True)
+            wait()
+            os._exit(0)
+        os.wait()
+    """)
+    assert told == ["first line", "forgets False"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

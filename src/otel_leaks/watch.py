@@ -28,6 +28,7 @@ from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
 from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
+from otel_leaks.runtime import forks, native
 
 __all__ = [
     "OPENABLE",
@@ -60,7 +61,12 @@ JOIN_S = 5.0
 """How long stopping waits for the thread, which a stuck log handler may hold."""
 
 
-EXIT_JOIN_S = 0.5
+FORGET_S = 0.05
+"""Seconds until a forked child forgets what its parent had: by then most children have
+become another program, or have ended."""
+LATE_S = 1.0
+"""Seconds from then on until it is watched, at most."""
+EXIT_JOIN_S = 0.03
 """The same as the interpreter ends; a census that is half done ends within a slice."""
 
 TICK_S = 0.5
@@ -310,7 +316,7 @@ class Watch:
         replaced: Callable[[], None] = lambda: None,
         retry: Callable[[], None] = lambda: None,
         cpu_clock: Callable[[], float] = time.thread_time,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = native.sleep,
     ) -> None:
         self._config = config
         self._listener = listener
@@ -319,7 +325,7 @@ class Watch:
         self._retry = retry
         self._cpu_clock = cpu_clock
         self._sleep = sleep
-        self._stopping = threading.Event()
+        self._stopping = forks.event()
         # Whether stopping did not wait for what the thread was telling.
         self._given_up = False
         self._taker = taker(self._pause)
@@ -332,7 +338,7 @@ class Watch:
         self._blind_replacements = 0
         # What is to be reported of the last census.
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
-        self._thread: threading.Thread | None = None
+        self._thread: native.Thread | None = None
 
     def start(self) -> None:
         """
@@ -345,15 +351,37 @@ class Watch:
         self._start_thread()
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name="otel-leaks-watch", daemon=True)
+        thread = native.Thread(self._run, "otel-leaks-watch")
         thread.start()
         self._thread = thread
+
+    def _start_late(self) -> None:
+        stopping = self._stopping
+
+        def late() -> None:
+            # There is nobody to report it to, and nothing to report: a daemon that is
+            # being stopped with its interpreter.
+            with contextlib.suppress(Exception):
+                if not stopping.wait(FORGET_S):
+                    self._forget()
+                    if not stopping.wait(min(LATE_S, self._config.interval_s)):
+                        self._start_thread()
+
+        # Not threading.Thread, whose start() waits until the new thread runs: this is
+        # before the child's first line of code.
+        native.start_new_thread(late, ())
+
+    def _forget(self) -> None:
+        self._ledger = Ledger(self._config.cooldown_s)
+        self._pools.clear()
+        self._growth = growth_of(self._config, self._pause)
+        self._report(self._taker.forked())
 
     def stop(self) -> None:
         """End the thread and restore what the census patched. Safe to call again."""
         self._stopping.set()
         thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and not thread.is_current():
             thread.join(JOIN_S)
             if thread.is_alive():
                 self._given_up = True
@@ -369,20 +397,22 @@ class Watch:
         """End the thread as the interpreter ends: what holds a daemon is not waited for."""
         self._stopping.set()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and not thread.is_current():
             thread.join(EXIT_JOIN_S)
 
     def forked(self) -> None:
-        """Start anew in a forked child: new locks, empty history, a new thread."""
-        self._stopping = threading.Event()
+        """
+        Start anew in a forked child: an empty history and a new thread, both a little later.
+
+        Most children only exec or exit, and all that they pay for is a thread that sleeps.
+        """
+        self._stopping = forks.event()
+        self._thread = None
         self._parts.forked()
         self._notices.clear()
         self._changes.clear()
-        self._ledger = Ledger(self._config.cooldown_s)
-        self._pools.clear()
-        self._growth = growth_of(self._config, self._pause)
-        self._report(self._taker.forked())
-        self._start_thread()
+        if not forks.only_execs():
+            self._start_late()
 
     def look(self) -> float:
         """
@@ -484,14 +514,16 @@ class Watch:
         try:
             while True:
                 try:
-                    if stopping.wait(delay):
+                    # Another event: this thread forked, in a log handler say, and this is
+                    # the child.
+                    if stopping.wait(delay) or self._stopping is not stopping:
                         return
                     delay = self._config.interval_s
                     delay = self._guarded_look()
                 except CensusEnded:
                     return
                 except BaseException as error:
-                    # Raised into this thread from outside, as debuggers and gevent do.
+                    # Raised into this thread from outside, as debuggers do.
                     self._notices.append(
                         f"{type_name(error)} was raised in the monitor thread, which goes on"
                     )
@@ -500,18 +532,18 @@ class Watch:
 
     def _guarded_look(self) -> float:
         """Look, watched by a guard where a thread for it can be had."""
-        over = _thread.allocate_lock()
+        over = native.allocate_lock()
         over.acquire()
         # Bare, because a Thread would show in the application's threads, and its start is what
         # others wrap.
         with contextlib.suppress(Exception):
-            _thread.start_new_thread(self._guard, (over, threading.get_ident(), self._stopping))
+            native.start_new_thread(self._guard, (over, native.get_ident(), self._stopping))
         try:
             return self.look()
         finally:
             over.release()
 
-    def _guard(self, over: _thread.LockType, ident: int, stopping: threading.Event) -> None:
+    def _guard(self, over: _thread.LockType, ident: int, stopping: native.Event) -> None:
         """Replace the monitor thread *ident* when it hangs before *over* is released."""
         # Nothing may leave a bare thread: it would be printed.
         with contextlib.suppress(BaseException):

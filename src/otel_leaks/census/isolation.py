@@ -10,9 +10,10 @@ thread, so there are never more deposed threads than parts.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TypeVar
+
+from otel_leaks.runtime import forks, native
 
 __all__ = [
     "FREE_TRIES",
@@ -79,14 +80,13 @@ class Parts:
         # Names of the parts that a thread is in, the innermost last.
         self._inside: dict[int, list[str]] = {}
         self._deposed: set[int] = set()
-        self._lock = threading.Lock()
+        self._lock = forks.Lock()
 
     def forked(self) -> None:
         """Start anew in a forked child, where no other thread is in any part."""
         self._parts = {}
         self._inside = {}
         self._deposed = set()
-        self._lock = threading.Lock()
 
     def run(self, name: str, act: Callable[[], _T], *, backs_off: bool = False) -> _T:
         """
@@ -103,7 +103,7 @@ class Parts:
             CensusEnded: This thread was deposed meanwhile.
             BaseException: What *act* raised.
         """
-        me = threading.get_ident()
+        me = native.get_ident()
         part = self._enter(me, name)
         try:
             value = act()
@@ -150,7 +150,7 @@ class Parts:
             CensusEnded: It was deposed.
         """
         self.progress += 1
-        if self._deposed and threading.get_ident() in self._deposed:
+        if self._deposed and native.get_ident() in self._deposed:
             raise CensusEnded
 
     def depose(self, ident: int, progress: int) -> str | None:
@@ -176,7 +176,7 @@ class Parts:
 
     def ended(self) -> None:
         """Forget the calling thread, which ends: another one may get its ident."""
-        me = threading.get_ident()
+        me = native.get_ident()
         self._deposed.discard(me)
         self._inside.pop(me, None)
 

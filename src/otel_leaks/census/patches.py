@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import functools
 import gc
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
+
+from otel_leaks.runtime import forks
 
 __all__ = ["Patches"]
 
@@ -169,7 +170,7 @@ class _Point:
 
         def passing(*args: Any, **kwargs: Any) -> Any:
             # In a call of the application's: waits for nobody.
-            if self.is_ours and _lock.acquire(blocking=False):
+            if self.is_ours and _lock.acquire(timeout=0):
                 try:
                     _tidy(self)
                 finally:
@@ -183,7 +184,7 @@ class _Point:
 _points: list[_Point] = []
 # Those of which nothing is in use, below wrappers of others.
 _deposed: list[_Point] = []
-_lock = threading.RLock()
+_lock = forks.Lock()
 
 
 class Patches:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -26,7 +25,10 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
 from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool, Population
+from otel_leaks.runtime import forks
 from otel_leaks.telemetry import names
+from otel_leaks.telemetry.exits import Exports
+from otel_leaks.telemetry.forks import renew_locks
 
 __all__ = ["Admission", "Board", "Metrics"]
 
@@ -121,7 +123,8 @@ class Admission:
 class _Registration:
     """The instruments of one MeterProvider."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, exports: Exports) -> None:
+        self.exports = exports
         self.board: Board | None = None
         self.totals: dict[tuple[Kind, Evidence], int] = {}
         self._error_types: set[str] = set()
@@ -129,16 +132,18 @@ class _Registration:
             "observable_gauge": meter.create_observable_gauge,
             "observable_counter": meter.create_observable_counter,
         }
-        for metric in names.METRICS:
-            if metric.instrument in make:
-                make[metric.instrument](
-                    metric.name,
-                    callbacks=[
-                        self._age if metric is names.CENSUS_AGE else self._callback(metric.name)
-                    ],
-                    unit=metric.unit,
-                    description=metric.description,
-                )
+        self._observed = [
+            make[metric.instrument](
+                metric.name,
+                callbacks=[
+                    self._age if metric is names.CENSUS_AGE else self._callback(metric.name)
+                ],
+                unit=metric.unit,
+                description=metric.description,
+            )
+            for metric in names.METRICS
+            if metric.instrument in make
+        ]
         self._duration = meter.create_histogram(
             names.CENSUS_DURATION.name,
             unit=names.CENSUS_DURATION.unit,
@@ -148,6 +153,8 @@ class _Registration:
 
     def _callback(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
+            if name == names.OPEN.name:  # Once a collection.
+                self.exports.collecting()
             board = self.board  # Read once: another thread may take it down.
             if board is None or board.clock() >= board.fresh_until.get(name, math.inf):
                 return ()
@@ -179,11 +186,19 @@ class _Registration:
         self.board = None
         _forget(self._duration)
 
+    def forked(self, exporting: Iterable[object]) -> None:
+        """Have nothing in a child: neither numbers nor what the SDK keeps of them."""
+        self.board = None
+        self.exports.forked(exporting)
+        self.totals.clear()
+        for instrument in (*self._observed, self._duration):
+            _forget(instrument)
+
 
 _registrations: weakref.WeakKeyDictionary[MeterProvider, _Registration] = (
     weakref.WeakKeyDictionary()
 )
-_registering = threading.Lock()
+_registering = forks.Lock()
 
 
 class Metrics:
@@ -214,6 +229,7 @@ class Metrics:
         self._began_at = clock()
         self._counted_at: dict[Kind, float] = {}
         self._fresh_until: dict[str, float] = {}
+        self._meter_provider = meter_provider
         self._limits = limits
         self._openable = openable
         self._registration = _registration_for(meter_provider, version)
@@ -276,8 +292,14 @@ class Metrics:
         self._registration.board = Board(
             readings, dict(self._fresh_until), dict(self._counted_at), self._clock
         )
+        self._registration.exports.look()
         failed = census.failures[0].error_type if census.failures else None
         self._registration.record(census.wall_s, failed)
+
+    def exiting(self) -> None:
+        """Leave nothing to the last collection that the process would wait for in vain."""
+        if self._registration.exports.exiting():
+            self.close()
 
     def close(self) -> None:
         """Report nothing any more."""
@@ -288,10 +310,10 @@ class Metrics:
         """
         Begin at zero in a forked child, where nothing has been detected yet.
 
-        Touches no lock of the SDK: a thread of the parent may have held it.
+        The parent may have been exporting, and its locks of the SDK's are then held here.
         """
-        self._registration.board = None
-        self._registration.totals.clear()
+        provider = self._meter_provider or metrics.get_meter_provider()
+        self._registration.forked(renew_locks(provider))
         self._last.clear()
         self._began_at = self._clock()
         self._counted_at.clear()
@@ -363,7 +385,9 @@ def _registration_for(meter_provider: MeterProvider | None, version: str) -> _Re
             # What was made before a provider was set went to it when it was.
             found = next((reg for each, reg in _registrations.items() if is_proxy(each)), None)
         if found is None:
-            found = _Registration(provider.get_meter(names.SCOPE, version))
+            # Weakly: the provider is the key of what holds this.
+            where = metrics.get_meter_provider if meter_provider is None else weakref.ref(provider)
+            found = _Registration(provider.get_meter(names.SCOPE, version), Exports(where))
             _registrations[provider] = found
         return found
 
@@ -380,7 +404,7 @@ def is_proxy(provider: object) -> bool:
 
 def _forget(instrument: object) -> None:
     """
-    Drop what a synchronous instrument has recorded.
+    Drop what the SDK has recorded of an instrument.
 
     The SDK has no public way: under cumulative temporality it exports a histogram for
     ever. Where its privates are others (1.20 to 1.45 have these), the histogram stays

@@ -33,6 +33,11 @@ unit: $(VENV)/.ready ## The tests that need nothing but Python
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
 	$(BIN)/python -m pytest $(XDIST) -m e2e
 
+reliability: $(VENV)/.ready ## Real servers, forks and outages, with otel-leaks and without (SHORT=1: what CI runs)
+	PYTHONPATH=tests $(BIN)/python -m reliability.environment
+	$(BIN)/python -m pytest $(XDIST) -m "reliability$(if $(SHORT), and short)"
+	PYTHONPATH=tests $(BIN)/python -m reliability.results
+
 soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
 	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
 
@@ -66,6 +71,9 @@ lock: $(VENV)/.ready ## Pin the development versions anew
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
 		pyproject.toml --extra view tests/requirements.in --output-file tests/requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
+		--constraint tests/requirements.txt tests/reliability/requirements.in \
+		--output-file tests/reliability/requirements.txt
 
 clean: ## Remove what setup made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -13,30 +13,33 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
-from opentelemetry._logs import LoggerProvider
+from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
-from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import NonRecordingSpan, TracerProvider
+from opentelemetry.metrics import MeterProvider, get_meter_provider
+from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_provider
 
 from otel_leaks import __version__
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Detection
 from otel_leaks.runtime import forks
+from otel_leaks.telemetry.connections import renew_connections
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
-from otel_leaks.telemetry.spans import SpanReader, note_end
-from otel_leaks.watch import OPENABLE, Watch, limits
+from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
+from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
 
@@ -44,6 +47,10 @@ _log = logging.getLogger("otel_leaks")
 
 FORK_WAIT_S = 0.0005
 """How long a fork waits for the monitor: what it does in the SDK mostly takes less."""
+
+_CURRENT_PROVIDERS: tuple[Callable[[], object], ...] = (
+    *(get_tracer_provider, get_meter_provider, get_logger_provider),
+)
 
 
 class _Instrumentation:
@@ -59,8 +66,10 @@ class _Instrumentation:
         # Held while the monitor is in the SDK, or in an exporter or a log handler. They may
         # block, so a fork waits for each report once, and not long.
         self._reporting = forks.Lock()
-        # Threads that fork, and have made the monitor wait: two may at once.
-        self._forking: set[int] = set()
+        self._providers = (tracer_provider, meter_provider, logger_provider)
+        # Threads that fork, and have made the monitor wait: two may at once. And the lock
+        # that each of them holds.
+        self._forking: dict[int, forks.Lock] = {}
         self._report = 0
         self._stuck_report: int | None = None
         ignores = Ignores((*BUILT_IN, *config.ignore))
@@ -70,7 +79,11 @@ class _Instrumentation:
                 ignore,
             )
         self._metrics = Metrics(
-            meter_provider, limits=limits(config), openable=OPENABLE, version=__version__
+            meter_provider,
+            limits=limits(config),
+            openable=OPENABLE,
+            version=__version__,
+            fresh_for_s=lambda census: fresh_for_s(census, config),
         )
         spans = SpanReader()
         self._beginnings = (
@@ -78,12 +91,14 @@ class _Instrumentation:
             if config.origins != "off"
             else None
         )
+        self._parts = Parts()
         self._events = Events(
             tracer_provider,
             max_frames=config.max_frames,
             version=__version__,
             emit=config.emit,
             logger_provider=logger_provider,
+            run=self._parts.attempt,
         )
         self._watch = Watch(
             config,
@@ -94,13 +109,19 @@ class _Instrumentation:
                 spans=spans,
                 beginnings=self._beginnings,
                 executors=Executors(),
+                parts=self._parts,
             ),
             self,
+            parts=self._parts,
+            replaced=self._replaced,
+            retry=self._retry,
         )
         self._patches = Patches()
+        self._noting_ends = Switch()
 
     def start(self) -> None:
-        self._patches.wrap(NonRecordingSpan, "end", note_end)
+        self._noting_ends.is_on = True
+        self._patches.wrap(NonRecordingSpan, "end", partial(note_end, switch=self._noting_ends))
         if self._beginnings is not None:
             self._beginnings.open()
         self._watch.start()
@@ -111,6 +132,7 @@ class _Instrumentation:
     def stop(self) -> None:
         atexit.unregister(self._exiting)
         self._watch.stop()
+        self._noting_ends.is_on = False
         self._patches.restore()
         if self._beginnings is not None:
             self._beginnings.close()
@@ -129,19 +151,27 @@ class _Instrumentation:
         Where it stays in one for longer than a fork may take, the child renews the locks
         that it may have held.
         """
-        report = self._report
+        report, reporting = self._report, self._reporting
         if self._stuck_report == report:
             return
-        if self._reporting.acquire(timeout=FORK_WAIT_S):
-            self._forking.add(threading.get_ident())
+        if reporting.acquire(timeout=FORK_WAIT_S):
+            self._forking[threading.get_ident()] = reporting
         else:
             self._stuck_report = report
 
     def forked_from(self) -> None:
         """Go on, in the parent and in the child."""
-        if threading.get_ident() in self._forking:
-            self._forking.discard(threading.get_ident())
-            self._reporting.release()
+        reporting = self._forking.pop(threading.get_ident(), None)
+        if reporting is not None:
+            reporting.release()
+
+    def _retry(self) -> None:
+        with self._reports():
+            self._events.retry()
+
+    def _replaced(self) -> None:
+        """Let neither the new monitor nor a fork wait for the one that hangs."""
+        self._reporting = forks.Lock()
 
     def forked(self) -> None:
         """Start anew in the child: constant time, since most children only exec."""
@@ -149,6 +179,12 @@ class _Instrumentation:
         self._stuck_report = None
         self._metrics.forked()
         self._events.forked()
+        renew_connections(
+            *(
+                given or current()
+                for given, current in zip(self._providers, _CURRENT_PROVIDERS, strict=True)
+            )
+        )
         self._watch.forked()
 
     @contextlib.contextmanager

@@ -21,7 +21,7 @@ PAGE = PROJECT / "docs" / "reliability.md"
 FOLDER = PROJECT / "build" / "reliability"
 """One file a test, so that several processes may write at once."""
 
-HEAD = "| server | what was done | expected | seen | repeat |\n|---|---|---|---|---|\n"
+HEAD = "| what runs | what was done | expected | seen | repeat |\n|---|---|---|---|---|\n"
 
 
 @dataclass
@@ -69,10 +69,15 @@ def table(section: str, of: list[Row]) -> str:
         if row.section == section:
             merged.setdefault((row.server, row.done), []).append(row)
     lines = [
-        f"| {server} | {done} | {some[0].expected} | {_seen(some)} | `{some[0].repeat}` |\n"
-        for (server, done), some in merged.items()
+        f"| {' | '.join(_cell(each) for each in (*key, some[0].expected, _seen(some)))} "
+        f"| `{_cell(some[0].repeat)}` |\n"
+        for key, some in merged.items()
     ]
     return HEAD + "".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _seen(some: list[Row]) -> str:

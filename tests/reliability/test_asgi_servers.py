@@ -36,12 +36,17 @@ SERVERS: dict[str, tuple[int, Planted, tuple[str, ...]]] = {
     ),
 }
 
+SHORT = {"uvicorn-workers", "granian-asgi"}
+
 
 def command(run: Run, port: int, *, words: tuple[str, ...]) -> list[str]:
     return run.command(*(each.format(port=port) for each in words))
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize(
+    "server",
+    [pytest.param(each, marks=[pytest.mark.short] * (each in SHORT)) for each in SERVERS],
+)
 def test_each_process_is_watched(
     run: Callable[[bool], Run], how: How, row: Row, server: str
 ) -> None:

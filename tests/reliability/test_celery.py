@@ -28,7 +28,10 @@ def broker(tmp_path: Path) -> dict[str, str]:
     return {"BROKER": str(folder)}
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    "pool",
+    [pytest.param(each, marks=[pytest.mark.short] * (each == "prefork")) for each in POOLS],
+)
 def test_each_process_that_runs_tasks_is_watched(
     run: Callable[[bool], Run], how: How, row: Row, pool: str, broker: dict[str, str]
 ) -> None:

@@ -20,7 +20,12 @@ CLASSES = {
     "uvicorn": ("service:app", "--worker-class=uvicorn_worker.UvicornWorker"),
 }
 
-pytestmark = pytest.mark.parametrize("workers", CLASSES)
+SHORT = {"sync"}
+
+pytestmark = pytest.mark.parametrize(
+    "workers",
+    [pytest.param(each, marks=[pytest.mark.short] * (each in SHORT)) for each in CLASSES],
+)
 
 
 def gunicorn(run: Run, port: int, *, workers: str, more: tuple[str, ...]) -> list[str]:

@@ -11,6 +11,7 @@ from reliability.results import Row
 from reliability.serving import LATER_S, How, Run, Running, unexpected
 
 
+@pytest.mark.short
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_each_child_of_multiprocessing_is_watched(
     run: Callable[[bool], Run], how: How, row: Row, method: str
@@ -57,6 +58,7 @@ def test_the_kernel_of_a_notebook_is_watched(
     compare(run, command, happens, row)
 
 
+@pytest.mark.short
 def test_a_short_job_sends_its_metrics_once_and_ends_as_soon(
     run: Callable[[bool], Run], how: How, row: Row
 ) -> None:

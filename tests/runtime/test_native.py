@@ -30,6 +30,19 @@ def test_an_event_wakes_all_that_wait_and_stays_set() -> None:
         each.join(LIMIT_S)
     assert all(each.is_set() for each in woken)
     assert (event.is_set(), event.wait(0), event.wait()) == (True, True, True)
+    event.clear()
+    assert (event.is_set(), event.wait(0)) == (False, False)
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_a_renewed_event_is_as_it_was(is_set: bool) -> None:
+    event = native.Event()
+    if is_set:
+        event.set()
+    event.renew()
+    assert (event.is_set(), event.wait(0)) == (is_set, is_set)
+    event.set()
+    assert event.wait()
 
 
 def test_an_event_that_nobody_sets_lets_go_after_the_time() -> None:

@@ -20,6 +20,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, final
 
+from otel_leaks.runtime import native
+
 __all__ = [
     "Lock",
     "announce",
@@ -48,7 +50,7 @@ class Lock:
     __slots__ = ("__weakref__", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = native.RLock()
         _renewed.add(self)
 
     def __enter__(self) -> None:
@@ -61,7 +63,8 @@ class Lock:
         """Take the lock; return whether that succeeded within *timeout* seconds."""
         if _pid is None:
             watch()
-        return self._lock.acquire(timeout=timeout)
+        taken: bool = self._lock.acquire(timeout=timeout)
+        return taken
 
     def release(self) -> None:
         """Give the lock back."""
@@ -74,14 +77,14 @@ class Lock:
         if getattr(self._lock, "_is_owned", bool)():
             return
         try:
-            self._lock._at_fork_reinit()  # type: ignore[attr-defined]
+            self._lock._at_fork_reinit()
         except AttributeError:
-            self._lock = threading.RLock()
+            self._lock = native.RLock()
 
 
-def event() -> threading.Event:
+def event() -> native.Event:
     """Return an event whose own lock is renewed in a child; whether it is set stays."""
-    made = threading.Event()
+    made = native.Event()
     _renewed.add(made)
     return made
 
@@ -166,12 +169,7 @@ def _in_child() -> None:
             and caller.f_globals.get("__name__") == "subprocess"
         )
     for each in list(_renewed):
-        if isinstance(each, Lock):
-            each.renew()
-        else:
-            # Private, on 3.9 and later. Without it an event stays as it is.
-            with contextlib.suppress(AttributeError):
-                each._at_fork_reinit()
+        each.renew()
     for _, _, in_child in _hooks:
         with contextlib.suppress(Exception):
             in_child()

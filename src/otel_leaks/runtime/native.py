@@ -69,19 +69,25 @@ def is_replaced() -> bool:
 
 @final
 class Event:
-    """
-    ``threading.Event`` without its condition, whose waiters would be greenlets' locks.
+    """``threading.Event`` without its condition, whose waiters would be greenlets' locks."""
 
-    One that was made before a fork is of no use after it.
-    """
-
-    __slots__ = ("_gate", "_opens")
+    __slots__ = ("__weakref__", "_gate", "_opens")
 
     def __init__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._gate = allocate_lock()
         self._gate.acquire()
         # Taken out by the one call that opens the gate: an atomic operation.
         self._opens = [self._gate.release]
+
+    def renew(self) -> None:
+        """Be of use in a forked child; whether it is set stays."""
+        if self.is_set():
+            self._gate = allocate_lock()
+        else:
+            self._close()
 
     def is_set(self) -> bool:
         """Return whether it was set."""
@@ -92,12 +98,18 @@ class Event:
         with contextlib.suppress(IndexError):
             self._opens.pop()()
 
+    def clear(self) -> None:
+        """Let those wait who come from now on."""
+        if self.is_set():
+            self._close()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, or *timeout* seconds are over; return whether it is set."""
-        longest = threading.TIMEOUT_MAX
-        if self._gate.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), longest)):
-            self._gate.release()
-        return self.is_set()
+        gate, longest = self._gate, threading.TIMEOUT_MAX
+        if gate.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), longest)):
+            gate.release()
+            return True
+        return False
 
 
 @final

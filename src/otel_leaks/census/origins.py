@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from otel_leaks.census.patches import Patches
 from otel_leaks.model import Frame, Kind, Origin, Stack
+from otel_leaks.runtime import forks
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import chain_at
 from otel_leaks.runtime.glimpse import root_of
@@ -290,7 +291,7 @@ class Starts:
 
     def __init__(self) -> None:
         self._users = 0
-        self._lock = threading.RLock()
+        self._lock = forks.Lock()
         self._patches = Patches()
         self._wrapped: set[type] = set()
         self._names = CodeNames()

@@ -14,30 +14,33 @@ import os
 import sys
 import threading
 from collections.abc import Collection, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
-from opentelemetry._logs import LoggerProvider
+from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
-from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import NonRecordingSpan, TracerProvider
+from opentelemetry.metrics import MeterProvider, get_meter_provider
+from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_provider
 
 from otel_leaks import __version__
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Detection
 from otel_leaks.runtime import forks, uwsgi
+from otel_leaks.telemetry.connections import renew_connections
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.forks import restart_exports
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
-from otel_leaks.telemetry.spans import SpanReader, note_end
-from otel_leaks.watch import OPENABLE, Watch, limits
+from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
+from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
 
@@ -61,11 +64,10 @@ class _Instrumentation:
         # block, so a fork waits for each report once, and not long.
         self._reporting = forks.Lock()
         self._workers: uwsgi.Workers | None = None
-        self._tracer_provider = tracer_provider
-        self._meter_provider = meter_provider
-        self._logger_provider = logger_provider
-        # Threads that fork, and have made the monitor wait: two may at once.
-        self._forking: set[int] = set()
+        self._providers = (tracer_provider, meter_provider, logger_provider)
+        # Threads that fork, and have made the monitor wait: two may at once. And the lock
+        # that each of them holds.
+        self._forking: dict[int, forks.Lock] = {}
         self._report = 0
         self._stuck_report: int | None = None
         ignores = Ignores((*BUILT_IN, *config.ignore))
@@ -75,7 +77,11 @@ class _Instrumentation:
                 ignore,
             )
         self._metrics = Metrics(
-            meter_provider, limits=limits(config), openable=OPENABLE, version=__version__
+            meter_provider,
+            limits=limits(config),
+            openable=OPENABLE,
+            version=__version__,
+            fresh_for_s=lambda census: fresh_for_s(census, config),
         )
         spans = SpanReader()
         self._beginnings = (
@@ -83,12 +89,14 @@ class _Instrumentation:
             if config.origins != "off"
             else None
         )
+        self._parts = Parts()
         self._events = Events(
             tracer_provider,
             max_frames=config.max_frames,
             version=__version__,
             emit=config.emit,
             logger_provider=logger_provider,
+            run=self._parts.attempt,
         )
         self._watch = Watch(
             config,
@@ -99,13 +107,19 @@ class _Instrumentation:
                 spans=spans,
                 beginnings=self._beginnings,
                 executors=Executors(),
+                parts=self._parts,
             ),
             self,
+            parts=self._parts,
+            replaced=self._replaced,
+            retry=self._retry,
         )
         self._patches = Patches()
+        self._noting_ends = Switch()
 
     def start(self) -> None:
-        self._patches.wrap(NonRecordingSpan, "end", note_end)
+        self._noting_ends.is_on = True
+        self._patches.wrap(NonRecordingSpan, "end", partial(note_end, switch=self._noting_ends))
         if self._beginnings is not None:
             self._beginnings.open()
         server = uwsgi.server()
@@ -132,6 +146,7 @@ class _Instrumentation:
         if self._workers is not None:
             self._workers.close()
         self._watch.stop()
+        self._noting_ends.is_on = False
         self._patches.restore()
         if self._beginnings is not None:
             self._beginnings.close()
@@ -146,8 +161,14 @@ class _Instrumentation:
                 # This process did not fork, or did so with the hooks.
                 self._watch.begin()
             else:
-                restart_exports(self._tracer_provider, self._meter_provider, self._logger_provider)
                 forks.announce()
+                restart_exports(*self._current_providers())
+                if not forks.can_read_frames():
+                    _log.info(
+                        "this worker was forked without Python's hooks, so stacks of threads "
+                        "can't be read on Python 3.11 and 3.12; set "
+                        "py-call-uwsgi-fork-hooks = true"
+                    )
 
     def _exiting(self) -> None:
         with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
@@ -161,19 +182,27 @@ class _Instrumentation:
         Where it stays in one for longer than a fork may take, the child renews the locks
         that it may have held.
         """
-        report = self._report
+        report, reporting = self._report, self._reporting
         if self._stuck_report == report:
             return
-        if self._reporting.acquire(timeout=FORK_WAIT_S):
-            self._forking.add(threading.get_ident())
+        if reporting.acquire(timeout=FORK_WAIT_S):
+            self._forking[threading.get_ident()] = reporting
         else:
             self._stuck_report = report
 
     def forked_from(self) -> None:
         """Go on, in the parent and in the child."""
-        if threading.get_ident() in self._forking:
-            self._forking.discard(threading.get_ident())
-            self._reporting.release()
+        reporting = self._forking.pop(threading.get_ident(), None)
+        if reporting is not None:
+            reporting.release()
+
+    def _retry(self) -> None:
+        with self._reports():
+            self._events.retry()
+
+    def _replaced(self) -> None:
+        """Let neither the new monitor nor a fork wait for the one that hangs."""
+        self._reporting = forks.Lock()
 
     def forked(self) -> None:
         """Start anew in the child: constant time, since most children only exec."""
@@ -181,7 +210,16 @@ class _Instrumentation:
         self._stuck_report = None
         self._metrics.forked()
         self._events.forked()
+        renew_connections(*self._current_providers())
         self._watch.forked()
+
+    def _current_providers(self) -> tuple[object, object, object]:
+        tracing, measuring, logs = self._providers
+        return (
+            tracing or get_tracer_provider(),
+            measuring or get_meter_provider(),
+            logs or get_logger_provider(),
+        )
 
     @contextlib.contextmanager
     def _reports(self) -> Iterator[None]:

@@ -1,1 +1,1 @@
-"""What CPython and servers keep private: one subject a file, with the versions it serves."""
+"""What CPython keeps private, one subject a file, with the versions that each serves."""

@@ -20,17 +20,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, final
+
+from otel_leaks.runtime import native
 
 __all__ = [
     "Lock",
     "announce",
     "can_read_frames",
-    "current_frames",
     "event",
+    "ghosts",
     "is_announced",
-    "is_ghost",
     "look_for_ghosts",
     "not_held",
     "only_execs",
@@ -49,10 +49,10 @@ _renewed: weakref.WeakSet[Any] = weakref.WeakSet()
 # registers nothing, and fork hooks can't be taken back.
 _pid: int | None = None
 _only_execs = False
-# The threads of the parent's that an unannounced child seems to have; kept, so that their
-# ids stay theirs.
-_ghosts: frozenset[int] = frozenset()
+# The threads of the parent's that an unannounced child seems to have, and the references to
+# them by their ids; kept, so that the ids stay theirs.
 _kept: list[threading.Thread] = []
+_ghosts: dict[int, weakref.ref[threading.Thread]] = {}
 _has_stale_states = False
 
 
@@ -63,7 +63,7 @@ class Lock:
     __slots__ = ("__weakref__", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = native.RLock()
         _renewed.add(self)
 
     def __enter__(self) -> None:
@@ -76,7 +76,8 @@ class Lock:
         """Take the lock; return whether that succeeded within *timeout* seconds."""
         if _pid is None:
             watch()
-        return self._lock.acquire(timeout=timeout)
+        taken: bool = self._lock.acquire(timeout=timeout)
+        return taken
 
     def release(self) -> None:
         """Give the lock back."""
@@ -89,14 +90,14 @@ class Lock:
         if getattr(self._lock, "_is_owned", bool)():
             return
         try:
-            self._lock._at_fork_reinit()  # type: ignore[attr-defined]
+            self._lock._at_fork_reinit()
         except AttributeError:
-            self._lock = threading.RLock()
+            self._lock = native.RLock()
 
 
-def event() -> threading.Event:
+def event() -> native.Event:
     """Return an event whose own lock is renewed in a child; whether it is set stays."""
-    made = threading.Event()
+    made = native.Event()
     _renewed.add(made)
     return made
 
@@ -150,22 +151,22 @@ def announce() -> None:
 
 def look_for_ghosts() -> None:
     """Note the threads that this process seems to have, having been forked untold."""
-    global _ghosts, _has_stale_states
-    ghosts = [each for each in threading.enumerate() if not runs_here(each)]
-    _kept[:] = ghosts
-    _ghosts = frozenset(map(id, ghosts))
+    global _has_stale_states
+    found = [each for each in threading.enumerate() if not runs_here(each)]
+    _kept[:] = found
+    _ghosts.update((id(ref), ref) for ref in map(weakref.ref, found))
     # Counts bare ones too, which threading does not list, and those of the parent.
     tasks = sum(1 for _ in _TASKS.iterdir()) if _TASKS.is_dir() else 1
-    _has_stale_states = bool(ghosts) or _thread._count() >= tasks
+    _has_stale_states = bool(found) or _thread._count() >= tasks
 
 
-def is_ghost(thread: threading.Thread) -> bool:
+def ghosts() -> frozenset[int]:
     """
-    Return whether a thread is its parent's, in a child of which Python was not told.
+    Return the ids of the weak references to threads that this process only seems to have.
 
-    ``threading`` lists it as running there.
+    They are its parent's, in a child of which Python was not told; ``threading`` lists them.
     """
-    return id(thread) in _ghosts
+    return frozenset(_ghosts)
 
 
 def runs_here(thread: threading.Thread) -> bool:
@@ -183,13 +184,6 @@ def can_read_frames() -> bool:
     there. On 3.11 and 3.12 they point into stacks that are gone: reading them is a crash.
     """
     return not (_has_stale_states and (3, 11) <= sys.version_info < (3, 13))
-
-
-def current_frames() -> dict[int, FrameType]:
-    """Return the frame in which each thread is, nothing where they can't be read."""
-    if not can_read_frames():
-        return {}
-    return sys._current_frames()
 
 
 def only_execs() -> bool:
@@ -214,9 +208,10 @@ def _in_parent() -> None:
 
 
 def _told_in_child() -> None:
-    global _ghosts, _has_stale_states, _only_execs
+    global _has_stale_states, _only_execs
     # Python has just deleted the states of the parent's threads.
-    _ghosts, _has_stale_states = frozenset(), False
+    _has_stale_states = False
+    _ghosts.clear()
     _kept.clear()
     # A hook is called by C code, so the frame below it is the one that forked.
     _only_execs = False
@@ -233,12 +228,7 @@ def _in_child() -> None:
     global _pid
     _pid = os.getpid()
     for each in list(_renewed):
-        if isinstance(each, Lock):
-            each.renew()
-        else:
-            # Private, on 3.9 and later. Without it an event stays as it is.
-            with contextlib.suppress(AttributeError):
-                each._at_fork_reinit()
+        each.renew()
     for _, _, in_child in _hooks:
         with contextlib.suppress(Exception):
             in_child()

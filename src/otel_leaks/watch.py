@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -339,6 +340,8 @@ class Watch:
         # What is to be reported of the last census.
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self._thread: native.Thread | None = None
+        # The process that has a monitor, or will have one in a moment.
+        self._watched: int | None = None
 
     def start(self) -> None:
         """
@@ -347,15 +350,26 @@ class Watch:
         Raises:
             RuntimeError: The interpreter can start no thread: it is shutting down.
         """
-        self._report(self._taker.open())
+        self.prepare()
         self._start_thread()
+
+    def prepare(self) -> None:
+        """Get ready to watch, without a thread: where a server forks what is to be watched."""
+        self._report(self._taker.open())
+
+    def begin(self) -> None:
+        """Begin to watch what was prepared, in this very process."""
+        if self._watched != os.getpid() and not self._stopping.is_set():
+            self._start_late()
 
     def _start_thread(self) -> None:
         thread = native.Thread(self._run, "otel-leaks-watch")
         thread.start()
         self._thread = thread
+        self._watched = os.getpid()
 
     def _start_late(self) -> None:
+        self._watched = os.getpid()
         stopping = self._stopping
 
         def late() -> None:

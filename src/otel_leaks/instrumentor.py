@@ -8,7 +8,6 @@ anew in forked children.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 from collections.abc import Collection
@@ -27,6 +26,7 @@ from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.log import log as _log
 from otel_leaks.model import Census, Detection
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
@@ -36,7 +36,6 @@ from otel_leaks.watch import OPENABLE, Watch, limits
 
 __all__ = ["LeakInstrumentor"]
 
-_log = logging.getLogger("otel_leaks")
 
 FORK_WAIT_S = 0.5
 """How long a fork waits for the monitor, which a stuck log handler may hold."""

@@ -23,6 +23,8 @@ from otel_leaks.detect import growth as _growth
 from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
+from otel_leaks.log import log as _log
+from otel_leaks.masks import masked_path
 from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
 
 __all__ = [
@@ -35,8 +37,6 @@ __all__ = [
     "growth_of",
     "limits",
 ]
-
-_log = logging.getLogger("otel_leaks")
 
 OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
     *_threshold.OPENS,
@@ -389,7 +389,7 @@ class Watch:
                     "Please report this with your Python version",
                     failure.kind,
                     failure.error_type,
-                    failure.detail,
+                    masked_path(failure.detail),
                 )
 
     def _log_once(self, key: object, message: str, error: BaseException) -> None:

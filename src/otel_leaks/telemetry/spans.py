@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -20,15 +19,13 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, SpanContext, propagation
 
+from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
-from otel_leaks.telemetry import names
 
 __all__ = ["SpanReader", "note_end"]
 
 MAX_CHARS = 200
 """Of a name or a route."""
-
-_log = logging.getLogger(names.SCOPE)
 
 _T = TypeVar("_T")
 

@@ -36,8 +36,8 @@ MAX_BYTES = 120 * 1024
 A receiver refuses over 4 MiB, and then the whole batch with other people's spans."""
 MAX_LINKS = 32
 """Of one detection. SDKs drop the oldest beyond their limit of 128."""
-MAX_LOG_CHARS = 12_000
-"""Of the stack in a WARNING; with it a line of a log stays under 16 KiB, where Docker cuts it."""
+MAX_LOG_BYTES = 11 * 1024
+"""Of the stack in a WARNING, which stays under 16 KiB with it: there Docker cuts a message."""
 
 # What the encoding takes besides keys and values, at most: of an attribute its tags and
 # lengths; of a span its ids, times, name and scope; of an event and a record the same.
@@ -361,7 +361,7 @@ class Events:
             else:
                 mark = finding.sites[0].fingerprint
                 # Indented, so that no line of it can be taken for a line of the log.
-                lines = f"  fingerprint {mark}, waits at:\n{_innermost(stack, MAX_LOG_CHARS)}"
+                lines = f"  fingerprint {mark}, waits at:\n{_innermost(stack, MAX_LOG_BYTES)}"
                 _log.warning("%s", told.message, lines=lines)
 
     def _real_tracer(self) -> trace.Tracer:
@@ -376,14 +376,14 @@ class Events:
 
 
 def _innermost(stack: str, most: int) -> str:
-    """Return the last lines of a stack, at least one, of at most *most* characters in all."""
-    lines = stack.split("\n")
-    size = len(stack)
-    first = 0
-    while first < len(lines) - 1 and size > most:
-        size -= len(lines[first]) + 1
-        first += 1
-    return "\n".join(lines[first:])
+    """Return the last lines of a stack, at least one, that take at most *most* bytes."""
+    kept: list[str] = []
+    for line in reversed(stack.split("\n")):
+        most -= _text_size(line) + 1
+        if most < 0 and kept:
+            break
+        kept.append(line)
+    return "\n".join(reversed(kept))
 
 
 def _began(finding: Finding) -> Iterator[Link]:

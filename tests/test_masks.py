@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import string
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -231,3 +233,14 @@ def test_a_name_of_ten_kilobytes_is_cut_between_words() -> None:
 def test_masking_again_changes_nothing() -> None:
     for name in ("Thread-5 (worker)", "mail jane@example.com", "ThreadPoolExecutor-0_1"):
         assert masked(masked(name)) == masked(name)
+
+
+def test_the_table_of_the_page_on_security_is_what_happens() -> None:
+    page = (Path(__file__).parents[1] / "SECURITY.md").read_text("utf-8")
+    table = page.partition("| name | leaves as |\n")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(.*)` \| `(.*)` \|$", table, re.MULTILINE)
+    assert len(rows) == 11
+    # Names of spans and routes have a path that stays.
+    for name, expected in rows:
+        mask = masked_path if name.startswith(("/", "GET", "POST")) else masked
+        assert mask(name) == expected

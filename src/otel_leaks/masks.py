@@ -15,7 +15,7 @@ import re
 from functools import lru_cache
 from itertools import pairwise
 
-from otel_leaks.texts import head
+from otel_leaks.texts import head, plain
 
 __all__ = ["MASK", "MAX_CHARS", "masked", "masked_path"]
 
@@ -108,12 +108,12 @@ def masked(name: str) -> str:
         At most 200 printable characters: ``kafka-producer-*``, ``Thread-* (serve_forever)``,
         ``mail *``.
     """
-    return _masked(name[: READ_CHARS + 1], "/\\")
+    return _masked(plain(name)[: READ_CHARS + 1], "/\\")
 
 
 def masked_path(name: str) -> str:
     """Return the name of a span, or a route, without what may be a secret; paths may stay."""
-    return _masked(name[: READ_CHARS + 1], "\\")
+    return _masked(plain(name)[: READ_CHARS + 1], "\\")
 
 
 @lru_cache(maxsize=1024)

@@ -11,15 +11,34 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
-__all__ = ["MAX_CHARS", "MAX_NAME_BYTES", "between", "head", "name_text", "printable", "tail"]
+__all__ = [
+    "MAX_CHARS",
+    "MAX_NAME_BYTES",
+    "between",
+    "head",
+    "name_text",
+    "plain",
+    "printable",
+    "tail",
+]
 
 MAX_CHARS = 1024
 """Of any string but a stack."""
 MAX_NAME_BYTES = 384
 """Of a function's name, as UTF-8: with it 100 series of metrics stay under 64 KiB."""
 
-CUT = "…"
-"""Stands for what was left out."""
+CUT = "..."
+"""Stands for what was left out; ASCII, for logs whose encoding has nothing else."""
+
+SHORT = MAX_NAME_BYTES // 4
+"""Characters that fit into a name in any case."""
+
+
+def plain(text: object) -> str:
+    """Return *text* as a str without methods of the application's, empty for anything else."""
+    if type(text) is str:
+        return text
+    return str.__str__(text) if issubclass(type(text), str) else ""
 
 
 def printable(text: str) -> str:
@@ -31,6 +50,7 @@ def printable(text: str) -> str:
     ``os.fsdecode`` makes them of bytes that are not UTF-8: ``\n``, ``\x1b``, ``\u202e``,
     ``\udce9``.
     """
+    text = plain(text)
     if text.isprintable():
         return text
     return "".join(
@@ -40,29 +60,30 @@ def printable(text: str) -> str:
 
 def head(text: str, most: int = MAX_CHARS) -> str:
     """Return *text* printable, its first *most* characters when it is longer."""
-    text = printable(text[: most + 1])
-    return text if len(text) <= most else text[: most - 1] + CUT if most > 1 else text[:most]
+    text = printable(plain(text)[: most + 1])
+    return text if len(text) <= most else text[: max(most - len(CUT), 0)] + CUT[:most]
 
 
 def tail(text: str, most: int = MAX_CHARS) -> str:
     """Return *text* printable, its last *most* characters when it is longer: for paths."""
-    text = printable(text) if len(text) <= most else CUT + printable(text[-most:])
-    return text if len(text) <= most else (CUT + text[1 - most :] if most > 1 else text[-most:])
+    text = printable(plain(text)[-most - 1 :])
+    room = max(most - len(CUT), 0)
+    return text if len(text) <= most else CUT[:most] + text[len(text) - room :]
 
 
 def between(text: str, most: int = MAX_CHARS) -> str:
     """Return *text* printable, its two ends when it is longer than *most* characters."""
+    text = plain(text)
     if len(text) > 2 * most:
         text = text[:most] + text[-most:]
     text = printable(text)
     if len(text) <= most:
         return text
-    first = (most - 1) // 2
-    last = most - 1 - first
-    return text[:first] + CUT + (text[-last:] if last > 0 else "")
+    room = max(most - len(CUT), 0)
+    first = room // 2
+    return text[:first] + CUT[:most] + text[len(text) - (room - first) :]
 
 
-@lru_cache(maxsize=4096)
 def name_text(name: str, most: int = MAX_NAME_BYTES) -> str:
     """
     Return the name of a function, printable and in bounds.
@@ -75,11 +96,19 @@ def name_text(name: str, most: int = MAX_NAME_BYTES) -> str:
         The name, or its two ends with 12 hex digits of its hash between them: two long
         names stay two, and one stays the same in every process.
     """
+    name = plain(name)
+    if len(name) <= min(SHORT, most // 4) and name.isprintable():
+        return name
+    return _name_text(name, most)
+
+
+@lru_cache(maxsize=1024)
+def _name_text(name: str, most: int) -> str:
     text = printable(name) if len(name) <= most else name
     if len(text) <= most and len(text.encode()) <= most:
         return text
     mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    room = most - len(mark) - 2 * len(CUT.encode())
+    room = most - len(mark) - 2 * len(CUT)
     if room < 2:
         return mark[:most]
     first, last = printable(name[:room]).encode(), printable(name[-room:]).encode()

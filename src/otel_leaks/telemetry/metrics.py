@@ -257,8 +257,8 @@ class Metrics:
 
     def _counts(self, population: Population) -> Sequence[_Reading]:
         functions: dict[str, int] = {}
-        for site in population.sites:
-            function = name_text(site.function)
+        sites = [(name_text(site.function), site) for site in population.sites]
+        for function, site in sites:
             functions[function] = functions.get(function, 0) + site.count
         named = self._admissions[population.kind].admit(functions)
         # What was reported and has nothing now is zero, and not merely gone.
@@ -268,8 +268,7 @@ class Metrics:
             if key[0] in named or key[0] == OTHER
         }
         rest = population.count
-        for site in population.sites:
-            function = name_text(site.function)
+        for function, site in sites:
             key = (function if function in named else OTHER, site.daemon)
             counts[key] = counts.get(key, 0) + site.count
             rest -= site.count

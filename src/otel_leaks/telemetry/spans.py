@@ -21,11 +21,12 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, propagation
 
 from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
+from otel_leaks.texts import plain
 
 __all__ = ["SpanReader", "note_end"]
 
-MAX_CHARS = 200
-"""Of a name or a route."""
+MAX_CHARS = 512
+"""Of a name or a route, before what may be a secret in it is masked."""
 
 _T = TypeVar("_T")
 
@@ -131,7 +132,7 @@ class SpanReader:
             said.trace_id,
             said.span_id,
             is_sampled=said.trace_flags.sampled,
-            name=name[:MAX_CHARS] if isinstance(name, str) else "",
+            name=plain(name)[:MAX_CHARS],
         )
 
     def _safely(self, read: Callable[[Any], _T], context: contextvars.Context) -> _T | None:
@@ -193,6 +194,6 @@ class SpanReader:
             said.trace_id,
             said.span_id,
             is_sampled=said.trace_flags.sampled,
-            name=span.name[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
-            route=route[:MAX_CHARS] if isinstance(route, str) else "",
+            name=plain(span.name)[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
+            route=plain(route)[:MAX_CHARS],
         )

@@ -31,6 +31,8 @@ VARIABLE = contextvars.ContextVar("VARIABLE", default=SECRETS["contextvar"])
 APPLICATION = TracerProvider().get_tracer("application")
 
 stop = threading.Event()
+threads_told = threading.Event()
+nameless: list[threading.Thread] = []
 stuck: list[Any] = []
 
 
@@ -77,13 +79,21 @@ class Nameless(threading.Thread):
 
     @property
     def name(self) -> str:
-        if stuck:
+        if nameless:
             raise RuntimeError(f"no name: {SECRETS['raised']}")
         return "nameless"
 
     @name.setter
     def name(self, value: str) -> None:
         pass
+
+
+class Listening(logging.Handler):
+    """Notes that threads were detected: only then comes one that can't be read."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "threads alive" in record.getMessage():
+            threads_told.set()
 
 
 async def serve(order: Order, number: int) -> None:
@@ -134,8 +144,9 @@ async def main() -> None:
     for number in range(100_000):
         await serve(order, number)
         asyncio.create_task(forgotten(), name=SECRETS["task_name"])  # noqa: RUF006
-        if number == 50:
-            Nameless(target=stop.wait, daemon=True).start()
+        if threads_told.is_set() and not nameless:
+            nameless.append(Nameless(target=stop.wait, daemon=True))
+            nameless[0].start()
         if number % 20 == 0:
             gc.collect()
         await asyncio.sleep(0.02)
@@ -143,6 +154,7 @@ async def main() -> None:
 
 otel_leaks.configure(sys.argv[2], "careless")
 logging.basicConfig(level=logging.INFO, format="2026-01-01 12:00:00 %(levelname)s %(message)s")
+logging.getLogger("otel_leaks").addHandler(Listening())
 logging.getLogger("asyncio").disabled = True
 logging.getLogger("otel_leaks").addHandler(LoggingHandler(logger_provider=get_logger_provider()))
 assert os.environ["SECRET"] == SECRETS["environment"]

@@ -149,6 +149,7 @@ def test_no_secret_of_a_service_is_in_any_byte_that_leaves_it(
         events = {"python.leak.detected", "python.leak.sample", ""}
         eventually(lambda: events <= {name for name, _ in receiver.records()})
         eventually(lambda: "outlived GET" in program.log)
+        eventually(lambda: "threads alive" in program.log)
     finally:
         program.stop()
     left = {

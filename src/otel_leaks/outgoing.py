@@ -17,9 +17,15 @@ from otel_leaks.texts import between, name_text, tail
 __all__ = ["outgoing", "shown_frame"]
 
 
-def outgoing(finding: Finding) -> Finding:
-    """Return *finding* as it may leave the process."""
-    return replace(finding, sites=tuple(map(_site, finding.sites)))
+def outgoing(finding: Finding, *, max_frames: int = 1) -> Finding:
+    """
+    Return *finding* as it may leave the process.
+
+    Args:
+        finding: As the policies have it.
+        max_frames: Frames that its stacks keep besides the outermost, >= 1, the innermost.
+    """
+    return replace(finding, sites=tuple(_site(site, max_frames) for site in finding.sites))
 
 
 def shown_frame(frame: Frame) -> Frame:
@@ -27,12 +33,12 @@ def shown_frame(frame: Frame) -> Frame:
     return Frame(name_text(frame.function), tail(frame.file), frame.line)
 
 
-def _site(site: Site) -> Site:
+def _site(site: Site, max_frames: int) -> Site:
     return replace(
         site,
         functions=tuple(map(name_text, site.functions)),
         origin=_origin(site.origin) if site.origin is not None else None,
-        sample=_sample(site.sample) if site.sample is not None else None,
+        sample=_sample(site.sample, max_frames) if site.sample is not None else None,
         operations=tuple(map(_operation, site.operations)),
     )
 
@@ -46,10 +52,15 @@ def _origin(origin: Origin) -> Origin:
     )
 
 
-def _sample(sample: Sample) -> Sample:
+def _sample(sample: Sample, max_frames: int) -> Sample:
+    stack = (
+        sample.stack
+        if len(sample.stack) <= max_frames
+        else (sample.stack[0], *sample.stack[-max_frames:])
+    )
     return replace(
         sample,
-        stack=tuple(map(shown_frame, sample.stack)),
+        stack=tuple(map(shown_frame, stack)),
         name=masked(sample.name),
         waits_on=between(sample.waits_on) if sample.waits_on is not None else None,
         backlog=_pool(sample.backlog) if sample.backlog is not None else None,

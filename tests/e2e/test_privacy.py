@@ -220,6 +220,7 @@ def test_odd_names_cost_no_batch_and_forge_no_line(receiver: Receiver, tmp_path:
                 and {each["python.leak.kind"] for each in receiver.spans("python.leak.detected")}
             ),
             lambda seen: seen == {"thread", "asyncio_task"},
+            within_s=90,
         )
         eventually(lambda: counts <= receiver.metrics())
         eventually(lambda: [name for name, _ in receiver.records()].count("python.leak.sample") > 1)

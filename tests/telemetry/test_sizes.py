@@ -123,7 +123,7 @@ def innermost(site: Site) -> int | None:
 
 
 @pytest.mark.parametrize("max_chars", [None, 64])
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(detection=detections(), max_frames=st.sampled_from([1, 32, 200]))
 def test_a_detection_with_any_names_is_valid_and_small_and_has_its_innermost_frames(
     max_chars: int | None, detection: Detection, max_frames: int

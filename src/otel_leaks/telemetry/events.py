@@ -84,7 +84,7 @@ def tell(
         the smallest sites. Every string is one line of printable text, but for a stack, which
         has one line for each frame.
     """
-    shown = outgoing(finding)
+    shown = outgoing(finding, max_frames=max_frames)
     message = sentence(shown)
     if refers_to is not None:
         message += f"; the leak that was told by its {refers_to} before"

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 XDIST := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 8))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit e2e parts datadog matrix demo bench dashboards lock clean
+.PHONY: help setup test check unit e2e reliability soak latency parts datadog matrix demo bench dashboards lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -27,11 +27,22 @@ check: $(VENV)/.ready ## Lint and types
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready ## The tests that need nothing but Python
-	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not unwatched"
+	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not reliability and not unwatched"
 	$(BIN)/python -m pytest $(XDIST) -m unwatched
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
 	$(BIN)/python -m pytest $(XDIST) -m e2e
+
+reliability: $(VENV)/.ready ## Real servers, forks and outages, with otel-leaks and without (SHORT=1: what CI runs)
+	PYTHONPATH=tests $(BIN)/python -m reliability.environment
+	$(BIN)/python -m pytest $(XDIST) -m "reliability$(if $(SHORT), and short)"
+	PYTHONPATH=tests $(BIN)/python -m reliability.results
+
+soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
+	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
+
+latency: $(VENV)/.ready ## Measure what the users of a service notice of otel-leaks (15 minutes)
+	PYTHONPATH=tests $(BIN)/python benchmarks/latency.py
 
 parts: ## Get what make e2e needs beside Python: a collector and a Prometheus, built with Go once
 	PYTHONPATH=tests $(PYTHON) -m support.collector
@@ -60,6 +71,9 @@ lock: $(VENV)/.ready ## Pin the development versions anew
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
 		pyproject.toml --extra view tests/requirements.in --output-file tests/requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
+		--constraint tests/requirements.txt tests/reliability/requirements.in \
+		--output-file tests/reliability/requirements.txt
 
 clean: ## Remove what setup made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

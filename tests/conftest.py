@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+# They assert for the tests that share them, and say as much when that fails.
+pytest.register_assert_rewrite("reliability.lives", "reliability.serving")
 
 # A loaded machine is no failure. In CI every run has the same examples; elsewhere what
 # an example finds is printed with what repeats it.

@@ -20,9 +20,11 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, TraceIdRatioBased
 
 from otel_leaks import LeakInstrumentor, __version__, instrumentor
+from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.model import fingerprint
+from otel_leaks.runtime import forks
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.watch import Watch
 from support import leaks
@@ -661,7 +663,10 @@ def test_an_exporter_that_raises_costs_one_log_line_and_no_census(
         for _ in range(5):
             looks()
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert errors == ["telling of a census failed; the next one is told again; this is told once"]
+    assert errors == [
+        "reporting a census or a detection failed; what failed is tried again at the next "
+        "censuses; this is told once"
+    ]
     assert meters.series()["python.thread.limit"] == {frozenset(): 5}
 
 
@@ -691,6 +696,39 @@ def test_an_exporter_that_blocks_does_not_hold_the_application(
         blocking.free.set()
         monitor.join(20)
     assert meters.collect() == {}
+
+
+@pytest.fixture
+def _quick_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a monitor that hangs replaced within moments."""
+    monkeypatch.setattr("otel_leaks.watch.TICK_S", 0.02)
+
+
+@pytest.mark.usefixtures("_quick_guard")
+def test_an_exporter_that_never_answers_costs_neither_the_warning_nor_the_counts(
+    instrument: Instrument,
+    looks: Callable[[], None],
+    meters: Meters,
+    spans: Spans,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    blocking = Blocking()
+    spans.provider.add_span_processor(blocking)
+    with standing(8):
+        door = instrument(thread_limit=5, interval_s=0.001)
+        assert blocking.held.wait(20)
+        for _ in range(3):
+            looks()
+        counts = meters.series()["python.thread.count"]
+        door.uninstrument()
+        blocking.free.set()
+        for each in monitors():
+            each.join(20)
+    assert sum(counts.values()) == 8
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0].startswith("the span processors did not return within ")
+    assert messages[1].startswith("8 threads alive, more than the limit of 5")
+    assert len(messages) == 2
 
 
 # Other processes
@@ -875,6 +913,137 @@ def test_a_fork_does_not_wait_for_ever_for_the_monitor(
     go_on.set()
 
 
+def test_a_fork_waits_for_a_report_that_is_stuck_once_and_for_the_next_one_again(
+    instrument: Instrument, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def stuck(self: Metrics, *args: Any) -> None:
+        telling.release()
+        assert go_on.acquire(timeout=20)
+
+    monkeypatch.setattr(Metrics, "publish", stuck)
+    monkeypatch.setattr(instrumentor, "FORK_WAIT_S", 0.01)
+    waits: list[float] = []
+
+    def acquire(lock: forks.Lock, timeout: float = -1) -> bool:
+        if timeout != -1:
+            waits.append(timeout)
+        return acquired(lock, timeout)
+
+    acquired = forks.Lock.acquire
+    monkeypatch.setattr(forks.Lock, "acquire", acquire)
+    instrument(interval_s=0.01)
+    try:
+        for stuck_reports in (1, 2):
+            assert telling.acquire(timeout=20)
+            for _ in range(5):
+                instrumentor._before_fork()
+                instrumentor._after_fork_in_parent()
+            assert waits == [0.01] * stuck_reports
+            go_on.release()
+    finally:
+        for _ in range(1000):
+            go_on.release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    "lock",
+    ["telemetry.metrics._registering", "census.patches._lock", "instrumentor._active._reporting"],
+)
+def test_a_lock_of_ours_that_another_thread_holds_at_a_fork_stops_nothing_in_the_child(
+    lock: str,
+) -> None:
+    told = run(f"""
+        import otel_leaks.census.patches, otel_leaks.telemetry.metrics
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        held = threading.Event()
+
+        def hold():
+            with otel_leaks.{lock}:
+                held.set()
+                threading.Event().wait()
+
+        threading.Thread(target=hold, daemon=True).start()
+        assert held.wait(20)
+        if os.fork() == 0:
+            LeakInstrumentor().uninstrument()
+            LeakInstrumentor().instrument(**providers)
+            wait()
+            print(monitors(), flush=True)
+            os._exit(0)
+        print(os.wait()[1], flush=True)
+        os._exit(0)
+    """)
+    assert told == ["['otel-leaks-watch']", "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_thread_may_fork_while_it_reports_itself() -> None:
+    # As a log handler does that starts a program.
+    told = run("""
+        forked = []
+
+        class Forks(SpanProcessor):
+            def on_end(self, span):
+                if not forked:
+                    forked.append(os.fork())
+                    if forked[0] == 0:
+                        print("child", flush=True)
+                        os._exit(0)
+
+        tracing.add_span_processor(Forks())
+        stand(3)
+        LeakInstrumentor().instrument(thread_limit=1, **providers)
+        wait()
+        print(os.waitpid(forked[0], 0)[1], flush=True)
+        LeakInstrumentor().uninstrument()
+        print(monitors())
+    """)
+    assert told == ["child", "0", "[]"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_only_execs_gets_no_thread_of_ours() -> None:
+    told = run("""
+        import subprocess
+        from otel_leaks.runtime import native
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        native.start_new_thread = lambda *_: os.write(1, b"a thread\\n")
+        subprocess.run(["true"], preexec_fn=lambda: os.write(1, b"execs\\n"), check=True)
+        if os.fork() == 0:
+            os.write(1, b"forks\\n")
+            os._exit(0)
+        os.wait()
+    """)
+    assert told == ["execs", "a thread", "forks"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_walks_over_nothing_before_the_first_line_of_the_child() -> None:
+    told = run("""
+        from otel_leaks.census import CensusTaker
+        LeakInstrumentor().instrument(**providers)
+        wait()
+        forked = CensusTaker.forked
+
+        def says(self):
+            print("forgets", threading.current_thread() is threading.main_thread(), flush=True)
+            return forked(self)
+
+        CensusTaker.forked = says
+        if os.fork() == 0:
+            print("first line", flush=True)
+            wait()
+            os._exit(0)
+        os.wait()
+    """)
+    assert told == ["first line", "forgets False"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_the_grandchild_of_a_fork_is_watched_too() -> None:
     told = run("""
@@ -947,3 +1116,102 @@ def test_the_monitor_survives_a_spawned_child() -> None:
         print(subprocess.run([sys.executable, "-c", "pass"]).returncode, monitors())
     """)
     assert told == ["0 ['otel-leaks-watch']"]
+
+
+# Beside other instrumentations
+
+
+@pytest.mark.unwatched
+@pytest.mark.parametrize("origins", ["threads", "all"])
+@pytest.mark.parametrize("order", ["ours first", "theirs first"])
+def test_in_turns_with_the_threading_instrumentation_no_patch_piles_up(
+    instrument: Instrument, order: str, origins: str
+) -> None:
+    contrib = pytest.importorskip("opentelemetry.instrumentation.threading")
+    theirs = contrib.ThreadingInstrumentor()
+    before = patchable()
+
+    def wrappers() -> int:
+        """Start a thread; return the wrappers of ours that the start came through."""
+        seen = 0
+
+        def count(frame: Any, event: str, _: object) -> None:
+            nonlocal seen
+            code = frame.f_code
+            ours = code.co_filename.endswith("beginnings.py") and code.co_name == "start"
+            seen += event == "call" and ours
+
+        thread = threading.Thread(target=int)
+        sys.setprofile(count)
+        thread.start()
+        sys.setprofile(None)
+        thread.join()
+        return seen
+
+    try:
+        for _ in range(10):
+            if order == "ours first":
+                door = instrument(origins=origins)
+                theirs.instrument()
+                one = wrappers()
+                door.uninstrument()
+                off = wrappers()
+                theirs.uninstrument()
+                assert (one, off) == (1, 1)
+                wrappers()  # The first call puts back what was there.
+                assert changed(before) == []
+            else:
+                theirs.instrument()
+                between = vars(threading.Thread)["start"]
+                door = instrument(origins=origins)
+                one = wrappers()
+                door.uninstrument()
+                assert (one, vars(threading.Thread)["start"]) == (1, between)
+                theirs.uninstrument()
+                assert (wrappers(), changed(before)) == (0, [])
+    finally:
+        if theirs.is_instrumented_by_opentelemetry:
+            theirs.uninstrument()
+
+
+@pytest.mark.unwatched
+def test_below_another_instrumentation_that_stays_ours_notes_while_it_is_on(
+    instrument: Instrument,
+) -> None:
+    contrib = pytest.importorskip("opentelemetry.instrumentation.threading")
+    theirs = contrib.ThreadingInstrumentor()
+    before = patchable()
+
+    def is_noted() -> bool:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+        return Beginnings.of(thread) is not None
+
+    door = instrument()
+    theirs.instrument()
+    noted = []
+    try:
+        for _ in range(3):
+            noted.append(is_noted())
+            door.uninstrument()
+            noted.append(is_noted())
+            door = instrument()
+    finally:
+        theirs.uninstrument()
+        door.uninstrument()
+    assert (noted, changed(before)) == ([True, False] * 3, [])
+
+
+@pytest.mark.unwatched
+@pytest.mark.parametrize("with_new_providers", [False, True])
+def test_turned_on_and_off_many_times_it_leaves_nothing(
+    instrument: Instrument, with_new_providers: bool
+) -> None:
+    before = patchable()
+    threads = set(threading.enumerate())
+    kept = Meters(), Spans()
+    for _ in range(60):
+        meters, spans = (Meters(), Spans()) if with_new_providers else kept
+        instrument(meter_provider=meters.provider, tracer_provider=spans.provider).uninstrument()
+    assert (set(threading.enumerate()) - threads, changed(before)) == (set(), [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from otel_leaks.config import LeakConfig
 from otel_leaks.watch import OPENABLE
 
 COMMAND = Path(sys.executable).with_name(
@@ -232,3 +234,58 @@ def test_the_sdk_can_be_disabled_altogether() -> None:
     ended = run(QUIET, OTEL_SDK_DISABLED="true")
     assert "asyncio" in ended.stdout
     assert "python." not in ended.stdout
+
+
+# A configuration file
+
+FILE = """
+file_format: "1.0-rc.2"
+tracer_provider:
+  processors:
+    - simple: {exporter: {console: {}}}
+instrumentation/development:
+  python:
+    leaks: %s
+"""
+
+
+def run_with_file(tmp_path: Path, leaks: str) -> Ended:
+    needs("opentelemetry.configuration", "opentelemetry-configuration")
+    path = tmp_path / "otel.yaml"
+    path.write_text(FILE % leaks, encoding="utf-8")
+    return run(LEAKING, OTEL_CONFIG_FILE=str(path), OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="asyncio")
+
+
+def needs(module: str, distribution: str) -> None:
+    """Skip where a part is missing; in CI that is a failure."""
+    if importlib.util.find_spec(module) is None:
+        word = f"needs {distribution}: pip install {distribution}"
+        if os.environ.get("CI"):
+            pytest.fail(word)
+        pytest.skip(word)
+
+
+def test_the_options_of_a_configuration_file_are_taken(tmp_path: Path) -> None:
+    ended = run_with_file(tmp_path, "{task_limit: 7}")
+    assert ended.span("python.leak.detected")["attributes"]["python.leak.limit"] == 7
+    assert "configuration file" not in ended.stderr
+
+
+def test_a_bad_value_in_a_configuration_file_is_named_and_its_default_taken(
+    tmp_path: Path,
+) -> None:
+    ended = run_with_file(
+        tmp_path,
+        "{task_limit: 7, interval_s: -1, max_frames: many, speed: 3, tracer_provider: mine}",
+    )
+    assert ended.span("python.leak.detected")["attributes"]["python.leak.limit"] == 7
+    told = [line for line in ended.stderr.splitlines() if "configuration file" in line]
+    assert told == [
+        "unknown option 'speed', 'tracer_provider' of the configuration file has no effect; "
+        f"known options are {', '.join(LeakConfig.names())}",
+        "interval_s of the configuration file must be a number of seconds > 0 and <= 86400, "
+        "got -1; the default of 10.0 is taken",
+        "max_frames of the configuration file must be a whole number from 1 to 200, got 'many'; "
+        "the default of 32 is taken",
+    ]
+    assert "Traceback" not in ended.stderr

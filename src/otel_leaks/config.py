@@ -176,48 +176,58 @@ class LeakConfig:
 
     @classmethod
     def resolve(
-        cls, options: Mapping[str, Any], environ: Mapping[str, str]
+        cls, options: Mapping[str, Any], environ: Mapping[str, str], *, of_file: bool = False
     ) -> tuple[LeakConfig, tuple[str, ...]]:
         """
-        Put options of code over the environment over the defaults.
+        Put given options over the environment over the defaults.
 
         Args:
             options: Keyword arguments of ``instrument()``.
             environ: The environment; variables that do not begin with
                 ``OTEL_PYTHON_LEAKS_`` are passed over.
+            of_file: Whether *options* are those of a configuration file. A bad one is
+                then no error of the program: it is replaced by its default.
 
         Returns:
-            The options, and one sentence for each variable that could not be taken.
+            The options, and one sentence for each that could not be taken.
 
         Raises:
-            TypeError: An unknown option, or a value of a wrong type in *options*.
-            ValueError: A value in *options* is out of its range.
+            TypeError: An unknown option, or a value of a wrong type in *options* of code.
+            ValueError: A value in *options* of code is out of its range.
         """
-        unknown = sorted(set(options) - set(cls.names()))
-        if unknown:
-            raise TypeError(
-                f"unknown option {', '.join(map(repr, unknown))}; "
-                f"known options are {', '.join(cls.names())}"
-            )
-        values: dict[str, Any] = {}
         problems = []
+        unknown = [name for name in options if name not in cls.names()]
+        if unknown:
+            which = f"unknown option {', '.join(map(repr, sorted(unknown, key=str)))}"
+            known = f"known options are {', '.join(cls.names())}"
+            if not of_file:
+                raise TypeError(f"{which}; {known}")
+            problems.append(f"{which} of the configuration file has no effect; {known}")
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             variable = environment_variable(field.name)
             option = field.metadata["option"]
-            if field.name in options:
-                values[field.name] = options[field.name]
-            elif environ.get(variable, "").strip() or (variable in environ and option in _OPTIONAL):
-                # An empty variable counts as unset (OpenTelemetry's rule), but for a limit.
-                try:
+            try:
+                if field.name in options:
+                    value = options[field.name]
+                    values[field.name] = (
+                        _checked(field, value, f"{field.name} of the configuration file")
+                        if of_file
+                        else value
+                    )
+                elif environ.get(variable, "").strip() or (
+                    variable in environ and option in _OPTIONAL
+                ):
+                    # An empty variable counts as unset (OpenTelemetry's rule), but for a limit.
                     values[field.name] = _read(field, environ[variable], variable)
-                except (TypeError, ValueError) as error:
-                    problems.append(str(error))
-        known = set(map(environment_variable, cls.names()))
+            except (TypeError, ValueError) as error:
+                problems.append(str(error))
+        known_variables = set(map(environment_variable, cls.names()))
         problems += [
             f"unknown environment variable {variable} has no effect; "
             f"known are {', '.join(map(environment_variable, cls.names()))}"
             for variable in sorted(environ)
-            if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known
+            if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known_variables
         ]
         return cls(**values), tuple(problems)
 

@@ -8,37 +8,48 @@ anew in forked children.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from types import FrameType
 from typing import Any
 
-from opentelemetry._logs import LoggerProvider
+from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
-from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import NonRecordingSpan, TracerProvider
+from opentelemetry.metrics import MeterProvider, get_meter_provider
+from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_provider
 
 from otel_leaks import __version__
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.log import log as _log
 from otel_leaks.model import Census, Detection
+from otel_leaks.runtime import forks
+from otel_leaks.telemetry.connections import renew_connections
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
-from otel_leaks.telemetry.spans import SpanReader, note_end
-from otel_leaks.watch import OPENABLE, Watch, limits
+from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
+from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
 
 
-FORK_WAIT_S = 0.5
-"""How long a fork waits for the monitor, which a stuck log handler may hold."""
+FORK_WAIT_S = 0.0005
+"""How long a fork waits for the monitor: what it does in the SDK mostly takes less."""
+
+_CURRENT_PROVIDERS: tuple[Callable[[], object], ...] = (
+    *(get_tracer_provider, get_meter_provider, get_logger_provider),
+)
 
 
 class _Instrumentation:
@@ -51,9 +62,15 @@ class _Instrumentation:
         meter_provider: MeterProvider | None,
         logger_provider: LoggerProvider | None,
     ) -> None:
-        self._telling = threading.Lock()
-        # Threads that fork, and have made the monitor wait: two may at once.
-        self._forking: set[int] = set()
+        # Held while the monitor is in the SDK, or in an exporter or a log handler. They may
+        # block, so a fork waits for each report once, and not long.
+        self._reporting = forks.Lock()
+        self._providers = (tracer_provider, meter_provider, logger_provider)
+        # Threads that fork, and have made the monitor wait: two may at once. And the lock
+        # that each of them holds.
+        self._forking: dict[int, forks.Lock] = {}
+        self._report = 0
+        self._stuck_report: int | None = None
         ignores = Ignores((*BUILT_IN, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
@@ -61,7 +78,11 @@ class _Instrumentation:
                 ignore,
             )
         self._metrics = Metrics(
-            meter_provider, limits=limits(config), openable=OPENABLE, version=__version__
+            meter_provider,
+            limits=limits(config),
+            openable=OPENABLE,
+            version=__version__,
+            fresh_for_s=lambda census: fresh_for_s(census, config),
         )
         spans = SpanReader()
         self._beginnings = (
@@ -69,12 +90,14 @@ class _Instrumentation:
             if config.origins != "off"
             else None
         )
+        self._parts = Parts()
         self._events = Events(
             tracer_provider,
             max_frames=config.max_frames,
             version=__version__,
             emit=config.emit,
             logger_provider=logger_provider,
+            run=self._parts.attempt,
         )
         self._watch = Watch(
             config,
@@ -85,74 +108,115 @@ class _Instrumentation:
                 spans=spans,
                 beginnings=self._beginnings,
                 executors=Executors(),
+                parts=self._parts,
             ),
             self,
+            parts=self._parts,
+            replaced=self._replaced,
+            retry=self._retry,
         )
         self._patches = Patches()
+        self._noting_ends = Switch()
 
     def start(self) -> None:
-        self._patches.wrap(NonRecordingSpan, "end", note_end)
+        self._noting_ends.is_on = True
+        self._patches.wrap(NonRecordingSpan, "end", partial(note_end, switch=self._noting_ends))
         if self._beginnings is not None:
             self._beginnings.open()
         self._watch.start()
         # Runs before the SDK's own, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.
-        atexit.register(self._watch.exiting)
+        atexit.register(self._exiting)
 
     def stop(self) -> None:
-        atexit.unregister(self._watch.exiting)
+        atexit.unregister(self._exiting)
         self._watch.stop()
+        self._noting_ends.is_on = False
         self._patches.restore()
         if self._beginnings is not None:
             self._beginnings.close()
         self._events.close()
         self._metrics.close()
 
+    def _exiting(self) -> None:
+        with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
+            self._watch.exiting()
+            self._metrics.exiting()
+
     def forking(self) -> None:
         """
         Wait until the monitor is in none of the SDK's locks, so that no child inherits one.
 
-        The SDK does not renew all its locks in a child: one that was held at the fork
-        is held there for ever.
+        Where it stays in one for longer than a fork may take, the child renews the locks
+        that it may have held.
         """
-        if self._telling.acquire(timeout=FORK_WAIT_S):
-            self._forking.add(threading.get_ident())
+        report, reporting = self._report, self._reporting
+        if self._stuck_report == report:
+            return
+        if reporting.acquire(timeout=FORK_WAIT_S):
+            self._forking[threading.get_ident()] = reporting
+        else:
+            self._stuck_report = report
 
     def forked_from(self) -> None:
-        """Go on in the parent."""
-        if threading.get_ident() in self._forking:
-            self._forking.discard(threading.get_ident())
-            self._telling.release()
+        """Go on, in the parent and in the child."""
+        reporting = self._forking.pop(threading.get_ident(), None)
+        if reporting is not None:
+            reporting.release()
+
+    def _retry(self) -> None:
+        with self._reports():
+            self._events.retry()
+
+    def _replaced(self) -> None:
+        """Let neither the new monitor nor a fork wait for the one that hangs."""
+        self._reporting = forks.Lock()
 
     def forked(self) -> None:
-        """Start anew in the child."""
-        self._telling = threading.Lock()
-        self._forking = set()
+        """Start anew in the child: constant time, since most children only exec."""
+        self._forking.clear()
+        self._stuck_report = None
         self._metrics.forked()
         self._events.forked()
+        renew_connections(
+            *(
+                given or current()
+                for given, current in zip(self._providers, _CURRENT_PROVIDERS, strict=True)
+            )
+        )
         self._watch.forked()
+
+    @contextlib.contextmanager
+    def _reports(self) -> Iterator[None]:
+        with self._reporting:
+            self._report += 1
+            try:
+                yield
+            finally:
+                self._report += 1
 
     # Listener
 
     def opened(self, detection: Detection) -> None:
-        with self._telling:
+        with self._reports():
             self._metrics.opened(detection.finding.kind, detection.finding.evidence)
             self._events.detected(detection)
 
     def told_again(self, detection: Detection) -> None:
-        with self._telling:
+        with self._reports():
             self._events.detected(detection)
 
     def resolved(self, detection: Detection) -> None:
-        with self._telling:
+        with self._reports():
             self._events.resolved(detection)
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
-        with self._telling:
+        with self._reports():
             self._metrics.publish(census, opened)
 
 
 _UNUSED = object()
+_PROVIDERS = ("tracer_provider", "meter_provider", "logger_provider")
 
 # BaseInstrumentor keeps one instance a class and calls __init__ on it each time, so
 # the state of that instance lives here.
@@ -173,24 +237,30 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         ValueError: A value given in code is out of its range.
     """
 
+    _is_of_file = False
+    """Whether the options are those of a file, which OpenTelemetry itself hands over."""
+
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: it watches the interpreter itself."""
         return ()
 
     def instrument(self, **options: Any) -> None:
         """Begin to watch. When that fails it is logged, and may be tried again."""
+        self._is_of_file = _is_of_opentelemetry(sys._getframe(1))
         super().instrument(**options)
         # BaseInstrumentor takes whatever returned as a success.
         self._is_instrumented_by_opentelemetry = _active is not None
 
     def _instrument(self, **options: Any) -> None:
         global _active
-        tracer_provider = options.pop("tracer_provider", None)
-        meter_provider = options.pop("meter_provider", None)
-        logger_provider = options.pop("logger_provider", None)
-        # Raises for bad options of code only: under opentelemetry-instrument there are
-        # none, and whatever raises there ends every later instrumentation as well.
-        config, problems = LeakConfig.resolve(options, os.environ)
+        # A file names no objects: there, a provider is an unknown option.
+        providers = () if self._is_of_file else _PROVIDERS
+        tracer_provider, meter_provider, logger_provider = (
+            options.pop(name, None) if name in providers else None for name in _PROVIDERS
+        )
+        # Raises for bad options of code only: what raises under opentelemetry-instrument
+        # ends every later instrumentation as well.
+        config, problems = LeakConfig.resolve(options, os.environ, of_file=self._is_of_file)
         for problem in problems:
             _log.error("%s", problem)
         given = {
@@ -227,32 +297,56 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             active.stop()
 
 
+def _is_of_opentelemetry(caller: FrameType) -> bool:
+    """
+    Return whether OpenTelemetry calls, and not the application.
+
+    That is ``opentelemetry-instrument``, maybe by a distro of somebody's own, and
+    ``OTEL_CONFIG_FILE``, whose options come as keyword arguments (SDK 1.45).
+    """
+    frame: FrameType | None = caller
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith(_AUTOMATIC) or (
+            frame is caller and module.startswith("opentelemetry.")
+        ):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_AUTOMATIC = ("opentelemetry.configuration", "opentelemetry.instrumentation.auto_instrumentation")
+
+
 def _register_fork_hook() -> None:
-    """Register, once in the life of the process: fork hooks can't be taken back."""
+    """Hear of forks, once in the life of the process."""
     global _fork_hook_registered
-    if not _fork_hook_registered and hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=_before_fork,
-            after_in_parent=_after_fork_in_parent,
-            after_in_child=_after_fork_in_child,
-        )
+    if not _fork_hook_registered:
+        forks.subscribe(_before_fork, _after_fork_in_parent, _after_fork_in_child)
         _fork_hook_registered = True
+
+
+# What each thread that forks has made wait: meanwhile another thread may have stopped
+# this one and started the next.
+_held_back: dict[int, _Instrumentation] = {}
 
 
 def _before_fork() -> None:
     active = _active
     if active is not None:
+        _held_back[threading.get_ident()] = active
         active.forking()
 
 
 def _after_fork_in_parent() -> None:
-    # Stopped meanwhile by another thread, its monitor has ended or ends as a daemon.
-    active = _active
-    if active is not None:
-        active.forked_from()
+    held = _held_back.pop(threading.get_ident(), None)
+    if held is not None:
+        held.forked_from()
 
 
 def _after_fork_in_child() -> None:
+    _after_fork_in_parent()
+    _held_back.clear()
     active = _active
     if active is None:
         return

@@ -39,6 +39,7 @@ from otel_leaks.ignores import (
     ignore_top_function,
 )
 from otel_leaks.model import Hidden
+from otel_leaks.runtime import forks
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -226,7 +227,7 @@ class _Door:
     """Opens what a check needs, once for all checks that are under way."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = forks.Lock()
         self._users = 0
         self._taker: CensusTaker | None = None
 

@@ -101,6 +101,9 @@ class Beginnings:
 
         @functools.wraps(original)
         def start(thread: Any) -> None:
+            if not self._is_open:  # Below the wrapper of somebody else's.
+                original(thread)
+                return
             try:
                 # All in one function, which is called at each start of a thread.
                 frame = sys._getframe(1)
@@ -125,6 +128,8 @@ class Beginnings:
         @functools.wraps(original)
         def create_task(loop: Any, *args: Any, **kwargs: Any) -> Any:
             task = original(loop, *args, **kwargs)
+            if not self._is_open:
+                return task
             try:
                 frame = sys._getframe(1)
                 if frame.f_code is entry:  # asyncio.create_task()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
@@ -21,6 +20,7 @@ from otel_leaks.census.source import FewSource, Look, Seen, population
 from otel_leaks.census.stacks import CodeNames, levels, stack_of
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import OTHER, Kind, Population, Sample, Site, Stack, fingerprint
+from otel_leaks.runtime import forks
 
 __all__ = ["DestroyedSource", "destroyed_tasks"]
 
@@ -74,7 +74,7 @@ class DestroyedSource:
 
     def __init__(self) -> None:
         # Reentrant: noting allocates, and the collector may destroy more tasks by that.
-        self._lock = threading.RLock()
+        self._lock = forks.Lock()
         self._patches = Patches()
         self._wrapped: set[type] = set()
         self._names = CodeNames()
@@ -94,8 +94,7 @@ class DestroyedSource:
         self._coroutines = {}
 
     def forked(self) -> None:
-        """Begin at zero in a forked child: another thread may have held our lock."""
-        self._lock = threading.RLock()
+        """Begin at zero in a forked child."""
         self._coroutines = {}
 
     def read(self, look: Look) -> Population:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from otel_leaks.census.patches import Patches
 from otel_leaks.census.stacks import CodeNames, Level, levels, stack_of
 from otel_leaks.model import Frame, Kind, Origin, Stack
+from otel_leaks.runtime import forks
 
 if TYPE_CHECKING:
     # Imported when a scope opens: pytest loads this module in every run.
@@ -288,7 +289,7 @@ class Starts:
 
     def __init__(self) -> None:
         self._users = 0
-        self._lock = threading.RLock()
+        self._lock = forks.Lock()
         self._patches = Patches()
         self._wrapped: set[type] = set()
         self._names = CodeNames()

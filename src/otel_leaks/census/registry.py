@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_leaks.census.origins import living, loop_roots
 from otel_leaks.census.patches import Patches
+from otel_leaks.runtime import forks
 
 if TYPE_CHECKING:
     # Looked up in sys.modules: where asyncio was not imported there are no tasks.
@@ -143,7 +143,7 @@ class _Loops:
 
     def __init__(self) -> None:
         # Reentrant: the collector may run a finalizer in it that makes a loop.
-        self._lock = threading.RLock()
+        self._lock = forks.Lock()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._searched: set[type] = set()
         self._opened = False
@@ -153,7 +153,7 @@ class _Loops:
             return iter(list(self._loops))
 
     def forked(self) -> None:
-        self._lock = threading.RLock()
+        self._lock.renew()
         _constructors.forked()
 
     def open(self) -> None:
@@ -196,13 +196,13 @@ class _Constructors:
     """The wrapped constructors of loop classes: once, however many registries are open."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = forks.Lock()
         self._told: tuple[_Loops, ...] = ()
         self._patches = Patches()
         self._wrapped: set[type] = set()
 
     def forked(self) -> None:
-        self._lock = threading.RLock()
+        self._lock.renew()
 
     def tell(self, loops: _Loops) -> None:
         """Note each new loop in *loops*, too."""

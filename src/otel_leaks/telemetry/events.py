@@ -8,8 +8,11 @@ tracing off (``always_off``) keeps it off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 
 from opentelemetry import trace
@@ -26,6 +29,7 @@ from otel_leaks.model import Detection, Emit, Evidence, Finding, Site
 from otel_leaks.outgoing import outgoing, shown_frame
 from otel_leaks.report import resolution, sentence, stack_text
 from otel_leaks.telemetry import names
+from otel_leaks.telemetry.allowance import Allowance
 from otel_leaks.telemetry.logs import LogEvents
 from otel_leaks.texts import MAX_CHARS, between, name_text, tail
 
@@ -38,6 +42,9 @@ MAX_LINKS = 32
 """Of one detection. SDKs drop the oldest beyond their limit of 128."""
 MAX_LOG_BYTES = 11 * 1024
 """Of the stack in a WARNING, which stays under 16 KiB with it: there Docker cuts a message."""
+
+FEW_CHARS = 200
+"""Of any string, where the largest site alone is too large."""
 
 # What the encoding takes besides keys and values, at most: of an attribute its tags and
 # lengths; of a span its ids, times, name and scope; of an event and a record the same.
@@ -58,6 +65,8 @@ class Told:
     attributes: Attributes
     samples: tuple[Attributes, ...]
     """One for each site, the largest first."""
+    size_bytes: int
+    """Of all attributes."""
 
 
 def tell(
@@ -66,6 +75,7 @@ def tell(
     max_frames: int,
     max_chars: int | None = None,
     refers_to: Evidence | None = None,
+    max_bytes: int = MAX_BYTES,
     as_records: bool = False,
 ) -> Told:
     """
@@ -77,12 +87,13 @@ def tell(
         max_chars: Characters of each stack; SDKs that limit the length of attributes
             keep the head of a stack, which is the wrong end of it.
         refers_to: What told of the same leak before.
+        max_bytes: Of all its attributes, at most ``MAX_BYTES``.
         as_records: Whether it becomes log records, which take more than events of a span.
 
     Returns:
-        At most ``MAX_BYTES`` as it is encoded: outer frames are left out until it fits, then
-        the smallest sites. Every string is one line of printable text, but for a stack, which
-        has one line for each frame.
+        At most *max_bytes*, and ``MAX_BYTES`` as it is encoded: outer frames are left out until
+        it fits, then the smallest sites. Every string is one line of printable text, but for a
+        stack, which has one line for each frame.
     """
     shown = outgoing(finding, max_frames=max_frames)
     message = sentence(shown)
@@ -116,11 +127,18 @@ def tell(
             _with_stack(each, site, frames, max_chars)
             for each, site in zip(fixed, shown.sites, strict=False)
         )
-        told = Told(message, attributes, samples)
-        if _size(told, as_records=as_records) <= MAX_BYTES or not fixed:
+        size_bytes = sum(map(_attributes_size, (attributes, *samples)))
+        told = Told(message, attributes, samples, size_bytes)
+        if not fixed or (
+            size_bytes <= max_bytes and _encoded_size(told, as_records=as_records) <= MAX_BYTES
+        ):
             return told
         if frames > 1:
             frames = frames * 3 // 4
+        elif len(fixed) == 1 and (max_chars is None or max_chars > FEW_CHARS):
+            # The largest site stays as long as it can, at the cost of its longest names.
+            max_chars = FEW_CHARS
+            attributes, fixed = _cut(attributes, max_chars), [_cut(fixed[0], max_chars)]
         else:
             fixed.pop()
 
@@ -206,13 +224,13 @@ def body_of(sample: Attributes) -> str:
     return f"{sample[names.COUNT]} in {sample[names.FUNCTION]}"
 
 
-def _size(told: Told, *, as_records: bool) -> int:
+def _encoded_size(told: Told, *, as_records: bool) -> int:
     """Return what a detection takes as it is encoded, at most."""
-    size = sum(map(_attributes_size, (told.attributes, *told.samples)))
     if not as_records:
-        return size + SPAN_BYTES + LINK_BYTES * MAX_LINKS + EVENT_BYTES * len(told.samples)
+        around = SPAN_BYTES + LINK_BYTES * MAX_LINKS + EVENT_BYTES * len(told.samples)
+        return told.size_bytes + around
     bodies = (told.message, *map(body_of, told.samples))
-    return size + RECORD_BYTES * len(bodies) + sum(map(_text_size, bodies))
+    return told.size_bytes + RECORD_BYTES * len(bodies) + sum(map(_text_size, bodies))
 
 
 def _attributes_size(attributes: Attributes) -> int:
@@ -226,9 +244,50 @@ def _text_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+MAX_TRIES = 5
+"""How often a report is offered to a sink that raises: at once, and then 1, 2, 4 and 8
+censuses later."""
+MAX_WAITING = 16
+"""Reports that wait for a sink; the oldest is dropped for the newest."""
+
+_Send = Callable[["_Report"], None]
+Run = Callable[[str, Callable[[], None]], "BaseException | bool"]
+"""Does something as the part of that name. Returns True; False when it was skipped because a
+thread is still in that part; or what it raised."""
+
+
+def _run(_: str, act: Callable[[], None]) -> BaseException | bool:
+    try:
+        act()
+    except Exception as error:  # Somebody else's processor or handler.
+        return error
+    return True
+
+
+@dataclass(slots=True)
+class _Report:
+    """A detection, or its end, on its way to the sinks that lack it."""
+
+    detection: Detection
+    sinks: dict[str, _Send]
+    links: list[Link]
+    """To the spans that told of the finding and of its leak before."""
+    span: trace.Span = trace.INVALID_SPAN
+    tries: int = 0
+    wait: int = 0
+    """Censuses until it is offered again."""
+    max_bytes: int | None = None
+    """What it may take, once that was asked for."""
+    text: list[Told] = field(default_factory=list)
+    """What is said of it, once it has been made up."""
+
+
 class Events:
     """
     Emits detections, from ``instrument()`` to ``uninstrument()``.
+
+    The span, the log records and the warning are sinks of their own: one that raises or hangs
+    does not keep a detection from the others, and gets it later, by ``retry``.
 
     Args:
         tracer_provider: Where spans go; None for the global one, also when that is set
@@ -238,6 +297,7 @@ class Events:
         emit: Whether the samples of a detection are events of its span, log records, or
             both. There is a span in any case: its context is what the records refer to.
         logger_provider: Where log records go; None for the global one.
+        run: Runs each sink.
     """
 
     def __init__(
@@ -248,7 +308,10 @@ class Events:
         version: str,
         emit: Emit = "span",
         logger_provider: LoggerProvider | None = None,
+        run: Run = _run,
     ) -> None:
+        self._run = run
+        self._waiting: deque[_Report] = deque(maxlen=MAX_WAITING)
         self._tracer = trace.get_tracer(names.SCOPE, version, tracer_provider)
         self._max_frames = max_frames
         self._has_span_events = emit != "log"
@@ -258,17 +321,88 @@ class Events:
         self._closed = False
         self._sampled: tuple[Tracer, Sampler] | None = None
         self._contexts: dict[object, SpanContext] = {}
+        self._allowance = Allowance(MAX_BYTES)
 
     def detected(self, detection: Detection) -> None:
-        """Tell of a finding that opened, or that is still open."""
+        """
+        Report a finding that opened, or that is still open.
+
+        Raises:
+            BaseException: What a sink raised first; the others have got it.
+        """
+        self._send(detection, self._detected_span, self._record, self._warn)
+
+    def resolved(self, detection: Detection) -> None:
+        """
+        Report that a finding ended.
+
+        Raises:
+            BaseException: As of ``detected``.
+        """
+        self._send(detection, self._resolved_span, self._resolved_record, self._inform)
+        self._contexts.pop(detection.finding.key, None)
+
+    def retry(self) -> None:
+        """
+        Offer what a sink could not take to it again; to be called once a census.
+
+        Raises:
+            BaseException: As of ``detected``.
+        """
+        errors: list[BaseException] = []
+        for report in list(self._waiting):
+            if report.wait:
+                report.wait -= 1
+            else:
+                errors += self._offer(report)
+        if errors:
+            raise errors[0]
+
+    def _send(self, detection: Detection, span: _Send, record: _Send, log: _Send) -> None:
+        sinks = {"the span processors": span}
+        if self._records is not None:
+            sinks["the log record processors"] = record
+        sinks["the log handlers"] = log
+        report = _Report(detection, sinks, self._before(detection))
+        # Before it is offered: where that hangs, another thread goes on with it.
+        self._waiting.append(report)
+        errors = self._offer(report)
+        if errors:
+            raise errors[0]
+
+    def _offer(self, report: _Report) -> list[BaseException]:
+        """Offer a report to the sinks that lack it; return what they raised."""
+        errors: list[BaseException] = []
+        for name, send in list(report.sinks.items()):
+            outcome = self._run(name, partial(self._take, report, name, send))
+            if isinstance(outcome, BaseException):
+                errors.append(outcome)
+        if errors:
+            report.tries += 1
+            report.wait = 2 ** (report.tries - 1) - 1
+        if not report.sinks or report.tries >= MAX_TRIES:
+            with contextlib.suppress(ValueError):  # Newer ones have pushed it out.
+                self._waiting.remove(report)
+        return errors
+
+    @staticmethod
+    def _take(report: _Report, name: str, send: _Send) -> None:
+        send(report)
+        # Here, where a thread that hung in it comes by as well.
+        report.sinks.pop(name, None)
+
+    def _detected_span(self, report: _Report) -> None:
+        """Send a span with an event for each sample."""
+        detection = report.detection
         tracer = self._real_tracer()
         limits = _limits(tracer)
-        told = self._told(detection, limits.max_attribute_length if limits is not None else None)
-        span = tracer.start_span(
+        told = self._told(report, limits.max_attribute_length if limits is not None else None)
+        report.text[:] = [told]
+        span = report.span = tracer.start_span(
             names.DETECTED,
             context=Context(),
             attributes=told.attributes,
-            links=self._links(detection, limits),
+            links=self._links(report, limits),
         )
         # Beyond its limit the SDK drops the oldest events, which are the largest sites.
         most = limits.max_events if limits is not None else None
@@ -276,12 +410,9 @@ class Events:
             span.add_event(names.SAMPLE, sample)
         span.end()
         self._contexts.setdefault(detection.finding.key, span.get_span_context())
-        if self._records is not None:
-            self._record(span, detection, self._records)
-        self._warn(span, detection.finding, told)
 
-    def resolved(self, detection: Detection) -> None:
-        """Tell that a finding ended."""
+    def _ended(self, detection: Detection) -> tuple[str, Attributes]:
+        """Describe the end of a finding: its message and its attributes."""
         finding = outgoing(detection.finding)
         message = between(resolution(replace(detection, finding=finding)), MAX_CHARS)
         attributes: dict[str, str | int | float | bool] = {
@@ -297,17 +428,28 @@ class Events:
             attributes[names.FINGERPRINT] = finding.fingerprint
         if finding.evidence == "outlived":
             attributes.update(_operation(finding.sites[0]))
-        span = self._real_tracer().start_span(
+        return message, attributes
+
+    def _resolved_span(self, report: _Report) -> None:
+        _, attributes = self._ended(report.detection)
+        span = report.span = self._real_tracer().start_span(
             names.RESOLVED,
             context=Context(),
             attributes=attributes,
-            links=self._before(detection),
+            links=report.links,
         )
         span.end()
-        if self._records is not None:
-            self._records.emit(names.RESOLVED, attributes, span=span, severity="INFO", body=message)
-        self._contexts.pop(finding.key, None)
-        with _Current(span):
+
+    def _resolved_record(self, report: _Report) -> None:
+        assert self._records is not None
+        message, attributes = self._ended(report.detection)
+        self._records.emit(
+            names.RESOLVED, attributes, span=report.span, severity="INFO", body=message
+        )
+
+    def _inform(self, report: _Report) -> None:
+        message, _ = self._ended(report.detection)
+        with _Current(report.span):
             _log.info("%s", message)
 
     def close(self) -> None:
@@ -319,15 +461,17 @@ class Events:
                 tracer.sampler = sampler
             self._sampled = None
         self._contexts.clear()
+        self._waiting.clear()
 
     def forked(self) -> None:
         """Forget the parent's detections."""
         self._contexts.clear()
+        self._waiting.clear()
 
-    def _links(self, detection: Detection, limits: SpanLimits | None) -> list[Link]:
+    def _links(self, report: _Report, limits: SpanLimits | None) -> list[Link]:
         """Link to the spans that told of its leak before, and to those in which things began."""
         most = limits.max_links if limits is not None else None
-        links = [*self._before(detection), *_began(detection.finding)]
+        links = [*report.links, *_began(report.detection.finding)]
         return links[: MAX_LINKS if most is None else min(most, MAX_LINKS)]
 
     def _before(self, detection: Detection) -> list[Link]:
@@ -336,30 +480,41 @@ class Events:
         first = (self._contexts.get(key) for key in keys if key is not None)
         return [Link(each) for each in first if each is not None and each.is_valid]
 
-    def _told(
-        self, detection: Detection, max_chars: int | None, *, as_records: bool = False
-    ) -> Told:
-        return tell(
+    def _told(self, report: _Report, max_chars: int | None, *, as_records: bool = False) -> Told:
+        detection = report.detection
+        is_first = report.max_bytes is None
+        if report.max_bytes is None:
+            report.max_bytes = self._allowance.next_bytes()
+        told = tell(
             detection.finding,
             max_frames=self._max_frames,
             max_chars=max_chars,
             refers_to=detection.refers_to[1] if detection.refers_to is not None else None,
+            max_bytes=report.max_bytes,
             as_records=as_records,
         )
+        if is_first:
+            # Span and log records go out by different ways: it counts once.
+            self._allowance.take(told.size_bytes)
+        return told
 
-    def _record(self, span: trace.Span, detection: Detection, records: LogEvents) -> None:
-        told = self._told(detection, records.max_chars, as_records=True)
+    def _record(self, report: _Report) -> None:
+        records, span = self._records, report.span
+        assert records is not None
+        told = self._told(report, records.max_chars, as_records=True)
         records.emit(names.DETECTED, told.attributes, span=span, severity="WARN", body=told.message)
         for sample in told.samples:
             records.emit(names.SAMPLE, sample, span=span, severity="WARN", body=body_of(sample))
 
-    def _warn(self, span: trace.Span, finding: Finding, told: Told) -> None:
+    def _warn(self, report: _Report) -> None:
+        # Also where no span could be begun: what is in no span must be in the log.
+        told = report.text[0] if report.text else self._told(report, None)
         stack = told.samples[0].get(names.STACKTRACE) if told.samples else None
-        with _Current(span):
+        with _Current(report.span):
             if not isinstance(stack, str):
                 _log.warning("%s", told.message)
             else:
-                mark = finding.sites[0].fingerprint
+                mark = report.detection.finding.sites[0].fingerprint
                 # Indented, so that no line of it can be taken for a line of the log.
                 lines = f"  fingerprint {mark}, waits at:\n{_innermost(stack, MAX_LOG_BYTES)}"
                 _log.warning("%s", told.message, lines=lines)

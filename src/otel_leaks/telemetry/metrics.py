@@ -4,13 +4,18 @@ Numbers of the last census as OpenTelemetry metrics.
 An observable instrument can't be unregistered, and making one twice drops the second
 callback without a word. So each MeterProvider gets its instruments once in its life;
 their callbacks read the board that is up at the moment, and report nothing when none
-is. They compute nothing and take no lock: all callbacks of a process run under one.
+is. They compute nothing but an age and take no lock: all callbacks of a process run under
+one.
+
+A number is reported while it is fresh. When its source keeps failing, or the monitor hangs,
+its series ends; ``python.leak.census.age`` goes on, and rises.
 """
 
 from __future__ import annotations
 
+import math
 import sys
-import threading
+import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +26,10 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 
 from otel_leaks.masks import masked
 from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool, Population
+from otel_leaks.runtime import forks
 from otel_leaks.telemetry import names
+from otel_leaks.telemetry.exits import Exports
+from otel_leaks.telemetry.forks import renew_locks
 from otel_leaks.texts import name_text
 
 __all__ = ["Admission", "Board", "Metrics"]
@@ -59,6 +67,12 @@ class Board:
     """What the callbacks read: for each observable metric its readings."""
 
     readings: Mapping[str, Sequence[_Reading]]
+    fresh_until: Mapping[str, float]
+    """When a metric is too old to be reported, seconds of the clock; for ever where it
+    is not listed."""
+    counted_at: Mapping[Kind, float]
+    """When each kind was counted last, seconds of the clock."""
+    clock: Callable[[], float] = time.monotonic
 
 
 class Admission:
@@ -111,7 +125,8 @@ class Admission:
 class _Registration:
     """The instruments of one MeterProvider."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, exports: Exports) -> None:
+        self.exports = exports
         self.board: Board | None = None
         self.totals: dict[tuple[Kind, Evidence], int] = {}
         self._error_types: set[str] = set()
@@ -119,14 +134,18 @@ class _Registration:
             "observable_gauge": meter.create_observable_gauge,
             "observable_counter": meter.create_observable_counter,
         }
-        for metric in names.METRICS:
-            if metric.instrument in make:
-                make[metric.instrument](
-                    metric.name,
-                    callbacks=[self._callback(metric.name)],
-                    unit=metric.unit,
-                    description=metric.description,
-                )
+        self._observed = [
+            make[metric.instrument](
+                metric.name,
+                callbacks=[
+                    self._age if metric is names.CENSUS_AGE else self._callback(metric.name)
+                ],
+                unit=metric.unit,
+                description=metric.description,
+            )
+            for metric in names.METRICS
+            if metric.instrument in make
+        ]
         self._duration = meter.create_histogram(
             names.CENSUS_DURATION.name,
             unit=names.CENSUS_DURATION.unit,
@@ -136,14 +155,26 @@ class _Registration:
 
     def _callback(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
+            if name == names.OPEN.name:  # Once a collection.
+                self.exports.collecting()
             board = self.board  # Read once: another thread may take it down.
-            if board is None:
+            if board is None or board.clock() >= board.fresh_until.get(name, math.inf):
                 return ()
             return [
                 Observation(value, attributes) for value, attributes in board.readings.get(name, ())
             ]
 
         return observe
+
+    def _age(self, _: CallbackOptions) -> Iterable[Observation]:
+        board = self.board
+        if board is None:
+            return ()
+        now = board.clock()
+        return [
+            Observation(round(now - at, 3), {names.KIND: kind})
+            for kind, at in board.counted_at.items()
+        ]
 
     def record(self, seconds: float, error_type: str | None) -> None:
         attributes = {}
@@ -158,11 +189,19 @@ class _Registration:
         self.board = None
         _forget(self._duration)
 
+    def forked(self, exporting: Iterable[object]) -> None:
+        """Have nothing in a child: neither numbers nor what the SDK keeps of them."""
+        self.board = None
+        self.exports.forked(exporting)
+        self.totals.clear()
+        for instrument in (*self._observed, self._duration):
+            _forget(instrument)
+
 
 _registrations: weakref.WeakKeyDictionary[MeterProvider, _Registration] = (
     weakref.WeakKeyDictionary()
 )
-_registering = threading.Lock()
+_registering = forks.Lock()
 
 
 class Metrics:
@@ -174,6 +213,8 @@ class Metrics:
             later.
         limits: The threshold of each kind; None has no limit to report.
         openable: The pairs whose zero is reported before anything opens.
+        fresh_for_s: Says how many seconds the numbers of a census may be reported.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -183,7 +224,15 @@ class Metrics:
         limits: Mapping[Kind, int | None],
         openable: Sequence[tuple[Kind, Evidence]],
         version: str,
+        fresh_for_s: Callable[[Census], float] = lambda _: math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._fresh_for_s = fresh_for_s
+        self._clock = clock
+        self._began_at = clock()
+        self._counted_at: dict[Kind, float] = {}
+        self._fresh_until: dict[str, float] = {}
+        self._meter_provider = meter_provider
         self._limits = limits
         self._openable = openable
         self._registration = _registration_for(meter_provider, version)
@@ -209,33 +258,51 @@ class Metrics:
         Report a census until the next one.
 
         Args:
-            census: The last census. A kind whose source failed keeps its last numbers.
+            census: The last census. A kind whose source failed keeps its last numbers while
+                they are fresh.
             opened: The detections that are open now.
         """
         if self._closed:
             # A monitor that was held up comes late: what it says is of another time.
             return
+        now = self._clock()
+        fresh_until = now + self._fresh_for_s(census)
         for population in census.populations:
             self._last[population.kind] = self._counts(population)
+            self._counted_at[population.kind] = now
+            self._fresh_until[_COUNTS[population.kind].name] = fresh_until
+        for failure in census.failures:
+            self._counted_at.setdefault(failure.kind, self._began_at)
         readings: dict[str, Sequence[_Reading]] = {
             _COUNTS[kind].name: counts for kind, counts in self._last.items()
         }
         if census.pools is not None:
             self._pools = self._pool_readings(census.pools)
+            self._counted_at["thread_pool"] = now
+            self._fresh_until.update(dict.fromkeys(self._pools, fresh_until))
         readings.update(self._pools)
         for kind, limit in self._limits.items():
             if limit is not None:
                 readings[_LIMITS[kind].name] = [(limit, {})]
-        now = dict.fromkeys(self._openable, 0)
+        open_now = dict.fromkeys(self._openable, 0)
         for detection in opened:
             pair = (detection.finding.kind, detection.finding.evidence)
-            now[pair] = now.get(pair, 0) + 1
+            open_now[pair] = open_now.get(pair, 0) + 1
         totals = self._registration.totals
-        readings[names.OPEN.name] = [(n, _pair(*pair)) for pair, n in now.items()]
-        readings[names.DETECTIONS.name] = [(totals.get(pair, 0), _pair(*pair)) for pair in now]
-        self._registration.board = Board(readings)
+        readings[names.OPEN.name] = [(n, _pair(*pair)) for pair, n in open_now.items()]
+        readings[names.DETECTIONS.name] = [(totals.get(pair, 0), _pair(*pair)) for pair in open_now]
+        self._fresh_until[names.OPEN.name] = fresh_until
+        self._registration.board = Board(
+            readings, dict(self._fresh_until), dict(self._counted_at), self._clock
+        )
+        self._registration.exports.look()
         failed = census.failures[0].error_type if census.failures else None
         self._registration.record(census.wall_s, failed)
+
+    def exiting(self) -> None:
+        """Leave nothing to the last collection that the process would wait for in vain."""
+        if self._registration.exports.exiting():
+            self.close()
 
     def close(self) -> None:
         """Report nothing any more."""
@@ -246,11 +313,14 @@ class Metrics:
         """
         Begin at zero in a forked child, where nothing has been detected yet.
 
-        Touches no lock of the SDK: a thread of the parent may have held it.
+        The parent may have been exporting, and its locks of the SDK's are then held here.
         """
-        self._registration.board = None
-        self._registration.totals.clear()
+        provider = self._meter_provider or metrics.get_meter_provider()
+        self._registration.forked(renew_locks(provider))
         self._last.clear()
+        self._began_at = self._clock()
+        self._counted_at.clear()
+        self._fresh_until.clear()
         self._series.clear()
         self._pools = {}
         self._pool_series = ()
@@ -320,7 +390,9 @@ def _registration_for(meter_provider: MeterProvider | None, version: str) -> _Re
             # What was made before a provider was set went to it when it was.
             found = next((reg for each, reg in _registrations.items() if is_proxy(each)), None)
         if found is None:
-            found = _Registration(provider.get_meter(names.SCOPE, version))
+            # Weakly: the provider is the key of what holds this.
+            where = metrics.get_meter_provider if meter_provider is None else weakref.ref(provider)
+            found = _Registration(provider.get_meter(names.SCOPE, version), Exports(where))
             _registrations[provider] = found
         return found
 
@@ -337,7 +409,7 @@ def is_proxy(provider: object) -> bool:
 
 def _forget(instrument: object) -> None:
     """
-    Drop what a synchronous instrument has recorded.
+    Drop what the SDK has recorded of an instrument.
 
     The SDK has no public way: under cumulative temporality it exports a histogram for
     ever. Where its privates are others (1.20 to 1.45 have these), the histogram stays

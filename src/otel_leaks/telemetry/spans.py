@@ -23,7 +23,7 @@ from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
 from otel_leaks.texts import plain
 
-__all__ = ["SpanReader", "note_end"]
+__all__ = ["SpanReader", "Switch", "note_end"]
 
 MAX_CHARS = 512
 """Of a name or a route, before what may be a secret in it is masked."""
@@ -31,9 +31,23 @@ MAX_CHARS = 512
 _T = TypeVar("_T")
 
 
-def note_end(original: Callable[..., None]) -> Callable[..., None]:
+class Switch:
+    """Whether something is noted."""
+
+    __slots__ = ("is_on",)
+
+    def __init__(self, *, is_on: bool = False) -> None:
+        self.is_on = is_on
+
+
+_ALWAYS = Switch(is_on=True)
+
+
+def note_end(original: Callable[..., None], switch: Switch = _ALWAYS) -> Callable[..., None]:
     """
     Wrap ``NonRecordingSpan.end``, so that a span that the sampler dropped knows its end.
+
+    Does so while *switch* is on: a wrapper may have to stay below one of somebody else's.
 
     Who ends a span has mostly left it, so that its parent is current again. Where that is
     none, or of a remote service, the span was the first one of its trace in this process.
@@ -44,7 +58,7 @@ def note_end(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def end(span: Any, end_time: int | None = None) -> None:
         # INVALID_SPAN is one for all: it has no end of its own.
-        if span is not invalid:
+        if switch.is_on and span is not invalid:
             try:
                 parent = current() if variable is None else variable.get().get(key)
                 if parent is None or parent is invalid or parent.get_span_context().is_remote:

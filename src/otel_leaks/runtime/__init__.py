@@ -1,0 +1,1 @@
+"""What CPython keeps private, one subject a file, with the versions that each serves."""

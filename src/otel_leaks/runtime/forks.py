@@ -1,0 +1,175 @@
+"""
+Forks: the one owner of every lock of ours, and the hooks that renew them in a child.
+
+A lock that another thread held at a fork is never released in the child, since that
+thread is not there. So every lock and event of this package comes from here, and a child
+renews them before anything else of ours runs in it. A lock that the forking thread
+itself holds stays as it is: that thread goes on in the child, and releases it.
+
+Some servers fork without telling Python (uWSGI does): then no hook runs, and
+``announce`` is called for the child as soon as it is noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, final
+
+from otel_leaks.runtime import native
+
+__all__ = [
+    "Lock",
+    "announce",
+    "event",
+    "is_announced",
+    "not_held",
+    "only_execs",
+    "subscribe",
+    "watch",
+]
+
+_Hook = Callable[[], None]
+
+_hooks: list[tuple[_Hook, _Hook, _Hook]] = []
+_renewed: weakref.WeakSet[Any] = weakref.WeakSet()
+# The process whose forks are watched; None before the first lock is taken. Importing
+# registers nothing, and fork hooks can't be taken back.
+_pid: int | None = None
+_only_execs = False
+
+
+@final
+class Lock:
+    """A reentrant lock that no child inherits from a thread that it does not have."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = native.RLock()
+        _renewed.add(self)
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def acquire(self, timeout: float = -1) -> bool:
+        """Take the lock; return whether that succeeded within *timeout* seconds."""
+        if _pid is None:
+            watch()
+        taken: bool = self._lock.acquire(timeout=timeout)
+        return taken
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def renew(self) -> None:
+        """Release the lock in a child, unless the thread that forked holds it."""
+        # Both are private, on 3.10 to 3.15: threading and Condition use them so. In place,
+        # since a signal handler may fork while its thread is about to take this lock.
+        if getattr(self._lock, "_is_owned", bool)():
+            return
+        try:
+            self._lock._at_fork_reinit()
+        except AttributeError:
+            self._lock = native.RLock()
+
+
+def event() -> native.Event:
+    """Return an event whose own lock is renewed in a child; whether it is set stays."""
+    made = native.Event()
+    _renewed.add(made)
+    return made
+
+
+def not_held(lock: Any) -> Any:
+    """
+    Return *lock*, or a new one of its kind in a child where nobody is left to release it.
+
+    For a lock of somebody else's. One that is not reentrant, and that the forking thread
+    holds itself, is replaced too: what holds it releases the old one.
+    """
+    if lock.acquire(False):
+        lock.release()
+        return lock
+    return threading.RLock() if isinstance(lock, type(threading.RLock())) else threading.Lock()
+
+
+def subscribe(before: _Hook, in_parent: _Hook, in_child: _Hook) -> None:
+    """
+    Call these at each fork, for the life of the process.
+
+    *in_child* is called when all locks are renewed. What one of them raises is dropped,
+    so each reports its own failures: a fork is the application's.
+    """
+    _hooks.append((before, in_parent, in_child))
+    watch()
+
+
+def watch() -> None:
+    """Watch the forks of this process from now on."""
+    global _pid
+    if _pid is None:
+        _pid = os.getpid()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=_before, after_in_parent=_in_parent, after_in_child=_in_child
+            )
+
+
+def is_announced() -> bool:
+    """Return whether this is the process that was last heard of; false in an unannounced child."""
+    return _pid is None or os.getpid() == _pid
+
+
+def announce() -> None:
+    """Do in a child what its fork would have done, had Python been told. Once a child."""
+    if not is_announced():
+        _in_child()
+
+
+def only_execs() -> bool:
+    """
+    Return whether this is a child that does nothing but exec or exit.
+
+    That is what the children of ``subprocess`` do; with a ``preexec_fn`` they run the hooks.
+    """
+    return _only_execs
+
+
+def _before() -> None:
+    for before, _, _ in _hooks:
+        with contextlib.suppress(Exception):
+            before()
+
+
+def _in_parent() -> None:
+    for _, in_parent, _ in _hooks:
+        with contextlib.suppress(Exception):
+            in_parent()
+
+
+def _in_child() -> None:
+    global _pid, _only_execs
+    _pid = os.getpid()
+    _only_execs = False
+    # A hook is called by C code, so the frame below it is the one that forked; none where
+    # a server forks.
+    with contextlib.suppress(ValueError):
+        caller = sys._getframe(1)
+        _only_execs = (
+            caller.f_code.co_name == "_execute_child"
+            and caller.f_globals.get("__name__") == "subprocess"
+        )
+    for each in list(_renewed):
+        each.renew()
+    for _, _, in_child in _hooks:
+        with contextlib.suppress(Exception):
+            in_child()

@@ -1,0 +1,53 @@
+"""
+Which tasks of a forked child are its parent's: they can never run there.
+
+Up to 3.13 a child has a copy of its parent's registry of tasks; 3.14 empties it. Copying
+it at the fork would cost each child a walk over all tasks, also one that only execs. So
+the copy is made late: as soon as the child makes an event loop, or when it is first
+looked at. A task that the child makes on a loop of its parent's before that is taken for
+the parent's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, final
+
+__all__ = ["Inherited"]
+
+
+@final
+class Inherited:
+    """
+    The tasks that were there at the fork.
+
+    Args:
+        read: Returns references to all tasks of the process.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[Any]]) -> None:
+        self._read = read
+        self._is_due = False
+        self._refs: Collection[Any] = frozenset()
+
+    def forked(self) -> None:
+        """Note that this is a child now: constant time, whatever the parent had."""
+        self._is_due = True
+        self._refs = frozenset()
+
+    def settle(self) -> None:
+        """Take what is there for the parent's, once after a fork."""
+        if self._is_due:
+            self._is_due = False
+            self._refs = frozenset(self._read())
+
+    def __bool__(self) -> bool:
+        return bool(self._refs)
+
+    def __contains__(self, ref: Any) -> bool:
+        return ref in self._refs
+
+    def forget(self) -> None:
+        """Take nothing for a parent's any more."""
+        self._is_due = False
+        self._refs = frozenset()

@@ -1,0 +1,195 @@
+"""
+The operating system's threads, locks and sleep, also where gevent or eventlet replaced Python's.
+
+These libraries put greenlets in the place of threads, before or after this package is
+imported. A monitor that is a greenlet would starve while the application computes, would
+count the application's CPU time as its own, and would wait on locks that belong to an
+event loop. So what it is made of comes from here, bound once, when this is first imported:
+replacing Python's later changes nothing.
+
+Serves CPython 3.10 to 3.15 with gevent and eventlet, which are looked up and never
+imported. What they keep of the originals is part of their public API.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, final
+
+__all__ = [
+    "Event",
+    "RLock",
+    "Thread",
+    "allocate_lock",
+    "get_ident",
+    "is_replaced",
+    "sleep",
+    "start_new_thread",
+]
+
+POLL_S = 0.005
+"""Between two looks at whether a thread has ended, where waiting would stop all greenlets."""
+
+
+def _original(module: str, name: str) -> Any:
+    """Return what *name* was before a library replaced it."""
+    with contextlib.suppress(Exception):  # Whatever these libraries become, we start.
+        gevent = sys.modules.get("gevent.monkey")
+        if gevent is not None and gevent.is_module_patched(_GEVENT.get(module, module)):
+            return gevent.get_original(module, name)
+        eventlet = sys.modules.get("eventlet.patcher")
+        if eventlet is not None and eventlet.is_monkey_patched(_EVENTLET[module]):
+            return getattr(eventlet.original(module), name)
+    return getattr(sys.modules[module], name)
+
+
+_GEVENT = {"_thread": "_thread"}
+_EVENTLET = {"_thread": "thread", "time": "time"}
+
+allocate_lock: Callable[[], _thread.LockType] = _original("_thread", "allocate_lock")
+RLock: Callable[[], Any] = _original("_thread", "RLock")
+get_ident: Callable[[], int] = _original("_thread", "get_ident")
+start_new_thread: Callable[..., int] = _original("_thread", "start_new_thread")
+sleep: Callable[[float], None] = _original("time", "sleep")
+
+
+def is_replaced() -> bool:
+    """Return whether Python's threads are greenlets now."""
+    # What starts the threads of ``threading``: private, until 3.12 and from 3.13 on.
+    starts = getattr(threading, "_start_joinable_thread", None) or getattr(
+        threading, "_start_new_thread", None
+    )
+    return getattr(starts, "__module__", None) != "_thread"
+
+
+@final
+class Event:
+    """``threading.Event`` without its condition, whose waiters would be greenlets' locks."""
+
+    __slots__ = ("__weakref__", "_gate", "_opens")
+
+    def __init__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._gate = allocate_lock()
+        self._gate.acquire()
+        # Taken out by the one call that opens the gate: an atomic operation.
+        self._opens = [self._gate.release]
+
+    def renew(self) -> None:
+        """Be of use in a forked child; whether it is set stays."""
+        if self.is_set():
+            self._gate = allocate_lock()
+        else:
+            self._close()
+
+    def is_set(self) -> bool:
+        """Return whether it was set."""
+        return not self._opens
+
+    def set(self) -> None:
+        """Wake all that wait, now and later."""
+        with contextlib.suppress(IndexError):
+            self._opens.pop()()
+
+    def clear(self) -> None:
+        """Let those wait who come from now on."""
+        if self.is_set():
+            self._close()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, or *timeout* seconds are over; return whether it is set."""
+        gate, longest = self._gate, threading.TIMEOUT_MAX
+        if gate.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), longest)):
+            gate.release()
+            return True
+        return False
+
+
+@final
+class Thread:
+    """
+    A daemon thread of the operating system.
+
+    It is a ``threading.Thread`` where that is one; else a bare thread that makes itself
+    known to ``threading`` under its name.
+
+    Args:
+        target: What it runs; an exception that leaves it is dropped.
+        name: As debuggers and ``threading.enumerate`` show it.
+    """
+
+    def __init__(self, target: Callable[[], object], name: str) -> None:
+        self._target = target
+        self.name = name
+        self.ident: int | None = None
+        """As the operating system's functions take it; set once it runs."""
+        self._ended = Event()
+        self._thread = (
+            None if is_replaced() else threading.Thread(target=self._run, name=name, daemon=True)
+        )
+
+    def start(self) -> None:
+        """
+        Start it.
+
+        Raises:
+            RuntimeError: No thread can be started.
+        """
+        if self._thread is not None:
+            self._thread.start()
+        else:
+            start_new_thread(self._run_bare, ())
+
+    def is_alive(self) -> bool:
+        """Return whether it has not ended."""
+        return not self._ended.is_set()
+
+    def is_current(self) -> bool:
+        """Return whether the caller runs in it."""
+        return self.ident == get_ident()
+
+    def join(self, timeout: float) -> None:
+        """Wait until it has ended, *timeout* seconds at most; greenlets go on meanwhile."""
+        if not is_replaced():
+            if self._ended.wait(timeout) and self._thread is not None:
+                self._thread.join(timeout)
+            return
+        deadline = time.monotonic() + timeout
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(POLL_S)  # The application's, so that other greenlets run.
+
+    def _run_bare(self) -> None:
+        # Nothing may leave a bare thread: it would be printed. Private, 3.10 to 3.15.
+        with contextlib.suppress(BaseException):
+            threading.current_thread().name = self.name
+        self._run()
+
+    def _run(self) -> None:
+        self.ident = get_ident()
+        try:
+            with contextlib.suppress(BaseException):
+                self._target()
+        finally:
+            with contextlib.suppress(BaseException):
+                self._list_anew()
+            self._ended.set()
+
+    def _list_anew(self) -> None:
+        """
+        Let ``threading`` find this thread in its list as the thread ends.
+
+        Where greenlets took the place of threads meanwhile it is listed under a number that
+        is not its own any more: its end would print a KeyError, and it would stay listed.
+        """
+        # Private, the same on 3.10 to 3.15.
+        listed: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
+        if self._thread is not None and is_replaced() and self.ident is not None:
+            listed.pop(self.ident, None)
+            listed.setdefault(threading.get_ident(), self._thread)

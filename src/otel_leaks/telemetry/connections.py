@@ -1,0 +1,75 @@
+"""
+Connections of the SDK's exporters, which a forked child must not share with its parent.
+
+Exporters over HTTP keep their connection open. A child inherits it: parent and child then
+write their requests into one stream, a collector answers 400 to what it can't read, and
+each may get the answer to the other's request. Most processes that fork have exported
+nothing before, but the gauges of otel-leaks are exported from the start of a server's
+master on. So a child begins with no connections. All names here are private to the SDK
+(1.35 to 1.45), requests 2 and urllib3 1 and 2; what has other names is left as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["renew_connections"]
+
+# What was inherited is kept: dropping it would take locks that a thread of the parent may
+# have held at the fork.
+_inherited: list[object] = []
+
+
+def renew_connections(*providers: object) -> None:
+    """Let the exporters of tracer, meter and logger providers connect anew in a child."""
+    for exporter in _exporters(providers):
+        for manager in _pool_managers(exporter):
+            with contextlib.suppress(Exception):  # The child is the application's.
+                _empty(manager)
+
+
+def _exporters(providers: tuple[object, ...]) -> Iterator[object]:
+    for provider in providers:
+        # Readers of metrics, processors of spans, processors of log records.
+        some = [
+            *_parts(provider, "_measurement_consumer", "_reader_storages"),
+            *_parts(provider, "_active_span_processor", "_span_processors"),
+            *_parts(provider, "_multi_log_record_processor", "_log_record_processors"),
+        ]
+        for each in some:
+            for holder in (each, getattr(each, "_batch_processor", None)):
+                for name in ("_exporter", "span_exporter"):
+                    exporter = getattr(holder, name, None)
+                    if exporter is not None:
+                        yield exporter
+
+
+def _parts(provider: object, owner: str, name: str) -> list[object]:
+    return list(getattr(getattr(provider, owner, None), name, None) or ())
+
+
+def _pool_managers(exporter: object) -> Iterator[Any]:
+    """Yield the pool managers of urllib3 that a session of requests has."""
+    client = getattr(exporter, "_client", None)
+    for holder in (exporter, client, getattr(client, "_transport", None)):
+        session = getattr(holder, "_session", None)
+        for adapter in list((getattr(session, "adapters", None) or {}).values()):
+            yield getattr(adapter, "poolmanager", None)
+            yield from list((getattr(adapter, "proxy_manager", None) or {}).values())
+
+
+def _empty(manager: Any) -> None:
+    """Give a pool manager no connections, without a lock that may be held for ever."""
+    inherited: Any = getattr(manager, "pools", None)
+    pools = getattr(inherited, "_container", None)
+    if not pools:
+        return
+    manager.pools = type(inherited)(inherited._maxsize)
+    _inherited.append(inherited)
+    for pool in list(pools.values()):
+        for connection in list(pool.pool.queue):
+            sock = getattr(connection, "sock", None)
+            if sock is not None:
+                sock.close()  # Of this process alone: the parent's stays open.

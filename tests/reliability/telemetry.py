@@ -1,0 +1,117 @@
+"""What programs under test send, received by a real OTLP/HTTP receiver in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from otel_leaks.viewer.otlp import Export
+from otel_leaks.viewer.receiver import Receiver, application
+
+__all__ = ["Detection", "Telemetry", "telemetry"]
+
+Attributes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A span of otel-leaks: what it is about, and which process sent it."""
+
+    instance: str
+    name: str
+    kind: str
+    evidence: str
+    functions: frozenset[str]
+
+
+@dataclass
+class Telemetry:
+    """All that was received so far."""
+
+    endpoint: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _exports: list[Export] = field(default_factory=list)
+
+    def hear(self, export: Export) -> None:
+        with self._lock:
+            self._exports.append(export)
+
+    @property
+    def exports(self) -> list[Export]:
+        with self._lock:
+            return list(self._exports)
+
+    def latest(self, metric: str) -> dict[str, dict[str, float]]:
+        """Return the newest values of a gauge, by instance and by function."""
+        found: dict[str, dict[str, float]] = {}
+        for export in self.exports:
+            if not isinstance(export, ExportMetricsServiceRequest):
+                continue
+            for resource in export.resource_metrics:
+                instance = str(attributes(resource.resource)["service.instance.id"])
+                for scope in resource.scope_metrics:
+                    for each in scope.metrics:
+                        if each.name == metric:
+                            found[instance] = {
+                                str(attributes(point).get("code.function.name", "")): (
+                                    point.as_int or point.as_double
+                                )
+                                for point in each.gauge.data_points
+                            }
+        return found
+
+    def collections(self) -> dict[str, int]:
+        """Return how many exports had gauges of otel-leaks, by instance."""
+        found: dict[str, int] = {}
+        for export in self.exports:
+            if isinstance(export, ExportMetricsServiceRequest):
+                for resource in export.resource_metrics:
+                    if any(scope.scope.name == "otel_leaks" for scope in resource.scope_metrics):
+                        instance = str(attributes(resource.resource)["service.instance.id"])
+                        found[instance] = found.get(instance, 0) + 1
+        return found
+
+    def spans(self, name: str = "python.leak.detected") -> list[Detection]:
+        """Return the spans of otel-leaks with that name, in the order in which they came."""
+        return [
+            Detection(
+                instance=str(attributes(resource.resource)["service.instance.id"]),
+                name=span.name,
+                kind=attributes(span)["python.leak.kind"],
+                evidence=attributes(span)["python.leak.evidence"],
+                functions=frozenset(
+                    attributes(event)["code.function.name"]
+                    for event in span.events
+                    if event.name == "python.leak.sample"
+                ),
+            )
+            for export in self.exports
+            if isinstance(export, ExportTraceServiceRequest)
+            for resource in export.resource_spans
+            for scope in resource.scope_spans
+            if scope.scope.name == "otel_leaks"
+            for span in scope.spans
+            if span.name == name
+        ]
+
+
+@contextmanager
+def telemetry() -> Iterator[Telemetry]:
+    """Receive on a free port of 127.0.0.1."""
+    received = Telemetry()
+    with Receiver(application(received.hear)) as receiver:
+        received.endpoint = receiver.endpoint
+        yield received
+
+
+def attributes(of: Any) -> Attributes:
+    """Return the attributes of any message of OTLP that has some."""
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in of.attributes}

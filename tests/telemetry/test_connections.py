@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from otel_leaks.viewer import otlp
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+PROGRAM = """
+import logging, os, sys
+import otel_leaks
+from opentelemetry import _logs, metrics, trace
+
+otel_leaks.configure()
+otel_leaks.LeakInstrumentor().instrument()
+counter = metrics.get_meter("app").create_counter("orders")
+
+def export():
+    counter.add(1)
+    trace.get_tracer("app").start_span("order").end()
+    _logs.get_logger("app").emit(_logs.LogRecord(body="order", timestamp=1))
+    for provider in (
+        metrics.get_meter_provider(), trace.get_tracer_provider(), _logs.get_logger_provider()
+    ):
+        assert provider.force_flush()
+
+export()
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        export()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    export()
+os._exit(0)
+"""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.seen: list[tuple[str, str, int]] = []
+        """Signal, instance and port of the other end of each request."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # Connections stay open.
+    server: _Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        body = otlp.unpack(body, self.headers.get("content-encoding", ""), max_bytes=1 << 24)
+        export: Any = otlp.decode(self.path, otlp.PROTOBUF, body)
+        (field,) = (each for each in export.DESCRIPTOR.fields_by_name)
+        for each in getattr(export, field):
+            (instance,) = (
+                attribute.value.string_value
+                for attribute in each.resource.attributes
+                if attribute.key == "service.instance.id"
+            )
+            self.server.seen.append((self.path, instance, self.client_address[1]))
+        answer = otlp.accepted(self.path, otlp.PROTOBUF)
+        self.send_response(200)
+        self.send_header("content-type", otlp.PROTOBUF)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[_Server]:
+    with _Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_no_forked_child_shares_a_connection_with_its_parent(server: _Server) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith("OTEL_")},
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
+            "OTEL_PYTHON_LEAKS_INTERVAL_S": "3600",
+        },
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    instances: dict[tuple[str, int], set[str]] = {}
+    for path, instance, port in server.seen:
+        instances.setdefault((path, port), set()).add(instance)
+    assert {path for path, _ in instances} == set(otlp.PATHS)
+    assert len({instance for _, instance, _ in server.seen}) == 3
+    assert [some for some in instances.values() if len(some) > 1] == []

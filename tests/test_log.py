@@ -42,8 +42,8 @@ def test_an_argument_can_not_forge_a_line_of_the_log(stream: io.StringIO) -> Non
 
 
 def test_every_line_but_the_first_is_indented(stream: io.StringIO) -> None:
-    log.warning("leaked %s", "x", lines="  one\n  two")
-    assert starts(stream.getvalue()) == ["2026-01-01", "  one", "  two"]
+    log.warning("leaked %s", "x", lines="  one\n  two\x1b\nthree")
+    assert starts(stream.getvalue()) == ["2026-01-01", "  one", "  two\\x1b", "  three"]
 
 
 def fail(error: Exception) -> None:

@@ -16,7 +16,7 @@ import traceback
 from typing import Final
 
 from otel_leaks.masks import masked_path
-from otel_leaks.texts import between, name_text, tail
+from otel_leaks.texts import between, name_text, printable, tail
 
 __all__ = ["LoggedError", "log", "stand_in"]
 
@@ -69,12 +69,19 @@ class Log:
             each if isinstance(each, (int, float)) else between(str(each)) for each in args
         )
         if lines:
-            message, shown = message + "\n%s", (*shown, lines)
+            message, shown = message + "\n%s", (*shown, _indented(lines))
         error = stand_in(exc_info) if exc_info is not None else None
         _log.log(level, message, *shown, exc_info=error, stacklevel=stacklevel)
 
 
 log: Final = Log()
+
+
+def _indented(lines: str) -> str:
+    """Make sure that no line can be taken for a line of the log."""
+    return "\n".join(
+        each if each[:2] == "  " else f"  {each}" for each in map(printable, lines.split("\n"))
+    )
 
 
 def stand_in(error: BaseException) -> LoggedError:

@@ -30,6 +30,7 @@ from otel_leaks.model import (
     Sample,
     Site,
 )
+from otel_leaks.telemetry.allowance import LEAST_BYTES, TOTAL_BYTES
 from otel_leaks.telemetry.events import MAX_LOG_BYTES, Events
 from otel_leaks.telemetry.metrics import Metrics
 from support.exported import Meters, Records, Spans, plain
@@ -234,6 +235,40 @@ def test_a_stack_of_900_frames_in_each_of_ten_sites_keeps_the_innermost() -> Non
     assert {each[-17:] for each in kept} == {"line 900, in f899"}
     assert logged[0].endswith("line 900, in f899")
     assert len(encode_spans(cast("Sequence[Any]", [span])).SerializeToString()) < LIMIT
+
+
+@pytest.mark.parametrize("name", ["orders.worker.run", "m." + "x" * 4000])
+def test_each_of_many_detections_at_once_takes_its_share_as_it_is_sent(name: str) -> None:
+    stack = tuple(Frame(f"app.f{n}", f"/srv/{'x' * 100}/{n}.py", n + 1) for n in range(40))
+    many = [
+        Site(
+            "thread",
+            (name,),
+            90 - i,
+            f"{i:012}",
+            sample=Sample(i, stack, "worker", 1.0),
+            operations=tuple(Operation(100 * i + n, n, is_sampled=True) for n in range(1, 9)),
+        )
+        for i in range(1, 11)
+    ]
+    found = Finding("thread", "threshold", 900, 50, sites=tuple(many), site_count=10)
+    spans, records = Spans(), Records()
+    events = Events(
+        spans.provider, max_frames=40, version="1", emit="both", logger_provider=records.provider
+    )
+    for _ in range(60):
+        events.detected(Detection(found, 0, 0, 900))
+    sizes = [len(encode_spans([span]).SerializeToString()) for span in spans.all]
+    assert sizes[0] > 30 * 1024
+    assert sizes[-1] < LEAST_BYTES
+    assert sum(sizes) < TOTAL_BYTES + 60 * LEAST_BYTES
+    logged = records.exporter.get_finished_logs()
+    assert len(encode_logs(logged).SerializeToString()) < TOTAL_BYTES + 60 * LEAST_BYTES
+    # The largest site is there in each, with its innermost frame.
+    for span in spans.all:
+        first = plain(span.events[0].attributes)
+        assert first["python.leak.count"] == 89
+        assert cast("str", first["code.stacktrace"]).endswith("line 40, in f39")
 
 
 def test_a_span_that_is_not_exported_lends_no_name() -> None:

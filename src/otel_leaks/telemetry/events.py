@@ -45,6 +45,9 @@ MAX_LINKS_BEFORE = 2
 MAX_LOG_BYTES = 11 * 1024
 """Of the stack in a WARNING, which stays under 16 KiB with it: there Docker cuts a message."""
 
+FEW_CHARS = 200
+"""Of any string, where the largest site alone is too large."""
+
 # What the encoding takes besides keys and values, at most: of an attribute its tags and
 # lengths; of a span its ids, times, name and scope; of an event and a record the same.
 ATTRIBUTE_BYTES = 16
@@ -76,8 +79,8 @@ def tell(
     max_frames: int,
     max_chars: int | None = None,
     refers_to: Evidence | None = None,
-    as_records: bool = False,
     max_bytes: int = MAX_BYTES,
+    as_records: bool = False,
 ) -> Told:
     """
     Describe a finding in attributes.
@@ -88,12 +91,12 @@ def tell(
         max_chars: Characters of each stack; SDKs that limit the length of attributes
             keep the head of a stack, which is the wrong end of it.
         refers_to: What told of the same leak before.
+        max_bytes: What it may take as it is encoded, at most ``MAX_BYTES``.
         as_records: Whether it becomes log records, which take more than events of a span.
-        max_bytes: Of all of it, at most ``MAX_BYTES``.
 
     Returns:
-        At most *max_bytes* as it is encoded: outer frames are left out until it fits, then
-        the smallest sites, then links, and last the largest site. Every string is one line of
+        At most *max_bytes*: outer frames are left out until it fits, then the smallest sites,
+        then links and the longest names, and last the largest site. Every string is one line of
         printable text, but for a stack, which has one line for each frame.
     """
     shown = outgoing(finding, max_frames=max_frames)
@@ -101,6 +104,37 @@ def tell(
     if refers_to is not None:
         message += f"; the leak that was told by its {refers_to} before"
     message = between(message, MAX_CHARS)
+    attributes = _cut(_head(shown, message, refers_to), max_chars)
+    fixed = [
+        _cut(_fixed(site, own), max_chars)
+        for site, own in zip(shown.sites, finding.sites, strict=True)
+    ]
+    links = min(MAX_LINKS, MAX_LINKS_BEFORE + sum(1 for _ in _began(finding)))
+    frames = max_frames
+    while True:
+        samples = tuple(
+            _with_stack(each, site, frames, max_chars)
+            for each, site in zip(fixed, shown.sites, strict=False)
+        )
+        size_bytes = _encoded_size(message, attributes, samples, links=links, as_records=as_records)
+        if size_bytes <= max_bytes or not fixed:
+            return Told(message, attributes, samples, size_bytes, links)
+        if frames > 1:
+            frames = frames * 3 // 4
+        elif len(fixed) == 1 and links > MAX_LINKS_BEFORE:
+            # The largest site stays as long as it can.
+            links = MAX_LINKS_BEFORE
+        elif len(fixed) == 1 and (max_chars is None or max_chars > FEW_CHARS):
+            max_chars = FEW_CHARS
+            attributes, fixed = _cut(attributes, max_chars), [_cut(fixed[0], max_chars)]
+        else:
+            fixed.pop()
+
+
+def _head(
+    finding: Finding, message: str, refers_to: Evidence | None
+) -> dict[str, str | int | float | bool]:
+    """Describe a finding but for its sites."""
     attributes: dict[str, str | int | float | bool] = {
         names.KIND: finding.kind,
         names.EVIDENCE: finding.evidence,
@@ -114,30 +148,10 @@ def tell(
     if finding.fingerprint is not None:
         attributes[names.FINGERPRINT] = finding.fingerprint
     if finding.evidence == "outlived":
-        attributes.update(_operation(shown.sites[0]))
+        attributes.update(_operation(finding.sites[0]))
     if refers_to is not None:
         attributes[names.REFERS_TO] = refers_to
-    attributes = _cut(attributes, max_chars)
-    fixed = [
-        _cut(_fixed(site, own), max_chars)
-        for site, own in zip(shown.sites, finding.sites, strict=True)
-    ]
-    links = min(MAX_LINKS, MAX_LINKS_BEFORE + sum(1 for _ in _began(finding)))
-    frames = max_frames
-    while True:
-        samples = tuple(
-            _with_stack(each, site, frames, max_chars)
-            for each, site in zip(fixed, shown.sites, strict=False)
-        )
-        size_bytes = _size(message, attributes, samples, links=links, as_records=as_records)
-        if size_bytes <= max_bytes or not fixed:
-            return Told(message, attributes, samples, size_bytes, links)
-        if frames > 1:
-            frames = frames * 3 // 4
-        elif len(fixed) == 1 and links > MAX_LINKS_BEFORE:
-            links = MAX_LINKS_BEFORE
-        else:
-            fixed.pop()
+    return attributes
 
 
 def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
@@ -221,7 +235,7 @@ def body_of(sample: Attributes) -> str:
     return f"{sample[names.COUNT]} in {sample[names.FUNCTION]}"
 
 
-def _size(
+def _encoded_size(
     message: str,
     attributes: Attributes,
     samples: tuple[Attributes, ...],
@@ -494,8 +508,8 @@ class Events:
             max_frames=self._max_frames,
             max_chars=max_chars,
             refers_to=detection.refers_to[1] if detection.refers_to is not None else None,
-            as_records=as_records,
             max_bytes=report.max_bytes,
+            as_records=as_records,
         )
         if is_first:
             # Span and log records go out by different ways: it counts once.

@@ -18,6 +18,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
 from otel_leaks.census.origins import context_of
 from otel_leaks.census.patches import Patches
 from otel_leaks.model import Operation, SpanEnd
+from otel_leaks.runtime.glimpse import at, root_of
 from otel_leaks.telemetry.spans import MAX_CHARS, SpanReader, note_end
 from support.leaks import forever, settle
 
@@ -45,23 +46,19 @@ def context_in(span: Span) -> contextvars.Context:
         detach(token)
 
 
-def span_of(reader: SpanReader, context: contextvars.Context) -> Any:
-    """Go the way from a context to its span that a census goes."""
-    found: Iterator[Any] = iter((context,))
-    for step in reader.steps:
-        found = step(found)
-    return next(found, None)
+def read(span: Span) -> tuple[SpanEnd | None, Operation | None]:
+    return tell(SpanReader(), context_in(span))
 
 
-def read_from(
+def span_in(reader: SpanReader, context: contextvars.Context) -> Any:
+    return next(at(root_of(context), reader.steps), None)
+
+
+def tell(
     reader: SpanReader, context: contextvars.Context
 ) -> tuple[SpanEnd | None, Operation | None]:
-    span = span_of(reader, context)
+    span = span_in(reader, context)
     return reader.end_of(span), reader.operation_of(span)
-
-
-def read(span: Span) -> tuple[SpanEnd | None, Operation | None]:
-    return read_from(SpanReader(), context_in(span))
 
 
 def ids(span: Span) -> tuple[int, int]:
@@ -128,7 +125,7 @@ def test_no_span_and_the_invalid_one_are_none() -> None:
     trace.INVALID_SPAN.end()
     reader = SpanReader()
     for context in (contextvars.Context(), context_in(trace.INVALID_SPAN)):
-        assert read_from(reader, context) == (None, None)
+        assert tell(reader, context) == (None, None)
     assert vars(trace.INVALID_SPAN).keys() == {"_context"}
 
 
@@ -157,7 +154,8 @@ def test_without_the_privates_of_opentelemetry_a_copy_of_the_context_is_read(
     monkeypatch.delattr("opentelemetry.context._RUNTIME_CONTEXT._current_context")
     reader = SpanReader()
     monkeypatch.undo()
-    assert read_from(reader, context_in(span)) == expected
+    context = context_in(span)
+    assert tell(reader, context) == expected
 
 
 def test_a_span_that_cannot_be_read_is_told_once_and_nothing_is_raised(
@@ -170,7 +168,7 @@ def test_a_span_that_cannot_be_read_is_told_once_and_nothing_is_raised(
     reader = SpanReader()
     context = context_in(Broken(REMOTE))
     with caplog.at_level(logging.ERROR):
-        assert read_from(reader, context) == (None, None)
+        assert tell(reader, context) == (None, None)
     assert [record.getMessage() for record in caplog.records] == [
         "the span of a task could not be read, so tasks that outlive their request "
         "are not found any more; please report this with your OpenTelemetry version"
@@ -223,7 +221,7 @@ async def test_a_context_is_read_while_its_task_runs() -> None:
     def reads() -> None:
         while not ended.is_set():
             for context in contexts:
-                end = reader.end_of(span_of(reader, context))
+                end = reader.end_of(span_in(reader, context))
                 seen.add(end.trace_id if end is not None else None)
 
     interval = sys.getswitchinterval()
@@ -247,7 +245,7 @@ async def test_the_context_of_a_task_has_the_span_that_it_began_in() -> None:
     await settle()
     context = context_of(task)
     assert context is not None
-    operation = read_from(SpanReader(), context)[1]
+    operation = SpanReader().operation_of(span_in(SpanReader(), context))
     assert operation is not None
     assert (operation.trace_id, operation.span_id) == ids(span)
     task.cancel()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,15 +22,14 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, SpanContext, propagation
 
+from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
-from otel_leaks.telemetry import names
+from otel_leaks.texts import plain
 
 __all__ = ["SpanReader", "Switch", "note_end"]
 
-MAX_CHARS = 200
-"""Of a name or a route."""
-
-_log = logging.getLogger(names.SCOPE)
+MAX_CHARS = 512
+"""Of a name or a route, before what may be a secret in it is masked."""
 
 _T = TypeVar("_T")
 
@@ -176,7 +174,7 @@ class SpanReader:
             said.trace_id,
             said.span_id,
             is_sampled=said.trace_flags.sampled,
-            name=name[:MAX_CHARS] if isinstance(name, str) else "",
+            name=plain(name)[:MAX_CHARS],
         )
 
     def _safely(self, read: Callable[[Any], _T], span: Any) -> _T | None:
@@ -231,8 +229,8 @@ class SpanReader:
             said.trace_id,
             said.span_id,
             is_sampled=said.trace_flags.sampled,
-            name=span.name[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
-            route=route[:MAX_CHARS] if isinstance(route, str) else "",
+            name=plain(span.name)[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
+            route=plain(route)[:MAX_CHARS],
         )
 
 

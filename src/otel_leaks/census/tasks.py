@@ -10,16 +10,22 @@ of the one task that a site is shown by.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import sys
 import types
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.endless import Exits
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
+from otel_leaks.census.origins import wrap_every_loop
+from otel_leaks.census.patches import Patches
 from otel_leaks.census.registry import TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
@@ -39,6 +45,7 @@ from otel_leaks.model import (
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import Chain, is_plain_end, is_wrapper
 from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
+from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.tasks import (
     Pending,
     TaskRef,
@@ -184,14 +191,23 @@ class TaskSource:
         self._trusted: set[type] = {type(None)}
         self._asked: dict[int, tuple[weakref.ref[type], bool]] = {}
         """Classes that were asked about, by id: whether their tasks can be read."""
-        self._inherited: frozenset[TaskRef] | None = None
+        self._inherited = Inherited(lambda: self._registry.refs(lambda: None))
+        self._patches = Patches()
+        self._wrapped: set[type] = set()
+
+        self._is_open = False
 
     def open(self) -> None:
         """Begin to note loops, on the versions that need it."""
         self._registry.open()
+        self._is_open = True
+        self._wrap_loops()
 
     def close(self) -> None:
         """Restore what opening patched and forget all tasks."""
+        self._is_open = False
+        self._patches.restore()
+        self._wrapped.clear()
         self._registry.close()
         self._serials = Serials()
         self._turnover = Turnover()
@@ -207,12 +223,32 @@ class TaskSource:
         self._serials = Serials()
         self._turnover = Turnover()
         self._following = Following()
-        self._inherited = frozenset(self._registry.refs(lambda: None)) or None
+        self._inherited.settle()
+
+    def _wrap_loops(self) -> None:
+        """Hear of a child's first loop: the tasks that there are before it are the parent's."""
+        if self._is_open and sys.version_info < (3, 14):
+            wrap_every_loop(
+                self._patches, self._wrapped, "__init__", self._makes_loop, self._wrap_loops
+            )
+
+    def _makes_loop(self, original: Callable[..., None]) -> Callable[..., None]:
+        settle = self._inherited.settle
+
+        @functools.wraps(original)
+        def init(loop: Any, *args: Any, **kwargs: Any) -> None:
+            with contextlib.suppress(Exception):  # The application makes its loop in any case.
+                settle()
+            original(loop, *args, **kwargs)
+
+        return init
 
     def read(self, look: Look) -> Population:
         """Count pending tasks, group them by where they wait, and sample the largest sites."""
         if look.beginnings is not None:
             look.beginnings.wrap_loops()
+        self._wrap_loops()
+        self._inherited.settle()
         refs = self._registry.refs(look.pause)
         look.pause()
         total = len(refs)
@@ -415,7 +451,7 @@ class TaskSource:
         unreadable: set[str],
         look: Look,
     ) -> None:
-        if self._inherited is not None:
+        if self._inherited:
             refs = [ref for ref in refs if ref not in self._inherited]
         if not look.is_selective and look.starts is None and not look.ignores.by_task_name:
             plain = plain_pending(refs)

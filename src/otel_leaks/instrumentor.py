@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -32,6 +31,7 @@ from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.log import log as _log
 from otel_leaks.model import Census, Detection
 from otel_leaks.runtime import forks
 from otel_leaks.telemetry.connections import renew_connections
@@ -43,7 +43,6 @@ from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
 
-_log = logging.getLogger("otel_leaks")
 
 FORK_WAIT_S = 0.0005
 """How long a fork waits for the monitor: what it does in the SDK mostly takes less."""

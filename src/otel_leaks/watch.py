@@ -27,6 +27,8 @@ from otel_leaks.detect import growth as _growth
 from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
+from otel_leaks.log import log as _log
+from otel_leaks.masks import masked_path
 from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
 from otel_leaks.runtime import forks, native
 
@@ -40,8 +42,6 @@ __all__ = [
     "growth_of",
     "limits",
 ]
-
-_log = logging.getLogger("otel_leaks")
 
 OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
     *_threshold.OPENS,
@@ -334,7 +334,7 @@ class Watch:
         self._growth = growth_of(config, self._pause)
         self._logged: set[object] = set()
         # What a guard has to say, which the thread that goes on logs.
-        self._notices: deque[str] = deque(maxlen=8)
+        self._notices: deque[tuple[str, str]] = deque(maxlen=8)
         self._blind_replacements = 0
         # What is to be reported of the last census.
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
@@ -351,9 +351,13 @@ class Watch:
         self._start_thread()
 
     def _start_thread(self) -> None:
-        thread = native.Thread(self._run, "otel-leaks-watch")
-        thread.start()
-        self._thread = thread
+        # Noted first: who stops the watch meanwhile waits for it.
+        self._thread = thread = native.Thread(self._run, "otel-leaks-watch")
+        try:
+            thread.start()
+        except BaseException:
+            self._thread = None
+            raise
 
     def _start_late(self) -> None:
         stopping = self._stopping
@@ -436,7 +440,8 @@ class Watch:
 
     def _look(self) -> None:
         while self._notices:
-            self._say(logging.ERROR, "%s", self._notices.popleft())
+            message, lines = self._notices.popleft()
+            self._say(logging.ERROR, message, lines=lines)
         self._tell_changes()
         self._hear("listener", self._retry)
         growth, opened = self._growth, self._ledger.opened
@@ -524,9 +529,8 @@ class Watch:
                     return
                 except BaseException as error:
                     # Raised into this thread from outside, as debuggers do.
-                    self._notices.append(
-                        f"{type_name(error)} was raised in the monitor thread, which goes on"
-                    )
+                    message = f"{type_name(error)} was raised in the monitor thread, which goes on"
+                    self._notices.append((message, ""))
         finally:
             parts.ended()
 
@@ -564,10 +568,11 @@ class Watch:
         waited_s = TICK_S * HANG_TICKS
         if self._blind_replacements > BLIND_REPLACEMENTS:
             return True
-        self._notices.append(
+        message = (
             f"{part or 'the monitor'} did not return within {waited_s:.0f} s; left out until then, "
-            f"while the rest goes on. It waits in\n{_stack_of(ident)}"
+            "while the rest goes on. It waits in"
         )
+        self._notices.append((message, _stack_of(ident)))
         self._replaced()
         try:
             self._start_thread()
@@ -592,7 +597,7 @@ class Watch:
                     "Please report this with your Python version",
                     failure.kind,
                     failure.error_type,
-                    failure.detail,
+                    masked_path(failure.detail),
                 )
 
     def _log_once(self, key: object, message: str, error: BaseException) -> None:
@@ -606,12 +611,18 @@ class Watch:
         return True
 
     def _say(
-        self, level: int, message: str, *args: object, error: BaseException | None = None
+        self,
+        level: int,
+        message: str,
+        *args: object,
+        error: BaseException | None = None,
+        lines: str = "",
     ) -> None:
+        def log() -> None:
+            _log.log(level, message, *args, exc_info=error, lines=lines)
+
         try:
-            self._parts.run(
-                "the log handlers", lambda: _log.log(level, message, *args, exc_info=error)
-            )
+            self._parts.run("the log handlers", log)
         except CensusEnded:
             raise
         except BaseException as raised:

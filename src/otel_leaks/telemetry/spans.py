@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -20,15 +19,14 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, SpanContext, propagation
 
+from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
-from otel_leaks.telemetry import names
+from otel_leaks.texts import plain
 
 __all__ = ["SpanReader", "Switch", "note_end"]
 
-MAX_CHARS = 200
-"""Of a name or a route."""
-
-_log = logging.getLogger(names.SCOPE)
+MAX_CHARS = 512
+"""Of a name or a route, before what may be a secret in it is masked."""
 
 _T = TypeVar("_T")
 
@@ -148,7 +146,7 @@ class SpanReader:
             said.trace_id,
             said.span_id,
             is_sampled=said.trace_flags.sampled,
-            name=name[:MAX_CHARS] if isinstance(name, str) else "",
+            name=plain(name)[:MAX_CHARS],
         )
 
     def _safely(self, read: Callable[[Any], _T], context: contextvars.Context) -> _T | None:
@@ -210,6 +208,6 @@ class SpanReader:
             said.trace_id,
             said.span_id,
             is_sampled=said.trace_flags.sampled,
-            name=span.name[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
-            route=route[:MAX_CHARS] if isinstance(route, str) else "",
+            name=plain(span.name)[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
+            route=plain(route)[:MAX_CHARS],
         )

@@ -13,6 +13,7 @@ import pytest
 from reliability.results import Row
 
 SECTION = "Failures of otel-leaks itself"
+SPANS = {True: "as a span", False: "no span", None: "no span behind that processor"}
 
 
 def run(program: str, *arguments: str, timeout: float = 300) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_a_sink_that_raises_or_hangs_costs_neither_the_counts_nor_the_detection(
     seen = run(FAULT, where, what)
     row.seen = (
         f"counted, {'in the log' if seen['in the log'] else 'not in the log'}, "
-        f"{ {True: 'as a span', False: 'no span', None: 'no span behind that processor'}[seen['as a span']] }; "
+        f"{SPANS[seen['as a span']]}; "
         f"uninstrument() took {seen['end_s']} s"
     )
     assert seen["counted"]

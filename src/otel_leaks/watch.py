@@ -654,6 +654,9 @@ class Watch:
         error: BaseException | None = None,
         lines: str = "",
     ) -> None:
+        def log() -> None:
+            _log.log(level, message, *args, exc_info=error, lines=lines)
+
         try:
             self._parts.run(
                 "the log handlers",

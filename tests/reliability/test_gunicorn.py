@@ -62,7 +62,7 @@ def test_a_recycled_worker_is_watched_anew(
     run: Callable[[bool], Run], how: How, row: Row, workers: str
 ) -> None:
     row.section, row.server, row.variant = "Servers", f"gunicorn, {workers}", how
-    row.done = "`--max-requests=40`: a leak, its worker is recycled, a leak in the next"
+    row.done = "`--max-requests=150`: a leak, its worker is recycled, a leak in the next"
     row.expected = "the new worker reports its own leak; that of the old one is not resolved"
     row.repeat = f'tests/reliability/test_gunicorn.py -k "recycled and {workers}"'
 
@@ -74,6 +74,9 @@ def test_a_recycled_worker_is_watched_anew(
         planted = plant(program, [old])
         if run.watched:
             instances |= reported(run.telemetry, planted, leaking(workers))
+        # What it took to come here was less than half of what ends a worker.
+        for _ in range(100):
+            program.get()
         (new,) = program.workers(1, but=frozenset({old}))
         planted = plant(program, [new], first=30)
         if run.watched:
@@ -81,7 +84,7 @@ def test_a_recycled_worker_is_watched_anew(
             assert len(set(instances.values())) == 2
             assert run.telemetry.spans("python.leak.resolved") == []
 
-    more = ("--workers=1", "--max-requests=40")
+    more = ("--workers=1", "--max-requests=150")
     compare(run, partial(gunicorn, workers=workers, more=more), happens, row)
 
 

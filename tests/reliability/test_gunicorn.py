@@ -44,7 +44,7 @@ def test_each_worker_is_watched(
     more = ("--workers=2", *(("--preload",) if preload else ()))
     row.section, row.server, row.variant = "Servers", f"gunicorn, {workers}", how
     row.done = f"`{' '.join(more)}`, a leak in each worker, SIGTERM"
-    row.expected = "each worker has one monitor, reports as an instance of its own"
+    row.expected = "each worker has one monitor and reports as its own instance"
     row.repeat = f'tests/reliability/test_gunicorn.py -k "each_worker and {workers}"'
 
     def happens(run: Run, program: Running) -> None:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 XDIST := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 8))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit e2e reliability parts datadog matrix demo bench dashboards lock clean
+.PHONY: help setup test check unit e2e reliability soak latency parts datadog matrix demo bench dashboards lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -37,6 +37,12 @@ reliability: $(VENV)/.ready ## Real servers, forks and outages, with otel-leaks 
 	PYTHONPATH=tests $(BIN)/python -m reliability.environment
 	$(BIN)/python -m pytest $(XDIST) -m "reliability$(if $(SHORT), and short)"
 	PYTHONPATH=tests $(BIN)/python -m reliability.results
+
+soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
+	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
+
+latency: $(VENV)/.ready ## Measure what the users of a service notice of otel-leaks (15 minutes)
+	PYTHONPATH=tests $(BIN)/python benchmarks/latency.py
 
 parts: ## Get what make e2e needs beside Python: a collector and a Prometheus, built with Go once
 	PYTHONPATH=tests $(PYTHON) -m support.collector

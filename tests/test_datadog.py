@@ -126,7 +126,8 @@ def test_every_metric_is_used(what: str) -> None:
     used = {name for query in datadog.queries(ALL[what]) for name in datadog.metrics_in(query)}
     of_pools = {each.name for each in names.METRICS if names.POOL in each.attributes}
     # Nobody is woken by these.
-    unused = of_pools | {names.CENSUS_DURATION.name} if what == "monitors" else set()
+    of_censuses = {names.CENSUS_DURATION.name, names.CENSUS_AGE.name}
+    unused = of_pools | of_censuses if what == "monitors" else set()
     assert used == {each.name for each in names.METRICS} - unused
 
 

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, TraceIdRatioBased
 
 from otel_leaks import LeakInstrumentor, __version__, instrumentor
+from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.model import fingerprint
@@ -662,7 +663,10 @@ def test_an_exporter_that_raises_costs_one_log_line_and_no_census(
         for _ in range(5):
             looks()
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert errors == ["telling of a census failed; the next one is told again; this is told once"]
+    assert errors == [
+        "reporting a census or a detection failed; what failed is tried again at the next "
+        "censuses; this is told once"
+    ]
     assert meters.series()["python.thread.limit"] == {frozenset(): 5}
 
 
@@ -692,6 +696,39 @@ def test_an_exporter_that_blocks_does_not_hold_the_application(
         blocking.free.set()
         monitor.join(20)
     assert meters.collect() == {}
+
+
+@pytest.fixture
+def _quick_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a monitor that hangs replaced within moments."""
+    monkeypatch.setattr("otel_leaks.watch.TICK_S", 0.02)
+
+
+@pytest.mark.usefixtures("_quick_guard")
+def test_an_exporter_that_never_answers_costs_neither_the_warning_nor_the_counts(
+    instrument: Instrument,
+    looks: Callable[[], None],
+    meters: Meters,
+    spans: Spans,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    blocking = Blocking()
+    spans.provider.add_span_processor(blocking)
+    with standing(8):
+        door = instrument(thread_limit=5, interval_s=0.001)
+        assert blocking.held.wait(20)
+        for _ in range(3):
+            looks()
+        counts = meters.series()["python.thread.count"]
+        door.uninstrument()
+        blocking.free.set()
+        for each in monitors():
+            each.join(20)
+    assert sum(counts.values()) == 8
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0].startswith("the span processors did not return within ")
+    assert messages[1].startswith("8 threads alive, more than the limit of 5")
+    assert len(messages) == 2
 
 
 # Other processes
@@ -1079,3 +1116,102 @@ def test_the_monitor_survives_a_spawned_child() -> None:
         print(subprocess.run([sys.executable, "-c", "pass"]).returncode, monitors())
     """)
     assert told == ["0 ['otel-leaks-watch']"]
+
+
+# Beside other instrumentations
+
+
+@pytest.mark.unwatched
+@pytest.mark.parametrize("origins", ["threads", "all"])
+@pytest.mark.parametrize("order", ["ours first", "theirs first"])
+def test_in_turns_with_the_threading_instrumentation_no_patch_piles_up(
+    instrument: Instrument, order: str, origins: str
+) -> None:
+    contrib = pytest.importorskip("opentelemetry.instrumentation.threading")
+    theirs = contrib.ThreadingInstrumentor()
+    before = patchable()
+
+    def wrappers() -> int:
+        """Start a thread; return the wrappers of ours that the start came through."""
+        seen = 0
+
+        def count(frame: Any, event: str, _: object) -> None:
+            nonlocal seen
+            code = frame.f_code
+            ours = code.co_filename.endswith("beginnings.py") and code.co_name == "start"
+            seen += event == "call" and ours
+
+        thread = threading.Thread(target=int)
+        sys.setprofile(count)
+        thread.start()
+        sys.setprofile(None)
+        thread.join()
+        return seen
+
+    try:
+        for _ in range(10):
+            if order == "ours first":
+                door = instrument(origins=origins)
+                theirs.instrument()
+                one = wrappers()
+                door.uninstrument()
+                off = wrappers()
+                theirs.uninstrument()
+                assert (one, off) == (1, 1)
+                wrappers()  # The first call puts back what was there.
+                assert changed(before) == []
+            else:
+                theirs.instrument()
+                between = vars(threading.Thread)["start"]
+                door = instrument(origins=origins)
+                one = wrappers()
+                door.uninstrument()
+                assert (one, vars(threading.Thread)["start"]) == (1, between)
+                theirs.uninstrument()
+                assert (wrappers(), changed(before)) == (0, [])
+    finally:
+        if theirs.is_instrumented_by_opentelemetry:
+            theirs.uninstrument()
+
+
+@pytest.mark.unwatched
+def test_below_another_instrumentation_that_stays_ours_notes_while_it_is_on(
+    instrument: Instrument,
+) -> None:
+    contrib = pytest.importorskip("opentelemetry.instrumentation.threading")
+    theirs = contrib.ThreadingInstrumentor()
+    before = patchable()
+
+    def is_noted() -> bool:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+        return Beginnings.of(thread) is not None
+
+    door = instrument()
+    theirs.instrument()
+    noted = []
+    try:
+        for _ in range(3):
+            noted.append(is_noted())
+            door.uninstrument()
+            noted.append(is_noted())
+            door = instrument()
+    finally:
+        theirs.uninstrument()
+        door.uninstrument()
+    assert (noted, changed(before)) == ([True, False] * 3, [])
+
+
+@pytest.mark.unwatched
+@pytest.mark.parametrize("with_new_providers", [False, True])
+def test_turned_on_and_off_many_times_it_leaves_nothing(
+    instrument: Instrument, with_new_providers: bool
+) -> None:
+    before = patchable()
+    threads = set(threading.enumerate())
+    kept = Meters(), Spans()
+    for _ in range(60):
+        meters, spans = (Meters(), Spans()) if with_new_providers else kept
+        instrument(meter_provider=meters.provider, tracer_provider=spans.provider).uninstrument()
+    assert (set(threading.enumerate()) - threads, changed(before)) == (set(), [])

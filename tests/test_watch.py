@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import _thread
+import asyncio
 import dataclasses
 import logging
 import os
@@ -7,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from otel_leaks.census import CensusTaker
+from otel_leaks.census.isolation import Parts
 from otel_leaks.census.source import Look
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import Ignores
@@ -28,7 +32,16 @@ from otel_leaks.model import (
     Population,
     Site,
 )
-from otel_leaks.watch import OPENABLE, Ledger, Watch, findings, growth_of, limits
+from otel_leaks.watch import (
+    BLIND_REPLACEMENTS,
+    OPENABLE,
+    Ledger,
+    Watch,
+    findings,
+    fresh_for_s,
+    growth_of,
+    limits,
+)
 
 
 def census(now: float, *, unread: tuple[Kind, ...] = (), **counts: int) -> Census:
@@ -324,7 +337,7 @@ class Source:
         count = self.counts.pop(0) if self.counts else 0
         if isinstance(count, Exception):
             raise count
-        return Population("thread", count)
+        return Population(self.kind, count)
 
 
 class Ear:
@@ -354,6 +367,9 @@ class Ear:
         self._hear("looked", len(opened))
 
 
+FAST = LeakConfig(interval_s=0.001, thread_limit=5)
+
+
 def watch_of(
     source: Source,
     ear: Ear,
@@ -363,6 +379,7 @@ def watch_of(
     **options: Any,
 ) -> Watch:
     ticks = iter(range(10**6))
+    parts = Parts()
 
     def taker(pause: Callable[[], None]) -> CensusTaker:
         return CensusTaker(
@@ -371,9 +388,10 @@ def watch_of(
             pause=pause,
             clock=clock or (lambda: float(next(ticks))),
             sources=[lambda: source],
+            parts=parts,
         )
 
-    return Watch(config or LeakConfig(thread_limit=5), taker, ear, **options)
+    return Watch(config or LeakConfig(thread_limit=5), taker, ear, parts=parts, **options)
 
 
 @pytest.fixture
@@ -435,6 +453,15 @@ def test_looking_takes_at_most_one_percent_of_a_core(cost_s: float, delay_s: flo
     assert watch.look() == pytest.approx(delay_s)
 
 
+def test_a_number_is_fresh_for_three_looks_and_five_seconds_at_least() -> None:
+    slow = dataclasses.replace(census(0.0), wall_s=2.0, cpu_s=0.3)
+    assert [
+        fresh_for_s(census(0.0), LeakConfig(interval_s=0.1)),
+        fresh_for_s(census(0.0), LeakConfig(interval_s=10.0)),
+        fresh_for_s(slow, LeakConfig(interval_s=10.0)),
+    ] == [5.0, 30.0, 96.0]
+
+
 def test_a_listener_that_raises_is_logged_once_and_the_next_is_heard(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -446,7 +473,8 @@ def test_a_listener_that_raises_is_logged_once_and_the_next_is_heard(
         *("opened", "looked", "looked", "resolved", "looked", "opened", "looked")
     ]
     assert [record.getMessage() for record in caplog.records] == [
-        "telling of a census failed; the next one is told again; this is told once"
+        "reporting a census or a detection failed; what failed is tried again at the next "
+        "censuses; this is told once"
     ]
     assert caplog.records[0].exc_info is not None
 
@@ -492,6 +520,357 @@ def test_a_log_handler_that_raises_does_not_end_the_watch() -> None:
         ("resolved", 6),
         ("looked", 0),
     ]
+
+
+# What raises and what hangs
+
+
+class GreenletExit(BaseException):
+    """What gevent raises into a greenlet to end it."""
+
+
+RAISED = [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GreenletExit, GeneratorExit]
+
+
+class RaisingEar(Ear):
+    """Raises whatever it is given, wherever it is called."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self.error = error
+
+    def _hear(self, what: str, number: int) -> None:
+        super()._hear(what, number)
+        raise self.error
+
+
+class Exiting(logging.Handler):
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self.error = error
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - a handler's
+        raise self.error
+
+
+@pytest.fixture
+def handlers() -> Iterator[Callable[[logging.Handler], None]]:
+    """Put handlers of the application's on the logger."""
+    log = logging.getLogger("otel_leaks")
+    added: list[logging.Handler] = []
+
+    def add(handler: logging.Handler) -> None:
+        added.append(handler)
+        log.addHandler(handler)
+
+    yield add
+    for handler in added:
+        log.removeHandler(handler)
+
+
+@pytest.mark.parametrize("error", RAISED)
+def test_nothing_that_the_listener_raises_ends_the_monitor(
+    started: Callable[[Watch], Watch], error: type[BaseException]
+) -> None:
+    ear = RaisingEar(error)
+    started(watch_of(Source(6, 0), ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    assert [what for what, _ in ear.heard[:4]] == ["opened", "looked", "resolved", "looked"]
+    assert len(monitors()) == 1
+
+
+@pytest.mark.parametrize("error", RAISED)
+def test_nothing_that_a_log_handler_raises_ends_the_monitor(
+    started: Callable[[Watch], Watch],
+    handlers: Callable[[logging.Handler], None],
+    error: type[BaseException],
+) -> None:
+    handlers(Exiting(error))
+    ear = Ear(fails=("opened",))
+    source = Source(RuntimeError("no"), 6)
+    started(watch_of(source, ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    assert ("opened", 6) in ear.heard
+
+
+@pytest.mark.parametrize("error", RAISED)
+def test_nothing_that_a_source_raises_ends_the_monitor(
+    started: Callable[[Watch], Watch], caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    source, ear = Source(), Ear()
+
+    def fail(_: Look) -> None:
+        raise error("out of a property")
+
+    source.go_on = fail
+    started(watch_of(source, ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"{error.__qualname__}: out of a property) and is left out" in message
+
+
+def test_what_is_raised_into_the_monitor_from_outside_is_logged_and_it_goes_on(
+    started: Callable[[Watch], Watch], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As debuggers do; and gevent, which kills greenlets."""
+    raised: list[BaseException] = [SystemExit()]
+
+    class Interrupted(Watch):
+        def look(self) -> float:
+            if raised:
+                raise raised.pop()
+            return super().look()
+
+    ear = Ear()
+    taker = watch_of(Source(), ear)._taker
+    started(Interrupted(FAST, lambda _: taker, ear))
+    assert ear.looks.acquire(timeout=20)
+    assert [record.getMessage() for record in caplog.records] == [
+        "SystemExit was raised in the monitor thread, which goes on"
+    ]
+
+
+def test_ctrl_c_in_a_log_handler_of_the_main_thread_is_not_taken(
+    handlers: Callable[[logging.Handler], None],
+) -> None:
+    handlers(Exiting(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        watch_of(Source(RuntimeError("no")), Ear())._say(logging.ERROR, "something")
+
+
+def test_a_policy_that_raises_costs_the_others_nothing_and_resolves_none_of_its_detections(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from otel_leaks.detect import outlived, threshold
+
+    ear = Ear()
+    watch = watch_of(Source(6, 6, 6, 0), ear)
+    watch.look()
+
+    def fail(*_: object, **__: object) -> tuple[Finding, ...]:
+        raise SystemExit("a policy")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(threshold, "threshold", fail)
+        watch.look()
+        broken.setattr(outlived, "outlived", fail)
+    watch.look()
+    watch.look()
+    assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 6), ("resolved", 6)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the policy threshold failed and is left out; the others go on, and it is tried again. "
+        "Please report this; this is told once"
+    ]
+
+
+class Hung:
+    """Waits wherever it is called, until it is let go."""
+
+    def __init__(self) -> None:
+        self.held = threading.Event()
+        self.free = threading.Event()
+
+    def __call__(self, *_: object) -> None:
+        self.held.set()
+        self.free.wait(60)
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hung]:
+    """Give what hangs, noticed within moments; in the end it does not any more."""
+    from otel_leaks import watch as watch_module
+
+    monkeypatch.setattr(watch_module, "TICK_S", 0.02)
+    hung = Hung()
+    before = set(monitors())
+    yield hung
+    hung.free.set()
+    for each in set(monitors()) - before:
+        each.join(20)
+
+
+def waits_for(seen: Callable[[], object]) -> bool:
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + 30
+    while not seen() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return bool(seen())
+
+
+def test_a_source_that_hangs_is_left_out_until_it_returns_and_the_others_go_on(
+    hung: Hung, started: Callable[[Watch], Watch], caplog: pytest.LogCaptureFixture
+) -> None:
+    source, ear, read = Source(*[7] * 10**4), Ear(), Source(*[3] * 10**4)
+    read.kind = "asyncio_task"
+    source.go_on = lambda _: None if hung.free.is_set() else hung()
+    seen: list[Census] = []
+    heard = ear.looked
+
+    def looked(census: Census, opened: tuple[Detection, ...]) -> None:
+        seen.append(census)
+        heard(census, opened)
+
+    ear.looked = looked  # type: ignore[method-assign]
+
+    def taker(pause: Callable[[], None]) -> CensusTaker:
+        return CensusTaker(
+            ignores=Ignores(()),
+            max_sites=1,
+            pause=pause,
+            sources=[lambda: source, lambda: read],
+            parts=parts,
+        )
+
+    parts = Parts()
+    started(Watch(FAST, taker, ear, parts=parts, cpu_clock=lambda: 0.0))
+    assert hung.held.wait(20)
+    assert waits_for(lambda: len(seen) > 3)
+    without = seen[-1]
+    assert len(monitors()) == 2  # The one that hangs, and the one that goes on.
+    hung.free.set()
+    assert waits_for(lambda: not seen[-1].failures)
+    assert waits_for(lambda: len(monitors()) == 1)
+    assert [(each.kind, each.error_type) for each in without.failures] == [("thread", "timeout")]
+    assert [each.kind for each in without.populations] == ["asyncio_task"]
+    assert [each.kind for each in seen[-1].populations] == ["thread", "asyncio_task"]
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("the census of thread did not return within ")
+    assert " s; left out until then, while the rest goes on. It waits in\n" in message
+    assert "in __call__" in message
+
+
+def test_a_listener_that_hangs_does_not_hold_the_numbers(
+    hung: Hung, started: Callable[[Watch], Watch]
+) -> None:
+    class Stuck(Ear):
+        def opened(self, detection: Detection) -> None:
+            hung()
+            super().opened(detection)
+
+    ear = Stuck()
+    watch = started(watch_of(Source(*[6] * 10**4), ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert hung.held.wait(20)
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    watch.stop()
+
+
+def test_what_was_to_be_reported_after_what_hangs_is_reported_by_who_goes_on(
+    hung: Hung, started: Callable[[Watch], Watch]
+) -> None:
+    class Stuck(Ear):
+        def resolved(self, detection: Detection) -> None:
+            super().resolved(detection)
+            hung()
+
+    ear = Stuck()
+    source, tasks = Source(6, *[0] * 10**4), Source(0, *[8] * 10**4)
+    tasks.kind = "asyncio_task"
+    parts = Parts()
+
+    def taker(pause: Callable[[], None]) -> CensusTaker:
+        sources: list[Callable[[], Source]] = [lambda: source, lambda: tasks]
+        return CensusTaker(
+            ignores=Ignores(()), max_sites=1, pause=pause, sources=sources, parts=parts
+        )
+
+    config = LeakConfig(interval_s=0.001, thread_limit=5, task_limit=5)
+    started(Watch(config, taker, ear, parts=parts, cpu_clock=lambda: 0.0))
+    assert hung.held.wait(20)
+    # The listener as a whole is left out until it returns; what waits is not lost.
+    assert waits_for(lambda: len(monitors()) == 2)
+    hung.free.set()
+    assert waits_for(lambda: ("opened", 8) in ear.heard)
+    assert [each for each in ear.heard if each[0] != "looked"] == [
+        ("opened", 6),
+        ("resolved", 6),
+        ("opened", 8),
+    ]
+
+
+def test_a_log_handler_that_hangs_holds_neither_the_monitor_nor_its_end(
+    hung: Hung,
+    started: Callable[[Watch], Watch],
+    handlers: Callable[[logging.Handler], None],
+) -> None:
+    class Stuck(logging.Handler):
+        # Not emit, during which a lock is held that pytest's own logging wants.
+        def handle(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - a handler's
+            hung()
+            return True
+
+    handlers(Stuck())
+    source, ear = Source(RuntimeError("no"), *[6] * 10**4), Ear()
+    watch = started(watch_of(source, ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert hung.held.wait(20)
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    assert ("opened", 6) in ear.heard
+    watch.stop()
+    assert watch._given_up is False
+
+
+def test_a_monitor_that_hangs_nobody_knows_where_is_replaced_some_times_only(
+    hung: Hung, started: Callable[[Watch], Watch]
+) -> None:
+    class Lost(Watch):
+        def look(self) -> float:
+            hung()
+            return 0.0
+
+    taker = watch_of(Source(), Ear())._taker
+    before = len(monitors())
+    watch = started(Lost(FAST, lambda _: taker, Ear()))
+    assert waits_for(lambda: watch._blind_replacements > BLIND_REPLACEMENTS)
+    assert len(monitors()) - before == BLIND_REPLACEMENTS + 1
+    hung.free.set()
+
+
+def test_a_monitor_whose_replacement_can_have_no_thread_is_replaced_by_its_guard(
+    hung: Hung, started: Callable[[Watch], Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, ear = Source(*[6] * 10**4), Ear()
+    watch = watch_of(source, ear, config=FAST, cpu_clock=lambda: 0.0)
+    source.go_on = lambda _: None if len(ear.heard) < 2 else hung()
+    start = watch._start_thread
+    calls: list[None] = []
+
+    def fail_later() -> None:
+        calls.append(None)
+        if len(calls) > 1:
+            raise RuntimeError("can't start new thread")
+        start()
+
+    monkeypatch.setattr(watch, "_start_thread", fail_later)
+    started(watch)
+    assert hung.held.wait(20)
+    heard = len(ear.heard)
+    assert waits_for(lambda: len(ear.heard) > heard + 3)
+    watch.stop()
+    assert waits_for(lambda: len(calls) == 2)
+
+
+def test_a_census_that_no_guard_can_watch_is_taken(
+    started: Callable[[Watch], Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import _thread
+
+    ear = Ear()
+    watch = watch_of(Source(), ear)
+
+    def fail(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(_thread, "start_new_thread", fail)
+        watch._guarded_look()
+    assert ear.heard == [("looked", 0)]
+
+
+def test_between_two_looks_there_is_one_thread(started: Callable[[Watch], Watch]) -> None:
+    ear = Ear()
+    before = _thread._count()
+    started(watch_of(Source(), ear))
+    assert ear.looks.acquire(timeout=20)
+    assert waits_for(lambda: _thread._count() == before + 1)
 
 
 def test_the_monitor_is_a_daemon_of_its_own_name_and_looks_at_once(

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -27,17 +28,19 @@ from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_pro
 from otel_leaks import __version__
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Detection
-from otel_leaks.runtime import forks
+from otel_leaks.runtime import forks, uwsgi
 from otel_leaks.telemetry.connections import renew_connections
 from otel_leaks.telemetry.events import Events
+from otel_leaks.telemetry.forks import restart_exports
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
-from otel_leaks.telemetry.spans import SpanReader, note_end
-from otel_leaks.watch import OPENABLE, Watch, limits
+from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
+from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
 
@@ -65,8 +68,10 @@ class _Instrumentation:
         # block, so a fork waits for each report once, and not long.
         self._reporting = forks.Lock()
         self._providers = (tracer_provider, meter_provider, logger_provider)
-        # Threads that fork, and have made the monitor wait: two may at once.
-        self._forking: set[int] = set()
+        self._workers: uwsgi.Workers | None = None
+        # Threads that fork, and have made the monitor wait: two may at once. And the lock
+        # that each of them holds.
+        self._forking: dict[int, forks.Lock] = {}
         self._report = 0
         self._stuck_report: int | None = None
         ignores = Ignores((*BUILT_IN, *config.ignore))
@@ -76,7 +81,11 @@ class _Instrumentation:
                 ignore,
             )
         self._metrics = Metrics(
-            meter_provider, limits=limits(config), openable=OPENABLE, version=__version__
+            meter_provider,
+            limits=limits(config),
+            openable=OPENABLE,
+            version=__version__,
+            fresh_for_s=lambda census: fresh_for_s(census, config),
         )
         spans = SpanReader()
         self._beginnings = (
@@ -84,12 +93,14 @@ class _Instrumentation:
             if config.origins != "off"
             else None
         )
+        self._parts = Parts()
         self._events = Events(
             tracer_provider,
             max_frames=config.max_frames,
             version=__version__,
             emit=config.emit,
             logger_provider=logger_provider,
+            run=self._parts.attempt,
         )
         self._watch = Watch(
             config,
@@ -100,28 +111,62 @@ class _Instrumentation:
                 spans=spans,
                 beginnings=self._beginnings,
                 executors=Executors(),
+                parts=self._parts,
             ),
             self,
+            parts=self._parts,
+            replaced=self._replaced,
+            retry=self._retry,
         )
         self._patches = Patches()
+        self._noting_ends = Switch()
 
     def start(self) -> None:
-        self._patches.wrap(NonRecordingSpan, "end", note_end)
+        self._noting_ends.is_on = True
+        self._patches.wrap(NonRecordingSpan, "end", partial(note_end, switch=self._noting_ends))
         if self._beginnings is not None:
             self._beginnings.open()
-        self._watch.start()
+        server = uwsgi.server()
+        if server is None:
+            self._watch.start()
+        elif uwsgi.is_worker(server):
+            forks.look_for_ghosts()
+            self._watch.start()
+        else:
+            self._watch.prepare()
+            self._workers = uwsgi.Workers(server, self._begin_in_worker)
+            self._workers.open()
+        if server is not None and not uwsgi.has_threads(server):
+            _log.warning(
+                "uWSGI runs no threads of Python's, so leaks are not watched; "
+                "set enable-threads = true"
+            )
         # Runs before the SDK's own, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.
         atexit.register(self._exiting)
 
     def stop(self) -> None:
         atexit.unregister(self._exiting)
+        if self._workers is not None:
+            self._workers.close()
         self._watch.stop()
+        self._noting_ends.is_on = False
         self._patches.restore()
         if self._beginnings is not None:
             self._beginnings.close()
         self._events.close()
         self._metrics.close()
+
+    def _begin_in_worker(self) -> None:
+        """Begin to watch in a process that a server has forked, maybe without Python's hooks."""
+        # The worker goes on, whatever is wrong with us.
+        with contextlib.suppress(Exception):
+            if forks.is_announced():
+                # This process did not fork, or did so with the hooks.
+                self._watch.begin()
+            else:
+                restart_exports(*self._providers)
+                forks.announce()
 
     def _exiting(self) -> None:
         with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
@@ -135,19 +180,27 @@ class _Instrumentation:
         Where it stays in one for longer than a fork may take, the child renews the locks
         that it may have held.
         """
-        report = self._report
+        report, reporting = self._report, self._reporting
         if self._stuck_report == report:
             return
-        if self._reporting.acquire(timeout=FORK_WAIT_S):
-            self._forking.add(threading.get_ident())
+        if reporting.acquire(timeout=FORK_WAIT_S):
+            self._forking[threading.get_ident()] = reporting
         else:
             self._stuck_report = report
 
     def forked_from(self) -> None:
         """Go on, in the parent and in the child."""
-        if threading.get_ident() in self._forking:
-            self._forking.discard(threading.get_ident())
-            self._reporting.release()
+        reporting = self._forking.pop(threading.get_ident(), None)
+        if reporting is not None:
+            reporting.release()
+
+    def _retry(self) -> None:
+        with self._reports():
+            self._events.retry()
+
+    def _replaced(self) -> None:
+        """Let neither the new monitor nor a fork wait for the one that hangs."""
+        self._reporting = forks.Lock()
 
     def forked(self) -> None:
         """Start anew in the child: constant time, since most children only exec."""

@@ -6,15 +6,21 @@ Its thread is a daemon, sleeps almost always, and never raises into the applicat
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
+import os
+import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol
 
 from otel_leaks.census import CensusEnded, CensusTaker
+from otel_leaks.census.isolation import TIMEOUT, Parts, SkippedError, type_name
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect import backlog as _backlog
 from otel_leaks.detect import destroyed as _destroyed
@@ -64,12 +70,35 @@ LATE_S = 1.0
 EXIT_JOIN_S = 0.03
 """The same as the interpreter ends; a census that is half done ends within a slice."""
 
+TICK_S = 0.5
+"""How often the guard looks whether a census makes progress."""
+HANG_TICKS = 6
+"""Ticks in a row without progress after which the monitor is taken to hang. Ticks are
+counted rather than seconds: in a process that was suspended nobody makes progress."""
+BLIND_REPLACEMENTS = 3
+"""How often a monitor is replaced that hangs nobody knows in what."""
+FRESH_LOOKS = 3
+"""Pauses between two censuses after which a number is too old to be reported."""
+FRESH_S = 5.0
+"""The least age at which it is."""
+STACK_FRAMES = 8
+"""Of the thread that hangs, in the log."""
+MAX_CHANGES = 64
+"""Changes that wait for a listener that hangs."""
+LOGGED_ONCE = 100
+"""Different failures that are logged in the life of a process."""
+
 
 _Key = tuple[Kind, Evidence, "str | None"]
 
 
 class Listener(Protocol):
-    """Hears what the watch sees. What it raises is logged once and goes no further."""
+    """
+    Hears what the watch sees.
+
+    What it raises is logged once and goes no further. Where it hangs it is not called again
+    until it has returned.
+    """
 
     def opened(self, detection: Detection) -> None:
         """Hear of a finding that opened."""
@@ -110,11 +139,22 @@ def growth_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> G
     )
 
 
+def fresh_for_s(census: Census, config: LeakConfig) -> float:
+    """Return how many seconds the numbers of *census* may be reported: three looks long."""
+    delay_s = max(config.interval_s, census.cpu_s / CPU_SHARE)
+    return max(FRESH_S, FRESH_LOOKS * (delay_s + census.wall_s))
+
+
+Attempt = Callable[[Evidence, Callable[[], tuple[Finding, ...]]], tuple[Finding, ...]]
+"""Asks one policy, named by its evidence; what it can't answer are no findings."""
+
+
 def findings(
     census: Census,
     opened: Iterable[Detection],
     config: LeakConfig,
     growth: Growth | None = None,
+    attempt: Attempt = lambda _, ask: ask(),
 ) -> tuple[Finding, ...]:
     """
     Ask every policy.
@@ -124,6 +164,7 @@ def findings(
         opened: The detections that were open before it.
         config: The policies' options.
         growth: The history of all censuses before it; this one is entered into it.
+        attempt: Asks each policy.
     """
     opened = tuple(opened)
     marks = {
@@ -133,22 +174,27 @@ def findings(
         for evidence in EVIDENCES
     }
     open_pairs = {(each.finding.kind, each.finding.evidence) for each in opened}
-    return (
-        *_threshold.threshold(
+    policies: dict[Evidence, Callable[[], tuple[Finding, ...]]] = {
+        "threshold": lambda: _threshold.threshold(
             census,
             limits=limits(config),
             open_kinds={kind for kind, evidence in open_pairs if evidence == "threshold"},
             max_sites=config.max_sites,
         ),
-        *(growth.look(census) if growth is not None else ()),
-        *_outlived.outlived(
+        "growth": lambda: growth.look(census) if growth is not None else (),
+        "outlived": lambda: _outlived.outlived(
             census,
             limit_s=config.outlived_s,
             at_least=config.outlived_count,
             open_marks=marks["outlived"],
             max_sites=config.max_sites,
         ),
-        *_destroyed.destroyed(census, quiet_s=config.cooldown_s, max_sites=config.max_sites),
+        "destroyed": lambda: _destroyed.destroyed(
+            census, quiet_s=config.cooldown_s, max_sites=config.max_sites
+        ),
+    }
+    return tuple(
+        finding for evidence, ask in policies.items() for finding in attempt(evidence, ask)
     )
 
 
@@ -171,13 +217,16 @@ class Ledger:
         """The detections that are open, in the order in which they opened."""
         return tuple(self._open.values())
 
-    def update(self, census: Census, found: Iterable[Finding]) -> tuple[Change, ...]:
+    def update(
+        self, census: Census, found: Iterable[Finding], unasked: Collection[Evidence] = ()
+    ) -> tuple[Change, ...]:
         """
         Enter the findings of a census.
 
         Args:
             census: A detection of a kind that this census could not read stays as it is.
             found: All findings of this census.
+            unasked: Evidences whose policy could not be asked; their detections stay, too.
 
         Returns:
             What is to be told, ends first.
@@ -187,7 +236,8 @@ class Ledger:
         unread = {failure.kind for failure in census.failures}
         changes = []
         for key, detection in list(self._open.items()):
-            if key not in by_key and detection.finding.kind not in unread:
+            finding = detection.finding
+            if key not in by_key and finding.kind not in unread and finding.evidence not in unasked:
                 del self._open[key], self._tell_at[key]
                 changes.append(Change("resolved", replace(detection, seen_at=now)))
         for key, finding in by_key.items():
@@ -239,11 +289,20 @@ class Watch:
     """
     Looks at the process again and again, from a thread of its own.
 
+    Whatever may run code of somebody else's is a part (see ``census.isolation``). While the
+    monitor looks, a guard watches whether it makes progress; where it does not, another
+    thread of the same name goes on without the part that hangs. The guard is a bare thread that
+    lives as long as one look, some milliseconds every ten seconds, so that the process has
+    no second thread all the time.
+
     Args:
         config: The options.
-        taker: Makes a CensusTaker, given the pause between its slices. A new one is
-            made after a fork.
+        taker: Makes a CensusTaker, given the pause between its slices and what keeps
+            its sources apart. A new one is made after a fork.
         listener: Hears of it.
+        parts: The parts of this monitor.
+        replaced: Called by a thread that goes on in place of one that hangs.
+        retry: Called before each look, to report what could not be reported before.
         cpu_clock: Seconds of CPU of the calling thread.
         sleep: Sleeps some seconds between two slices of a census.
     """
@@ -254,11 +313,17 @@ class Watch:
         taker: Callable[[Callable[[], None]], CensusTaker],
         listener: Listener,
         *,
+        parts: Parts | None = None,
+        replaced: Callable[[], None] = lambda: None,
+        retry: Callable[[], None] = lambda: None,
         cpu_clock: Callable[[], float] = time.thread_time,
         sleep: Callable[[float], None] = native.sleep,
     ) -> None:
         self._config = config
         self._listener = listener
+        self._parts = Parts() if parts is None else parts
+        self._replaced = replaced
+        self._retry = retry
         self._cpu_clock = cpu_clock
         self._sleep = sleep
         self._stopping = forks.event()
@@ -269,7 +334,14 @@ class Watch:
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
         self._growth = growth_of(config, self._pause)
         self._logged: set[object] = set()
+        # What a guard has to say, which the thread that goes on logs.
+        self._notices: deque[str] = deque(maxlen=8)
+        self._blind_replacements = 0
+        # What is to be reported of the last census.
+        self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self._thread: native.Thread | None = None
+        # The process that has a monitor, or will have one in a moment.
+        self._watched: int | None = None
 
     def start(self) -> None:
         """
@@ -278,15 +350,26 @@ class Watch:
         Raises:
             RuntimeError: The interpreter can start no thread: it is shutting down.
         """
-        self._report(self._taker.open())
+        self.prepare()
         self._start_thread()
+
+    def prepare(self) -> None:
+        """Get ready to watch, without a thread: where a server forks what is to be watched."""
+        self._report(self._taker.open())
+
+    def begin(self) -> None:
+        """Begin to watch what was prepared, in this very process."""
+        if self._watched != os.getpid() and not self._stopping.is_set():
+            self._start_late()
 
     def _start_thread(self) -> None:
         thread = native.Thread(self._run, "otel-leaks-watch")
         thread.start()
         self._thread = thread
+        self._watched = os.getpid()
 
     def _start_late(self) -> None:
+        self._watched = os.getpid()
         stopping = self._stopping
 
         def late() -> None:
@@ -316,7 +399,7 @@ class Watch:
             thread.join(JOIN_S)
             if thread.is_alive():
                 self._given_up = True
-                _say(
+                self._say(
                     logging.WARNING,
                     "the monitor thread did not end within %.0f s; it is a daemon and will "
                     "end when what it waits for does, a log handler or an exporter",
@@ -339,6 +422,9 @@ class Watch:
         """
         self._stopping = forks.event()
         self._thread = None
+        self._parts.forked()
+        self._notices.clear()
+        self._changes.clear()
         if not forks.only_execs():
             self._start_late()
 
@@ -355,65 +441,166 @@ class Watch:
         started = self._cpu_clock()
         try:
             self._look()
-        except Exception as error:  # Whatever is wrong with us, the application goes on.
+        except CensusEnded:
+            raise
+        except BaseException as error:  # Whatever is wrong with us, the application goes on.
             self._log_once(type(error), "looking for leaks failed; it is tried again", error)
         cost_s = self._cpu_clock() - started
         return max(self._config.interval_s, cost_s / CPU_SHARE)
 
     def _look(self) -> None:
+        while self._notices:
+            self._say(logging.ERROR, "%s", self._notices.popleft())
+        self._tell_changes()
+        self._hear("listener", self._retry)
         growth, opened = self._growth, self._ledger.opened
         census = self._taker.take(sampled=growth.suspects() if growth is not None else frozenset())
         self._report(census.failures)
         if census.pools is not None:
             self._pools.append(census.pools)
         full = _backlog.backlogs(tuple(self._pools))
-        found = findings(census, opened, self._config, growth)
-        changes = self._ledger.update(census, [_backlog.explained(each, full) for each in found])
-        for change in changes:
-            self._tell(change)
-        self._hear(lambda: self._listener.looked(census, self._ledger.opened))
+        unasked: set[Evidence] = set()
+        found = findings(census, opened, self._config, growth, partial(self._ask, unasked))
+        changes = self._ledger.update(
+            census, [_backlog.explained(each, full) for each in found], unasked
+        )
+        self._changes.extend(changes)
+        self._tell_changes()
+        self._hear("metrics", lambda: self._listener.looked(census, self._ledger.opened))
 
-    def _tell(self, change: Change) -> None:
+    def _ask(
+        self, unasked: set[Evidence], evidence: Evidence, ask: Callable[[], tuple[Finding, ...]]
+    ) -> tuple[Finding, ...]:
+        try:
+            return self._parts.run(f"the policy {evidence}", ask, backs_off=True)
+        except CensusEnded:
+            raise
+        except SkippedError:
+            pass
+        except BaseException as error:  # A broken policy must not cost the others.
+            self._log_once(
+                (type(error), evidence),
+                f"the policy {evidence} failed and is left out; the others go on, and it is tried "
+                "again. Please report this",
+                error,
+            )
+        unasked.add(evidence)
+        return ()
+
+    def _tell_changes(self) -> None:
+        while self._changes:
+            # Taken off first: where it hangs, another thread goes on with the next.
+            change = self._changes.popleft()
+            if not self._tell(change):
+                self._changes.appendleft(change)
+                return
+
+    def _tell(self, change: Change) -> bool:
         hear = {
             "opened": self._listener.opened,
             "told_again": self._listener.told_again,
             "resolved": self._listener.resolved,
         }[change.what]
-        self._hear(lambda: hear(change.detection))
+        return self._hear("listener", lambda: hear(change.detection))
 
-    def _hear(self, hear: Callable[[], None]) -> None:
+    def _hear(self, part: str, hear: Callable[[], None]) -> bool:
+        """Call the listener; return whether that was done, or skipped as it still hangs."""
         if self._given_up:
             raise CensusEnded
         try:
-            hear()
-        except Exception as error:  # An SDK or a log handler of the application's own.
+            self._parts.run(f"the {part}", hear)
+        except CensusEnded:
+            raise
+        except SkippedError:
+            return False
+        except BaseException as error:  # An SDK or a log handler of the application's own.
             self._log_once(
                 (type(error), "listener"),
-                "telling of a census failed; the next one is told again",
+                "reporting a census or a detection failed; what failed is tried again at the "
+                "next censuses",
                 error,
             )
+        return True
 
     def _run(self) -> None:
-        stopping = self._stopping
+        stopping, parts = self._stopping, self._parts
+        delay = 0.0
         try:
-            delay = self.look()
-            # Another event: this thread forked, in a log handler say, and this is the child.
-            while not stopping.wait(delay) and self._stopping is stopping:
-                delay = self.look()
-        except CensusEnded:
-            pass
+            while True:
+                try:
+                    # Another event: this thread forked, in a log handler say, and this is
+                    # the child.
+                    if stopping.wait(delay) or self._stopping is not stopping:
+                        return
+                    delay = self._config.interval_s
+                    delay = self._guarded_look()
+                except CensusEnded:
+                    return
+                except BaseException as error:
+                    # Raised into this thread from outside, as debuggers do.
+                    self._notices.append(
+                        f"{type_name(error)} was raised in the monitor thread, which goes on"
+                    )
+        finally:
+            parts.ended()
+
+    def _guarded_look(self) -> float:
+        """Look, watched by a guard where a thread for it can be had."""
+        over = native.allocate_lock()
+        over.acquire()
+        # Bare, because a Thread would show in the application's threads, and its start is what
+        # others wrap.
+        with contextlib.suppress(Exception):
+            native.start_new_thread(self._guard, (over, native.get_ident(), self._stopping))
+        try:
+            return self.look()
+        finally:
+            over.release()
+
+    def _guard(self, over: _thread.LockType, ident: int, stopping: native.Event) -> None:
+        """Replace the monitor thread *ident* when it hangs before *over* is released."""
+        # Nothing may leave a bare thread: it would be printed.
+        with contextlib.suppress(BaseException):
+            still, seen = 0, self._parts.progress
+            while not over.acquire(timeout=TICK_S) and not stopping.is_set():
+                now = self._parts.progress
+                still, seen = (still + 1, seen) if now == seen else (0, now)
+                if still >= HANG_TICKS and self._replace(ident, seen):
+                    return
+
+    def _replace(self, ident: int, progress: int) -> bool:
+        """Go on in another thread; False when the monitor does not hang after all."""
+        part = self._parts.depose(ident, progress)
+        if part is None:
+            return False
+        if not part:
+            self._blind_replacements += 1
+        waited_s = TICK_S * HANG_TICKS
+        if self._blind_replacements > BLIND_REPLACEMENTS:
+            return True
+        self._notices.append(
+            f"{part or 'the monitor'} did not return within {waited_s:.0f} s; left out until then, "
+            f"while the rest goes on. It waits in\n{_stack_of(ident)}"
+        )
+        self._replaced()
+        try:
+            self._start_thread()
+        except Exception:  # No thread can be had: this one goes on.
+            self._run()
+        return True
 
     def _pause(self) -> None:
         if self._stopping.is_set():
             raise CensusEnded
+        self._parts.step()
         self._sleep(PAUSE_S)
 
     def _report(self, failures: Iterable[Failure]) -> None:
         for failure in failures:
             key = (failure.kind, failure.error_type)
-            if key not in self._logged:
-                self._logged.add(key)
-                _say(
+            # What hangs was logged with where it waits.
+            if failure.error_type != TIMEOUT and self._is_new(key):
+                self._say(
                     logging.ERROR,
                     "the census of %s failed (%s: %s) and is left out; the others go on. "
                     "Please report this with your Python version",
@@ -423,12 +610,46 @@ class Watch:
                 )
 
     def _log_once(self, key: object, message: str, error: BaseException) -> None:
-        if key not in self._logged:
-            self._logged.add(key)
-            _say(logging.ERROR, "%s; this is told once", message, error=error)
+        if self._is_new(key):
+            self._say(logging.ERROR, "%s; this is told once", message, error=error)
+
+    def _is_new(self, key: object) -> bool:
+        if key in self._logged or len(self._logged) >= LOGGED_ONCE:
+            return False
+        self._logged.add(key)
+        return True
+
+    def _say(
+        self, level: int, message: str, *args: object, error: BaseException | None = None
+    ) -> None:
+        try:
+            self._parts.run(
+                "the log handlers", lambda: _log.log(level, message, *args, exc_info=error)
+            )
+        except CensusEnded:
+            raise
+        except BaseException as raised:
+            # A handler of the application's own may raise. There is nobody left to tell. In
+            # the main thread it may be Ctrl-C, which is not ours.
+            if isinstance(raised, KeyboardInterrupt) and _is_main():
+                raise
 
 
-def _say(level: int, message: str, *args: object, error: BaseException | None = None) -> None:
-    # A handler of the application's own may raise. There is nobody left to tell.
-    with contextlib.suppress(Exception):
-        _log.log(level, message, *args, exc_info=error)
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _stack_of(ident: int) -> str:
+    """Return where our own thread *ident* stands, innermost last, as functions and lines."""
+    # Without the GIL another thread's frames can't be read safely (CPython issue 118680).
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "(not readable without the GIL)"
+    lines: list[str] = []
+    frame: Any = sys._current_frames().get(ident)
+    while frame is not None and len(lines) < STACK_FRAMES:
+        code = frame.f_code
+        # Escaped: a line break in a name must not begin a line of the log.
+        file, name = ascii(code.co_filename)[1:-1], ascii(code.co_name)[1:-1]
+        lines.append(f'  File "{file}", line {frame.f_lineno}, in {name}')
+        frame = frame.f_back
+    return "\n".join(reversed(lines))

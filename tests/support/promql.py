@@ -20,7 +20,7 @@ def series(metric: names.Metric) -> set[str]:
         return {f"{name}_total"}
     if metric.instrument == "histogram":
         return {f"{name}_seconds_{end}" for end in ("bucket", "count", "sum")}
-    return {name}
+    return {f"{name}_seconds"} if metric.unit == "s" else {name}
 
 
 def series_in(expression: str) -> set[str]:

@@ -29,12 +29,25 @@ THREADS = frozenset({("python.leak.kind", "thread"), ("python.leak.evidence", "t
 TASKS = frozenset({("python.leak.kind", "asyncio_task"), ("python.leak.evidence", "threshold")})
 
 
-def metrics_of(meters: Meters, **limits: int | None) -> Metrics:
+class Clock:
+    """Stands until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def metrics_of(meters: Meters, *, clock: Clock | None = None, **limits: int | None) -> Metrics:
+    """Return metrics whose numbers are fresh for 30 seconds."""
     return Metrics(
         meters.provider,
         limits={"thread": limits.get("thread", 200), "asyncio_task": limits.get("task", 10_000)},
         openable=OPENABLE,
         version="1.2.3",
+        fresh_for_s=lambda _: 30.0,
+        clock=clock or Clock(),
     )
 
 
@@ -72,6 +85,10 @@ def pool(name: str, workers: int, limit: int, queued: int, serial: int = 1) -> P
     return Pool(serial, name, tuple(range(workers)), limit, queued)
 
 
+def ages(**kinds: float) -> dict[frozenset[tuple[str, Any]], float]:
+    return {frozenset({("python.leak.kind", kind)}): age for kind, age in kinds.items()}
+
+
 def detection(kind: Kind = "thread") -> Detection:
     return Detection(Finding(kind, "threshold", 9, limit=5), 0.0, 0.0, 9)
 
@@ -95,6 +112,7 @@ def test_the_metrics_are_those_of_the_design_with_their_units() -> None:
         "python.thread_pool.thread.limit": ("Gauge", "{thread}"),
         "python.thread_pool.queue.length": ("Gauge", "{work_item}"),
         "python.leak.census.duration": ("Histogram", "s"),
+        "python.leak.census.age": ("Gauge", "s"),
     }
     assert {each.scope for each in found.values()} == {"otel_leaks"}
     assert [each.description for each in found.values() if not each.description] == []
@@ -139,6 +157,7 @@ def test_a_census_is_reported_with_its_functions_limits_and_zeros() -> None:
         "python.leak.open": ZEROS,
         "python.leak.detections": ZEROS,
         "python.leak.census.duration": {frozenset(): 1},
+        "python.leak.census.age": ages(thread=0.0, asyncio_task=0.0),
     }
 
 
@@ -203,6 +222,96 @@ def test_a_kind_whose_source_failed_keeps_its_last_numbers() -> None:
         frozenset(): 1,
         attributes(error_type="OSError"): 1,
     }
+
+
+# Fresh and stale
+
+
+def counted(meters: Meters) -> set[str]:
+    """Collect; return the metrics that are a count of a census, without its own."""
+    return {name for name in meters.series() if not name.startswith("python.leak.census")}
+
+
+ALWAYS = {"python.thread.limit", "python.asyncio.task.limit", "python.leak.detections"}
+"""What is true however old the last census is."""
+
+
+def test_without_a_census_the_numbers_of_the_last_one_are_not_reported_for_long() -> None:
+    meters, clock = Meters(), Clock()
+    metrics = metrics_of(meters, clock=clock)
+    populations = threads(("app.run", 5, True)), tasks(a=1), destroyed(a=1)
+    metrics.publish(census(*populations, pools=(pool("jobs", 2, 4, 0),)), (detection(),))
+    clock.now += 29.9
+    fresh = counted(meters)
+    clock.now += 0.1
+    stale = counted(meters)
+    metrics.publish(census(*populations, pools=()), ())
+    again = counted(meters)
+    every = {each.name for each in names.METRICS if "census" not in each.name}
+    assert (fresh, stale, again) == (every, ALWAYS, every)
+
+
+def test_a_kind_whose_source_keeps_failing_is_not_reported_any_more_and_the_others_are() -> None:
+    meters, clock = Meters(), Clock()
+    metrics = metrics_of(meters, clock=clock)
+    failed = (Failure("thread", "OSError", ""), Failure("thread_pool", "OSError", ""))
+    metrics.publish(
+        census(threads(("app.run", 5, True)), tasks(a=1), pools=(pool("jobs", 2, 4, 0),)), ()
+    )
+    for _ in range(3):
+        clock.now += 10.0
+        metrics.publish(census(tasks(a=2), failures=failed), ())
+    series = meters.series()
+    assert set(series) - ALWAYS == {
+        *("python.asyncio.task.count", "python.leak.open"),
+        *("python.leak.census.duration", "python.leak.census.age"),
+    }
+    assert series["python.leak.census.age"] == ages(thread=30.0, asyncio_task=0.0, thread_pool=30.0)
+
+
+def test_the_age_of_a_census_rises_until_the_next_and_says_which_kind_is_not_counted() -> None:
+    meters, clock = Meters(), Clock()
+    metrics = metrics_of(meters, clock=clock)
+    clock.now += 5.0
+    metrics.publish(census(tasks(a=1), failures=(Failure("thread", "OSError", ""),)), ())
+    clock.now += 600.0
+    # A kind that was never counted is as old as the instrumentation.
+    assert meters.series()["python.leak.census.age"] == ages(thread=605.0, asyncio_task=600.0)
+
+
+def test_a_forked_child_has_no_age_of_its_parent() -> None:
+    meters, clock = Meters(), Clock()
+    metrics = metrics_of(meters, clock=clock)
+    metrics.publish(census(threads()), ())
+    clock.now += 600.0
+    metrics.forked()
+    metrics.publish(census(tasks(a=1), failures=(Failure("thread", "OSError", ""),)), ())
+    assert meters.series()["python.leak.census.age"] == ages(thread=0.0, asyncio_task=0.0)
+
+
+def test_two_readers_of_a_provider_see_the_same() -> None:
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    readers = [InMemoryMetricReader(), InMemoryMetricReader()]
+    metrics = Metrics(MeterProvider(readers), limits={}, openable=OPENABLE, version="1")
+    for count in (5, 6):
+        metrics.publish(census(threads(("app.run", count, True))), ())
+        seen = []
+        for reader in readers:
+            data = reader.get_metrics_data()
+            assert data is not None
+            seen.append(
+                [
+                    point.value  # type: ignore[union-attr]
+                    for scope in data.resource_metrics[0].scope_metrics
+                    for metric in scope.metrics
+                    if metric.name == "python.thread.count"
+                    for point in metric.data.data_points
+                ]
+            )
+        assert seen == [[count], [count]]
+    metrics.close()
+    assert [reader.get_metrics_data() for reader in readers] == [None, None]
 
 
 def test_the_duration_of_a_census_is_recorded_in_seconds() -> None:
@@ -594,6 +703,7 @@ PROXY = """
         data = reader.get_metrics_data()
         return [
             (metric.name, [getattr(p, "value", None) or p.count for p in metric.data.data_points])
+        if metric.name != "python.leak.census.age" else (metric.name, len(metric.data.data_points))
             for resource in (data.resource_metrics if data else [])
             for scope in resource.scope_metrics for metric in scope.metrics
         ]
@@ -625,6 +735,7 @@ def test_a_provider_that_is_set_later_gets_the_metrics_once() -> None:
         timeout=60,
     )
     count: tuple[str, list[Any]] = ("python.asyncio.task.count", [3])
-    both = [count, ("python.leak.census.duration", [1])]
-    assert done.stdout.splitlines() == [str([count]), str(both), "[]", str(both), "[]"]
+    age = ("python.leak.census.age", 1)
+    both = [count, age, ("python.leak.census.duration", [1])]
+    assert done.stdout.splitlines() == [str([count, age]), str(both), "[]", str(both), "[]"]
     assert done.stderr == ""

@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TypeVar
 
 from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.children import child_processes
 from otel_leaks.census.destroyed import DestroyedSource, destroyed_tasks
 from otel_leaks.census.executors import Executors
 from otel_leaks.census.generators import async_generators
+from otel_leaks.census.isolation import CensusEnded, Parts, SkippedError, text_of, type_name
 from otel_leaks.census.loops import event_loops
 from otel_leaks.census.origins import Scope, Starts
 from otel_leaks.census.pools import thread_pools, work_items
 from otel_leaks.census.source import Look, Source
 from otel_leaks.census.spans import Spans
-from otel_leaks.census.stacks import CodeNames
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Census, Failure, Kind, Pool
+from otel_leaks.runtime.code import CodeNames
 
 __all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
+
+_T = TypeVar("_T")
 
 SOURCES: tuple[Callable[[], Source], ...] = (ThreadSource, TaskSource, DestroyedSource)
 """What production counts."""
@@ -42,14 +47,6 @@ EVERY_SOURCE: tuple[Callable[[], Source], ...] = (
     destroyed_tasks,
 )
 """What tests look for."""
-
-
-class CensusEnded(BaseException):
-    """
-    Raised by *pause* to end a census half-way.
-
-    Not an Exception, so that nothing takes it for a source that failed.
-    """
 
 
 class CensusTaker:
@@ -68,6 +65,8 @@ class CensusTaker:
         spans: Reads the spans that tasks began in; None in tests.
         beginnings: Notes where things begin in production; None in tests.
         executors: Reads the thread pools; None to leave them out.
+        parts: Keeps sources apart that hang or keep failing; None in tests, where each
+            source is tried at each look and Ctrl-C ends it.
     """
 
     def __init__(
@@ -83,6 +82,7 @@ class CensusTaker:
         spans: Spans | None = None,
         beginnings: Beginnings | None = None,
         executors: Executors | None = None,
+        parts: Parts | None = None,
     ) -> None:
         self._ignores = ignores
         self._max_sites = max_sites
@@ -95,6 +95,9 @@ class CensusTaker:
         self._spans = spans
         self._beginnings = beginnings
         self._executors = executors
+        self._parts = parts
+        # In the monitor's thread no exception is meant for us, whatever it derives from.
+        self._caught: type[BaseException] = Exception if parts is None else BaseException
         self._names = CodeNames()
 
     def open(self) -> tuple[Failure, ...]:
@@ -156,8 +159,10 @@ class CensusTaker:
         failures: list[Failure] = []
         for source in self._sources:
             try:
-                populations.append(source.read(look))
-            except Exception as error:  # A broken source must not cost the others.
+                populations.append(self._run(source.kind, partial(source.read, look)))
+            except CensusEnded:
+                raise
+            except self._caught as error:  # A broken source must not cost the others.
                 failures.append(_failure(source.kind, error))
         pools = self._pools(failures)
         return Census(
@@ -173,10 +178,17 @@ class CensusTaker:
         if self._executors is None:
             return None
         try:
-            return self._executors.read(self._pause)
-        except Exception as error:  # As a broken source.
+            return self._run("thread_pool", partial(self._executors.read, self._pause))
+        except CensusEnded:
+            raise
+        except self._caught as error:  # As a broken source.
             failures.append(_failure("thread_pool", error))
             return None
+
+    def _run(self, kind: Kind, read: Callable[[], _T]) -> _T:
+        if self._parts is None:
+            return read()
+        return self._parts.run(f"the census of {kind}", read, backs_off=True)
 
     def _each(self, act: Callable[[Source], None]) -> tuple[Failure, ...]:
         failures = []
@@ -188,11 +200,7 @@ class CensusTaker:
         return tuple(failures)
 
 
-def _failure(kind: Kind, error: Exception) -> Failure:
-    raised = type(error)
-    name = (
-        raised.__qualname__
-        if raised.__module__ == "builtins"
-        else f"{raised.__module__}.{raised.__qualname__}"
-    )
-    return Failure(kind, name, str(error))
+def _failure(kind: Kind, error: BaseException) -> Failure:
+    if isinstance(error, SkippedError):
+        return Failure(kind, error.error_type, error.detail)
+    return Failure(kind, type_name(error), text_of(error))

@@ -1,8 +1,26 @@
-"""Patches that are taken back exactly, in any order."""
+"""
+Patches that are taken back exactly, in any order, and never pile up.
+
+Others wrap the same attributes, and stop when they like. Where somebody has wrapped ours, it
+can't be taken out of the middle, so it stays there and only passes calls on. When we wrap
+that attribute the next time, it is found in the chain and put to use again: there is one layer
+of ours however often both are turned on and off. Once it stands on top again, because the
+other one has gone, its next call puts back what was there before us.
+
+Three things make that work without a frame or a check more in each call. A wrapper made by
+``make(original)`` is a function with a closure; the contents of its cells can be replaced, so a
+wrapper that is used again gets the cells of one that was newly made. Its variable for what
+it wraps is called ``original`` by convention; while it is out of use, that is a function which
+looks whether it can go. And what it notes is switched off by whoever wrote it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from otel_leaks.runtime import forks
@@ -13,6 +31,66 @@ _ABSENT = object()
 
 _Make = Callable[[Any], Any]
 
+MAX_SEARCHED = 400
+"""Objects that are looked at to find a wrapper of ours below those of others."""
+MAX_LOST = 3
+"""Wrappers of one attribute that are alive and not found; beyond it no new one is made."""
+
+
+class _Layer:
+    """One wrapper of ours."""
+
+    def __init__(self, make: _Make, original: Any) -> None:
+        self.make = make
+        self.original = original
+        self.is_active = True
+        self._wrapper: Any = make(original)
+        try:
+            self._ref: Callable[[], Any] = weakref.ref(self._wrapper)
+        except TypeError:  # A classmethod of 3.10 to 3.13.
+            self._ref = functools.partial(_itself, self._wrapper)
+
+    @property
+    def wrapper(self) -> Any:
+        """What was made; None when it is out of use and nobody else holds it."""
+        return self._ref()
+
+    def kinship(self, make: _Make) -> int:
+        """
+        Say how well the wrapper serves as one of *make*: how much it has in common with one.
+
+        Returns:
+            -1 when it can not serve.
+        """
+        wrapper, new = self.wrapper, make(self.original)
+        if not isinstance(wrapper, FunctionType) or not isinstance(new, FunctionType):
+            return -1
+        if new.__code__ is not wrapper.__code__:
+            return -1
+        cells = zip(wrapper.__closure__ or (), new.__closure__ or (), strict=True)
+        return sum(mine.cell_contents is its.cell_contents for mine, its in cells)
+
+    def reuse(self, make: _Make) -> None:
+        """Let the wrapper do what a new one of *make* would."""
+        wrapper, new = self.wrapper, make(self.original)
+        for mine, its in zip(wrapper.__closure__ or (), new.__closure__ or (), strict=True):
+            mine.cell_contents = its.cell_contents
+        self.make = make
+        self.is_active = True
+        self._wrapper = wrapper
+
+    def disuse(self, passing: Callable[..., Any]) -> None:
+        """Call *passing* in place of the original; hold the wrapper no more."""
+        self.is_active = False
+        wrapper, self._wrapper = self._wrapper, None
+        if isinstance(wrapper, FunctionType) and "original" in wrapper.__code__.co_freevars:
+            at = wrapper.__code__.co_freevars.index("original")
+            (wrapper.__closure__ or ())[at].cell_contents = passing
+
+
+def _itself(thing: Any) -> Any:
+    return thing
+
 
 class _Point:
     """An attribute of a class or module that somebody here wraps."""
@@ -22,30 +100,90 @@ class _Point:
         self.name = name
         self.before: object = vars(owner).get(name, _ABSENT)
         self.original = getattr(owner, name)
-        self.makes: list[_Make] = []
-        self.wrapper: object = _ABSENT
+        self.layers: list[_Layer] = []
 
     @property
     def is_ours(self) -> bool:
         """Whether the attribute is what was put there, and nobody wrapped it since."""
-        return vars(self.owner).get(self.name, _ABSENT) is self.wrapper
+        if not self.layers:
+            return False
+        stands = vars(self.owner).get(self.name, _ABSENT)
+        return stands is not None and stands is self.layers[-1].wrapper
 
-    def compose(self) -> None:
-        if not self.makes:
-            if self.before is _ABSENT:
-                delattr(self.owner, self.name)
+    @property
+    def is_active(self) -> bool:
+        return any(layer.is_active for layer in self.layers)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether somebody still holds the outermost of its wrappers."""
+        return bool(self.layers) and self.layers[-1].wrapper is not None
+
+    def add(self, make: _Make) -> None:
+        """Put a wrapper on top, where ours is on top."""
+        beneath = self.layers[-1].wrapper if self.layers else self.original
+        layer = _Layer(make, beneath)
+        setattr(self.owner, self.name, layer.wrapper)
+        self.layers.append(layer)
+
+    def reuse(self, make: _Make) -> bool:
+        """Use a wrapper again that is out of use; return whether there is one."""
+        idle = [layer for layer in self.layers if not layer.is_active]
+        # The one that served the same before, so that no two of them do.
+        best = max(idle, key=lambda layer: layer.kinship(make), default=None)
+        if best is None or best.kinship(make) < 0:
+            return False
+        best.reuse(make)
+        return True
+
+    def drop(self, make: _Make) -> None:
+        """Take what *make* made out of use."""
+        ours = self.is_ours
+        for layer in self.layers:
+            if layer.make is make and layer.is_active:
+                layer.disuse(self._passing(layer.original))
+                break
+        if ours:
+            makes = [layer.make for layer in self.layers if layer.is_active]
+            self.layers = []
+            self._put_back()
+            for each in makes:
+                self.add(each)
+
+    def tidy(self) -> None:
+        """Take away what is on top and out of use."""
+        while self.is_ours and not self.layers[-1].is_active:
+            self.layers.pop()
+            if self.layers:
+                setattr(self.owner, self.name, self.layers[-1].wrapper)
             else:
-                setattr(self.owner, self.name, self.before)
-            return
-        wrapper = self.original
-        for make in self.makes:
-            wrapper = make(wrapper)
-        self.wrapper = wrapper
-        setattr(self.owner, self.name, wrapper)
+                self._put_back()
+
+    def _put_back(self) -> None:
+        if self.before is _ABSENT:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self.before)
+
+    def _passing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what is called in place of *original* by a wrapper that is out of use."""
+
+        def passing(*args: Any, **kwargs: Any) -> Any:
+            # In a call of the application's: waits for nobody.
+            if self.is_ours and _lock.acquire(timeout=0):
+                try:
+                    _tidy(self)
+                finally:
+                    _lock.release()
+            return original(*args, **kwargs)
+
+        return passing
 
 
 # One list for all, so that two that wrap the same attribute can stop in any order.
 _points: list[_Point] = []
+# Those of which nothing is in use, below wrappers of others.
+_deposed: list[_Point] = []
 _lock = forks.Lock()
 
 
@@ -55,7 +193,9 @@ class Patches:
 
     Restoring puts the very object back that stood there, or nothing where the
     attribute was inherited. Where somebody else has wrapped ours since, theirs stays and
-    goes on calling ours, which by then has nothing to tell.
+    goes on calling ours, which passes the call on until it is used again or can go.
+
+    A wrapper calls what it wraps by the name ``original``.
     """
 
     def __init__(self) -> None:
@@ -69,15 +209,15 @@ class Patches:
             TypeError: *owner* is a class made in C and can't be changed.
         """
         with _lock:
-            point = next(
-                (p for p in _points if p.owner is owner and p.name == name and p.is_ours), None
-            )
-            is_new = point is None
-            if point is None:
-                point = _Point(owner, name)
-            point.makes.append(make)
-            point.compose()
-            if is_new:
+            _sweep()
+            point = _standing(owner, name)
+            if point is None or not point.reuse(make):
+                if point is None or not point.is_ours:
+                    point = _Point(owner, name)
+                point.add(make)
+            if point in _deposed:
+                _deposed.remove(point)
+            if point not in _points:
                 _points.append(point)
             self._made.append((point, make))
 
@@ -86,9 +226,67 @@ class Patches:
         with _lock:
             while self._made:
                 point, make = self._made.pop()
-                ours = point.is_ours
-                point.makes.remove(make)
-                if ours:
-                    point.compose()
-                if not point.makes:
+                point.drop(make)
+                if not point.is_active and point in _points:
                     _points.remove(point)
+                    if point.layers:
+                        _deposed.append(point)
+            _sweep()
+
+
+def _sweep() -> None:
+    """Take away what is out of use and can go, and forget what nobody holds."""
+    for point in tuple(_deposed):
+        _tidy(point)
+
+
+def _tidy(point: _Point) -> None:
+    point.tidy()
+    if not point.is_alive and point in _deposed:
+        _deposed.remove(point)
+
+
+def _standing(owner: Any, name: str) -> _Point | None:
+    """Return the point to add to or to use again, None when a new one is needed."""
+    here = [each for each in (*_points, *_deposed) if each.owner is owner and each.name == name]
+    on_top = next((each for each in here if each.is_ours), None)
+    if on_top is not None:
+        return on_top
+    idle = [each for each in here if any(not layer.is_active for layer in each.layers)]
+    if not idle:
+        return None
+    held = {id(thing) for thing in _below(vars(owner).get(name))}
+    found = next((each for each in idle if _is_held(each, held)), None)
+    return found if found is not None or len(idle) < MAX_LOST else idle[-1]
+
+
+def _is_held(point: _Point, held: set[int]) -> bool:
+    return any(layer.wrapper is not None and id(layer.wrapper) in held for layer in point.layers)
+
+
+def _below(top: object) -> Iterator[object]:
+    """
+    Yield what *top* calls, as far as it shows: what it refers to, and what that refers to.
+
+    wrapt and functools.wraps say so in ``__wrapped__``; a plain function has it in a cell, in
+    a default, or among the globals that it names.
+    """
+    seen: set[int] = set()
+    things = [top]
+    for thing in things:  # Grows while it is walked.
+        # type(), not isinstance: a proxy, as wrapt's are, claims to be what it stands for.
+        kind = type(thing)
+        if id(thing) in seen or issubclass(kind, (type, ModuleType, BuiltinFunctionType)):
+            continue
+        seen.add(id(thing))
+        yield thing
+        if len(seen) >= MAX_SEARCHED:
+            return
+        if kind is FunctionType:
+            assert isinstance(thing, FunctionType)
+            names = thing.__code__.co_names
+            cells = [each for each in thing.__closure__ or () if each is not None]
+            things += [thing.__dict__, *cells, *(thing.__defaults__ or ())]
+            things += [thing.__globals__[each] for each in names if each in thing.__globals__]
+        else:
+            things += gc.get_referents(thing)

@@ -8,9 +8,12 @@ tracing off (``always_off``) keeps it off.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 
 from opentelemetry import trace
@@ -25,6 +28,7 @@ from otel_leaks.libraries import began_in_library, own_frame
 from otel_leaks.model import Detection, Emit, Evidence, Finding, Site, Stack
 from otel_leaks.report import resolution, sentence, stack_text
 from otel_leaks.telemetry import names
+from otel_leaks.telemetry.allowance import Allowance
 from otel_leaks.telemetry.logs import LogEvents
 
 __all__ = ["MAX_BYTES", "Events", "Told", "tell"]
@@ -52,6 +56,8 @@ class Told:
     attributes: Attributes
     samples: tuple[Attributes, ...]
     """One for each site, the largest first."""
+    size_bytes: int
+    """Of all attributes."""
 
 
 def tell(
@@ -60,6 +66,7 @@ def tell(
     max_frames: int,
     max_chars: int | None = None,
     refers_to: Evidence | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Told:
     """
     Describe a finding in attributes.
@@ -70,9 +77,10 @@ def tell(
         max_chars: Characters of each stack; SDKs that limit the length of attributes
             keep the head of a stack, which is the wrong end of it.
         refers_to: What told of the same leak before.
+        max_bytes: Of all its attributes, at most ``MAX_BYTES``.
 
     Returns:
-        Strings of at most ``MAX_BYTES`` in all: outer frames are left out until they fit,
+        Strings of at most *max_bytes* in all: outer frames are left out until they fit,
         then the smallest sites.
     """
     message = sentence(finding)
@@ -98,8 +106,9 @@ def tell(
     sites = finding.sites
     while True:
         samples = tuple(_sample(site, frames, max_chars) for site in sites)
-        if _size(attributes, *samples) <= MAX_BYTES or not sites:
-            return Told(message, attributes, samples)
+        size_bytes = _size(attributes, *samples)
+        if size_bytes <= max_bytes or not sites:
+            return Told(message, attributes, samples, size_bytes)
         if frames > 1:
             frames = frames * 3 // 4
         else:
@@ -164,9 +173,50 @@ def _size(*sets: Attributes) -> int:
     )
 
 
+MAX_TRIES = 5
+"""How often a report is offered to a sink that raises: at once, and then 1, 2, 4 and 8
+censuses later."""
+MAX_WAITING = 16
+"""Reports that wait for a sink; the oldest is dropped for the newest."""
+
+_Send = Callable[["_Report"], None]
+Run = Callable[[str, Callable[[], None]], "BaseException | bool"]
+"""Does something as the part of that name. Returns True; False when it was skipped because a
+thread is still in that part; or what it raised."""
+
+
+def _run(_: str, act: Callable[[], None]) -> BaseException | bool:
+    try:
+        act()
+    except Exception as error:  # Somebody else's processor or handler.
+        return error
+    return True
+
+
+@dataclass(slots=True)
+class _Report:
+    """A detection, or its end, on its way to the sinks that lack it."""
+
+    detection: Detection
+    sinks: dict[str, _Send]
+    links: list[Link]
+    """To the spans that told of the finding and of its leak before."""
+    span: trace.Span = trace.INVALID_SPAN
+    tries: int = 0
+    wait: int = 0
+    """Censuses until it is offered again."""
+    max_bytes: int | None = None
+    """What it may take, once that was asked for."""
+    text: list[Told] = field(default_factory=list)
+    """What is said of it, once it has been made up."""
+
+
 class Events:
     """
     Emits detections, from ``instrument()`` to ``uninstrument()``.
+
+    The span, the log records and the warning are sinks of their own: one that raises or hangs
+    does not keep a detection from the others, and gets it later, by ``retry``.
 
     Args:
         tracer_provider: Where spans go; None for the global one, also when that is set
@@ -176,6 +226,7 @@ class Events:
         emit: Whether the samples of a detection are events of its span, log records, or
             both. There is a span in any case: its context is what the records refer to.
         logger_provider: Where log records go; None for the global one.
+        run: Runs each sink.
     """
 
     def __init__(
@@ -186,7 +237,10 @@ class Events:
         version: str,
         emit: Emit = "span",
         logger_provider: LoggerProvider | None = None,
+        run: Run = _run,
     ) -> None:
+        self._run = run
+        self._waiting: deque[_Report] = deque(maxlen=MAX_WAITING)
         self._tracer = trace.get_tracer(names.SCOPE, version, tracer_provider)
         self._max_frames = max_frames
         self._has_span_events = emit != "log"
@@ -196,17 +250,88 @@ class Events:
         self._closed = False
         self._sampled: tuple[Tracer, Sampler] | None = None
         self._contexts: dict[object, SpanContext] = {}
+        self._allowance = Allowance(MAX_BYTES)
 
     def detected(self, detection: Detection) -> None:
-        """Tell of a finding that opened, or that is still open."""
+        """
+        Report a finding that opened, or that is still open.
+
+        Raises:
+            BaseException: What a sink raised first; the others have got it.
+        """
+        self._send(detection, self._detected_span, self._record, self._warn)
+
+    def resolved(self, detection: Detection) -> None:
+        """
+        Report that a finding ended.
+
+        Raises:
+            BaseException: As of ``detected``.
+        """
+        self._send(detection, self._resolved_span, self._resolved_record, self._inform)
+        self._contexts.pop(detection.finding.key, None)
+
+    def retry(self) -> None:
+        """
+        Offer what a sink could not take to it again; to be called once a census.
+
+        Raises:
+            BaseException: As of ``detected``.
+        """
+        errors: list[BaseException] = []
+        for report in list(self._waiting):
+            if report.wait:
+                report.wait -= 1
+            else:
+                errors += self._offer(report)
+        if errors:
+            raise errors[0]
+
+    def _send(self, detection: Detection, span: _Send, record: _Send, log: _Send) -> None:
+        sinks = {"the span processors": span}
+        if self._records is not None:
+            sinks["the log record processors"] = record
+        sinks["the log handlers"] = log
+        report = _Report(detection, sinks, self._before(detection))
+        # Before it is offered: where that hangs, another thread goes on with it.
+        self._waiting.append(report)
+        errors = self._offer(report)
+        if errors:
+            raise errors[0]
+
+    def _offer(self, report: _Report) -> list[BaseException]:
+        """Offer a report to the sinks that lack it; return what they raised."""
+        errors: list[BaseException] = []
+        for name, send in list(report.sinks.items()):
+            outcome = self._run(name, partial(self._take, report, name, send))
+            if isinstance(outcome, BaseException):
+                errors.append(outcome)
+        if errors:
+            report.tries += 1
+            report.wait = 2 ** (report.tries - 1) - 1
+        if not report.sinks or report.tries >= MAX_TRIES:
+            with contextlib.suppress(ValueError):  # Newer ones have pushed it out.
+                self._waiting.remove(report)
+        return errors
+
+    @staticmethod
+    def _take(report: _Report, name: str, send: _Send) -> None:
+        send(report)
+        # Here, where a thread that hung in it comes by as well.
+        report.sinks.pop(name, None)
+
+    def _detected_span(self, report: _Report) -> None:
+        """Send a span with an event for each sample."""
+        detection = report.detection
         tracer = self._real_tracer()
         limits = _limits(tracer)
-        told = self._told(detection, limits.max_attribute_length if limits is not None else None)
-        span = tracer.start_span(
+        told = self._told(report, limits.max_attribute_length if limits is not None else None)
+        report.text[:] = [told]
+        span = report.span = tracer.start_span(
             names.DETECTED,
             context=Context(),
             attributes=told.attributes,
-            links=self._links(detection, limits),
+            links=self._links(report, limits),
         )
         # Beyond its limit the SDK drops the oldest events, which are the largest sites.
         most = limits.max_events if limits is not None else None
@@ -214,12 +339,9 @@ class Events:
             span.add_event(names.SAMPLE, sample)
         span.end()
         self._contexts.setdefault(detection.finding.key, span.get_span_context())
-        if self._records is not None:
-            self._record(span, detection, self._records)
-        self._warn(span, detection.finding, told)
 
-    def resolved(self, detection: Detection) -> None:
-        """Tell that a finding ended."""
+    def _ended(self, detection: Detection) -> tuple[str, Attributes]:
+        """Describe the end of a finding: its message and its attributes."""
         finding = detection.finding
         message = resolution(detection)
         attributes: dict[str, str | int | float | bool] = {
@@ -235,17 +357,28 @@ class Events:
             attributes[names.FINGERPRINT] = finding.fingerprint
         if finding.evidence == "outlived":
             attributes.update(_operation(finding.sites[0]))
-        span = self._real_tracer().start_span(
+        return message, attributes
+
+    def _resolved_span(self, report: _Report) -> None:
+        _, attributes = self._ended(report.detection)
+        span = report.span = self._real_tracer().start_span(
             names.RESOLVED,
             context=Context(),
             attributes=attributes,
-            links=self._before(detection),
+            links=report.links,
         )
         span.end()
-        if self._records is not None:
-            self._records.emit(names.RESOLVED, attributes, span=span, severity="INFO", body=message)
-        self._contexts.pop(finding.key, None)
-        with _Current(span):
+
+    def _resolved_record(self, report: _Report) -> None:
+        assert self._records is not None
+        message, attributes = self._ended(report.detection)
+        self._records.emit(
+            names.RESOLVED, attributes, span=report.span, severity="INFO", body=message
+        )
+
+    def _inform(self, report: _Report) -> None:
+        message, _ = self._ended(report.detection)
+        with _Current(report.span):
             _log.info("%s", message)
 
     def close(self) -> None:
@@ -257,15 +390,17 @@ class Events:
                 tracer.sampler = sampler
             self._sampled = None
         self._contexts.clear()
+        self._waiting.clear()
 
     def forked(self) -> None:
         """Forget the parent's detections."""
         self._contexts.clear()
+        self._waiting.clear()
 
-    def _links(self, detection: Detection, limits: SpanLimits | None) -> list[Link]:
+    def _links(self, report: _Report, limits: SpanLimits | None) -> list[Link]:
         """Link to the spans that told of its leak before, and to those in which things began."""
         most = limits.max_links if limits is not None else None
-        links = [*self._before(detection), *_began(detection.finding)]
+        links = [*report.links, *_began(report.detection.finding)]
         return links[: MAX_LINKS if most is None else min(most, MAX_LINKS)]
 
     def _before(self, detection: Detection) -> list[Link]:
@@ -274,28 +409,41 @@ class Events:
         first = (self._contexts.get(key) for key in keys if key is not None)
         return [Link(each) for each in first if each is not None and each.is_valid]
 
-    def _told(self, detection: Detection, max_chars: int | None) -> Told:
-        return tell(
+    def _told(self, report: _Report, max_chars: int | None) -> Told:
+        detection = report.detection
+        is_first = report.max_bytes is None
+        if report.max_bytes is None:
+            report.max_bytes = self._allowance.next_bytes()
+        told = tell(
             detection.finding,
             max_frames=self._max_frames,
             max_chars=max_chars,
             refers_to=detection.refers_to[1] if detection.refers_to is not None else None,
+            max_bytes=report.max_bytes,
         )
+        if is_first:
+            # Span and log records go out by different ways: it counts once.
+            self._allowance.take(told.size_bytes)
+        return told
 
-    def _record(self, span: trace.Span, detection: Detection, records: LogEvents) -> None:
-        told = self._told(detection, records.max_chars)
+    def _record(self, report: _Report) -> None:
+        records, span = self._records, report.span
+        assert records is not None
+        told = self._told(report, records.max_chars)
         records.emit(names.DETECTED, told.attributes, span=span, severity="WARN", body=told.message)
         for sample in told.samples:
             body = f"{sample[names.COUNT]} in {sample[names.FUNCTION]}"
             records.emit(names.SAMPLE, sample, span=span, severity="WARN", body=body)
 
-    def _warn(self, span: trace.Span, finding: Finding, told: Told) -> None:
+    def _warn(self, report: _Report) -> None:
+        # Also where no span could be begun: what is in no span must be in the log.
+        told = report.text[0] if report.text else self._told(report, None)
         stack = told.samples[0].get(names.STACKTRACE) if told.samples else None
-        with _Current(span):
+        with _Current(report.span):
             if stack is None:
                 _log.warning("%s", told.message)
             else:
-                mark = finding.sites[0].fingerprint
+                mark = report.detection.finding.sites[0].fingerprint
                 _log.warning("%s\nfingerprint %s, waits at:\n%s", told.message, mark, stack)
 
     def _real_tracer(self) -> trace.Tracer:

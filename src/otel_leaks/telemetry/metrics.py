@@ -4,12 +4,18 @@ Numbers of the last census as OpenTelemetry metrics.
 An observable instrument can't be unregistered, and making one twice drops the second
 callback without a word. So each MeterProvider gets its instruments once in its life;
 their callbacks read the board that is up at the moment, and report nothing when none
-is. They compute nothing and take no lock: all callbacks of a process run under one.
+is. They compute nothing but an age and take no lock: all callbacks of a process run under
+one.
+
+A number is reported while it is fresh. When its source keeps failing, or the monitor hangs,
+its series ends; ``python.leak.census.age`` goes on, and rises.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +65,12 @@ class Board:
     """What the callbacks read: for each observable metric its readings."""
 
     readings: Mapping[str, Sequence[_Reading]]
+    fresh_until: Mapping[str, float]
+    """When a metric is too old to be reported, seconds of the clock; for ever where it
+    is not listed."""
+    counted_at: Mapping[Kind, float]
+    """When each kind was counted last, seconds of the clock."""
+    clock: Callable[[], float] = time.monotonic
 
 
 class Admission:
@@ -123,7 +135,9 @@ class _Registration:
         self._observed = [
             make[metric.instrument](
                 metric.name,
-                callbacks=[self._callback(metric.name)],
+                callbacks=[
+                    self._age if metric is names.CENSUS_AGE else self._callback(metric.name)
+                ],
                 unit=metric.unit,
                 description=metric.description,
             )
@@ -142,13 +156,23 @@ class _Registration:
             if name == names.OPEN.name:  # Once a collection.
                 self.exports.collecting()
             board = self.board  # Read once: another thread may take it down.
-            if board is None:
+            if board is None or board.clock() >= board.fresh_until.get(name, math.inf):
                 return ()
             return [
                 Observation(value, attributes) for value, attributes in board.readings.get(name, ())
             ]
 
         return observe
+
+    def _age(self, _: CallbackOptions) -> Iterable[Observation]:
+        board = self.board
+        if board is None:
+            return ()
+        now = board.clock()
+        return [
+            Observation(round(now - at, 3), {names.KIND: kind})
+            for kind, at in board.counted_at.items()
+        ]
 
     def record(self, seconds: float, error_type: str | None) -> None:
         attributes = {}
@@ -186,6 +210,8 @@ class Metrics:
             later.
         limits: The threshold of each kind; None has no limit to report.
         openable: The pairs whose zero is reported before anything opens.
+        fresh_for_s: Says how many seconds the numbers of a census may be reported.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -195,7 +221,14 @@ class Metrics:
         limits: Mapping[Kind, int | None],
         openable: Sequence[tuple[Kind, Evidence]],
         version: str,
+        fresh_for_s: Callable[[Census], float] = lambda _: math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._fresh_for_s = fresh_for_s
+        self._clock = clock
+        self._began_at = clock()
+        self._counted_at: dict[Kind, float] = {}
+        self._fresh_until: dict[str, float] = {}
         self._meter_provider = meter_provider
         self._limits = limits
         self._openable = openable
@@ -222,31 +255,43 @@ class Metrics:
         Report a census until the next one.
 
         Args:
-            census: The last census. A kind whose source failed keeps its last numbers.
+            census: The last census. A kind whose source failed keeps its last numbers while
+                they are fresh.
             opened: The detections that are open now.
         """
         if self._closed:
             # A monitor that was held up comes late: what it says is of another time.
             return
+        now = self._clock()
+        fresh_until = now + self._fresh_for_s(census)
         for population in census.populations:
             self._last[population.kind] = self._counts(population)
+            self._counted_at[population.kind] = now
+            self._fresh_until[_COUNTS[population.kind].name] = fresh_until
+        for failure in census.failures:
+            self._counted_at.setdefault(failure.kind, self._began_at)
         readings: dict[str, Sequence[_Reading]] = {
             _COUNTS[kind].name: counts for kind, counts in self._last.items()
         }
         if census.pools is not None:
             self._pools = self._pool_readings(census.pools)
+            self._counted_at["thread_pool"] = now
+            self._fresh_until.update(dict.fromkeys(self._pools, fresh_until))
         readings.update(self._pools)
         for kind, limit in self._limits.items():
             if limit is not None:
                 readings[_LIMITS[kind].name] = [(limit, {})]
-        now = dict.fromkeys(self._openable, 0)
+        open_now = dict.fromkeys(self._openable, 0)
         for detection in opened:
             pair = (detection.finding.kind, detection.finding.evidence)
-            now[pair] = now.get(pair, 0) + 1
+            open_now[pair] = open_now.get(pair, 0) + 1
         totals = self._registration.totals
-        readings[names.OPEN.name] = [(n, _pair(*pair)) for pair, n in now.items()]
-        readings[names.DETECTIONS.name] = [(totals.get(pair, 0), _pair(*pair)) for pair in now]
-        self._registration.board = Board(readings)
+        readings[names.OPEN.name] = [(n, _pair(*pair)) for pair, n in open_now.items()]
+        readings[names.DETECTIONS.name] = [(totals.get(pair, 0), _pair(*pair)) for pair in open_now]
+        self._fresh_until[names.OPEN.name] = fresh_until
+        self._registration.board = Board(
+            readings, dict(self._fresh_until), dict(self._counted_at), self._clock
+        )
         self._registration.exports.look()
         failed = census.failures[0].error_type if census.failures else None
         self._registration.record(census.wall_s, failed)
@@ -270,6 +315,9 @@ class Metrics:
         provider = self._meter_provider or metrics.get_meter_provider()
         self._registration.forked(renew_locks(provider))
         self._last.clear()
+        self._began_at = self._clock()
+        self._counted_at.clear()
+        self._fresh_until.clear()
         self._series.clear()
         self._pools = {}
         self._pool_series = ()

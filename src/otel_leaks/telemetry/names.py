@@ -180,6 +180,14 @@ CENSUS_DURATION: Final = Metric(
     (ERROR_TYPE,),
 )
 
+CENSUS_AGE: Final = Metric(
+    "python.leak.census.age",
+    "observable_gauge",
+    "s",
+    "Time since the last census that could count this kind.",
+    (KIND,),
+)
+
 METRICS: Final = (
     THREAD_COUNT,
     TASK_COUNT,
@@ -192,4 +200,5 @@ METRICS: Final = (
     POOL_LIMIT,
     POOL_QUEUE,
     CENSUS_DURATION,
+    CENSUS_AGE,
 )

@@ -420,6 +420,15 @@ def health() -> list[Widget]:
             ),
         ),
         chart(
+            "Age of the last census",
+            "How long ago each kind was counted last. It rises while a kind can not be counted, and"
+            " for all kinds when the monitor hangs; their counts end meanwhile.",
+            line(
+                [metric("age_s", f"max:python.leak.census.age{CHOSEN}{by('python.leak.kind')}")],
+                formula("age_s", "second", "age"),
+            ),
+        ),
+        chart(
             "Censuses, and what failed",
             "How many censuses there were. Those in which something could not be read have the"
             " type of the error; the rest of them is counted all the same.",
@@ -446,7 +455,7 @@ GROUPS: Final = (
     ("Growth", growth, [(6, 4)] * 2),
     ("Ranking of the fleet", ranking, [(6, 4)] * 4),
     ("Thread pools", pools, [(6, 4)] * 2),
-    ("Destroyed tasks, and otel-leaks itself", health, [(4, 4)] * 3),
+    ("Destroyed tasks, and otel-leaks itself", health, [(6, 4)] * 4),
 )
 
 

@@ -461,7 +461,7 @@ def health() -> Iterator[Placed]:
         "Tasks destroyed by function",
         "Tasks that the garbage collector destroyed while they were pending, by their outermost"
         " coroutine. Nobody kept a reference to them, so nobody could have woken them.",
-        *(10, 8),
+        *(9, 8),
     )
     duration = "python_leak_census_duration_seconds"
     buckets = total(rate(f"{duration}_bucket"), "le")
@@ -475,7 +475,7 @@ def health() -> Iterator[Placed]:
         "Duration of a census",
         "How long otel-leaks takes to count, pauses included: it works in slices and yields in"
         " between.",
-        *(7, 8),
+        *(5, 8),
     )
     taken = total(rate(f"{duration}_count"), "error_type")
     yield Placed(
@@ -484,7 +484,18 @@ def health() -> Iterator[Placed]:
         "Censuses, and what failed",
         "Censuses a minute. Those in which something could not be read have the type of the error"
         " beside their name; the rest of them is counted all the same.",
-        *(7, 8),
+        *(5, 8),
+    )
+    kinds = ("job", "python_leak_kind")
+    age = f"max by ({', '.join(kinds)}) ({chosen('python_leak_census_age_seconds')})"
+    yield Placed(
+        lines("s", query(age, "{{python_leak_kind}} ({{job}})")),
+        54,
+        "Age of the last census",
+        "How long ago each kind was counted last, in the process where that is longest. It rises"
+        " while a kind can not be counted, and for all kinds when the monitor hangs; their counts"
+        " end meanwhile.",
+        *(5, 8),
     )
 
 

@@ -1,0 +1,228 @@
+"""
+Keeps the parts of the monitor apart: one that raises or hangs costs the others nothing.
+
+A part is whatever may run code of somebody else's: a source of the census, a policy, the
+log handlers, the span processors. Python has no way to interrupt a thread that waits in
+such code. So the thread is given up: it is *deposed*, another one goes on without the part
+that it is in, and the deposed thread stops as soon as it returns. A part holds at most one
+thread, so there are never more deposed threads than parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from otel_leaks.runtime import forks, native
+
+__all__ = [
+    "FREE_TRIES",
+    "LONGEST_PAUSE",
+    "TIMEOUT",
+    "CensusEnded",
+    "Parts",
+    "SkippedError",
+    "text_of",
+    "type_name",
+]
+
+FREE_TRIES = 3
+"""Failures in a row after which a part that backs off is tried at once all the same."""
+LONGEST_PAUSE = 32
+"""Tries that are skipped at most before a part that keeps failing is tried again."""
+TIMEOUT = "timeout"
+"""``error.type`` of a part that does not return."""
+
+_T = TypeVar("_T")
+
+
+class CensusEnded(BaseException):
+    """
+    Raised by *pause* to end a census half-way.
+
+    Not an Exception, so that nothing takes it for a source that failed.
+    """
+
+
+class SkippedError(Exception):
+    """A part was not run: a thread is still in it, or it keeps failing and pauses."""
+
+    def __init__(self, error_type: str, detail: str) -> None:
+        super().__init__(detail)
+        self.error_type = error_type
+        self.detail = detail
+
+
+class _Part:
+    """What is known of one part. Holds text alone, no exception with its frames."""
+
+    __slots__ = ("detail", "error_type", "failures", "holder", "pause")
+
+    def __init__(self) -> None:
+        self.holder: int | None = None
+        self.failures = 0
+        self.pause = 0
+        self.error_type = ""
+        self.detail = ""
+
+
+class Parts:
+    """
+    The parts of one monitor, by name.
+
+    ``progress`` rises whenever a part begins or ends and at each pause of a census; a
+    monitor during whose work it stands still hangs.
+    """
+
+    def __init__(self) -> None:
+        self.progress = 0
+        self._parts: dict[str, _Part] = {}
+        # Names of the parts that a thread is in, the innermost last.
+        self._inside: dict[int, list[str]] = {}
+        self._deposed: set[int] = set()
+        self._lock = forks.Lock()
+
+    def forked(self) -> None:
+        """Start anew in a forked child, where no other thread is in any part."""
+        self._parts = {}
+        self._inside = {}
+        self._deposed = set()
+
+    def run(self, name: str, act: Callable[[], _T], *, backs_off: bool = False) -> _T:
+        """
+        Do *act* as the part *name*.
+
+        Args:
+            name: Of the part.
+            act: What it does; may raise anything.
+            backs_off: Whether a part that failed more than three times in a row is skipped
+                for ever more tries, at most 32, before it is tried again.
+
+        Raises:
+            SkippedError: It was not done.
+            CensusEnded: This thread was deposed meanwhile.
+            BaseException: What *act* raised.
+        """
+        me = native.get_ident()
+        part = self._enter(me, name)
+        try:
+            value = act()
+        except CensusEnded:
+            raise
+        except BaseException as error:
+            if backs_off:
+                part.failures += 1
+                part.pause = min(2 ** max(0, part.failures - FREE_TRIES) - 1, LONGEST_PAUSE)
+                part.error_type, part.detail = type_name(error), text_of(error)
+            raise
+        else:
+            part.failures = 0
+            return value
+        finally:
+            self._leave(me, name, part)
+
+    def attempt(self, name: str, act: Callable[[], object]) -> BaseException | bool:
+        """
+        Do *act* as the part *name*.
+
+        Returns:
+            True; False when it was not done because a thread is still in that part; or what
+            it raised.
+
+        Raises:
+            CensusEnded: This thread was deposed meanwhile.
+        """
+        try:
+            self.run(name, act)
+        except CensusEnded:
+            raise
+        except SkippedError:
+            return False
+        except BaseException as error:
+            return error
+        return True
+
+    def step(self) -> None:
+        """
+        Note that the calling thread makes progress.
+
+        Raises:
+            CensusEnded: It was deposed.
+        """
+        self.progress += 1
+        if self._deposed and native.get_ident() in self._deposed:
+            raise CensusEnded
+
+    def depose(self, ident: int, progress: int) -> str | None:
+        """
+        Give up a thread that hangs.
+
+        Args:
+            ident: Of the thread.
+            progress: What ``progress`` was all the time in which it hung.
+
+        Returns:
+            The part that it hangs in, empty for none; None when it does not hang any more.
+        """
+        with self._lock:
+            if self.progress != progress:
+                return None
+            self._deposed.add(ident)
+            inside = self._inside.get(ident, [])
+            # The parts around the innermost one are not what hangs.
+            for name in inside[:-1]:
+                self._parts[name].holder = None
+            return inside[-1] if inside else ""
+
+    def ended(self) -> None:
+        """Forget the calling thread, which ends: another one may get its ident."""
+        me = native.get_ident()
+        self._deposed.discard(me)
+        self._inside.pop(me, None)
+
+    def _enter(self, me: int, name: str) -> _Part:
+        with self._lock:
+            self.progress += 1
+            if me in self._deposed:
+                raise CensusEnded
+            part = self._parts.setdefault(name, _Part())
+            if part.holder is not None and part.holder != me:
+                raise SkippedError(TIMEOUT, "it has not returned since")
+            if part.pause:
+                part.pause -= 1
+                raise SkippedError(part.error_type, part.detail)
+            part.holder = me
+            self._inside.setdefault(me, []).append(name)
+            return part
+
+    def _leave(self, me: int, name: str, part: _Part) -> None:
+        with self._lock:
+            self.progress += 1
+            inside = self._inside.get(me)
+            if inside and inside[-1] == name:
+                inside.pop()
+                if not inside:
+                    del self._inside[me]
+            if part.holder == me and not (inside and name in inside):
+                part.holder = None
+            if me in self._deposed:
+                raise CensusEnded
+
+
+def type_name(error: BaseException) -> str:
+    """Return the qualified name of an exception's class, of a built-in one without its module."""
+    raised = type(error)
+    try:
+        if raised.__module__ == "builtins":
+            return raised.__qualname__
+        return f"{raised.__module__}.{raised.__qualname__}"
+    except Exception:  # A class of somebody else's, whose own class may do anything.
+        return "Exception"
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an exception says, nothing where that raises."""
+    try:
+        return str(error)
+    except BaseException:  # The exception is somebody else's, and so is its __str__.
+        return ""

@@ -162,7 +162,7 @@ async def phase(client: httpx.AsyncClient, port: int, arm: str, asked: argparse.
         {
             **{name: percentile(load.latencies_ms, part) for name, part in PARTS.items()},
             "requests/s": load.per_second,
-            "CPU ms/request": used["cpu_s"] * 1e3 / len(load.latencies_ms),
+            "CPU, % of a core": used["cpu_s"] * 100 / asked.seconds,
             FULL: used["full_collections"] * 60 / asked.seconds,
         }
     )

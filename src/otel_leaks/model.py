@@ -246,6 +246,8 @@ class Population:
     site_count: int = 0
     """How many sites there are, those that were cut included."""
     hidden: tuple[Hidden, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    """Classes whose objects are not counted: to read them would run code of their own."""
 
 
 @dataclass(frozen=True, slots=True)

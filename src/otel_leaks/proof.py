@@ -29,8 +29,10 @@ from functools import partial
 from typing import Any
 
 from otel_leaks.census.registry import TaskRegistry
-from otel_leaks.census.stacks import CodeNames, every_level, levels
 from otel_leaks.model import fingerprint
+from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.coroutines import awaitables, chain_at
+from otel_leaks.runtime.glimpse import root_of
 
 __all__ = ["Proof", "Verdict", "prove"]
 
@@ -157,8 +159,8 @@ def _pending() -> tuple[Any, ...]:
 def _verdicts(tasks: Iterable[Any], orphaned: set[int]) -> Iterator[Verdict]:
     names = CodeNames()
     for task in tasks:
-        chain = levels(task.get_coro())
-        functions = tuple(names.of_level(level).function for level in chain)
+        chain = chain_at(root_of(task.get_coro())).unwrapped()
+        functions = tuple(name.function for name in chain.names(names))
         mark = fingerprint("asyncio_task", functions)
         yield Verdict(task.get_name(), functions, mark, id(task) in orphaned)
 
@@ -268,8 +270,8 @@ class _Search:
             return
         self._waits[id(task)] = id(future)
         self._opaque[id(task)] = (task, id(task))
-        for level in every_level(task.get_coro()):
-            self._opaque[id(level.awaitable)] = (level.awaitable, id(task))
+        for awaitable in awaitables(task.get_coro()):
+            self._opaque[id(awaitable)] = (awaitable, id(task))
         if not hasattr(future, "get_coro"):
             self._nodes[id(future)] = future
 

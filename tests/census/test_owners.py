@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,6 +11,7 @@ from otel_leaks.census import CensusTaker
 from otel_leaks.census.owners import waits_for_dead
 from otel_leaks.hints import hint
 from otel_leaks.ignores import Ignores
+from otel_leaks.runtime.frames import CAN_READ_LOCALS, stacks_of
 
 in_module: Any = None
 
@@ -71,11 +71,6 @@ WAYS = [
 ]
 
 
-def innermost(thread: threading.Thread) -> Any:
-    assert thread.ident is not None
-    return sys._current_frames().get(thread.ident)
-
-
 class Owned:
     """A lock whose owner lives until it is told to end, which it does without releasing."""
 
@@ -107,8 +102,9 @@ def waiting(lock: Any, way: Callable[[Holder], None]) -> threading.Thread:
 
 
 def stands(thread: threading.Thread) -> bool:
-    frame = innermost(thread)
-    return frame is not None and waits_for_dead(frame)
+    assert thread.ident is not None
+    (stand,) = stacks_of((thread.ident,))
+    return bool(stand) and waits_for_dead(thread.ident, *stand[0][:2])
 
 
 def comes_to_stand(thread: threading.Thread) -> bool:
@@ -122,6 +118,8 @@ def comes_to_stand(thread: threading.Thread) -> bool:
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_lock_whose_owner_has_ended_is_known(way: Callable[[Holder], None]) -> None:
+    if way is not with_global and not CAN_READ_LOCALS:
+        pytest.skip("before 3.13 reading one variable of a running function keeps all alive")
     owned = Owned()
     # Begun before the owner ends: a later thread may get its ident, and so its lock.
     thread = waiting(owned.lock, way)
@@ -177,6 +175,7 @@ def with_a_census(holder: Holder) -> None:
         pass
 
 
+@pytest.mark.skipif(not CAN_READ_LOCALS, reason="before 3.13 the lock is in a variable")
 def test_a_census_says_so_in_the_hint() -> None:
     owned = Owned()
     thread = waiting(owned.lock, with_a_census)

@@ -225,9 +225,9 @@ def test_a_set_that_changes_while_it_is_read_is_read_again(monkeypatch: pytest.M
 
     monkeypatch.setattr(asyncio.tasks, "all_tasks", all_tasks)
     with stopped_loop() as loop:
-        found = registry._all_tasks(asyncio.tasks, loop)
+        found = registry._refs_of(asyncio.tasks, loop)
         monkeypatch.undo()
-    assert found == set()
+    assert found == []
 
 
 @pytest.mark.skipif(

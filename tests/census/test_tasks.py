@@ -21,6 +21,7 @@ from otel_leaks.census import tasks as tasks_module
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.ignores import Ignore, ignore_any_function, ignore_task, ignore_top_function
 from otel_leaks.model import Frame, Hidden, Population, Sample, Site, fingerprint
+from otel_leaks.runtime import coroutines as coroutines_module
 from support import leaks
 from support.leaks import end, forever, look, running_loop, settle, stopped_loop
 
@@ -356,9 +357,16 @@ def test_a_chain_ends_where_another_task_is_awaited(source: TaskSource, loop: Lo
     assert sample_of(found, name).waits_on == f"asyncio.Task of {HERE}.inner"
 
 
+def test_a_deep_chain_is_told_down_to_its_innermost_frame(source: TaskSource, loop: Loop) -> None:
+    start(loop, deep(300), deep(300))
+    (site,) = read(source).sites
+    assert (len(site.functions), site.functions[-1], site.count) == (302, FOREVER, 2)
+
+
 def test_the_chain_of_a_very_deep_recursion_is_cut_at_its_inner_end(
-    source: TaskSource, loop: Loop
+    source: TaskSource, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(coroutines_module, "MAX_LEVELS", 200)
     start(loop, deep(300), deep(300))
     found = read(source)
     assert [(len(site.functions), site.count) for site in found.sites] == [(200, 2)]

@@ -8,15 +8,16 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 from collections.abc import Callable
 
 import pytest
 
-from otel_leaks.census import stacks as stacks_module
 from otel_leaks.census import threads as threads_module
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.model import Frame, Population, Sample, Site, fingerprint
+from otel_leaks.runtime import frames as frames_module
 from support import leaks
 from support.leaks import ONLY_LEAKS, Stand, look, standing, stuck, stuck_deep, stuck_deeper
 
@@ -142,7 +143,7 @@ def test_a_thread_whose_stack_is_threading_alone_is_told_by_its_class() -> None:
 def test_a_deep_recursion_is_one_site_and_keeps_its_innermost_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (stacks_module, threads_module):
+    for module in (frames_module, threads_module):
         monkeypatch.setattr(module, "MAX_FRAMES", 50)
     with standing(2, stuck_deep, 200):
         found = read()
@@ -265,25 +266,32 @@ def test_a_child_forgets_the_threads_of_its_parent() -> None:
         assert [site.age_s for site in read(source, now=9.0).sites] == [0.0]
 
 
-def test_frames_are_asked_for_anew_after_every_few_threads() -> None:
-    """A frame keeps locals alive, so none is held across a pause."""
-    held = []
+def test_no_frame_and_no_thread_is_held_in_a_pause() -> None:
+    """A frame keeps locals alive, and a thread what its subclass keeps."""
+    held: list[list[type]] = []
 
     def pause() -> None:
-        held.append([name for name in _locals_above() if name == "frames"])
+        held.append(_held_above())
 
     count = threads_module.SLICE + 5
     with standing(count):
         found = ThreadSource().read(look(ONLY_LEAKS, pause=pause))
     assert found.count == count
-    assert held == [[], [], []]  # The last one after its sample.
+    assert len(held) > 3  # A small slice first, larger ones, and after the sample.
+    assert held == [[]] * len(held)
 
 
-def _locals_above() -> list[str]:
+def _held_above() -> list[type]:
+    """Return the types of what the package's frames refer to and must not."""
     frame = sys._getframe()
-    names: list[str] = []
+    held: list[type] = []
     while frame.f_back is not None:
         frame = frame.f_back
-        if frame.f_globals.get("__name__") == threads_module.__name__:
-            names += frame.f_locals
-    return names
+        if str(frame.f_globals.get("__name__")).startswith("otel_leaks."):
+            for value in frame.f_locals.values():
+                some = value if isinstance(value, (list, tuple)) else [value]
+                held += [type(each) for each in some if isinstance(each, _LIVE)]
+    return held
+
+
+_LIVE = (types.FrameType, threading.Thread)

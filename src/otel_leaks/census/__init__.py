@@ -23,11 +23,11 @@ from otel_leaks.census.origins import Scope, Starts
 from otel_leaks.census.pools import thread_pools, work_items
 from otel_leaks.census.source import Look, Source
 from otel_leaks.census.spans import Spans
-from otel_leaks.census.stacks import CodeNames
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Census, Failure, Kind, Pool
+from otel_leaks.runtime.code import CodeNames
 
 __all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
 

@@ -17,12 +17,11 @@ from typing import Any
 
 from otel_leaks.census.origins import INLINE, helping, starter_of, wrap_every_loop
 from otel_leaks.census.patches import Patches
-from otel_leaks.census.stacks import CodeNames
 from otel_leaks.model import Operation, Origin
+from otel_leaks.runtime.code import CodeNames, line_of
+from otel_leaks.runtime.tasks import NOTE
 
 __all__ = ["Beginning", "Beginnings"]
-
-_ATTRIBUTE = "_otel_leaks_began"
 
 CurrentSpan = Callable[[], "tuple[Any, str] | None"]
 """Returns something that says which span is current, and its name; None for none."""
@@ -70,7 +69,7 @@ class Beginnings:
         self._patches.restore()
         self._wrapped.clear()
         for thread in threading.enumerate():
-            vars(thread).pop(_ATTRIBUTE, None)
+            vars(thread).pop(NOTE, None)
 
     def wrap_loops(self) -> None:
         """Wrap the loop classes that there are, and be told of those that come."""
@@ -81,15 +80,19 @@ class Beginnings:
 
     @staticmethod
     def of(thing: Any) -> Beginning | None:
-        """Return the note on a thread or a task, None when there is none."""
-        found: Beginning | None = getattr(thing, _ATTRIBUTE, None)
-        return found
+        """Return the note on a thread or a task of the caller's, None when there is none."""
+        return Beginnings.read(getattr(thing, NOTE, None))
+
+    @staticmethod
+    def read(note: object) -> Beginning | None:
+        """Return what stands in ``NOTE`` as a note, None when that is nothing of ours."""
+        return note if type(note) is tuple and len(note) == 4 else None
 
     def origin(self, beginning: Beginning) -> Origin:
         """Turn a note into words."""
         code, instruction, module, _ = beginning
-        name = self._names.of_code(code, module)
-        return Origin(name.function, name.file, _line_of(code, instruction))
+        name = self._names.name(code, module)
+        return Origin(name.function, name.file, line_of(code, instruction))
 
     def operation(self, beginning: Beginning) -> Operation | None:
         """Return the span that was current at the beginning, None for none."""
@@ -152,11 +155,3 @@ def _began(frame: FrameType, span: tuple[Any, str] | None) -> Beginning | None:
     if isinstance(found, FrameType):
         return found.f_code, found.f_lasti, str(found.f_globals.get("__name__")), span
     return found
-
-
-def _line_of(code: CodeType, instruction: int) -> int:
-    """Return the line of an instruction, that of the function where it has none."""
-    for start, end, line in code.co_lines():
-        if start <= instruction < end and line is not None:
-            return line
-    return code.co_firstlineno

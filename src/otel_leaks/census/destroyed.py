@@ -17,10 +17,12 @@ from typing import Any
 from otel_leaks.census.origins import destroyed_pending, wrap_every_loop
 from otel_leaks.census.patches import Patches
 from otel_leaks.census.source import FewSource, Look, Seen, population
-from otel_leaks.census.stacks import CodeNames, levels, stack_of
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import OTHER, Kind, Population, Sample, Site, Stack, fingerprint
 from otel_leaks.runtime import forks
+from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.coroutines import chain_at
+from otel_leaks.runtime.glimpse import root_of
 
 __all__ = ["DestroyedSource", "destroyed_tasks"]
 
@@ -158,8 +160,10 @@ class DestroyedSource:
         return call_exception_handler
 
     def _note(self, task: Any) -> None:
-        chain = levels(task.get_coro())
-        key = chain[0].key if chain else OTHER
+        # In the thread that destroys it, which holds it.
+        chain = chain_at(root_of(task.get_coro())).unwrapped()
+        levels = chain.levels
+        key = levels[0].key if levels else OTHER
         with self._lock:
             coroutine = self._coroutines.get(key)
             if coroutine is None and len(self._coroutines) >= MAX_COROUTINES:
@@ -169,8 +173,9 @@ class DestroyedSource:
                 if key == OTHER:
                     coroutine = _Coroutine(None, OTHER, (), "")
                 else:
-                    name = self._names.of_level(chain[0]).function
-                    stack = stack_of(chain, self._names)
-                    coroutine = _Coroutine(chain[0].code, name, stack, task.get_name())
+                    stack = chain.stack(self._names, chain.stands())
+                    coroutine = _Coroutine(
+                        levels[0].code, stack[0].function, stack, task.get_name()
+                    )
                 self._coroutines[key] = coroutine
             coroutine.count += 1

@@ -10,15 +10,15 @@ its first job on, when it starts its first worker. The worker threads of anyio, 
 from __future__ import annotations
 
 import re
-import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from otel_leaks.census.origins import pool_workers
-from otel_leaks.census.pools import queued_items
 from otel_leaks.census.serials import Serials
 from otel_leaks.model import Pool
+from otel_leaks.runtime.executors import pool_of, queued_jobs, served_queues
+from otel_leaks.runtime.threads import Row, living, rows_of
 
 __all__ = ["Executors"]
 
@@ -32,11 +32,12 @@ _MADE_UP = re.compile(r"(ThreadPoolExecutor)-\d+")
 class _Workers:
     """The living workers of one queue."""
 
-    __slots__ = ("idents", "queue", "thread")
+    __slots__ = ("idents", "queue", "queued", "worker")
 
-    def __init__(self, queue: Any, thread: threading.Thread) -> None:
+    def __init__(self, queue: weakref.ref[Any], queued: int, worker: Row) -> None:
         self.queue = queue
-        self.thread = thread
+        self.queued = queued
+        self.worker = worker
         self.idents: list[int] = []
 
 
@@ -59,14 +60,16 @@ class Executors:
         """
         found: dict[int, _Workers] = {}
         # One step for other threads, which iterating a WeakKeyDictionary is not.
-        served = dict(getattr(pool_workers(), "data", {}))
-        for count, (ref, queue) in enumerate(served.items(), 1):
-            thread = ref()
-            if thread is not None and thread.is_alive() and thread.ident is not None:
-                workers = found.setdefault(id(queue), _Workers(queue, thread))
-                workers.idents.append(thread.ident)
-            if count % SLICE == 0:
-                pause()
+        served = served_queues(getattr(pool_workers(), "data", {}))
+        alive = living()
+        ids = set(map(id, alive))
+        for start in range(0, len(served), SLICE):
+            for ref, queue, queued in served[start : start + SLICE]:
+                for worker in rows_of((ref,)):
+                    if worker.ident is not None and id(worker.ref) in ids:
+                        workers = found.setdefault(id(queue), _Workers(queue, queued, worker))
+                        workers.idents.append(worker.ident)
+            pause()
         pools = [(self._serials.know(each.queue, 0.0), each) for each in found.values()]
         self._serials.keep([known for known, _ in pools])
         return tuple(
@@ -79,29 +82,17 @@ class Executors:
 def _pool(serial: int, workers: _Workers) -> Pool:
     # All private, the same on 3.10 to 3.15. Where they are gone the pool is called like
     # its threads.
-    executor = _executor_of(workers.thread)
-    name = getattr(executor, "_thread_name_prefix", None)
-    if not isinstance(name, str) or not name:
-        name = workers.thread.name.rpartition("_")[0] or "ThreadPoolExecutor"
+    kept = pool_of(workers.worker.ref)
+    name = kept.name or workers.worker.name.rpartition("_")[0] or "ThreadPoolExecutor"
     made_up = _MADE_UP.fullmatch(name)
-    if executor is None or getattr(executor, "_shutdown", False):
+    queued = workers.queued
+    if kept.is_shut:
         # What tells the workers to end is in the queue as well.
-        queued = sum(1 for _ in queued_items(workers.queue))
-    else:
-        queued = workers.queue.qsize()
+        queued = queued_jobs(workers.queue)
     return Pool(
         serial=serial,
         name=made_up[1] if made_up is not None else name,
         workers=tuple(workers.idents),
-        limit=getattr(executor, "_max_workers", len(workers.idents)),
+        limit=kept.limit if kept.limit is not None else len(workers.idents),
         queued=queued,
     )
-
-
-def _executor_of(worker: threading.Thread) -> Any:
-    """Return the pool that a worker was started by, None when that is gone."""
-    # A thread keeps its arguments while it runs; the first of a worker's is a weak
-    # reference to its pool, the others differ from version to version.
-    given: Iterator[Any] = iter(getattr(worker, "_args", ()))
-    ref = next(given, None)
-    return ref() if isinstance(ref, weakref.ref) else None

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from otel_leaks.census.source import FewSource, Look, Seen
-from otel_leaks.census.stacks import levels, stack_of
+from otel_leaks.runtime.coroutines import Chain, chain_at
+from otel_leaks.runtime.glimpse import root_of
 
 __all__ = ["async_generators"]
 
@@ -34,7 +35,9 @@ def _left(look: Look) -> Iterator[Seen]:
         del heap
     for generator in generators:
         if _stands_at_yield(generator):
-            stack = stack_of(levels(generator)[:1], look.names)
+            chain = chain_at(root_of(generator))
+            chain = Chain(chain.root, chain.levels[:1])
+            stack = chain.stack(look.names, chain.stands())
             yield Seen(generator, stack, generator.__qualname__)
 
 

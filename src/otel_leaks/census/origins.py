@@ -26,9 +26,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from otel_leaks.census.patches import Patches
-from otel_leaks.census.stacks import CodeNames, Level, levels, stack_of
 from otel_leaks.model import Frame, Kind, Origin, Stack
 from otel_leaks.runtime import forks
+from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.coroutines import chain_at
+from otel_leaks.runtime.glimpse import root_of
 
 if TYPE_CHECKING:
     # Imported when a scope opens: pytest loads this module in every run.
@@ -604,8 +606,8 @@ class Starts:
     def _learn(self, coro: Any) -> None:
         # A task that is destroyed has no frames any more, which alone know their module.
         code = getattr(coro, "cr_code", None)
-        if code is not None and not self._names.knows(code):
-            self._names.of_level(Level(coro, code))
+        if code is not None and self._names.known(code) is None:
+            chain_at(root_of(coro)).names(self._names)
 
     def _hand_over(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -656,7 +658,8 @@ class Starts:
         # The task is being destroyed: its note may be gone already, its context is not.
         departed = self._departed.get(id(task))
         scope = self.scope_of(task)
-        stack = stack_of(levels(task.get_coro()), self._names)
+        chain = chain_at(root_of(task.get_coro())).unwrapped()
+        stack = chain.stack(self._names, chain.stands())
         left = Destroyed(task.get_name(), stack)
         origin = self.origin_of(task) or (departed.origin if departed is not None else None)
         if origin is None:

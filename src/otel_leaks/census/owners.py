@@ -12,8 +12,17 @@ import dis
 import re
 import sys
 import threading
-from types import CodeType, FrameType
-from typing import Any
+from functools import partial
+from types import CodeType
+
+from otel_leaks.runtime.frames import (
+    CAN_READ_LOCALS,
+    FRAME_GLOBALS,
+    idents_with_frames,
+    local,
+    root_of_frame,
+)
+from otel_leaks.runtime.glimpse import Root, Step, first, item, members, of_class, present, types_at
 
 __all__ = ["may_wait", "waits_for_dead"]
 
@@ -35,7 +44,6 @@ _LOCALS = frozenset(
         "LOAD_NAME",
     }
 )
-_ABSENT = object()
 
 
 def may_wait(code: CodeType, last_instruction: int) -> bool:
@@ -48,33 +56,42 @@ def may_wait(code: CodeType, last_instruction: int) -> bool:
     return name in {"BEFORE_WITH", "CACHE", "SETUP_WITH"}
 
 
-def waits_for_dead(frame: FrameType) -> bool:
+def waits_for_dead(ident: int, code: CodeType, last_instruction: int) -> bool:
     """
-    Say whether the thread whose innermost frame this is waits for a lock of a dead thread.
+    Say whether a thread waits for a lock of a dead thread.
 
-    False when it is not known. A thread that C code started may own a lock while it runs no
-    Python, and is taken for dead then.
+    False when it is not known: of a lock that a variable of the function leads to, before 3.13,
+    where reading a variable of a running function keeps all of them alive. A thread that C code
+    started may own a lock while it runs no Python, and is taken for dead then.
+
+    Args:
+        ident: Of the thread.
+        code: Of the function that it stands in.
+        last_instruction: At which it stands there.
     """
-    lock = _wanted(frame)
-    # Not isinstance: it would ask a proxy.
-    if type(lock) is not _RLOCK:
+    wanted = _wanted(code, last_instruction)
+    if wanted is None:
         return False
-    said = _LOCKED.match(repr(lock))
+    base, attributes = wanted
+    root = root_of_frame(ident)
+    way = _way_to(base, attributes, root)
+    if way is None or types_at(root, way) is not _RLOCK:
+        return False
+    written: tuple[Step, ...] = (*way, partial(map, _RLOCK.__repr__))
+    said = _LOCKED.match(first(root, written, ""))
     if said is None:
         return False
-    owner = int(said[1])
     # Private, the same on 3.10 to 3.15; enumerate() would miss what is about to start.
-    alive = {*threading._active, *sys._current_frames()}  # type: ignore[attr-defined]
+    alive = {*threading._active, *idents_with_frames()}  # type: ignore[attr-defined]
     # Whether the lock was given up meanwhile: then its owner may have ended since.
-    return owner not in alive and repr(lock).startswith(said[0])
+    return int(said[1]) not in alive and first(root, written, "").startswith(said[0])
 
 
-def _wanted(frame: FrameType) -> Any:
-    """Return what the instruction at which *frame* stands enters or acquires, or None."""
-    code = frame.f_code
-    if not may_wait(code, frame.f_lasti):
+def _wanted(code: CodeType, last_instruction: int) -> tuple[dis.Instruction, list[str]] | None:
+    """Return what the instruction enters or acquires: a variable, and attributes of it."""
+    if not may_wait(code, last_instruction):
         return None
-    before = [each for each in dis.get_instructions(code) if each.offset <= frame.f_lasti]
+    before = [each for each in dis.get_instructions(code) if each.offset <= last_instruction]
     if not before:
         return None
     at = before.pop()
@@ -92,28 +109,25 @@ def _wanted(frame: FrameType) -> Any:
             return None
     elif at.opname not in {"BEFORE_WITH", "SETUP_WITH"}:
         return None
-    return _value(names, frame)
-
-
-def _value(names: list[dis.Instruction], frame: FrameType) -> Any:
-    """Evaluate the variable and attributes that were loaded last, without calling anything."""
-    attributes = []
+    attributes: list[str] = []
     while names and names[-1].opname == "LOAD_ATTR":
-        attributes.append(str(names.pop().argval))
-    if not names:
-        return None
-    base = names[-1]
-    value: Any = _ABSENT
-    if base.opname in _LOCALS:
-        value = frame.f_locals.get(str(base.argval), _ABSENT)
-    if base.opname in {"LOAD_GLOBAL", "LOAD_NAME"} and value is _ABSENT:
-        value = frame.f_globals.get(str(base.argval), _ABSENT)
-    for name in reversed(attributes):
-        try:
-            members = object.__getattribute__(value, "__dict__")
-        except AttributeError:
+        attributes.insert(0, str(names.pop().argval))
+    return (names[-1], attributes) if names else None
+
+
+def _way_to(base: dis.Instruction, attributes: list[str], root: Root) -> tuple[Step, ...] | None:
+    """Return the way from a frame to a variable and attributes of it, calling nothing."""
+    name = str(base.argval)
+    way: tuple[Step, ...]
+    if base.opname in _LOCALS and base.opname != "LOAD_NAME":
+        if not CAN_READ_LOCALS:
             return None
-        if name not in members:
-            members = type.__getattribute__(type(value), "__dict__")
-        value = members.get(name, _ABSENT)
-    return None if value is _ABSENT else value
+        way = (local(name), present)
+    elif base.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
+        way = (FRAME_GLOBALS, item(name), present)
+    else:
+        return None
+    for each in attributes:
+        own = (*way, members, item(each), present)
+        way = own if types_at(root, own) is not None else (*way, *of_class(each), present)
+    return way

@@ -11,16 +11,17 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 from otel_leaks.census.origins import living, loop_roots, name_of, pool_workers
 from otel_leaks.census.source import FewSource, Look, Seen
-from otel_leaks.census.stacks import frames_of
+from otel_leaks.model import Stack
+from otel_leaks.runtime.frames import modules_of, stacks_of
 
-__all__ = ["queued_items", "thread_pools", "work_items"]
+__all__ = ["thread_pools", "work_items"]
 
 # Between _WorkItem.run and the job's own function.
+_RUNS_ITEM = "concurrent.futures.thread._WorkItem.run"
 _CARRIERS = frozenset({"concurrent.futures.thread", "otel_leaks.census.origins"})
 
 
@@ -30,34 +31,29 @@ def work_items() -> FewSource:
 
 
 def _unfinished(look: Look) -> Iterator[Seen]:
-    running = _running()
+    futures = _futures(look)
     told = set()
-    for future, (fn, frames, thread) in running.items():
-        if look.wants(future):
-            told.add(id(future))
-            stack = tuple(look.names.frame(each) for each in frames)
-            name = look.starts.what(future) if look.starts is not None else ""
-            yield Seen(
-                future,
-                stack,
-                name or name_of(fn),
-                () if stack else (name_of(fn),),
-                thread_id=thread,
-            )
-    for future, fn in _waiting(look):
+    for future, (runs, stack, thread) in _running(futures, look).items():
+        told.add(id(future))
+        yield Seen(future, stack, runs, () if stack else (runs,), thread_id=thread)
+    for future, name in futures:
         if id(future) not in told and not future.done() and look.wants(future):
-            name = look.starts.what(future) if look.starts is not None else ""
-            name = name or name_of(fn)
             yield Seen(future, (), name, (name,), waits_on="a free worker of its pool")
 
 
-def _waiting(look: Look) -> Iterator[tuple[Any, Any]]:
+def _futures(look: Look) -> list[tuple[Any, str]]:
+    """Return the futures of jobs, running ones included, and what each of them runs."""
     if look.scope is not None and look.starts is not None:
-        for future in look.starts.noted("work_item"):
-            yield future, None
-        return
-    for queue in {id(queue): queue for queue in list(pool_workers().values())}.values():
-        for item in queued_items(queue):
+        noted = look.starts.noted("work_item")
+        return [(future, look.starts.what(future) or "?") for future in noted]
+    return [(future, name_of(fn)) for future, fn in _items()]
+
+
+def _items() -> Iterator[tuple[Any, Any]]:
+    # Private, the same on 3.10 to 3.15: a job that waits for a thread, or runs on one.
+    work_item = getattr(sys.modules.get("concurrent.futures.thread"), "_WorkItem", None)
+    if work_item is not None:
+        for item in living(work_item):
             yield item.future, _function_of(item)
     for pool in _pools():
         # Of a process pool only; private, the same on 3.10 to 3.15.
@@ -65,47 +61,54 @@ def _waiting(look: Look) -> Iterator[tuple[Any, Any]]:
             yield item.future, item.fn
 
 
-def queued_items(queue: Any) -> Iterator[Any]:
+def _running(
+    futures: list[tuple[Any, str]], look: Look
+) -> dict[Any, tuple[str, Stack, int | None]]:
     """
-    Yield the jobs in a pool's queue, oldest first.
+    Return the wanted futures that run on a thread, with what they run, and its stack.
 
-    A SimpleQueue does not show them, the garbage collector does: in a list on 3.10 to 3.12,
-    one by one later.
+    Which job a worker runs only the variables of its frames say, and reading those keeps them
+    all alive. So a job goes with a worker that stands in its function; where several do,
+    they are alike.
     """
-    for each in gc.get_referents(queue):
-        for item in each if type(each) is list else (each,):
-            if type(item).__name__ == "_WorkItem":
-                yield item
-
-
-def _running() -> dict[Any, tuple[Any, list[FrameType], int | None]]:
-    """Return the futures of jobs that run on a thread, with their function and frames."""
-    found = {}
-    current = sys._current_frames()
-    try:
-        for worker in list(pool_workers()):
-            frames = frames_of(current.get(worker.ident or 0))
-            at = next((i for i, each in enumerate(frames) if _runs_item(each)), None)
-            if at is None:
+    # Private, the same on 3.10 to 3.15; a future that runs says so in public as well, but
+    # takes its lock for it, which a worker may hold.
+    running = [(future, name) for future, name in futures if future._state == "RUNNING"]
+    if not running:
+        return {}
+    busy = list(_busy(look))
+    found: dict[Any, tuple[str, Stack, int | None]] = {}
+    for is_exact in (True, False):
+        for future, name in running:
+            if id(future) in {id(each) for each in found}:
                 continue
-            item = frames[at].f_locals.get("self")
-            future = getattr(item, "future", None)
-            if future is None or future.done():
-                continue
-            own = at + 1
-            while own < len(frames) and frames[own].f_globals.get("__name__") in _CARRIERS:
-                own += 1
-            found[future] = (_function_of(item), frames[own:], worker.ident)
-        return found
-    finally:
-        current.clear()
+            at = next(
+                (i for i, (stack, _) in enumerate(busy) if not is_exact or _runs(stack, name)),
+                None,
+            )
+            if at is not None:
+                found[future] = (name, *busy.pop(at))
+    return {future: told for future, told in found.items() if look.wants(future)}
 
 
-def _runs_item(frame: FrameType) -> bool:
-    return (
-        frame.f_code.co_name == "run"
-        and frame.f_globals.get("__name__") == "concurrent.futures.thread"
-    )
+def _runs(stack: Stack, name: str) -> bool:
+    return bool(stack) and stack[0].function == name
+
+
+def _busy(look: Look) -> Iterator[tuple[Stack, int | None]]:
+    """Yield the stacks of workers that run a job, from the job's own function inwards."""
+    idents = [worker.ident or 0 for worker in list(pool_workers())]
+    for ident, stand in zip(idents, stacks_of(idents), strict=True):
+        for code, module in modules_of(ident):
+            look.names.name(code, module)
+        names = [look.names.name(code) for code, *_ in reversed(stand)]
+        at = next((i for i, each in enumerate(names) if each.function == _RUNS_ITEM), None)
+        if at is None:
+            continue
+        own = at + 1
+        while own < len(names) and names[own].module in _CARRIERS:
+            own += 1
+        yield tuple(look.names.frame(*each) for each in stand[::-1][own:]), ident
 
 
 def _function_of(item: Any) -> Any:

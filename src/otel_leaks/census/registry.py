@@ -20,12 +20,16 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, islice
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from otel_leaks.census.origins import living, loop_roots
 from otel_leaks.census.patches import Patches
 from otel_leaks.runtime import forks
+from otel_leaks.runtime.glimpse import deref, refs_to
+from otel_leaks.runtime.tasks import TaskRef
 
 if TYPE_CHECKING:
     # Looked up in sys.modules: where asyncio was not imported there are no tasks.
@@ -33,10 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskRegistry"]
 
-TaskRef = weakref.ref[Any]
-
 _PER_LOOP = sys.version_info >= (3, 14)
-_SLICE = 1000
 
 
 class TaskRegistry:
@@ -79,15 +80,11 @@ class TaskRegistry:
         refs = _in_sets(module) if hasattr(module, "_c_all_tasks") else []
         self._loops.discover()
         for loop in self._loops:
-            tasks = list(_all_tasks(module, loop))
-            if not tasks and _is_closed(loop):
+            found = _refs_of(module, loop)
+            if not found and _is_closed(loop):
                 self._loops.forget(loop)
-            # Held strongly no longer than it takes to turn them into references:
-            # the last owner of a task must not be a census.
-            while tasks:
-                refs.extend(map(weakref.ref, tasks[-_SLICE:]))
-                del tasks[-_SLICE:]
-                pause()
+            refs += found
+            pause()
         return refs
 
 
@@ -98,38 +95,45 @@ def _in_sets(tasks: ModuleType) -> list[TaskRef]:
     Copying a set is one step for other threads; iterating a WeakSet is not. A task may
     go from the eager ones to the others meanwhile, so these are read first.
     """
-    eager = [weakref.ref(task) for task in list(getattr(tasks, "_eager_tasks", ()))]
+    eager = refs_to(getattr(tasks, "_eager_tasks", ()))
     every = getattr(tasks, "_scheduled_tasks", None)
     if every is None:
         every = getattr(tasks, "_all_tasks", None)  # 3.10, 3.11
     refs: list[TaskRef] = list(every.data) if every is not None else []
     if eager:
-        graduated = {id(task) for ref in refs if (task := ref()) is not None}
-        refs += [ref for ref in eager if (task := ref()) is None or id(task) not in graduated]
+        graduated = set(map(id, map(deref, refs)))
+        ids = map(id, map(deref, eager))
+        refs += [ref for ref, key in zip(eager, ids, strict=True) if key not in graduated]
     return refs
 
 
-def _all_tasks(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> set[Any]:
+def _refs_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> list[TaskRef]:
     # In the thread that runs the loop, 3.14 looks at the tasks made in that thread only
     # and misses those that another one made for the loop. Where no loop runs, it looks
     # at all threads. The two functions are documented as low-level ones for event loops.
     events = sys.modules["asyncio.events"]
     running = events._get_running_loop()
     if running is not loop:
-        return _all_tasks_of(tasks, loop)
+        return _all_of(tasks, loop)
     events._set_running_loop(None)
     try:
-        return _all_tasks_of(tasks, loop)
+        return _all_of(tasks, loop)
     finally:
         events._set_running_loop(running)
 
 
-def _all_tasks_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> set[Any]:
+def _all_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> list[TaskRef]:
+    ask = partial(tasks.all_tasks, loop)
     for _ in range(20):
         with contextlib.suppress(RuntimeError):
             # "Set changed size during iteration": another thread added a task.
-            return set(tasks.all_tasks(loop))
-    return set(tasks.all_tasks(loop))
+            return _refs_from(ask)
+    return _refs_from(ask)
+
+
+def _refs_from(ask: Callable[[], set[Any]]) -> list[TaskRef]:
+    # In one step: the last owner of a task must not be a census.
+    return list(map(weakref.ref, chain.from_iterable(islice(iter(ask, None), 1))))
 
 
 class _Loops:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from otel_leaks.runtime.glimpse import is_alive
 
 __all__ = ["Known", "Serials"]
 
@@ -13,7 +15,7 @@ __all__ = ["Known", "Serials"]
 class Known(NamedTuple):
     """A thing that was seen before."""
 
-    ref: weakref.ref[object]
+    ref: weakref.ref[Any]
     serial: int
     first_seen: float
     """Seconds of the censuses' clock."""
@@ -23,27 +25,35 @@ class Serials:
     """
     Serial numbers of living things, by identity.
 
-    Idents of threads and ``id()`` are reused: 200 threads run in turn had 2 idents.
-    A thing is held weakly and is neither hashed nor compared, because a subclass of
-    Thread may define both.
+    Idents of threads and ``id()`` are reused: 200 threads run in turn had 2 idents. A thing
+    is known by its weak reference: as long as that is kept, CPython gives out the same one for
+    the same thing, and another one for a thing that comes to lie at its address. So the thing
+    itself is neither held nor hashed nor compared.
     """
 
     def __init__(self) -> None:
         self._next = itertools.count(1)
         self._known: dict[int, Known] = {}
 
-    def know(self, thing: object, now: float) -> Known:
-        """Return what is known of *thing*; from now on it is known."""
-        key = id(thing)
-        known = self._known.get(key)
-        if known is None or known.ref() is not thing:
-            known = Known(weakref.ref(thing), next(self._next), now)
-            self._known[key] = known
+    def know(self, ref: weakref.ref[Any], now: float) -> Known:
+        """
+        Return what is known of the thing that *ref* refers to; from now on it is known.
+
+        Args:
+            ref: Made by ``weakref.ref(thing)`` without a callback.
+            now: Seconds of the censuses' clock.
+        """
+        known = self._known.get(id(ref))
+        if known is None:
+            known = self._known[id(ref)] = Known(ref, next(self._next), now)
         return known
 
     def keep(self, known: list[Known]) -> None:
-        """Forget all but *known*, in the order given."""
-        self._known = {id(thing): each for each in known if (thing := each.ref()) is not None}
+        """Forget all but *known*, in the order given, and of those what has ended."""
+        alive = is_alive(each.ref for each in known)
+        self._known = {
+            id(each.ref): each for each, lives in zip(known, alive, strict=True) if lives
+        }
 
     def __iter__(self) -> Iterator[Known]:
         return iter(list(self._known.values()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Protocol
@@ -12,17 +13,29 @@ from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.origins import Scope, Starts, living
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.spans import Spans
-from otel_leaks.census.stacks import CodeNames
 from otel_leaks.ignores import Ignore, Ignores
 from otel_leaks.model import Hidden, Kind, Origin, Population, Sample, Site, Stack, fingerprint
+from otel_leaks.runtime.code import CodeNames
 
-__all__ = ["MAX_KEPT_SITES", "FewSource", "Look", "Seen", "Source", "population", "share", "sited"]
+__all__ = [
+    "MAX_KEPT_SITES",
+    "FewSource",
+    "Look",
+    "Seen",
+    "Source",
+    "largest_first",
+    "population",
+    "share",
+    "sited",
+]
 
 _origin = attrgetter("origin")
 _scope = attrgetter("scope")
 
 MAX_KEPT_SITES = 1000
 """Sites of one kind that a census names; the rest are in its count alone."""
+SORTED_AT_ONCE = 250
+"""Sites that are put in order between two pauses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +178,28 @@ class Source(Protocol):
         """Start anew in a forked child, where only the forking thread goes on."""
 
 
+def largest_first(sites: Sequence[Site], pause: Callable[[], None]) -> list[Site]:
+    """
+    Put the largest sites in order; those beyond ``MAX_KEPT_SITES`` follow in none.
+
+    Args:
+        sites: In any order.
+        pause: Called between slices: sorting very many at once takes milliseconds.
+    """
+    kept: list[Site] = []
+    rest: list[Site] = []
+    for start in range(0, len(sites), SORTED_AT_ONCE):
+        kept = sorted((*kept, *sites[start : start + SORTED_AT_ONCE]), key=_order)
+        rest += kept[MAX_KEPT_SITES:]
+        del kept[MAX_KEPT_SITES:]
+        pause()
+    return kept + rest
+
+
+def _order(site: Site) -> tuple[int, str]:
+    return (-site.count, site.fingerprint)
+
+
 def population(
     kind: Kind,
     sites: Iterable[Site],
@@ -185,8 +220,13 @@ def population(
         sample: Returns a site with its sample.
         look: The census in the making.
     """
-    ordered = sorted(sites, key=lambda site: (-site.count, site.fingerprint))
-    kept = ordered[:MAX_KEPT_SITES]
+    counted = 0
+    ordered = []
+    for site in sites:
+        counted += site.count
+        ordered.append(site)
+    site_count = len(ordered)
+    kept = largest_first(ordered, look.pause)[:MAX_KEPT_SITES]
     behind = sorted(range(look.max_sites, len(kept)), key=lambda i: -_left(kept[i]))
     left = {i for i in behind[: look.max_sites] if _left(kept[i])}
     for i, site in enumerate(kept):
@@ -195,9 +235,9 @@ def population(
             look.pause()
     return Population(
         kind=kind,
-        count=sum(site.count for site in ordered),
+        count=counted,
         sites=tuple(kept),
-        site_count=len(ordered),
+        site_count=site_count,
         hidden=tuple(Hidden(str(ignore), count) for ignore, count in hidden.items()),
     )
 
@@ -251,7 +291,7 @@ def sited(kind: Kind, seen: Iterable[Seen], serials: Serials, look: Look) -> Pop
         if ignore is not None:
             hidden[ignore] += 1
             continue
-        known.append(serials.know(each.thing, look.now))
+        known.append(serials.know(weakref.ref(each.thing), look.now))
         functions[mark] = names
         groups.setdefault((mark, origin), []).append((each, known[-1]))
     serials.keep(known)

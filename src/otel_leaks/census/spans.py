@@ -7,16 +7,16 @@ the tasks that a census looks at closely, never of all.
 
 from __future__ import annotations
 
-import contextvars
 import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from otel_leaks.census.origins import context_of
 from otel_leaks.model import Ended, Operation, SpanEnd
+from otel_leaks.runtime.glimpse import Step, at, root_of_ref
+from otel_leaks.runtime.tasks import TaskRef, context_steps, is_readable, kinds_of
 
-__all__ = ["READ", "SiteSpans", "Spans", "Turnover", "chosen", "ended", "operations"]
+__all__ = ["READ", "SiteSpans", "Spans", "Turnover", "chosen", "ended", "operations", "span_of"]
 
 READ = 24
 """Things of a site whose span is read in full; of tasks, so many others as well whose span is
@@ -28,16 +28,36 @@ MAX_OPERATIONS = 8
 
 
 class Spans(Protocol):
-    """Reads the span of a context. Never raises, and never runs anything in the context."""
+    """
+    Reads the spans of contexts. Never raises, and never runs anything in a context.
+
+    A context holds whatever the application put there, so it is not handed over: the reader
+    says how to get from one to its span.
+    """
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Return the way from a context to its span, None for a context without one."""
 
     def now_s(self) -> float:
         """Return the time by the clock of the spans: seconds since the epoch."""
 
-    def end_of(self, context: contextvars.Context) -> SpanEnd | None:
-        """Say whether the span of a context has ended; None when it has none."""
+    def end_of(self, span: Any) -> SpanEnd | None:
+        """Say whether a span has ended; None when it is none."""
 
-    def operation_of(self, context: contextvars.Context) -> Operation | None:
-        """Return what the span of a context is; None when it has none."""
+    def operation_of(self, span: Any) -> Operation | None:
+        """Return what a span is; None when it is none."""
+
+
+def span_of(ref: TaskRef, spans: Spans) -> Any:
+    """Return the span that a task began in, None where it began in none or is gone."""
+    (kind,) = kinds_of((ref,))
+    if not is_readable(kind):
+        return None
+    try:
+        return next(at(root_of_ref(ref), (*context_steps(kind), *spans.steps)), None)
+    except (AttributeError, TypeError):  # Privates of OpenTelemetry that are not known yet.
+        return None
 
 
 class SiteSpans:
@@ -52,12 +72,12 @@ class SiteSpans:
         self.recorded = 0
         self.others = 0
 
-    def note(self, task: Any, spans: Spans) -> None:
+    def note(self, ref: TaskRef, spans: Spans) -> None:
         """Look at the span of one task."""
         self.looked += 1
-        context = context_of(task)
-        end = spans.end_of(context) if context is not None else None
-        if context is None or end is None:
+        span = span_of(ref, spans)
+        end = spans.end_of(span) if span is not None else None
+        if end is None:
             return
         self.ends.append(end)
         # A recorded span has a name; of one that has ended a leak is named.
@@ -67,7 +87,7 @@ class SiteSpans:
         else:
             self.others += 1
             is_asked = self.others <= READ
-        operation = spans.operation_of(context) if is_asked else None
+        operation = spans.operation_of(span) if is_asked else None
         if operation is not None:
             self.operations.append((end, operation))
 

@@ -10,33 +10,23 @@ of the one task that a site is shown by.
 
 from __future__ import annotations
 
-import functools
 import types
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from operator import attrgetter, methodcaller
-from typing import Any
+from operator import attrgetter
 
+from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.endless import Exits
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
-from otel_leaks.census.origins import context_of
-from otel_leaks.census.registry import TaskRef, TaskRegistry
+from otel_leaks.census.registry import TaskRegistry
 from otel_leaks.census.serials import Known, Serials
-from otel_leaks.census.source import MAX_KEPT_SITES, Look, population, share
-from otel_leaks.census.spans import SiteSpans, Spans, Turnover, ended, operations
-from otel_leaks.census.stacks import (
-    CodeNames,
-    Level,
-    code_of,
-    is_wrapper,
-    levels,
-    places_of,
-    plain_key,
-    stack_of,
-)
+from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
+from otel_leaks.census.spans import SiteSpans, Spans, Turnover, ended, operations, span_of
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import (
+    OTHER,
     Followed,
     Kind,
     Origin,
@@ -45,6 +35,23 @@ from otel_leaks.model import (
     Site,
     SpanEnd,
     fingerprint,
+)
+from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.coroutines import Chain, is_plain_end, is_wrapper
+from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
+from otel_leaks.runtime.tasks import (
+    PENDING,
+    TaskRef,
+    callbacks_of,
+    chain_of,
+    is_pending,
+    is_readable,
+    kinds_of,
+    name_of,
+    note_of,
+    plain_chain_of,
+    states_of,
+    waits_on,
 )
 
 __all__ = ["TaskSource"]
@@ -66,14 +73,14 @@ MAX_KNOWN = 3000 + MAX_FOLLOWED
 """Tasks that are known from census to census, in all; a few more during one."""
 KNOWN_OF_SLICE = 50
 """Such tasks between two pauses: about a quarter of a millisecond, at a cold cache."""
+LEVELS_OF_SLICE = 400
+"""Levels of await chains that are followed between two pauses: about as long."""
 
 _Key = tuple["int | str", ...]
 
 _SiteKey = tuple[str, "Origin | None"]
 
 _serial = attrgetter("serial")
-_get_coro = methodcaller("get_coro")
-_get_code = attrgetter("cr_code")
 
 
 class _Chain:
@@ -81,10 +88,10 @@ class _Chain:
 
     __slots__ = ("functions", "known", "levels", "serials", "spans", "walked")
 
-    def __init__(self, chain: list[Level], names: CodeNames) -> None:
+    def __init__(self, codes: Sequence[types.CodeType | None], functions: tuple[str, ...]) -> None:
         # The code objects are held while their ids are keys.
-        self.levels = [level.code for level in chain]
-        self.functions = tuple(names.of_level(level).function for level in chain)
+        self.levels = list(codes)
+        self.functions = functions
         self.walked = 0
         self.known: list[Known] = []
         self.spans = SiteSpans()
@@ -119,7 +126,7 @@ class _Tally:
         self.stride = max(1, total // WALKED)
         self.steps = 0
         self.groups: dict[int | str, _Group] = {}
-        self.wrappers: dict[int, types.CodeType] = {}
+        self.wrappers: dict[int, types.CodeType | None] = {}
 
     def picked(self, keys: list[int | str], counted: Iterable[int | str]) -> Iterable[int]:
         """Choose the tasks of a slice whose chain is followed, by their index."""
@@ -168,6 +175,11 @@ class TaskSource:
         self._exits = Exits()
         self._following = Following()
         self._places = places(0)
+        self._levels = 0
+        """Levels that were followed since the last pause."""
+        self._trusted: set[type] = {type(None)}
+        self._asked: dict[int, tuple[weakref.ref[type], bool]] = {}
+        """Classes that were asked about, by id: whether their tasks can be read."""
         self._inherited: frozenset[TaskRef] | None = None
 
     def open(self) -> None:
@@ -208,32 +220,34 @@ class TaskSource:
             return tallies[origin]
 
         hidden: Counter[Ignore] = Counter()
-        for number, known in enumerate(self._serials, 1):
-            self._walk_known(known, tally_of, look)
-            if number % KNOWN_OF_SLICE == 0:
-                look.pause()
+        unreadable: set[str] = set()
+        known = list(self._serials)
+        for start in range(0, len(known), KNOWN_OF_SLICE):
+            self._walk_known(known[start : start + KNOWN_OF_SLICE], tally_of, look)
+            look.pause()
         look.pause()
         while refs:
             # From the end: a hundred thousand references that go at once are one long step.
-            self._count_slice(refs[-SLICE:], tally_of, hidden, look)
+            self._count_slice(refs[-SLICE:], tally_of, hidden, unreadable, look)
             del refs[-SLICE:]
             look.pause()
         sites, chains = self._sites(tallies, hidden, look)
         look.pause()
-        sites.sort(key=lambda site: -site.count)
+        sites = largest_first(sites, look.pause)
         largest = sites[:MAX_KEPT_SITES]
         if look.spans is not None:
             sites[:MAX_KEPT_SITES] = self._with_spans(largest, chains, look.spans, look.pause)
         look.pause()
         fates = self._follow([(each.fingerprint, each.origin) for each in largest], chains, look)
         look.pause()
-        return population(
+        found = population(
             self.kind,
-            [replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites],
+            (replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites),
             hidden,
             lambda site: self._sampled(site, chains[site.fingerprint, site.origin], look),
             look,
         )
+        return replace(found, unreadable=tuple(sorted(unreadable))) if unreadable else found
 
     def _sites(
         self, tallies: dict[Origin | None, _Tally], hidden: Counter[Ignore], look: Look
@@ -241,7 +255,9 @@ class TaskSource:
         sites: dict[tuple[str, Origin | None], Site] = {}
         chains: dict[tuple[str, Origin | None], _Chain] = {}
         for origin, tally in tallies.items():
-            for chain, counted in _counted(tally, self._names):
+            for number, (chain, counted) in enumerate(_counted(tally, self._names), 1):
+                if number % SITES_OF_SLICE == 0:
+                    look.pause()
                 mark = fingerprint(self.kind, chain.functions)
                 ignore = look.ignores.site(chain.functions, mark, origin)
                 if ignore is not None:
@@ -315,36 +331,75 @@ class TaskSource:
         return self._following.update(standing, _has_ended, look.now)
 
     def _walk_known(
-        self, known: Known, tally_of: Callable[[Origin | None], _Tally], look: Look
+        self, some: list[Known], tally_of: Callable[[Origin | None], _Tally], look: Look
     ) -> None:
-        """Find where a task stands that is known from the last census, or that it is gone."""
-        task: Any = known.ref()
-        if task is None or task.done():
-            if look.spans is not None:
-                self._turnover.gone(known.serial, look.spans.now_s())
-        elif look.wants(task):
-            self._walk_again(known, task, tally_of(look.origin_of(task)))
+        """Find where tasks stand that are known from the last census, or that they are gone."""
+        refs = [known.ref for known in some]
+        for known, (state, _) in zip(some, states_of(refs), strict=True):
+            if state != PENDING:
+                if look.spans is not None:
+                    self._turnover.gone(known.serial, look.spans.now_s())
+                continue
+            origin = None
+            if look.is_selective or look.starts is not None:
+                task = known.ref()
+                if task is None or not look.wants(task):
+                    continue
+                origin = look.origin_of(task)
+                del task
+            self._walk_again(known, tally_of(origin), look)
 
-    def _walk_again(self, known: Known, task: Any, tally: _Tally) -> None:
-        coro = task.get_coro()
-        key = plain_key(coro)
-        group = tally.groups.get(key[0]) if key else None
-        found = group.chains.get(key) if group is not None and key else None
-        if found is None:
-            chain = levels(coro)
-            if not chain:
-                return
-            found = self._chain_of(chain, tally)
-        found.know(known)
+    def _walk_again(self, known: Known, tally: _Tally, look: Look) -> None:
+        found = self._found(known.ref, tally, None, look)
+        if found is not None:
+            found.know(known)
 
-    def _chain_of(self, chain: list[Level], tally: _Tally) -> _Chain:
-        group = tally.groups.get(chain[0].key)
+    def _found(
+        self, ref: TaskRef, tally: _Tally, key: int | str | None, look: Look
+    ) -> _Chain | None:
+        """
+        Return the chain in which a task stands.
+
+        Args:
+            ref: Of the task.
+            tally: Where the chain is kept.
+            key: What the task was counted as; None where it was not counted.
+            look: The census in the making.
+
+        Returns:
+            None where it stands in none any more, or was counted as something else.
+        """
+        codes, ending = plain_chain_of(ref)
+        plain = tuple(map(id, codes))
+        self._followed(len(codes), look)
+        group = tally.groups.get(plain[0]) if plain else None
+        if group is not None and key in {None, plain[0]} and is_plain_end(ending):
+            found = group.chains.get(plain)
+            if found is not None:
+                return found
+        chain = chain_of(ref).unwrapped()
+        self._followed(len(chain.levels), look)
+        if not chain.levels or (key is not None and chain.levels[0].key != key):
+            return None
+        return self._chain_of(chain, tally)
+
+    def _followed(self, levels: int, look: Look) -> None:
+        self._levels += levels
+        if self._levels >= LEVELS_OF_SLICE:
+            self._levels = 0
+            look.pause()
+
+    def _chain_of(self, chain: Chain, tally: _Tally) -> _Chain:
+        outermost = chain.levels[0]
+        group = tally.groups.get(outermost.key)
         if group is None:
-            group = tally.groups[chain[0].key] = _Group(chain[0].code)
-        key = tuple(level.key for level in chain)
-        found = group.chains.get(key)
+            group = tally.groups[outermost.key] = _Group(outermost.code)
+        found = group.chains.get(chain.key())
         if found is None:
-            found = group.chains[key] = _Chain(chain, self._names)
+            functions = tuple(name.function for name in chain.names(self._names))
+            found = group.chains[chain.key()] = _Chain(
+                [level.code for level in chain.levels], functions
+            )
         return found
 
     def _count_slice(
@@ -352,52 +407,72 @@ class TaskSource:
         refs: list[TaskRef],
         tally_of: Callable[[Origin | None], _Tally],
         hidden: Counter[Ignore],
+        unreadable: set[str],
         look: Look,
     ) -> None:
-        """Count one slice. Its strong references end with this call."""
         if self._inherited is not None:
             refs = [ref for ref in refs if ref not in self._inherited]
-        tasks = [task for ref in refs if (task := ref()) is not None and not task.done()]
-        for origin, some in look.wanted(tasks):
+        kinds = kinds_of(refs)
+        if not self._trusted.issuperset(kinds):
+            can = [self._can_read(kind) for kind in kinds]
+            unreadable.update(
+                name_of_type(kind) for kind, is_read in zip(kinds, can, strict=True) if not is_read
+            )
+            refs = [ref for ref, is_read in zip(refs, can, strict=True) if is_read]
+        for origin, some in self._by_origin(refs, look):
             kept = list(_not_hidden(some, hidden, look)) if look.ignores.by_task_name else some
             if kept:
                 self._count(kept, tally_of(origin), look)
 
-    def _count(self, tasks: list[Any], tally: _Tally, look: Look) -> None:
+    @staticmethod
+    def _by_origin(
+        refs: list[TaskRef], look: Look
+    ) -> Iterator[tuple[Origin | None, list[TaskRef]]]:
+        if not look.is_selective and look.starts is None:
+            yield None, refs
+            return
+        # In tests: the caller's own thread asks about each of them.
+        tasks = [task for ref in refs if (task := ref()) is not None and is_pending(ref)]
+        for origin, some in look.wanted(tasks):
+            yield origin, refs_to(some)
+
+    def _can_read(self, kind: type) -> bool:
+        """Say whether tasks of a class can be read; classes are asked about once each."""
+        if kind in self._trusted:
+            return True
+        asked = self._asked.get(id(kind))
+        if asked is None or asked[0]() is not kind:
+            if kind.__module__ in {"_asyncio", "asyncio.tasks"} and is_readable(kind):
+                self._trusted.add(kind)
+            key = id(kind)
+            ref = weakref.ref(kind, lambda _: self._asked.pop(key, None))
+            asked = self._asked[key] = (ref, is_readable(kind))
+        return asked[1]
+
+    def _count(self, refs: list[TaskRef], tally: _Tally, look: Look) -> None:
         """Count tasks of one origin."""
-        coros = list(map(_get_coro, tasks))
-        try:
-            codes = list(map(_get_code, coros))
-        except AttributeError:
-            # A coroutine that is none of CPython's own, or a task that runs its
-            # first step eagerly and has none yet.
-            codes = [None]
-        keys: list[int | str]
-        if None not in codes:
-            keys = list(map(id, codes))
-        else:
-            keys = [_outermost(coro)[0] for coro in coros]
+        rows = states_of(refs)
+        if any(state != PENDING for state, _ in rows):
+            pending = [i for i, (state, _) in enumerate(rows) if state == PENDING]
+            refs, rows = [refs[i] for i in pending], [rows[i] for i in pending]
+        keys: list[int | str] = [id(code) for _, code in rows]
+        codes = {id(code): code for _, code in rows}
+        self._look_through(refs, keys, codes, tally, look)
         counted = Counter(keys)
-        if self._look_through(coros, keys, counted, tally):
-            counted = Counter(keys)
         for key, count in counted.items():
             group = tally.groups.get(key)
             if group is None:
-                coro = coros[keys.index(key)]
-                group = tally.groups[key] = _Group(_outermost(coro)[1])
+                group = tally.groups[key] = _Group(codes.get(key) if type(key) is int else None)
             group.count += count
         for i in tally.picked(keys, counted):
-            self._walk(tasks[i], coros[i], keys[i], tally, look)
+            self._walk(refs[i], keys[i], tally, look)
 
-    def _walk(self, task: Any, coro: Any, key: int | str, tally: _Tally, look: Look) -> None:
+    def _walk(self, ref: TaskRef, key: int | str, tally: _Tally, look: Look) -> None:
         """Follow the chain of one task."""
-        group = tally.groups[key]
-        found = group.chains.get(plain_key(coro) or ())
+        found = self._found(ref, tally, key, look)
         if found is None:
-            chain = levels(coro)
-            if not chain or chain[0].key != key:
-                return
-            found = self._chain_of(chain, tally)
+            return
+        group = tally.groups[key]
         group.walked += 1
         found.walked += 1
         if look.spans is not None and (
@@ -405,29 +480,36 @@ class TaskSource:
             or found.walked <= WALKED_OF_GROUP
             or found.walked % WALKED_OF_SPAN == 0
         ):
-            found.spans.note(task, look.spans)
+            found.spans.note(ref, look.spans)
         # A site that turns out to be large gets its samples however many there are.
         is_large = found.walked > LARGE or len(found.known) > KNOWN_OF_SITE
         most = self._places if is_large else KNOWN_OF_SITE
         if len(found.known) < most and (is_large or len(self._serials) < MAX_KNOWN):
-            found.know(self._serials.know(task, look.now))
+            # The registry's own references have callbacks, so there may be several of a task.
+            for own in refs_at(ref):
+                found.know(self._serials.know(own, look.now))
 
     def _look_through(
-        self, coros: list[Any], keys: list[int | str], counted: Counter[int | str], tally: _Tally
-    ) -> bool:
-        """Put what a wrapper runs in the wrapper's place; say whether there was any."""
-        for key in counted:
-            if key not in tally.wrappers and key not in tally.groups:
-                code = _outermost(coros[keys.index(key)])[1]
-                if is_wrapper(code) and code is not None:
-                    tally.wrappers[id(code)] = code
-        wrapped = (
-            [i for i, key in enumerate(keys) if key in tally.wrappers] if tally.wrappers else []
-        )
-        for i in wrapped:
-            coros[i] = levels(coros[i])[0].awaitable
-            keys[i] = _outermost(coros[i])[0]
-        return bool(wrapped)
+        self,
+        refs: list[TaskRef],
+        keys: list[int | str],
+        codes: dict[int, types.CodeType | None],
+        tally: _Tally,
+        look: Look,
+    ) -> None:
+        """Put what a wrapper runs in the wrapper's place, and a name where there is no code."""
+        for key, code in codes.items():
+            if code is None or (key not in tally.groups and is_wrapper(code)):
+                tally.wrappers[key] = code
+        if tally.wrappers.keys().isdisjoint(codes):
+            return
+        for i, counted in enumerate(keys):
+            if counted in tally.wrappers:
+                chain = chain_of(refs[i]).unwrapped()
+                self._followed(len(chain.levels), look)
+                keys[i] = chain.levels[0].key if chain.levels else OTHER
+                if chain.levels:
+                    codes[id(chain.levels[0].code)] = chain.levels[0].code
 
     def _sampled(self, site: Site, chain: _Chain, look: Look) -> Site:
         """
@@ -438,41 +520,45 @@ class TaskSource:
         """
         pending = []
         for known in sorted(chain.known, key=_serial):
-            task: Any = known.ref()
-            if task is None or task.done():
+            found = chain_of(known.ref).unwrapped() if is_pending(known.ref) else None
+            if found is None or not found.levels:
                 continue
-            found = levels(task.get_coro())
-            pending.append((known, task, found))
-            if [level.code for level in found] == chain.levels:
+            self._followed(len(found.levels), look)
+            pending.append((known, found))
+            if [level.code for level in found.levels] == chain.levels:
                 del pending[:-1]
                 break
         if not pending:
             return site
-        known, task, found = pending[0]
+        known, found = pending[0]
+        stands = found.stands()
         sample = Sample(
             serial=known.serial,
-            stack=stack_of(found, self._names),
-            name=task.get_name(),
+            stack=found.stack(self._names, stands),
+            name=name_of(known.ref),
             age_s=look.now - known.first_seen,
-            awaited=_is_awaited(task),
-            waits_on=self._waits_on(task),
-            endless=any(self._exits.is_endless(*place) for place in places_of(found)),
+            awaited=_is_awaited(known.ref),
+            waits_on=self._waits_on(known.ref),
+            endless=any(
+                self._exits.is_endless(level.code, offset)
+                for level, (offset, _) in zip(found.levels, stands, strict=True)
+                if level.code is not None
+            ),
         )
-        began = look.beginnings.of(task) if look.beginnings is not None else None
+        began = Beginnings.read(note_of(known.ref)) if look.beginnings is not None else None
         if look.beginnings is None or began is None:
             return replace(site, sample=sample)
         return replace(site, sample=sample, origin=look.beginnings.origin(began))
 
-    def _waits_on(self, task: Any) -> str | None:
-        # Private, the same on 3.10 to 3.15: the future that will wake the task.
-        future = getattr(task, "_fut_waiter", None)
-        if future is None:
+    def _waits_on(self, ref: TaskRef) -> str | None:
+        waits = waits_on(ref)
+        if waits is None:
             return None
-        name = f"{type(future).__module__}.{type(future).__qualname__}"
-        if hasattr(future, "get_coro"):
-            inner = levels(future.get_coro())
-            if inner:
-                return f"asyncio.Task of {self._names.of_level(inner[0]).function}"
+        kind, chain = waits
+        if chain is not None and chain.levels:
+            inner = chain.unwrapped().names(self._names)
+            return f"asyncio.Task of {inner[0].function}"
+        name = name_of_type(kind)
         return name.removeprefix("_") if name.startswith("_asyncio.") else name
 
 
@@ -482,22 +568,19 @@ def _counted(tally: _Tally, names: CodeNames) -> Iterator[tuple[_Chain, int]]:
         chains = [chain for chain in group.chains.values() if chain.walked]
         if group.count and not chains:
             # All ended between being counted and being looked at.
-            chains = [_Chain([Level(None, group.code)], names)]
+            code = group.code
+            function = names.name(code).function if code is not None else OTHER
+            chains = [_Chain([code], (function,))]
             chains[0].walked = group.count
         counts = share(group.count, [chain.walked for chain in chains])
         yield from ((c, n) for c, n in zip(chains, counts, strict=True) if n)
 
 
-def _outermost(coro: Any) -> tuple[int | str, types.CodeType | None]:
-    level = Level(coro, code_of(coro))
-    return level.key, level.code
-
-
-def _not_hidden(tasks: list[Any], hidden: Counter[Ignore], look: Look) -> Iterator[Any]:
-    for task in tasks:
-        ignore = look.ignores.name("asyncio_task", task.get_name())
+def _not_hidden(refs: list[TaskRef], hidden: Counter[Ignore], look: Look) -> Iterator[TaskRef]:
+    for ref in refs:
+        ignore = look.ignores.name("asyncio_task", name_of(ref)) if is_pending(ref) else None
         if ignore is None:
-            yield task
+            yield ref
         else:
             hidden[ignore] += 1
 
@@ -505,9 +588,8 @@ def _not_hidden(tasks: list[Any], hidden: Counter[Ignore], look: Look) -> Iterat
 def _ends(chain: _Chain, spans: Spans) -> Iterator[tuple[int, SpanEnd]]:
     """Yield the ends of the spans of the tasks that are to be known in the next census."""
     for known in sorted(chain.known, key=_serial)[:KNOWN_OF_SITE]:
-        task = known.ref()
-        context = context_of(task) if task is not None else None
-        end = spans.end_of(context) if context is not None else None
+        span = span_of(known.ref, spans)
+        end = spans.end_of(span) if span is not None else None
         if end is not None:
             yield known.serial, end
 
@@ -517,29 +599,22 @@ def _age_s(chain: _Chain, look: Look) -> float:
 
 
 def _has_ended(known: Known) -> bool:
-    task: Any = known.ref()
-    return task is None or task.done()
+    return not is_pending(known.ref)
 
 
-def _is_awaited(task: Any) -> bool:
+def _is_awaited(ref: TaskRef) -> bool:
     """
-    Say whether another task, a group, a gathering or a running loop waits for *task*.
+    Say whether another task, a group, a gathering or a running loop waits for a task.
 
-    ``_callbacks`` is private, the same on 3.10 to 3.15: pairs of a callback and its
-    context. A callback such as ``background_tasks.discard`` awaits nothing.
+    A callback such as ``background_tasks.discard`` awaits nothing.
     """
-    for given, *_ in getattr(task, "_callbacks", None) or ():
-        callback = given
-        while isinstance(callback, functools.partial):  # wait_for() of 3.10 and 3.11 has one.
-            callback = callback.func
+    for wakes_task, module in callbacks_of(ref):
         # The wake-up of another task; its class is asyncio's own or a subclass's.
-        if hasattr(getattr(callback, "__self__", None), "get_coro"):
+        if wakes_task:
             return True
-        module = getattr(callback, "__module__", None)
         # A server of streams only logs how the task of a connection ended.
         if (
-            isinstance(module, str)
-            and module.partition(".")[0] in {"asyncio", "anyio", "uvloop"}
+            module.partition(".")[0] in {"asyncio", "anyio", "uvloop"}
             and module != "asyncio.streams"
         ):
             return True

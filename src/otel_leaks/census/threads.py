@@ -8,13 +8,9 @@ go; they are counted only while one of them runs Python and has made itself know
 
 from __future__ import annotations
 
-import functools
-import sys
-import threading
 from collections import Counter
 from dataclasses import replace
 from operator import attrgetter
-from types import FrameType
 
 from otel_leaks.census.beginnings import Beginning, Beginnings
 from otel_leaks.census.endless import Exits
@@ -24,14 +20,19 @@ from otel_leaks.census.owners import may_wait, waits_for_dead
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.census.spans import READ, chosen
-from otel_leaks.census.stacks import MAX_FRAMES, CodeNames, frames_of
 from otel_leaks.ignores import Ignore
-from otel_leaks.model import Followed, Frame, Kind, Origin, Population, Sample, Site, fingerprint
+from otel_leaks.model import Followed, Kind, Origin, Population, Sample, Site, Stack, fingerprint
+from otel_leaks.runtime.code import CodeNames, Place
+from otel_leaks.runtime.frames import MAX_FRAMES, Stand, modules_of, stacks_of
+from otel_leaks.runtime.glimpse import IS_ATOMIC, refs_to
+from otel_leaks.runtime.threads import Row, ThreadRef, is_idle_in_anyio, living, rows_of, target_of
 
 __all__ = ["ThreadSource"]
 
 SLICE = 50
-"""Threads between two pauses: about a tenth of a millisecond."""
+"""Threads between two pauses, at most."""
+FRAMES_OF_SLICE = 500
+"""Frames of threads that are read between two pauses, about: a fifth of a millisecond."""
 # Modules whose frames start a thread or a program and are nobody's own code.
 _STARTERS = frozenset(
     {
@@ -53,26 +54,30 @@ class _Place:
     """Threads that stand in the same stack of functions."""
 
     __slots__ = (
-        *("at", "began", "codes", "count", "daemon", "functions", "known", "notes", "oldest"),
-        *("origin", "stack", "thread"),
+        *("began", "codes", "count", "daemon", "functions", "known", "notes", "oldest"),
+        *("origin", "row", "skipped", "stand"),
     )
 
-    def __init__(
-        self, frames: list[FrameType], stack: tuple[Frame, ...], functions: tuple[str, ...]
-    ) -> None:
+    def __init__(self, stand: Stand, skipped: int, functions: tuple[str, ...], row: Row) -> None:
         # The code objects are held while their ids are keys.
-        self.codes = [each.f_code for each in frames]
-        self.at = [each.f_lasti for each in frames]
-        self.stack = stack
+        self.codes = [code for code, *_ in stand]
+        self.stand = stand
+        self.skipped = skipped
+        """Frames at the outer end that are nobody's own code."""
         self.functions = functions
+        self.row = row
+        """The oldest thread."""
         self.count = 0
         self.daemon = False
         self.origin: Origin | None = None
         self.oldest: Known | None = None
         self.known: list[Known] = []
-        self.thread: tuple[str, int | None] = ("", None)
         self.began: Beginning | None = None
         self.notes: list[Beginning] = []
+
+    def own(self) -> list[Place]:
+        """Return where its frames stand, outermost first, without those that only start it."""
+        return self.stand[: len(self.stand) - self.skipped][::-1]
 
 
 class ThreadSource:
@@ -101,22 +106,30 @@ class ThreadSource:
 
     def read(self, look: Look) -> Population:
         """Count living threads, group them by their stack, and sample the largest sites."""
-        threads = threading.enumerate()
+        refs = living()
         if look.every_kind:
-            workers = {id(thread) for thread in list(pool_workers())}
-            threads = [each for each in threads if id(each) not in workers and not _serves(each)]
+            workers = set(map(id, refs_to(pool_workers())))
+            refs = [ref for ref in refs if id(ref) not in workers and not _serves(ref)]
         if look.is_selective:
-            threads = [each for each in threads if look.wants(each)]
+            # In tests: the caller's own thread asks about each of them.
+            refs = [ref for ref in refs if (thread := ref()) is not None and look.wants(thread)]
+            thread = None
         places: dict[_Key, _Place] = {}
         hidden: Counter[Ignore] = Counter()
         seen: list[Known] = []
-        for start in range(0, len(threads), SLICE):
-            seen += self._count(threads[start : start + SLICE], places, hidden, look)
+        most, start = 1, 0
+        while start < len(refs):
+            frames = self._count(refs[start : start + most], places, hidden, seen, look)
+            start += most
+            # As many as the depth of the last ones allows.
+            most = max(1, min(SLICE, FRAMES_OF_SLICE * most // max(1, frames)))
             look.pause()
         self._serials.keep(seen)
         by_site: dict[_SiteKey, tuple[Site, _Place]] = {}
         known: dict[_SiteKey, list[Known]] = {}
-        for place in places.values():
+        for number, place in enumerate(places.values(), 1):
+            if number % SLICE == 0:
+                look.pause()
             mark = fingerprint(self.kind, place.functions)
             ignore = look.ignores.site(place.functions, mark, place.origin)
             if ignore is not None:
@@ -141,15 +154,16 @@ class ThreadSource:
 
         def sampled(site: Site) -> Site:
             place = by_site[site.fingerprint, site.daemon, site.origin][1]
-            name, ident = place.thread
+            _look_again(place)
+            own = place.own()
             sample = Sample(
                 serial=_serial(place),
-                stack=place.stack,
-                name=name,
+                stack=self._stack(own),
+                name=place.row.name,
                 age_s=_age_s(place, look),
-                thread_id=ident,
-                endless=any(map(self._exits.is_endless, place.codes, place.at)),
-                dead_owner=_waits_for_dead(ident, place),
+                thread_id=place.row.ident,
+                endless=any(self._exits.is_endless(code, offset) for code, offset, _ in own),
+                dead_owner=_waits_for_dead(place),
             )
             if look.beginnings is None:
                 return replace(site, sample=sample)
@@ -183,120 +197,104 @@ class ThreadSource:
 
     def _count(
         self,
-        threads: list[threading.Thread],
+        refs: list[ThreadRef],
         places: dict[_Key, _Place],
         hidden: Counter[Ignore],
+        seen: list[Known],
         look: Look,
-    ) -> list[Known]:
-        """Count one slice. Its frames, which keep locals alive, end with this call."""
-        # Our own frame is among them. A frame that its own locals refer to outlives its
-        # call, and with it all the others and their locals, until the collector comes.
-        frames = sys._current_frames()
-        try:
-            return self._count_in(frames, threads, places, hidden, look)
-        finally:
-            frames.clear()
-
-    def _count_in(
-        self,
-        frames: dict[int, FrameType],
-        threads: list[threading.Thread],
-        places: dict[_Key, _Place],
-        hidden: Counter[Ignore],
-        look: Look,
-    ) -> list[Known]:
-        seen = []
-        for thread in threads:
-            frame = frames.get(thread.ident) if thread.ident is not None else None
-            if frame is None and isinstance(thread, threading._DummyThread):
-                continue
-            ignore = look.ignores.name(self.kind, thread.name)
-            if ignore is not None:
+    ) -> int:
+        """Count some threads; return how many frames they have."""
+        rows = []
+        for row in rows_of(refs):
+            ignore = look.ignores.name(self.kind, row.name)
+            if ignore is None:
+                rows.append(row)
+            else:
                 hidden[ignore] += 1
+        stacks = stacks_of([row.ident or 0 for row in rows])
+        for row, stand in zip(rows, stacks, strict=True):
+            if not stand and row.is_dummy and IS_ATOMIC:
                 continue
-            known = self._serials.know(thread, look.now)
+            known = self._serials.know(row.ref, look.now)
             seen.append(known)
-            place = self._place_of(thread, frame, look.origin_of(thread), places)
+            place = self._place_of(row, stand, _origin_of(row.ref, look), places)
             place.count += 1
-            began = Beginnings.of(thread) if look.beginnings is not None else None
+            began = Beginnings.read(row.note) if look.beginnings is not None else None
             if began is not None and len(place.notes) < READ:
                 place.notes.append(began)
             place.known.append(known)
             if place.oldest is None or known.serial < place.oldest.serial:
                 place.oldest = known
-                place.thread = (thread.name, thread.ident)
+                place.row = row
                 place.began = began
-        return seen
+        return sum(map(len, stacks))
 
     def _place_of(
-        self,
-        thread: threading.Thread,
-        frame: FrameType | None,
-        origin: Origin | None,
-        places: dict[_Key, _Place],
+        self, row: Row, stand: Stand, origin: Origin | None, places: dict[_Key, _Place]
     ) -> _Place:
-        stack = frames_of(frame)
-        if len(stack) < MAX_FRAMES:
-            first = next((i for i, each in enumerate(stack) if not _starts(each)), len(stack))
-            del stack[:first]
-        runs = () if stack else (_target(thread),)
-        key: _Key = (thread.daemon, origin, *runs, *(id(each.f_code) for each in stack))
+        runs = () if stand else (target_of(row.ref, row.kind),)
+        key: _Key = (row.daemon, origin, *runs, *(id(code) for code, *_ in stand))
         place = places.get(key)
         if place is None:
-            frames = tuple(self._names.frame(each) for each in stack)
-            functions = tuple(each.function for each in frames) or runs
-            place = places[key] = _Place(stack, frames, functions)
-            place.daemon = thread.daemon
+            place = places[key] = self._new_place(row, stand, runs)
+            place.daemon = row.daemon
             place.origin = origin
         return place
 
+    def _new_place(self, row: Row, stand: Stand, runs: tuple[str, ...]) -> _Place:
+        if any(self._names.known(code) is None for code, *_ in stand):
+            for code, module in modules_of(row.ident or 0):
+                self._names.name(code, module)
+        names = [self._names.name(code) for code, *_ in reversed(stand)]
+        skipped = 0
+        if len(stand) < MAX_FRAMES:
+            own = (i for i, name in enumerate(names) if not _starts(name.module))
+            skipped = next(own, len(names))
+        functions = tuple(name.function for name in names[skipped:])
+        if not functions:
+            functions = runs or (target_of(row.ref, row.kind),)
+        return _Place(stand, skipped, functions, row)
 
-def _serves(thread: threading.Thread) -> bool:
+    def _stack(self, own: list[Place]) -> Stack:
+        return tuple(self._names.frame(*each) for each in own)
+
+
+def _origin_of(ref: ThreadRef, look: Look) -> Origin | None:
+    if look.starts is None:
+        return None
+    thread = ref()
+    return look.origin_of(thread) if thread is not None else None
+
+
+def _look_again(place: _Place) -> None:
+    """Take the offsets at which the oldest thread of a place stands now, if it is still there."""
+    (now,) = stacks_of((place.row.ident or 0,))
+    if [code for code, *_ in now] == place.codes:
+        place.stand = now
+
+
+def _serves(ref: ThreadRef) -> bool:
     """Say whether a thread serves a process pool, or is an idle worker of anyio's loop."""
-    if type(thread).__name__ == "_ExecutorManagerThread":
-        return True
-    # Private to anyio 3 and 4: it keeps workers for ten seconds, and as long as their loop.
-    idle = (
-        getattr(thread, "idle_workers", None) if type(thread).__name__ == "WorkerThread" else None
-    )
-    return idle is not None and any(each is thread for each in list(idle))
-
-
-def _starts(frame: FrameType) -> bool:
-    module = frame.f_globals.get("__name__")
-    return isinstance(module, str) and (
-        module in _STARTERS or module.startswith(("importlib.", "wrapt."))
+    return any(
+        (name := each.kind.__name__) == "_ExecutorManagerThread"
+        or (name == "WorkerThread" and is_idle_in_anyio(ref))
+        for each in rows_of((ref,))
     )
 
 
-def _target(thread: threading.Thread) -> str:
-    """Name what a thread runs that has no Python frame of its own: a C function."""
-    # Private, the same on 3.10 to 3.15; gone once the target has returned.
-    target = getattr(thread, "_target", None)
-    while isinstance(target, functools.partial):
-        target = target.func
-    qualname = getattr(target, "__qualname__", None)
-    if isinstance(qualname, str):
-        return f"{getattr(target, '__module__', None) or 'builtins'}.{qualname}"
-    return f"{type(thread).__module__}.{type(thread).__qualname__}.run"
+def _starts(module: str) -> bool:
+    return module in _STARTERS or module.startswith(("importlib.", "wrapt."))
 
 
-def _waits_for_dead(ident: int | None, place: _Place) -> bool:
+def _waits_for_dead(place: _Place) -> bool:
     # In threading itself it is a Lock, which has no owner.
-    if (
-        not place.codes
-        or place.functions[-1].startswith("threading.")
-        or not may_wait(place.codes[-1], place.at[-1])
-    ):
-        return False
-    frames = sys._current_frames()
-    try:
-        frame = frames.get(ident) if ident is not None else None
-        # It may have moved on since it was counted.
-        stays = frame is not None and place.codes[-1:] == [frame.f_code]
-        return stays and frame is not None and waits_for_dead(frame)
-    finally:
-        frames.clear()
+    return (
+        bool(place.codes)
+        and place.row.ident is not None
+        and not place.functions[-1].startswith("threading.")
+        and may_wait(*place.stand[0][:2])
+        and waits_for_dead(place.row.ident, *place.stand[0][:2])
+    )
 
 
 def _serial(place: _Place) -> int:

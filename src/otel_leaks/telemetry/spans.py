@@ -12,7 +12,9 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice, repeat
+from operator import methodcaller
 from typing import Any, TypeVar
 
 from opentelemetry import context as otel_context
@@ -131,13 +133,31 @@ class SpanReader:
         """Return seconds since the epoch, as spans take them."""
         return time.time_ns() / 1e9
 
-    def end_of(self, context: contextvars.Context) -> SpanEnd | None:
-        """Say whether the span of *context* has ended; None when it has none. About 1 us."""
-        return self._safely(self._end_of, context)
+    @property
+    def steps(self) -> tuple[Callable[[Iterator[Any]], Iterator[Any]], ...]:
+        """
+        Return the way from a context to its span, None for a context without one.
 
-    def operation_of(self, context: contextvars.Context) -> Operation | None:
-        """Return what the span of *context* is; None when it has none."""
-        return self._safely(self._operation_of, context)
+        In C: a context is not held while another thread may run.
+        """
+        if self._is_off:
+            return (lambda contexts: islice(contexts, 0),)
+        variable, key = self._variable, self._key
+        if variable is None:
+            return (lambda contexts: map(_current_span_of, contexts),)
+        return (
+            lambda contexts: map(methodcaller("get", variable), contexts),
+            lambda currents: filter(None, currents),
+            lambda currents: map(dict.get, currents, repeat(key)),
+        )
+
+    def end_of(self, span: Any) -> SpanEnd | None:
+        """Say whether a span has ended; None when it is none. About 1 us."""
+        return self._safely(self._end_of, span)
+
+    def operation_of(self, span: Any) -> Operation | None:
+        """Return what a span is; None when it is none."""
+        return self._safely(self._operation_of, span)
 
     @staticmethod
     def operation(said: SpanContext, name: object) -> Operation | None:
@@ -151,11 +171,11 @@ class SpanReader:
             name=name[:MAX_CHARS] if isinstance(name, str) else "",
         )
 
-    def _safely(self, read: Callable[[Any], _T], context: contextvars.Context) -> _T | None:
+    def _safely(self, read: Callable[[Any], _T], span: Any) -> _T | None:
         if self._is_off:
             return None
         try:
-            return read(context)
+            return read(span)
         except Exception:  # A span of somebody else's. The census goes on without spans.
             self._is_off = True
             _log.exception(
@@ -164,15 +184,8 @@ class SpanReader:
             )
             return None
 
-    def _span(self, context: contextvars.Context) -> Any:
-        """Return the span of *context*, None when it has none."""
-        if self._variable is None:
-            return context.copy().run(trace.get_current_span)
-        current = context.get(self._variable)
-        return current.get(self._key) if current else None
-
-    def _end_of(self, context: contextvars.Context) -> SpanEnd | None:
-        span = self._span(context)
+    @staticmethod
+    def _end_of(span: Any) -> SpanEnd | None:
         if span is None or span is trace.INVALID_SPAN:
             return None
         said = span.get_span_context()
@@ -198,8 +211,8 @@ class SpanReader:
         # Of another tracing library: the API tells whether it runs, not since when it does not.
         return SpanEnd(said.trace_id, False, span.is_recording(), False, None)
 
-    def _operation_of(self, context: contextvars.Context) -> Operation | None:
-        span = self._span(context)
+    @staticmethod
+    def _operation_of(span: Any) -> Operation | None:
         said = span.get_span_context() if span is not None else trace.INVALID_SPAN_CONTEXT
         if not said.is_valid:
             return None
@@ -213,3 +226,9 @@ class SpanReader:
             name=span.name[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
             route=route[:MAX_CHARS] if isinstance(route, str) else "",
         )
+
+
+def _current_span_of(context: contextvars.Context) -> Any:
+    # NEVER run anything in the context itself: when the loop steps the task meanwhile, the
+    # task hangs for ever.
+    return context.copy().run(trace.get_current_span)

@@ -1,0 +1,138 @@
+"""The names and lines of code objects, which are values: they hold no locals."""
+
+from __future__ import annotations
+
+import sys
+import types
+import weakref
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from otel_leaks.model import Frame
+
+__all__ = ["CodeName", "CodeNames", "Place", "line_of"]
+
+Place = tuple[types.CodeType, int, "int | None"]
+"""What a frame says: its code, the offset of its instruction (``f_lasti``), and its line."""
+
+
+class CodeName(NamedTuple):
+    """What a code object is called."""
+
+    function: str
+    """``module.qualname``."""
+    file: str
+    module: str
+    """Empty where it is not known."""
+
+
+class CodeNames:
+    """
+    The names of code objects, each looked up once.
+
+    Only a frame knows its module, so one has to be read the first time. Holds code objects
+    weakly: what is unloaded is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[types.CodeType], CodeName]] = {}
+
+    def known(self, code: types.CodeType) -> CodeName | None:
+        """Return the name of *code*, None when it has not been learned."""
+        found = self._known.get(id(code))
+        return found[1] if found is not None and found[0]() is code else None
+
+    def name(
+        self, code: types.CodeType, module: object = None, qualname: str | None = None
+    ) -> CodeName:
+        """
+        Return the name of *code*.
+
+        Args:
+            code: The code object.
+            module: ``__name__`` of the globals it runs with; anything but a str is looked up
+                by its file, in some 0.1 ms.
+            qualname: The qualified name, where a coroutine gave it; 3.11 and later know it
+                from the code.
+        """
+        known = self.known(code)
+        if known is not None:
+            return known
+        if type(module) is not str:
+            module = _module_of(code.co_filename)
+        if sys.version_info >= (3, 11):
+            qualname = code.co_qualname
+        elif qualname is None:
+            qualname = _qualname_3_10(code, module)
+        if module is None:
+            # The frame ended before it could be read. It is asked again next time.
+            return CodeName(qualname, code.co_filename, "")
+        name = CodeName(f"{module}.{qualname}", code.co_filename, module)
+        key = id(code)
+        self._known[key] = (weakref.ref(code, lambda _: self._known.pop(key, None)), name)
+        return name
+
+    def of_frame(self, frame: types.FrameType) -> CodeName:
+        """Return the name of the function of a frame of the calling thread."""
+        return self.name(frame.f_code, frame.f_globals.get("__name__"))
+
+    def frame(self, code: types.CodeType, instruction: int, line: int | None = None) -> Frame:
+        """
+        Return where a function stands, as a frame of a stack.
+
+        Args:
+            code: Its code, whose name is known or found by its file.
+            instruction: The offset at which it stands.
+            line: Its line, where a frame said it; worked out from the offset otherwise.
+        """
+        name = self.name(code)
+        return Frame(name.function, name.file, line or line_of(code, instruction))
+
+
+def line_of(code: types.CodeType, instruction: int) -> int:
+    """Return the line of an instruction, that of the function where it has none."""
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return line
+    return code.co_firstlineno
+
+
+def _names_of(module: str | None) -> Mapping[str, Any]:
+    try:
+        # Not by getattr(): a lazy module would be loaded by it.
+        names = object.__getattribute__(sys.modules[module or ""], "__dict__")
+    except (AttributeError, KeyError):  # What is no module may stand there too.
+        return {}
+    return names if type(names) is dict else {}
+
+
+def _module_of(file: str) -> str | None:
+    """Find the module of a function of which no frame can be read, by its file."""
+    for module in list(sys.modules):
+        found = _names_of(module).get("__file__")
+        # A str of its own class may define how it compares.
+        if type(found) is str and found == file:
+            return module
+    return None
+
+
+def _qualname_3_10(code: types.CodeType, module: str | None) -> str:
+    """Find the qualified name of a function or method in its module; 3.10 has no co_qualname."""
+    for value in list(_names_of(module).values()):
+        if type(value) is types.FunctionType and value.__code__ is code:
+            return value.__qualname__
+        if issubclass(type(value), type):
+            members = type.__getattribute__(value, "__dict__")
+            if members.get("__module__") != module:
+                continue
+            for member in list(members.values()):
+                function = _function_in(member)
+                if type(function) is types.FunctionType and function.__code__ is code:
+                    return function.__qualname__
+    return code.co_name
+
+
+def _function_in(member: object) -> object:
+    if type(member) in {staticmethod, classmethod}:
+        return member.__func__  # type: ignore[attr-defined]
+    return member.fget if type(member) is property else member

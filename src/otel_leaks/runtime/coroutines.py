@@ -1,0 +1,384 @@
+"""
+Await chains, as values: which coroutines a task stands in, and where.
+
+A chain is followed by the attributes that ``inspect`` documents (``cr_await`` and its like).
+Between two coroutines CPython puts iterators that say nothing of what they drive; the garbage
+collector does. Reading ``cr_frame`` makes a frame object that lives as long as its coroutine
+(3.11 and later), so it is read of few tasks only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import accumulate, chain, islice, repeat, tee
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from otel_leaks.model import Frame, Stack
+from otel_leaks.runtime.code import CodeName, CodeNames, Place, line_of
+from otel_leaks.runtime.glimpse import (
+    IS_ATOMIC,
+    Root,
+    Step,
+    at,
+    attribute,
+    first,
+    in_c,
+    item,
+    members,
+    name_of_type,
+    of_class,
+    present,
+    referent,
+    types_at,
+)
+
+__all__ = [
+    "MAX_LEVELS",
+    "Chain",
+    "Level",
+    "awaitables",
+    "chain_at",
+    "is_plain_end",
+    "is_wrapper",
+    "plain_chain",
+]
+
+MAX_LEVELS = 1000
+"""Levels of one await chain that are looked at."""
+
+_Coroutine = types.CoroutineType
+
+
+class _Shape(NamedTuple):
+    """Where a kind of awaitable keeps what is read of it; all are documented (inspect)."""
+
+    code: Step
+    frame: Step
+    awaits: Step
+    qualname: Step
+
+
+def _shape(kind: Any, letters: str, awaits: str) -> _Shape:
+    get = (f"{letters}_code", f"{letters}_frame", awaits, "__qualname__")
+    return _Shape(*(attribute(vars(kind)[name]) for name in get))
+
+
+_SHAPES: dict[type, _Shape] = {
+    _Coroutine: _shape(_Coroutine, "cr", "cr_await"),
+    types.GeneratorType: _shape(types.GeneratorType, "gi", "gi_yieldfrom"),
+    types.AsyncGeneratorType: _shape(types.AsyncGeneratorType, "ag", "ag_await"),
+}
+
+# Iterators that CPython puts between two levels. They say nothing of what they
+# drive, but the garbage collector does. 3.10 to 3.15 have these.
+_OPAQUE = frozenset(
+    {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
+)
+
+# Coroutines that only run another: name of the function, and a part of its file's path.
+_WRAPPERS = {
+    "trace_coroutine": "opentelemetry/instrumentation/asyncio",
+    "_task_with_sentry_span_creation": "sentry_sdk/integrations/asyncio",
+    "_run_coro": "anyio/_core/_tasks",  # anyio 4.16
+    "_run_wrapped_task": "anyio/_backends/_asyncio",  # anyio 3
+}
+
+_ENDS = {type(None)}
+"""What most chains end at; the others are asked about each time."""
+_frame_place = attrgetter("f_code", "f_lasti", "f_lineno")
+_FRAME_GLOBALS = attribute(types.FrameType.f_globals)
+_MODULE: tuple[Step, ...] = (present, _FRAME_GLOBALS, item("__name__"))
+
+
+class Level(NamedTuple):
+    """One coroutine, generator or async generator of an await chain."""
+
+    kind: type[Any]
+    code: types.CodeType | None
+    """None for one that was compiled to C (Cython), or is a class of somebody's own."""
+    name: str
+    """What it is called where that is not known from its code."""
+    steps: tuple[Step, ...]
+    """The way to it from the root of its chain, the run that it belongs to left out."""
+    number: int
+    """Which one it is in that run of coroutines."""
+
+    @property
+    def key(self) -> int | str:
+        """What makes it the same place as another; only while both live."""
+        return id(self.code) if self.code is not None else self.name
+
+    @property
+    def path(self) -> tuple[Step, ...]:
+        """The way to it from the root of its chain."""
+        return (*self.steps, _deeper(self.number)) if self.number else self.steps
+
+
+def is_wrapper(code: types.CodeType | None) -> bool:
+    """
+    Say whether *code* only wraps the coroutine that the application started.
+
+    Instrumentations, and the task groups of anyio, run each coroutine inside one of
+    their own, which would make all tasks of a process look the same.
+    """
+    return (
+        code is not None
+        and code.co_name in _WRAPPERS
+        and _WRAPPERS[code.co_name] in code.co_filename.replace("\\", "/")
+    )
+
+
+def is_plain_end(kind: type | None) -> bool:
+    """Say whether a chain of coroutines ends at an awaitable of this type."""
+    if kind is None or kind in _ENDS:
+        return True
+    if kind in _SHAPES or _is_opaque(kind) or in_c(kind, "cr_await") is not None:
+        return False
+    if name_of_type(kind).startswith("_asyncio."):
+        _ENDS.add(kind)
+    return True
+
+
+def plain_chain(root: Root, steps: Sequence[Step] = ()) -> list[tuple[types.CodeType, type]]:
+    """
+    Follow native coroutines from the one that *steps* lead to, inwards, in one step.
+
+    Returns:
+        Of each its code and the type of what it awaits; empty where no coroutine is.
+    """
+    found: list[tuple[types.CodeType, type]] = []
+    with contextlib.suppress(TypeError):
+        # The last one awaits something else, of which a descriptor raises it.
+        found.extend(_run(root, steps))
+    return found
+
+
+def _run(root: Root, steps: Sequence[Step]) -> Iterator[tuple[types.CodeType, type]]:
+    one, other = tee(_inwards(at(root, steps)))
+    codes = map(_Coroutine.cr_code.__get__, one)
+    return islice(zip(codes, map(type, islice(other, 1, None)), strict=False), MAX_LEVELS)
+
+
+def _inwards(objects: Iterator[Any]) -> Iterator[Any]:
+    """Iterate over a coroutine and those that it awaits; ends by a TypeError."""
+    return accumulate(chain(objects, repeat(_Coroutine)), _Coroutine.cr_await.__get__)
+
+
+def _deeper(levels: int) -> Step:
+    """Return the step to the coroutine that is so many levels further in."""
+    return lambda objects: islice(_inwards(objects), levels, levels + 1)
+
+
+class Chain:
+    """
+    An await chain as it stood when it was followed.
+
+    Args:
+        root: Leads to the task's outermost awaitable, or to one that the caller holds.
+        levels: 0 to ``MAX_LEVELS``, outermost first.
+    """
+
+    __slots__ = ("levels", "root")
+
+    def __init__(self, root: Root, levels: list[Level]) -> None:
+        self.root = root
+        self.levels = levels
+
+    def key(self) -> tuple[int | str, ...]:
+        """Return what makes it the same place as another; only while both live."""
+        return tuple(level.key for level in self.levels)
+
+    def unwrapped(self) -> Chain:
+        """Return the chain without the wrappers at its outer end."""
+        levels = self.levels
+        outer = next((i for i, each in enumerate(levels) if not is_wrapper(each.code)), None)
+        return Chain(self.root, levels[-1:] if outer is None else levels[outer:])
+
+    def names(self, names: CodeNames) -> list[CodeName]:
+        """Return what each level is called."""
+        return [self._name(level, names) for level in self.levels]
+
+    def _name(self, level: Level, names: CodeNames) -> CodeName:
+        code = level.code
+        if code is None:
+            return CodeName(level.name, "", "")
+        known = names.known(code)
+        if known is not None:
+            return known
+        shape = _SHAPES.get(level.kind)
+        if shape is None:
+            # Compiled to C: it has code to show in tracebacks, but no frame to ask.
+            return CodeName(level.name, code.co_filename, "")
+        module = first(self.root, (*level.path, shape.frame, *_MODULE)) if IS_ATOMIC else None
+        qualname = None
+        if sys.version_info < (3, 11):
+            qualname = first(self.root, (*level.path, shape.qualname))
+        return names.name(code, module, qualname)
+
+    def stands(self) -> list[tuple[int, int | None]]:
+        """
+        Return the offset and the line at which each level stands now, -1 and None if unknown.
+
+        Touches the frame of each level: for few tasks only.
+        """
+        found: list[tuple[int, int | None]] = []
+        for steps, run in _runs(self.levels):
+            now: list[Place] = []
+            shape = _SHAPES.get(run[0].kind)
+            if shape is not None and IS_ATOMIC:
+                with contextlib.suppress(TypeError):  # It may have ended, or gone on.
+                    now.extend(_places(self.root, steps, shape, run[-1].number + 1))
+            for level in run:
+                there = now[level.number] if level.number < len(now) else None
+                stays = there is not None and there[0] is level.code
+                found.append(there[1:] if there is not None and stays else (-1, None))
+        return found
+
+    def stack(self, names: CodeNames, stands: Sequence[tuple[int, int | None]]) -> Stack:
+        """Return a frame for each level, standing where ``stands`` said."""
+        return tuple(
+            Frame(
+                name.function,
+                name.file,
+                (line or line_of(level.code, offset)) if level.code is not None else 0,
+            )
+            for level, name, (offset, line) in zip(
+                self.levels, self.names(names), stands, strict=True
+            )
+        )
+
+
+def chain_at(root: Root, steps: Sequence[Step] = ()) -> Chain:
+    """
+    Follow an await chain from the outermost coroutine inwards, through every kind of awaitable.
+
+    Args:
+        root: Leads to an object.
+        steps: Lead from there to the outermost awaitable: what ``task.get_coro()`` returns.
+
+    Returns:
+        0 to ``MAX_LEVELS`` levels, outermost first, wrappers included. Where the task goes on
+        meanwhile, the levels up to there; on a build without the GIL the outermost alone.
+    """
+    levels: list[Level] = []
+    way = tuple(steps)
+    kind = types_at(root, way)
+    while kind is not None and len(levels) < MAX_LEVELS:
+        if _is_opaque(kind):
+            way, kind = _driven(root, way)
+            continue
+        follow = _natives if kind is _Coroutine else _shaped if kind in _SHAPES else _others
+        found, way, kind = follow(root, way, kind, levels)
+        levels += found
+        if not IS_ATOMIC and levels:
+            return Chain(root, levels[:1])
+    return Chain(root, levels[:MAX_LEVELS])
+
+
+_Way = tuple[Step, ...]
+_Further = tuple[list[Level], _Way, "type | None"]
+"""Levels, the way to what the last of them awaits, and the type of that; None for the end."""
+
+
+def _natives(root: Root, way: _Way, *_: object) -> _Further:
+    """Follow a run of coroutines."""
+    run = plain_chain(root, way)
+    if not run:
+        return [], way, None
+    levels = [Level(_Coroutine, code, "", way, i) for i, (code, _) in enumerate(run)]
+    code, awaited = run[-1]
+    last = (*way, _deeper(len(run) - 1))
+    if awaited is not type(None) or not is_wrapper(code):
+        return levels, (*last, _SHAPES[_Coroutine].awaits), awaited
+    # Not started: the wrapped coroutine is still its argument. On 3.10 all
+    # frames are objects of their own, and it is theirs.
+    if sys.version_info < (3, 11):
+        last = (*last, _SHAPES[_Coroutine].frame, present)
+    return levels, *_driven(root, last)
+
+
+def _shaped(root: Root, way: _Way, kind: type, *_: object) -> _Further:
+    """Follow one generator."""
+    shape = _SHAPES[kind]
+    code = first(root, (*way, shape.code))
+    if code is None:
+        return [], way, None
+    inner = (*way, shape.awaits)
+    return [Level(kind, code, "", way, 0)], inner, types_at(root, inner)
+
+
+def _others(root: Root, way: _Way, kind: type, levels: list[Level]) -> _Further:
+    """Follow what is none of CPython's own: it is a level where it is the task's, or Cython's."""
+    awaits = in_c(kind, "cr_await")
+    found = [_foreign(root, way, kind)] if not levels or awaits is not None else []
+    if awaits is not None:
+        inner: _Way = (*way, awaits)
+    elif not levels:
+        # Of a class written in Python, that keeps it as coroutines do.
+        inner = (*way, members, item("cr_await"), present)
+    else:
+        return found, way, None
+    return found, inner, types_at(root, inner)
+
+
+def awaitables(coro: object) -> list[Any]:
+    """Return the objects of an await chain, outermost first; for a caller that holds them."""
+    found = chain_at(partial(iter, (coro,)))
+    return [each for level in found.levels for each in at(found.root, level.path)]
+
+
+def _is_opaque(kind: type) -> bool:
+    return kind.__name__ in _OPAQUE
+
+
+def _driven(root: Root, way: _Way) -> tuple[_Way, type | None]:
+    """Return the way to the first awaitable with code that an object refers to, and its type."""
+    for number, kind in enumerate(_types(root, way)):
+        if kind in _SHAPES or _is_opaque(kind):
+            return (*way, referent(number)), kind
+    return way, None
+
+
+def _types(root: Root, way: tuple[Step, ...]) -> list[type]:
+    return list(map(type, chain.from_iterable(map(gc.get_referents, at(root, way)))))
+
+
+def _foreign(root: Root, way: tuple[Step, ...], kind: type) -> Level:
+    """Return a level that is none of CPython's own, named as it says where C says it."""
+    code, qualname, module = (
+        first(root, (*way, step)) if (step := in_c(kind, name)) is not None else None
+        for name in ("cr_code", "__qualname__", "__module__")
+    )
+    said = name_of_type(kind)
+    if type(qualname) is str and type(module) is str:
+        said = f"{module}.{qualname}"
+    elif type(qualname) is str:
+        said = f"{said.rpartition('.')[0]}.{qualname}"
+    if code is None:
+        code = first(root, (*way, *of_class("cr_code")))
+    known = code if type(code) is types.CodeType else None
+    return Level(kind, known, said, way, 0)
+
+
+def _runs(levels: Sequence[Level]) -> Iterator[tuple[tuple[Step, ...], list[Level]]]:
+    run: list[Level] = []
+    for level in levels:
+        if run and level.steps is not run[0].steps:
+            yield run[0].steps, run
+            run = []
+        run.append(level)
+    if run:
+        yield run[0].steps, run
+
+
+def _places(root: Root, steps: Sequence[Step], shape: _Shape, most: int) -> Iterator[Place]:
+    objects = at(root, steps)
+    if shape is _SHAPES[_Coroutine]:
+        objects = islice(_inwards(objects), most)
+    return map(_frame_place, present(shape.frame(objects)))

@@ -1,0 +1,124 @@
+"""
+The stacks of threads, as values.
+
+``sys._current_frames()`` is documented as a function for debuggers; 3.10 to 3.15 have it. On
+free-threaded builds it hands out frames that their threads go on to free (CPython issues
+152355 and 118680), so there no stack is read.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import accumulate, chain, islice, repeat, takewhile, tee
+from operator import attrgetter, is_not
+from typing import Any
+
+from otel_leaks.runtime.code import Place
+from otel_leaks.runtime.glimpse import IS_ATOMIC, Root, Step, attribute, present
+
+__all__ = [
+    "CAN_READ_LOCALS",
+    "FRAME_GLOBALS",
+    "MAX_FRAMES",
+    "Stand",
+    "idents_with_frames",
+    "local",
+    "modules_of",
+    "root_of_frame",
+    "stacks_of",
+]
+
+MAX_FRAMES = 1000
+"""Frames of one thread that are read; a deeper stack keeps its inner ones."""
+
+Stand = list[Place]
+"""Of each frame what it says, innermost first."""
+
+_place = attrgetter("f_code", "f_lasti", "f_lineno")
+_code = attrgetter("f_code")
+_globals = attrgetter("f_globals")
+_is_frame = partial(is_not, None)
+
+
+def stacks_of(idents: Sequence[int]) -> list[Stand]:
+    """
+    Return where threads stand now, in one step in which no other thread runs.
+
+    About 0.1 ms for 1,000 threads in the process, and 0.3 us a frame: the caller bounds how
+    many it asks for.
+
+    Args:
+        idents: Of the threads.
+
+    Returns:
+        One stack for each, innermost first; empty for a thread that has ended or runs no
+        Python code, and on a build without the GIL.
+    """
+    if not IS_ATOMIC:
+        return [[] for _ in idents]
+    return list(_stacks(idents))
+
+
+def modules_of(ident: int) -> list[tuple[types.CodeType, object]]:
+    """Return the code of each frame of a thread, and ``__name__`` of the globals it runs with."""
+    return list(_modules(ident)) if IS_ATOMIC else []
+
+
+CAN_READ_LOCALS = IS_ATOMIC and sys.version_info >= (3, 13)
+"""Whether a variable of a running function can be read: before 3.13 that makes a copy of all,
+which belongs to the frame and keeps them alive (PEP 667)."""
+
+FRAME_GLOBALS = attribute(types.FrameType.f_globals)
+
+
+def local(name: str) -> Step:
+    """Return the step from a frame to one of its variables, None for one that is not set."""
+
+    def step(frames: Iterator[Any]) -> Iterator[Any]:
+        # Of a function it is a proxy, made in C; of a module or class it may be anything.
+        return map(_PROXY.get, map(attrgetter("f_locals"), frames), repeat(name))
+
+    return step
+
+
+def _proxy() -> Any:
+    return type(sys._getframe().f_locals) if sys.version_info >= (3, 13) else dict
+
+
+_PROXY = _proxy()
+
+
+def root_of_frame(ident: int) -> Root:
+    """Return the root of the innermost frame of a thread."""
+    return lambda: present(_frames_of((ident,))) if IS_ATOMIC else iter(())
+
+
+def idents_with_frames() -> set[int]:
+    """Return the idents of the threads that run Python code, of those C code started too."""
+    return set(chain.from_iterable(islice(iter(sys._current_frames, None), 1)))
+
+
+def _frames_of(idents: Sequence[int]) -> Iterator[Any]:
+    """Iterate over the innermost frames of threads, None for one that has none."""
+    # Calls it when the first frame is asked for, and not before.
+    current = islice(iter(sys._current_frames, None), 1)
+    return chain.from_iterable(map(map, (dict.get,), map(repeat, current), (idents,)))
+
+
+def _stacks(idents: Sequence[int]) -> Iterator[Stand]:
+    # accumulate(chain((frame,), repeat("f_back")), getattr) goes outwards from a frame.
+    outwards = map(
+        accumulate, map(chain, zip(_frames_of(idents)), repeat(repeat("f_back"))), repeat(getattr)
+    )
+    frames = map(islice, map(takewhile, repeat(_is_frame), outwards), repeat(MAX_FRAMES))
+    return map(list, map(map, repeat(_place), frames))
+
+
+def _modules(ident: int) -> Iterator[tuple[types.CodeType, object]]:
+    outwards = accumulate(chain(_frames_of((ident,)), repeat("f_back")), getattr)
+    one, other = tee(islice(takewhile(_is_frame, outwards), MAX_FRAMES))
+    modules = map(dict.get, map(_globals, other), repeat("__name__"))
+    return zip(map(_code, one), modules, strict=True)

@@ -1,0 +1,189 @@
+"""
+Values of objects that belong to somebody else, read without keeping them alive.
+
+Whoever holds a frame, a coroutine or a task of another thread while that thread goes on may
+become its last owner. Then a file is closed late and in the wrong thread, or the ``finally``
+of a coroutine runs in the monitor. So nothing of the application is held while another thread
+may run.
+
+CPython switches threads between two bytecodes, never inside a call into C that runs no Python
+code. So an object is reached only inside one such call: iterators of C are stacked on each
+other (``map`` over ``map``), nothing is pulled while they are built, and one C function
+(``next``, ``list``, ``set``) drains them. What comes out are values: code objects, types,
+strings and numbers. Two rules follow:
+
+- every function in the stack is C, and is not one that calls the application: descriptors of
+  built-in types instead of ``getattr()``, never ``==`` or ``hash()`` or ``bool()`` of an object;
+- no variable holds an iterator while it is drained: it would hold what it yielded. Iterators
+  are made in the expression that drains them.
+
+A call takes some microseconds for some tens of objects, and nobody else runs meanwhile: callers
+bound how much they read at once. On a build without the GIL nothing of this holds; there
+``IS_ATOMIC`` is false, and callers do without.
+
+The garbage collector may run inside such a call on 3.10 and 3.11, as in any allocation.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain, islice, repeat
+from operator import is_not
+from typing import Any
+
+__all__ = [
+    "IS_ATOMIC",
+    "Root",
+    "Step",
+    "at",
+    "attribute",
+    "deref",
+    "first",
+    "in_c",
+    "is_alive",
+    "is_subtype",
+    "item",
+    "members",
+    "name_of_type",
+    "of_class",
+    "present",
+    "referent",
+    "refs_at",
+    "refs_to",
+    "root_of",
+    "root_of_ref",
+    "types_at",
+]
+
+IS_ATOMIC: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether threads switch between bytecodes only: on every build with a GIL that is on."""
+
+Root = Callable[[], Iterator[Any]]
+"""Makes an iterator over one object, or over none when that has ended."""
+Step = Callable[[Iterator[Any]], Iterator[Any]]
+"""Makes an iterator over what the objects of another one lead to."""
+
+deref = weakref.ref.__call__
+"""Returns what a weak reference refers to, None when that has ended."""
+
+_C_DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
+_is_present = partial(is_not, None)
+
+present: Step = partial(filter, _is_present)
+"""The step that leaves out None."""
+
+
+def root_of_ref(ref: weakref.ref[Any]) -> Root:
+    """Return the root of what a weak reference refers to."""
+    return lambda: present(map(deref, (ref,)))
+
+
+def root_of(thing: object) -> Root:
+    """Return the root of an object that the caller holds."""
+    return lambda: iter((thing,))
+
+
+def attribute(descriptor: Any) -> Step:
+    """
+    Return the step to an attribute.
+
+    Args:
+        descriptor: Of a type made in C, such as ``types.FrameType.f_back``. It raises TypeError
+            for an object of another type, without asking that object anything.
+    """
+    return partial(map, descriptor.__get__)
+
+
+def item(key: str) -> Step:
+    """Return the step to an item of a dict, None where it is missing."""
+    return lambda objects: map(dict.get, objects, repeat(key))
+
+
+def referent(number: int) -> Step:
+    """Return the step to the object that is the *number*-th that the collector sees of one."""
+    return lambda objects: islice(
+        chain.from_iterable(map(gc.get_referents, objects)), number, number + 1
+    )
+
+
+def at(root: Root, steps: Iterable[Step]) -> Iterator[Any]:
+    """Return an iterator over what *steps* lead to; to be drained where it is made."""
+    objects = root()
+    for step in steps:
+        objects = step(objects)
+    return objects
+
+
+def first(root: Root, steps: Iterable[Step], default: Any = None) -> Any:
+    """
+    Return the value that *steps* lead to, *default* where they lead nowhere any more.
+
+    The last step has to lead to a value: a string, a number, a type, a code object.
+    """
+    try:
+        return next(at(root, steps), default)
+    except (AttributeError, TypeError):  # What stands there now is of another type than before.
+        return default
+
+
+def types_at(root: Root, steps: Iterable[Step]) -> type | None:
+    """Return the type of what *steps* lead to, None where they lead nowhere any more."""
+    found: type | None = first(root, (*steps, partial(map, type)))
+    return found
+
+
+def is_alive(refs: Iterable[weakref.ref[Any]]) -> list[bool]:
+    """Say of each weak reference whether what it refers to lives."""
+    return list(map(_is_present, map(deref, refs)))
+
+
+def refs_to(things: Iterable[Any]) -> list[weakref.ref[Any]]:
+    """Return a weak reference without a callback to each of *things*."""
+    return list(map(weakref.ref, things))
+
+
+def refs_at(ref: weakref.ref[Any]) -> list[weakref.ref[Any]]:
+    """Return the weak reference without a callback to what *ref* refers to; none when it ended."""
+    return list(map(weakref.ref, present(map(deref, (ref,)))))
+
+
+def members(objects: Iterator[Any]) -> Iterator[Any]:
+    """Step to the ``__dict__`` of an object; AttributeError for one without."""
+    return map(object.__getattribute__, objects, repeat("__dict__"))
+
+
+def of_class(name: str) -> tuple[Step, ...]:
+    """Return the way to an attribute that the class of an object defines itself."""
+
+    def get(classes: Iterator[Any]) -> Iterator[Any]:
+        spaces = map(type.__getattribute__, classes, repeat("__dict__"))
+        return map(types.MappingProxyType.get, spaces, repeat(name))
+
+    return (partial(map, type), get)
+
+
+def in_c(kind: type, name: str) -> Step | None:
+    """Return the step to an attribute that a type made in C has, None for any other."""
+    for each in type.__getattribute__(kind, "__mro__"):
+        descriptor = type.__getattribute__(each, "__dict__").get(name)
+        if descriptor is not None:
+            return attribute(descriptor) if type(descriptor) in _C_DESCRIPTORS else None
+    return None
+
+
+def name_of_type(kind: type) -> str:
+    """Return ``module.qualname`` of a class, whatever its metaclass defines."""
+    return ".".join(
+        found if type(found := type.__getattribute__(kind, name)) is str else "?"
+        for name in ("__module__", "__qualname__")
+    )
+
+
+def is_subtype(kind: type, *classes: type) -> bool:
+    """Say whether *kind* is one of *classes* or below it, without asking its metaclass."""
+    return any(each in classes for each in type.__getattribute__(kind, "__mro__"))

@@ -1,0 +1,153 @@
+"""
+Threads of the ``threading`` module, as values.
+
+``Thread`` is written in Python, so what it keeps stands in its ``__dict__``: ``_ident``,
+``_name``, ``_daemonic``, ``_target`` and ``_args``, private and the same on 3.10 to 3.15. They are
+read there, since a subclass may define ``name`` and its like as it pleases. The threads that
+there are stand in ``threading._active``, those that are starting in ``_limbo``; where these are
+gone, ``threading.enumerate()`` serves.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import types
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain, repeat, tee
+from typing import Any, NamedTuple
+
+from otel_leaks.runtime.glimpse import (
+    Step,
+    at,
+    attribute,
+    deref,
+    first,
+    in_c,
+    is_subtype,
+    item,
+    members,
+    name_of_type,
+    present,
+    root_of_ref,
+    types_at,
+)
+from otel_leaks.runtime.tasks import NOTE
+
+__all__ = [
+    "Row",
+    "ThreadRef",
+    "executor_steps",
+    "is_idle_in_anyio",
+    "living",
+    "rows_of",
+    "target_of",
+]
+
+ThreadRef = weakref.ref[threading.Thread]
+
+
+class Row(NamedTuple):
+    """One thread."""
+
+    ref: ThreadRef
+    kind: type
+    ident: int | None
+    name: str
+    daemon: bool
+    note: object
+    """What was set as ``NOTE``."""
+
+    @property
+    def is_dummy(self) -> bool:
+        """Whether ``threading`` only knows of it, as C code started it."""
+        return is_subtype(self.kind, threading._DummyThread)
+
+
+def living() -> list[ThreadRef]:
+    """Return references to the living threads, those that are starting included."""
+    active = getattr(threading, "_active", None)
+    limbo = getattr(threading, "_limbo", None)
+    if type(active) is not dict or type(limbo) is not dict:
+        return list(map(weakref.ref, threading.enumerate()))
+    # A thread that has just started may stand in both.
+    refs = list(map(weakref.ref, chain(active.values(), limbo.values())))
+    return list({id(ref): ref for ref in refs}.values())
+
+
+def rows_of(refs: Sequence[ThreadRef]) -> list[Row]:
+    """Read threads, in one step; leave out those that have ended, and what is no thread."""
+    try:
+        found = list(_rows(refs))
+    except (AttributeError, TypeError):  # One of them is something else; the others go on.
+        return [row for ref in refs for row in rows_of((ref,))] if len(refs) > 1 else []
+    return [
+        Row(
+            ref,
+            kind,
+            ident if type(ident) is int else None,
+            name if type(name) is str else "",
+            daemon is True,
+            note,
+        )
+        for ref, kind, ident, name, daemon, note in found
+    ]
+
+
+def _rows(refs: Sequence[ThreadRef]) -> Iterator[tuple[Any, ...]]:
+    ends = tee(present(map(deref, refs)), 6)
+    of = [
+        map(dict.get, members(end), repeat(name)) for end, name in zip(ends[2:], _KEPT, strict=True)
+    ]
+    return zip(map(weakref.ref, ends[0]), map(type, ends[1]), *of, strict=True)
+
+
+_KEPT = ("_ident", "_name", "_daemonic", NOTE)
+
+
+def target_of(ref: ThreadRef, kind: type) -> str:
+    """Return the name of what a thread runs, that of its ``run`` once its target has returned."""
+    root = root_of_ref(ref)
+    way: tuple[Step, ...] = (members, item("_target"), present)
+    found = types_at(root, way)
+    while found is functools.partial or found is types.MethodType:
+        inner = "func" if found is functools.partial else "__func__"
+        way = (*way, attribute(vars(found)[inner]))
+        found = types_at(root, way)
+    if found is not None:
+        named = in_c(found, "__qualname__")
+        qualname = first(root, (*way, named)) if named is not None else None
+        if type(qualname) is str:
+            said = in_c(found, "__module__")
+            module = first(root, (*way, said)) if said is not None else None
+            return f"{module if type(module) is str else 'builtins'}.{qualname}"
+    return f"{name_of_type(kind)}.run"
+
+
+def is_idle_in_anyio(ref: ThreadRef) -> bool:
+    """Say whether a thread is an idle worker of anyio."""
+    # Private to anyio 3 and 4: it keeps workers for ten seconds, and as long as their loop.
+    way = (members, item("idle_workers"), present)
+    root = root_of_ref(ref)
+    if types_at(root, way) is not deque:
+        return False
+    own = first(root, (partial(map, id),))
+    return own in set(map(id, chain.from_iterable(at(root, way))))
+
+
+def _dereferenced(refs: Iterator[Any]) -> Iterator[Any]:
+    return present(map(deref, refs))
+
+
+def _item_0(tuples: Iterator[Any]) -> Iterator[Any]:
+    return map(tuple.__getitem__, tuples, repeat(0))
+
+
+def executor_steps() -> tuple[Step, ...]:
+    """Return the way from a worker of a thread pool to the ``__dict__`` of its pool."""
+    # A thread keeps its arguments while it runs; the first of a worker's is a weak
+    # reference to its pool, the others differ from version to version.
+    return (members, item("_args"), present, _item_0, _dereferenced, members)

@@ -33,9 +33,10 @@ from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Detection
-from otel_leaks.runtime import forks
+from otel_leaks.runtime import forks, uwsgi
 from otel_leaks.telemetry.connections import renew_connections
 from otel_leaks.telemetry.events import Events
+from otel_leaks.telemetry.forks import restart_exports
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
 from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
@@ -67,6 +68,7 @@ class _Instrumentation:
         # block, so a fork waits for each report once, and not long.
         self._reporting = forks.Lock()
         self._providers = (tracer_provider, meter_provider, logger_provider)
+        self._workers: uwsgi.Workers | None = None
         # Threads that fork, and have made the monitor wait: two may at once. And the lock
         # that each of them holds.
         self._forking: dict[int, forks.Lock] = {}
@@ -124,13 +126,29 @@ class _Instrumentation:
         self._patches.wrap(NonRecordingSpan, "end", partial(note_end, switch=self._noting_ends))
         if self._beginnings is not None:
             self._beginnings.open()
-        self._watch.start()
+        server = uwsgi.server()
+        if server is None:
+            self._watch.start()
+        elif uwsgi.is_worker(server):
+            forks.look_for_ghosts()
+            self._watch.start()
+        else:
+            self._watch.prepare()
+            self._workers = uwsgi.Workers(server, self._begin_in_worker)
+            self._workers.open()
+        if server is not None and not uwsgi.has_threads(server):
+            _log.warning(
+                "uWSGI runs no threads of Python's, so leaks are not watched; "
+                "set enable-threads = true"
+            )
         # Runs before the SDK's own, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.
         atexit.register(self._exiting)
 
     def stop(self) -> None:
         atexit.unregister(self._exiting)
+        if self._workers is not None:
+            self._workers.close()
         self._watch.stop()
         self._noting_ends.is_on = False
         self._patches.restore()
@@ -138,6 +156,17 @@ class _Instrumentation:
             self._beginnings.close()
         self._events.close()
         self._metrics.close()
+
+    def _begin_in_worker(self) -> None:
+        """Begin to watch in a process that a server has forked, maybe without Python's hooks."""
+        # The worker goes on, whatever is wrong with us.
+        with contextlib.suppress(Exception):
+            if forks.is_announced():
+                # This process did not fork, or did so with the hooks.
+                self._watch.begin()
+            else:
+                restart_exports(*self._providers)
+                forks.announce()
 
     def _exiting(self) -> None:
         with contextlib.suppress(Exception):  # What atexit calls may print no traceback.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
 from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
 from otel_leaks.runtime import forks, native
+from otel_leaks.runtime.glimpse import IS_ATOMIC
 
 __all__ = [
     "OPENABLE",
@@ -339,6 +341,8 @@ class Watch:
         # What is to be reported of the last census.
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self._thread: native.Thread | None = None
+        # The process that has a monitor, or will have one in a moment.
+        self._watched: int | None = None
 
     def start(self) -> None:
         """
@@ -347,15 +351,32 @@ class Watch:
         Raises:
             RuntimeError: The interpreter can start no thread: it is shutting down.
         """
-        self._report(self._taker.open())
+        self.prepare()
         self._start_thread()
+
+    def prepare(self) -> None:
+        """Get ready to watch, without a thread: where a server forks what is to be watched."""
+        self._report(self._taker.open())
+        if not IS_ATOMIC:
+            self._say(
+                logging.WARNING,
+                "this Python runs without the GIL, where frames of other threads can't be read "
+                "safely: threads and tasks are counted, but their stacks are not shown",
+            )
+
+    def begin(self) -> None:
+        """Begin to watch what was prepared, in this very process."""
+        if self._watched != os.getpid() and not self._stopping.is_set():
+            self._start_late()
 
     def _start_thread(self) -> None:
         thread = native.Thread(self._run, "otel-leaks-watch")
         thread.start()
         self._thread = thread
+        self._watched = os.getpid()
 
     def _start_late(self) -> None:
+        self._watched = os.getpid()
         stopping = self._stopping
 
         def late() -> None:
@@ -442,6 +463,7 @@ class Watch:
         growth, opened = self._growth, self._ledger.opened
         census = self._taker.take(sampled=growth.suspects() if growth is not None else frozenset())
         self._report(census.failures)
+        self._report_unreadable(census)
         if census.pools is not None:
             self._pools.append(census.pools)
         full = _backlog.backlogs(tuple(self._pools))
@@ -595,6 +617,18 @@ class Watch:
                     failure.detail,
                 )
 
+    def _report_unreadable(self, census: Census) -> None:
+        for population in census.populations:
+            for name in population.unreadable:
+                if self._is_new((population.kind, name)):
+                    self._say(
+                        logging.WARNING,
+                        "asyncio tasks of the class %s are not counted, since only code of that "
+                        "class can say what they are; derive it from asyncio.Task to have them "
+                        "counted",
+                        name,
+                    )
+
     def _log_once(self, key: object, message: str, error: BaseException) -> None:
         if self._is_new(key):
             self._say(logging.ERROR, "%s; this is told once", message, error=error)
@@ -628,7 +662,7 @@ def _is_main() -> bool:
 def _stack_of(ident: int) -> str:
     """Return where our own thread *ident* stands, innermost last, as functions and lines."""
     # Without the GIL another thread's frames can't be read safely (CPython issue 118680).
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if not IS_ATOMIC:
         return "(not readable without the GIL)"
     lines: list[str] = []
     frame: Any = sys._current_frames().get(ident)

@@ -12,12 +12,14 @@ Some servers fork without telling Python (uWSGI does): then no hook runs, and
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, final
 
 from otel_leaks.runtime import native
@@ -25,15 +27,21 @@ from otel_leaks.runtime import native
 __all__ = [
     "Lock",
     "announce",
+    "can_read_frames",
     "event",
+    "ghosts",
     "is_announced",
+    "look_for_ghosts",
     "not_held",
     "only_execs",
+    "runs_here",
     "subscribe",
     "watch",
 ]
 
 _Hook = Callable[[], None]
+
+_TASKS = Path("/proc/self/task")
 
 _hooks: list[tuple[_Hook, _Hook, _Hook]] = []
 _renewed: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -41,6 +49,11 @@ _renewed: weakref.WeakSet[Any] = weakref.WeakSet()
 # registers nothing, and fork hooks can't be taken back.
 _pid: int | None = None
 _only_execs = False
+# The threads of the parent's that an unannounced child seems to have; kept, so that their
+# ids stay theirs.
+_ghosts: frozenset[int] = frozenset()
+_kept: list[threading.Thread] = []
+_has_stale_states = False
 
 
 @final
@@ -120,7 +133,7 @@ def watch() -> None:
         _pid = os.getpid()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
-                before=_before, after_in_parent=_in_parent, after_in_child=_in_child
+                before=_before, after_in_parent=_in_parent, after_in_child=_told_in_child
             )
 
 
@@ -132,7 +145,45 @@ def is_announced() -> bool:
 def announce() -> None:
     """Do in a child what its fork would have done, had Python been told. Once a child."""
     if not is_announced():
+        look_for_ghosts()
         _in_child()
+
+
+def look_for_ghosts() -> None:
+    """Note the threads that this process seems to have, having been forked untold."""
+    global _ghosts, _has_stale_states
+    ghosts = [each for each in threading.enumerate() if not runs_here(each)]
+    _kept[:] = ghosts
+    _ghosts = frozenset(map(id, ghosts))
+    # Counts bare ones too, which threading does not list, and those of the parent.
+    tasks = sum(1 for _ in _TASKS.iterdir()) if _TASKS.is_dir() else 1
+    _has_stale_states = bool(ghosts) or _thread._count() >= tasks
+
+
+def ghosts() -> frozenset[int]:
+    """
+    Return the ids of its parent's threads, in a child of which Python was not told.
+
+    ``threading`` lists them as running there.
+    """
+    return _ghosts
+
+
+def runs_here(thread: threading.Thread) -> bool:
+    """Return whether the process has a thread, whatever its object says; on Linux alone."""
+    # The number of the main thread's is that of the parent's until Python is told.
+    mine = (threading.current_thread(), threading.main_thread())
+    return thread in mine or not _TASKS.is_dir() or (_TASKS / str(thread.native_id)).exists()
+
+
+def can_read_frames() -> bool:
+    """
+    Return whether the frames of other threads can be read.
+
+    In a child of which Python was not told, the states of its parent's threads are still
+    there. On 3.11 and 3.12 they point into stacks that are gone: reading them is a crash.
+    """
+    return not (_has_stale_states and (3, 11) <= sys.version_info < (3, 13))
 
 
 def only_execs() -> bool:
@@ -156,18 +207,25 @@ def _in_parent() -> None:
             in_parent()
 
 
-def _in_child() -> None:
-    global _pid, _only_execs
-    _pid = os.getpid()
+def _told_in_child() -> None:
+    global _ghosts, _has_stale_states, _only_execs
+    # Python has just deleted the states of the parent's threads.
+    _ghosts, _has_stale_states = frozenset(), False
+    _kept.clear()
+    # A hook is called by C code, so the frame below it is the one that forked.
     _only_execs = False
-    # A hook is called by C code, so the frame below it is the one that forked; none where
-    # a server forks.
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError):  # There is none where a server forks.
         caller = sys._getframe(1)
         _only_execs = (
             caller.f_code.co_name == "_execute_child"
             and caller.f_globals.get("__name__") == "subprocess"
         )
+    _in_child()
+
+
+def _in_child() -> None:
+    global _pid
+    _pid = os.getpid()
     for each in list(_renewed):
         each.renew()
     for _, _, in_child in _hooks:

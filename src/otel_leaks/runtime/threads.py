@@ -20,6 +20,7 @@ from functools import partial
 from itertools import chain, repeat, tee
 from typing import Any, NamedTuple
 
+from otel_leaks.runtime import forks
 from otel_leaks.runtime.glimpse import (
     Step,
     at,
@@ -72,10 +73,19 @@ def living() -> list[ThreadRef]:
     active = getattr(threading, "_active", None)
     limbo = getattr(threading, "_limbo", None)
     if type(active) is not dict or type(limbo) is not dict:
-        return list(map(weakref.ref, threading.enumerate()))
+        refs = list(map(weakref.ref, threading.enumerate()))
+    else:
+        refs = list(map(weakref.ref, chain(active.values(), limbo.values())))
     # A thread that has just started may stand in both.
-    refs = list(map(weakref.ref, chain(active.values(), limbo.values())))
-    return list({id(ref): ref for ref in refs}.values())
+    refs = list({id(ref): ref for ref in refs}.values())
+    ghosts = forks.ghosts()
+    if ghosts:
+        refs = [
+            ref
+            for ref, key in zip(refs, map(id, map(deref, refs)), strict=True)
+            if key not in ghosts
+        ]
+    return refs
 
 
 def rows_of(refs: Sequence[ThreadRef]) -> list[Row]:

@@ -11,12 +11,15 @@ does not have is passed over.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
+from opentelemetry import _logs, metrics, trace
+
 from otel_leaks.runtime import forks
 
-__all__ = ["renew_locks"]
+__all__ = ["renew_locks", "restart_exports"]
 
 
 def renew_locks(meter_provider: object) -> list[object]:
@@ -70,3 +73,52 @@ def _renew(owner: object, name: str) -> bool:
         return False
     setattr(owner, name, replaced)
     return True
+
+
+def restart_exports(
+    tracer_provider: object, meter_provider: object, logger_provider: object
+) -> None:
+    """
+    Do in a child what the SDK does in its own fork hooks, where a server ran none.
+
+    Its threads are not in the child, and its resource has the parent's
+    ``service.instance.id``. What was made in this process stays as it is.
+
+    Args:
+        tracer_provider: None for the global one, as for the others.
+        meter_provider: Its periodic readers get a thread.
+        logger_provider: As the first.
+    """
+    for provider, attribute in (
+        (tracer_provider or trace.get_tracer_provider(), "_active_span_processor"),
+        (logger_provider or _logs.get_logger_provider(), "_multi_log_record_processor"),
+    ):
+        several = getattr(provider, attribute, None)
+        batches = [
+            batch
+            for name in ("_span_processors", "_log_record_processors")
+            for each in getattr(several, name, ())
+            if (batch := getattr(each, "_batch_processor", None)) is not None
+        ]
+        # They do this themselves when they are given something, and not when they end.
+        pid = os.getpid()
+        inherited = [each for each in batches if getattr(each, "_pid", pid) != pid]
+        if inherited or not batches:
+            _call(provider, "_handle_fork")
+        for each in inherited:
+            _call(each, "_at_fork_reinit")
+    provider = meter_provider or metrics.get_meter_provider()
+    consumer = getattr(provider, "_measurement_consumer", None)
+    readers = list(getattr(consumer, "_reader_storages", ()))
+    threads = {each: getattr(each, "_daemon_thread", None) for each in readers}
+    inherited = [each for each, thread in threads.items() if thread and not forks.runs_here(thread)]
+    if inherited or not any(threads.values()):
+        _call(provider, "_handle_fork")
+    for each in inherited:
+        _call(each, "_at_fork_reinit")
+
+
+def _call(owner: object, name: str) -> None:
+    method = getattr(owner, name, None)
+    if callable(method):
+        method()

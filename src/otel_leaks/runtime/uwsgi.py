@@ -1,0 +1,158 @@
+"""
+uWSGI, which forks its workers without telling Python, and without holding the GIL.
+
+A thread that runs Python in the master at that moment owns the GIL in the worker for ever,
+and no hook of Python's runs before the fork that could prevent it. So nothing of ours may
+run in the master, and a worker is noticed by other means:
+
+- uWSGI calls ``uwsgi.post_fork_hook`` in each worker, mule and spooler, and without a
+  master in the process itself, which is worker 1. There is one hook, which
+  ``uwsgidecorators`` and applications set as well, before or after us: each is called.
+- It calls that of the main interpreter alone. An application in another interpreter
+  (``--mount`` twice) notices by its first thread or its first garbage collection.
+
+Serves uWSGI 2.0.20 to 2.0.31, on CPython 3.10 to 3.14.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, final
+
+__all__ = ["Workers", "has_threads", "is_worker", "server"]
+
+_HOOK = "post_fork_hook"
+
+
+def server() -> ModuleType | None:
+    """
+    Return the module ``uwsgi`` of the server that this interpreter runs in, None elsewhere.
+
+    While the interpreter starts, as ``opentelemetry-instrument`` runs, uWSGI has not made its
+    module yet: it takes the one that is there, so an empty one is put there.
+    """
+    found = sys.modules.get("uwsgi")
+    if isinstance(found, ModuleType):
+        # Not what projects name so to be imported elsewhere: the server's has functions in C.
+        return found if type(found) is _Module or _is_of_server(found) else None
+    if found is None and _is_embedded() and _has_symbol():
+        made = _Module("uwsgi")
+        sys.modules["uwsgi"] = made
+        return made
+    return None
+
+
+def is_worker(uwsgi: ModuleType) -> bool:
+    """Return whether this process is what the server forks: a worker or a mule."""
+    for name in ("worker_id", "mule_id"):
+        ask = getattr(uwsgi, name, None)
+        if callable(ask) and ask() > 0:
+            return True
+    return False
+
+
+def has_threads(uwsgi: ModuleType) -> bool:
+    """Return whether Python's threads run here; before 2.0.31 they must be asked for."""
+    return bool(getattr(uwsgi, "has_threads", True))
+
+
+def _is_of_server(module: ModuleType) -> bool:
+    return type(getattr(module, "worker_id", None)) is type(len)
+
+
+def _is_embedded() -> bool:
+    # The arguments of python itself; an interpreter that a server starts has none.
+    return not sys.orig_argv
+
+
+def _has_symbol() -> bool:
+    try:
+        import ctypes
+
+        return hasattr(ctypes.CDLL(None), "uwsgi_setup")
+    except (ImportError, OSError, TypeError):
+        return False
+
+
+@final
+class _Module(ModuleType):
+    """The module ``uwsgi``, in which our hook stays when another one is set."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        workers = vars(self).get("_otel_leaks")
+        if name == _HOOK and workers is not None:
+            value = workers.also(value)
+        super().__setattr__(name, value)
+
+
+@final
+class Workers:
+    """
+    Calls *begin* in each worker as it begins, until it is closed.
+
+    Args:
+        uwsgi: What ``server`` returned.
+        begin: Called in the worker's own process, once in it. May not raise.
+    """
+
+    def __init__(self, uwsgi: ModuleType, begin: Callable[[], None]) -> None:
+        self._uwsgi = uwsgi
+        self._begin = begin
+        self._begun_in: int | None = None
+        self._made_in = os.getpid()
+        self._other: Any = None
+        self._start: Any = None
+
+    def open(self) -> None:
+        """Begin to wait for workers."""
+        uwsgi = self._uwsgi
+        hook = vars(uwsgi).get(_HOOK)
+        if type(uwsgi) is not _Module:
+            # Allowed for modules: https://docs.python.org/3/reference/datamodel.html#customizing-module-attribute-access
+            uwsgi.__class__ = _Module
+        vars(uwsgi)["_otel_leaks"] = self
+        vars(uwsgi)[_HOOK] = self.also(hook)
+        gc.callbacks.append(self._collects)
+
+    def close(self) -> None:
+        """Leave what is there to the others."""
+        with contextlib.suppress(ValueError):
+            gc.callbacks.remove(self._collects)
+        if vars(self._uwsgi).get("_otel_leaks") is self:
+            del vars(self._uwsgi)["_otel_leaks"]
+            if self._other is not None:
+                vars(self._uwsgi)[_HOOK] = self._other
+            else:
+                vars(self._uwsgi).pop(_HOOK, None)
+
+    def also(self, hook: Any) -> Callable[[], None]:
+        """Return a hook that calls *hook*, and then begins."""
+        self._other = hook
+
+        def post_fork_hook() -> None:
+            try:
+                if hook is not None:
+                    hook()
+            finally:
+                self._begins()
+
+        return post_fork_hook
+
+    def notice(self) -> None:
+        """Begin if this is a worker of which nobody has told."""
+        if self._begun_in is None and os.getpid() != self._made_in:
+            self._begins()
+
+    def _collects(self, phase: str, _: object) -> None:
+        if phase == "stop":
+            self.notice()
+
+    def _begins(self) -> None:
+        if self._begun_in != os.getpid() and vars(self._uwsgi).get("_otel_leaks") is self:
+            self._begun_in = os.getpid()
+            self._begin()

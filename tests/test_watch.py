@@ -1047,3 +1047,24 @@ def test_a_detection_is_replaced_whole_and_never_changed() -> None:
     kept = dataclasses.replace(before)
     ledger.update(census(20.0), [finding(10)])
     assert before == kept
+
+
+def test_a_class_of_tasks_that_can_not_be_read_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Foreign:
+        def done(self) -> bool:
+            raise AssertionError("code of the application was called")
+
+    foreign = Foreign()
+    asyncio._register_task(foreign)  # type: ignore[arg-type]
+    watch = Watch(LeakConfig(), lambda _: CensusTaker(ignores=Ignores(()), max_sites=5), Ear())
+    try:
+        for _ in range(2):
+            watch.look()
+    finally:
+        asyncio._unregister_task(foreign)  # type: ignore[arg-type]
+    told = [each.getMessage() for each in caplog.records if "not counted" in each.getMessage()]
+    assert [each.partition(", since")[0] for each in told] == [
+        f"asyncio tasks of the class {Foreign.__module__}.{Foreign.__qualname__} are not counted"
+    ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -32,6 +31,7 @@ from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.log import log as _log
 from otel_leaks.model import Census, Detection
 from otel_leaks.runtime import forks, uwsgi
 from otel_leaks.telemetry.connections import renew_connections
@@ -43,8 +43,6 @@ from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
 from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
-
-_log = logging.getLogger("otel_leaks")
 
 FORK_WAIT_S = 0.0005
 """How long a fork waits for the monitor: what it does in the SDK mostly takes less."""
@@ -63,8 +61,8 @@ class _Instrumentation:
         # Held while the monitor is in the SDK, or in an exporter or a log handler. They may
         # block, so a fork waits for each report once, and not long.
         self._reporting = forks.Lock()
-        self._workers: uwsgi.Workers | None = None
         self._providers = (tracer_provider, meter_provider, logger_provider)
+        self._workers: uwsgi.Workers | None = None
         # Threads that fork, and have made the monitor wait: two may at once. And the lock
         # that each of them holds.
         self._forking: dict[int, forks.Lock] = {}

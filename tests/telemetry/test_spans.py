@@ -18,6 +18,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
 from otel_leaks.census.origins import context_of
 from otel_leaks.census.patches import Patches
 from otel_leaks.model import Operation, SpanEnd
+from otel_leaks.runtime.glimpse import at, root_of
 from otel_leaks.telemetry.spans import MAX_CHARS, SpanReader, note_end
 from support.leaks import forever, settle
 
@@ -46,8 +47,18 @@ def context_in(span: Span) -> contextvars.Context:
 
 
 def read(span: Span) -> tuple[SpanEnd | None, Operation | None]:
-    reader, context = SpanReader(), context_in(span)
-    return reader.end_of(context), reader.operation_of(context)
+    return tell(SpanReader(), context_in(span))
+
+
+def span_in(reader: SpanReader, context: contextvars.Context) -> Any:
+    return next(at(root_of(context), reader.steps), None)
+
+
+def tell(
+    reader: SpanReader, context: contextvars.Context
+) -> tuple[SpanEnd | None, Operation | None]:
+    span = span_in(reader, context)
+    return reader.end_of(span), reader.operation_of(span)
 
 
 def ids(span: Span) -> tuple[int, int]:
@@ -114,7 +125,7 @@ def test_no_span_and_the_invalid_one_are_none() -> None:
     trace.INVALID_SPAN.end()
     reader = SpanReader()
     for context in (contextvars.Context(), context_in(trace.INVALID_SPAN)):
-        assert (reader.end_of(context), reader.operation_of(context)) == (None, None)
+        assert tell(reader, context) == (None, None)
     assert vars(trace.INVALID_SPAN).keys() == {"_context"}
 
 
@@ -144,7 +155,7 @@ def test_without_the_privates_of_opentelemetry_a_copy_of_the_context_is_read(
     reader = SpanReader()
     monkeypatch.undo()
     context = context_in(span)
-    assert (reader.end_of(context), reader.operation_of(context)) == expected
+    assert tell(reader, context) == expected
 
 
 def test_a_span_that_cannot_be_read_is_told_once_and_nothing_is_raised(
@@ -157,7 +168,7 @@ def test_a_span_that_cannot_be_read_is_told_once_and_nothing_is_raised(
     reader = SpanReader()
     context = context_in(Broken(REMOTE))
     with caplog.at_level(logging.ERROR):
-        assert [reader.end_of(context), reader.operation_of(context)] == [None, None]
+        assert tell(reader, context) == (None, None)
     assert [record.getMessage() for record in caplog.records] == [
         "the span of a task could not be read, so tasks that outlive their request "
         "are not found any more; please report this with your OpenTelemetry version"
@@ -210,7 +221,7 @@ async def test_a_context_is_read_while_its_task_runs() -> None:
     def reads() -> None:
         while not ended.is_set():
             for context in contexts:
-                end = reader.end_of(context)
+                end = reader.end_of(span_in(reader, context))
                 seen.add(end.trace_id if end is not None else None)
 
     interval = sys.getswitchinterval()
@@ -234,7 +245,7 @@ async def test_the_context_of_a_task_has_the_span_that_it_began_in() -> None:
     await settle()
     context = context_of(task)
     assert context is not None
-    operation = SpanReader().operation_of(context)
+    operation = SpanReader().operation_of(span_in(SpanReader(), context))
     assert operation is not None
     assert (operation.trace_id, operation.span_id) == ids(span)
     task.cancel()

@@ -47,17 +47,18 @@ from otel_leaks.runtime.coroutines import Chain, is_plain_end, is_wrapper
 from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.tasks import (
-    PENDING,
+    Pending,
     TaskRef,
     callbacks_of,
     chain_of,
     is_pending,
     is_readable,
-    kinds_of,
+    kinds_at,
     name_of,
     note_of,
+    pending,
     plain_chain_of,
-    states_of,
+    plain_pending,
     waits_on,
 )
 
@@ -82,6 +83,9 @@ KNOWN_OF_SLICE = 50
 """Such tasks between two pauses: about a quarter of a millisecond, at a cold cache."""
 LEVELS_OF_SLICE = 400
 """Levels of await chains that are followed between two pauses: about as long."""
+
+_OWN = frozenset({"_asyncio.Task", "asyncio.tasks.Task"})
+"""asyncio's classes of tasks; what comes from elsewhere is not kept alive by being known."""
 
 _Key = tuple["int | str", ...]
 
@@ -370,9 +374,10 @@ class TaskSource:
         self, some: list[Known], tally_of: Callable[[Origin | None], _Tally], look: Look
     ) -> None:
         """Find where tasks stand that are known from the last census, or that they are gone."""
-        refs = [known.ref for known in some]
-        for known, (state, _) in zip(some, states_of(refs), strict=True):
-            if state != PENDING:
+        # The references of known tasks are their only ones without a callback.
+        standing = set(map(id, pending([known.ref for known in some]).refs))
+        for known in some:
+            if id(known.ref) not in standing:
                 if look.spans is not None:
                     self._turnover.gone(known.serial, look.spans.now_s())
                 continue
@@ -448,17 +453,26 @@ class TaskSource:
     ) -> None:
         if self._inherited:
             refs = [ref for ref in refs if ref not in self._inherited]
-        kinds = kinds_of(refs)
-        if not self._trusted.issuperset(kinds):
-            can = [self._can_read(kind) for kind in kinds]
-            unreadable.update(
-                name_of_type(kind) for kind, is_read in zip(kinds, can, strict=True) if not is_read
-            )
-            refs = [ref for ref, is_read in zip(refs, can, strict=True) if is_read]
+        if not look.is_selective and look.starts is None and not look.ignores.by_task_name:
+            plain = plain_pending(refs)
+            if plain is not None:
+                self._count(plain, tally_of(None), look)
+                return
+        refs = self._readable(refs, unreadable)
         for origin, some in self._by_origin(refs, look):
             kept = list(_not_hidden(some, hidden, look)) if look.ignores.by_task_name else some
-            if kept:
-                self._count(kept, tally_of(origin), look)
+            self._count(pending(kept), tally_of(origin), look)
+
+    def _readable(self, refs: list[TaskRef], unreadable: set[str]) -> list[TaskRef]:
+        """Leave out tasks of classes that can't be read, and note the names of these."""
+        kinds = list(kinds_at(refs))
+        if self._trusted.issuperset(kinds):
+            return refs
+        can = [self._can_read(kind) for kind in kinds]
+        unreadable.update(
+            name_of_type(kind) for kind, is_read in zip(kinds, can, strict=True) if not is_read
+        )
+        return [ref for ref, is_read in zip(refs, can, strict=True) if is_read]
 
     @staticmethod
     def _by_origin(
@@ -478,21 +492,19 @@ class TaskSource:
             return True
         asked = self._asked.get(id(kind))
         if asked is None or asked[0]() is not kind:
-            if kind.__module__ in {"_asyncio", "asyncio.tasks"} and is_readable(kind):
+            if name_of_type(kind) in _OWN and is_readable(kind):
                 self._trusted.add(kind)
             key = id(kind)
             ref = weakref.ref(kind, lambda _: self._asked.pop(key, None))
             asked = self._asked[key] = (ref, is_readable(kind))
         return asked[1]
 
-    def _count(self, refs: list[TaskRef], tally: _Tally, look: Look) -> None:
+    def _count(self, found: Pending, tally: _Tally, look: Look) -> None:
         """Count tasks of one origin."""
-        rows = states_of(refs)
-        if any(state != PENDING for state, _ in rows):
-            pending = [i for i, (state, _) in enumerate(rows) if state == PENDING]
-            refs, rows = [refs[i] for i in pending], [rows[i] for i in pending]
-        keys: list[int | str] = [id(code) for _, code in rows]
-        codes = {id(code): code for _, code in rows}
+        if not found.refs:
+            return
+        refs, ids, codes = found
+        keys: list[int | str] = [*ids]
         self._look_through(refs, keys, codes, tally, look)
         counted = Counter(keys)
         for key, count in counted.items():
@@ -527,7 +539,7 @@ class TaskSource:
 
     def _look_through(
         self,
-        refs: list[TaskRef],
+        refs: Sequence[TaskRef],
         keys: list[int | str],
         codes: dict[int, types.CodeType | None],
         tally: _Tally,
@@ -575,10 +587,12 @@ class TaskSource:
             age_s=look.now - known.first_seen,
             awaited=_is_awaited(known.ref),
             waits_on=self._waits_on(known.ref),
-            endless=any(
-                self._exits.is_endless(level.code, offset)
-                for level, (offset, _) in zip(found.levels, stands, strict=True)
-                if level.code is not None
+            endless=self._exits.any_endless(
+                (
+                    (level.code, offset)
+                    for level, (offset, _) in zip(found.levels, stands, strict=True)
+                ),
+                look.pause,
             ),
         )
         began = Beginnings.read(note_of(known.ref)) if look.beginnings is not None else None

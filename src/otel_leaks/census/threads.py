@@ -23,8 +23,8 @@ from otel_leaks.census.spans import READ, chosen
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import Followed, Kind, Origin, Population, Sample, Site, Stack, fingerprint
 from otel_leaks.runtime.code import CodeNames, Place
-from otel_leaks.runtime.frames import MAX_FRAMES, Stand, modules_of, stacks_of
-from otel_leaks.runtime.glimpse import IS_ATOMIC, refs_to
+from otel_leaks.runtime.frames import MAX_FRAMES, Stand, can_read, modules_of, stacks_of
+from otel_leaks.runtime.glimpse import refs_to
 from otel_leaks.runtime.threads import Row, ThreadRef, is_idle_in_anyio, living, rows_of, target_of
 
 __all__ = ["ThreadSource"]
@@ -162,7 +162,7 @@ class ThreadSource:
                 name=place.row.name,
                 age_s=_age_s(place, look),
                 thread_id=place.row.ident,
-                endless=any(self._exits.is_endless(code, offset) for code, offset, _ in own),
+                endless=self._exits.any_endless(((code, at) for code, at, _ in own), look.pause),
                 dead_owner=_waits_for_dead(place),
             )
             if look.beginnings is None:
@@ -213,7 +213,7 @@ class ThreadSource:
                 hidden[ignore] += 1
         stacks = stacks_of([row.ident or 0 for row in rows])
         for row, stand in zip(rows, stacks, strict=True):
-            if not stand and row.is_dummy and IS_ATOMIC:
+            if not stand and row.is_dummy and can_read():
                 continue
             known = self._serials.know(row.ref, look.now)
             seen.append(known)

@@ -26,6 +26,7 @@ __all__ = [
     "FRAME_GLOBALS",
     "MAX_FRAMES",
     "Stand",
+    "can_read",
     "idents_with_frames",
     "local",
     "modules_of",
@@ -45,6 +46,11 @@ _globals = attrgetter("f_globals")
 _is_frame = partial(is_not, None)
 
 
+def can_read() -> bool:
+    """Say whether frames of other threads can be read in this process."""
+    return IS_ATOMIC and forks.can_read_frames()
+
+
 def stacks_of(idents: Sequence[int]) -> list[Stand]:
     """
     Return where threads stand now, in one step in which no other thread runs.
@@ -59,14 +65,14 @@ def stacks_of(idents: Sequence[int]) -> list[Stand]:
         One stack for each, innermost first; empty for a thread that has ended or runs no
         Python code, and on a build without the GIL.
     """
-    if not _can_read():
+    if not can_read():
         return [[] for _ in idents]
     return list(_stacks(idents))
 
 
 def modules_of(ident: int) -> list[tuple[types.CodeType, object]]:
     """Return the code of each frame of a thread, and ``__name__`` of the globals it runs with."""
-    return list(_modules(ident)) if _can_read() else []
+    return list(_modules(ident)) if can_read() else []
 
 
 CAN_READ_LOCALS = IS_ATOMIC and sys.version_info >= (3, 13)
@@ -95,18 +101,14 @@ _PROXY = _proxy()
 
 def root_of_frame(ident: int) -> Root:
     """Return the root of the innermost frame of a thread."""
-    return lambda: present(_frames_of((ident,))) if _can_read() else iter(())
+    return lambda: present(_frames_of((ident,))) if can_read() else iter(())
 
 
 def idents_with_frames() -> set[int]:
     """Return the idents of the threads that run Python code, of those C code started too."""
-    if not forks.can_read_frames():
+    if not can_read():
         return set()
     return set(chain.from_iterable(islice(iter(sys._current_frames, None), 1)))
-
-
-def _can_read() -> bool:
-    return IS_ATOMIC and forks.can_read_frames()
 
 
 def _frames_of(idents: Sequence[int]) -> Iterator[Any]:

@@ -73,9 +73,10 @@ def living() -> list[ThreadRef]:
     active = getattr(threading, "_active", None)
     limbo = getattr(threading, "_limbo", None)
     if type(active) is not dict or type(limbo) is not dict:
-        return list(map(weakref.ref, threading.enumerate()))
+        refs = list(map(weakref.ref, threading.enumerate()))
+    else:
+        refs = list(map(weakref.ref, chain(active.values(), limbo.values())))
     # A thread that has just started may stand in both.
-    refs = list(map(weakref.ref, chain(active.values(), limbo.values())))
     ghosts = forks.ghosts()
     return list({id(ref): ref for ref in refs if id(ref) not in ghosts}.values())
 

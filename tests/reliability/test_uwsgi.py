@@ -132,6 +132,7 @@ def test_hooks_of_the_application_are_called_too(
     row.section, row.server = "uWSGI", f"uWSGI {VERSION}"
     row.done = "`uwsgi.post_fork_hook` set before and chained after `instrument()`"
     row.expected = "all are called in each worker, which has one monitor"
+    row.repeat = "tests/reliability/test_uwsgi.py -k hooks_of_the_application"
 
     def happens(run: Run, program: Running) -> None:
         found = program.workers(2)

@@ -104,5 +104,6 @@ def _handlers(code: CodeType, instructions: list[dis.Instruction]) -> list[tuple
     return [
         (each.offset, each.argval, each.argval)
         for each in instructions
-        if each.opname.startswith("SETUP_")
+        # SETUP_ANNOTATIONS, in modules and classes, guards nothing and has no target.
+        if each.opname.startswith("SETUP_") and isinstance(each.argval, int)
     ]

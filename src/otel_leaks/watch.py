@@ -371,9 +371,14 @@ class Watch:
             self._start_late()
 
     def _start_thread(self) -> None:
-        thread = native.Thread(self._run, "otel-leaks-watch")
-        thread.start()
-        self._thread = thread
+        # Noted before it runs: after a fork it is started by a thread other than the one that
+        # may stop it.
+        thread = self._thread = native.Thread(self._run, "otel-leaks-watch")
+        try:
+            thread.start()
+        except BaseException:
+            self._thread = None
+            raise
         self._watched = os.getpid()
 
     def _start_late(self) -> None:
@@ -649,6 +654,9 @@ class Watch:
         error: BaseException | None = None,
         lines: str = "",
     ) -> None:
+        def log() -> None:
+            _log.log(level, message, *args, exc_info=error, lines=lines)
+
         try:
             self._parts.run(
                 "the log handlers",

@@ -53,10 +53,12 @@ def made(number: int) -> dict[str, Any]:
     return names
 
 
-def collect(spans: InMemorySpanExporter, meters: InMemoryMetricReader) -> MetricsData:
+def collect(records: InMemoryLogRecordExporter, meters: InMemoryMetricReader) -> MetricsData:
     """Wait until both kinds were detected and the counts are there; return the metrics."""
     while True:
-        collected = meters.get_metrics_data() if len(spans.get_finished_spans()) > 1 else None
+        names = [each.log_record.event_name for each in records.get_finished_logs()]
+        both = names.count("python.leak.detected") > 1 and names[-1] == "python.leak.sample"
+        collected = meters.get_metrics_data() if both else None
         if collected is not None:
             return collected
         time.sleep(0.1)
@@ -92,7 +94,7 @@ async def main() -> None:
         max_frames=200,
         max_sites=100,
     )
-    collected = await asyncio.to_thread(collect, spans, meters)
+    collected = await asyncio.to_thread(collect, records, meters)
     await asyncio.to_thread(LeakInstrumentor().uninstrument)
     logged = records.get_finished_logs()
     sent: dict[str, Any] = {}

@@ -587,10 +587,12 @@ class TaskSource:
             age_s=look.now - known.first_seen,
             awaited=_is_awaited(known.ref),
             waits_on=self._waits_on(known.ref),
-            endless=any(
-                self._exits.is_endless(level.code, offset)
-                for level, (offset, _) in zip(found.levels, stands, strict=True)
-                if level.code is not None
+            endless=self._exits.any_endless(
+                (
+                    (level.code, offset)
+                    for level, (offset, _) in zip(found.levels, stands, strict=True)
+                ),
+                look.pause,
             ),
         )
         began = Beginnings.read(note_of(known.ref)) if look.beginnings is not None else None

@@ -17,4 +17,8 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.too_slow],
 )
+# `make fuzz`: the same properties, with far more examples, new ones in each run.
+settings.register_profile(
+    "long", settings.get_profile("otel-leaks"), max_examples=5000, derandomize=False
+)
 settings.load_profile("otel-leaks")

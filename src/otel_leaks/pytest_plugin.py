@@ -824,8 +824,12 @@ class _Baseline:
             raise ValueError(
                 f"can't read {self._file}: {error.strerror}; write it with --leaks-baseline-update"
             ) from None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{self._file} is no JSON: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{self._file} is no JSON that can be read: too deep") from None
+        except ValueError as error:  # Bytes that are no text, and numbers without end, as well.
+            raise ValueError(
+                f"{self._file} is no JSON: {error}; write it with --leaks-baseline-update"
+            ) from None
         fingerprints = body.get("fingerprints") if isinstance(body, dict) else None
         if not isinstance(fingerprints, dict):
             raise ValueError(  # noqa: TRY004 - a file of a wrong form, not a type

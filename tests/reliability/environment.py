@@ -1,9 +1,9 @@
 """
-The virtual environment in which the servers of these tests run.
+The virtual environments in which the servers and the neighbors of these tests run.
 
-    python -m reliability.environment     # makes it, and prints where it is
+    python -m reliability.environment     # makes them, and prints where they are
 
-It is kept under the cache until requirements.txt changes. The package itself is not part
+Each is kept under the cache until its list of packages changes. The package itself is not part
 of it: each run of the tests installs the tree as it is into a folder of its own.
 """
 
@@ -21,10 +21,11 @@ from pathlib import Path
 
 from support.once import one_at_a_time
 
-__all__ = ["EnvironmentMissing", "ServersEnvironment", "environment"]
+__all__ = ["NEIGHBORS", "EnvironmentMissing", "ServersEnvironment", "environment"]
 
 PROJECT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+NEIGHBORS = Path(__file__).with_name("neighbors.txt")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otel-leaks"
 LIMIT_S = 900
 
@@ -52,17 +53,18 @@ class ServersEnvironment:
         return [self.program("opentelemetry-instrument"), self.program(name)]
 
 
-def environment(package: Path) -> ServersEnvironment:
+def environment(package: Path, requirements: Path = REQUIREMENTS) -> ServersEnvironment:
     """
     Return the environment, made first where it is not there yet.
 
     Args:
         package: The folder that the package is installed into.
+        requirements: What is installed, pinned.
 
     Raises:
         EnvironmentMissing: It could not be made; says why.
     """
-    python = base() / "bin" / "python"
+    python = base(requirements) / "bin" / "python"
     if not package.exists():
         _run(
             *(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
@@ -71,9 +73,9 @@ def environment(package: Path) -> ServersEnvironment:
     return ServersEnvironment(python.parent, {"PYTHONPATH": str(package)})
 
 
-def base() -> Path:
+def base(requirements: Path = REQUIREMENTS) -> Path:
     """Return the environment without the package."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
     found = CACHE / "servers" / f"{platform.python_version()}-{digest}"
     ready = found / ".ready"
     with one_at_a_time(CACHE / "servers"):
@@ -82,7 +84,7 @@ def base() -> Path:
             _run(sys.executable, "-m", "venv", str(found))
             _run(
                 *(str(found / "bin" / "python"), "-m", "pip", "install", "--quiet"),
-                *("--disable-pip-version-check", "--no-deps", "-r", str(REQUIREMENTS)),
+                *("--disable-pip-version-check", "--no-deps", "-r", str(requirements)),
             )
             ready.touch()
     return found
@@ -110,4 +112,5 @@ def _run(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{base()}\n")
+    for each in (REQUIREMENTS, NEIGHBORS):
+        sys.stdout.write(f"{base(each)}\n")

@@ -180,6 +180,13 @@ BOMB = b"\0" * (MAX_UNPACKED_BYTES + 1)
         (b"[" * 3000, JSON, 400, "the body is no ExportTraceServiceRequest: "),
         (b"[]", JSON, 400, "the body must be a JSON object, got list"),
         (b'{"resourceSpans": 1}', JSON, 400, "the body is no ExportTraceServiceRequest: "),
+        (b'{"\\ud800": 1}', JSON, 400, "the body is no ExportTraceServiceRequest: "),
+        (
+            spans_in_json(kind="\ud800"),
+            JSON,
+            400,
+            "the body is no ExportTraceServiceRequest: ",
+        ),
         (spans_in_json(spanId="x"), JSON, 400, "spanId must be hex digits, got 'x'"),
         (spans_in_json(spanId=7), JSON, 400, "spanId must be hex digits, got 7"),
         (b"no gzip", GZIP, 400, "the body is not gzip: "),

@@ -496,7 +496,9 @@ class Events:
         """Link to the spans that told of its leak before, and to those in which things began."""
         most = limits.max_links if limits is not None else None
         links = [*report.links, *_began(report.detection.finding)]
-        return links[: MAX_LINKS if most is None else min(most, MAX_LINKS)]
+        # A link takes 64 bytes: one in a KiB is a small part of what the detection may take.
+        fitting = min(MAX_LINKS, (report.max_bytes or MAX_BYTES) // 1024)
+        return links[: fitting if most is None else min(most, fitting)]
 
     def _before(self, detection: Detection) -> list[Link]:
         """Link to the span that told of the finding first, and of its leak before that."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import json_format  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
@@ -140,7 +140,11 @@ def decode(path: str, media_type: str, body: bytes) -> Export:
             if not isinstance(given, dict):
                 raise Refused(400, f"the body must be a JSON object, got {type(given).__name__}")
             json_format.ParseDict(given, request, ignore_unknown_fields=True)
-    except (DecodeError, json_format.ParseError, ValueError, RecursionError) as error:
+    except Refused:
+        raise
+    # Beside ParseError the protobuf package raises what its parts raise, SystemError for a
+    # name with a lone surrogate among them (protobuf 7.36).
+    except Exception as error:
         raise Refused(400, f"the body is no {type(request).__name__}: {error}") from None
     return request
 
@@ -152,7 +156,9 @@ def accepted(path: str, media_type: str) -> bytes:
 
 def refused(message: str, media_type: str) -> bytes:
     """Return the body, a ``google.rpc.Status``, that tells the sender what was wrong."""
-    return _encode(Status(code=_INVALID_ARGUMENT, message=message), media_type)
+    # It may quote the body, whose JSON may have escapes that are no text.
+    said = message.encode("utf-8", "backslashreplace").decode()
+    return _encode(Status(code=_INVALID_ARGUMENT, message=said), media_type)
 
 
 def _encode(message: Message, media_type: str) -> bytes:

@@ -95,6 +95,7 @@ class _Instrumentation:
             emit=config.emit,
             logger_provider=logger_provider,
             run=self._parts.attempt,
+            step=self._parts.step,
         )
         self._watch = Watch(
             config,

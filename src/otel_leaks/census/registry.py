@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from otel_leaks.census.origins import living, loop_roots
 from otel_leaks.census.patches import Patches
 from otel_leaks.runtime import forks
-from otel_leaks.runtime.glimpse import deref, refs_to
+from otel_leaks.runtime.glimpse import deref, drained, refs_to
 from otel_leaks.runtime.tasks import TaskRef
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def _in_sets(tasks: ModuleType) -> list[TaskRef]:
         every = getattr(tasks, "_all_tasks", None)  # 3.10, 3.11
     refs: list[TaskRef] = list(every.data) if every is not None else []
     if eager:
-        graduated = set(map(id, map(deref, refs)))
-        ids = map(id, map(deref, eager))
+        graduated = set(drained(lambda: map(id, map(deref, refs))))
+        ids = drained(lambda: map(id, map(deref, eager)))
         refs += [ref for ref, key in zip(eager, ids, strict=True) if key not in graduated]
     return refs
 
@@ -133,7 +133,7 @@ def _all_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> list[TaskRef]
 
 def _refs_from(ask: Callable[[], set[Any]]) -> list[TaskRef]:
     # In one step: the last owner of a task must not be a census.
-    return list(map(weakref.ref, chain.from_iterable(islice(iter(ask, None), 1))))
+    return drained(lambda: map(weakref.ref, chain.from_iterable(islice(iter(ask, None), 1))))
 
 
 class _Loops:

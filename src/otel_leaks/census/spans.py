@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from otel_leaks.model import Ended, Operation, SpanEnd
-from otel_leaks.runtime.glimpse import Step, at
+from otel_leaks.runtime.glimpse import Step, at, drained
 from otel_leaks.runtime.tasks import TaskRef, contexts_of
 
 __all__ = ["READ", "SiteSpans", "Spans", "Turnover", "chosen", "ended", "operations", "span_of"]
@@ -53,11 +54,11 @@ def span_of(ref: TaskRef, spans: Spans) -> Any:
     """Return the span that a task began in, None where it began in none or is gone."""
     for root, context in contexts_of(ref):
         try:
-            found = next(at(root, (context, *spans.steps)), None)
+            found = drained(partial(at, root, (context, *spans.steps)))
         except (AttributeError, TypeError):  # A task of another make.
             continue
-        if found is not None:
-            return found
+        if found and found[0] is not None:
+            return found[0]
     return None
 
 

@@ -53,7 +53,7 @@ from otel_leaks.runtime.tasks import (
     chain_of,
     is_pending,
     is_readable,
-    kinds_at,
+    kinds_of,
     name_of,
     note_of,
     pending,
@@ -464,7 +464,7 @@ class TaskSource:
 
     def _readable(self, refs: list[TaskRef], unreadable: set[str]) -> list[TaskRef]:
         """Leave out tasks of classes that can't be read, and note the names of these."""
-        kinds = list(kinds_at(refs))
+        kinds = kinds_of(refs)
         if self._trusted.issuperset(kinds):
             return refs
         can = [self._can_read(kind) for kind in kinds]

@@ -9,7 +9,6 @@ collector does. Reading ``cr_frame`` makes a frame object that lives as long as 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import sys
 import types
@@ -27,6 +26,8 @@ from otel_leaks.runtime.glimpse import (
     Step,
     at,
     attribute,
+    drained,
+    drained_until_error,
     first,
     in_c,
     item,
@@ -153,13 +154,8 @@ def plain_chain(root: Root, steps: Sequence[Step] = ()) -> list[tuple[types.Code
     Returns:
         Of each its code and the type of what it awaits; empty where no coroutine is.
     """
-    found: list[tuple[types.CodeType, type]] = []
-    try:  # noqa: SIM105 - suppress() takes as long as all the rest
-        # The last one awaits something else, of which a descriptor raises TypeError.
-        found.extend(_run(root, steps))
-    except TypeError:
-        pass
-    return found
+    # The last one awaits something else, of which a descriptor raises TypeError.
+    return drained_until_error(lambda: _run(root, steps))
 
 
 def _run(root: Root, steps: Sequence[Step]) -> Iterator[tuple[types.CodeType, type]]:
@@ -242,8 +238,10 @@ class Chain:
             now: list[Place] = []
             shape = _SHAPES.get(run[0].kind)
             if shape is not None and IS_ATOMIC:
-                with contextlib.suppress(TypeError):  # It may have ended, or gone on.
-                    now.extend(_places(self.root, steps, shape, run[-1].number + 1))
+                # It may have ended, or gone on.
+                now = drained_until_error(
+                    partial(_places, self.root, steps, shape, run[-1].number + 1)
+                )
             for level in run:
                 there = now[level.number] if level.number < len(now) else None
                 stays = there is not None and there[0] is level.code
@@ -356,7 +354,7 @@ def _driven(root: Root, way: _Way) -> tuple[_Way, type | None]:
 
 
 def _types(root: Root, way: tuple[Step, ...]) -> list[type]:
-    return list(map(type, chain.from_iterable(map(gc.get_referents, at(root, way)))))
+    return drained(lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, way)))))
 
 
 def _foreign(root: Root, way: tuple[Step, ...], kind: type) -> Level:

@@ -18,6 +18,7 @@ from otel_leaks.runtime.glimpse import (
     Root,
     Step,
     at,
+    drained,
     first,
     item,
     referent,
@@ -62,7 +63,7 @@ def served_queues(
 ) -> list[tuple[ThreadRef, weakref.ref[Any], int]]:
     """Return workers with the queue that each serves and the length of that, in one step."""
     try:
-        return list(_served(served))
+        return drained(lambda: _served(served))
     except TypeError:  # A queue of another class, on a Python that is not known yet.
         return []
 
@@ -90,4 +91,4 @@ def queued_jobs(ref: weakref.ref[Any]) -> int:
 
 
 def _referents(root: Root, way: tuple[Step, ...]) -> list[type]:
-    return list(map(type, chain.from_iterable(map(gc.get_referents, at(root, way)))))
+    return drained(lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, way)))))

@@ -19,7 +19,7 @@ from typing import Any
 
 from otel_leaks.runtime import forks
 from otel_leaks.runtime.code import Place
-from otel_leaks.runtime.glimpse import IS_ATOMIC, Root, Step, attribute, present
+from otel_leaks.runtime.glimpse import IS_ATOMIC, Root, Step, attribute, drained, present
 
 __all__ = [
     "CAN_READ_LOCALS",
@@ -67,12 +67,12 @@ def stacks_of(idents: Sequence[int]) -> list[Stand]:
     """
     if not can_read():
         return [[] for _ in idents]
-    return list(_stacks(idents))
+    return drained(lambda: _stacks(idents))
 
 
 def modules_of(ident: int) -> list[tuple[types.CodeType, object]]:
     """Return the code of each frame of a thread, and ``__name__`` of the globals it runs with."""
-    return list(_modules(ident)) if can_read() else []
+    return drained(lambda: _modules(ident)) if can_read() else []
 
 
 CAN_READ_LOCALS = IS_ATOMIC and sys.version_info >= (3, 13)
@@ -108,7 +108,10 @@ def idents_with_frames() -> set[int]:
     """Return the idents of the threads that run Python code, of those C code started too."""
     if not can_read():
         return set()
-    return set(chain.from_iterable(islice(iter(sys._current_frames, None), 1)))
+    found: list[int] = drained(
+        lambda: chain.from_iterable(islice(iter(sys._current_frames, None), 1))
+    )
+    return set(found)
 
 
 def _frames_of(idents: Sequence[int]) -> Iterator[Any]:

@@ -14,14 +14,16 @@ strings and numbers. Two rules follow:
 
 - every function in the stack is C, and is not one that calls the application: descriptors of
   built-in types instead of ``getattr()``, never ``==`` or ``hash()`` or ``bool()`` of an object;
-- no variable holds an iterator while it is drained: it would hold what it yielded. Iterators
-  are made in the expression that drains them.
+- no variable holds an iterator while it is drained: it would hold what it yielded. ``drained``
+  is handed what makes one.
 
 A call takes some microseconds for some tens of objects, and nobody else runs meanwhile: callers
 bound how much they read at once. On a build without the GIL nothing of this holds; there
 ``IS_ATOMIC`` is false, and callers do without.
 
-The garbage collector may run inside such a call on 3.10 and 3.11, as in any allocation.
+On 3.10 and 3.11 any allocation may run the garbage collector, and with it finalizers and
+callbacks of weak references, which are Python code. So there it is off inside such a call, from
+its first step to its last: nobody else sees it off.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice, repeat
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "IS_ATOMIC",
@@ -43,6 +45,8 @@ __all__ = [
     "at",
     "attribute",
     "deref",
+    "drained",
+    "drained_until_error",
     "first",
     "in_c",
     "is_alive",
@@ -62,6 +66,8 @@ __all__ = [
 
 IS_ATOMIC: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 """Whether threads switch between bytecodes only: on every build with a GIL that is on."""
+
+_Value = TypeVar("_Value")
 
 Root = Callable[[], Iterator[Any]]
 """Makes an iterator over one object, or over none when that has ended."""
@@ -112,6 +118,57 @@ def referent(number: int) -> Step:
     )
 
 
+def drained(make: Callable[[], Iterator[_Value]]) -> list[_Value]:
+    """Return the values of an iterator, which *make* makes, in one step."""
+    return _drained_without_collecting(make) if _COLLECTS_INSIDE else list(make())
+
+
+def drained_until_error(make: Callable[[], Iterator[_Value]]) -> list[_Value]:
+    """As ``drained``, up to where the iterator raises TypeError."""
+    if _COLLECTS_INSIDE:
+        return _drained_without_collecting(make, until_error=True)
+    values: list[_Value] = []
+    try:  # noqa: SIM105 - suppress() takes as long as all the rest
+        values.extend(make())
+    except TypeError:
+        pass
+    return values
+
+
+_COLLECTS_INSIDE = sys.version_info < (3, 12)
+_AGAIN = (int, gc.enable)
+_call = operator.methodcaller("__call__")
+
+
+def _drained_without_collecting(
+    make: Callable[[], Iterator[_Value]], *, until_error: bool = False
+) -> list[_Value]:
+    was_on: list[bool] = []
+    again = map(_call, map(_AGAIN.__getitem__, iter(was_on.pop, None)))
+    values: list[Any] = []
+    try:
+        values.extend(
+            chain(
+                map(was_on.append, islice(iter(gc.isenabled, None), 1)),
+                islice(iter(gc.disable, 0), 1),
+                make(),
+                islice(again, 1),
+            )
+        )
+    except TypeError:
+        # Up to here there was no bytecode after which threads switch.
+        if was_on:
+            next(again, None)
+        if not until_error:
+            raise
+        return values[2:]
+    except BaseException:
+        if was_on:
+            next(again, None)
+        raise
+    return values[2:-1]
+
+
 def at(root: Root, steps: Iterable[Step]) -> Iterator[Any]:
     """Return an iterator over what *steps* lead to; to be drained where it is made."""
     objects = root()
@@ -127,9 +184,10 @@ def first(root: Root, steps: Iterable[Step], default: Any = None) -> Any:
     The last step has to lead to a value: a string, a number, a type, a code object.
     """
     try:
-        return next(at(root, steps), default)
+        found = drained(lambda: islice(at(root, steps), 1))
     except (AttributeError, TypeError):  # What stands there now is of another type than before.
         return default
+    return found[0] if found else default
 
 
 def types_at(root: Root, steps: Iterable[Step]) -> type | None:
@@ -140,17 +198,17 @@ def types_at(root: Root, steps: Iterable[Step]) -> type | None:
 
 def is_alive(refs: Iterable[weakref.ref[Any]]) -> list[bool]:
     """Say of each weak reference whether what it refers to lives."""
-    return list(map(_is_present, map(deref, refs)))
+    return drained(lambda: map(_is_present, map(deref, refs)))
 
 
 def refs_to(things: Iterable[Any]) -> list[weakref.ref[Any]]:
     """Return a weak reference without a callback to each of *things*."""
-    return list(map(weakref.ref, things))
+    return drained(lambda: map(weakref.ref, things))
 
 
 def refs_at(ref: weakref.ref[Any]) -> list[weakref.ref[Any]]:
     """Return the weak reference without a callback to what *ref* refers to; none when it ended."""
-    return list(map(weakref.ref, present(map(deref, (ref,)))))
+    return drained(lambda: map(weakref.ref, present(map(deref, (ref,)))))
 
 
 def members(objects: Iterator[Any]) -> Iterator[Any]:

@@ -30,6 +30,8 @@ from otel_leaks.runtime.glimpse import (
     at,
     attribute,
     deref,
+    drained,
+    drained_until_error,
     first,
     in_c,
     is_subtype,
@@ -48,7 +50,7 @@ __all__ = [
     "contexts_of",
     "is_pending",
     "is_readable",
-    "kinds_at",
+    "kinds_of",
     "name_of",
     "note_of",
     "pending",
@@ -156,9 +158,9 @@ def is_readable(kind: type) -> bool:
     return _make_of(kind) is not None
 
 
-def kinds_at(refs: Iterable[TaskRef]) -> Iterator[type]:
-    """Return an iterator over the class of each task, NoneType for one that is gone."""
-    return map(type, map(deref, refs))
+def kinds_of(refs: Iterable[TaskRef]) -> list[type]:
+    """Return the class of each task, NoneType for one that is gone."""
+    return drained(lambda: map(type, map(deref, refs)))
 
 
 class Pending(NamedTuple):
@@ -188,13 +190,15 @@ def plain_pending(refs: Sequence[TaskRef]) -> Pending | None:
     try:
         # These methods are C's, also for a subclass that has others, and raise TypeError for
         # a task of another make. Of coroutines of CPython's own alone attributes are asked.
-        if not _NATIVE.issuperset(map(type, map(coros, present(map(deref, refs))))):
+        if not _NATIVE.issuperset(
+            drained(lambda: map(type, map(coros, present(map(deref, refs)))))
+        ):
             return None
-        if any(map(done, present(map(deref, refs)))):
+        if any(drained(lambda: map(done, present(map(deref, refs))))):
             refs = list(compress(refs, map(_is_false, _done(refs, done))))
-        keys = list(map(id, map(_cr_code, map(coros, present(map(deref, refs))))))
+        keys = drained(lambda: map(id, map(_cr_code, map(coros, present(map(deref, refs))))))
         if len(keys) != len(refs):  # Some are gone.
-            rows = list(_rows(refs, coros))
+            rows = drained(lambda: _rows(refs, coros))
             refs, keys = [ref for ref, _ in rows], [key for _, key in rows]
     except TypeError:
         return None
@@ -207,7 +211,7 @@ _is_false = False.__eq__
 def _done(refs: Sequence[TaskRef], done: Any) -> list[bool]:
     """Say of each task whether it is done; one that is gone is."""
     try:
-        return list(map(done, map(deref, refs)))
+        return drained(lambda: map(done, map(deref, refs)))
     except TypeError:  # One of them is gone.
         return [first(root_of_ref(ref), (partial(map, done),), default=True) for ref in refs]
 
@@ -269,13 +273,10 @@ def plain_chain_of(ref: TaskRef) -> tuple[tuple[int, ...], type | None]:
     With them the type of what the innermost one awaits. None of both for a task that is not
     made in C, which ``chain_of`` reads.
     """
-    rows: list[tuple[int, type]] = []
     task = _class_in_c()
-    if task is not None:
-        try:  # noqa: SIM105 - suppress() takes as long as all the rest
-            rows.extend(ids_inwards(map(task.get_coro, present(map(deref, (ref,))))))
-        except TypeError:
-            pass
+    if task is None:
+        return (), None
+    rows = drained_until_error(lambda: ids_inwards(map(task.get_coro, present(map(deref, (ref,))))))
     return tuple([key for key, _ in rows]), rows[-1][1] if rows else None
 
 
@@ -373,7 +374,7 @@ def _first_of_pair(pairs: Iterator[Any]) -> Iterator[Any]:
 
 def _callback_types(root: Root, make: _Make) -> list[type]:
     try:
-        return list(map(type, chain.from_iterable(at(root, (make.callbacks, present)))))
+        return drained(lambda: map(type, chain.from_iterable(at(root, (make.callbacks, present)))))
     except TypeError:  # No list, on a Python that is not known yet.
         return []
 

@@ -26,6 +26,7 @@ from otel_leaks.runtime.glimpse import (
     at,
     attribute,
     deref,
+    drained,
     first,
     in_c,
     is_subtype,
@@ -33,6 +34,7 @@ from otel_leaks.runtime.glimpse import (
     members,
     name_of_type,
     present,
+    refs_to,
     root_of_ref,
     types_at,
 )
@@ -73,9 +75,9 @@ def living() -> list[ThreadRef]:
     active = getattr(threading, "_active", None)
     limbo = getattr(threading, "_limbo", None)
     if type(active) is not dict or type(limbo) is not dict:
-        refs = list(map(weakref.ref, threading.enumerate()))
+        refs = refs_to(threading.enumerate())
     else:
-        refs = list(map(weakref.ref, chain(active.values(), limbo.values())))
+        refs = drained(lambda: map(weakref.ref, chain(active.values(), limbo.values())))
     # A thread that has just started may stand in both.
     ghosts = forks.ghosts()
     return list({id(ref): ref for ref in refs if id(ref) not in ghosts}.values())
@@ -84,7 +86,7 @@ def living() -> list[ThreadRef]:
 def rows_of(refs: Sequence[ThreadRef]) -> list[Row]:
     """Read threads, in one step; leave out those that have ended, and what is no thread."""
     try:
-        found = list(_rows(refs))
+        found = drained(lambda: _rows(refs))
     except (AttributeError, TypeError):  # One of them is something else; the others go on.
         return [row for ref in refs for row in rows_of((ref,))] if len(refs) > 1 else []
     return [
@@ -138,7 +140,7 @@ def is_idle_in_anyio(ref: ThreadRef) -> bool:
     if types_at(root, way) is not deque:
         return False
     own = first(root, (partial(map, id),))
-    return own in set(map(id, chain.from_iterable(at(root, way))))
+    return own in drained(lambda: map(id, chain.from_iterable(at(root, way))))
 
 
 def _dereferenced(refs: Iterator[Any]) -> Iterator[Any]:

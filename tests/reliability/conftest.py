@@ -73,6 +73,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     found = item.stash.get(_ROW, None)
     if call.when == "call" and found is not None and found.section:
         found.passed = call.excinfo is None
-        found.repeat = found.repeat or item.nodeid
+        # Without its parameters where a shell would not take it as it is.
+        is_plain = not set(" `()") & set(item.nodeid)
+        found.repeat = found.repeat or (item.nodeid if is_plain else item.nodeid.partition("[")[0])
         found.write(item.nodeid)
     return report

@@ -54,17 +54,19 @@ def state() -> dict[str, Any]:
     return {"pid": os.getpid(), "parent": os.getppid(), "monitors": monitors()}
 
 
-def monitors() -> list[int]:
+def monitors() -> int:
     """
-    Count the monitors of this process, by their name and by what real threads run.
+    Count the monitors of this process by their name; -1 where not as many real threads run one.
 
-    Both count one, and the same: a greenlet has a name, and is no thread of its own.
+    A greenlet has a name, and is no thread of its own. What guards a monitor while it looks
+    runs for milliseconds, and makes it -1 as long.
     """
-    named = [each for each in threading.enumerate() if each.name == "otel-leaks-watch"]
+    named = sum(each.name == "otel-leaks-watch" for each in threading.enumerate())
     if "uwsgi" in sys.modules:
         # Reading frames is a crash in a worker that was forked without Python's hooks.
-        return [len(named), len(named)]
-    return [len(named), sum(map(_is_monitor, sys._current_frames().values()))]
+        return named
+    real = sum(map(_is_monitor, sys._current_frames().values()))
+    return named if named == real else -1
 
 
 def _is_monitor(frame: Any) -> bool:

@@ -35,7 +35,7 @@ e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with
 
 reliability: $(VENV)/.ready ## Real servers, forks and outages, with otel-leaks and without (SHORT=1: what CI runs)
 	PYTHONPATH=tests $(BIN)/python -m reliability.environment
-	$(BIN)/python -m pytest $(XDIST) -m "reliability$(if $(SHORT), and short)"
+	$(BIN)/python -m pytest $(XDIST) tests/reliability -m "reliability$(if $(SHORT), and short)"
 	PYTHONPATH=tests $(BIN)/python -m reliability.results
 
 fuzz: $(VENV)/.ready ## Try options, ignores, baselines, reports and bodies that nobody would write, for long

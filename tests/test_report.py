@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from otel_leaks.model import Detection, Ended, Finding, Frame, Kind, Operation, Origin, Sample, Site
+from otel_leaks.model import (
+    Detection,
+    Ended,
+    Finding,
+    Frame,
+    Hidden,
+    Kind,
+    Operation,
+    Origin,
+    Sample,
+    Site,
+)
 from otel_leaks.report import (
     duration,
     leaks_text,
@@ -237,3 +248,34 @@ def test_a_place_is_told_whole_where_the_folder_that_one_is_in_is_gone(
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert " /srv/app/jobs.py:41 in app.jobs.Worker.run\n" in leaks_text((SITE,), ())
+
+
+ODD = "x\n1. forged\x1b[31m\u2028\u202e\udce9\0"
+SHOWN = r"x\n1. forged\x1b[31m\u2028\u202e\udce9\x00"
+
+
+def test_a_message_is_made_of_its_own_lines_alone_whatever_the_names_are() -> None:
+    stack = (Frame(ODD, f"/srv/{ODD}.py", 3),)
+    origin = Origin(ODD, f"/srv/{ODD}.py", 7, scope=ODD)
+    sample = Sample(1, stack, ODD, 1.0, waits_on=ODD)
+    site = Site("thread", (ODD,), 2, "0" * 12, origin=origin, sample=sample)
+    plain = replace(site, functions=("x",), origin=Origin("x", "/x", 7, scope="x"))
+    plain = replace(plain, sample=Sample(1, (Frame("x", "/x", 3),), "y", 1.0, waits_on="x"))
+    text, expected = (leaks_text((each,), (Hidden(ODD, 1),)) for each in (site, plain))
+    assert len(text.split("\n")) == len(expected.split("\n"))
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert text.startswith(f"leaked: 2 threads alive: {SHOWN}, began /srv/{SHOWN}.py:7")
+    assert f"hidden: 1 by {SHOWN}" in text
+
+
+def test_a_line_of_a_message_is_of_bounded_length() -> None:
+    long = "f" * 100_000
+    site = Site("thread", (long,), 2, "0" * 12, origin=Origin(long, long, 7))
+    assert max(map(len, leaks_text((site,), ()).splitlines())) < 2100
+
+
+def test_the_last_frame_of_a_stack_keeps_the_tail_of_its_file() -> None:
+    stack = (Frame("app.f", "/srv/outer.py", 1), Frame("app.g", f"/srv/{'x' * 90}/jobs.py", 52))
+    said = stack_text(stack, max_frames=9, max_chars=40)
+    assert said == '  File "...xxxxx/jobs.py", line 52, in g'
+    assert len(said) <= 40

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -32,6 +31,7 @@ from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.log import log as _log
 from otel_leaks.model import Census, Detection
 from otel_leaks.runtime import forks, uwsgi
 from otel_leaks.telemetry.connections import renew_connections
@@ -44,14 +44,8 @@ from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
 
-_log = logging.getLogger("otel_leaks")
-
 FORK_WAIT_S = 0.0005
 """How long a fork waits for the monitor: what it does in the SDK mostly takes less."""
-
-_CURRENT_PROVIDERS: tuple[Callable[[], object], ...] = (
-    *(get_tracer_provider, get_meter_provider, get_logger_provider),
-)
 
 
 class _Instrumentation:
@@ -165,8 +159,14 @@ class _Instrumentation:
                 # This process did not fork, or did so with the hooks.
                 self._watch.begin()
             else:
-                restart_exports(*self._providers)
                 forks.announce()
+                restart_exports(*self._current_providers())
+                if not forks.can_read_frames():
+                    _log.info(
+                        "this worker was forked without Python's hooks, so stacks of threads "
+                        "can't be read on Python 3.11 and 3.12; set "
+                        "py-call-uwsgi-fork-hooks = true"
+                    )
 
     def _exiting(self) -> None:
         with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
@@ -208,13 +208,16 @@ class _Instrumentation:
         self._stuck_report = None
         self._metrics.forked()
         self._events.forked()
-        renew_connections(
-            *(
-                given or current()
-                for given, current in zip(self._providers, _CURRENT_PROVIDERS, strict=True)
-            )
-        )
+        renew_connections(*self._current_providers())
         self._watch.forked()
+
+    def _current_providers(self) -> tuple[object, object, object]:
+        tracing, measuring, logs = self._providers
+        return (
+            tracing or get_tracer_provider(),
+            measuring or get_meter_provider(),
+            logs or get_logger_provider(),
+        )
 
     @contextlib.contextmanager
     def _reports(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, is_library
 from otel_leaks.model import Detection, Finding, Hidden, Kind, Sample, Site, Stack
+from otel_leaks.texts import MAX_CHARS, between, tail
 
 __all__ = [
     "duration",
@@ -27,6 +28,8 @@ __all__ = [
 
 MAX_OWN_FRAMES = 6
 """Of a stack in a test's message: the application's innermost ones."""
+MAX_LINE_CHARS = 2 * MAX_CHARS
+"""Of a line of a test's message: a file and a function of the longest."""
 
 _ORPHANED = (
     "nothing but cancellation can end it: what it waits on is within reach of blocked tasks alone"
@@ -153,7 +156,7 @@ def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -
         stack: Outermost first.
         max_frames: Frames to keep, >= 1; outer ones go first.
         max_chars: Characters to keep; again whole outer frames go first, but the
-            innermost frame always stays.
+            innermost frame always stays, with the tail of its file.
 
     Returns:
         One line a frame, joined by line breaks, without source lines.
@@ -163,8 +166,18 @@ def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -
         for frame in stack[-max_frames:]
     ]
     if max_chars is not None:
-        while len(lines) > 1 and sum(map(len, lines)) + len(lines) - 1 > max_chars:
-            del lines[0]
+        size = sum(map(len, lines)) + len(lines) - 1
+        first = 0
+        while first < len(lines) - 1 and size > max_chars:
+            size -= len(lines[first]) + 1
+            first += 1
+        del lines[:first]
+        over = size - max_chars
+        if lines and over > 0:
+            file = stack[-1].file
+            if len(file) > over:
+                last = f'  File "{tail(file, len(file) - over)}", line {stack[-1].line}, '
+                lines = [f"{last}in {stack[-1].name}"]
     return "\n".join(lines)
 
 
@@ -195,7 +208,8 @@ def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 2
         lines += ["", f"and {rest} more at {len(sites) - most} other sites"]
     if hidden:
         lines += ["", *(f"hidden: {each.count} by {each.ignore}" for each in hidden)]
-    return "\n".join(lines)
+    # Names may hold line breaks and a terminal's escapes.
+    return "\n".join(between(line, MAX_LINE_CHARS) for line in lines)
 
 
 def _headline(site: Site, *, is_only: bool) -> str:

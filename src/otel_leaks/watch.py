@@ -28,9 +28,12 @@ from otel_leaks.detect import growth as _growth
 from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
+from otel_leaks.log import log as _log
+from otel_leaks.masks import masked_path
 from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
 from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.glimpse import IS_ATOMIC
+from otel_leaks.texts import name_text, tail
 
 __all__ = [
     "OPENABLE",
@@ -42,8 +45,6 @@ __all__ = [
     "growth_of",
     "limits",
 ]
-
-_log = logging.getLogger("otel_leaks")
 
 OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
     *_threshold.OPENS,
@@ -335,8 +336,8 @@ class Watch:
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
         self._growth = growth_of(config, self._pause)
         self._logged: set[object] = set()
-        # What a guard has to say, which the thread that goes on logs.
-        self._notices: deque[str] = deque(maxlen=8)
+        # What a guard has to say, which the thread that goes on logs: a line, and more lines.
+        self._notices: deque[tuple[str, str]] = deque(maxlen=8)
         self._blind_replacements = 0
         # What is to be reported of the last census.
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
@@ -370,9 +371,14 @@ class Watch:
             self._start_late()
 
     def _start_thread(self) -> None:
-        thread = native.Thread(self._run, "otel-leaks-watch")
-        thread.start()
-        self._thread = thread
+        # Noted before it runs: after a fork it is started by a thread other than the one that
+        # may stop it.
+        thread = self._thread = native.Thread(self._run, "otel-leaks-watch")
+        try:
+            thread.start()
+        except BaseException:
+            self._thread = None
+            raise
         self._watched = os.getpid()
 
     def _start_late(self) -> None:
@@ -457,7 +463,8 @@ class Watch:
 
     def _look(self) -> None:
         while self._notices:
-            self._say(logging.ERROR, "%s", self._notices.popleft())
+            line, more = self._notices.popleft()
+            self._say(logging.ERROR, "%s", line, lines=more)
         self._tell_changes()
         self._hear("listener", self._retry)
         growth, opened = self._growth, self._ledger.opened
@@ -546,9 +553,8 @@ class Watch:
                     return
                 except BaseException as error:
                     # Raised into this thread from outside, as debuggers do.
-                    self._notices.append(
-                        f"{type_name(error)} was raised in the monitor thread, which goes on"
-                    )
+                    line = f"{type_name(error)} was raised in the monitor thread, which goes on"
+                    self._notices.append((line, ""))
         finally:
             parts.ended()
 
@@ -586,10 +592,11 @@ class Watch:
         waited_s = TICK_S * HANG_TICKS
         if self._blind_replacements > BLIND_REPLACEMENTS:
             return True
-        self._notices.append(
+        line = (
             f"{part or 'the monitor'} did not return within {waited_s:.0f} s; left out until then, "
-            f"while the rest goes on. It waits in\n{_stack_of(ident)}"
+            "while the rest goes on. It waits in"
         )
+        self._notices.append((line, _stack_of(ident)))
         self._replaced()
         try:
             self._start_thread()
@@ -614,7 +621,7 @@ class Watch:
                     "Please report this with your Python version",
                     failure.kind,
                     failure.error_type,
-                    failure.detail,
+                    masked_path(failure.detail),
                 )
 
     def _report_unreadable(self, census: Census) -> None:
@@ -640,11 +647,20 @@ class Watch:
         return True
 
     def _say(
-        self, level: int, message: str, *args: object, error: BaseException | None = None
+        self,
+        level: int,
+        message: str,
+        *args: object,
+        error: BaseException | None = None,
+        lines: str = "",
     ) -> None:
+        def log() -> None:
+            _log.log(level, message, *args, exc_info=error, lines=lines)
+
         try:
             self._parts.run(
-                "the log handlers", lambda: _log.log(level, message, *args, exc_info=error)
+                "the log handlers",
+                lambda: _log.log(level, message, *args, exc_info=error, lines=lines),
             )
         except CensusEnded:
             raise
@@ -663,13 +679,12 @@ def _stack_of(ident: int) -> str:
     """Return where our own thread *ident* stands, innermost last, as functions and lines."""
     # Without the GIL another thread's frames can't be read safely (CPython issue 118680).
     if not IS_ATOMIC:
-        return "(not readable without the GIL)"
+        return "  (not readable without the GIL)"
     lines: list[str] = []
     frame: Any = sys._current_frames().get(ident)
     while frame is not None and len(lines) < STACK_FRAMES:
         code = frame.f_code
-        # Escaped: a line break in a name must not begin a line of the log.
-        file, name = ascii(code.co_filename)[1:-1], ascii(code.co_name)[1:-1]
+        file, name = tail(code.co_filename), name_text(code.co_name)
         lines.append(f'  File "{file}", line {frame.f_lineno}, in {name}')
         frame = frame.f_back
     return "\n".join(reversed(lines))

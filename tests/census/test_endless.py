@@ -132,6 +132,12 @@ def test_a_function_that_has_not_begun_is_not_endless() -> None:
     assert not is_endless(a_thread.__code__, -1)
 
 
+def test_a_module_with_annotations_is_read_like_any_other() -> None:
+    module = compile("value: int = 1\nwhile True:\n    print(value)\n", "m.py", "exec")
+    (last, *_) = [each.offset for each in dis.get_instructions(module) if each.argval == "print"]
+    assert is_endless(module, last)
+
+
 def test_a_very_long_function_is_taken_to_have_an_exit() -> None:
     lines = "\n".join(f"  print({i})" for i in range(3000))
     names: dict[str, Any] = {}

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
 )
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from otel_leaks.viewer.otlp import Export
 from otel_leaks.viewer.receiver import Receiver, application
 
-__all__ = ["Detection", "Telemetry", "telemetry"]
+__all__ = ["Detection", "Telemetry", "over_grpc", "telemetry"]
 
 Attributes = Mapping[str, Any]
 
@@ -101,6 +111,46 @@ class Telemetry:
             for span in scope.spans
             if span.name == name
         ]
+
+
+@contextmanager
+def over_grpc(telemetry: Telemetry) -> Iterator[str]:
+    """Receive over gRPC as well; yield the endpoint for exporters."""
+
+    def answering(method: str, request: Any, response: Any) -> Any:
+        def export(given: Any, _: object) -> Any:
+            telemetry.hear(given)
+            return response()
+
+        handler = grpc.unary_unary_rpc_method_handler(
+            export, request.FromString, response.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(method, {"Export": handler})
+
+    collector = "opentelemetry.proto.collector"
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers(
+        (
+            answering(
+                f"{collector}.metrics.v1.MetricsService",
+                *(ExportMetricsServiceRequest, ExportMetricsServiceResponse),
+            ),
+            answering(
+                f"{collector}.trace.v1.TraceService",
+                *(ExportTraceServiceRequest, ExportTraceServiceResponse),
+            ),
+            answering(
+                f"{collector}.logs.v1.LogsService",
+                *(ExportLogsServiceRequest, ExportLogsServiceResponse),
+            ),
+        )
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def test_each_process_is_watched(
     row.section, row.server, row.variant = "Servers", words[0], how
     options = [each for each in words[1:] if "127.0.0.1" not in each and "{port}" not in each]
     row.done = f"`{' '.join([words[0], *options])}`, a leak in each process, SIGTERM"
-    row.expected = "each worker has one monitor, reports as an instance of its own"
+    row.expected = "each worker has one monitor and reports as its own instance"
     row.repeat = f"tests/reliability/test_asgi_servers.py -k {server}]"
 
     def happens(run: Run, program: Running) -> None:

@@ -16,9 +16,12 @@ from e2e.receiving import eventually
 from otel_leaks.model import Detection, Finding, Frame, Sample, Site
 from otel_leaks.telemetry.events import Events
 from reliability.faulty_receiver import PROTOCOLS, FaultyReceiver, attributes
+from reliability.results import Row
 
 pytestmark = [pytest.mark.reliability, pytest.mark.short]
 
+SECTION = "Outages of the collector"
+WIRE = {"http/protobuf": "HTTP", "grpc": "gRPC"}
 DETECTIONS = 200
 """At once, as when a deep library leaks in many places; 200 times 128 KiB are 25 MiB."""
 
@@ -34,8 +37,12 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[FaultyReceiver]:
 
 
 def test_many_large_detections_at_once_do_not_take_the_spans_of_the_application_with_them(
-    receiver: FaultyReceiver, caplog: pytest.LogCaptureFixture
+    receiver: FaultyReceiver, caplog: pytest.LogCaptureFixture, row: Row
 ) -> None:
+    row.section, row.server, row.variant = SECTION, "SDK", WIRE[receiver.protocol]
+    row.done = f"{DETECTIONS} detections of 120 KiB at once beside spans of the application's"
+    row.expected = "all arrive: a batch stays under 4 MiB"
+    row.repeat = "tests/reliability/test_batches.py -k spans"
     caplog.set_level(logging.ERROR, "otel_leaks")
     provider = TracerProvider()
     # All of it is one batch, or two.
@@ -53,7 +60,7 @@ def test_many_large_detections_at_once_do_not_take_the_spans_of_the_application_
     marks = [attributes(each.attributes)["python.leak.fingerprint"] for each in arrived]
     assert marks == [mark_of(number) for number in range(DETECTIONS)]
     assert receiver.refused == 0
-    print(f"the largest batch has {receiver.largest_bytes / 2**20:.1f} MiB")
+    row.seen = f"the largest batch has {receiver.largest_bytes / 2**20:.1f} MiB"
     # The first ones are whole, the innermost frame of each is there.
     assert len(arrived[0].events) == 10
     assert all("line 199," in innermost(each) for each in arrived)
@@ -61,8 +68,12 @@ def test_many_large_detections_at_once_do_not_take_the_spans_of_the_application_
 
 
 def test_many_large_detections_at_once_do_not_take_the_records_of_the_application_with_them(
-    receiver: FaultyReceiver, caplog: pytest.LogCaptureFixture
+    receiver: FaultyReceiver, caplog: pytest.LogCaptureFixture, row: Row
 ) -> None:
+    row.section, row.server, row.variant = SECTION, "SDK", WIRE[receiver.protocol]
+    row.done = f"{DETECTIONS} detections of 120 KiB at once beside log records of the application's"
+    row.expected = "all arrive: a batch stays under 4 MiB"
+    row.repeat = "tests/reliability/test_batches.py -k records"
     caplog.set_level(logging.ERROR, "otel_leaks")
     provider = LoggerProvider()
     processor = BatchLogRecordProcessor(log_exporter(receiver), schedule_delay_millis=600_000)
@@ -82,7 +93,7 @@ def test_many_large_detections_at_once_do_not_take_the_records_of_the_applicatio
     marks = [attributes(each.attributes)["python.leak.fingerprint"] for each in arrived]
     assert marks == [mark_of(number) for number in range(DETECTIONS)]
     assert receiver.refused == 0
-    print(f"the largest batch has {receiver.largest_bytes / 2**20:.1f} MiB")
+    row.seen = f"the largest batch has {receiver.largest_bytes / 2**20:.1f} MiB"
     provider.shutdown()
 
 

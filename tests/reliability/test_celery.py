@@ -38,7 +38,7 @@ def test_each_process_that_runs_tasks_is_watched(
     options = (f"--pool={pool}", "--concurrency=2")
     row.section, row.server, row.variant = "Servers", f"celery, {pool}", how
     row.done = f"`{' '.join(options)}`, a leak in each process, SIGTERM"
-    row.expected = "each process that runs tasks has one monitor, reports as an instance of its own"
+    row.expected = "each process that runs tasks has one monitor and reports as its own instance"
     row.repeat = f"tests/reliability/test_celery.py -k {pool}]"
 
     def happens(run: Run, program: Running) -> None:

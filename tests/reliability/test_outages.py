@@ -27,6 +27,7 @@ from reliability.faulty_receiver import (
     Protocol,
     attributes,
 )
+from reliability.results import Row
 from support.collector import CollectorMissing, collector
 
 pytestmark = pytest.mark.reliability
@@ -47,6 +48,9 @@ WATCHED = {
 }
 UNWATCHED = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "leaks"}
 PAIR = ("python.leak.kind", "python.leak.evidence")
+SECTION = "Outages of the collector"
+SERVICE = "uvicorn, FastAPI"
+WIRE = {"http/protobuf": "HTTP", "grpc": "gRPC"}
 THRESHOLD = ("asyncio_task", "threshold")
 DETECTED = "WARNING:otel_leaks:"
 RESOLVED = "INFO:otel_leaks:"
@@ -57,6 +61,8 @@ class Fault:
     """What is wrong with a receiver until it *ends*."""
 
     name: str
+    what: str
+    """In words."""
     begin: Callable[[FaultyReceiver], Callable[[], None]]
     """Makes the receiver fail; returns what ends that."""
     accepts: bool = False
@@ -106,12 +112,17 @@ def refuses_size(receiver: FaultyReceiver) -> Callable[[], None]:
 
 
 FAULTS = (
-    Fault("nothing-listens", nothing_listens),
-    Fault("blackhole", nothing_answers),
-    Fault("slow", answers(Answer(after_s=2 * TIMEOUT_S)), accepts=True),
-    Fault("unavailable", answers(UNAVAILABLE)),
-    Fault("too-many-requests", answers(TOO_MANY_REQUESTS)),
-    Fault("refuses-size", refuses_size),
+    Fault("nothing-listens", "nothing listens", nothing_listens),
+    Fault("blackhole", "connections are accepted, nobody answers", nothing_answers),
+    Fault(
+        "slow",
+        "answers come after the timeout of the exporter",
+        answers(Answer(after_s=2 * TIMEOUT_S)),
+        accepts=True,
+    ),
+    Fault("unavailable", "503, UNAVAILABLE", answers(UNAVAILABLE)),
+    Fault("too-many-requests", "429, RESOURCE_EXHAUSTED", answers(TOO_MANY_REQUESTS)),
+    Fault("refuses-size", "requests are refused for their size", refuses_size),
 )
 
 
@@ -235,8 +246,15 @@ def detections(receiver: FaultyReceiver) -> list[dict[str, Any]]:
 
 
 def test_a_leak_is_logged_in_an_outage_and_reported_when_it_is_over(
-    receiver: FaultyReceiver, fault: Fault, serve: Serve
+    receiver: FaultyReceiver, fault: Fault, serve: Serve, row: Row
 ) -> None:
+    row.section, row.server, row.variant = SECTION, SERVICE, WIRE[receiver.protocol]
+    row.done = f"{fault.what}, from the start and again later; a leak in each outage"
+    row.expected = (
+        "every request is answered, the leak is in the log, and once the outage is over it is "
+        "counted and there is a reminder of it"
+    )
+    row.repeat = f'tests/reliability/test_outages.py -k "logged_in and {fault.name}"'
     end = fault.begin(receiver)
     service = serve({**WATCHED, **receiver.exporting()})
     with requests_go_on(service):
@@ -259,12 +277,17 @@ def test_a_leak_is_logged_in_an_outage_and_reported_when_it_is_over(
         eventually(lambda: counted(receiver), lambda n: n == 3)
         fix(service)
     assert said_by_us(service) == []
+    row.seen = "as expected"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_real_collector_that_is_restarted_gets_what_is_open(
-    otelcol: Path, protocol: Protocol, serve: Serve, tmp_path: Path
+    otelcol: Path, protocol: Protocol, serve: Serve, tmp_path: Path, row: Row
 ) -> None:
+    row.section, row.server, row.variant = SECTION, SERVICE, WIRE[protocol]
+    row.done = "a real collector is stopped, leaks are opened, it is started again"
+    row.expected = "the leaks are in the log, and the new collector gets the count and a reminder"
+    row.repeat = "tests/reliability/test_outages.py -k real_collector"
     ports = free_ports(3)
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
@@ -298,12 +321,17 @@ def test_a_real_collector_that_is_restarted_gets_what_is_open(
             eventually(lambda: second.spans("python.leak.resolved"))
         assert said_by_us(service) == []
         assert {"info"} == second.levels(), second.log
+    row.seen = "as expected"
 
 
 @pytest.mark.parametrize("fault", [FAULTS[0], FAULTS[1], FAULTS[3]], ids=lambda fault: fault.name)
 def test_an_outage_costs_no_memory_beyond_the_queue_of_the_sdk(
-    receiver: FaultyReceiver, fault: Fault, serve: Serve
+    receiver: FaultyReceiver, fault: Fault, serve: Serve, row: Row
 ) -> None:
+    row.section, row.server, row.variant = SECTION, SERVICE, WIRE[receiver.protocol]
+    row.done = f"{fault.what}; 8 leaks are opened and fixed, the queue of the SDK being full"
+    row.expected = "nothing is kept of a detection"
+    row.repeat = f'tests/reliability/test_outages.py -k "no_memory and {fault.name}"'
     fault.begin(receiver)
     service = serve(
         {
@@ -322,15 +350,22 @@ def test_an_outage_costs_no_memory_beyond_the_queue_of_the_sdk(
             leak(service)
             fix(service)
         after = service.get("/memory").json()
-    print(f"{fault.name}, {receiver.protocol}: {before} before, {after} after")
+    row.seen = (
+        f"objects of the package: {before['objects']} before, {after['objects']} after; resident "
+        f"memory {(after['rss_bytes'] - before['rss_bytes']) / 2**20:+.1f} MiB"
+    )
     # Series of growth have room for a few more windows; nothing is kept of a detection.
     assert after["objects"] <= before["objects"] + 100
     assert after["rss_bytes"] <= before["rss_bytes"] + 16 * 2**20
 
 
 def test_a_program_ends_as_soon_as_it_does_without_us(
-    receiver: FaultyReceiver, fault: Fault, tmp_path: Path
+    receiver: FaultyReceiver, fault: Fault, tmp_path: Path, row: Row
 ) -> None:
+    row.section, row.server, row.variant = SECTION, "plain script", WIRE[receiver.protocol]
+    row.done = f"{fault.what}; the program ends"
+    row.expected = "it ends when it does without otel-leaks, an attempt of the SDK more or less"
+    row.repeat = f'tests/reliability/test_outages.py -k "ends and {fault.name}"'
     fault.begin(receiver)
     with ExitStack() as at_end:
 
@@ -355,8 +390,10 @@ def test_a_program_ends_as_soon_as_it_does_without_us(
         with ThreadPoolExecutor(2) as pool:
             without = pool.submit(seconds_to_end, "without", UNWATCHED)
             with_us = pool.submit(seconds_to_end, "with", {}, "limit")
-            took_s = {"without": round(without.result(), 2), "with": round(with_us.result(), 2)}
-    print(f"{fault.name}, {receiver.protocol}: {took_s}")
+            took_s = {"without": without.result(), "with": with_us.result()}
+    row.seen = (
+        f"{took_s['with']:.1f} s after its last line ({took_s['without']:.1f} s without otel-leaks)"
+    )
     # Attempts of the SDK more or less; the monitor itself adds nothing.
     assert took_s["with"] <= took_s["without"] + 5 * TIMEOUT_S
 

@@ -3,40 +3,37 @@ from __future__ import annotations
 from otel_leaks.runtime.inherited import Inherited
 
 
-def test_before_a_fork_nothing_is_inherited() -> None:
-    inherited = Inherited(lambda: ["task"])
+def test_in_the_process_that_it_was_made_in_nothing_is_inherited() -> None:
+    inherited = Inherited(lambda: ["task"], pid=lambda: 1)
     inherited.settle()
     assert not inherited
     assert "task" not in inherited
 
 
-def test_a_fork_reads_nothing_and_what_is_there_when_it_settles_is_the_parents() -> None:
+def test_what_is_there_when_a_child_settles_is_the_parents_and_is_read_once() -> None:
     reads = []
     tasks = ["parent's"]
+    pid = 1
 
     def read() -> list[str]:
         reads.append(True)
         return list(tasks)
 
-    inherited = Inherited(read)
-    inherited.forked()
-    assert reads == []
+    inherited = Inherited(read, pid=lambda: pid)
+    pid = 2
     inherited.settle()
     tasks.append("child's")
     inherited.settle()
     assert (len(reads), "parent's" in inherited, "child's" in inherited) == (1, True, False)
 
 
-def test_a_second_fork_takes_what_is_there_then_and_forgetting_takes_nothing() -> None:
+def test_a_child_of_a_child_inherits_what_is_there_then() -> None:
     tasks = ["first"]
-    inherited = Inherited(lambda: tasks)
-    inherited.forked()
+    pid = 1
+    inherited = Inherited(lambda: tasks, pid=lambda: pid)
+    pid = 2
     inherited.settle()
     tasks.append("second")
-    inherited.forked()
-    assert not inherited
+    pid = 3
     inherited.settle()
     assert "second" in inherited
-    inherited.forget()
-    inherited.settle()
-    assert not inherited

@@ -95,7 +95,7 @@ def server() -> Iterator[_Server]:
 
 def test_no_forked_child_shares_a_connection_with_its_parent(server: _Server) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(PROGRAM)],
         env={
             **{k: v for k, v in os.environ.items() if not k.startswith("OTEL_")},
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",

@@ -81,6 +81,16 @@ def census(
     return Census(0.0, populations, failures, wall_s=0.25, pools=pools)
 
 
+def word(number: int) -> str:
+    """Write a number as syllables: digits of a pool's name are masked, its words are not."""
+    said = ""
+    while True:
+        number, digit = divmod(number, 60)
+        said = "bdfgklmnprst"[digit // 5] + "aeiou"[digit % 5] + said
+        if not number:
+            return said
+
+
 def pool(name: str, workers: int, limit: int, queued: int, serial: int = 1) -> Pool:
     return Pool(serial, name, tuple(range(workers)), limit, queued)
 
@@ -421,7 +431,7 @@ def test_a_process_has_at_most_a_hundred_series() -> None:
                 threads(*sites),
                 tasks(**{f"f{step * 13 + i}": 9 for i in range(60)}),
                 failures=errors,
-                pools=tuple(pool(f"p{step * 7 + i}", 4, 4, 9) for i in range(30)),
+                pools=tuple(pool(word(step * 7 + i), 4, 4, 9) for i in range(30)),
             ),
             (detection(), detection("asyncio_task")),
         )
@@ -466,19 +476,19 @@ def test_pools_of_one_name_are_added_up() -> None:
 
 def test_five_pools_are_named_the_largest_and_the_others_are_one() -> None:
     meters = Meters()
-    pools = tuple(pool(f"p{n}", n, 10, n * 2, serial=n) for n in range(1, 9))
+    pools = tuple(pool(f"p-{word(n)}", n, 10, n * 2, serial=n) for n in range(1, 9))
     metrics_of(meters).publish(census(pools=pools), ())
     assert by_pool(meters) == {
-        THREADS_OF: {"p8": 8, "p7": 7, "p6": 6, "p5": 5, "p4": 4, "_OTHER": 6},
-        LIMIT_OF: {"p8": 10, "p7": 10, "p6": 10, "p5": 10, "p4": 10, "_OTHER": 30},
-        QUEUE_OF: {"p8": 16, "p7": 14, "p6": 12, "p5": 10, "p4": 8, "_OTHER": 12},
+        THREADS_OF: {"p-do": 8, "p-di": 7, "p-de": 6, "p-da": 5, "p-bu": 4, "_OTHER": 6},
+        LIMIT_OF: {"p-do": 10, "p-di": 10, "p-de": 10, "p-da": 10, "p-bu": 10, "_OTHER": 30},
+        QUEUE_OF: {"p-do": 16, "p-di": 14, "p-de": 12, "p-da": 10, "p-bu": 8, "_OTHER": 12},
     }
 
 
 def test_a_pool_whose_queue_is_long_gets_a_name_though_it_has_few_threads() -> None:
     meters = Meters()
     metrics = metrics_of(meters)
-    large = tuple(pool(f"p{n}", 10, 10, 0, serial=n) for n in range(5))
+    large = tuple(pool(f"p-{word(n)}", 10, 10, 0, serial=n) for n in range(5))
     metrics.publish(census(pools=large), ())
     metrics.publish(census(pools=(*large, pool("leaking", 1, 1, 5000, serial=9))), ())
     assert by_pool(meters)[QUEUE_OF]["leaking"] == 5000

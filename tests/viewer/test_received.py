@@ -31,6 +31,7 @@ from otel_leaks.model import (
 from otel_leaks.model import Site as LeakSite
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
+from otel_leaks.texts import printable
 from otel_leaks.viewer.otlp import Export
 from otel_leaks.viewer.received import (
     Counted,
@@ -39,7 +40,6 @@ from otel_leaks.viewer.received import (
     Site,
     counts_of,
     detections_of,
-    printable,
 )
 from otel_leaks.viewer.receiver import Receiver, application
 
@@ -67,7 +67,9 @@ def task_site(function: str, count: int, stack: tuple[Frame, ...] = ()) -> LeakS
         age_s=7.25,
         sample=sample,
         origin=Origin("app.subscribe", "/srv/app.py", 7) if stack else None,
-        operations=(Operation(1, 2, name="POST", route="/orders"),) if stack else (),
+        operations=(Operation(1, 2, is_sampled=True, name="POST", route="/orders"),)
+        if stack
+        else (),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dis
 import sys
 import weakref
+from collections.abc import Callable, Iterable
 from types import CodeType
 
 __all__ = ["Exits", "is_endless"]
@@ -40,6 +41,25 @@ class Exits:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[weakref.ref[CodeType], bool]] = {}
+
+    def any_endless(
+        self, places: Iterable[tuple[CodeType | None, int]], pause: Callable[[], None]
+    ) -> bool:
+        """
+        Say whether one of these functions can never return from where it stands.
+
+        Args:
+            places: Code, None for one that has none, and ``f_lasti``.
+            pause: Called before each that has to be read: it takes up to a millisecond.
+        """
+        for code, last_instruction in places:
+            if code is None:
+                continue
+            if (id(code), last_instruction) not in self._known:
+                pause()
+            if self.is_endless(code, last_instruction):
+                return True
+        return False
 
     def is_endless(self, code: CodeType, last_instruction: int) -> bool:
         """Say whether a function that stands at an instruction can never return."""
@@ -104,5 +124,6 @@ def _handlers(code: CodeType, instructions: list[dis.Instruction]) -> list[tuple
     return [
         (each.offset, each.argval, each.argval)
         for each in instructions
-        if each.opname.startswith("SETUP_")
+        # SETUP_ANNOTATIONS, in modules and classes, guards nothing and has no target.
+        if each.opname.startswith("SETUP_") and isinstance(each.argval, int)
     ]

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from otel_leaks.model import Ended, Operation, SpanEnd
-from otel_leaks.runtime.glimpse import Step, at, root_of_ref
-from otel_leaks.runtime.tasks import TaskRef, context_steps, is_readable, kinds_of
+from otel_leaks.runtime.glimpse import Step, at
+from otel_leaks.runtime.tasks import TaskRef, contexts_of
 
 __all__ = ["READ", "SiteSpans", "Spans", "Turnover", "chosen", "ended", "operations", "span_of"]
 
@@ -51,13 +51,12 @@ class Spans(Protocol):
 
 def span_of(ref: TaskRef, spans: Spans) -> Any:
     """Return the span that a task began in, None where it began in none or is gone."""
-    (kind,) = kinds_of((ref,))
-    if not is_readable(kind):
-        return None
-    try:
-        return next(at(root_of_ref(ref), (*context_steps(kind), *spans.steps)), None)
-    except (AttributeError, TypeError):  # Privates of OpenTelemetry that are not known yet.
-        return None
+    for root, context in contexts_of(ref):
+        try:
+            return next(at(root, (context, *spans.steps)), None)
+        except (AttributeError, TypeError):  # Privates that are not known yet.
+            return None
+    return None
 
 
 class SiteSpans:

@@ -10,16 +10,22 @@ of the one task that a site is shown by.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import sys
 import types
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.endless import Exits
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
+from otel_leaks.census.origins import wrap_every_loop
+from otel_leaks.census.patches import Patches
 from otel_leaks.census.registry import TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
@@ -39,18 +45,20 @@ from otel_leaks.model import (
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import Chain, is_plain_end, is_wrapper
 from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
+from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.tasks import (
-    PENDING,
+    Pending,
     TaskRef,
     callbacks_of,
     chain_of,
     is_pending,
     is_readable,
-    kinds_of,
+    kinds_at,
     name_of,
     note_of,
+    pending,
     plain_chain_of,
-    states_of,
+    plain_pending,
     waits_on,
 )
 
@@ -75,6 +83,9 @@ KNOWN_OF_SLICE = 50
 """Such tasks between two pauses: about a quarter of a millisecond, at a cold cache."""
 LEVELS_OF_SLICE = 400
 """Levels of await chains that are followed between two pauses: about as long."""
+
+_OWN = frozenset({"_asyncio.Task", "asyncio.tasks.Task"})
+"""asyncio's classes of tasks; what comes from elsewhere is not kept alive by being known."""
 
 _Key = tuple["int | str", ...]
 
@@ -180,14 +191,23 @@ class TaskSource:
         self._trusted: set[type] = {type(None)}
         self._asked: dict[int, tuple[weakref.ref[type], bool]] = {}
         """Classes that were asked about, by id: whether their tasks can be read."""
-        self._inherited: frozenset[TaskRef] | None = None
+        self._inherited = Inherited(lambda: self._registry.refs(lambda: None))
+        self._patches = Patches()
+        self._wrapped: set[type] = set()
+
+        self._is_open = False
 
     def open(self) -> None:
         """Begin to note loops, on the versions that need it."""
         self._registry.open()
+        self._is_open = True
+        self._wrap_loops()
 
     def close(self) -> None:
         """Restore what opening patched and forget all tasks."""
+        self._is_open = False
+        self._patches.restore()
+        self._wrapped.clear()
         self._registry.close()
         self._serials = Serials()
         self._turnover = Turnover()
@@ -203,12 +223,32 @@ class TaskSource:
         self._serials = Serials()
         self._turnover = Turnover()
         self._following = Following()
-        self._inherited = frozenset(self._registry.refs(lambda: None)) or None
+        self._inherited.settle()
+
+    def _wrap_loops(self) -> None:
+        """Hear of a child's first loop: the tasks that there are before it are the parent's."""
+        if self._is_open and sys.version_info < (3, 14):
+            wrap_every_loop(
+                self._patches, self._wrapped, "__init__", self._makes_loop, self._wrap_loops
+            )
+
+    def _makes_loop(self, original: Callable[..., None]) -> Callable[..., None]:
+        settle = self._inherited.settle
+
+        @functools.wraps(original)
+        def init(loop: Any, *args: Any, **kwargs: Any) -> None:
+            with contextlib.suppress(Exception):  # The application makes its loop in any case.
+                settle()
+            original(loop, *args, **kwargs)
+
+        return init
 
     def read(self, look: Look) -> Population:
         """Count pending tasks, group them by where they wait, and sample the largest sites."""
         if look.beginnings is not None:
             look.beginnings.wrap_loops()
+        self._wrap_loops()
+        self._inherited.settle()
         refs = self._registry.refs(look.pause)
         look.pause()
         total = len(refs)
@@ -334,9 +374,10 @@ class TaskSource:
         self, some: list[Known], tally_of: Callable[[Origin | None], _Tally], look: Look
     ) -> None:
         """Find where tasks stand that are known from the last census, or that they are gone."""
-        refs = [known.ref for known in some]
-        for known, (state, _) in zip(some, states_of(refs), strict=True):
-            if state != PENDING:
+        # The references of known tasks are their only ones without a callback.
+        standing = set(map(id, pending([known.ref for known in some]).refs))
+        for known in some:
+            if id(known.ref) not in standing:
                 if look.spans is not None:
                     self._turnover.gone(known.serial, look.spans.now_s())
                 continue
@@ -410,19 +451,28 @@ class TaskSource:
         unreadable: set[str],
         look: Look,
     ) -> None:
-        if self._inherited is not None:
+        if self._inherited:
             refs = [ref for ref in refs if ref not in self._inherited]
-        kinds = kinds_of(refs)
-        if not self._trusted.issuperset(kinds):
-            can = [self._can_read(kind) for kind in kinds]
-            unreadable.update(
-                name_of_type(kind) for kind, is_read in zip(kinds, can, strict=True) if not is_read
-            )
-            refs = [ref for ref, is_read in zip(refs, can, strict=True) if is_read]
+        if not look.is_selective and look.starts is None and not look.ignores.by_task_name:
+            plain = plain_pending(refs)
+            if plain is not None:
+                self._count(plain, tally_of(None), look)
+                return
+        refs = self._readable(refs, unreadable)
         for origin, some in self._by_origin(refs, look):
             kept = list(_not_hidden(some, hidden, look)) if look.ignores.by_task_name else some
-            if kept:
-                self._count(kept, tally_of(origin), look)
+            self._count(pending(kept), tally_of(origin), look)
+
+    def _readable(self, refs: list[TaskRef], unreadable: set[str]) -> list[TaskRef]:
+        """Leave out tasks of classes that can't be read, and note the names of these."""
+        kinds = list(kinds_at(refs))
+        if self._trusted.issuperset(kinds):
+            return refs
+        can = [self._can_read(kind) for kind in kinds]
+        unreadable.update(
+            name_of_type(kind) for kind, is_read in zip(kinds, can, strict=True) if not is_read
+        )
+        return [ref for ref, is_read in zip(refs, can, strict=True) if is_read]
 
     @staticmethod
     def _by_origin(
@@ -442,21 +492,19 @@ class TaskSource:
             return True
         asked = self._asked.get(id(kind))
         if asked is None or asked[0]() is not kind:
-            if kind.__module__ in {"_asyncio", "asyncio.tasks"} and is_readable(kind):
+            if name_of_type(kind) in _OWN and is_readable(kind):
                 self._trusted.add(kind)
             key = id(kind)
             ref = weakref.ref(kind, lambda _: self._asked.pop(key, None))
             asked = self._asked[key] = (ref, is_readable(kind))
         return asked[1]
 
-    def _count(self, refs: list[TaskRef], tally: _Tally, look: Look) -> None:
+    def _count(self, found: Pending, tally: _Tally, look: Look) -> None:
         """Count tasks of one origin."""
-        rows = states_of(refs)
-        if any(state != PENDING for state, _ in rows):
-            pending = [i for i, (state, _) in enumerate(rows) if state == PENDING]
-            refs, rows = [refs[i] for i in pending], [rows[i] for i in pending]
-        keys: list[int | str] = [id(code) for _, code in rows]
-        codes = {id(code): code for _, code in rows}
+        if not found.refs:
+            return
+        refs, ids, codes = found
+        keys: list[int | str] = [*ids]
         self._look_through(refs, keys, codes, tally, look)
         counted = Counter(keys)
         for key, count in counted.items():
@@ -491,7 +539,7 @@ class TaskSource:
 
     def _look_through(
         self,
-        refs: list[TaskRef],
+        refs: Sequence[TaskRef],
         keys: list[int | str],
         codes: dict[int, types.CodeType | None],
         tally: _Tally,
@@ -539,10 +587,12 @@ class TaskSource:
             age_s=look.now - known.first_seen,
             awaited=_is_awaited(known.ref),
             waits_on=self._waits_on(known.ref),
-            endless=any(
-                self._exits.is_endless(level.code, offset)
-                for level, (offset, _) in zip(found.levels, stands, strict=True)
-                if level.code is not None
+            endless=self._exits.any_endless(
+                (
+                    (level.code, offset)
+                    for level, (offset, _) in zip(found.levels, stands, strict=True)
+                ),
+                look.pause,
             ),
         )
         began = Beginnings.read(note_of(known.ref)) if look.beginnings is not None else None

@@ -162,7 +162,7 @@ class ThreadSource:
                 name=place.row.name,
                 age_s=_age_s(place, look),
                 thread_id=place.row.ident,
-                endless=any(self._exits.is_endless(code, offset) for code, offset, _ in own),
+                endless=self._exits.any_endless(((code, at) for code, at, _ in own), look.pause),
                 dead_owner=_waits_for_dead(place),
             )
             if look.beginnings is None:

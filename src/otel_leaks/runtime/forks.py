@@ -49,10 +49,10 @@ _renewed: weakref.WeakSet[Any] = weakref.WeakSet()
 # registers nothing, and fork hooks can't be taken back.
 _pid: int | None = None
 _only_execs = False
-# The threads of the parent's that an unannounced child seems to have; kept, so that their
-# ids stay theirs.
-_ghosts: frozenset[int] = frozenset()
+# The threads of the parent's that an unannounced child seems to have, and the references to
+# them by their ids; kept, so that the ids stay theirs.
 _kept: list[threading.Thread] = []
+_ghosts: dict[int, weakref.ref[threading.Thread]] = {}
 _has_stale_states = False
 
 
@@ -151,22 +151,22 @@ def announce() -> None:
 
 def look_for_ghosts() -> None:
     """Note the threads that this process seems to have, having been forked untold."""
-    global _ghosts, _has_stale_states
-    ghosts = [each for each in threading.enumerate() if not runs_here(each)]
-    _kept[:] = ghosts
-    _ghosts = frozenset(map(id, ghosts))
+    global _has_stale_states
+    found = [each for each in threading.enumerate() if not runs_here(each)]
+    _kept[:] = found
+    _ghosts.update((id(ref), ref) for ref in map(weakref.ref, found))
     # Counts bare ones too, which threading does not list, and those of the parent.
     tasks = sum(1 for _ in _TASKS.iterdir()) if _TASKS.is_dir() else 1
-    _has_stale_states = bool(ghosts) or _thread._count() >= tasks
+    _has_stale_states = bool(found) or _thread._count() >= tasks
 
 
 def ghosts() -> frozenset[int]:
     """
-    Return the ids of its parent's threads, in a child of which Python was not told.
+    Return the ids of the weak references to threads that this process only seems to have.
 
-    ``threading`` lists them as running there.
+    They are its parent's, in a child of which Python was not told; ``threading`` lists them.
     """
-    return _ghosts
+    return frozenset(_ghosts)
 
 
 def runs_here(thread: threading.Thread) -> bool:
@@ -208,9 +208,10 @@ def _in_parent() -> None:
 
 
 def _told_in_child() -> None:
-    global _ghosts, _has_stale_states, _only_execs
+    global _has_stale_states, _only_execs
     # Python has just deleted the states of the parent's threads.
-    _ghosts, _has_stale_states = frozenset(), False
+    _has_stale_states = False
+    _ghosts.clear()
     _kept.clear()
     # A hook is called by C code, so the frame below it is the one that forked.
     _only_execs = False

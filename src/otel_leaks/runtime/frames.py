@@ -3,7 +3,8 @@ The stacks of threads, as values.
 
 ``sys._current_frames()`` is documented as a function for debuggers; 3.10 to 3.15 have it. On
 free-threaded builds it hands out frames that their threads go on to free (CPython issues
-152355 and 118680), so there no stack is read.
+152355 and 118680), so there no stack is read; nor in a process that a server forked without
+Python's hooks, where it may crash.
 """
 
 from __future__ import annotations

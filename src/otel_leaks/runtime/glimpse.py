@@ -27,13 +27,13 @@ The garbage collector may run inside such a call on 3.10 and 3.11, as in any all
 from __future__ import annotations
 
 import gc
+import operator
 import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice, repeat
-from operator import is_not
 from typing import Any
 
 __all__ = [
@@ -68,11 +68,12 @@ Root = Callable[[], Iterator[Any]]
 Step = Callable[[Iterator[Any]], Iterator[Any]]
 """Makes an iterator over what the objects of another one lead to."""
 
-deref = weakref.ref.__call__
-"""Returns what a weak reference refers to, None when that has ended."""
+deref: Callable[[weakref.ref[Any]], Any] = getattr(operator, "call", weakref.ref.__call__)
+"""Returns what a weak reference refers to, None when that has ended. ``operator.call`` takes
+half the time, and is there from 3.11 on."""
 
 _C_DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
-_is_present = partial(is_not, None)
+_is_present = partial(operator.is_not, None)
 
 present: Step = partial(filter, _is_present)
 """The step that leaves out None."""

@@ -10,6 +10,7 @@ the parent's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, final
 
@@ -19,26 +20,26 @@ __all__ = ["Inherited"]
 @final
 class Inherited:
     """
-    The tasks that were there at the fork.
+    The tasks that were there at the fork; none in the process that this was made in.
 
     Args:
         read: Returns references to all tasks of the process.
+        pid: Returns the number of the process.
     """
 
-    def __init__(self, read: Callable[[], Iterable[Any]]) -> None:
+    def __init__(
+        self, read: Callable[[], Iterable[Any]], pid: Callable[[], int] = os.getpid
+    ) -> None:
         self._read = read
-        self._is_due = False
+        self._pid = pid
+        self._settled_in = pid()
         self._refs: Collection[Any] = frozenset()
 
-    def forked(self) -> None:
-        """Note that this is a child now: constant time, whatever the parent had."""
-        self._is_due = True
-        self._refs = frozenset()
-
     def settle(self) -> None:
-        """Take what is there for the parent's, once after a fork."""
-        if self._is_due:
-            self._is_due = False
+        """Take what is there for the parent's, the first time in a child."""
+        pid = self._pid()
+        if pid != self._settled_in:
+            self._settled_in = pid
             self._refs = frozenset(self._read())
 
     def __bool__(self) -> bool:
@@ -46,8 +47,3 @@ class Inherited:
 
     def __contains__(self, ref: Any) -> bool:
         return ref in self._refs
-
-    def forget(self) -> None:
-        """Take nothing for a parent's any more."""
-        self._is_due = False
-        self._refs = frozenset()

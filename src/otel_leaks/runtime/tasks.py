@@ -1,10 +1,12 @@
 """
 Asyncio tasks, as values.
 
-``asyncio.Task`` is made in C, and written in Python a second time (``_PyTask``). Both keep
-``_state``, ``_coro``, ``_fut_waiter`` and ``_callbacks``, private and the same on 3.10 to 3.15.
-A subclass may define how it answers, so its methods are not called; one that defines these
-attributes anew, or a class that is no subclass, can't be read without running its code.
+``asyncio.Task`` is made in C, and written in Python a second time (``_PyTask``). A subclass may
+define how it answers, so the methods and attributes of the class made in C are used, whatever
+the subclass has in their place; of the one written in Python, its private attributes. A class
+of tasks that is neither, or that keeps these attributes otherwise, can't be read without
+running its code. Private names, the same on 3.10 to 3.15: ``_coro``, ``_state``, ``_fut_waiter``
+and ``_callbacks``.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ import gc
 import sys
 import types
 import weakref
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import chain, compress, islice, repeat, tee
-from operator import is_
-from typing import Any
+from operator import attrgetter, is_
+from typing import Any, NamedTuple
 
 from otel_leaks.runtime.coroutines import Chain, chain_at, plain_chain
 from otel_leaks.runtime.glimpse import (
@@ -39,122 +41,52 @@ from otel_leaks.runtime.glimpse import (
 
 __all__ = [
     "NOTE",
-    "PENDING",
+    "Pending",
     "TaskRef",
     "callbacks_of",
     "chain_of",
-    "context_steps",
+    "contexts_of",
     "is_pending",
     "is_readable",
-    "kinds_of",
+    "kinds_at",
     "name_of",
     "note_of",
+    "pending",
     "plain_chain_of",
-    "states_of",
+    "plain_pending",
     "waits_on",
 ]
 
 TaskRef = weakref.ref[Any]
 
-PENDING = "PENDING"
-
 NOTE = "_otel_leaks_began"
 """The attribute in which production notes where a task or a thread was started."""
 
-_ATTRIBUTES = ("_state", "_coro", "_fut_waiter", "_callbacks", "__getattribute__", "__getattr__")
+_NATIVE = frozenset({types.CoroutineType})
+_cr_code = attrgetter("cr_code")
+
+
+class _Make(NamedTuple):
+    """How tasks of one make are read."""
+
+    state: Step
+    """True, or "PENDING", for one that is pending."""
+    coro: Step
+    waiter: Step
+    callbacks: Step
+    name: Step
+    context: Step
 
 
 def _get(name: str) -> Step:
-    """Return the step to an attribute of a task that can be read, None where it has none."""
+    """Return the step to an attribute that a class written in Python keeps, None for none."""
     return lambda tasks: map(getattr, tasks, repeat(name), repeat(None))
 
 
-_STATE, _CORO, _WAITER, _CALLBACKS = map(_get, ("_state", "_coro", "_fut_waiter", "_callbacks"))
-
-
-def kinds_of(refs: Sequence[TaskRef]) -> list[type]:
-    """Return the class of each task, NoneType for one that is gone."""
-    return list(map(type, map(deref, refs)))
-
-
-def is_readable(kind: type) -> bool:
-    """Say whether tasks of a class can be read without running code of its own."""
-    makers = map(sys.modules.get, ("_asyncio", "asyncio.tasks", "asyncio.futures"))
-    trusted = {
-        object,
-        *(
-            each
-            for module in makers
-            for name in ("Task", "Future", "_PyTask", "_PyFuture")
-            if isinstance(each := getattr(module, name, None), type)
-        ),
-    }
-    ways = type.__getattribute__(kind, "__mro__")
-    if not any(each.__name__ in {"Task", "_PyTask"} for each in ways if each in trusted):
-        return False
-    for name in _ATTRIBUTES:
-        owner = next((c for c in ways if name in type.__getattribute__(c, "__dict__")), object)
-        if owner not in trusted:
-            return False
-    return True
-
-
-def states_of(refs: Sequence[TaskRef]) -> list[tuple[str | None, types.CodeType | None]]:
-    """
-    Return of each task its state and the code of its outermost coroutine.
-
-    None of both for one that is gone; no code where the coroutine is none of CPython's own,
-    and while a task runs its first step eagerly.
-    """
-    natives = {types.CoroutineType, type(None)}
-    if natives.issuperset(map(type, _CORO(map(deref, refs)))):
-        return list(_rows(refs))
-    # Only native coroutines can be asked for their code; the others one by one.
-    kinds = list(map(type, _CORO(map(deref, refs))))
-    is_native = [kind in natives for kind in kinds]
-    plain = iter(list(_rows(list(compress(refs, is_native)))))
-    return [
-        next(plain) if native else (first(root_of_ref(ref), (_STATE,)), None)
-        for ref, native in zip(refs, is_native, strict=True)
-    ]
-
-
-def _rows(refs: Sequence[TaskRef]) -> Iterator[tuple[Any, Any]]:
-    one, other = tee(map(deref, refs))
-    codes = map(getattr, _CORO(one), repeat("cr_code"), repeat(None))
-    return zip(_STATE(other), codes, strict=True)
-
-
-def is_pending(ref: TaskRef) -> bool:
-    """Say whether a task that can be read lives and is pending."""
-    return bool(first(root_of_ref(ref), (_STATE,)) == PENDING)
-
-
-def chain_of(ref: TaskRef) -> Chain:
-    """Return the await chain of a task, wrappers included."""
-    return chain_at(root_of_ref(ref), (_CORO,))
-
-
-def plain_chain_of(ref: TaskRef) -> tuple[list[types.CodeType], type | None]:
-    """Return the codes of the native coroutines that a task stands in, and what they await."""
-    run = plain_chain(root_of_ref(ref), (_CORO,))
-    return [code for code, _ in run], run[-1][1] if run else None
-
-
-def name_of(ref: TaskRef) -> str:
-    """Return the name of a task, empty when it is gone."""
-    root = root_of_ref(ref)
-    found = first(root, (_get("_name"),))  # Of one that is written in Python.
-    if found is None:
-        in_c_class = getattr(sys.modules.get("_asyncio"), "Task", None)
-        # Makes the name where the task has only a number.
-        found = first(root, (partial(map, in_c_class.get_name),)) if in_c_class else None
-    return found if isinstance(found, str) else ""
-
-
-def note_of(ref: TaskRef) -> object:
-    """Return what production noted on a task, None for nothing."""
-    return first(root_of_ref(ref), (_get(NOTE),))
+_WRITTEN_IN_PYTHON = _Make(
+    lambda tasks: map("PENDING".__eq__, _get("_state")(tasks)),
+    *map(_get, ("_coro", "_fut_waiter", "_callbacks", "_name", "_context")),
+)
 
 
 def _contexts(tasks: Iterator[Any]) -> Iterator[Any]:
@@ -165,14 +97,206 @@ def _contexts(tasks: Iterator[Any]) -> Iterator[Any]:
     return islice(compress(one, is_context), 1)
 
 
-def context_steps(kind: type) -> tuple[Step, ...]:
-    """Return the way from a task of a class that can be read to its context."""
-    in_c_class = getattr(sys.modules.get("_asyncio"), "Task", None)
-    if not hasattr(in_c_class, "get_context"):
-        return (_contexts,)
-    if in_c_class is not None and is_subtype(kind, in_c_class):
-        return (partial(map, in_c_class.get_context),)
-    return (_get("_context"),)
+@lru_cache(maxsize=1)
+def _made_in_c(task: Any) -> _Make:
+    def step(name: str) -> Step:
+        found = in_c(task, name)
+        return found if found is not None else partial(map, lambda _: None)
+
+    get_context = getattr(task, "get_context", None)
+    return _Make(
+        lambda tasks: map(False.__eq__, map(task.done, tasks)),
+        partial(map, task.get_coro),
+        step("_fut_waiter"),
+        step("_callbacks"),
+        # Makes the name where the task has only a number.
+        partial(map, task.get_name),
+        partial(map, get_context) if get_context is not None else _contexts,
+    )
+
+
+def _class_in_c() -> Any:
+    return getattr(sys.modules.get("_asyncio"), "Task", None)
+
+
+def _make_of(kind: type | None) -> _Make | None:
+    """Return how tasks of a class are read, None where only code of that class can say."""
+    task = _class_in_c()
+    if kind is None:
+        return None
+    if task is not None and (kind is task or is_subtype(kind, task)):
+        return _made_in_c(task)
+    return _WRITTEN_IN_PYTHON if _keeps_attributes(kind) else None
+
+
+def _keeps_attributes(kind: type) -> bool:
+    trusted = {
+        getattr(sys.modules.get(f"asyncio.{module}"), name, None)
+        for module, name in (("tasks", "_PyTask"), ("futures", "_PyFuture"))
+    }
+    ways = type.__getattribute__(kind, "__mro__")
+    if not any(each in trusted for each in ways):
+        return False
+    names = ("_state", "_coro", "_fut_waiter", "_callbacks", "_name", "_context")
+    return all(_is_of(kind, name, {*trusted, object}) for name in (*names, *_LOOK_UPS))
+
+
+_LOOK_UPS = ("__getattribute__", "__getattr__")
+
+
+def _is_of(kind: type, name: str, classes: set[Any]) -> bool:
+    """Say whether an attribute of a class is that of one of *classes*, or none's."""
+    ways = type.__getattribute__(kind, "__mro__")
+    owners = (each for each in ways if name in type.__getattribute__(each, "__dict__"))
+    return next(owners, object) in classes
+
+
+def is_readable(kind: type) -> bool:
+    """Say whether tasks of a class can be read without running code of its own."""
+    return _make_of(kind) is not None
+
+
+def kinds_at(refs: Iterable[TaskRef]) -> Iterator[type]:
+    """Return an iterator over the class of each task, NoneType for one that is gone."""
+    return map(type, map(deref, refs))
+
+
+class Pending(NamedTuple):
+    """Tasks that are pending, and what they run."""
+
+    refs: Sequence[TaskRef]
+    keys: Sequence[int]
+    """Of each task the id of the code of its outermost coroutine."""
+    codes: dict[int, types.CodeType | None]
+    """These codes by their ids. None, under its id, stands for a coroutine that is none of
+    CPython's own, and for a task that runs its first step eagerly and has none yet."""
+
+
+def plain_pending(refs: Sequence[TaskRef]) -> Pending | None:
+    """
+    Read tasks that are as most are: made in C, and running coroutines of CPython's own.
+
+    At a fraction of the cost of ``pending``.
+
+    Returns:
+        None when there is another among them.
+    """
+    task = _class_in_c()
+    if task is None:
+        return None
+    coros, done = task.get_coro, task.done
+    try:
+        # These methods are C's, also for a subclass that has others, and raise TypeError for
+        # a task of another make. Of coroutines of CPython's own alone attributes are asked.
+        if not _NATIVE.issuperset(map(type, map(coros, present(map(deref, refs))))):
+            return None
+        if any(map(done, present(map(deref, refs)))):
+            refs = list(compress(refs, map(_is_false, _done(refs, done))))
+        keys = list(map(id, map(_cr_code, map(coros, present(map(deref, refs))))))
+        if len(keys) != len(refs):  # Some are gone.
+            rows = list(_rows(refs, coros))
+            refs, keys = [ref for ref, _ in rows], [key for _, key in rows]
+    except TypeError:
+        return None
+    return Pending(refs, keys, _codes(refs, keys, partial(map, coros)))
+
+
+_is_false = False.__eq__
+
+
+def _done(refs: Sequence[TaskRef], done: Any) -> list[bool]:
+    """Say of each task whether it is done; one that is gone is."""
+    try:
+        return list(map(done, map(deref, refs)))
+    except TypeError:  # One of them is gone.
+        return [first(root_of_ref(ref), (partial(map, done),), default=True) for ref in refs]
+
+
+def _rows(refs: Sequence[TaskRef], coros: Any) -> Iterator[tuple[TaskRef, int]]:
+    one, other = tee(present(map(deref, refs)))
+    return zip(map(weakref.ref, one), map(id, map(_cr_code, map(coros, other))), strict=True)
+
+
+def _codes(
+    refs: Sequence[TaskRef], keys: list[int], coro: Step
+) -> dict[int, types.CodeType | None]:
+    codes: dict[int, types.CodeType | None] = {}
+    for key in set(keys):
+        code = first(root_of_ref(refs[keys.index(key)]), (coro, partial(map, _cr_code)))
+        if id(code) == key:
+            codes[key] = code
+    return codes
+
+
+def pending(refs: Sequence[TaskRef]) -> Pending:
+    """Read tasks, whatever they are; leave out those that can't be read."""
+    found = plain_pending(refs)
+    if found is not None:
+        return found
+    own, keys, codes = [], [], {}
+    for ref in refs:
+        root = root_of_ref(ref)
+        make = _make_of(types_at(root, ()))
+        if make is None or not first(root, (make.state,)):
+            continue
+        code = None
+        if types_at(root, (make.coro,)) in _NATIVE:
+            code = first(root, (make.coro, partial(map, _cr_code)))
+        own.append(ref)
+        keys.append(id(code))
+        codes[id(code)] = code
+    return Pending(own, keys, codes)
+
+
+def is_pending(ref: TaskRef) -> bool:
+    """Say whether a task that can be read lives and is pending."""
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    return make is not None and bool(first(root, (make.state,)))
+
+
+def chain_of(ref: TaskRef) -> Chain:
+    """Return the await chain of a task, wrappers included; empty for one that is gone."""
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    return chain_at(root, (make.coro,)) if make is not None else Chain(root, [])
+
+
+def plain_chain_of(ref: TaskRef) -> tuple[list[types.CodeType], type | None]:
+    """
+    Return the codes of the native coroutines that a task stands in, and what they await.
+
+    None for a task that is not made in C, which ``chain_of`` reads.
+    """
+    task = _class_in_c()
+    run = plain_chain(root_of_ref(ref), (partial(map, task.get_coro),)) if task else []
+    return [code for code, _ in run], run[-1][1] if run else None
+
+
+def name_of(ref: TaskRef) -> str:
+    """Return the name of a task, empty when it is gone."""
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    found = first(root, (make.name,)) if make is not None else None
+    return found if isinstance(found, str) else ""
+
+
+def note_of(ref: TaskRef) -> object:
+    """Return what production noted on a task, None for nothing."""
+    root = root_of_ref(ref)
+    kind = types_at(root, ())
+    made = {object, _class_in_c(), getattr(sys.modules.get("_asyncio"), "Future", None)}
+    if kind is None or not all(_is_of(kind, name, made) for name in _LOOK_UPS):
+        return None
+    return first(root, (_get(NOTE),))
+
+
+def contexts_of(ref: TaskRef) -> Iterator[tuple[Root, Step]]:
+    """Yield the way to the context of a task; none where it can't be read."""
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    if make is not None:
+        yield root, make.context
 
 
 def waits_on(ref: TaskRef) -> tuple[type, Chain | None] | None:
@@ -182,10 +306,12 @@ def waits_on(ref: TaskRef) -> tuple[type, Chain | None] | None:
     With it, where that is a task, the await chain of that one.
     """
     root = root_of_ref(ref)
-    kind = types_at(root, (_WAITER, present))
-    if kind is None:
+    make = _make_of(types_at(root, ()))
+    kind = types_at(root, (make.waiter, present)) if make is not None else None
+    if make is None or kind is None:
         return None
-    return kind, chain_at(root, (_WAITER, present, _CORO)) if is_readable(kind) else None
+    waiter = _make_of(kind)
+    return kind, chain_at(root, (make.waiter, present, waiter.coro)) if waiter else None
 
 
 def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
@@ -196,8 +322,11 @@ def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
     which ``wait_for()`` of 3.10 and 3.11 has.
     """
     root = root_of_ref(ref)
-    for number in range(len(_callback_types(root))):
-        way: tuple[Step, ...] = (_CALLBACKS, present, _nth(number), _first_of_pair)
+    make = _make_of(types_at(root, ()))
+    if make is None:
+        return
+    for number in range(len(_callback_types(root, make))):
+        way: tuple[Step, ...] = (make.callbacks, present, _nth(number), _first_of_pair)
         kind = types_at(root, way)
         while kind is functools.partial:
             way = (*way, _PARTIAL_FUNC)
@@ -229,9 +358,9 @@ def _first_of_pair(pairs: Iterator[Any]) -> Iterator[Any]:
     return map(tuple.__getitem__, pairs, repeat(0))
 
 
-def _callback_types(root: Root) -> list[type]:
+def _callback_types(root: Root, make: _Make) -> list[type]:
     try:
-        return list(map(type, chain.from_iterable(at(root, (_CALLBACKS, present)))))
+        return list(map(type, chain.from_iterable(at(root, (make.callbacks, present)))))
     except TypeError:  # No list, on a Python that is not known yet.
         return []
 

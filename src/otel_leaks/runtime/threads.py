@@ -77,15 +77,8 @@ def living() -> list[ThreadRef]:
     else:
         refs = list(map(weakref.ref, chain(active.values(), limbo.values())))
     # A thread that has just started may stand in both.
-    refs = list({id(ref): ref for ref in refs}.values())
     ghosts = forks.ghosts()
-    if ghosts:
-        refs = [
-            ref
-            for ref, key in zip(refs, map(id, map(deref, refs)), strict=True)
-            if key not in ghosts
-        ]
-    return refs
+    return list({id(ref): ref for ref in refs if id(ref) not in ghosts}.values())
 
 
 def rows_of(refs: Sequence[ThreadRef]) -> list[Row]:

@@ -9,10 +9,9 @@ tracing off (``always_off``) keeps it off.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
 
@@ -25,25 +24,37 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags, TracerProvider
 
 from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, own_frame
-from otel_leaks.model import Detection, Emit, Evidence, Finding, Site, Stack
+from otel_leaks.log import log as _log
+from otel_leaks.model import Detection, Emit, Evidence, Finding, Site
+from otel_leaks.outgoing import outgoing, shown_frame
 from otel_leaks.report import resolution, sentence, stack_text
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.allowance import Allowance
 from otel_leaks.telemetry.logs import LogEvents
+from otel_leaks.texts import MAX_CHARS, between, name_text, tail
 
 __all__ = ["MAX_BYTES", "Events", "Told", "tell"]
 
 MAX_BYTES = 120 * 1024
-"""What one detection may take; under 128 KiB as it is sent.
+"""What one detection may take, its span or its log records; under 128 KiB as it is sent.
 A receiver refuses over 4 MiB, and then the whole batch with other people's spans."""
 MAX_LINKS = 32
 """Of one detection. SDKs drop the oldest beyond their limit of 128."""
-TAG_BYTES = 16
-"""What the encoding of one attribute takes besides its key and its value, at most."""
-MAX_CHARS = 1024
-"""Of any string but a stack."""
+MAX_LINKS_BEFORE = 2
+"""To the spans that told of the finding first, and of its leak before that."""
+MAX_LOG_BYTES = 11 * 1024
+"""Of the stack in a WARNING, which stays under 16 KiB with it: there Docker cuts a message."""
 
-_log = logging.getLogger(names.SCOPE)
+FEW_CHARS = 200
+"""Of any string, where the largest site alone is too large."""
+
+# What the encoding takes besides keys and values, at most: of an attribute its tags and
+# lengths; of a span its ids, times, name and scope; of an event and a record the same.
+ATTRIBUTE_BYTES = 16
+SPAN_BYTES = 512
+LINK_BYTES = 64
+EVENT_BYTES = 64
+RECORD_BYTES = 192
 
 Attributes = Mapping[str, "str | int | float | bool"]
 
@@ -57,7 +68,9 @@ class Told:
     samples: tuple[Attributes, ...]
     """One for each site, the largest first."""
     size_bytes: int
-    """Of all attributes."""
+    """What it takes as it is encoded, at most."""
+    links: int
+    """What its span may have of them."""
 
 
 def tell(
@@ -67,6 +80,7 @@ def tell(
     max_chars: int | None = None,
     refers_to: Evidence | None = None,
     max_bytes: int = MAX_BYTES,
+    as_records: bool = False,
 ) -> Told:
     """
     Describe a finding in attributes.
@@ -77,22 +91,57 @@ def tell(
         max_chars: Characters of each stack; SDKs that limit the length of attributes
             keep the head of a stack, which is the wrong end of it.
         refers_to: What told of the same leak before.
-        max_bytes: Of all its attributes, at most ``MAX_BYTES``.
+        max_bytes: What it may take as it is encoded, at most ``MAX_BYTES``.
+        as_records: Whether it becomes log records, which take more than events of a span.
 
     Returns:
-        Strings of at most *max_bytes* in all: outer frames are left out until they fit,
-        then the smallest sites.
+        At most *max_bytes*: outer frames are left out until it fits, then the smallest sites,
+        then links and the longest names, and last the largest site. Every string is one line of
+        printable text, but for a stack, which has one line for each frame.
     """
-    message = sentence(finding)
+    shown = outgoing(finding, max_frames=max_frames)
+    message = sentence(shown)
     if refers_to is not None:
         message += f"; the leak that was told by its {refers_to} before"
+    message = between(message, MAX_CHARS)
+    attributes = _cut(_head(shown, message, refers_to), max_chars)
+    fixed = [
+        _cut(_fixed(site, own), max_chars)
+        for site, own in zip(shown.sites, finding.sites, strict=True)
+    ]
+    links = min(MAX_LINKS, MAX_LINKS_BEFORE + sum(1 for _ in _began(finding)))
+    frames = max_frames
+    while True:
+        samples = tuple(
+            _with_stack(each, site, frames, max_chars)
+            for each, site in zip(fixed, shown.sites, strict=False)
+        )
+        size_bytes = _encoded_size(message, attributes, samples, links=links, as_records=as_records)
+        if size_bytes <= max_bytes or not fixed:
+            return Told(message, attributes, samples, size_bytes, links)
+        if frames > 1:
+            frames = frames * 3 // 4
+        elif len(fixed) == 1 and links > MAX_LINKS_BEFORE:
+            # The largest site stays as long as it can.
+            links = MAX_LINKS_BEFORE
+        elif len(fixed) == 1 and (max_chars is None or max_chars > FEW_CHARS):
+            max_chars = FEW_CHARS
+            attributes, fixed = _cut(attributes, max_chars), [_cut(fixed[0], max_chars)]
+        else:
+            fixed.pop()
+
+
+def _head(
+    finding: Finding, message: str, refers_to: Evidence | None
+) -> dict[str, str | int | float | bool]:
+    """Describe a finding but for its sites."""
     attributes: dict[str, str | int | float | bool] = {
         names.KIND: finding.kind,
         names.EVIDENCE: finding.evidence,
         names.COUNT: finding.count,
         names.AGE: round(finding.age_s, 3),
         names.SITES: finding.site_count,
-        names.MESSAGE: message[:MAX_CHARS],
+        names.MESSAGE: message,
     }
     if finding.limit is not None:
         attributes[names.LIMIT] = finding.limit
@@ -102,56 +151,57 @@ def tell(
         attributes.update(_operation(finding.sites[0]))
     if refers_to is not None:
         attributes[names.REFERS_TO] = refers_to
-    frames = max_frames
-    sites = finding.sites
-    while True:
-        samples = tuple(_sample(site, frames, max_chars) for site in sites)
-        size_bytes = _size(attributes, *samples)
-        if size_bytes <= max_bytes or not sites:
-            return Told(message, attributes, samples, size_bytes)
-        if frames > 1:
-            frames = frames * 3 // 4
-        else:
-            sites = sites[:-1]
+    return attributes
 
 
-def _sample(site: Site, max_frames: int, max_chars: int | None) -> Attributes:
+def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
+    """Describe a site but for its stack: *site* as it may leave, *own* as it is."""
     attributes: dict[str, str | int | float | bool] = {
         names.FINGERPRINT: site.fingerprint,
         names.COUNT: site.count,
         names.AGE: round(site.age_s, 3),
-        names.FUNCTION: site.function[:MAX_CHARS],
+        names.FUNCTION: site.function,
         **_operation(site),
     }
     origin, sample = site.origin, site.sample
     if origin is not None:
-        attributes[names.ORIGIN_FUNCTION] = origin.function[:MAX_CHARS]
-        attributes[names.ORIGIN_FILE] = origin.file[:MAX_CHARS]
+        attributes[names.ORIGIN_FUNCTION] = origin.function
+        attributes[names.ORIGIN_FILE] = origin.file
         attributes[names.ORIGIN_LINE] = origin.line
     said = hint(site)
     if said is not None:
-        attributes[names.HINT] = said[:MAX_CHARS]
-    library = began_in_library(site)
+        attributes[names.HINT] = between(said)
+    # Whose code it is shows in the whole path alone.
+    library = began_in_library(own)
     if library is not None:
         attributes[names.ORIGIN_LIBRARY] = library
-    if sample is None:
+    if sample is None or own.sample is None:
         return attributes
-    own = own_frame(sample.stack)
-    if own is not None:
-        attributes[names.OWN_FUNCTION] = own.function[:MAX_CHARS]
-        attributes[names.OWN_FILE] = own.file[:MAX_CHARS]
-        attributes[names.OWN_LINE] = own.line
-    stack: Stack = sample.stack
-    if stack:
-        attributes[names.FILE] = stack[0].file[:MAX_CHARS]
-        attributes[names.LINE] = stack[0].line
-        attributes[names.STACKTRACE] = stack_text(stack, max_frames=max_frames, max_chars=max_chars)
+    frame = own_frame(own.sample.stack)
+    if frame is not None:
+        frame = shown_frame(frame)
+        attributes[names.OWN_FUNCTION] = frame.function
+        attributes[names.OWN_FILE] = frame.file
+        attributes[names.OWN_LINE] = frame.line
+    if sample.stack:
+        attributes[names.FILE] = sample.stack[0].file
+        attributes[names.LINE] = sample.stack[0].line
+        attributes[names.STACKTRACE] = ""  # Its place; its text depends on what fits.
     if sample.awaited is not None:
         attributes[names.AWAITED] = sample.awaited
     if sample.thread_id is not None:
         attributes[names.THREAD_ID] = sample.thread_id
-        attributes[names.THREAD_NAME] = sample.name[:MAX_CHARS]
+        attributes[names.THREAD_NAME] = sample.name
     return attributes
+
+
+def _with_stack(
+    attributes: Attributes, site: Site, max_frames: int, max_chars: int | None
+) -> Attributes:
+    if site.sample is None or not site.sample.stack:
+        return attributes
+    text = stack_text(site.sample.stack, max_frames=max_frames, max_chars=max_chars)
+    return {**attributes, names.STACKTRACE: text}
 
 
 def _operation(site: Site) -> Attributes:
@@ -163,14 +213,53 @@ def _operation(site: Site) -> Attributes:
     return {names.OPERATION: named.name, **route}
 
 
-def _size(*sets: Attributes) -> int:
+_FILES = frozenset({names.FILE, names.OWN_FILE, names.ORIGIN_FILE})
+_FUNCTIONS = frozenset({names.FUNCTION, names.OWN_FUNCTION, names.ORIGIN_FUNCTION})
+
+
+def _cut(
+    attributes: dict[str, str | int | float | bool], max_chars: int | None
+) -> dict[str, str | int | float | bool]:
+    """Shorten what the SDK would cut, at the end that says least: it keeps the head of all."""
+    if max_chars is None or max_chars < 1:
+        return attributes
+    for key, value in attributes.items():
+        if isinstance(value, str) and len(value) > max_chars:
+            cut = tail if key in _FILES else name_text if key in _FUNCTIONS else between
+            attributes[key] = cut(value, max_chars)
+    return attributes
+
+
+def body_of(sample: Attributes) -> str:
+    """Return the body of a sample's log record."""
+    return f"{sample[names.COUNT]} in {sample[names.FUNCTION]}"
+
+
+def _encoded_size(
+    message: str,
+    attributes: Attributes,
+    samples: tuple[Attributes, ...],
+    *,
+    links: int,
+    as_records: bool,
+) -> int:
+    """Return what a detection takes as it is encoded, at most."""
+    size = sum(map(_attributes_size, (attributes, *samples)))
+    if not as_records:
+        return size + SPAN_BYTES + LINK_BYTES * links + EVENT_BYTES * len(samples)
+    bodies = (message, *map(body_of, samples))
+    return size + RECORD_BYTES * len(bodies) + sum(map(_text_size, bodies))
+
+
+def _attributes_size(attributes: Attributes) -> int:
     return sum(
-        len(key)
-        + TAG_BYTES
-        + (len(value.encode("utf-8", "replace")) if isinstance(value, str) else 8)
-        for attributes in sets
+        len(key) + ATTRIBUTE_BYTES + (_text_size(value) if isinstance(value, str) else 8)
         for key, value in attributes.items()
     )
+
+
+def _text_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 MAX_TRIES = 5
@@ -331,7 +420,7 @@ class Events:
             names.DETECTED,
             context=Context(),
             attributes=told.attributes,
-            links=self._links(report, limits),
+            links=self._links(report, limits)[: told.links],
         )
         # Beyond its limit the SDK drops the oldest events, which are the largest sites.
         most = limits.max_events if limits is not None else None
@@ -342,8 +431,8 @@ class Events:
 
     def _ended(self, detection: Detection) -> tuple[str, Attributes]:
         """Describe the end of a finding: its message and its attributes."""
-        finding = detection.finding
-        message = resolution(detection)
+        finding = outgoing(detection.finding)
+        message = between(resolution(replace(detection, finding=finding)), MAX_CHARS)
         attributes: dict[str, str | int | float | bool] = {
             names.KIND: finding.kind,
             names.EVIDENCE: finding.evidence,
@@ -409,7 +498,7 @@ class Events:
         first = (self._contexts.get(key) for key in keys if key is not None)
         return [Link(each) for each in first if each is not None and each.is_valid]
 
-    def _told(self, report: _Report, max_chars: int | None) -> Told:
+    def _told(self, report: _Report, max_chars: int | None, *, as_records: bool = False) -> Told:
         detection = report.detection
         is_first = report.max_bytes is None
         if report.max_bytes is None:
@@ -420,6 +509,7 @@ class Events:
             max_chars=max_chars,
             refers_to=detection.refers_to[1] if detection.refers_to is not None else None,
             max_bytes=report.max_bytes,
+            as_records=as_records,
         )
         if is_first:
             # Span and log records go out by different ways: it counts once.
@@ -429,22 +519,23 @@ class Events:
     def _record(self, report: _Report) -> None:
         records, span = self._records, report.span
         assert records is not None
-        told = self._told(report, records.max_chars)
+        told = self._told(report, records.max_chars, as_records=True)
         records.emit(names.DETECTED, told.attributes, span=span, severity="WARN", body=told.message)
         for sample in told.samples:
-            body = f"{sample[names.COUNT]} in {sample[names.FUNCTION]}"
-            records.emit(names.SAMPLE, sample, span=span, severity="WARN", body=body)
+            records.emit(names.SAMPLE, sample, span=span, severity="WARN", body=body_of(sample))
 
     def _warn(self, report: _Report) -> None:
         # Also where no span could be begun: what is in no span must be in the log.
         told = report.text[0] if report.text else self._told(report, None)
         stack = told.samples[0].get(names.STACKTRACE) if told.samples else None
         with _Current(report.span):
-            if stack is None:
+            if not isinstance(stack, str):
                 _log.warning("%s", told.message)
             else:
                 mark = report.detection.finding.sites[0].fingerprint
-                _log.warning("%s\nfingerprint %s, waits at:\n%s", told.message, mark, stack)
+                # Indented, so that no line of it can be taken for a line of the log.
+                lines = f"  fingerprint {mark}, waits at:\n{_innermost(stack, MAX_LOG_BYTES)}"
+                _log.warning("%s", told.message, lines=lines)
 
     def _real_tracer(self) -> trace.Tracer:
         """Return the tracer behind a proxy, made to sample always."""
@@ -455,6 +546,17 @@ class Events:
             self._sampled = (tracer, tracer.sampler)
             tracer.sampler = ALWAYS_ON
         return tracer if isinstance(tracer, trace.Tracer) else self._tracer
+
+
+def _innermost(stack: str, most: int) -> str:
+    """Return the last lines of a stack, at least one, that take at most *most* bytes."""
+    kept: list[str] = []
+    for line in reversed(stack.split("\n")):
+        most -= _text_size(line) + 1
+        if most < 0 and kept:
+            break
+        kept.append(line)
+    return "\n".join(reversed(kept))
 
 
 def _began(finding: Finding) -> Iterator[Link]:

@@ -15,8 +15,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from opentelemetry import _logs, metrics, trace
-
 from otel_leaks.runtime import forks
 
 __all__ = ["renew_locks", "restart_exports"]
@@ -83,15 +81,10 @@ def restart_exports(
 
     Its threads are not in the child, and its resource has the parent's
     ``service.instance.id``. What was made in this process stays as it is.
-
-    Args:
-        tracer_provider: None for the global one, as for the others.
-        meter_provider: Its periodic readers get a thread.
-        logger_provider: As the first.
     """
     for provider, attribute in (
-        (tracer_provider or trace.get_tracer_provider(), "_active_span_processor"),
-        (logger_provider or _logs.get_logger_provider(), "_multi_log_record_processor"),
+        (tracer_provider, "_active_span_processor"),
+        (logger_provider, "_multi_log_record_processor"),
     ):
         several = getattr(provider, attribute, None)
         batches = [
@@ -107,13 +100,12 @@ def restart_exports(
             _call(provider, "_handle_fork")
         for each in inherited:
             _call(each, "_at_fork_reinit")
-    provider = meter_provider or metrics.get_meter_provider()
-    consumer = getattr(provider, "_measurement_consumer", None)
+    consumer = getattr(meter_provider, "_measurement_consumer", None)
     readers = list(getattr(consumer, "_reader_storages", ()))
     threads = {each: getattr(each, "_daemon_thread", None) for each in readers}
     inherited = [each for each, thread in threads.items() if thread and not forks.runs_here(thread)]
     if inherited or not any(threads.values()):
-        _call(provider, "_handle_fork")
+        _call(meter_provider, "_handle_fork")
     for each in inherited:
         _call(each, "_at_fork_reinit")
 

@@ -24,11 +24,13 @@ from typing import Any
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
+from otel_leaks.masks import masked
 from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool, Population
 from otel_leaks.runtime import forks
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.exits import Exports
 from otel_leaks.telemetry.forks import renew_locks
+from otel_leaks.texts import name_text
 
 __all__ = ["Admission", "Board", "Metrics"]
 
@@ -177,6 +179,7 @@ class _Registration:
     def record(self, seconds: float, error_type: str | None) -> None:
         attributes = {}
         if error_type is not None:
+            error_type = name_text(error_type)
             if len(self._error_types) < ERROR_TYPES:
                 self._error_types.add(error_type)
             attributes[names.ERROR_TYPE] = error_type if error_type in self._error_types else OTHER
@@ -324,8 +327,9 @@ class Metrics:
 
     def _counts(self, population: Population) -> Sequence[_Reading]:
         functions: dict[str, int] = {}
-        for site in population.sites:
-            functions[site.function] = functions.get(site.function, 0) + site.count
+        sites = [(name_text(site.function), site) for site in population.sites]
+        for function, site in sites:
+            functions[function] = functions.get(function, 0) + site.count
         named = self._admissions[population.kind].admit(functions)
         # What was reported and has nothing now is zero, and not merely gone.
         counts: dict[tuple[str, bool | None], int] = {
@@ -334,8 +338,8 @@ class Metrics:
             if key[0] in named or key[0] == OTHER
         }
         rest = population.count
-        for site in population.sites:
-            key = (site.function if site.function in named else OTHER, site.daemon)
+        for function, site in sites:
+            key = (function if function in named else OTHER, site.daemon)
             counts[key] = counts.get(key, 0) + site.count
             rest -= site.count
         if rest:
@@ -349,14 +353,15 @@ class Metrics:
         ]
 
     def _pool_readings(self, pools: Sequence[Pool]) -> Mapping[str, Sequence[_Reading]]:
-        """Add up the pools of one name; those that are gone have zeros."""
+        """Add up the pools of one masked name; those that are gone have zeros."""
         sizes: dict[str, int] = {}
-        for pool in pools:
-            sizes[pool.name] = sizes.get(pool.name, 0) + len(pool.workers) + pool.queued
+        called = [masked(pool.name) for pool in pools]
+        for name, pool in zip(called, pools, strict=True):
+            sizes[name] = sizes.get(name, 0) + len(pool.workers) + pool.queued
         named = self._pool_admission.admit(sizes)
         sums = {name: [0, 0, 0] for name in self._pool_series if name in named or name == OTHER}
-        for pool in pools:
-            of = sums.setdefault(pool.name if pool.name in named else OTHER, [0, 0, 0])
+        for name, pool in zip(called, pools, strict=True):
+            of = sums.setdefault(name if name in named else OTHER, [0, 0, 0])
             for i, value in enumerate((len(pool.workers), pool.limit, pool.queued)):
                 of[i] += value
         self._pool_series = tuple(sums)

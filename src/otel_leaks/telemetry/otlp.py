@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +16,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from otel_leaks.telemetry import names
 from otel_leaks.telemetry.metrics import is_proxy
 
 __all__ = ["configure", "missing_providers"]
 
-_log = logging.getLogger(names.SCOPE)
 
 _PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
 _PROTOCOLS = ("grpc", "http/protobuf")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice, repeat
+from functools import partial
+from itertools import islice
 from operator import methodcaller
 from typing import Any, TypeVar
 
@@ -22,15 +22,14 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, SpanContext, propagation
 
+from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
-from otel_leaks.telemetry import names
+from otel_leaks.texts import plain
 
 __all__ = ["SpanReader", "Switch", "note_end"]
 
-MAX_CHARS = 200
-"""Of a name or a route."""
-
-_log = logging.getLogger(names.SCOPE)
+MAX_CHARS = 512
+"""Of a name or a route, before what may be a secret in it is masked."""
 
 _T = TypeVar("_T")
 
@@ -114,6 +113,21 @@ def _current(
     return public if get is None or key is None else private
 
 
+Steps = tuple[Callable[[Iterator[Any]], Iterator[Any]], ...]
+
+_NOWHERE: Steps = (lambda contexts: islice(contexts, 0),)
+
+
+def _steps(variable: contextvars.ContextVar[Any] | None, key: object) -> Steps:
+    if variable is None:
+        return (lambda contexts: map(_current_span_of, contexts),)
+    return (
+        partial(map, methodcaller("get", variable)),
+        partial(filter, None),
+        partial(map, methodcaller("get", key)),
+    )
+
+
 class SpanReader:
     """
     Reads the span that a context has, from any thread, also while code runs in it.
@@ -127,6 +141,7 @@ class SpanReader:
         self._is_off = not getattr(sys, "_is_gil_enabled", lambda: True)()
         # Without them a copy of the context is made.
         self._variable, self._key = _privates()
+        self._steps = _steps(self._variable, self._key)
         self.current = _current(self._variable, self._key)
 
     def now_s(self) -> float:
@@ -134,22 +149,13 @@ class SpanReader:
         return time.time_ns() / 1e9
 
     @property
-    def steps(self) -> tuple[Callable[[Iterator[Any]], Iterator[Any]], ...]:
+    def steps(self) -> Steps:
         """
         Return the way from a context to its span, None for a context without one.
 
         In C: a context is not held while another thread may run.
         """
-        if self._is_off:
-            return (lambda contexts: islice(contexts, 0),)
-        variable, key = self._variable, self._key
-        if variable is None:
-            return (lambda contexts: map(_current_span_of, contexts),)
-        return (
-            lambda contexts: map(methodcaller("get", variable), contexts),
-            lambda currents: filter(None, currents),
-            lambda currents: map(dict.get, currents, repeat(key)),
-        )
+        return _NOWHERE if self._is_off else self._steps
 
     def end_of(self, span: Any) -> SpanEnd | None:
         """Say whether a span has ended; None when it is none. About 1 us."""
@@ -168,7 +174,7 @@ class SpanReader:
             said.trace_id,
             said.span_id,
             is_sampled=said.trace_flags.sampled,
-            name=name[:MAX_CHARS] if isinstance(name, str) else "",
+            name=plain(name)[:MAX_CHARS],
         )
 
     def _safely(self, read: Callable[[Any], _T], span: Any) -> _T | None:
@@ -223,8 +229,8 @@ class SpanReader:
             said.trace_id,
             said.span_id,
             is_sampled=said.trace_flags.sampled,
-            name=span.name[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
-            route=route[:MAX_CHARS] if isinstance(route, str) else "",
+            name=plain(span.name)[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
+            route=plain(route)[:MAX_CHARS],
         )
 
 

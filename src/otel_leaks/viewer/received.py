@@ -21,6 +21,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_leaks.telemetry import names
+from otel_leaks.texts import printable
 
 __all__ = [
     "Counted",
@@ -30,7 +31,6 @@ __all__ = [
     "Site",
     "counts_of",
     "detections_of",
-    "printable",
 ]
 
 _KINDS = (
@@ -146,15 +146,6 @@ def detections_of(export: ExportTraceServiceRequest) -> tuple[Detected, ...]:
         if scope.scope.name == names.SCOPE
         for span in scope.spans
         if span.name == names.DETECTED
-    )
-
-
-def printable(text: str) -> str:
-    """Write control characters, and all else that a terminal may obey, as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
 
 

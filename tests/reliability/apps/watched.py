@@ -54,14 +54,23 @@ def state() -> dict[str, Any]:
     return {"pid": os.getpid(), "parent": os.getppid(), "monitors": monitors()}
 
 
-def monitors() -> int:
-    """Count the threads of this process that run the monitor, however they were started."""
-    found = 0
-    for frame in sys._current_frames().values():
-        at: Any = frame
-        while at is not None:
-            if str(at.f_globals.get("__name__")).startswith(_MONITOR):
-                found += 1
-                break
-            at = at.f_back
-    return found
+def monitors() -> list[int]:
+    """
+    Count the monitors of this process, by their name and by what real threads run.
+
+    Both count one, and the same: a greenlet has a name, and is no thread of its own.
+    """
+    named = [each for each in threading.enumerate() if each.name == "otel-leaks-watch"]
+    if "uwsgi" in sys.modules:
+        # Reading frames is a crash in a worker that was forked without Python's hooks.
+        return [len(named), len(named)]
+    return [len(named), sum(map(_is_monitor, sys._current_frames().values()))]
+
+
+def _is_monitor(frame: Any) -> bool:
+    at = frame
+    while at is not None:
+        if str(at.f_globals.get("__name__")).startswith(_MONITOR):
+            return True
+        at = at.f_back
+    return False

@@ -1,0 +1,118 @@
+"""
+Text from outside the package, made fit to leave it.
+
+File, function, thread and span names are whatever the application made of them: they may
+hold line breaks, terminal escapes, bytes that are not UTF-8, or four kilobytes. Each
+function here returns one line of valid UTF-8 of bounded length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+__all__ = [
+    "MAX_CHARS",
+    "MAX_NAME_BYTES",
+    "between",
+    "head",
+    "name_text",
+    "plain",
+    "printable",
+    "tail",
+]
+
+MAX_CHARS = 1024
+"""Of any string but a stack."""
+MAX_NAME_BYTES = 384
+"""Of a function's name, as UTF-8: with it 100 series of metrics stay under 64 KiB."""
+
+CUT = "..."
+"""Stands for what was left out; ASCII, for logs whose encoding has nothing else."""
+
+SHORT = MAX_NAME_BYTES // 4
+"""Characters that fit into a name in any case."""
+
+
+def plain(text: object) -> str:
+    """Return *text* as a str without methods of the application's, empty for anything else."""
+    if type(text) is str:
+        return text
+    return str.__str__(text) if issubclass(type(text), str) else ""
+
+
+def printable(text: str) -> str:
+    r"""
+    Write whatever is not printable as an escape, in one line of valid UTF-8.
+
+    These are line breaks (U+2028, U+2029, NEL, VT and FF included), all other control
+    characters, the marks that reverse the direction of text, and lone surrogates, as
+    ``os.fsdecode`` makes them of bytes that are not UTF-8: ``\n``, ``\x1b``, ``\u202e``,
+    ``\udce9``.
+    """
+    text = plain(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def head(text: str, most: int = MAX_CHARS) -> str:
+    """Return *text* printable, its first *most* characters when it is longer."""
+    text = printable(plain(text)[: most + 1])
+    return text if len(text) <= most else text[: max(most - len(CUT), 0)] + CUT[:most]
+
+
+def tail(text: str, most: int = MAX_CHARS) -> str:
+    """Return *text* printable, its last *most* characters when it is longer: for paths."""
+    text = printable(plain(text)[-most - 1 :])
+    room = max(most - len(CUT), 0)
+    return text if len(text) <= most else CUT[:most] + text[len(text) - room :]
+
+
+def between(text: str, most: int = MAX_CHARS) -> str:
+    """Return *text* printable, its two ends when it is longer than *most* characters."""
+    text = plain(text)
+    if len(text) > 2 * most:
+        text = text[:most] + text[-most:]
+    text = printable(text)
+    if len(text) <= most:
+        return text
+    room = max(most - len(CUT), 0)
+    first = room // 2
+    return text[:first] + CUT[:most] + text[len(text) - (room - first) :]
+
+
+def name_text(name: str, most: int = MAX_NAME_BYTES) -> str:
+    """
+    Return the name of a function, printable and in bounds.
+
+    Args:
+        name: Qualified, with its module.
+        most: Bytes of UTF-8, and so characters too, >= 1.
+
+    Returns:
+        The name, or its two ends with 12 hex digits of its hash between them: two long
+        names stay two, and one stays the same in every process.
+    """
+    name = plain(name)
+    if len(name) <= min(SHORT, most // 4) and name.isprintable():
+        return name
+    return _name_text(name, most)
+
+
+@lru_cache(maxsize=1024)
+def _name_text(name: str, most: int) -> str:
+    text = printable(name) if len(name) <= most else name
+    if len(text) <= most and len(text.encode()) <= most:
+        return text
+    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    room = most - len(mark) - 2 * len(CUT)
+    if room < 2:
+        return mark[:most]
+    first, last = printable(name[:room]).encode(), printable(name[-room:]).encode()
+    # A character that was cut in two is left out.
+    start = first[: room // 2].decode("utf-8", "ignore")
+    end = last[-(room - room // 2) :].decode("utf-8", "ignore")
+    return f"{start}{CUT}{mark}{CUT}{end}"

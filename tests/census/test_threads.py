@@ -10,6 +10,7 @@ import textwrap
 import threading
 import types
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -295,3 +296,25 @@ def _held_above() -> list[type]:
 
 
 _LIVE = (types.FrameType, threading.Thread)
+
+
+def test_a_debugger_that_starts_a_thread_is_not_what_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with standing(1):
+        plain = read()
+    # Private: until 3.12, and from 3.13 on. Debuggers replace it.
+    is_joinable = hasattr(threading, "_start_joinable_thread")
+    name = "_start_joinable_thread" if is_joinable else "_start_new_thread"
+    start = getattr(threading, name)
+
+    def start_traced(function: Callable[..., object], *arguments: Any, **options: Any) -> Any:
+        def traced(*given: Any) -> object:
+            return function(*given)
+
+        return start(traced, *arguments, **options)
+
+    monkeypatch.setattr(threading, name, start_traced)
+    with standing(1):
+        found = read()
+    assert [site.functions for site in found.sites] == [site.functions for site in plain.sites]

@@ -458,21 +458,21 @@ def time_machine() -> None:
 
 
 def subinterpreter() -> Run:
-    """Run Python in an interpreter beside this one, with a thread, while leaks are watched."""
+    """Run Python in an interpreter beside this one while leaks are watched."""
+    options: dict[str, Any] = {}
     try:
         import _interpreters as library  # type: ignore[import-not-found]  # 3.13
+
+        options["config"] = "legacy"
     except ImportError:
         import _xxsubinterpreters as library  # type: ignore[import-not-found]  # 3.10 to 3.12
 
-    code = """if True:
-        import threading, time
-        t = threading.Thread(target=time.sleep, args=(1.5,))
-        t.start()
-        t.join()
-    """
+        options["isolated"] = False
+
+    code = "import time\nfor _ in range(300): sum(range(1000)); time.sleep(0.005)"
 
     def run(life: Coroutine[Any, Any, Any]) -> Any:
-        other = library.create()
+        other = library.create(**options)
 
         def within() -> None:
             failed = library.run_string(other, code)

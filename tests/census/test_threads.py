@@ -3,6 +3,7 @@ from __future__ import annotations
 import _thread
 import functools
 import inspect
+import os
 import queue
 import subprocess
 import sys
@@ -318,3 +319,42 @@ def test_a_debugger_that_starts_a_thread_is_not_what_it_runs(
     with standing(1):
         found = read()
     assert [site.functions for site in found.sites] == [site.functions for site in plain.sites]
+
+
+ANEW = """
+import sys, threading
+from otel_leaks.census.threads import ThreadSource
+from support.leaks import look
+
+source = ThreadSource()
+del sys.modules["threading"]
+import threading as anew
+assert anew is not threading
+never = anew.Event()
+
+def stuck():
+    started.release()
+    never.wait()
+
+started = anew.Semaphore(0)
+for module in (threading, anew):
+    module.Thread(target=stuck, daemon=True).start()
+    started.acquire()
+found = source.read(look())
+print(sum(site.count for site in found.sites if site.functions[0] == "__main__.stuck"))
+print(sum(site.count for site in found.sites if site.functions[0] != "__main__.stuck"))
+never.set()
+"""
+
+
+def test_threads_of_a_module_that_was_imported_anew_are_counted_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ANEW],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    # Two that wait, and the main thread once.
+    assert (done.stdout.split(), done.stderr) == (["2", "1"], "")

@@ -74,12 +74,15 @@ class _Instrumentation:
                 "%s has expired and hides nothing any more; mend the leak or give it a new date",
                 ignore,
             )
+        self._server = uwsgi.server()
+        self._is_master = self._server is not None and not uwsgi.is_worker(self._server)
         self._metrics = Metrics(
             meter_provider,
             limits=limits(config),
             openable=OPENABLE,
             version=__version__,
             fresh_for_s=lambda census: fresh_for_s(census, config),
+            is_deferred=self._is_master,
         )
         spans = SpanReader()
         self._beginnings = (
@@ -121,10 +124,10 @@ class _Instrumentation:
         self._patches.wrap(NonRecordingSpan, "end", partial(note_end, switch=self._noting_ends))
         if self._beginnings is not None:
             self._beginnings.open()
-        server = uwsgi.server()
+        server = self._server
         if server is None:
             self._watch.start()
-        elif uwsgi.is_worker(server):
+        elif not self._is_master:
             forks.look_for_ghosts()
             self._watch.start()
         else:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import _thread
 import functools
 import inspect
+import os
 import queue
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import textwrap
 import threading
 import types
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -295,3 +297,64 @@ def _held_above() -> list[type]:
 
 
 _LIVE = (types.FrameType, threading.Thread)
+
+
+def test_a_debugger_that_starts_a_thread_is_not_what_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with standing(1):
+        plain = read()
+    # Private: until 3.12, and from 3.13 on. Debuggers replace it.
+    is_joinable = hasattr(threading, "_start_joinable_thread")
+    name = "_start_joinable_thread" if is_joinable else "_start_new_thread"
+    start = getattr(threading, name)
+
+    def start_traced(function: Callable[..., object], *arguments: Any, **options: Any) -> Any:
+        def traced(*given: Any) -> object:
+            return function(*given)
+
+        return start(traced, *arguments, **options)
+
+    monkeypatch.setattr(threading, name, start_traced)
+    with standing(1):
+        found = read()
+    assert [site.functions for site in found.sites] == [site.functions for site in plain.sites]
+
+
+ANEW = """
+import sys, threading
+from otel_leaks.census.threads import ThreadSource
+from support.leaks import look
+
+source = ThreadSource()
+del sys.modules["threading"]
+import threading as anew
+assert anew is not threading
+never = anew.Event()
+
+def stuck():
+    started.release()
+    never.wait()
+
+started = anew.Semaphore(0)
+for module in (threading, anew):
+    module.Thread(target=stuck, daemon=True).start()
+    started.acquire()
+found = source.read(look())
+print(sum(site.count for site in found.sites if site.functions[0] == "__main__.stuck"))
+print(sum(site.count for site in found.sites if site.functions[0] != "__main__.stuck"))
+never.set()
+"""
+
+
+def test_threads_of_a_module_that_was_imported_anew_are_counted_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ANEW],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    # Two that wait, and the main thread once.
+    assert (done.stdout.split(), done.stderr) == (["2", "1"], "")

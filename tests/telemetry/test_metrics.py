@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_leaks.model import Census, Detection, Failure, Finding, Kind, Pool, Population, Site
+from otel_leaks.telemetry import metrics as metrics_module
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.metrics import AT_ONCE, IN_A_LIFE, Admission, Metrics
 from otel_leaks.watch import OPENABLE
@@ -749,3 +750,30 @@ def test_a_provider_that_is_set_later_gets_the_metrics_once() -> None:
     both = [count, age, ("python.leak.census.duration", [1])]
     assert done.stdout.splitlines() == [str([count, age]), str(both), "[]", str(both), "[]"]
     assert done.stderr == ""
+
+
+def test_deferred_instruments_are_made_by_the_first_report() -> None:
+    """A server's master that only forks exports nothing for us."""
+    meters = Meters()
+    metrics = Metrics(
+        meters.provider,
+        limits={"thread": 200},
+        openable=OPENABLE,
+        version="1.2.3",
+        is_deferred=True,
+    )
+    metrics.forked()
+    assert meters.provider not in metrics_module._registrations
+    metrics.publish(census(threads(("app.run", 2, True))), ())
+    assert "python.thread.count" in meters.series()
+    metrics.close()
+
+
+def test_deferred_metrics_that_never_report_can_be_closed() -> None:
+    meters = Meters()
+    metrics = Metrics(
+        meters.provider, limits={}, openable=OPENABLE, version="1.2.3", is_deferred=True
+    )
+    metrics.exiting()
+    metrics.close()
+    assert meters.provider not in metrics_module._registrations

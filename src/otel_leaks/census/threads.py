@@ -22,7 +22,7 @@ from otel_leaks.census.source import Look, population
 from otel_leaks.census.spans import READ, chosen
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import Followed, Kind, Origin, Population, Sample, Site, Stack, fingerprint
-from otel_leaks.runtime.code import CodeNames, Place
+from otel_leaks.runtime.code import CodeName, CodeNames, Place
 from otel_leaks.runtime.frames import MAX_FRAMES, Stand, can_read, modules_of, stacks_of
 from otel_leaks.runtime.glimpse import refs_to
 from otel_leaks.runtime.threads import Row, ThreadRef, is_idle_in_anyio, living, rows_of, target_of
@@ -43,7 +43,6 @@ _STARTERS = frozenset(
         "sentry_sdk.integrations.threading",
     }
 )
-
 _Key = tuple["int | str | Origin | None", ...]
 _SiteKey = tuple[str, "bool | None", "Origin | None"]
 
@@ -248,7 +247,10 @@ class ThreadSource:
         names = [self._names.name(code) for code, *_ in reversed(stand)]
         skipped = 0
         if len(stand) < MAX_FRAMES:
-            own = (i for i, name in enumerate(names) if not _starts(name.module))
+            # A debugger stands outside of what starts a thread, and is not what it runs.
+            begun = [i for i, name in enumerate(names) if _is_first(name)]
+            first = begun[-1] if begun else 0
+            own = (i for i, name in enumerate(names) if i >= first and not _starts(name.module))
             skipped = next(own, len(names))
         functions = tuple(name.function for name in names[skipped:])
         if not functions:
@@ -280,6 +282,11 @@ def _serves(ref: ThreadRef) -> bool:
         or (name == "WorkerThread" and is_idle_in_anyio(ref))
         for each in rows_of((ref,))
     )
+
+
+def _is_first(name: CodeName) -> bool:
+    """Say whether it is the first function of each thread: private, the same on 3.10 to 3.15."""
+    return name.module == "threading" and name.function.endswith("._bootstrap")
 
 
 def _starts(module: str) -> bool:

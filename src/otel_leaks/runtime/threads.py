@@ -11,6 +11,7 @@ gone, ``threading.enumerate()`` serves.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import types
 import weakref
@@ -67,7 +68,11 @@ class Row(NamedTuple):
     @property
     def is_dummy(self) -> bool:
         """Whether ``threading`` only knows of it, as C code started it."""
-        return is_subtype(self.kind, threading._DummyThread)
+        # The second one where ``threading`` was imported anew.
+        return any(
+            is_subtype(self.kind, module._DummyThread)
+            for module in (threading, sys.modules.get("threading", threading))
+        )
 
 
 def living() -> list[ThreadRef]:
@@ -78,9 +83,25 @@ def living() -> list[ThreadRef]:
         refs = refs_to(threading.enumerate())
     else:
         refs = drained(lambda: map(weakref.ref, chain(active.values(), limbo.values())))
+        refs += _of_another_module(active)
     # A thread that has just started may stand in both.
     ghosts = forks.ghosts()
     return list({id(ref): ref for ref in refs if id(ref) not in ghosts}.values())
+
+
+def _of_another_module(active: dict[int, threading.Thread]) -> list[ThreadRef]:
+    """
+    Return the threads of a ``threading`` that was imported anew, which this one does not list.
+
+    ddtrace takes modules out of ``sys.modules`` where gevent is installed, so that what the
+    application imports later has its own.
+    """
+    more = getattr(sys.modules.get("threading"), "_active", None)
+    if more is active or type(more) is not dict:
+        return []
+    # Both list the main thread.
+    idents = [each for each in list(more) if each not in active]
+    return drained(lambda: map(weakref.ref, present(map(more.get, idents))))
 
 
 def rows_of(refs: Sequence[ThreadRef]) -> list[Row]:

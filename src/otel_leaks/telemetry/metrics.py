@@ -215,6 +215,9 @@ class Metrics:
         openable: The pairs whose zero is reported before anything opens.
         fresh_for_s: Says how many seconds the numbers of a census may be reported.
         clock: Monotonic seconds.
+        is_deferred: Whether the instruments are made by what comes to be reported first, and
+            not at once. Where a server forks its workers without Python's hooks, a master that
+            exports for us would do so in a thread that may own the GIL at the fork.
     """
 
     def __init__(
@@ -226,6 +229,7 @@ class Metrics:
         version: str,
         fresh_for_s: Callable[[Census], float] = lambda _: math.inf,
         clock: Callable[[], float] = time.monotonic,
+        is_deferred: bool = False,
     ) -> None:
         self._fresh_for_s = fresh_for_s
         self._clock = clock
@@ -235,7 +239,10 @@ class Metrics:
         self._meter_provider = meter_provider
         self._limits = limits
         self._openable = openable
-        self._registration = _registration_for(meter_provider, version)
+        self._version = version
+        self._registration: _Registration | None = None
+        if not is_deferred:
+            self._registered()
         self._closed = False
         self._admissions = {kind: Admission() for kind in _COUNTS}
         # Its counts only ever rise. What is counted under one name must stay there.
@@ -246,11 +253,16 @@ class Metrics:
         self._pool_series: Collection[str] = ()
         self._series: dict[Kind, Collection[tuple[str, bool | None]]] = {}
 
+    def _registered(self) -> _Registration:
+        if self._registration is None:
+            self._registration = _registration_for(self._meter_provider, self._version)
+        return self._registration
+
     def opened(self, kind: Kind, evidence: Evidence) -> None:
         """Count a detection. It is reported from the next ``publish`` on."""
         if self._closed:
             return
-        totals = self._registration.totals
+        totals = self._registered().totals
         totals[kind, evidence] = totals.get((kind, evidence), 0) + 1
 
     def publish(self, census: Census, opened: Iterable[Detection]) -> None:
@@ -288,26 +300,28 @@ class Metrics:
         for detection in opened:
             pair = (detection.finding.kind, detection.finding.evidence)
             open_now[pair] = open_now.get(pair, 0) + 1
-        totals = self._registration.totals
+        registration = self._registered()
+        totals = registration.totals
         readings[names.OPEN.name] = [(n, _pair(*pair)) for pair, n in open_now.items()]
         readings[names.DETECTIONS.name] = [(totals.get(pair, 0), _pair(*pair)) for pair in open_now]
         self._fresh_until[names.OPEN.name] = fresh_until
-        self._registration.board = Board(
+        registration.board = Board(
             readings, dict(self._fresh_until), dict(self._counted_at), self._clock
         )
-        self._registration.exports.look()
+        registration.exports.look()
         failed = census.failures[0].error_type if census.failures else None
-        self._registration.record(census.wall_s, failed)
+        registration.record(census.wall_s, failed)
 
     def exiting(self) -> None:
         """Leave nothing to the last collection that the process would wait for in vain."""
-        if self._registration.exports.exiting():
+        if self._registration is not None and self._registration.exports.exiting():
             self.close()
 
     def close(self) -> None:
         """Report nothing any more."""
         self._closed = True
-        self._registration.take_down()
+        if self._registration is not None:
+            self._registration.take_down()
 
     def forked(self) -> None:
         """
@@ -316,7 +330,9 @@ class Metrics:
         The parent may have been exporting, and its locks of the SDK's are then held here.
         """
         provider = self._meter_provider or metrics.get_meter_provider()
-        self._registration.forked(renew_locks(provider))
+        held = renew_locks(provider)
+        if self._registration is not None:
+            self._registration.forked(held)
         self._last.clear()
         self._began_at = self._clock()
         self._counted_at.clear()

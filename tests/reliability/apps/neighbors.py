@@ -260,10 +260,12 @@ def eager_task_factory() -> Run:
 
 
 def _asked() -> None:
-    """Hang where otel-leaks asks."""
+    """Hang where the monitor of otel-leaks asks."""
+    import watched  # type: ignore[import-not-found]
+
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
-        if str(frame.f_globals.get("__name__")).startswith("otel_leaks"):
+        if str(frame.f_globals.get("__name__")).startswith(watched._MONITOR):
             threading.Event().wait()
         frame = frame.f_back
 
@@ -458,21 +460,21 @@ def time_machine() -> None:
 
 
 def subinterpreter() -> Run:
-    """Run Python in an interpreter beside this one, with a thread, while leaks are watched."""
+    """Run Python in an interpreter beside this one while leaks are watched."""
+    options: dict[str, Any] = {}
     try:
         import _interpreters as library  # type: ignore[import-not-found]  # 3.13
+
+        options["config"] = "legacy"
     except ImportError:
         import _xxsubinterpreters as library  # type: ignore[import-not-found]  # 3.10 to 3.12
 
-    code = """if True:
-        import threading, time
-        t = threading.Thread(target=time.sleep, args=(1.5,))
-        t.start()
-        t.join()
-    """
+        options["isolated"] = False
+
+    code = "import time\nfor _ in range(300): sum(range(1000)); time.sleep(0.005)"
 
     def run(life: Coroutine[Any, Any, Any]) -> Any:
-        other = library.create()
+        other = library.create(**options)
 
         def within() -> None:
             failed = library.run_string(other, code)

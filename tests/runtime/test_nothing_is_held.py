@@ -26,8 +26,9 @@ from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.ignores import Ignores
 from otel_leaks.telemetry.spans import SpanReader
 
-SECONDS = 1.5
-"""Of each load: it is about switches of threads, so there have to be many."""
+CENSUSES = 150
+"""While each load goes on: it is about switches of threads, so there have to be many."""
+LONGEST_S = 60.0
 
 DEEP = 100
 
@@ -51,10 +52,24 @@ def _counted() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+taken: Counter[str] = Counter()
+"""The censuses of a load, and what they counted in all."""
+
+
+def go_on() -> bool:
+    """Say whether a load goes on: until enough censuses were taken of it."""
+    return taken["censuses"] < CENSUSES and time.monotonic() < began_at + LONGEST_S
+
+
+began_at = 0.0
+
+
 @contextmanager
-def censuses() -> Iterator[Counter[str]]:
+def censuses() -> Iterator[None]:
     """Take one census after another in a thread called monitor, until the block ends."""
-    taken: Counter[str] = Counter()
+    global began_at
+    taken.clear()
+    began_at = time.monotonic()
     stop = threading.Event()
     spans = SpanReader()
     beginnings = Beginnings(spans.current, spans.operation, tasks=True)
@@ -78,7 +93,7 @@ def censuses() -> Iterator[Counter[str]]:
     assert taker.open() == ()
     thread.start()
     try:
-        yield taken
+        yield
     finally:
         stop.set()
         thread.join(60)
@@ -105,17 +120,16 @@ def test_locals_end_with_their_function_and_in_its_thread() -> None:
         late[use()() is not None] += 1
 
     def serve() -> None:
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        while go_on():
             at_depth(DEEP, call)
 
     threads = [threading.Thread(target=serve, name=f"server-{i}") for i in range(20)]
-    with censuses() as taken:
+    with censuses():
         for each in threads:
             each.start()
         for each in threads:
             each.join(60)
-    assert taken["thread"] > 0
+    assert taken["censuses"] >= CENSUSES
     assert set(late) == {False}
     assert set(finalized) == {"server"}
 
@@ -133,8 +147,7 @@ class Owner(threading.Thread):
 
 def test_threads_that_end_are_finalized_by_who_made_them() -> None:
     def make() -> None:
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        while go_on():
             some = [Owner(i) for i in range(5)]
             for each in some:
                 each.start()
@@ -143,10 +156,10 @@ def test_threads_that_end_are_finalized_by_who_made_them() -> None:
             del some, each
 
     maker = threading.Thread(target=make, name="maker-0")
-    with censuses() as taken:
+    with censuses():
         maker.start()
         maker.join(60)
-    assert taken["thread"] > 0
+    assert taken["censuses"] >= CENSUSES
     # The frame of run() refers to the thread until its end.
     assert set(finalized) <= {"maker", "owner"}
 
@@ -182,8 +195,7 @@ def test_tasks_end_and_are_destroyed_in_the_thread_of_their_loop(
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        while go_on():
             tasks = [asyncio.ensure_future(make(Resource())) for _ in range(20)]
             refs = [weakref.ref(each) for each in tasks]
             for _ in range(8):
@@ -206,11 +218,11 @@ def test_tasks_end_and_are_destroyed_in_the_thread_of_their_loop(
     # A destroyed task is in a cycle, and is finalized by whoever collects: here its loop.
     gc.disable()
     try:
-        with censuses() as taken:
+        with censuses():
             thread.start()
             thread.join(60)
     finally:
         gc.enable()
-    assert taken["asyncio_task"] > 0
+    assert taken["asyncio_task"] > CENSUSES
     assert set(late) == {False}
     assert set(finalized) == {"loop"}

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -124,6 +125,7 @@ class Running:
     took_s: float = 0.0
     """How long it took to end after it was asked to."""
     _seen: dict[int, psutil.Process] = field(default_factory=dict)
+    _others: int = 0
 
     @property
     def stderr(self) -> str:
@@ -145,14 +147,25 @@ class Running:
         except (OSError, ValueError):
             return 0, {}
 
+    def get_beside(self, path: str) -> list[tuple[int, dict[str, Any]]]:
+        """
+        Ask, and where there are several workers ask for the state beside it; *path* is first.
+
+        One request at a time may always reach the same worker: whichever wakes first.
+        """
+        with ThreadPoolExecutor(1 + self._others) as pool:
+            return list(pool.map(self.get, [path, *["/"] * self._others]))
+
     def workers(self, n: int, *, but: frozenset[int] = frozenset()) -> dict[int, dict[str, Any]]:
         """Wait until *n* workers have answered, none of them one of *but*; return their states."""
         found: dict[int, dict[str, Any]] = {}
 
+        self._others = 3 if n > 1 else 0
+
         def ask() -> dict[int, dict[str, Any]]:
-            status, answer = self.get()
-            if status == 200 and answer["pid"] not in but:
-                found[answer["pid"]] = answer
+            for status, answer in self.get_beside("/"):
+                if status == 200 and answer["pid"] not in but:
+                    found[answer["pid"]] = answer
             return found
 
         eventually(ask, lambda found: len(found) >= n, within_s=60)
@@ -162,7 +175,9 @@ class Running:
     def leak(self, pid: int, n: int) -> None:
         """Leak in one worker: the others refuse, and it is asked again."""
         eventually(
-            lambda: self.get(f"/leak?pid={pid}&n={n}"), lambda got: got[0] == 200, within_s=60
+            lambda: self.get_beside(f"/leak?pid={pid}&n={n}")[0][0],
+            lambda status: status == 200,
+            within_s=60,
         )
 
     def state_of(self, pid: int) -> dict[str, Any]:

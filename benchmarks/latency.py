@@ -204,7 +204,7 @@ def print_table(tasks: int, rounds: list[list[Phase]], rng: random.Random) -> No
         added = middle([with_us - (one + other) / 2 for one, other, with_us in rows])
         differences = [one - other for one, other, _ in rows]
         band = noise(differences, middle, rng)
-        verdict = "within the noise" if abs(added) <= band else "outside"
+        verdict = "within the noise" if abs(added) <= band else "more" if added > 0 else "less"
         print(
             f"| {tasks:,} | {name} | {without:.2f} | {middle([row[2] for row in rows]):.2f} "
             f"| {added:+.2f} | {middle(differences):+.2f} | {band:.2f} | {verdict} |",

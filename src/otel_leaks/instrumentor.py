@@ -95,6 +95,7 @@ class _Instrumentation:
             emit=config.emit,
             logger_provider=logger_provider,
             run=self._parts.attempt,
+            step=self._parts.step,
         )
         self._watch = Watch(
             config,
@@ -381,7 +382,7 @@ def _after_fork_in_child() -> None:
     _after_fork_in_parent()
     _held_back.clear()
     active = _active
-    if active is None:
+    if active is None or forks.only_execs():
         return
     try:
         active.forked()

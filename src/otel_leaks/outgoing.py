@@ -8,7 +8,9 @@ stay on the developer's machine and keep the names of threads and tasks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from otel_leaks.masks import masked, masked_path
 from otel_leaks.model import Finding, Frame, Operation, Origin, Pool, Sample, Site
@@ -17,28 +19,37 @@ from otel_leaks.texts import between, name_text, tail
 __all__ = ["outgoing", "shown_frame"]
 
 
-def outgoing(finding: Finding, *, max_frames: int = 1) -> Finding:
+def outgoing(
+    finding: Finding, *, max_frames: int = 1, step: Callable[[], None] = lambda: None
+) -> Finding:
     """
     Return *finding* as it may leave the process.
 
     Args:
         finding: As the policies have it.
         max_frames: Frames that its stacks keep besides the outermost, >= 1, the innermost.
+        step: Called before each site; may raise.
     """
-    return replace(finding, sites=tuple(_site(site, max_frames) for site in finding.sites))
+    # Many frames are of few files.
+    file_text = cache(tail)
+    sites = []
+    for site in finding.sites:
+        step()
+        sites.append(_site(site, max_frames, file_text))
+    return replace(finding, sites=tuple(sites))
 
 
-def shown_frame(frame: Frame) -> Frame:
+def shown_frame(frame: Frame, file_text: Callable[[str], str] = tail) -> Frame:
     """Return *frame* printable and in bounds: the tail of its file, both ends of its function."""
-    return Frame(name_text(frame.function), tail(frame.file), frame.line)
+    return Frame(name_text(frame.function), file_text(frame.file), frame.line)
 
 
-def _site(site: Site, max_frames: int) -> Site:
+def _site(site: Site, max_frames: int, file_text: Callable[[str], str]) -> Site:
     return replace(
         site,
         functions=tuple(map(name_text, site.functions)),
         origin=_origin(site.origin) if site.origin is not None else None,
-        sample=_sample(site.sample, max_frames) if site.sample is not None else None,
+        sample=_sample(site.sample, max_frames, file_text) if site.sample is not None else None,
         operations=tuple(map(_operation, site.operations)),
     )
 
@@ -52,7 +63,7 @@ def _origin(origin: Origin) -> Origin:
     )
 
 
-def _sample(sample: Sample, max_frames: int) -> Sample:
+def _sample(sample: Sample, max_frames: int, file_text: Callable[[str], str]) -> Sample:
     stack = (
         sample.stack
         if len(sample.stack) <= max_frames
@@ -60,7 +71,7 @@ def _sample(sample: Sample, max_frames: int) -> Sample:
     )
     return replace(
         sample,
-        stack=tuple(map(shown_frame, stack)),
+        stack=tuple(shown_frame(frame, file_text) for frame in stack),
         name=masked(sample.name),
         waits_on=between(sample.waits_on) if sample.waits_on is not None else None,
         backlog=_pool(sample.backlog) if sample.backlog is not None else None,

@@ -34,6 +34,24 @@ SHORT = MAX_NAME_BYTES // 4
 """Characters that fit into a name in any case."""
 
 
+MAX_KNOWN = 4096
+"""Characters of which it is kept how they are written."""
+
+
+class _Written(dict[int, str]):
+    """How each character is written, for ``str.translate``, which asks in C."""
+
+    def __missing__(self, code: int) -> str:
+        each = chr(code)
+        written = each if each.isprintable() else each.encode("unicode_escape").decode()
+        if len(self) < MAX_KNOWN:
+            self[code] = written
+        return written
+
+
+_WRITTEN = _Written()
+
+
 def plain(text: object) -> str:
     """Return *text* as a str without methods of the application's, empty for anything else."""
     if type(text) is str:
@@ -51,11 +69,7 @@ def printable(text: str) -> str:
     ``\udce9``.
     """
     text = plain(text)
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
+    return text if text.isprintable() else text.translate(_WRITTEN)
 
 
 def head(text: str, most: int = MAX_CHARS) -> str:

@@ -658,10 +658,7 @@ class Watch:
             _log.log(level, message, *args, exc_info=error, lines=lines)
 
         try:
-            self._parts.run(
-                "the log handlers",
-                lambda: _log.log(level, message, *args, exc_info=error, lines=lines),
-            )
+            self._parts.run("the log handlers", log)
         except CensusEnded:
             raise
         except BaseException as raised:

@@ -19,6 +19,8 @@ from support.leaks import ONLY_LEAKS, forever, look, standing, stopped_loop
 
 HERE = __name__
 
+pytestmark = pytest.mark.allow_leaks(reason="tasks stand while they are counted")
+
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:

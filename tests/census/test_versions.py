@@ -133,6 +133,7 @@ def test_a_loop_that_no_reference_can_be_made_to_is_still_made() -> None:
         source.close()
 
 
+@pytest.mark.unwatched
 def test_sources_may_be_closed_in_the_order_they_were_opened() -> None:
     original = asyncio.BaseEventLoop.__init__
     first, second = TaskSource(), TaskSource()

@@ -323,6 +323,27 @@ def test_it_is_open_until_half_of_what_had_piled_up_is_gone() -> None:
     assert mended(20) == [[20], [], []]
 
 
+def after_windows(*last: Site, site_count: int | None = None) -> tuple[Finding, ...]:
+    """Enter windows that rise, and then one census, which ends the last of them."""
+    policy = growth()
+    found = []
+    for i, (counted,) in enumerate(rising()):
+        found += [policy.look(census(WINDOW_S * (i + n / 5), counted)) for n in range(5)]
+    assert not any(found)
+    return policy.look(census(WINDOW_S * WINDOWS, *last, site_count=site_count))
+
+
+def test_what_is_gone_when_its_last_window_ends_does_not_open() -> None:
+    assert len(after_windows(site(10 * WINDOWS))) == 1
+    assert after_windows(site(10)) == ()
+    assert after_windows() == ()
+
+
+def test_what_a_census_does_not_name_when_its_last_window_ends_opens() -> None:
+    (found,) = after_windows(site_count=1)
+    assert found.fingerprint == fingerprint("asyncio_task", ("app.run",))
+
+
 def test_it_stays_open_while_most_of_those_that_stayed_are_there() -> None:
     assert mended(90) == [[90]] * 3
     # The count is down because there is less traffic at the same site.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -103,6 +104,34 @@ def test_a_reload_by_sighup_watches_the_new_workers(
     row.repeat = f'tests/reliability/test_gunicorn.py -k "sighup and {workers}"'
 
     compare(run, partial(gunicorn, workers=workers, more=more), partial(reloads, workers), row)
+
+
+@pytest.mark.parametrize("workers", ["sync", "uvicorn"])
+def test_the_worker_after_a_killed_one_is_watched(
+    run: Callable[[bool], Run], how: How, row: Row, workers: str
+) -> None:
+    row.section, row.server, row.variant = "Servers", f"gunicorn, {workers}", how
+    row.done = "a leak, its worker is killed (SIGKILL), a leak in the next"
+    row.expected = "the new worker reports its own leak; that of the old one is not resolved"
+    row.repeat = f'tests/reliability/test_gunicorn.py -k "killed and {workers}"'
+
+    def happens(run: Run, program: Running) -> None:
+        (old,) = program.workers(1)
+        instances: dict[int, str] = {}
+        planted = plant(program, [old])
+        if run.watched:
+            instances |= reported(run.telemetry, planted, leaking(workers))
+        os.kill(old, signal.SIGKILL)
+        (new,) = program.workers(1, but=frozenset({old}))
+        if run.watched:
+            monitored(program, [new])
+        planted = plant(program, [new], first=30)
+        if run.watched:
+            instances |= reported(run.telemetry, planted, leaking(workers))
+            assert len(set(instances.values())) == 2
+            assert run.telemetry.spans("python.leak.resolved") == []
+
+    compare(run, partial(gunicorn, workers=workers, more=("--workers=1",)), happens, row)
 
 
 @pytest.mark.parametrize("preload", [False, True], ids=["plain", "preload"])

@@ -173,12 +173,14 @@ def traced(some):
 
 for _ in range(200):
     cycle()
+# First: later on the SDK's lists of ten thousand hooks for forks grow by large steps.
+traced_bytes = traced(500)
 before = pages_kb()
 for _ in range(count):
     cycle()
 print(json.dumps({
     "grown_kb": pages_kb() - before,
-    "traced_bytes": traced(200),
+    "traced_bytes": traced_bytes,
     "threads": threading.active_count(),
     "restored": threading.Thread.start is start,
 }))
@@ -201,8 +203,9 @@ def test_ten_thousand_starts_and_ends_leave_memory_threads_and_patches_as_they_w
     more_bytes = watched["traced_bytes"] - without["traced_bytes"]
     row.seen = (
         f"{more_kb / 1024:.1f} MB of resident memory more than without otel-leaks, "
-        f"{more_bytes / 200:.0f} bytes of Python objects a time"
+        f"{more_bytes / 1024:.0f} KB of Python objects in 500 times"
     )
     assert (watched["threads"], watched["restored"]) == (1, True)
-    assert more_bytes / 200 < 200
-    assert more_kb < 20 * 1024
+    # Tables and caches that are made larger once are up to 200 KB, as measured.
+    assert more_bytes < 500 * 1024
+    assert more_kb < 8 * 1024

@@ -59,6 +59,29 @@ def uwsgi() -> Path:
     return program
 
 
+class Plain(Run):
+    """
+    The program without the SDK as well.
+
+    In such a worker the SDK has none of its threads, and waits half a minute for each of them
+    as it ends: there is nothing to compare with.
+    """
+
+    def variables(self) -> dict[str, str]:
+        return {**super().variables(), "INSTRUMENT": "nothing"}
+
+
+@pytest.fixture
+def runs(run: Callable[[bool], Run]) -> Callable[[bool], Run]:
+    def to_run(watched: bool) -> Run:
+        made = run(watched)
+        if watched:
+            return made
+        return Plain(made.environment, made.telemetry, made.folder, "in code", watched=False)
+
+    return to_run
+
+
 def command(
     run: Run, port: int, *, program: Path, options: tuple[str, ...], app: str = "service.py"
 ) -> list[str]:
@@ -78,7 +101,7 @@ def command(
     "options", [pytest.param(each, marks=[pytest.mark.short] * (each in SHORT)) for each in OPTIONS]
 )
 def test_each_worker_answers_and_is_watched(
-    run: Callable[[bool], Run], how: How, row: Row, uwsgi: Path, options: str
+    runs: Callable[[bool], Run], how: How, row: Row, uwsgi: Path, options: str
 ) -> None:
     row.section, row.server, row.variant = "uWSGI", f"uWSGI {VERSION}, {options}", how
     row.done = f"`{' '.join(OPTIONS[options])}`, a leak in each worker, SIGTERM"
@@ -94,7 +117,7 @@ def test_each_worker_answers_and_is_watched(
             reported(run.telemetry, planted)
 
     compare(
-        run,
+        runs,
         partial(command, program=uwsgi, options=OPTIONS[options]),
         happens,
         row,
@@ -104,11 +127,12 @@ def test_each_worker_answers_and_is_watched(
 
 @pytest.mark.parametrize("how", ["in code"], indirect=True)
 def test_hooks_of_the_application_are_called_too(
-    run: Callable[[bool], Run], row: Row, uwsgi: Path
+    runs: Callable[[bool], Run], row: Row, uwsgi: Path
 ) -> None:
     row.section, row.server = "uWSGI", f"uWSGI {VERSION}"
     row.done = "`uwsgi.post_fork_hook` set before and chained after `instrument()`"
     row.expected = "all are called in each worker, which has one monitor"
+    row.repeat = "tests/reliability/test_uwsgi.py -k hooks_of_the_application"
 
     def happens(run: Run, program: Running) -> None:
         found = program.workers(2)
@@ -117,7 +141,7 @@ def test_hooks_of_the_application_are_called_too(
             monitored(program, sorted(found))
 
     compare(
-        run,
+        runs,
         partial(command, program=uwsgi, options=OPTIONS["prefork"], app="uwsgi_hooks.py"),
         happens,
         row,

@@ -150,17 +150,24 @@ def test_a_worker_of_which_nobody_tells_begins_with_its_first_garbage_collection
             sys.executable,
             "-c",
             textwrap.dedent("""
-            import gc, os
+            import gc, os, threading
             from types import ModuleType
             from otel_leaks.runtime import uwsgi
 
-            workers = uwsgi.Workers(ModuleType("uwsgi"), lambda: os.write(1, b"begun\\n"))
+            uwsgi.NOTICED_S = 0.01
+            main, begun = threading.get_ident(), threading.Event()
+
+            def begin():
+                os.write(1, b"begun %r\\n" % (threading.get_ident() == main))
+                begun.set()
+
+            workers = uwsgi.Workers(ModuleType("uwsgi"), begin)
             workers.open()
             gc.collect()
             if os.fork() == 0:
                 gc.collect()
                 gc.collect()
-                os._exit(0)
+                os._exit(0 if begun.wait(20) else 1)
             os.wait()
             workers.close()
         """),
@@ -170,4 +177,4 @@ def test_a_worker_of_which_nobody_tells_begins_with_its_first_garbage_collection
         timeout=60,
         check=False,
     )
-    assert (done.stdout, done.stderr) == ("begun\n", "")
+    assert (done.stdout, done.stderr) == ("begun False\n", "")

@@ -274,3 +274,11 @@ def test_what_waits_is_forgotten_at_the_end_and_in_a_forked_child() -> None:
         getattr(stage.events, end)()
         stage.retry(3)
         assert stage.spans == []
+
+
+def test_while_many_sites_are_put_into_words_the_monitor_makes_progress() -> None:
+    parts = Parts()
+    events = Events(TracerProvider(), max_frames=3, version="1", step=parts.step)
+    finding = Finding("thread", "threshold", 93, limit=50, sites=(SITE,) * 100, site_count=100)
+    events.detected(Detection(finding, 10.0, 40.0, 93))
+    assert parts.progress >= 100

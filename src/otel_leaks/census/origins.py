@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from operator import is_
 from pathlib import PurePath
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from otel_leaks.census.patches import Patches
@@ -605,8 +605,8 @@ class Starts:
 
     def _learn(self, coro: Any) -> None:
         # A task that is destroyed has no frames any more, which alone know their module.
-        code = getattr(coro, "cr_code", None)
-        if code is not None and self._names.known(code) is None:
+        # Not getattr(): a coroutine of another class may raise for what it does not have.
+        if type(coro) is CoroutineType and self._names.known(coro.cr_code) is None:
             chain_at(root_of(coro)).names(self._names)
 
     def _hand_over(self, original: Callable[..., Any]) -> Callable[..., Any]:

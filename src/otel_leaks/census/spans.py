@@ -53,9 +53,11 @@ def span_of(ref: TaskRef, spans: Spans) -> Any:
     """Return the span that a task began in, None where it began in none or is gone."""
     for root, context in contexts_of(ref):
         try:
-            return next(at(root, (context, *spans.steps)), None)
-        except (AttributeError, TypeError):  # Privates that are not known yet.
-            return None
+            found = next(at(root, (context, *spans.steps)), None)
+        except (AttributeError, TypeError):  # A task of another make.
+            continue
+        if found is not None:
+            return found
     return None
 
 

@@ -410,9 +410,8 @@ class TaskSource:
         Returns:
             None where it stands in none any more, or was counted as something else.
         """
-        codes, ending = plain_chain_of(ref)
-        plain = tuple(map(id, codes))
-        self._followed(len(codes), look)
+        plain, ending = plain_chain_of(ref)
+        self._followed(len(plain), look)
         group = tally.groups.get(plain[0]) if plain else None
         if group is not None and key in {None, plain[0]} and is_plain_end(ending):
             found = group.chains.get(plain)

@@ -304,12 +304,6 @@ class Growth:
         return frozenset(mark for *_, mark in sorted(found, reverse=True)[: self._max_sites])
 
     def _look(self, history: _Kind, population: Population, at: float) -> list[Finding]:
-        if history.began is None:
-            history.began = at
-        elif at - history.began >= self._window_s and history.looks >= LEAST_CENSUSES:
-            self._close(history)
-            history.began, history.looks = at, 0
-        history.looks += 1
         sites: dict[str, list[Site]] = {}
         functions: dict[str, list[Site]] = {}
         now: dict[str, _Now] = {}
@@ -324,6 +318,12 @@ class Growth:
                     now[key] = seen
         # Of sites that a census did not name nothing is known.
         is_whole = population.site_count <= len(population.sites)
+        if history.began is None:
+            history.began = at
+        elif at - history.began >= self._window_s and history.looks >= LEAST_CENSUSES:
+            self._close(history, now, is_whole=is_whole)
+            history.began, history.looks = at, 0
+        history.looks += 1
         self._note(history.sites, sites, now, at, is_whole=is_whole)
         self._note(history.functions, functions, now, at, is_whole=is_whole)
         return [
@@ -376,8 +376,15 @@ class Growth:
         )
         return _Now(site.count, len(followed.ages_s), stayed, ended, moved)
 
-    def _close(self, history: _Kind) -> None:
-        """End a window; see what has begun to grow, and what has ended."""
+    def _close(self, history: _Kind, now: Mapping[str, _Now], *, is_whole: bool) -> None:
+        """
+        End a window; see what has begun to grow, and what has ended.
+
+        Args:
+            history: Of one kind.
+            now: The series that the census after the window has.
+            is_whole: Whether a series that is missing there has nothing.
+        """
         for known in (history.sites, history.functions):
             for key, series in self._sliced(list(known.items())):
                 if series.looks and not series.top and series.rise is None:
@@ -390,14 +397,18 @@ class Growth:
                 series.rise = _still(series, series.rise, history.number)
                 series.sites = series.sites if series.rise is not None else ()
         # What stands in one place is told by that place, the rest by its function.
-        told = {each.function for each in history.functions.values() if each.rise is not None}
-        for series in self._sliced(history.sites.values()):
-            if series.rise is None and series.function not in told:
-                series.rise = self._rise(series, history.number, moves=True)
-        told = {each.function for each in history.sites.values() if each.rise is not None}
-        for series in self._sliced(history.functions.values()):
-            if series.rise is None and series.function not in told:
-                series.rise = self._rise(series, history.number, moves=False)
+        missing = _NOTHING if is_whole else None
+        for known, others in (
+            (history.sites, history.functions),
+            (history.functions, history.sites),
+        ):
+            told = {each.function for each in others.values() if each.rise is not None}
+            for key, series in self._sliced(known.items()):
+                if series.rise is None and series.function not in told:
+                    moves = known is history.sites
+                    rise = self._rise(series, history.number, moves=moves)
+                    if rise is not None and _is_there(rise, now.get(key, missing)):
+                        series.rise = rise
         history.open = [
             (key, series)
             for known in (history.sites, history.functions)
@@ -442,13 +453,22 @@ class Growth:
         )
 
 
+def _half(rise: _Rise) -> float:
+    """Return the count below which most of what had piled up is gone."""
+    return rise.base + ENDS_BELOW * (rise.top - rise.base)
+
+
+def _is_there(rise: _Rise, now: _Now | None) -> bool:
+    """Say whether what rose is still there, as the census after it sees it; None is unknown."""
+    return now is None or now.total >= _half(rise)
+
+
 def _still(series: _Series, rise: _Rise, number: int) -> _Rise | None:
     """Return what an open finding is measured by from now on, None when it has ended."""
     if not series.windows:
         return rise
     last = series.windows[-1]
-    half = rise.base + ENDS_BELOW * (rise.top - rise.base)
-    if last.top < half and last.stayed <= ENDS_BELOW * rise.stayed:
+    if last.top < _half(rise) and last.stayed <= ENDS_BELOW * rise.stayed:
         return None
     grew_at = number if last.floor > rise.top else rise.grew_at
     if number - grew_at >= SLOW * DAY:

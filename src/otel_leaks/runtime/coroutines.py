@@ -44,6 +44,7 @@ __all__ = [
     "Level",
     "awaitables",
     "chain_at",
+    "ids_inwards",
     "is_plain_end",
     "is_wrapper",
     "plain_chain",
@@ -164,6 +165,13 @@ def plain_chain(root: Root, steps: Sequence[Step] = ()) -> list[tuple[types.Code
 def _run(root: Root, steps: Sequence[Step]) -> Iterator[tuple[types.CodeType, type]]:
     one, other = tee(_inwards(at(root, steps)))
     codes = map(_Coroutine.cr_code.__get__, one)
+    return islice(zip(codes, map(type, islice(other, 1, None)), strict=False), MAX_LEVELS)
+
+
+def ids_inwards(coroutines: Iterator[Any]) -> Iterator[tuple[int, type]]:
+    """As ``plain_chain``, with ids of codes; to be drained where it is made, until TypeError."""
+    one, other = tee(_inwards(coroutines))
+    codes = map(id, map(_Coroutine.cr_code.__get__, one))
     return islice(zip(codes, map(type, islice(other, 1, None)), strict=False), MAX_LEVELS)
 
 

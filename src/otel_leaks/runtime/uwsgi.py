@@ -24,7 +24,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, final
 
-__all__ = ["Workers", "has_threads", "is_worker", "server"]
+from otel_leaks.runtime import forks, native
+
+__all__ = ["NOTICED_S", "Workers", "has_threads", "is_worker", "server"]
+
+NOTICED_S = 1.0
+"""Seconds after a worker's first garbage collection, unless its hook was called by then."""
 
 _HOOK = "post_fork_hook"
 
@@ -105,6 +110,8 @@ class Workers:
         self._begin = begin
         self._begun_in: int | None = None
         self._made_in = os.getpid()
+        self._noticed_in: int | None = None
+        self._lock = forks.Lock()
         self._other: Any = None
         self._start: Any = None
 
@@ -143,16 +150,23 @@ class Workers:
 
         return post_fork_hook
 
-    def notice(self) -> None:
-        """Begin if this is a worker of which nobody has told."""
-        if self._begun_in is None and os.getpid() != self._made_in:
+    def _collects(self, phase: str, _: object) -> None:
+        pid = os.getpid()
+        if phase == "stop" and pid not in (self._made_in, self._begun_in, self._noticed_in):
+            # Wherever memory is allocated, under whatever lock: in fork hooks, too. So another
+            # thread begins, when those have long run.
+            self._noticed_in = pid
+            with contextlib.suppress(Exception):
+                native.start_new_thread(self._begins_late, ())
+
+    def _begins_late(self) -> None:
+        with contextlib.suppress(BaseException):  # Nothing may leave a bare thread.
+            native.sleep(NOTICED_S)
             self._begins()
 
-    def _collects(self, phase: str, _: object) -> None:
-        if phase == "stop":
-            self.notice()
-
     def _begins(self) -> None:
-        if self._begun_in != os.getpid() and vars(self._uwsgi).get("_otel_leaks") is self:
+        with self._lock:
+            is_due = self._begun_in != os.getpid()
             self._begun_in = os.getpid()
+        if is_due and vars(self._uwsgi).get("_otel_leaks") is self:
             self._begin()

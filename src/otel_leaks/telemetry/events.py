@@ -81,6 +81,7 @@ def tell(
     refers_to: Evidence | None = None,
     max_bytes: int = MAX_BYTES,
     as_records: bool = False,
+    step: Callable[[], None] = lambda: None,
 ) -> Told:
     """
     Describe a finding in attributes.
@@ -93,13 +94,14 @@ def tell(
         refers_to: What told of the same leak before.
         max_bytes: What it may take as it is encoded, at most ``MAX_BYTES``.
         as_records: Whether it becomes log records, which take more than events of a span.
+        step: Called again and again meanwhile, for many long names take a while; may raise.
 
     Returns:
         At most *max_bytes*: outer frames are left out until it fits, then the smallest sites,
         then links and the longest names, and last the largest site. Every string is one line of
         printable text, but for a stack, which has one line for each frame.
     """
-    shown = outgoing(finding, max_frames=max_frames)
+    shown = outgoing(finding, max_frames=max_frames, step=step)
     message = sentence(shown)
     if refers_to is not None:
         message += f"; the leak that was told by its {refers_to} before"
@@ -112,6 +114,7 @@ def tell(
     links = min(MAX_LINKS, MAX_LINKS_BEFORE + sum(1 for _ in _began(finding)))
     frames = max_frames
     while True:
+        step()
         samples = tuple(
             _with_stack(each, site, frames, max_chars)
             for each, site in zip(fixed, shown.sites, strict=False)
@@ -316,6 +319,7 @@ class Events:
             both. There is a span in any case: its context is what the records refer to.
         logger_provider: Where log records go; None for the global one.
         run: Runs each sink.
+        step: Called while a detection is put into words: that is no sink that hangs.
     """
 
     def __init__(
@@ -327,8 +331,10 @@ class Events:
         emit: Emit = "span",
         logger_provider: LoggerProvider | None = None,
         run: Run = _run,
+        step: Callable[[], None] = lambda: None,
     ) -> None:
         self._run = run
+        self._step = step
         self._waiting: deque[_Report] = deque(maxlen=MAX_WAITING)
         self._tracer = trace.get_tracer(names.SCOPE, version, tracer_provider)
         self._max_frames = max_frames
@@ -490,7 +496,9 @@ class Events:
         """Link to the spans that told of its leak before, and to those in which things began."""
         most = limits.max_links if limits is not None else None
         links = [*report.links, *_began(report.detection.finding)]
-        return links[: MAX_LINKS if most is None else min(most, MAX_LINKS)]
+        # A link takes 64 bytes: one in a KiB is a small part of what the detection may take.
+        fitting = min(MAX_LINKS, (report.max_bytes or MAX_BYTES) // 1024)
+        return links[: fitting if most is None else min(most, fitting)]
 
     def _before(self, detection: Detection) -> list[Link]:
         """Link to the span that told of the finding first, and of its leak before that."""
@@ -510,6 +518,7 @@ class Events:
             refers_to=detection.refers_to[1] if detection.refers_to is not None else None,
             max_bytes=report.max_bytes,
             as_records=as_records,
+            step=self._step,
         )
         if is_first:
             # Span and log records go out by different ways: it counts once.

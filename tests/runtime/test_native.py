@@ -130,3 +130,38 @@ def test_threads_are_real_where_a_library_replaced_them(library: str, patched_fi
         check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
+
+
+FROZEN = """
+import time
+real = time.monotonic
+if {is_first}:
+    time.monotonic = lambda: 7.0
+from otel_leaks.census import CensusTaker
+from otel_leaks.ignores import Ignores
+time.monotonic = lambda: 7.0
+
+taker = CensusTaker(ignores=Ignores(), max_sites=1)
+taker.open()
+taken = [taker.take().taken_at]
+until = real() + 0.01
+while real() < until:
+    pass
+taken.append(taker.take().taken_at)
+print(taken[1] > taken[0])
+"""
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["before", "after"])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no clock that is left alone")
+def test_the_clock_of_a_census_goes_on_where_that_of_the_application_was_frozen(
+    is_first: bool,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FROZEN.format(is_first=is_first)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")

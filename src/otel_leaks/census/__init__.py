@@ -27,6 +27,7 @@ from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Census, Failure, Kind, Pool
+from otel_leaks.runtime import native
 from otel_leaks.runtime.code import CodeNames
 
 __all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
@@ -75,7 +76,7 @@ class CensusTaker:
         ignores: Ignores,
         max_sites: int,
         pause: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = native.monotonic,
         cpu_clock: Callable[[], float] = time.thread_time,
         sources: Sequence[Callable[[], Source]] = SOURCES,
         starts: Starts | None = None,

@@ -1,11 +1,11 @@
 """
-The operating system's threads, locks and sleep, also where gevent or eventlet replaced Python's.
+The operating system's threads, locks, sleep and clock, also where a library replaced Python's.
 
 These libraries put greenlets in the place of threads, before or after this package is
 imported. A monitor that is a greenlet would starve while the application computes, would
 count the application's CPU time as its own, and would wait on locks that belong to an
-event loop. So what it is made of comes from here, bound once, when this is first imported:
-replacing Python's later changes nothing.
+event loop. Others freeze the clock. So what it is made of comes from here, bound once, when
+this is first imported: replacing Python's later changes nothing.
 
 Serves CPython 3.10 to 3.15 with gevent and eventlet, which are looked up and never
 imported. What they keep of the originals is part of their public API.
@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, final
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "allocate_lock",
     "get_ident",
     "is_replaced",
+    "monotonic",
     "sleep",
     "start_new_thread",
 ]
@@ -56,6 +58,20 @@ RLock: Callable[[], Any] = _original("_thread", "RLock")
 get_ident: Callable[[], int] = _original("_thread", "get_ident")
 start_new_thread: Callable[..., int] = _original("_thread", "start_new_thread")
 sleep: Callable[[float], None] = _original("time", "sleep")
+
+
+def _clock() -> Callable[[], float]:
+    """
+    Return a monotonic clock that goes on where an application's time stands still.
+
+    freezegun replaces ``time.monotonic`` wherever a module has it, and time-machine the
+    wall clock; both leave this one alone. Windows does not have it.
+    """
+    read = getattr(time, "clock_gettime", None)
+    return time.monotonic if read is None else partial(read, time.CLOCK_MONOTONIC)
+
+
+monotonic = _clock()
 
 
 def is_replaced() -> bool:
@@ -161,8 +177,8 @@ class Thread:
             if self._ended.wait(timeout) and self._thread is not None:
                 self._thread.join(timeout)
             return
-        deadline = time.monotonic() + timeout
-        while self.is_alive() and time.monotonic() < deadline:
+        deadline = monotonic() + timeout
+        while self.is_alive() and monotonic() < deadline:
             time.sleep(POLL_S)  # The application's, so that other greenlets run.
 
     def _run_bare(self) -> None:

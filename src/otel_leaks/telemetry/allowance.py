@@ -8,8 +8,9 @@ of them in a batch take the application's own spans with them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from otel_leaks.runtime import native
 
 __all__ = ["LEAST_BYTES", "TOTAL_BYTES", "Allowance"]
 
@@ -32,7 +33,7 @@ class Allowance:
         clock: Seconds that only rise.
     """
 
-    def __init__(self, most_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most_bytes: int, clock: Callable[[], float] = native.monotonic) -> None:
         self._most_bytes = most_bytes
         self._clock = clock
         self._left_bytes = float(TOTAL_BYTES)

@@ -11,11 +11,11 @@ private; where another version has others, its exit is left as it is.
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from otel_leaks.runtime import native
 from otel_leaks.telemetry import names
 
 __all__ = ["Exports"]
@@ -36,7 +36,7 @@ class Exports:
     """
 
     def __init__(
-        self, provider: Callable[[], object], clock: Callable[[], float] = time.monotonic
+        self, provider: Callable[[], object], clock: Callable[[], float] = native.monotonic
     ) -> None:
         self._provider = provider
         self._clock = clock

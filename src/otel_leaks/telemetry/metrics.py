@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 
 from otel_leaks.masks import masked
 from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool, Population
-from otel_leaks.runtime import forks
+from otel_leaks.runtime import forks, native
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.exits import Exports
 from otel_leaks.telemetry.forks import renew_locks
@@ -72,7 +71,7 @@ class Board:
     is not listed."""
     counted_at: Mapping[Kind, float]
     """When each kind was counted last, seconds of the clock."""
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = native.monotonic
 
 
 class Admission:
@@ -228,7 +227,7 @@ class Metrics:
         openable: Sequence[tuple[Kind, Evidence]],
         version: str,
         fresh_for_s: Callable[[Census], float] = lambda _: math.inf,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = native.monotonic,
         is_deferred: bool = False,
     ) -> None:
         self._fresh_for_s = fresh_for_s

@@ -217,7 +217,7 @@ class Latin(io.StringIO):
 
 def sized(monkeypatch: pytest.MonkeyPatch, columns: int, lines: int) -> None:
     size = os.terminal_size((columns, lines))
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: size)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda **_: size)
 
 
 TERM = {"TERM": "xterm", "WT_SESSION": "1"}

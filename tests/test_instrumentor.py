@@ -645,6 +645,27 @@ def test_a_start_that_fails_does_not_raise_and_leaves_nothing_behind(
     assert len(monitors()) == 1
 
 
+def test_an_interpreter_without_daemon_threads_is_told_apart(
+    instrument: Instrument, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make = threading.Thread.__init__
+
+    def isolated(
+        self: threading.Thread, *given: Any, daemon: bool | None = None, **more: Any
+    ) -> None:
+        if daemon:
+            raise RuntimeError("daemon threads are disabled in this (sub)interpreter")
+        make(self, *given, daemon=daemon, **more)
+
+    monkeypatch.setattr(threading.Thread, "__init__", isolated)
+    door = instrument()
+    assert [record.getMessage() for record in caplog.records] == [
+        "leaks are not watched in this interpreter, which has no daemon threads; instrument the "
+        "main interpreter of the process"
+    ]
+    assert (instrumentor._active, door.is_instrumented_by_opentelemetry) == (None, False)
+
+
 class Raising(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:  # noqa: ARG002 - a processor's
         raise OSError("no route to host")

@@ -33,7 +33,7 @@ from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.log import log as _log
 from otel_leaks.model import Census, Detection
-from otel_leaks.runtime import forks, uwsgi
+from otel_leaks.runtime import forks, native, uwsgi
 from otel_leaks.telemetry.connections import renew_connections
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.forks import restart_exports
@@ -320,9 +320,15 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             )
             _register_fork_hook()
             instrumentation.start()
-        except Exception:  # The application starts, whatever is wrong with us.
+        except Exception as error:  # The application starts, whatever is wrong with us.
             if instrumentation is not None:
                 instrumentation.stop()
+            if isinstance(error, native.NoDaemonsError):
+                _log.error(
+                    "leaks are not watched in this interpreter, which has no daemon threads; "
+                    "instrument the main interpreter of the process"
+                )
+                return
             _log.exception("leaks are not watched: starting failed; please report this")
             return
         _active = instrumentation

@@ -24,6 +24,7 @@ from typing import Any, final
 
 __all__ = [
     "Event",
+    "NoDaemonsError",
     "RLock",
     "Thread",
     "allocate_lock",
@@ -128,6 +129,10 @@ class Event:
         return False
 
 
+class NoDaemonsError(RuntimeError):
+    """The interpreter has no daemon threads: it is an isolated one beside the main one."""
+
+
 @final
 class Thread:
     """
@@ -139,6 +144,9 @@ class Thread:
     Args:
         target: What it runs; an exception that leaves it is dropped.
         name: As debuggers and ``threading.enumerate`` show it.
+
+    Raises:
+        NoDaemonsError: This interpreter has no daemon threads.
     """
 
     def __init__(self, target: Callable[[], object], name: str) -> None:
@@ -147,9 +155,14 @@ class Thread:
         self.ident: int | None = None
         """As the operating system's functions take it; set once it runs."""
         self._ended = Event()
-        self._thread = (
-            None if is_replaced() else threading.Thread(target=self._run, name=name, daemon=True)
-        )
+        try:
+            self._thread = (
+                None
+                if is_replaced()
+                else threading.Thread(target=self._run, name=name, daemon=True)
+            )
+        except RuntimeError as error:  # From 3.12 on, in an interpreter that is isolated.
+            raise NoDaemonsError(str(error)) from None
 
     def start(self) -> None:
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -83,13 +84,18 @@ async def request(n: int) -> str:
     return "as expected"
 
 
+def monitors() -> int:
+    # By what real threads run, since eventlet lists none that it did not make.
+    return sum(map(watched._is_monitor, sys._current_frames().values()))
+
+
 def state() -> dict[str, Any]:
     # A guard runs beside the monitor while this looks, for milliseconds.
     for _ in range(500):
-        if max(watched.monitors()) <= 1:
+        if monitors() <= 1:
             break
         time.sleep(0.01)
-    return {**watched.state(), "seconds": time.perf_counter() - started}
+    return {"monitors": monitors(), "seconds": time.perf_counter() - started}
 
 
 async def life() -> dict[str, Any]:

@@ -277,7 +277,10 @@ def _download(version: str, to: Path, log: IO[str]) -> list[str]:
             raise BrokenError(f"not all wheels could be downloaded: {failure}")
         pins.remove(lacks[1])
         missing.append(lacks[1])
-    failure = _download_of([*pip, "hatchling", "editables"], log)
+    # What both need is there already; a later version of it would stand beside the pinned one.
+    pinned = to / "pins.txt"
+    pinned.write_text("\n".join(each for each in pins if "[" not in each), encoding="ascii")
+    failure = _download_of([*pip, "--constraint", str(pinned), "hatchling", "editables"], log)
     if failure is not None:
         raise BrokenError(f"no hatchling to build with: {failure}")
     return missing

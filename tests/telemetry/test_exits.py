@@ -254,13 +254,14 @@ def test_a_process_with_metrics_of_ours_alone_ends_at_once_while_nobody_answers(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: Linux or macOS")
-@PROTOCOLS
 def test_a_child_that_was_forked_in_an_export_that_nobody_answers_ends_at_once(
-    hole: str, protocol: str
+    hole: str,
 ) -> None:
+    # Over HTTP: gRPC skips its own fork handlers while it is in a call, and its threads may
+    # hang or crash in such a child, whatever Python does there (docs/reliability.md).
     took = seconds_of_the_end(
         hole,
-        protocol,
+        "http/protobuf",
         """
         until(exporting)
         if os.fork() == 0:

@@ -992,7 +992,7 @@ def test_after_a_fork_the_history_is_empty_and_a_new_monitor_looks(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_watch_survives_a_fork_in_the_middle_of_a_census() -> None:
     program = textwrap.dedent("""
-        import os, sys, threading
+        import os, sys, threading, time
         from otel_leaks.census import CensusTaker
         from otel_leaks.config import LeakConfig
         from otel_leaks.ignores import Ignores
@@ -1025,6 +1025,9 @@ def test_a_watch_survives_a_fork_in_the_middle_of_a_census() -> None:
             watch.forked()
             ok = looked.wait(20)
             watch.stop()
+            end = time.monotonic() + 20
+            while threading.active_count() > 1 and time.monotonic() < end:
+                time.sleep(0.01)
             os._exit(0 if ok and threading.active_count() == 1 else 1)
         status = os.waitpid(child, 0)[1]
         watch.stop()

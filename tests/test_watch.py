@@ -1052,6 +1052,9 @@ def test_a_detection_is_replaced_whole_and_never_changed() -> None:
     assert before == kept
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="3.14 keeps tasks of other makes where only it sees them"
+)
 def test_a_class_of_tasks_that_can_not_be_read_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

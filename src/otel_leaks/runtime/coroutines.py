@@ -26,7 +26,6 @@ from otel_leaks.runtime.glimpse import (
     Step,
     at,
     attribute,
-    drained,
     drained_until_error,
     first,
     in_c,
@@ -354,7 +353,10 @@ def _driven(root: Root, way: _Way) -> tuple[_Way, type | None]:
 
 
 def _types(root: Root, way: tuple[Step, ...]) -> list[type]:
-    return drained(lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, way)))))
+    # What was to be reached may be gone meanwhile.
+    return drained_until_error(
+        lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, way))))
+    )
 
 
 def _foreign(root: Root, way: tuple[Step, ...], kind: type) -> Level:

@@ -19,6 +19,7 @@ from otel_leaks.runtime.glimpse import (
     Step,
     at,
     drained,
+    drained_until_error,
     first,
     item,
     referent,
@@ -91,4 +92,6 @@ def queued_jobs(ref: weakref.ref[Any]) -> int:
 
 
 def _referents(root: Root, way: tuple[Step, ...]) -> list[type]:
-    return drained(lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, way)))))
+    return drained_until_error(
+        lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, way))))
+    )

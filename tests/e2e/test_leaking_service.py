@@ -190,7 +190,7 @@ def assert_threads_explained(span: Span) -> None:
         "code.function.name": "leaky_service.drain_queue",
         "code.file.path": leaky_service.__file__,
         "code.line.number": where,
-        "thread.name": "Thread-1 (drain_queue)",
+        "thread.name": "Thread-* (drain_queue)",
         "python.leak.application.function": "leaky_service.drain_queue",
         "python.leak.application.file": leaky_service.__file__,
         "python.leak.application.line": where,

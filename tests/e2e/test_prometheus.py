@@ -73,10 +73,10 @@ def test_a_leak_is_ranked_and_alerts_until_it_is_mended(
         assert alert["annotations"]["summary"].startswith("shop has ")
         assert alert["annotations"]["summary"].endswith(" threads, more than its limit")
 
-        def ranked() -> dict[Any, float] | None:
+        def ranked() -> dict[Any, float]:
             # The rule of an evaluation before the leak has a top as well.
             found = prometheus.query("topk(1, function:python_thread_count:rms)")
-            return found if 80 in found.values() else None
+            return found if 80 in found.values() else {}
 
         ((labels, count),) = eventually(ranked).items()
         assert dict(labels) == {

@@ -9,17 +9,16 @@ collector does. Reading ``cr_frame`` makes a frame object that lives as long as 
 
 from __future__ import annotations
 
-import gc
 import sys
 import types
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate, chain, islice, repeat, tee
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from otel_leaks.model import Frame, Stack
 from otel_leaks.runtime.code import CodeName, CodeNames, Place, line_of
+from otel_leaks.runtime.frames import FRAME_GLOBALS, place_of
 from otel_leaks.runtime.glimpse import (
     IS_ATOMIC,
     Root,
@@ -35,6 +34,7 @@ from otel_leaks.runtime.glimpse import (
     of_class,
     present,
     referent,
+    referent_types,
     types_at,
 )
 
@@ -92,9 +92,7 @@ _WRAPPERS = {
 
 _ENDS = {type(None)}
 """What most chains end at; the others are asked about each time."""
-_frame_place = attrgetter("f_code", "f_lasti", "f_lineno")
-_FRAME_GLOBALS = attribute(types.FrameType.f_globals)
-_MODULE: tuple[Step, ...] = (present, _FRAME_GLOBALS, item("__name__"))
+_MODULE: tuple[Step, ...] = (present, FRAME_GLOBALS, item("__name__"))
 
 
 class Level(NamedTuple):
@@ -346,17 +344,10 @@ def _is_opaque(kind: type) -> bool:
 
 def _driven(root: Root, way: _Way) -> tuple[_Way, type | None]:
     """Return the way to the first awaitable with code that an object refers to, and its type."""
-    for number, kind in enumerate(_types(root, way)):
+    for number, kind in enumerate(referent_types(root, way)):
         if kind in _SHAPES or _is_opaque(kind):
             return (*way, referent(number)), kind
     return way, None
-
-
-def _types(root: Root, way: tuple[Step, ...]) -> list[type]:
-    # What was to be reached may be gone meanwhile.
-    return drained_until_error(
-        lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, way))))
-    )
 
 
 def _foreign(root: Root, way: tuple[Step, ...], kind: type) -> Level:
@@ -391,4 +382,4 @@ def _places(root: Root, steps: Sequence[Step], shape: _Shape, most: int) -> Iter
     objects = at(root, steps)
     if shape is _SHAPES[_Coroutine]:
         objects = islice(_inwards(objects), most)
-    return map(_frame_place, present(shape.frame(objects)))
+    return map(place_of, present(shape.frame(objects)))

@@ -7,22 +7,18 @@ reference to its pool as its first argument; all private, the same on 3.10 to 3.
 
 from __future__ import annotations
 
-import gc
 import queue
 import weakref
 from collections.abc import Iterator, Mapping
-from itertools import chain, tee
+from itertools import tee
 from typing import Any, NamedTuple
 
 from otel_leaks.runtime.glimpse import (
-    Root,
-    Step,
-    at,
     drained,
-    drained_until_error,
     first,
     item,
     referent,
+    referent_types,
     root_of_ref,
     types_at,
 )
@@ -84,14 +80,8 @@ def queued_jobs(ref: weakref.ref[Any]) -> int:
     one by one later.
     """
     root = root_of_ref(ref)
-    kinds = _referents(root, ())
+    kinds = referent_types(root, ())
     for number, kind in enumerate(kinds):
         if kind is list:
-            kinds += _referents(root, (referent(number),))
+            kinds += referent_types(root, (referent(number),))
     return sum(1 for kind in kinds if kind.__name__ == JOB)
-
-
-def _referents(root: Root, way: tuple[Step, ...]) -> list[type]:
-    return drained_until_error(
-        lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, way))))
-    )

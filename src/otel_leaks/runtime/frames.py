@@ -30,6 +30,7 @@ __all__ = [
     "idents_with_frames",
     "local",
     "modules_of",
+    "place_of",
     "root_of_frame",
     "stacks_of",
 ]
@@ -40,7 +41,8 @@ MAX_FRAMES = 1000
 Stand = list[Place]
 """Of each frame what it says, innermost first."""
 
-_place = attrgetter("f_code", "f_lasti", "f_lineno")
+place_of = attrgetter("f_code", "f_lasti", "f_lineno")
+"""Returns what a frame says, from C."""
 _code = attrgetter("f_code")
 _globals = attrgetter("f_globals")
 _is_frame = partial(is_not, None)
@@ -127,7 +129,7 @@ def _stacks(idents: Sequence[int]) -> Iterator[Stand]:
         accumulate, map(chain, zip(_frames_of(idents)), repeat(repeat("f_back"))), repeat(getattr)
     )
     frames = map(islice, map(takewhile, repeat(_is_frame), outwards), repeat(MAX_FRAMES))
-    return map(list, map(map, repeat(_place), frames))
+    return map(list, map(map, repeat(place_of), frames))
 
 
 def _modules(ident: int) -> Iterator[tuple[types.CodeType, object]]:

@@ -48,6 +48,7 @@ __all__ = [
     "drained",
     "drained_until_error",
     "first",
+    "first_item",
     "in_c",
     "is_alive",
     "is_subtype",
@@ -57,6 +58,7 @@ __all__ = [
     "of_class",
     "present",
     "referent",
+    "referent_types",
     "refs_at",
     "refs_to",
     "root_of",
@@ -214,6 +216,18 @@ def refs_at(ref: weakref.ref[Any]) -> list[weakref.ref[Any]]:
 def members(objects: Iterator[Any]) -> Iterator[Any]:
     """Step to the ``__dict__`` of an object; AttributeError for one without."""
     return map(object.__getattribute__, objects, repeat("__dict__"))
+
+
+def first_item(tuples: Iterator[Any]) -> Iterator[Any]:
+    """Step to the first item of a tuple."""
+    return map(tuple.__getitem__, tuples, repeat(0))
+
+
+def referent_types(root: Root, steps: Iterable[Step]) -> list[type]:
+    """Return the types of what the collector sees of an object; none where that is gone."""
+    return drained_until_error(
+        lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, steps))))
+    )
 
 
 def of_class(name: str) -> tuple[Step, ...]:

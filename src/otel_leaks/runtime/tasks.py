@@ -33,6 +33,7 @@ from otel_leaks.runtime.glimpse import (
     drained,
     drained_until_error,
     first,
+    first_item,
     in_c,
     is_subtype,
     name_of_type,
@@ -340,7 +341,8 @@ def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
     if make is None:
         return
     for number in range(len(_callback_types(root, make))):
-        way: tuple[Step, ...] = (make.callbacks, present, _nth(number), _first_of_pair)
+        # Each is a callback and its context.
+        way: tuple[Step, ...] = (make.callbacks, present, _nth(number), first_item)
         kind = types_at(root, way)
         while kind is functools.partial:
             way = (*way, _PARTIAL_FUNC)
@@ -365,11 +367,6 @@ _PARTIAL_FUNC = attribute(vars(functools.partial)["func"])
 
 def _nth(number: int) -> Step:
     return lambda lists: islice(chain.from_iterable(lists), number, number + 1)
-
-
-def _first_of_pair(pairs: Iterator[Any]) -> Iterator[Any]:
-    # Each is a callback and its context.
-    return map(tuple.__getitem__, pairs, repeat(0))
 
 
 def _callback_types(root: Root, make: _Make) -> list[type]:

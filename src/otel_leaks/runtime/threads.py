@@ -29,6 +29,7 @@ from otel_leaks.runtime.glimpse import (
     deref,
     drained,
     first,
+    first_item,
     in_c,
     is_subtype,
     item,
@@ -168,12 +169,8 @@ def _dereferenced(refs: Iterator[Any]) -> Iterator[Any]:
     return present(map(deref, refs))
 
 
-def _item_0(tuples: Iterator[Any]) -> Iterator[Any]:
-    return map(tuple.__getitem__, tuples, repeat(0))
-
-
 def executor_steps() -> tuple[Step, ...]:
     """Return the way from a worker of a thread pool to the ``__dict__`` of its pool."""
     # A thread keeps its arguments while it runs; the first of a worker's is a weak
     # reference to its pool, the others differ from version to version.
-    return (members, item("_args"), present, _item_0, _dereferenced, members)
+    return (members, item("_args"), present, first_item, _dereferenced, members)

@@ -28,7 +28,7 @@ from otel_leaks.telemetry.spans import SpanReader
 
 CENSUSES = 150
 """While each load goes on: it is about switches of threads, so there have to be many."""
-LONGEST_S = 60.0
+LONGEST_S = 180.0
 
 DEEP = 100
 
@@ -96,7 +96,7 @@ def censuses() -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(LONGEST_S + 20)
         taker.close()
         beginnings.close()
 
@@ -128,7 +128,7 @@ def test_locals_end_with_their_function_and_in_its_thread() -> None:
         for each in threads:
             each.start()
         for each in threads:
-            each.join(60)
+            each.join(LONGEST_S + 20)
     assert taken["censuses"] >= CENSUSES
     assert set(late) == {False}
     assert set(finalized) == {"server"}
@@ -152,13 +152,13 @@ def test_threads_that_end_are_finalized_by_who_made_them() -> None:
             for each in some:
                 each.start()
             for each in some:
-                each.join(60)
+                each.join(LONGEST_S + 20)
             del some, each
 
     maker = threading.Thread(target=make, name="maker-0")
     with censuses():
         maker.start()
-        maker.join(60)
+        maker.join(LONGEST_S + 20)
     assert taken["censuses"] >= CENSUSES
     # The frame of run() refers to the thread until its end.
     assert set(finalized) <= {"maker", "owner"}
@@ -220,7 +220,7 @@ def test_tasks_end_and_are_destroyed_in_the_thread_of_their_loop(
     try:
         with censuses():
             thread.start()
-            thread.join(60)
+            thread.join(LONGEST_S + 20)
     finally:
         gc.enable()
     assert taken["asyncio_task"] > CENSUSES

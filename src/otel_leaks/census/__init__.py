@@ -26,7 +26,7 @@ from otel_leaks.census.spans import Spans
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
-from otel_leaks.model import Census, Failure, Kind
+from otel_leaks.model import Census, Failure, Kind, Pool
 from otel_leaks.runtime import native
 from otel_leaks.runtime.code import CodeNames
 
@@ -142,7 +142,10 @@ class CensusTaker:
         """
         started, cpu_started = self._clock(), self._cpu_clock()
         failures: list[Failure] = []
-        workers = self._workers(failures)
+        pools = self._pools(failures) if self._tells_pools else None
+        workers = Workers(partial(self._executors.read, self._pause))
+        if self._tells_pools:
+            workers = Workers(lambda: pools or ())
         look = Look(
             started,
             ignores or self._ignores,
@@ -157,7 +160,7 @@ class CensusTaker:
             self._beginnings,
             self._every_kind,
             sampled,
-            workers or Workers(),
+            workers,
         )
         populations = []
         for source in self._sources:
@@ -170,15 +173,15 @@ class CensusTaker:
         return Census(
             taken_at=started,
             populations=tuple(populations),
-            pools=workers.pools() if workers is not None and self._tells_pools else None,
+            pools=workers.pools() if pools is not None else None,
             failures=tuple(failures),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,
         )
 
-    def _workers(self, failures: list[Failure]) -> Workers | None:
+    def _pools(self, failures: list[Failure]) -> tuple[Pool, ...] | None:
         try:
-            return Workers(self._run("thread_pool", partial(self._executors.read, self._pause)))
+            return self._run("thread_pool", partial(self._executors.read, self._pause))
         except CensusEnded:
             raise
         except self._caught as error:  # As a broken source.

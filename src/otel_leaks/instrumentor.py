@@ -87,7 +87,7 @@ class _Instrumentation:
         )
         spans = SpanReader()
         self._beginnings = (
-            Beginnings(spans.current, spans.operation, tasks=config.origins == "all")
+            Beginnings(spans.current, spans.operation, spans.end, tasks=config.origins == "all")
             if config.origins != "off"
             else None
         )

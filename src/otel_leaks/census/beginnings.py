@@ -17,17 +17,17 @@ from typing import Any
 
 from otel_leaks.census.origins import INLINE, helping, starter_of, wrap_every_loop
 from otel_leaks.census.patches import Patches
-from otel_leaks.model import Operation, Origin
+from otel_leaks.model import Operation, Origin, SpanEnd
 from otel_leaks.runtime.code import CodeNames, line_of
 from otel_leaks.runtime.tasks import NOTE
 
 __all__ = ["Beginning", "Beginnings"]
 
-CurrentSpan = Callable[[], "tuple[Any, str] | None"]
-"""Returns something that says which span is current, and its name; None for none."""
+CurrentSpan = Callable[[], "tuple[Any, ...] | None"]
+"""Returns something that says which span is current; None for none."""
 
 
-Beginning = tuple[CodeType, int, str, "tuple[Any, str] | None"]
+Beginning = tuple[CodeType, int, str, "tuple[Any, ...] | None"]
 """A note on a thread or a task: code, instruction, module, and what ``CurrentSpan`` said. A
 bare tuple: made at each start, and a named one takes five times as long."""
 
@@ -39,18 +39,21 @@ class Beginnings:
     Args:
         current_span: Asked when a thread is started, about half a microsecond long.
         operation: Says what an answer of *current_span* is.
+        span_end: Says whether the span of such an answer has ended, given what it said before.
         tasks: Whether the beginnings of asyncio tasks are noted too.
     """
 
     def __init__(
         self,
         current_span: CurrentSpan = lambda: None,
-        operation: Callable[[Any, str], Operation | None] = lambda *_: None,
+        operation: Callable[..., Operation | None] = lambda *_: None,
+        span_end: Callable[[Any, SpanEnd | None], SpanEnd | None] = lambda *_: None,
         *,
         tasks: bool = False,
     ) -> None:
         self._current_span = current_span
         self._operation = operation
+        self._span_end = span_end
         self._tasks = tasks
         self._patches = Patches()
         self._wrapped: set[type] = set()
@@ -98,6 +101,20 @@ class Beginnings:
         """Return the span that was current at the beginning, None for none."""
         span = beginning[3]
         return self._operation(*span) if span is not None else None
+
+    def span_end(self, beginning: Beginning, before: SpanEnd | None) -> SpanEnd | None:
+        """
+        Say whether the span has ended that was current at the beginning.
+
+        Args:
+            beginning: A note.
+            before: What was said of it in the last census.
+
+        Returns:
+            None for no span.
+        """
+        span = beginning[3]
+        return self._span_end(span, before) if span is not None else None
 
     def _start(self, original: Callable[..., None]) -> Callable[..., None]:
         current_span, known, inline = self._current_span, helping, INLINE
@@ -150,7 +167,7 @@ class Beginnings:
         return create_task
 
 
-def _began(frame: FrameType, span: tuple[Any, str] | None) -> Beginning | None:
+def _began(frame: FrameType, span: tuple[Any, ...] | None) -> Beginning | None:
     found = starter_of(frame, Beginnings.of)
     if isinstance(found, FrameType):
         return found.f_code, found.f_lasti, str(found.f_globals.get("__name__")), span

@@ -11,6 +11,7 @@ import contextvars
 import functools
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -74,6 +75,16 @@ def note_end(original: Callable[..., None], switch: Switch = _ALWAYS) -> Callabl
     return end
 
 
+def _ref_to(span: Any) -> weakref.ref[Any] | None:
+    # Neither the one span that stands for none nor one of somebody's own with slots.
+    if span is trace.INVALID_SPAN:
+        return None
+    try:
+        return weakref.ref(span)
+    except TypeError:
+        return None
+
+
 def _privates() -> tuple[contextvars.ContextVar[Any] | None, object]:
     """
     Return the variable that holds OpenTelemetry's context, and the key of its span.
@@ -88,17 +99,27 @@ def _privates() -> tuple[contextvars.ContextVar[Any] | None, object]:
     return variable, key
 
 
+_Said = tuple[SpanContext, str, "weakref.ref[Any] | None", "SpanContext | bool | None"]
+"""A span and its name, how to see whether it ends, and its parent: False where it does not say."""
+
+
 def _current(
     variable: contextvars.ContextVar[Any] | None, key: object
-) -> Callable[[], tuple[SpanContext, str] | None]:
-    """Return what says which span is current where it is called, and its name; None for none."""
+) -> Callable[[], _Said | None]:
+    """
+    Return what says which span is current where it is called, None for none.
+
+    What it says is kept as long as the thread that began in the span, so it does not hold that.
+    """
     get = variable.get if variable is not None else None
+    refer = weakref.ref
 
-    def public() -> tuple[SpanContext, str] | None:
+    def public() -> _Said | None:
         span: Any = trace.get_current_span()
-        return span.get_span_context(), getattr(span, "name", "")
+        said = span.get_span_context()
+        return said, getattr(span, "name", ""), _ref_to(span), getattr(span, "parent", False)
 
-    def private() -> tuple[SpanContext, str] | None:
+    def private() -> _Said | None:
         # At each start of a thread. Attributes rather than methods and properties, which
         # take three times as long; spans of the API and of the SDK have them, 1.20 to 1.45.
         assert get is not None
@@ -106,8 +127,11 @@ def _current(
         if span is None:
             return None
         try:
-            return span._context, getattr(span, "_name", "")
-        except AttributeError:
+            return (
+                *(span._context, getattr(span, "_name", ""), refer(span)),
+                getattr(span, "_parent", False),
+            )
+        except (AttributeError, TypeError):
             return public()
 
     return public if get is None or key is None else private
@@ -165,9 +189,43 @@ class SpanReader:
         """Return what a span is; None when it is none."""
         return self._safely(self._operation_of, span)
 
-    @staticmethod
-    def operation(said: SpanContext, name: object) -> Operation | None:
+    def end(self, noted: _Said, before: SpanEnd | None) -> SpanEnd | None:
+        """
+        Say whether the span has ended that was current once.
+
+        Args:
+            noted: What ``current`` said of it.
+            before: What was said of its end before.
+
+        Returns:
+            None when it is no span. When nothing holds it any more it has ended, not later
+            than it was first seen to be gone.
+        """
+        said, name, ref, parent = noted
+        if self._is_off or ref is None or not said.is_valid:
+            return None
+        span = ref()
+        if span is not None:
+            return self.end_of(span)
+        if before is not None and before.ended_at is not None:
+            return before
+        is_entry = parent is None or (isinstance(parent, SpanContext) and parent.is_remote)
+        if before is not None:
+            is_entry |= before.is_entry
+        return SpanEnd(said.trace_id, is_entry, False, bool(name), self.now_s())
+
+    def operation(
+        self,
+        said: SpanContext,
+        name: object,
+        ref: weakref.ref[Any] | None = None,
+        _parent: object = None,
+    ) -> Operation | None:
         """Return what ``current`` said as an operation."""
+        # What it is called by now: a server learns the route later.
+        found = self.operation_of(ref()) if ref is not None else None
+        if found is not None and found.name:
+            return found
         if not said.is_valid:
             return None
         return Operation(

@@ -30,6 +30,7 @@ from otel_leaks.census.registry import TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
 from otel_leaks.census.spans import SiteSpans, Spans, Turnover, ended, operations, span_of
+from otel_leaks.census.wrapped import Wrapped
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import (
     OTHER,
@@ -43,7 +44,7 @@ from otel_leaks.model import (
     fingerprint,
 )
 from otel_leaks.runtime.code import CodeNames
-from otel_leaks.runtime.coroutines import Chain, is_plain_end, is_wrapper
+from otel_leaks.runtime.coroutines import Chain, is_plain_end
 from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.tasks import (
@@ -137,7 +138,7 @@ class _Tally:
         self.stride = max(1, total // WALKED)
         self.steps = 0
         self.groups: dict[int | str, _Group] = {}
-        self.wrappers: dict[int, types.CodeType | None] = {}
+        self.wrapped = Wrapped()
 
     def picked(self, keys: list[int | str], counted: Iterable[int | str]) -> Iterable[int]:
         """Choose the tasks of a slice whose chain is followed, by their index."""
@@ -412,13 +413,13 @@ class TaskSource:
         """
         plain, ending = plain_chain_of(ref)
         self._followed(len(plain), look)
+        plain = tally.wrapped.without_wrappers(plain)
         group = tally.groups.get(plain[0]) if plain else None
         if group is not None and key in {None, plain[0]} and is_plain_end(ending):
             found = group.chains.get(plain)
             if found is not None:
                 return found
-        chain = chain_of(ref).unwrapped()
-        self._followed(len(chain.levels), look)
+        chain = self._unwrapped(ref, tally, look)
         if not chain.levels or (key is not None and chain.levels[0].key != key):
             return None
         return self._chain_of(chain, tally)
@@ -509,7 +510,7 @@ class TaskSource:
         for key, count in counted.items():
             group = tally.groups.get(key)
             if group is None:
-                group = tally.groups[key] = _Group(codes.get(key) if type(key) is int else None)
+                group = tally.groups[key] = _Group(tally.wrapped.code(key))
             group.count += count
         for i in tally.picked(keys, counted):
             self._walk(refs[i], keys[i], tally, look)
@@ -545,18 +546,20 @@ class TaskSource:
         look: Look,
     ) -> None:
         """Put what a wrapper runs in the wrapper's place, and a name where there is no code."""
-        for key, code in codes.items():
-            if code is None or (key not in tally.groups and is_wrapper(code)):
-                tally.wrappers[key] = code
-        if tally.wrappers.keys().isdisjoint(codes):
+        if not tally.wrapped.learn(codes, look.pause):
             return
-        for i, counted in enumerate(keys):
-            if counted in tally.wrappers:
-                chain = chain_of(refs[i]).unwrapped()
-                self._followed(len(chain.levels), look)
-                keys[i] = chain.levels[0].key if chain.levels else OTHER
-                if chain.levels:
-                    codes[id(chain.levels[0].code)] = chain.levels[0].code
+        for i in tally.wrapped.look_through(refs, keys):
+            chain = self._unwrapped(refs[i], tally, look)
+            keys[i] = chain.levels[0].key if chain.levels else OTHER
+
+    def _unwrapped(self, ref: TaskRef, tally: _Tally, look: Look) -> Chain:
+        chain = chain_of(ref)
+        self._followed(len(chain.levels), look)
+        tally.wrapped.note_outer(chain)
+        chain = chain.unwrapped()
+        if chain.levels:
+            tally.wrapped.note(chain.levels[0].code)
+        return chain
 
     def _sampled(self, site: Site, chain: _Chain, look: Look) -> Site:
         """

@@ -118,6 +118,9 @@ class SpanEnd(NamedTuple):
     """Whether it has a name; one that the sampler dropped has none."""
     ended_at: float | None
     """Seconds since the epoch; None while it runs, and when nobody can know."""
+    request_id: int = 0
+    """Its own id where it is a unit of work: a request that is served, a message that is
+    consumed, or the first span of its trace unless that calls somebody else; 0 for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,11 @@ class Site:
     """Of destroyed tasks in production, where they are counted and not listed: seconds since
     another one was noted."""
     followed: Followed | None = None
-    """What became of some of its things, when they are followed from census to census."""
+    """What became of some of its things, when they are followed from census to census. Tasks
+    of requests in progress are not."""
+    serving: int = 0
+    """How many of its tasks belong to a request in progress: its span is open. An estimate
+    where *count* is one, or only a part was looked at."""
 
     @property
     def function(self) -> str:

@@ -369,12 +369,12 @@ class Growth:
     def _now(self, site: Site) -> _Now:
         followed, least_s = site.followed, self._window_s
         if followed is None:
-            return _Now(site.count, 0, 0, 0, 0)
+            return _Now(site.count - site.serving, 0, 0, 0, 0)
         stayed, ended, moved = (
             len([age_s for age_s in ages_s if age_s >= least_s]) if ages_s else 0
             for ages_s in (followed.ages_s, followed.ended_s, followed.moved_s)
         )
-        return _Now(site.count, len(followed.ages_s), stayed, ended, moved)
+        return _Now(site.count - site.serving, len(followed.ages_s), stayed, ended, moved)
 
     def _close(self, history: _Kind, now: Mapping[str, _Now], *, is_whole: bool) -> None:
         """

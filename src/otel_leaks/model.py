@@ -49,7 +49,7 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold", "growth", "outlived", "destroyed"]
+Evidence = Literal["threshold", "growth", "outlived", "destroyed", "saturated"]
 
 Emit = Literal["span", "log", "both"]
 """What the samples of a detection are: events of its span, log records, or both."""
@@ -328,6 +328,11 @@ class Finding:
     """By how much *count* is above what it was when it began to rise."""
     grown_s: float = 0.0
     """Seconds since then."""
+    pool: Pool | None = None
+    """The thread pool that it is about."""
+    pools: int | None = None
+    """Of how many thread pools of one name the threads are the workers, where more and more of
+    those are made; *grown* then counts pools."""
 
     @property
     def key(self) -> tuple[Kind, Evidence, str | None]:

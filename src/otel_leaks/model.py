@@ -153,6 +153,8 @@ class Pool:
     """Threads that it may have."""
     queued: int
     """Jobs that wait for a worker."""
+    is_open: bool = True
+    """Whether it takes jobs: it is neither shut down nor gone."""
     busy: int = 0
     """Workers that run a job."""
     stuck_s: float = 0.0
@@ -221,7 +223,8 @@ class Site:
     sample: Sample | None = None
     """The oldest of the things looked at; None for sites beyond the largest."""
     newest: Sample | None = None
-    """The newest of them, which shows what a count that rises is about."""
+    """The newest of them, which shows what a count that rises is about; None where it is the
+    oldest."""
     outlived: Sample | None = None
     """The oldest of them whose span has ended."""
     pool: str | None = None

@@ -20,7 +20,7 @@ ROOT = Path(otel_leaks.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "": {"instrumentor", "telemetry.otlp", "proof"},
     "model": set(),
-    "runtime": {"model"},
+    "runtime": {"model", "libraries"},
     "texts": set(),
     "masks": {"texts"},
     "outgoing": {"model", "texts", "masks"},

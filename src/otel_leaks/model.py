@@ -49,7 +49,7 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold", "growth", "outlived", "destroyed"]
+Evidence = Literal["threshold", "growth", "outlived", "destroyed", "saturated"]
 
 Emit = Literal["span", "log", "both"]
 """What the samples of a detection are: events of its span, log records, or both."""
@@ -120,6 +120,9 @@ class SpanEnd(NamedTuple):
     """Whether it has a name; one that the sampler dropped has none."""
     ended_at: float | None
     """Seconds since the epoch; None while it runs, and when nobody can know."""
+    request_id: int = 0
+    """Its own id where it is a unit of work: a request that is served, a message that is
+    consumed, or the first span of its trace unless that calls somebody else; 0 for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,11 @@ class Site:
     """Of destroyed tasks in production, where they are counted and not listed: seconds since
     another one was noted."""
     followed: Followed | None = None
-    """What became of some of its things, when they are followed from census to census."""
+    """What became of some of its things, when they are followed from census to census. Tasks
+    of requests in progress are not."""
+    serving: int = 0
+    """How many of its tasks belong to a request in progress: its span is open. An estimate
+    where *count* is one, or only a part was looked at."""
 
     @property
     def function(self) -> str:
@@ -324,6 +331,11 @@ class Finding:
     """By how much *count* is above what it was when it began to rise."""
     grown_s: float = 0.0
     """Seconds since then."""
+    pool: Pool | None = None
+    """The thread pool that it is about."""
+    pools: int | None = None
+    """Of how many thread pools of one name the threads are the workers, where more and more of
+    those are made; *grown* then counts pools."""
 
     @property
     def key(self) -> tuple[Kind, Evidence, str | None]:

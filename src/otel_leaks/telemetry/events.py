@@ -152,6 +152,8 @@ def _head(
         attributes[names.FINGERPRINT] = finding.fingerprint
     if finding.evidence == "outlived":
         attributes.update(_operation(finding.sites[0]))
+    if finding.pool is not None:
+        attributes[names.POOL] = finding.pool.name
     if refers_to is not None:
         attributes[names.REFERS_TO] = refers_to
     return attributes
@@ -452,6 +454,8 @@ class Events:
             attributes[names.FINGERPRINT] = finding.fingerprint
         if finding.evidence == "outlived":
             attributes.update(_operation(finding.sites[0]))
+        if finding.pool is not None:
+            attributes[names.POOL] = finding.pool.name
         return message, attributes
 
     def _resolved_span(self, report: _Report) -> None:

@@ -116,8 +116,8 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         (
             saturated(),
             "thread pool mail is saturated: all 6 threads have run the same jobs for at least "
-            "5 min while 293 jobs wait; most of those: 80 in app.jobs.Worker.run (/srv/app/jobs.py:41), "
-            "the oldest for at least 2 min",
+            "5 min while 293 jobs wait; most of those: 80 in app.jobs.Worker.run "
+            "(/srv/app/jobs.py:41), the oldest for at least 2 min",
         ),
         (
             saturated(queued=1, limit=1, sites=()),
@@ -254,6 +254,23 @@ def test_a_duration_is_written_as_a_person_would(seconds: float, written: str) -
 def test_a_message_says_when_a_library_began_it(file: str, said: str) -> None:
     site = replace(SITE, origin=Origin("lib.open", file, 3))
     assert said in leaks_text([site], [])
+
+
+def test_a_message_has_the_line_of_the_application_and_the_library_that_it_went_through() -> None:
+    library = Frame(
+        "apscheduler.executors.pool.Pool.start",
+        "/x/site-packages/apscheduler/executors/pool.py",
+        49,
+    )
+    origin = Origin("app.main", "/srv/app/main.py", 3, library=library)
+    said = "began    /srv/app/main.py:3 in app.main, through apscheduler (executors/pool.py:49)\n"
+    assert said in leaks_text([replace(SITE, origin=origin)], [])
+
+
+def test_a_library_of_one_file_is_named_by_it() -> None:
+    library = Frame("six.run", "/x/site-packages/six.py", 7)
+    origin = Origin("app.main", "/srv/app/main.py", 3, library=library)
+    assert ", through six (six.py:7)\n" in leaks_text([replace(SITE, origin=origin)], [])
 
 
 def test_a_message_has_the_proof_where_there_is_one() -> None:

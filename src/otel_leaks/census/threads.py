@@ -25,7 +25,6 @@ from otel_leaks.census.beginnings import Beginning, Beginnings
 from otel_leaks.census.endless import Exits
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
 from otel_leaks.census.jobs import ANYIO_RUNS, RUNNERS, is_carrier, job_in, own_in
-from otel_leaks.census.origins import pool_workers
 from otel_leaks.census.owners import may_wait, waits_for_dead
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
@@ -46,7 +45,7 @@ from otel_leaks.model import (
     fingerprint,
 )
 from otel_leaks.runtime.code import CodeName, CodeNames, Place
-from otel_leaks.runtime.executors import has_job_in_anyio
+from otel_leaks.runtime.executors import has_job_in_anyio, pool_workers
 from otel_leaks.runtime.frames import MAX_FRAMES, Stand, can_read, modules_of, stacks_of
 from otel_leaks.runtime.glimpse import name_of_type, refs_to
 from otel_leaks.runtime.threads import (

@@ -132,10 +132,8 @@ def _current(
         if span is None:
             return None
         try:
-            return (
-                *(span._context, getattr(span, "_name", ""), refer(span)),
-                getattr(span, "_parent", False),
-            )
+            parent = getattr(span, "_parent", False)
+            return span._context, getattr(span, "_name", ""), refer(span), parent
         except (AttributeError, TypeError):
             return public()
 

@@ -43,15 +43,15 @@ _MACHINERY = frozenset(
         "contextlib",
         "functools",
         "multiprocessing",
-        "opentelemetry",
         "otel_leaks",
-        "sentry_sdk",
         "subprocess",
         "threading",
         "uvloop",
         "wrapt",
     }
 )
+
+_WRAPPERS = ("opentelemetry.instrumentation.", "sentry_sdk.integrations.")
 
 _T = TypeVar("_T")
 
@@ -106,7 +106,9 @@ def _learn(frame: FrameType) -> bool:
 
 def _is_machinery(frame: FrameType) -> bool:
     module = frame.f_globals.get("__name__")
-    return type(module) is str and module.partition(".")[0] in _MACHINERY
+    if type(module) is not str:
+        return False
+    return module.partition(".")[0] in _MACHINERY or module.startswith(_WRAPPERS)
 
 
 def _current_task() -> Any:

@@ -46,8 +46,10 @@ from otel_leaks.model import (
 )
 from otel_leaks.runtime.code import CodeName, CodeNames, Place
 from otel_leaks.runtime.executors import has_job_in_anyio, pool_workers
+from otel_leaks.runtime.feeders import FEEDS, buffer_of, held_buffers
 from otel_leaks.runtime.frames import MAX_FRAMES, Stand, can_read, modules_of, stacks_of
 from otel_leaks.runtime.glimpse import name_of_type, refs_to
+from otel_leaks.runtime.providers import exporting, set_for_the_process
 from otel_leaks.runtime.threads import (
     Row,
     ThreadRef,
@@ -65,6 +67,10 @@ SLICE = 50
 """Threads between two pauses, at most."""
 FRAMES_OF_SLICE = 500
 """Frames of threads that are read between two pauses, about: a fifth of a millisecond."""
+# A child that asyncio waits for in a thread; tests report the child. Private, its class has two
+# names on 3.10 to 3.15.
+_WAITS_FOR_CHILD = "ThreadedChildWatcher._do_waitpid"
+
 _Key = tuple[object, ...]
 _SiteKey = tuple[str, "bool | None", "Origin | None", "str | None"]
 
@@ -240,6 +246,10 @@ class ThreadSource:
         if look.every_kind:
             workers = set(map(id, refs_to(pool_workers())))
             refs = [ref for ref in refs if id(ref) not in workers and not _serves(ref)]
+        exporters = refs_to(exporting((*set_for_the_process(), *look.providers())))
+        if exporters:
+            known = set(map(id, exporters))
+            refs = [ref for ref in refs if id(ref) not in known]
         if look.is_selective:
             # In tests: the caller's own thread asks about each of them.
             refs = [ref for ref in refs if (thread := ref()) is not None and look.wants(thread)]
@@ -428,6 +438,8 @@ class ThreadSource:
         look = reading.look
         rows = []
         for row in rows_of(refs):
+            if row.is_ours:
+                continue
             ignore = look.ignores.name(self.kind, row.name)
             if ignore is None:
                 rows.append(row)
@@ -450,6 +462,10 @@ class ThreadSource:
         shape = reading.shapes.get(codes)
         if shape is None:
             shape = reading.shapes[codes] = self._new_shape(row, stand)
+        if shape.runner == FEEDS and reading.is_held(buffer_of(row.ref)):
+            return
+        if look.every_kind and shape.runner.endswith(_WAITS_FOR_CHILD):
+            return
         pool = look.workers.pool_of(row.ident)
         if pool is not None:
             # Of one without a limit, or that is left by its owner, the workers are threads.
@@ -524,6 +540,13 @@ class _Reading:
         self.stood: dict[int, str] = {}
         self.pools: set[int] = set()
         self.ends: dict[int, SpanEnd] = {}
+        self._held: frozenset[int] | None = None
+
+    def is_held(self, buffer: int | None) -> bool:
+        """Say whether somebody holds the queue of ``multiprocessing`` with that buffer."""
+        if self._held is None:
+            self._held = held_buffers()
+        return buffer in self._held
 
 
 def _functions(row: Row, shape: _Shape, named: _Named) -> tuple[str, ...]:

@@ -334,7 +334,8 @@ def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
     Yield of each callback of a task whether it is a task's own, and its module.
 
     A task's own is what wakes that task. Callbacks are looked through ``functools.partial``,
-    which ``wait_for()`` of 3.10 and 3.11 has.
+    which ``wait_for()`` of 3.10 and 3.11 has. A callback of asyncio's for a future that is done,
+    as a failed ``gather()`` leaves it on its children, or for one that nobody awaits, is left out.
     """
     root = root_of_ref(ref)
     make = _make_of(types_at(root, ()))
@@ -344,7 +345,9 @@ def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
         # Each is a callback and its context.
         way: tuple[Step, ...] = (make.callbacks, present, _nth(number), first_item)
         kind = types_at(root, way)
+        serves: list[tuple[Step, ...]] = []
         while kind is functools.partial:
+            serves.append((*way, _PARTIAL_ARGS, chain.from_iterable))
             way = (*way, _PARTIAL_FUNC)
             kind = types_at(root, way)
         if kind is None:
@@ -356,13 +359,44 @@ def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
             kind = types_at(root, way) or kind
         said = in_c(kind, "__module__")
         module = first(root, (*way, said)) if said is not None else None
-        yield (
-            owner is not None and _is_task(owner),
-            module if type(module) is str else name_of_type(kind).rpartition(".")[0],
-        )
+        if type(module) is not str:
+            module = name_of_type(kind).rpartition(".")[0]
+        if kind is types.FunctionType:
+            serves.append((*way, _CLOSURE, present, chain.from_iterable, _referents))
+        # What a library keeps in a closure may be about something else.
+        if module.startswith("asyncio.") and any(_is_forsaken(root, each) for each in serves):
+            continue
+        yield owner is not None and _is_task(owner), module
 
 
 _PARTIAL_FUNC = attribute(vars(functools.partial)["func"])
+_PARTIAL_ARGS = attribute(vars(functools.partial)["args"])
+_CLOSURE = attribute(vars(types.FunctionType)["__closure__"])
+
+
+def _referents(objects: Iterator[Any]) -> Iterator[Any]:
+    """Step to what the garbage collector sees of objects: of a cell, what it holds."""
+    return chain.from_iterable(map(gc.get_referents, objects))
+
+
+def _is_forsaken(root: Root, way: tuple[Step, ...]) -> bool:
+    """Say whether *way* leads to a future, no task, that is done or that nothing waits for."""
+    kinds = drained_until_error(lambda: map(type, at(root, way)))
+    for number, kind in enumerate(kinds):
+        state, callbacks = in_c(kind, "_state"), in_c(kind, "_callbacks")
+        if state is None or callbacks is None or _is_task(kind):
+            continue
+        of_this = (*way, partial(_nth_of, number))
+        if first(root, (*of_this, state), "PENDING") != "PENDING":
+            return True
+        # None, or a list; an empty one on no version.
+        if types_at(root, (*of_this, callbacks, present)) is None:
+            return True
+    return False
+
+
+def _nth_of(number: int, objects: Iterator[Any]) -> Iterator[Any]:
+    return islice(objects, number, number + 1)
 
 
 def _nth(number: int) -> Step:

@@ -90,6 +90,8 @@ class Origin:
     line: int
     scope: str | None = None
     """The test, fixture or block that it is charged to."""
+    library: Frame | None = None
+    """Where a library created it on behalf of that function, None where none did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A thread pool that lives: a ``ThreadPoolExecutor`` with workers."""
+    """A thread pool that lives and has workers."""
 
     serial: int
     """Number of the pool in this process; never reused."""
@@ -148,6 +150,11 @@ class Pool:
     """Threads that it may have."""
     queued: int
     """Jobs that wait for a worker."""
+    busy: int = 0
+    """Workers that run a job."""
+    stuck_s: float = 0.0
+    """Seconds for which the job at the head of the queue has been the same: nobody has taken
+    one, so each worker still has the job that it had before. 0 for an empty queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +179,8 @@ class Sample:
     """Whether it waits for a lock whose owner is a thread that has ended."""
     is_orphaned: bool = False
     """Whether it is proved of a task that nothing but its cancellation can end it."""
+    origin: Origin | None = None
+    """Where that very thing was created, when that was noted."""
     backlog: Pool | None = None
     """The pool whose worker a thread is, when all its workers are busy and its queue
     only grows."""
@@ -208,6 +217,15 @@ class Site:
     """Where its things began, when that was noted."""
     sample: Sample | None = None
     """The oldest of the things looked at; None for sites beyond the largest."""
+    newest: Sample | None = None
+    """The newest of them, which shows what a count that rises is about."""
+    outlived: Sample | None = None
+    """The oldest of them whose span has ended."""
+    pool: str | None = None
+    """Of threads that are workers of a live pool with a limit: the name of that pool, or of
+    several pools of one name."""
+    idle: bool = False
+    """Of threads: whether they are workers without a job."""
     operations: tuple[Operation, ...] = ()
     """Some of those in which its things began: of different traces, the most common
     first, exported ones before others."""
@@ -246,6 +264,8 @@ class Population:
     site_count: int = 0
     """How many sites there are, those that were cut included."""
     hidden: tuple[Hidden, ...] = ()
+    pooled: int = 0
+    """How many of the threads are workers of a live pool with a limit. Exact."""
     unreadable: tuple[str, ...] = ()
     """Classes whose objects are not counted: to read them would run code of their own."""
 

@@ -20,6 +20,7 @@ from otel_leaks.census.owners import may_wait, waits_for_dead
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.census.spans import READ, chosen
+from otel_leaks.census.timeouts import wakes_itself
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import Followed, Kind, Origin, Population, Sample, Site, Stack, fingerprint
 from otel_leaks.runtime.code import CodeName, CodeNames, Place
@@ -163,6 +164,7 @@ class ThreadSource:
                 thread_id=place.row.ident,
                 endless=self._exits.any_endless(((code, at) for code, at, _ in own), look.pause),
                 dead_owner=_waits_for_dead(place),
+                timed=bool(own) and wakes_itself(place.functions[-1], *own[-1][:2]),
             )
             if look.beginnings is None:
                 return replace(site, sample=sample)

@@ -182,6 +182,10 @@ class Sample:
     """Whether it stands in a loop that only an exception ends."""
     dead_owner: bool = False
     """Whether it waits for a lock whose owner is a thread that has ended."""
+    timed: bool | None = False
+    """Whether a timer will wake it, or cancel it; None when that is not known."""
+    cancelled: bool = False
+    """Whether its cancellation was requested. False on Python 3.10 once it was woken by it."""
     is_orphaned: bool = False
     """Whether it is proved of a task that nothing but its cancellation can end it."""
     origin: Origin | None = None

@@ -173,7 +173,7 @@ def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
         attributes[names.ORIGIN_FUNCTION] = origin.function
         attributes[names.ORIGIN_FILE] = origin.file
         attributes[names.ORIGIN_LINE] = origin.line
-    said = hint(site)
+    said = hint(site, own)
     if said is not None:
         attributes[names.HINT] = between(said)
     # Whose code it is shows in the whole path alone.

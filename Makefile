@@ -27,7 +27,7 @@ check: $(VENV)/.ready ## Lint and types
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready ## The tests that need nothing but Python
-	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not reliability and not unwatched"
+	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not reliability and not services and not unwatched"
 	$(BIN)/python -m pytest $(XDIST) -m unwatched
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus

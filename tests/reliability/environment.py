@@ -106,8 +106,8 @@ def _run(*command: str) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stdout", None) or str(error)).strip().splitlines()[-3:]
         raise EnvironmentMissing(
-            "the servers' environment could not be made; with access to a package index run "
-            f"`make reliability` again: {' '.join(said)}"
+            "the environment of real servers could not be made; run it again with access to a "
+            f"package index: {' '.join(said)}"
         ) from None
 
 

@@ -1,0 +1,29 @@
+"""FastAPI; a cache with a task for each key that removes it when its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI
+
+LIFETIME_S = 12.0
+
+app = FastAPI()
+cache: dict[int, int] = {}
+timers: set[asyncio.Task[None]] = set()
+
+
+async def expire(key: int) -> None:
+    await asyncio.sleep(LIFETIME_S)
+    del cache[key]
+
+
+@app.get("/cache/{key}")
+async def get(key: int) -> dict[str, bool]:
+    if key in cache:
+        return {"cached": True}
+    cache[key] = key * key
+    timer = asyncio.create_task(expire(key))
+    timers.add(timer)
+    timer.add_done_callback(timers.discard)
+    return {"cached": False}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from reliability.environment import EnvironmentMissing, ServersEnvironment, environment
+from reliability.environment import (
+    SERVICES,
+    EnvironmentMissing,
+    ServersEnvironment,
+    environment,
+)
 from services.results import Row
 from services.servers import ServerMissing, postgres, redis
-
-REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
 _ROW = pytest.StashKey[Row]()
 
@@ -35,7 +37,7 @@ def _missing(why: Exception) -> NoReturn:
 def programs(tmp_path_factory: pytest.TempPathFactory) -> ServersEnvironment:
     """The services' environment; without one a test fails in CI and is skipped elsewhere."""
     try:
-        return environment(tmp_path_factory.mktemp("package") / "site", REQUIREMENTS)
+        return environment(tmp_path_factory.mktemp("package") / "site", SERVICES)
     except EnvironmentMissing as missing:
         _missing(missing)
 

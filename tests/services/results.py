@@ -49,12 +49,13 @@ def table(section: str, of: list[Row]) -> str:
     """Return the table of one section."""
     head = HEADS[section]
     lines = [head, ("---",) * len(head)]
-    lines += [
-        tuple(cell(row.cells.get(each, "**not run to its end**")) for each in head)
-        for row in of
-        if row.section == section
-    ]
+    lines += [tuple(_cell(row, each) for each in head) for row in of if row.section == section]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(row: Row, column: str) -> str:
+    text = cell(row.cells.get(column, "**not known**"))
+    return f"**failed**: {text}" if column == "service" and not row.passed else text
 
 
 def main(arguments: list[str]) -> Iterator[str]:

@@ -7,8 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
+from spans import TELEMETRY  # type: ignore[import-not-found]
 
-app = FastAPI()
+app = FastAPI(telemetry=TELEMETRY)
 pool = ThreadPoolExecutor(256, thread_name_prefix="blocking")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import FastAPI
+from spans import TELEMETRY  # type: ignore[import-not-found]
 
-app = FastAPI()
+app = FastAPI(telemetry=TELEMETRY)
 kept: set[asyncio.Task[None]] = set()
 
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from spans import TELEMETRY  # type: ignore[import-not-found]
 
-app = FastAPI()
+app = FastAPI(telemetry=TELEMETRY)
 kept: list[object] = []
 
 

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
+from spans import TELEMETRY  # type: ignore[import-not-found]
 
-app = FastAPI()
+app = FastAPI(telemetry=TELEMETRY)
 
 
 async def tokens(name: str, n: int, pause_s: float) -> AsyncIterator[str]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
+from spans import TELEMETRY  # type: ignore[import-not-found]
 
-app = FastAPI()
+app = FastAPI(telemetry=TELEMETRY)
 redis: Any = Redis.from_url(os.environ["REDIS"])
 queues: dict[str, asyncio.Queue[str]] = {}
 begun: list[asyncio.Task[None]] = []

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import FastAPI
+from spans import TELEMETRY  # type: ignore[import-not-found]
 
 LIFETIME_S = 12.0
 
-app = FastAPI()
+app = FastAPI(telemetry=TELEMETRY)
 cache: dict[int, int] = {}
 timers: set[asyncio.Task[None]] = set()
 

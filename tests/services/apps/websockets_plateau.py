@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from spans import TELEMETRY  # type: ignore[import-not-found]
 
-app = FastAPI()
+app = FastAPI(telemetry=TELEMETRY)
 
 
 async def send_news(websocket: WebSocket, news: asyncio.Queue[str]) -> None:

@@ -64,29 +64,39 @@ def sentence(finding: Finding) -> str:
 
 
 def resolution(detection: Detection) -> str:
-    """Say that a finding ended, in one sentence without a full stop."""
+    """Say why a finding ended and how many are left, in one sentence without a full stop."""
     finding = detection.finding
-    if finding.evidence == "outlived":
-        return (
-            f"the asyncio tasks {finding.sites[0].function} that outlived {_operation(finding)} "
-            f"are gone after {duration(detection.open_s)}; the peak was {detection.peak}"
-        )
+    noun = _NOUNS[finding.kind][1]
+    took = duration(detection.open_s)
+    peak = f"the peak was {detection.peak}"
+    left = f": {_left(finding.count)}" if finding.ended not in {None, "absent"} else ""
+    function = finding.sites[0].function if finding.sites else ""
     if finding.evidence == "destroyed":
         return (
-            f"no asyncio task {finding.sites[0].function} was destroyed while pending any more; "
+            f"no asyncio task {function} was destroyed while pending any more; "
             f"there were {detection.peak}"
         )
-    noun = _NOUNS[finding.kind][1]
+    if finding.ended == "absent":
+        of = f" in {function}" if finding.evidence != "threshold" and function else ""
+        return f"{finding.evidence} of {noun}{of} was last confirmed {took} after it opened; {peak}"
+    if finding.evidence == "outlived":
+        which = f"the {noun} {function} that outlived {_operation(finding)}"
+        if finding.ended == "passing":
+            stayed = finding.sites[0].ended
+            late = f" after up to {duration(stayed.turnover_s)}" if stayed is not None else ""
+            return f"{which} turned out to end by themselves{late}{left}; {peak}"
+        gone = "have ended" if finding.ended == "ended" else "are gone"
+        return f"{which} {gone} after {took}{left}; {peak}"
     if finding.evidence == "growth":
-        where = f" in {finding.sites[0].function}" if finding.sites else ""
-        return (
-            f"{noun}{where} do not pile up any more after {duration(detection.open_s)}: "
-            f"{finding.count} are left; the peak was {detection.peak}"
-        )
+        where = f" in {function}" if function else ""
+        return f"{noun}{where} do not pile up any more after {took}: {_left(finding.count)}; {peak}"
     below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
-    return (
-        f"{noun} are back{below} after {duration(detection.open_s)}; the peak was {detection.peak}"
-    )
+    return f"{noun} are back{below} after {took}{left}; {peak}"
+
+
+def _left(count: int) -> str:
+    """Say how many are left."""
+    return "none is left" if not count else f"{count} {'is' if count == 1 else 'are'} left"
 
 
 def _outlived(finding: Finding) -> str:

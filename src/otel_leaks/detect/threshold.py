@@ -31,6 +31,8 @@ def threshold(
     """
     Report the kinds of which there are more than their limit.
 
+    Workers of a thread pool are not counted: the pool has a limit of its own.
+
     Args:
         census: One census; a kind without a population is passed over.
         limits: The most there may be of each kind, >= 0; None or a missing kind has
@@ -51,20 +53,22 @@ def threshold(
             continue
         is_open = population.kind in open_kinds
         bound = limit * (1 - HYSTERESIS) if is_open else limit
-        is_below = population.count <= bound
+        count = population.count - population.pooled
+        is_below = count <= bound
         if is_below and not is_open:
             continue
-        sites = population.sites[:max_sites]
+        own = [site for site in population.sites if site.pool is None]
+        sites = tuple(own[:max_sites])
         findings.append(
             Finding(
                 kind=population.kind,
                 evidence="threshold",
-                count=population.count,
+                count=count,
                 limit=limit,
                 age_s=max((site.age_s for site in sites), default=0.0),
                 sites=sites,
-                site_count=population.site_count,
-                ended=_end(population.count, limit) if is_below else None,
+                site_count=population.site_count - (len(population.sites) - len(own)),
+                ended=_end(count, limit) if is_below else None,
             )
         )
     return tuple(findings)

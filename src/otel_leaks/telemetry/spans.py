@@ -28,7 +28,7 @@ from otel_leaks.model import Operation, SpanEnd
 from otel_leaks.telemetry.entries import MAX_CHARS, SERVED, Entries, Entry, entries_of, entry_of
 from otel_leaks.texts import plain
 
-__all__ = ["SpanReader", "Switch", "note_end"]
+__all__ = ["MAX_CHARS", "SpanReader", "Switch", "note_end"]
 
 MAX_INNER = 32
 """Spans that a span is inside of, as far as they are followed."""

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"model", "ignores"},
     "environment_variables": {"config"},
     "ignores": {"model"},
-    "hints": {"model"},
+    "hints": {"model", "libraries"},
     "libraries": {"model"},
     "report": {"model", "hints", "libraries", "texts"},
     "census": {"model", "ignores", "runtime", "libraries"},

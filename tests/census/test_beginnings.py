@@ -392,3 +392,36 @@ def test_a_thread_does_not_keep_the_span_alive_that_it_began_in() -> None:
     finally:
         end(stand, thread)
         beginnings.close()
+
+
+def test_a_thread_that_began_in_an_inner_span_belongs_to_the_request_around_it() -> None:
+    provider = TracerProvider()
+    reader = SpanReader()
+    reader.watch(provider)
+    tracer = provider.get_tracer("app")
+    beginnings = Beginnings(reader.current, reader.operation, reader.end)
+    beginnings.open()
+    source = ThreadSource()
+    stand = Stand()
+
+    def site() -> Site:
+        seen = Look(
+            *(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None), beginnings=beginnings, spans=reader
+        )
+        (found,) = source.read(seen).sites
+        return found
+
+    try:
+        with tracer.start_as_current_span("POST /reports"):
+            with tracer.start_as_current_span("fastapi.endpoint"):
+                thread = begin(stand)
+            during = site()
+        gc.collect()
+        after = site()
+    finally:
+        end(stand, thread)
+        beginnings.close()
+        reader.close()
+    assert during.ended is None
+    assert after.ended is not None
+    assert [each.name for each in after.operations] == ["POST /reports"]

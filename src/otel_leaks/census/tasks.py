@@ -60,9 +60,12 @@ from otel_leaks.runtime.tasks import (
     Pending,
     TaskRef,
     callbacks_of,
+    cancel_was_requested,
     chain_of,
     is_pending,
     is_readable,
+    is_timed,
+    job_waited_on,
     kinds_of,
     name_of,
     note_of,
@@ -71,6 +74,7 @@ from otel_leaks.runtime.tasks import (
     plain_pending,
     waits_on,
 )
+from otel_leaks.runtime.timers import Timers
 
 __all__ = ["TaskSource"]
 
@@ -293,11 +297,12 @@ class TaskSource:
         look.pause()
         fates = self._follow([(each.fingerprint, each.origin) for each in largest], chains, look)
         look.pause()
+        timers = Timers(look.pause)
         found = population(
             self.kind,
             (replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites),
             hidden,
-            lambda site: self._sampled(site, chains[site.fingerprint, site.origin], look),
+            lambda site: self._sampled(site, chains[site.fingerprint, site.origin], timers, look),
             look,
         )
         return replace(found, unreadable=tuple(sorted(unreadable))) if unreadable else found
@@ -603,7 +608,7 @@ class TaskSource:
             tally.wrapped.note(chain.levels[0].code)
         return chain
 
-    def _sampled(self, site: Site, chain: _Chain, look: Look) -> Site:
+    def _sampled(self, site: Site, chain: _Chain, timers: Timers, look: Look) -> Site:
         """
         Return *site* with the oldest of its tasks that still stands there.
 
@@ -631,6 +636,8 @@ class TaskSource:
             age_s=look.now - known.first_seen,
             awaited=_is_awaited(known.ref),
             waits_on=self._waits_on(known.ref),
+            timed=is_timed(known.ref, timers),
+            cancelled=cancel_was_requested(known.ref),
             endless=self._exits.any_endless(
                 (
                     (level.code, offset)
@@ -652,7 +659,7 @@ class TaskSource:
         if chain is not None and chain.levels:
             inner = chain.unwrapped().names(self._names)
             return f"asyncio.Task of {inner[0].function}"
-        name = name_of_type(kind)
+        name = name_of_type(job_waited_on(ref) or kind)
         return name.removeprefix("_") if name.startswith("_asyncio.") else name
 
 

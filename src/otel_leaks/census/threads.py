@@ -29,6 +29,7 @@ from otel_leaks.census.owners import may_wait, waits_for_dead
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.census.spans import READ, SiteSpans, Turnover, chosen, ended
+from otel_leaks.census.timeouts import wakes_itself
 from otel_leaks.ignores import Ignore
 from otel_leaks.libraries import is_own_module
 from otel_leaks.model import (
@@ -356,6 +357,7 @@ class ThreadSource:
             thread_id=thread.row.ident,
             endless=self._exits.any_endless(((code, at) for code, at, _ in own), look.pause),
             dead_owner=is_there and _waits_for_dead(place, thread.row.ident),
+            timed=bool(own) and wakes_itself(place.functions[-1], *own[-1][:2]),
             origin=origin,
         )
 

@@ -25,6 +25,7 @@ from pathlib import PurePath
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from otel_leaks.census.gathers import Gathers, hears, is_for_application
 from otel_leaks.census.patches import Patches
 from otel_leaks.model import Frame, Kind, Origin, Stack
 from otel_leaks.runtime import forks
@@ -299,6 +300,7 @@ class Starts:
         self._few: dict[int, _Note] = {}
         """Those of all kinds but tasks, of which there may be very many."""
         self._departed: dict[int, _Note] = {}
+        self._gathers = Gathers(every=True)
         self._origins: dict[tuple[int, int, str | None], Origin] = {}
         self._handed: dict[int, _Handed] = {}
         self._task_refs: Collection[weakref.ref[Any]] = ()
@@ -319,6 +321,7 @@ class Starts:
             self._users -= 1
             if self._users == 0:
                 self._patches.restore()
+                self._gathers.close()
                 self._wrapped.clear()
                 self._notes.clear()
                 self._few.clear()
@@ -478,6 +481,7 @@ class Starts:
         # .data: the length of a WeakSet is counted in Python, and is asked for after each test.
         self._task_refs = tasks.data if tasks is not None else ()
 
+        self._gathers.open()
         wrap = self._patches.wrap
         wrap(threading.Thread, "start", self._before("thread"))
         wrap(multiprocessing.process.BaseProcess, "start", self._before("child_process"))
@@ -650,9 +654,11 @@ class Starts:
             task = destroyed_pending(context)
             if task is not None:
                 self._note_destroyed(task)
+                if not is_for_application(task, original):
+                    return None
             return original(loop, context)
 
-        return call_exception_handler
+        return hears(call_exception_handler)
 
     def _note_destroyed(self, task: Any) -> None:
         # The task is being destroyed: its note may be gone already, its context is not.

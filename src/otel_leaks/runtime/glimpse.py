@@ -35,7 +35,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, compress, islice, repeat, tee
 from typing import Any, TypeVar
 
 __all__ = [
@@ -57,9 +57,11 @@ __all__ = [
     "name_of_type",
     "nth_item",
     "of_class",
+    "of_type",
     "present",
     "referent",
     "referent_types",
+    "referents",
     "refs_at",
     "refs_to",
     "root_of",
@@ -119,6 +121,21 @@ def referent(number: int) -> Step:
     return lambda objects: islice(
         chain.from_iterable(map(gc.get_referents, objects)), number, number + 1
     )
+
+
+def referents(objects: Iterator[Any]) -> Iterator[Any]:
+    """Step to all that the collector sees of objects: the items of a tuple, what a cell holds."""
+    return chain.from_iterable(map(gc.get_referents, objects))
+
+
+def of_type(kind: type) -> Step:
+    """Return the step that leaves out objects of other types, subclasses included."""
+
+    def step(objects: Iterator[Any]) -> Iterator[Any]:
+        one, other = tee(objects)
+        return compress(one, map(partial(operator.is_, kind), map(type, other)))
+
+    return step
 
 
 def drained(make: Callable[[], Iterator[_Value]]) -> list[_Value]:

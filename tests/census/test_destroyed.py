@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from otel_leaks.census.destroyed import MAX_COROUTINES, DestroyedSource
 from otel_leaks.census.origins import loop_roots, starts
 from otel_leaks.census.source import Look
 from otel_leaks.ignores import Ignore, Ignores, ignore_any_function
-from otel_leaks.model import OTHER, Population, fingerprint
+from otel_leaks.model import OTHER, Frame, Population, fingerprint
+from support.installed import installed
 from support.leaks import settle
 
 pytestmark = pytest.mark.unwatched
@@ -385,3 +387,23 @@ def test_a_gathering_runs_code_of_ours_in_production_only_when_it_fails(
     assert source.read is not None
     ours = {name for name, value in vars(gathering).items() if hasattr(value, "__wrapped__")}
     assert ours == {"set_exception"}
+
+
+def test_tests_name_a_destroyed_task_after_what_its_wrapper_was_given(
+    loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    tracer = installed(tmp_path, "tracer", "async def traced(coro): return await coro")
+
+    async def main() -> None:
+        loop.create_task(tracer.traced(poll(loop.create_future())))
+        await settle()
+
+    starts.open()
+    try:
+        loop.run_until_complete(main())
+        gc.collect()
+        (left,) = starts.destroyed
+    finally:
+        starts.close()
+    line = poll.__code__.co_firstlineno
+    assert left.stack == (Frame(NAME, __file__, line),)

@@ -490,6 +490,7 @@ class Watch:
             suspects |= history.suspects() if history is not None else frozenset()
         census = self._taker.take(sampled=suspects)
         self._report(census.failures)
+        self._report_unjudged(census.unjudged)
         self._report_unreadable(census)
         if census.pools is not None:
             self._pools.append(census.pools)
@@ -641,6 +642,18 @@ class Watch:
                     logging.ERROR,
                     "the census of %s failed (%s: %s) and is left out; the others go on. "
                     "Please report this with your Python version",
+                    failure.kind,
+                    failure.error_type,
+                    masked_path(failure.detail),
+                )
+
+    def _report_unjudged(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
+            if self._is_new((failure.kind, "unjudged", failure.error_type)):
+                self._say(
+                    logging.ERROR,
+                    "one %s could not be examined (%s: %s): it is counted, but a hint, its stack "
+                    "or its name may be missing. Please report this with your Python version",
                     failure.kind,
                     failure.error_type,
                     masked_path(failure.detail),

@@ -175,6 +175,7 @@ class CensusTaker:
             populations=tuple(populations),
             pools=workers.pools() if pools is not None else None,
             failures=tuple(failures),
+            unjudged=look.guard.failures(),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,
         )

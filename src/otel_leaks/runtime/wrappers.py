@@ -15,11 +15,12 @@ import inspect
 import sys
 import types
 import weakref
+from collections import deque
 from typing import NamedTuple
 
 from otel_leaks.libraries import is_library
 
-__all__ = ["Given", "Wrapper", "wrapper_of"]
+__all__ = ["Given", "Wrapper", "take_unread", "wrapper_of"]
 
 MAX_CODE_BYTES = 4000
 """Of a function that is looked at, two milliseconds; a longer one is no wrapper."""
@@ -64,6 +65,7 @@ class Wrapper(NamedTuple):
         return any(first <= instruction <= last for first, last in self.awaits_at)
 
 
+_unread: deque[tuple[str, str]] = deque(maxlen=10)
 _known: dict[int, tuple[weakref.ref[types.CodeType], Wrapper | None]] = {}
 
 
@@ -81,9 +83,19 @@ def wrapper_of(code: types.CodeType | None) -> Wrapper | None:
         if len(_known) >= MAX_KNOWN:
             _known.clear()
         key = id(code)
-        known = (weakref.ref(code, lambda _: _known.pop(key, None)), _read(code))
+        try:
+            wrapper = _read(code)
+        except Exception as error:  # Bytecode that another tool made, or a new Python's.
+            wrapper = None
+            _unread.append((type(error).__qualname__, str(error)))
+        known = (weakref.ref(code, lambda _: _known.pop(key, None)), wrapper)
         _known[key] = known
     return known[1]
+
+
+def take_unread() -> list[tuple[str, str]]:
+    """Return the class and the text of what reading code raised since it was last asked."""
+    return [_unread.popleft() for _ in range(len(_unread))]
 
 
 def _read(code: types.CodeType) -> Wrapper | None:

@@ -183,7 +183,7 @@ def test_what_ended_is_told_as_resolved(
     instrument: Instrument, looks: Callable[[], None], spans: Spans
 ) -> None:
     with standing(8):
-        instrument(thread_limit=5, interval_s=0.001)
+        instrument(thread_limit=5, interval_s=0.001, cooldown_s=0.001)
         looks()
     while "python.leak.resolved" not in spans.names:
         looks()
@@ -526,7 +526,13 @@ def test_log_records_go_to_the_logger_provider_that_is_given(
     records = Records()
     caplog.set_level(logging.CRITICAL, logger="otel_leaks")
     with standing(8):
-        instrument(thread_limit=5, interval_s=0.001, emit="both", logger_provider=records.provider)
+        instrument(
+            thread_limit=5,
+            interval_s=0.001,
+            cooldown_s=0.5,
+            emit="both",
+            logger_provider=records.provider,
+        )
         looks()
     while "python.leak.resolved" not in records.names:
         looks()

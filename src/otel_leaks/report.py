@@ -66,34 +66,49 @@ def sentence(finding: Finding) -> str:
 
 
 def resolution(detection: Detection) -> str:
-    """Say that a finding ended, in one sentence without a full stop."""
+    """Say why a finding ended and how many are left, in one sentence without a full stop."""
     finding = detection.finding
-    if finding.evidence == "outlived":
-        return (
-            f"the asyncio tasks {finding.sites[0].function} that outlived {_operation(finding)} "
-            f"are gone after {duration(detection.open_s)}; the peak was {detection.peak}"
-        )
-    if finding.evidence == "destroyed":
-        return (
-            f"no asyncio task {finding.sites[0].function} was destroyed while pending any more; "
-            f"there were {detection.peak}"
-        )
-    if finding.evidence == "saturated":
-        return (
-            f"thread pool {_pool_name(finding)} takes jobs again after "
-            f"{duration(detection.open_s)}: {finding.count} wait; the peak was {detection.peak}"
-        )
+    took = duration(detection.open_s)
+    return f"{_end(finding, took)}; {_peak(detection)}"
+
+
+def _end(finding: Finding, took: str) -> str:
+    """Say that a finding ended after *took*, and how many are left."""
     noun = _NOUNS[finding.kind][1]
-    if finding.evidence == "growth":
-        where = f" in {finding.sites[0].function}" if finding.sites else ""
-        return (
-            f"{noun}{where} do not pile up any more after {duration(detection.open_s)}: "
-            f"{finding.count} are left; the peak was {detection.peak}"
-        )
+    function = finding.sites[0].function if finding.sites else ""
+    where = f" in {function}" if function else ""
+    left = f": {_left(finding.count)}" if finding.ended not in {None, "absent"} else ""
+    said = {
+        "destroyed": f"no asyncio task {function} was destroyed while pending any more",
+        "saturated": f"thread pool {_pool_name(finding)} takes jobs again after {took}: "
+        f"{finding.count} wait",
+        "growth": f"{noun}{where} do not pile up any more after {took}: {_left(finding.count)}",
+    }.get(finding.evidence)
+    if said is not None:
+        return said
+    if finding.ended == "absent":
+        of = where if finding.evidence != "threshold" else ""
+        return f"{finding.evidence} of {noun}{of} was last confirmed {took} after it opened"
+    if finding.evidence == "outlived":
+        which = f"the {noun} {function} that outlived {_operation(finding)}"
+        if finding.ended == "passing":
+            stayed = finding.sites[0].ended
+            late = f" after up to {duration(stayed.turnover_s)}" if stayed is not None else ""
+            return f"{which} turned out to end by themselves{late}{left}"
+        gone = "have ended" if finding.ended == "ended" else "are gone"
+        return f"{which} {gone} after {took}{left}"
     below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
-    return (
-        f"{noun} are back{below} after {duration(detection.open_s)}; the peak was {detection.peak}"
-    )
+    return f"{noun} are back{below} after {took}{left}"
+
+
+def _peak(detection: Detection) -> str:
+    of_all = detection.finding.evidence == "destroyed"
+    return f"there were {detection.peak}" if of_all else f"the peak was {detection.peak}"
+
+
+def _left(count: int) -> str:
+    """Say how many are left."""
+    return "none is left" if not count else f"{count} {'is' if count == 1 else 'are'} left"
 
 
 def _outlived(finding: Finding) -> str:

@@ -469,7 +469,8 @@ class TaskSource:
             if found is not None:
                 return found
         chain = self._unwrapped(ref, tally, look)
-        if not chain.levels or (key is not None and chain.levels[0].key != key):
+        outermost = chain.outermost
+        if outermost is None or (key is not None and outermost.key != key):
             return None
         return self._chain_of(chain, tally)
 
@@ -480,7 +481,7 @@ class TaskSource:
             look.pause()
 
     def _chain_of(self, chain: Chain, tally: _Tally) -> _Chain:
-        outermost = chain.levels[0]
+        outermost = chain.outermost or chain.levels[0]
         group = tally.groups.get(outermost.key)
         if group is None:
             group = tally.groups[outermost.key] = _Group(outermost.code)
@@ -603,15 +604,15 @@ class TaskSource:
 
     def _unwrapped_key(self, ref: TaskRef, tally: _Tally, look: Look) -> int | str:
         chain = self._unwrapped(ref, tally, look)
-        return chain.levels[0].key if chain.levels else OTHER
+        return chain.outermost.key if chain.outermost is not None else OTHER
 
     def _unwrapped(self, ref: TaskRef, tally: _Tally, look: Look) -> Chain:
         chain = chain_of(ref)
         self._followed(len(chain.levels), look)
         tally.wrapped.note_outer(chain)
         chain = chain.unwrapped()
-        if chain.levels:
-            tally.wrapped.note(chain.levels[0].code)
+        if chain.outermost is not None:
+            tally.wrapped.note(chain.outermost.code)
         return chain
 
     def _sampled(self, site: Site, chain: _Chain, timers: Timers, look: Look) -> Site:

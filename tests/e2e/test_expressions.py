@@ -83,9 +83,9 @@ def the_past(now: int) -> Iterator[str]:
     """
     begun = now - HOURS * 3600
     growing = {
-        "job_instance:python_thread_count:sum": (10, ""),
-        "job_instance:python_thread_count:unpooled": (10, ""),
-        "job_instance:python_asyncio_task_count:sum": (500, ""),
+        "job_instance:python_thread_count:sum": (30, ""),
+        "job_instance:python_thread_count:unpooled": (30, ""),
+        "job_instance:python_asyncio_task_count:sum": (1500, ""),
         "job_instance_pool:python_thread_pool_queue_length:sum": (10, POOL),
     }
     for series, (least, labels) in growing.items():

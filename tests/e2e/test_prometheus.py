@@ -87,7 +87,8 @@ def test_the_text_of_every_alert_is_compared() -> None:
     groups = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
     compared = {
         test["alertname"]
-        for each in yaml.safe_load(RULES_TEST.read_text("utf-8"))["tests"]
+        for file in (RULES_TEST, RULES_DAYS_TEST)
+        for each in yaml.safe_load(file.read_text("utf-8"))["tests"]
         for test in each.get("alert_rule_test", ())
         for alert in test.get("exp_alerts", ())
         if set(alert["exp_annotations"]) == {"summary", "description", "runbook_url"}

@@ -20,6 +20,7 @@ __all__ = [
     "Census",
     "Detection",
     "Emit",
+    "End",
     "Ended",
     "Evidence",
     "Failure",
@@ -49,7 +50,14 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold", "growth", "outlived", "destroyed"]
+Evidence = Literal["threshold", "growth", "outlived", "destroyed", "saturated"]
+
+End = Literal["ended", "passing", "below", "steady", "quiet", "absent"]
+"""
+Why a finding ends: what it was about has ended, or turned out to end by itself; there are
+fewer than its limit; no more have come for long; nothing of it has happened for a while; or
+its policy has not reported it any more.
+"""
 
 Emit = Literal["span", "log", "both"]
 """What the samples of a detection are: events of its span, log records, or both."""
@@ -120,6 +128,9 @@ class SpanEnd(NamedTuple):
     """Whether it has a name; one that the sampler dropped has none."""
     ended_at: float | None
     """Seconds since the epoch; None while it runs, and when nobody can know."""
+    request_id: int = 0
+    """Its own id where it is a unit of work: a request that is served, a message that is
+    consumed, or the first span of its trace unless that calls somebody else; 0 for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,8 @@ class Pool:
     """Threads that it may have."""
     queued: int
     """Jobs that wait for a worker."""
+    is_open: bool = True
+    """Whether it takes jobs: it is neither shut down nor gone."""
     busy: int = 0
     """Workers that run a job."""
     stuck_s: float = 0.0
@@ -222,7 +235,8 @@ class Site:
     sample: Sample | None = None
     """The oldest of the things looked at; None for sites beyond the largest."""
     newest: Sample | None = None
-    """The newest of them, which shows what a count that rises is about."""
+    """The newest of them, which shows what a count that rises is about; None where it is the
+    oldest."""
     outlived: Sample | None = None
     """The oldest of them whose span has ended."""
     pool: str | None = None
@@ -239,7 +253,11 @@ class Site:
     """Of destroyed tasks in production, where they are counted and not listed: seconds since
     another one was noted."""
     followed: Followed | None = None
-    """What became of some of its things, when they are followed from census to census."""
+    """What became of some of its things, when they are followed from census to census. Tasks
+    of requests in progress are not."""
+    serving: int = 0
+    """How many of its tasks belong to a request in progress: its span is open. An estimate
+    where *count* is one, or only a part was looked at."""
 
     @property
     def function(self) -> str:
@@ -325,11 +343,21 @@ class Finding:
     """By how much *count* is above what it was when it began to rise."""
     grown_s: float = 0.0
     """Seconds since then."""
+    group: str | None = None
+    """What it is about, where that may move from site to site: a function."""
+    ended: End | None = None
+    """Why an open finding ends with this census, *count* being how many are left; None while
+    it goes on."""
+    pool: Pool | None = None
+    """The thread pool that it is about."""
+    pools: int | None = None
+    """Of how many thread pools of one name the threads are the workers, where more and more of
+    those are made; *grown* then counts pools."""
 
     @property
     def key(self) -> tuple[Kind, Evidence, str | None]:
         """What makes two findings of successive censuses the same one."""
-        return (self.kind, self.evidence, self.fingerprint)
+        return (self.kind, self.evidence, self.group or self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

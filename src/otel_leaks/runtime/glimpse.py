@@ -55,6 +55,7 @@ __all__ = [
     "item",
     "members",
     "name_of_type",
+    "nth_item",
     "of_class",
     "of_type",
     "present",
@@ -238,6 +239,11 @@ def members(objects: Iterator[Any]) -> Iterator[Any]:
 def first_item(tuples: Iterator[Any]) -> Iterator[Any]:
     """Step to the first item of a tuple."""
     return map(tuple.__getitem__, tuples, repeat(0))
+
+
+def nth_item(number: int) -> Step:
+    """Return the step to an item of a tuple; IndexError for one that is shorter."""
+    return lambda tuples: map(tuple.__getitem__, tuples, repeat(number))
 
 
 def referent_types(root: Root, steps: Iterable[Step]) -> list[type]:

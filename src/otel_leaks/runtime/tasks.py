@@ -49,6 +49,7 @@ __all__ = [
     "NOTE",
     "Pending",
     "TaskRef",
+    "awaited_ids",
     "callbacks_of",
     "cancel_was_requested",
     "chain_of",
@@ -268,6 +269,28 @@ def pending(refs: Sequence[TaskRef]) -> Pending:
         keys.append(id(code))
         codes[id(code)] = code
     return Pending(own, keys, codes)
+
+
+def awaited_ids(refs: Sequence[TaskRef], level: int) -> list[int]:
+    """
+    Return the id of the code of each task's coroutine that is *level* further in, in 0.5 us each.
+
+    Empty when there is a task among them that has none there, or is of another make.
+    """
+    task = _class_in_c()
+    if task is None:
+        return []
+    try:
+        return drained(lambda: map(id, map(_cr_code, _awaited(map(deref, refs), task, level))))
+    except (AttributeError, TypeError):
+        return []
+
+
+def _awaited(tasks: Iterator[Any], task: Any, level: int) -> Iterator[Any]:
+    coros = map(task.get_coro, tasks)
+    for _ in range(level):
+        coros = map(types.CoroutineType.cr_await.__get__, coros)
+    return coros
 
 
 def is_pending(ref: TaskRef) -> bool:

@@ -243,7 +243,7 @@ LEAKS: tuple[Leak, ...] = (
         title="aiohttp; a websocket's reader that nobody stops",
         packages=("aiohttp",),
         command=script,
-        functions=("leak_aiohttp_reader.read",),
+        functions=("__main__.read",),
         route="/live/{room}",
     ),
     Leak(
@@ -280,7 +280,7 @@ LEAKS: tuple[Leak, ...] = (
         packages=("grpcio",),
         command=script,
         address="127.0.0.1:{}",
-        functions=("leak_grpc.follow",),
+        functions=("__main__.follow",),
         route="/shop.Shop/Watch",
     ),
     Leak(

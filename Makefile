@@ -31,7 +31,7 @@ unit: $(VENV)/.ready ## The tests that need nothing but Python
 	$(BIN)/python -m pytest $(XDIST) -m unwatched
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
-	$(BIN)/python -m pytest $(XDIST) -m e2e
+	$(BIN)/python -m pytest $(XDIST) -m e2e -o faulthandler_timeout=600
 
 reliability: $(VENV)/.ready ## Real servers, forks and outages, with otel-leaks and without (SHORT=1: what CI runs)
 	PYTHONPATH=tests $(BIN)/python -m reliability.environment

@@ -20,7 +20,7 @@ ROOT = Path(otel_leaks.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "": {"instrumentor", "telemetry.otlp", "proof"},
     "model": set(),
-    "runtime": {"model"},
+    "runtime": {"model", "libraries"},
     "texts": set(),
     "masks": {"texts"},
     "outgoing": {"model", "texts", "masks"},
@@ -28,10 +28,10 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"model", "ignores"},
     "environment_variables": {"config"},
     "ignores": {"model"},
-    "hints": {"model"},
+    "hints": {"model", "libraries"},
     "libraries": {"model"},
     "report": {"model", "hints", "libraries", "texts"},
-    "census": {"model", "ignores", "runtime"},
+    "census": {"model", "ignores", "runtime", "libraries"},
     "detect": {"model"},
     "telemetry": {
         *("model", "runtime", "report", "hints", "libraries"),
@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "watch": {"model", "runtime", "config", "census", "detect", "texts", "masks", "log"},
     "instrumentor": {
         *("", "model", "runtime", "config", "ignores", "report"),
-        *("census", "detect", "telemetry", "watch", "log"),
+        *("census", "detect", "telemetry", "watch", "log", "masks"),
     },
     "proof": {"model", "census", "runtime"},
     "testing": {"model", "runtime", "ignores", "report", "census", "testcase", "proof"},

@@ -15,6 +15,7 @@ from otel_leaks.model import (
     Kind,
     Operation,
     Origin,
+    Pool,
     Sample,
     Site,
 )
@@ -62,6 +63,13 @@ def outlived(*operations: Operation, count: int = 340) -> Finding:
     return Finding("asyncio_task", "outlived", count, sites=(site,), site_count=1)
 
 
+def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (SITE,)) -> Finding:
+    pool = Pool(1, "mail", tuple(range(limit)), limit, queued, busy=limit, stuck_s=300.0)
+    return Finding(
+        "thread_pool", "saturated", queued, limit=limit, age_s=300.0, sites=sites, pool=pool
+    )
+
+
 @pytest.mark.parametrize(
     ("finding", "said"),
     [
@@ -106,6 +114,31 @@ def outlived(*operations: Operation, count: int = 340) -> Finding:
             "they began in, the oldest by 6 min",
         ),
         (
+            saturated(),
+            "thread pool mail is saturated: all 6 threads have run the same jobs for at least "
+            "5 min while 293 jobs wait; most of those: 80 in app.jobs.Worker.run (/srv/app/jobs.py:41), "
+            "the oldest for at least 2 min",
+        ),
+        (
+            saturated(queued=1, limit=1, sites=()),
+            "thread pool mail is saturated: its only thread has run the same job for at least "
+            "5 min while 1 job waits",
+        ),
+        (
+            Finding(
+                "thread",
+                "growth",
+                93,
+                sites=(replace(SITE, pool="export"),),
+                grown=30,
+                grown_s=4800.0,
+                pools=40,
+            ),
+            "40 thread pools export, 30 more than 80 min ago: more and more are created, and none "
+            "is shut down; most of their 93 threads: 80 in app.jobs.Worker.run "
+            "(/srv/app/jobs.py:41), the oldest for at least 2 min",
+        ),
+        (
             Finding("thread", "growth", 93, sites=(SITE,), grown=61, grown_s=4800.0),
             "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), 61 more than "
             "80 min ago: ever more come, and those that came stay",
@@ -140,6 +173,13 @@ def test_an_end_is_said_with_its_peak_and_how_long_it_took(
     # 60 minutes are told in minutes up to two hours.
     detection = Detection(finding, opened_at=100.0, seen_at=100.0 + 3600, peak=93)
     assert resolution(detection) == said.replace("1 h 0 min", "60 min")
+
+
+def test_the_end_of_a_saturation_says_how_many_jobs_wait() -> None:
+    detection = Detection(saturated(queued=7), 0.0, 600.0, 293)
+    assert resolution(detection) == (
+        "thread pool mail takes jobs again after 10 min: 7 wait; the peak was 293"
+    )
 
 
 def test_the_end_of_a_growth_says_how_many_are_left() -> None:

@@ -32,6 +32,7 @@ from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.log import log as _log
+from otel_leaks.masks import masked
 from otel_leaks.model import Census, Detection
 from otel_leaks.runtime import forks, native, uwsgi
 from otel_leaks.telemetry.connections import renew_connections
@@ -108,7 +109,7 @@ class _Instrumentation:
                 pause=pause,
                 spans=spans,
                 beginnings=self._beginnings,
-                executors=Executors(),
+                executors=Executors(masked),
                 parts=self._parts,
             ),
             self,

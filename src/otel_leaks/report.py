@@ -55,6 +55,8 @@ def sentence(finding: Finding) -> str:
         return _outlived(finding)
     if finding.evidence == "destroyed":
         return _destroyed(finding)
+    if finding.evidence == "saturated":
+        return _saturated(finding)
     said = _counted(finding.kind, finding.count)
     if finding.limit is not None:
         said += f", more than the limit of {finding.limit}"
@@ -75,6 +77,11 @@ def resolution(detection: Detection) -> str:
         return (
             f"no asyncio task {finding.sites[0].function} was destroyed while pending any more; "
             f"there were {detection.peak}"
+        )
+    if finding.evidence == "saturated":
+        return (
+            f"thread pool {_pool_name(finding)} takes jobs again after "
+            f"{duration(detection.open_s)}: {finding.count} wait; the peak was {detection.peak}"
         )
     noun = _NOUNS[finding.kind][1]
     if finding.evidence == "growth":
@@ -110,6 +117,22 @@ def _destroyed(finding: Finding) -> str:
     )
 
 
+def _saturated(finding: Finding) -> str:
+    """Say which thread pool is stuck, and in what."""
+    threads = "its only thread has" if finding.limit == 1 else f"all {finding.limit} threads have"
+    jobs = "the same job" if finding.limit == 1 else "the same jobs"
+    waiting = "1 job waits" if finding.count == 1 else f"{finding.count} jobs wait"
+    said = (
+        f"thread pool {_pool_name(finding)} is saturated: {threads} run {jobs} for at least "
+        f"{duration(finding.age_s)} while {waiting}"
+    )
+    return f"{said}; most of those: {site_line(finding.sites[0])}" if finding.sites else said
+
+
+def _pool_name(finding: Finding) -> str:
+    return finding.pool.name if finding.pool is not None else ""
+
+
 def _operation(finding: Finding) -> str:
     """Name what the things of a finding outlived."""
     named = [each for each in finding.sites[0].operations if each.name]
@@ -127,6 +150,13 @@ def _operation(finding: Finding) -> str:
 
 def _grown(finding: Finding) -> str:
     """Say what piles up, and how fast."""
+    if finding.pools is not None and finding.sites:
+        where = site_line(finding.sites[0])
+        return (
+            f"{finding.pools} thread pools {finding.sites[0].pool}, {finding.grown} more than "
+            f"{duration(finding.grown_s)} ago: more and more are created, and none is shut down; "
+            f"most of their {finding.count} threads: {where}"
+        )
     where = f" in {finding.sites[0].function}{_where(finding.sites[0])}" if finding.sites else ""
     return (
         f"{_counted(finding.kind, finding.count)}{where}, {finding.grown} more than "

@@ -26,8 +26,10 @@ from otel_leaks.detect import backlog as _backlog
 from otel_leaks.detect import destroyed as _destroyed
 from otel_leaks.detect import growth as _growth
 from otel_leaks.detect import outlived as _outlived
+from otel_leaks.detect import saturated as _saturated
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
+from otel_leaks.detect.saturated import Saturated
 from otel_leaks.log import log as _log
 from otel_leaks.masks import masked_path
 from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
@@ -44,6 +46,7 @@ __all__ = [
     "findings",
     "growth_of",
     "limits",
+    "saturated_of",
 ]
 
 OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
@@ -51,6 +54,7 @@ OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
     *_growth.OPENS,
     *_outlived.OPENS,
     *_destroyed.OPENS,
+    *_saturated.OPENS,
 )
 """The pairs of kind and evidence that any policy can open. A new policy adds its own."""
 
@@ -141,6 +145,13 @@ def growth_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> G
     )
 
 
+def saturated_of(config: LeakConfig) -> Saturated | None:
+    """Return an empty history of thread pools, None when they are not judged."""
+    if config.saturated_s is None:
+        return None
+    return Saturated(limit_s=config.saturated_s, max_sites=config.max_sites)
+
+
 def fresh_for_s(census: Census, config: LeakConfig) -> float:
     """Return how many seconds the numbers of *census* may be reported: three looks long."""
     delay_s = max(config.interval_s, census.cpu_s / CPU_SHARE)
@@ -157,6 +168,8 @@ def findings(
     config: LeakConfig,
     growth: Growth | None = None,
     attempt: Attempt = lambda _, ask: ask(),
+    *,
+    saturated: Saturated | None = None,
 ) -> tuple[Finding, ...]:
     """
     Ask every policy.
@@ -167,6 +180,7 @@ def findings(
         config: The policies' options.
         growth: The history of all censuses before it; this one is entered into it.
         attempt: Asks each policy.
+        saturated: The history of their thread pools, as *growth*.
     """
     opened = tuple(opened)
     marks = {
@@ -194,6 +208,7 @@ def findings(
         "destroyed": lambda: _destroyed.destroyed(
             census, quiet_s=config.cooldown_s, max_sites=config.max_sites
         ),
+        "saturated": lambda: saturated.look(census) if saturated is not None else (),
     }
     return tuple(
         finding for evidence, ask in policies.items() for finding in attempt(evidence, ask)
@@ -335,6 +350,7 @@ class Watch:
         self._ledger = Ledger(config.cooldown_s)
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
         self._growth = growth_of(config, self._pause)
+        self._saturated = saturated_of(config)
         self._logged: set[object] = set()
         # What a guard has to say, which the thread that goes on logs: a line, and more lines.
         self._notices: deque[tuple[str, str]] = deque(maxlen=8)
@@ -402,6 +418,7 @@ class Watch:
         self._ledger = Ledger(self._config.cooldown_s)
         self._pools.clear()
         self._growth = growth_of(self._config, self._pause)
+        self._saturated = saturated_of(self._config)
         self._report(self._taker.forked())
 
     def stop(self) -> None:
@@ -467,15 +484,20 @@ class Watch:
             self._say(logging.ERROR, "%s", line, lines=more)
         self._tell_changes()
         self._hear("listener", self._retry)
-        growth, opened = self._growth, self._ledger.opened
-        census = self._taker.take(sampled=growth.suspects() if growth is not None else frozenset())
+        growth, saturated, opened = self._growth, self._saturated, self._ledger.opened
+        suspects: set[str] = set()
+        for history in (growth, saturated):
+            suspects |= history.suspects() if history is not None else frozenset()
+        census = self._taker.take(sampled=suspects)
         self._report(census.failures)
         self._report_unreadable(census)
         if census.pools is not None:
             self._pools.append(census.pools)
         full = _backlog.backlogs(tuple(self._pools))
         unasked: set[Evidence] = set()
-        found = findings(census, opened, self._config, growth, partial(self._ask, unasked))
+        found = findings(
+            census, opened, self._config, growth, partial(self._ask, unasked), saturated=saturated
+        )
         changes = self._ledger.update(
             census, [_backlog.explained(each, full) for each in found], unasked
         )

@@ -106,3 +106,14 @@ def test_a_count_within_a_tenth_of_its_limit_opens_or_ends_nothing(
         expected = count > limit or (opened and count * 10 > limit * 9)
         assert found is expected
         opened = found
+
+
+def test_workers_of_pools_are_left_to_the_limits_of_their_pools() -> None:
+    pooled = dataclasses.replace(site(256, "app.job"), pool="blocking")
+    own = site(199, "app.own")
+    population = Population("thread", 455, (pooled, own), site_count=2, pooled=256)
+    limits: dict[Kind, int | None] = {"thread": 200}
+    assert threshold(Census(0.0, (population,)), limits=limits, max_sites=10) == ()
+    more = dataclasses.replace(population, count=457, sites=(pooled, site(201, "app.own")))
+    (found,) = threshold(Census(0.0, (more,)), limits=limits, max_sites=10)
+    assert (found.count, found.sites, found.site_count) == (201, (site(201, "app.own"),), 1)

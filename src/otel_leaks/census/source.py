@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.executors import Workers
 from otel_leaks.census.origins import Scope, Starts, living
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.spans import Spans
@@ -69,6 +70,8 @@ class Look:
     a pool's idle worker, is left to that kind."""
     sampled: Collection[str] = ()
     """Fingerprints of sites that are to be sampled besides the largest."""
+    workers: Workers = field(default_factory=Workers)
+    """Which threads are workers of a pool; they say there whether they are busy."""
 
     @property
     def is_selective(self) -> bool:

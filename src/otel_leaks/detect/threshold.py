@@ -28,6 +28,8 @@ def threshold(
     """
     Report the kinds of which there are more than their limit.
 
+    Workers of a thread pool are not counted: the pool has a limit of its own.
+
     Args:
         census: One census; a kind without a population is passed over.
         limits: The most there may be of each kind, >= 0; None or a missing kind has
@@ -46,18 +48,20 @@ def threshold(
         if limit is None:
             continue
         bound = limit * (1 - HYSTERESIS) if population.kind in open_kinds else limit
-        if population.count <= bound:
+        count = population.count - population.pooled
+        if count <= bound:
             continue
-        sites = population.sites[:max_sites]
+        own = [site for site in population.sites if site.pool is None]
+        sites = tuple(own[:max_sites])
         findings.append(
             Finding(
                 kind=population.kind,
                 evidence="threshold",
-                count=population.count,
+                count=count,
                 limit=limit,
                 age_s=max((site.age_s for site in sites), default=0.0),
                 sites=sites,
-                site_count=population.site_count,
+                site_count=population.site_count - (len(population.sites) - len(own)),
             )
         )
     return tuple(findings)

@@ -35,7 +35,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, compress, islice, repeat, tee
 from typing import Any, TypeVar
 
 __all__ = [
@@ -55,10 +55,13 @@ __all__ = [
     "item",
     "members",
     "name_of_type",
+    "nth_item",
     "of_class",
+    "of_type",
     "present",
     "referent",
     "referent_types",
+    "referents",
     "refs_at",
     "refs_to",
     "root_of",
@@ -118,6 +121,21 @@ def referent(number: int) -> Step:
     return lambda objects: islice(
         chain.from_iterable(map(gc.get_referents, objects)), number, number + 1
     )
+
+
+def referents(objects: Iterator[Any]) -> Iterator[Any]:
+    """Step to all that the collector sees of objects: the items of a tuple, what a cell holds."""
+    return chain.from_iterable(map(gc.get_referents, objects))
+
+
+def of_type(kind: type) -> Step:
+    """Return the step that leaves out objects of other types, subclasses included."""
+
+    def step(objects: Iterator[Any]) -> Iterator[Any]:
+        one, other = tee(objects)
+        return compress(one, map(partial(operator.is_, kind), map(type, other)))
+
+    return step
 
 
 def drained(make: Callable[[], Iterator[_Value]]) -> list[_Value]:
@@ -221,6 +239,11 @@ def members(objects: Iterator[Any]) -> Iterator[Any]:
 def first_item(tuples: Iterator[Any]) -> Iterator[Any]:
     """Step to the first item of a tuple."""
     return map(tuple.__getitem__, tuples, repeat(0))
+
+
+def nth_item(number: int) -> Step:
+    """Return the step to an item of a tuple; IndexError for one that is shorter."""
+    return lambda tuples: map(tuple.__getitem__, tuples, repeat(number))
 
 
 def referent_types(root: Root, steps: Iterable[Step]) -> list[type]:

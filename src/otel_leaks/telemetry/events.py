@@ -152,6 +152,8 @@ def _head(
         attributes[names.FINGERPRINT] = finding.fingerprint
     if finding.evidence == "outlived":
         attributes.update(_operation(finding.sites[0]))
+    if finding.pool is not None:
+        attributes[names.POOL] = finding.pool.name
     if refers_to is not None:
         attributes[names.REFERS_TO] = refers_to
     return attributes
@@ -171,7 +173,7 @@ def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
         attributes[names.ORIGIN_FUNCTION] = origin.function
         attributes[names.ORIGIN_FILE] = origin.file
         attributes[names.ORIGIN_LINE] = origin.line
-    said = hint(site)
+    said = hint(site, own)
     if said is not None:
         attributes[names.HINT] = between(said)
     # Whose code it is shows in the whole path alone.
@@ -452,6 +454,8 @@ class Events:
             attributes[names.FINGERPRINT] = finding.fingerprint
         if finding.evidence == "outlived":
             attributes.update(_operation(finding.sites[0]))
+        if finding.pool is not None:
+            attributes[names.POOL] = finding.pool.name
         return message, attributes
 
     def _resolved_span(self, report: _Report) -> None:

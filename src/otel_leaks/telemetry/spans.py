@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import NonRecordingSpan, SpanContext, propagation
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, propagation
 
 from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
@@ -30,6 +30,11 @@ __all__ = ["SpanReader", "Switch", "note_end"]
 
 MAX_CHARS = 512
 """Of a name or a route, before what may be a secret in it is masked."""
+
+# Under a span around the whole program no request is the first span of its trace.
+_SERVED = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
+# A task that waits for somebody else's answer is no request, whatever began it.
+_CALLS = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER})
 
 _T = TypeVar("_T")
 
@@ -196,13 +201,16 @@ class SpanReader:
             return None
         said = span.get_span_context()
         if isinstance(span, ReadableSpan):
-            ended_ns, parent = span.end_time, span.parent
+            ended_ns, parent, kind = span.end_time, span.parent, span.kind
+            is_entry = parent is None or parent.is_remote
+            is_request = kind in _SERVED or (is_entry and kind not in _CALLS)
             return SpanEnd(
                 said.trace_id,
-                parent is None or parent.is_remote,
+                is_entry,
                 ended_ns is None,
                 True,
                 ended_ns / 1e9 if ended_ns is not None else None,
+                said.span_id if is_request else 0,
             )
         if isinstance(span, NonRecordingSpan):
             # A remote one was put there by a propagator: nobody here ends it.

@@ -116,8 +116,8 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         (
             saturated(),
             "thread pool mail is saturated: all 6 threads have run the same jobs for at least "
-            "5 min while 293 jobs wait; most of those: 80 in app.jobs.Worker.run (/srv/app/jobs.py:41), "
-            "the oldest for at least 2 min",
+            "5 min while 293 jobs wait; most of those: 80 in app.jobs.Worker.run "
+            "(/srv/app/jobs.py:41), the oldest for at least 2 min",
         ),
         (
             saturated(queued=1, limit=1, sites=()),

@@ -26,7 +26,7 @@ from services.seen import Opened, Seen
 from services.servers import listens
 from services.stacks import APPS, HEALTHY, LEAKS, Leak, Spans, Stack
 
-SECONDS = float(os.environ.get("SECONDS") or 80)
+SECONDS = float(os.environ.get("SERVICES_SECONDS") or 80)
 """How long the users of a healthy service stay."""
 LEAKS_S = 90.0
 """How long those of a leaking one do, at most."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
@@ -347,6 +348,8 @@ class ThreadSource:
         if is_there:
             place.stand = now
         own = place.stands()
+        places = [(code, at) for code, at, _ in own]
+        ask = partial(look.guard.ask, self.kind)
         origin = place.origin
         if look.beginnings is not None and thread.began is not None:
             origin = look.beginnings.origin(thread.began)
@@ -356,9 +359,11 @@ class ThreadSource:
             name=thread.row.name,
             age_s=_age_s(thread, look),
             thread_id=thread.row.ident,
-            endless=self._exits.any_endless(((code, at) for code, at, _ in own), look.pause),
-            dead_owner=is_there and _waits_for_dead(place, thread.row.ident),
-            timed=bool(own) and wakes_itself(place.functions[-1], *own[-1][:2]),
+            endless=ask(lambda: self._exits.any_endless(places, look.pause), default=False),
+            dead_owner=is_there
+            and ask(lambda: _waits_for_dead(place, thread.row.ident), default=False),
+            timed=bool(own)
+            and ask(lambda: wakes_itself(place.functions[-1], *own[-1][:2]), default=False),
             origin=origin,
         )
 
@@ -513,13 +518,13 @@ class ThreadSource:
         reading.stood[serial] = function
         if shape.own is not None and function == before:
             return _Named(shape.own)
-        return _Named(shape.begins, self._label(thread))
+        return _Named(shape.begins, self._label(thread, reading.look))
 
-    def _label(self, thread: _Thread) -> str | None:
+    def _label(self, thread: _Thread, look: Look) -> str | None:
         """Return what a thread is called that stands in no function of the application's."""
         serial = thread.known.serial
         if serial not in self._labels:
-            self._labels[serial] = _label(thread.row)
+            self._labels[serial] = look.guard.ask(self.kind, partial(_label, thread.row), None)
         return self._labels[serial]
 
     def _new_shape(self, row: Row, stand: Stand) -> _Shape:

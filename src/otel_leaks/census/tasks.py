@@ -478,10 +478,10 @@ class TaskSource:
         """
         plain, ending = plain_chain_of(ref) if plain_chain is None else plain_chain
         self._followed(len(plain), look)
-        plain = tally.wrapped.without_wrappers(plain)
-        group = tally.groups.get(plain[0]) if plain else None
-        if group is not None and key in {None, plain[0]} and is_plain_end(ending):
-            found = group.chains.get(plain)
+        run = tally.wrapped.without_wrappers(plain)
+        group = tally.groups.get(run[0]) if run else None
+        if group is not None and key in {None, run[0]} and is_plain_end(ending):
+            found = group.chains.get(tally.wrapped.key(ref, plain, run))
             if found is not None:
                 return found
         chain = self._unwrapped(ref, tally, look)
@@ -648,8 +648,7 @@ class TaskSource:
         self._followed(len(chain.levels), look)
         tally.wrapped.note_outer(chain)
         chain = chain.unwrapped()
-        if chain.outermost is not None:
-            tally.wrapped.note(chain.outermost.code)
+        tally.wrapped.note_run(chain)
         return chain
 
     def _sampled(self, site: Site, chain: _Chain, timers: Timers, look: Look) -> Site:

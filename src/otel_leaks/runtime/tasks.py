@@ -23,7 +23,7 @@ from itertools import chain, compress, count, islice, repeat, tee
 from operator import attrgetter, is_, is_not, not_
 from typing import Any, NamedTuple
 
-from otel_leaks.runtime.coroutines import Chain, chain_at, ids_inwards
+from otel_leaks.runtime.coroutines import Chain, chain_at, deeper, ids_inwards
 from otel_leaks.runtime.glimpse import (
     Root,
     Step,
@@ -43,7 +43,9 @@ from otel_leaks.runtime.glimpse import (
     root_of_ref,
     types_at,
 )
+from otel_leaks.runtime.runners import function_at
 from otel_leaks.runtime.timers import Timers
+from otel_leaks.runtime.wrappers import Runner
 
 __all__ = [
     "NOTE",
@@ -54,6 +56,7 @@ __all__ = [
     "cancel_was_requested",
     "chain_of",
     "contexts_of",
+    "function_of",
     "is_pending",
     "is_readable",
     "is_timed",
@@ -341,6 +344,29 @@ def _awaited(tasks: Iterator[Any], task: Any, level: int) -> Iterator[Any]:
     for _ in range(level):
         coros = map(types.CoroutineType.cr_await.__get__, coros)
     return coros
+
+
+def function_of(
+    ref: TaskRef, level: int, code: types.CodeType, runner: Runner
+) -> types.CodeType | None:
+    """
+    Return the code of the application's function that a task's coroutine was given to run.
+
+    Args:
+        ref: Of a task that is made in C.
+        level: How many coroutines further in that is than the task's outermost.
+        code: Its code.
+        runner: What its code says.
+
+    Returns:
+        None for no function, or one of a library.
+    """
+    task = _class_in_c()
+    if task is None:
+        return None
+    way = (_made_in_c(task).coro, deeper(level))
+    found = function_at(root_of_ref(ref), way, types.CoroutineType, code, runner)
+    return found.code if found is not None else None
 
 
 def is_pending(ref: TaskRef) -> bool:

@@ -20,7 +20,7 @@ ROOT = Path(otel_leaks.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "": {"instrumentor", "telemetry.otlp", "proof"},
     "model": set(),
-    "runtime": {"model"},
+    "runtime": {"model", "libraries"},
     "texts": set(),
     "masks": {"texts"},
     "outgoing": {"model", "texts", "masks"},
@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"model", "ignores"},
     "environment_variables": {"config"},
     "ignores": {"model"},
-    "hints": {"model"},
+    "hints": {"model", "libraries"},
     "libraries": {"model"},
     "report": {"model", "hints", "libraries", "texts"},
     "census": {"model", "ignores", "runtime", "libraries"},

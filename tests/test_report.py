@@ -8,6 +8,7 @@ import pytest
 
 from otel_leaks.model import (
     Detection,
+    End,
     Ended,
     Finding,
     Frame,
@@ -256,6 +257,23 @@ def test_a_message_says_when_a_library_began_it(file: str, said: str) -> None:
     assert said in leaks_text([site], [])
 
 
+def test_a_message_has_the_line_of_the_application_and_the_library_that_it_went_through() -> None:
+    library = Frame(
+        "apscheduler.executors.pool.Pool.start",
+        "/x/site-packages/apscheduler/executors/pool.py",
+        49,
+    )
+    origin = Origin("app.main", "/srv/app/main.py", 3, library=library)
+    said = "began    /srv/app/main.py:3 in app.main, through apscheduler (executors/pool.py:49)\n"
+    assert said in leaks_text([replace(SITE, origin=origin)], [])
+
+
+def test_a_library_of_one_file_is_named_by_it() -> None:
+    library = Frame("six.run", "/x/site-packages/six.py", 7)
+    origin = Origin("app.main", "/srv/app/main.py", 3, library=library)
+    assert ", through six (six.py:7)\n" in leaks_text([replace(SITE, origin=origin)], [])
+
+
 def test_a_message_has_the_proof_where_there_is_one() -> None:
     sample = Sample(1, STACK, "Task-1", 0.0, is_orphaned=True)
     said = "     proof    nothing but cancellation can end it: "
@@ -269,6 +287,44 @@ def test_the_end_of_what_outlived_its_request_names_both() -> None:
     assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=400)) == (
         "the asyncio tasks app.jobs.Worker.run that outlived POST /orders are gone after 90 s; "
         "the peak was 400"
+    )
+
+
+@pytest.mark.parametrize(
+    ("why", "left", "said"),
+    [
+        ("ended", 0, "have ended after 90 s: none is left; the peak was 400"),
+        ("ended", 8, "have ended after 90 s: 8 are left; the peak was 400"),
+        (
+            "passing",
+            1,
+            "turned out to end by themselves after up to 20 min: 1 is left; the peak was 400",
+        ),
+    ],
+)
+def test_the_end_of_what_outlived_its_request_says_why_and_how_many_are_left(
+    why: End, left: int, said: str
+) -> None:
+    finding = replace(outlived(Operation(1, 1, name="POST /orders")), count=left, ended=why)
+    stayed = replace(finding.sites[0], ended=Ended(1, (1.0,), turnover_s=1200.0))
+    finding = replace(finding, sites=(stayed,))
+    assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=400)) == (
+        f"the asyncio tasks app.jobs.Worker.run that outlived POST /orders {said}"
+    )
+
+
+def test_an_end_of_which_nothing_is_known_says_no_number() -> None:
+    finding = replace(outlived(Operation(1, 1, name="POST /orders")), ended="absent")
+    assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=400)) == (
+        "outlived of asyncio tasks in app.jobs.Worker.run was last confirmed 90 s after it opened; "
+        "the peak was 400"
+    )
+
+
+def test_the_end_of_a_threshold_says_how_many_are_left() -> None:
+    finding = Finding("thread", "threshold", 31, limit=50, ended="below")
+    assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=93)) == (
+        "threads are back below the limit of 50 after 90 s: 31 are left; the peak was 93"
     )
 
 

@@ -30,7 +30,7 @@ from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
-from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.ignores import IN_PRODUCTION, Ignores
 from otel_leaks.log import log as _log
 from otel_leaks.masks import masked
 from otel_leaks.model import Census, Detection
@@ -69,7 +69,7 @@ class _Instrumentation:
         self._forking: dict[int, forks.Lock] = {}
         self._report = 0
         self._stuck_report: int | None = None
-        ignores = Ignores((*BUILT_IN, *config.ignore))
+        ignores = Ignores((*IN_PRODUCTION, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
                 "%s has expired and hides nothing any more; mend the leak or give it a new date",
@@ -85,9 +85,9 @@ class _Instrumentation:
             fresh_for_s=lambda census: fresh_for_s(census, config),
             is_deferred=self._is_master,
         )
-        spans = SpanReader()
+        spans = self._spans = SpanReader()
         self._beginnings = (
-            Beginnings(spans.current, spans.operation, tasks=config.origins == "all")
+            Beginnings(spans.current, spans.operation, spans.end, tasks=config.origins == "all")
             if config.origins != "off"
             else None
         )
@@ -110,6 +110,7 @@ class _Instrumentation:
                 spans=spans,
                 beginnings=self._beginnings,
                 executors=Executors(masked),
+                providers=self._current_providers,
                 parts=self._parts,
             ),
             self,
@@ -122,7 +123,12 @@ class _Instrumentation:
 
     def start(self) -> None:
         self._noting_ends.is_on = True
-        self._patches.wrap(NonRecordingSpan, "end", partial(note_end, switch=self._noting_ends))
+        self._spans.watch(*self._tracer_providers())
+        self._patches.wrap(
+            NonRecordingSpan,
+            "end",
+            partial(note_end, switch=self._noting_ends, count=self._spans.count_dropped),
+        )
         if self._beginnings is not None:
             self._beginnings.open()
         server = self._server
@@ -151,6 +157,7 @@ class _Instrumentation:
         self._watch.stop()
         self._noting_ends.is_on = False
         self._patches.restore()
+        self._spans.close()
         if self._beginnings is not None:
             self._beginnings.close()
         self._events.close()
@@ -216,6 +223,10 @@ class _Instrumentation:
         renew_connections(*self._current_providers())
         self._watch.forked()
 
+    def _tracer_providers(self) -> tuple[object, object]:
+        """Return the provider that was given and the global one, which may be set late."""
+        return self._providers[0], get_tracer_provider()
+
     def _current_providers(self) -> tuple[object, object, object]:
         tracing, measuring, logs = self._providers
         return (
@@ -250,6 +261,7 @@ class _Instrumentation:
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
         with self._reports():
+            self._spans.watch(*self._tracer_providers())
             self._metrics.publish(census, opened)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Census",
     "Detection",
     "Emit",
+    "End",
     "Ended",
     "Evidence",
     "Failure",
@@ -50,6 +51,13 @@ Kind = Literal[
     "destroyed_task",
 ]
 Evidence = Literal["threshold", "growth", "outlived", "destroyed", "saturated"]
+
+End = Literal["ended", "passing", "below", "steady", "quiet", "absent"]
+"""
+Why a finding ends: what it was about has ended, or turned out to end by itself; there are
+fewer than its limit; no more have come for long; nothing of it has happened for a while; or
+its policy has not reported it any more.
+"""
 
 Emit = Literal["span", "log", "both"]
 """What the samples of a detection are: events of its span, log records, or both."""
@@ -182,6 +190,10 @@ class Sample:
     """Whether it stands in a loop that only an exception ends."""
     dead_owner: bool = False
     """Whether it waits for a lock whose owner is a thread that has ended."""
+    timed: bool | None = False
+    """Whether a timer will wake it, or cancel it; None when that is not known."""
+    cancelled: bool = False
+    """Whether its cancellation was requested. False on Python 3.10 once it was woken by it."""
     is_orphaned: bool = False
     """Whether it is proved of a task that nothing but its cancellation can end it."""
     origin: Origin | None = None
@@ -298,6 +310,8 @@ class Census:
     """Seconds of a monotonic clock."""
     populations: tuple[Population, ...] = ()
     failures: tuple[Failure, ...] = ()
+    unjudged: tuple[Failure, ...] = ()
+    """Single questions that failed, such as a hint or a sample; what they were about is counted."""
     wall_s: float = 0.0
     """Seconds from start to end, pauses included."""
     cpu_s: float = 0.0
@@ -331,6 +345,11 @@ class Finding:
     """By how much *count* is above what it was when it began to rise."""
     grown_s: float = 0.0
     """Seconds since then."""
+    group: str | None = None
+    """What it is about, where that may move from site to site: a function."""
+    ended: End | None = None
+    """Why an open finding ends with this census, *count* being how many are left; None while
+    it goes on."""
     pool: Pool | None = None
     """The thread pool that it is about."""
     pools: int | None = None
@@ -340,7 +359,7 @@ class Finding:
     @property
     def key(self) -> tuple[Kind, Evidence, str | None]:
         """What makes two findings of successive censuses the same one."""
-        return (self.kind, self.evidence, self.fingerprint)
+        return (self.kind, self.evidence, self.group or self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

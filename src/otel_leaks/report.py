@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 
 from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, is_library
-from otel_leaks.model import Detection, Finding, Hidden, Kind, Sample, Site, Stack
+from otel_leaks.model import Detection, Finding, Frame, Hidden, Kind, Sample, Site, Stack
 from otel_leaks.texts import MAX_CHARS, between, tail
 
 __all__ = [
@@ -66,34 +66,49 @@ def sentence(finding: Finding) -> str:
 
 
 def resolution(detection: Detection) -> str:
-    """Say that a finding ended, in one sentence without a full stop."""
+    """Say why a finding ended and how many are left, in one sentence without a full stop."""
     finding = detection.finding
-    if finding.evidence == "outlived":
-        return (
-            f"the asyncio tasks {finding.sites[0].function} that outlived {_operation(finding)} "
-            f"are gone after {duration(detection.open_s)}; the peak was {detection.peak}"
-        )
-    if finding.evidence == "destroyed":
-        return (
-            f"no asyncio task {finding.sites[0].function} was destroyed while pending any more; "
-            f"there were {detection.peak}"
-        )
-    if finding.evidence == "saturated":
-        return (
-            f"thread pool {_pool_name(finding)} takes jobs again after "
-            f"{duration(detection.open_s)}: {finding.count} wait; the peak was {detection.peak}"
-        )
+    took = duration(detection.open_s)
+    return f"{_end(finding, took)}; {_peak(detection)}"
+
+
+def _end(finding: Finding, took: str) -> str:
+    """Say that a finding ended after *took*, and how many are left."""
     noun = _NOUNS[finding.kind][1]
-    if finding.evidence == "growth":
-        where = f" in {finding.sites[0].function}" if finding.sites else ""
-        return (
-            f"{noun}{where} do not pile up any more after {duration(detection.open_s)}: "
-            f"{finding.count} are left; the peak was {detection.peak}"
-        )
+    function = finding.sites[0].function if finding.sites else ""
+    where = f" in {function}" if function else ""
+    left = f": {_left(finding.count)}" if finding.ended not in {None, "absent"} else ""
+    said = {
+        "destroyed": f"no asyncio task {function} was destroyed while pending any more",
+        "saturated": f"thread pool {_pool_name(finding)} takes jobs again after {took}: "
+        f"{finding.count} wait",
+        "growth": f"{noun}{where} do not pile up any more after {took}: {_left(finding.count)}",
+    }.get(finding.evidence)
+    if said is not None:
+        return said
+    if finding.ended == "absent":
+        of = where if finding.evidence != "threshold" else ""
+        return f"{finding.evidence} of {noun}{of} was last confirmed {took} after it opened"
+    if finding.evidence == "outlived":
+        which = f"the {noun} {function} that outlived {_operation(finding)}"
+        if finding.ended == "passing":
+            stayed = finding.sites[0].ended
+            late = f" after up to {duration(stayed.turnover_s)}" if stayed is not None else ""
+            return f"{which} turned out to end by themselves{late}{left}"
+        gone = "have ended" if finding.ended == "ended" else "are gone"
+        return f"{which} {gone} after {took}{left}"
     below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
-    return (
-        f"{noun} are back{below} after {duration(detection.open_s)}; the peak was {detection.peak}"
-    )
+    return f"{noun} are back{below} after {took}{left}"
+
+
+def _peak(detection: Detection) -> str:
+    of_all = detection.finding.evidence == "destroyed"
+    return f"there were {detection.peak}" if of_all else f"the peak was {detection.peak}"
+
+
+def _left(count: int) -> str:
+    """Say how many are left."""
+    return "none is left" if not count else f"{count} {'is' if count == 1 else 'are'} left"
 
 
 def _outlived(finding: Finding) -> str:
@@ -263,7 +278,11 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
     if site.origin is not None:
         began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
-        rows.append(("began", f"{began}, a library" if began_in_library(site) else began))
+        if began_in_library(site):
+            began += ", a library"
+        elif site.origin.library is not None:
+            began += f", through {_library_place(site.origin.library)}"
+        rows.append(("began", began))
         if site.origin.scope is not None:
             rows.append(("in", site.origin.scope))
     if sample is not None and sample.is_orphaned:
@@ -308,6 +327,13 @@ def _place(file: str, line: int) -> str:
         return f"{file}:{line}"
     near = os.path.relpath(file, folder) if file.startswith(folder + os.sep) else file
     return f"{near}:{line}"
+
+
+def _library_place(frame: Frame) -> str:
+    """Write where a library stands, its package first: its files are not edited."""
+    package = frame.function.partition(".")[0]
+    below = frame.file.replace("\\", "/").rpartition(f"/{package}/")[2]
+    return f"{package} ({below.rpartition('/')[2] if below == frame.file else below}:{frame.line})"
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ named in it; the others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ from otel_leaks.census.spans import Spans
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
-from otel_leaks.model import Census, Failure, Kind
+from otel_leaks.model import Census, Failure, Kind, Pool
 from otel_leaks.runtime import native
 from otel_leaks.runtime.code import CodeNames
 
@@ -66,6 +66,8 @@ class CensusTaker:
         spans: Reads the spans that tasks began in; None in tests.
         beginnings: Notes where things begin in production; None in tests.
         executors: Reads the thread pools; None to leave them out.
+        providers: Returns the providers of telemetry whose threads are not counted, besides
+            those that are set for the process.
         parts: Keeps sources apart that hang or keep failing; None in tests, where each
             source is tried at each look and Ctrl-C ends it.
     """
@@ -83,6 +85,7 @@ class CensusTaker:
         spans: Spans | None = None,
         beginnings: Beginnings | None = None,
         executors: Executors | None = None,
+        providers: Callable[[], Iterable[object]] = tuple,
         parts: Parts | None = None,
     ) -> None:
         self._ignores = ignores
@@ -97,6 +100,7 @@ class CensusTaker:
         self._beginnings = beginnings
         self._executors = Executors() if executors is None else executors
         self._tells_pools = executors is not None
+        self._providers = providers
         self._parts = parts
         # In the monitor's thread no exception is meant for us, whatever it derives from.
         self._caught: type[BaseException] = Exception if parts is None else BaseException
@@ -142,7 +146,10 @@ class CensusTaker:
         """
         started, cpu_started = self._clock(), self._cpu_clock()
         failures: list[Failure] = []
-        workers = self._workers(failures)
+        pools = self._pools(failures) if self._tells_pools else None
+        workers = Workers(partial(self._executors.read, self._pause))
+        if self._tells_pools:
+            workers = Workers(lambda: pools or ())
         look = Look(
             started,
             ignores or self._ignores,
@@ -157,7 +164,8 @@ class CensusTaker:
             self._beginnings,
             self._every_kind,
             sampled,
-            workers or Workers(),
+            workers,
+            providers=self._providers,
         )
         populations = []
         for source in self._sources:
@@ -170,15 +178,16 @@ class CensusTaker:
         return Census(
             taken_at=started,
             populations=tuple(populations),
-            pools=workers.pools() if workers is not None and self._tells_pools else None,
+            pools=workers.pools() if pools is not None else None,
             failures=tuple(failures),
+            unjudged=look.guard.failures(),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,
         )
 
-    def _workers(self, failures: list[Failure]) -> Workers | None:
+    def _pools(self, failures: list[Failure]) -> tuple[Pool, ...] | None:
         try:
-            return Workers(self._run("thread_pool", partial(self._executors.read, self._pause)))
+            return self._run("thread_pool", partial(self._executors.read, self._pause))
         except CensusEnded:
             raise
         except self._caught as error:  # As a broken source.

@@ -17,7 +17,6 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from otel_leaks.census.origins import pool_workers
 from otel_leaks.census.serials import Serials
 from otel_leaks.model import Pool
 from otel_leaks.runtime import native
@@ -25,6 +24,7 @@ from otel_leaks.runtime.executors import (
     Served,
     anyio_served,
     multiprocessing_served,
+    pool_workers,
     served_by,
     served_queues,
 )
@@ -52,16 +52,20 @@ class Workers:
     Which pool a thread works for, in one census.
 
     Args:
-        pools: The pools of the process.
+        read: Returns the pools of the process; called when they are first asked for.
     """
 
-    def __init__(self, pools: Sequence[Pool] = ()) -> None:
-        self._pools = pools
-        self._of = {ident: pool for pool in pools for ident in pool.workers}
+    def __init__(self, read: Callable[[], tuple[Pool, ...]] = tuple) -> None:
+        self._read = read
+        self._pools: tuple[Pool, ...] | None = None
+        self._of: dict[int, Pool] = {}
         self._busy: Counter[int] = Counter()
 
     def pool_of(self, ident: int | None) -> Pool | None:
         """Return the pool whose worker a thread is, None for none."""
+        if self._pools is None:
+            self._pools = self._read()
+            self._of = {ident: pool for pool in self._pools for ident in pool.workers}
         return self._of.get(ident) if ident is not None else None
 
     def note_busy(self, pool: Pool) -> None:
@@ -70,7 +74,8 @@ class Workers:
 
     def pools(self) -> tuple[Pool, ...]:
         """Return the pools, with how many of their workers were seen to run a job."""
-        return tuple(replace(pool, busy=self._busy[pool.serial]) for pool in self._pools)
+        found = self._read() if self._pools is None else self._pools
+        return tuple(replace(pool, busy=self._busy[pool.serial]) for pool in found)
 
 
 @dataclass(slots=True)

@@ -71,8 +71,16 @@ def job_in(names: Sequence[CodeName], begins: int) -> int | None:
     elif runner != ANYIO_RUNS and begins == len(names) - 1:
         return None
     inner = range(begins + 1, len(names))
-    return next(
+    job = next(
         (i for i in inner if names[i].module != module and not is_carrier(names[i].module)), begins
+    )
+    return None if _hands_over(names[job]) and own_in(names, job) is None else job
+
+
+def _hands_over(name: CodeName) -> bool:
+    """Say whether a function hands over what a job returned: then the job has ended."""
+    return name.module == "concurrent.futures._base" or name.function.endswith(
+        ".call_soon_threadsafe"
     )
 
 

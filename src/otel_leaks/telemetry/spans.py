@@ -11,7 +11,9 @@ import contextvars
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from operator import methodcaller
@@ -24,15 +26,14 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, propaga
 
 from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
+from otel_leaks.telemetry.entries import MAX_CHARS, SERVED, Entries, Entry, entries_of, entry_of
 from otel_leaks.texts import plain
 
-__all__ = ["SpanReader", "Switch", "note_end"]
+__all__ = ["MAX_CHARS", "SpanReader", "Switch", "note_end"]
 
-MAX_CHARS = 512
-"""Of a name or a route, before what may be a secret in it is masked."""
+MAX_INNER = 32
+"""Spans that a span is inside of, as far as they are followed."""
 
-# Under a span around the whole program no request is the first span of its trace.
-_SERVED = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
 # A task that waits for somebody else's answer is no request, whatever began it.
 _CALLS = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER})
 
@@ -51,14 +52,19 @@ class Switch:
 _ALWAYS = Switch(is_on=True)
 
 
-def note_end(original: Callable[..., None], switch: Switch = _ALWAYS) -> Callable[..., None]:
+def note_end(
+    original: Callable[..., None],
+    switch: Switch = _ALWAYS,
+    count: Callable[[], None] = lambda: None,
+) -> Callable[..., None]:
     """
     Wrap ``NonRecordingSpan.end``, so that a span that the sampler dropped knows its end.
 
     Does so while *switch* is on: a wrapper may have to stay below one of somebody else's.
 
     Who ends a span has mostly left it, so that its parent is current again. Where that is
-    none, or of a remote service, the span was the first one of its trace in this process.
+    none, or of a remote service, the span was the first one of its trace in this process, and
+    *count* is called; else it knows from then on which span it was inside of.
     """
     invalid, now_ns, current = trace.INVALID_SPAN, time.time_ns, trace.get_current_span
     variable, key = _privates()
@@ -69,14 +75,32 @@ def note_end(original: Callable[..., None], switch: Switch = _ALWAYS) -> Callabl
         if switch.is_on and span is not invalid:
             try:
                 parent = current() if variable is None else variable.get().get(key)
+                is_first = not hasattr(span, "_otel_leaks_ended_ns")
                 if parent is None or parent is invalid or parent.get_span_context().is_remote:
-                    span._otel_leaks_entry = True
+                    span._otel_leaks_is_entry = True
+                    if is_first:
+                        count()
+                elif parent is not span and is_first:
+                    # The record of a recorded span, which itself is not held.
+                    span._otel_leaks_outer = entry_of(parent) or (
+                        parent if isinstance(parent, NonRecordingSpan) else None
+                    )
                 span._otel_leaks_ended_ns = now_ns()
             except Exception:  # noqa: S110 - the application ends its span, noted or not
                 pass
         original(span, end_time)
 
     return end
+
+
+def _ref_to(span: Any) -> weakref.ref[Any] | None:
+    # Neither the one span that stands for none nor one of somebody's own with slots.
+    if span is trace.INVALID_SPAN:
+        return None
+    try:
+        return weakref.ref(span)
+    except TypeError:
+        return None
 
 
 def _privates() -> tuple[contextvars.ContextVar[Any] | None, object]:
@@ -93,17 +117,27 @@ def _privates() -> tuple[contextvars.ContextVar[Any] | None, object]:
     return variable, key
 
 
+_Said = tuple[SpanContext, str, "Entry | weakref.ref[Any] | None"]
+"""A span, its name, and what says whether it ends: the record of its entry span, or where there is
+none, as of a dropped span, a reference to itself."""
+
+
 def _current(
     variable: contextvars.ContextVar[Any] | None, key: object
-) -> Callable[[], tuple[SpanContext, str] | None]:
-    """Return what says which span is current where it is called, and its name; None for none."""
+) -> Callable[[], _Said | None]:
+    """
+    Return what says which span is current where it is called, None for none.
+
+    What it says is kept as long as the thread that began in the span, so it does not hold that.
+    """
     get = variable.get if variable is not None else None
+    refer = weakref.ref
 
-    def public() -> tuple[SpanContext, str] | None:
+    def public() -> _Said | None:
         span: Any = trace.get_current_span()
-        return span.get_span_context(), getattr(span, "name", "")
+        return span.get_span_context(), getattr(span, "name", ""), entry_of(span) or _ref_to(span)
 
-    def private() -> tuple[SpanContext, str] | None:
+    def private() -> _Said | None:
         # At each start of a thread. Attributes rather than methods and properties, which
         # take three times as long; spans of the API and of the SDK have them, 1.20 to 1.45.
         assert get is not None
@@ -111,8 +145,10 @@ def _current(
         if span is None:
             return None
         try:
-            return span._context, getattr(span, "_name", "")
-        except AttributeError:
+            entry = getattr(span, "_otel_leaks_entry", None)
+            held = entry if type(entry) is Entry else refer(span)
+            return span._context, getattr(span, "_name", ""), held
+        except (AttributeError, TypeError):
             return public()
 
     return public if get is None or key is None else private
@@ -145,6 +181,8 @@ class SpanReader:
     def __init__(self) -> None:
         self._is_off = not getattr(sys, "_is_gil_enabled", lambda: True)()
         # Without them a copy of the context is made.
+        self._entries: list[Entries] = []
+        self._dropped = 0
         self._variable, self._key = _privates()
         self._steps = _steps(self._variable, self._key)
         self.current = _current(self._variable, self._key)
@@ -170,9 +208,41 @@ class SpanReader:
         """Return what a span is; None when it is none."""
         return self._safely(self._operation_of, span)
 
-    @staticmethod
-    def operation(said: SpanContext, name: object) -> Operation | None:
-        """Return what ``current`` said as an operation."""
+    def end(self, noted: _Said, before: SpanEnd | None) -> SpanEnd | None:
+        """
+        Say whether the span has ended that was current once.
+
+        Args:
+            noted: What ``current`` said of it.
+            before: What was said of its end before.
+
+        Returns:
+            None when it is no span. When nothing holds it any more it has ended, not later
+            than it was first seen to be gone.
+        """
+        said, name, held = noted
+        if self._is_off or held is None or not said.is_valid:
+            return None
+        span = held() if isinstance(held, weakref.ref) else held
+        if span is not None:
+            return self.end_of(span)
+        if before is not None and before.ended_at is not None:
+            return before
+        is_entry = before is not None and before.is_entry
+        return SpanEnd(said.trace_id, is_entry, False, bool(name), self.now_s())
+
+    def operation(
+        self,
+        said: SpanContext,
+        name: object,
+        held: Entry | weakref.ref[Any] | None = None,
+    ) -> Operation | None:
+        """Return what ``current`` said as an operation: the request that it belongs to."""
+        # What it is called by now: a server learns the route later.
+        span = held() if isinstance(held, weakref.ref) else held
+        found = self.operation_of(span) if span is not None else None
+        if found is not None and found.name:
+            return found
         if not said.is_valid:
             return None
         return Operation(
@@ -195,15 +265,55 @@ class SpanReader:
             )
             return None
 
+    def watch(self, *providers: object) -> None:
+        """Have the entry spans of some providers noted and counted from now on."""
+        for provider in providers:
+            entries = entries_of(provider)
+            if entries is not None and entries not in self._entries:
+                entries.is_on = True
+                self._entries.append(entries)
+
+    def close(self) -> None:
+        """Note and count no more spans."""
+        for entries in self._entries:
+            entries.is_on = False
+        self._entries.clear()
+
+    def count_dropped(self) -> None:
+        """Count an entry span that the sampler dropped."""
+        self._dropped += 1
+
+    def requests(self) -> Mapping[str, int]:
+        """
+        Return how many requests have ended, by operation.
+
+        Of those that the sampler dropped only their number is known; they are taken to be spread
+        like the recorded ones.
+        """
+        ended: Counter[str] = Counter()
+        for entries in self._entries:
+            ended.update(entries.ended)
+        recorded = sum(ended.values())
+        if not recorded or not self._dropped:
+            return ended
+        part = 1 + self._dropped / recorded
+        return {name: round(count * part) for name, count in ended.items()}
+
     @staticmethod
     def _end_of(span: Any) -> SpanEnd | None:
         if span is None or span is trace.INVALID_SPAN:
             return None
+        if type(span) is Entry:
+            return _end_of_entry(span)
         said = span.get_span_context()
         if isinstance(span, ReadableSpan):
             ended_ns, parent, kind = span.end_time, span.parent, span.kind
             is_entry = parent is None or parent.is_remote
-            is_request = kind in _SERVED or (is_entry and kind not in _CALLS)
+            is_request = kind in SERVED or (is_entry and kind not in _CALLS)
+            entry = entry_of(span)
+            if entry is not None and entry.span_id != said.span_id:
+                is_entry = not entry.is_gone
+                ended_ns = _last(ended_ns, entry.ended_ns) if is_entry else ended_ns
             return SpanEnd(
                 said.trace_id,
                 is_entry,
@@ -214,11 +324,13 @@ class SpanReader:
             )
         if isinstance(span, NonRecordingSpan):
             # A remote one was put there by a propagator: nobody here ends it.
-            noted = getattr(span, "_otel_leaks_ended_ns", None) if not said.is_remote else None
+            if said.is_remote:
+                return SpanEnd(said.trace_id, False, False, False, None)
+            is_entry, noted = _end_of_dropped(span)
             return SpanEnd(
                 said.trace_id,
-                noted is not None and getattr(span, "_otel_leaks_entry", False),
-                noted is None and not said.is_remote,
+                is_entry,
+                noted is None,
                 False,
                 noted / 1e9 if noted is not None else None,
             )
@@ -227,7 +339,18 @@ class SpanReader:
 
     @staticmethod
     def _operation_of(span: Any) -> Operation | None:
-        said = span.get_span_context() if span is not None else trace.INVALID_SPAN_CONTEXT
+        if span is None:
+            return None
+        entry = span if type(span) is Entry else _entry_of_dropped(span) or entry_of(span)
+        if entry is not None:
+            return Operation(
+                entry.trace_id,
+                entry.span_id,
+                is_sampled=entry.is_sampled,
+                name=entry.name,
+                route=entry.route,
+            )
+        said = span.get_span_context()
         if not said.is_valid:
             return None
         route: object = ""
@@ -240,6 +363,57 @@ class SpanReader:
             name=plain(span.name)[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
             route=plain(route)[:MAX_CHARS],
         )
+
+
+def _end_of_entry(entry: Entry) -> SpanEnd:
+    ended_ns = entry.ended_ns
+    return SpanEnd(
+        entry.trace_id,
+        True,
+        ended_ns is None and not entry.is_gone,
+        True,
+        ended_ns / 1e9 if ended_ns is not None else None,
+        entry.span_id,
+    )
+
+
+def _end_of_dropped(span: Any) -> tuple[bool, int | None]:
+    """
+    Say when a span that the sampler dropped has ended, and all that it was inside of.
+
+    Returns:
+        Whether the first one of the trace is known; when the last one ended, None while one
+        of them runs.
+    """
+    last_ns: int = 0
+    for _ in range(MAX_INNER):
+        noted = getattr(span, "_otel_leaks_ended_ns", None)
+        if noted is None:
+            return False, None
+        last_ns = max(last_ns, noted)
+        if getattr(span, "_otel_leaks_is_entry", False):
+            return True, last_ns
+        outer = getattr(span, "_otel_leaks_outer", None)
+        if outer is None:
+            return False, last_ns
+        if type(outer) is Entry:
+            return not outer.is_gone, _last(last_ns, outer.ended_ns)
+        span = outer
+    return False, last_ns
+
+
+def _entry_of_dropped(span: Any) -> Entry | None:
+    """Return the recorded entry span of a span that the sampler dropped."""
+    for _ in range(MAX_INNER):
+        outer = getattr(span, "_otel_leaks_outer", None)
+        if outer is None or type(outer) is Entry:
+            return outer
+        span = outer
+    return None
+
+
+def _last(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)
 
 
 def _current_span_of(context: contextvars.Context) -> Any:

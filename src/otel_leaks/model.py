@@ -318,6 +318,8 @@ class Census:
     """Seconds of CPU that taking it cost its thread."""
     pools: tuple[Pool, ...] | None = None
     """The thread pools; None when they were not read."""
+    requests: tuple[tuple[str, int], ...] | None = None
+    """How many requests of each operation have ended; None where spans are not read."""
 
     def of(self, kind: Kind) -> Population | None:
         """Return the population of *kind*, None when its source failed or is not read."""

@@ -37,6 +37,7 @@ from otel_leaks.census.spans import (
     Turnover,
     ended,
     operations,
+    request_of,
     requests_in_progress,
     span_of,
 )
@@ -369,7 +370,7 @@ class TaskSource:
                 share=share,
                 turnover_s=self._turnover.of(site.fingerprint),
             )
-            chain.serving = Serving(chain.spans.ends, requests)
+            chain.serving = Serving((*chain.spans.ends, *chain.spans.awaited), requests)
             part = chain.serving.count / max(1, chain.spans.looked)
             told.append(
                 replace(
@@ -412,8 +413,7 @@ class TaskSource:
         left = []
         for start in range(0, len(some), SPANS_OF_SLICE):
             for known in some[start : start + SPANS_OF_SLICE]:
-                span = span_of(known.ref, spans)
-                end = spans.end_of(span) if span is not None else None
+                end = request_of(known.ref, spans)
                 if end is None or end not in serving:
                     left.append(known)
             pause()

@@ -109,7 +109,7 @@ class Window(NamedTuple):
     @property
     def is_full(self) -> bool:
         """Whether all places of those that are followed are taken."""
-        return self.followed < self.top and self.stayed >= FULL * self.followed
+        return self.followed < self.total and self.stayed >= FULL * self.followed
 
 
 def _joined(one: Window, other: Window) -> Window:

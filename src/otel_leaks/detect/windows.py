@@ -16,8 +16,6 @@ LEAST_STEP = 0.6
 """Of the mean step; its square root is taken off, as a leak drips unevenly."""
 LEAST_SLOPE = 0.7
 """Of the slope before: what flattens is a warm-up."""
-SLACK = 1.0
-"""Deviations that chance may take off."""
 LEAST_LATELY = 1 / 3
 """Of the things that must have come to stay, in the second half of a row: what is there from the
 start of a process has stayed as well, once it is known for a window."""
@@ -240,8 +238,7 @@ class Row:
         if any(above - below <= step for below, above in pairwise(floors)):
             return False
         middle = (floors[(len(floors) - 1) // 2] + floors[len(floors) // 2]) / 2
-        half = middle - floors[0]
-        if floors[-1] - middle < LEAST_SLOPE * half - SLACK * max(half, 0.0) ** 0.5:
+        if floors[-1] - middle < LEAST_SLOPE * (middle - floors[0]):
             return False
         return not self.earlier or mean >= LEAST_SLOPE * (
             (floors[0] - self.earlier[0].floor) / len(self.earlier)

@@ -516,6 +516,23 @@ def test_a_finding_shows_what_came_last_and_who_created_it() -> None:
     assert (site_found.sample, site_found.origin) == (newest, newest.origin)
 
 
+def test_the_site_that_grew_comes_first_and_not_a_larger_one_of_the_same_stack() -> None:
+    old = Followed((999.0,) * 200)
+    windows = [
+        [
+            replace(site(200), origin=Origin("app.serve", "/srv/app.py", 1), followed=old),
+            replace(
+                site(10 * i),
+                origin=Origin("app.export", "/srv/app.py", 2),
+                followed=Followed((30.0,) * 10 * i),
+            ),
+        ]
+        for i in range(1, 5)
+    ]
+    *_, (found,) = fed(growth(), windows)
+    assert found.sites == tuple(reversed(windows[-1]))
+
+
 # Requests in progress
 
 

@@ -370,7 +370,9 @@ class Growth:
     def _finding(self, series: _Series, sites: Sequence[Site], kind: Kind, at: float) -> Finding:
         assert series.rise is not None
         if sites:
-            series.sites = tuple(map(_shown, sites[: self._max_sites]))
+            since_s = at - series.rise.since
+            newest = sorted(sites, key=lambda site: (-_came(site, since_s), -site.count))
+            series.sites = tuple(map(_shown, newest[: self._max_sites]))
         is_pools = bool(series.sites) and series.sites[0].pool is not None
         return Finding(
             kind=kind,
@@ -412,6 +414,12 @@ def _now(site: Site, tiers: Sequence[Tier]) -> Now:
         for tier in tiers
     )
     return Now(total, total, len(followed.ages_s), len(followed.ended_s), tuple(fates))
+
+
+def _came(site: Site, since_s: float) -> int:
+    """Return how many of the followed things of a site have come in the last seconds."""
+    ages_s = site.followed.ages_s if site.followed is not None else ()
+    return sum(age_s < since_s for age_s in ages_s)
 
 
 def _shown(site: Site) -> Site:

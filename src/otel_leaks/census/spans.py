@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -39,6 +39,10 @@ UNSEEN = 9.0
 """When none of so many is seen, there are none."""
 FEW_OF_REQUEST = 16
 """Tasks of one site that a request in progress has at most: with more of them it leaks."""
+DAY_S = 86_400.0
+"""For so long it is remembered how long tasks stayed."""
+MAX_TURNOVERS = 1000
+"""Functions of which that is remembered."""
 MAX_OPERATIONS = 8
 """Operations that a site names."""
 
@@ -63,6 +67,9 @@ class Spans(Protocol):
 
     def operation_of(self, span: Any) -> Operation | None:
         """Return what a span is; None when it is none."""
+
+    def requests(self) -> Mapping[str, int]:
+        """Return how many requests have ended, by operation."""
 
 
 def span_of(ref: TaskRef, spans: Spans) -> Any:
@@ -241,7 +248,7 @@ def ended(
         covered = (seen + 3 * math.sqrt(seen) + UNSEEN) / share
         left = left[: max(0, len(inner) - math.ceil(covered))]
     ages += left
-    return Ended(spans.looked, tuple(sorted(ages)), turnover_s) if ages else None
+    return Ended(spans.looked, tuple(sorted(ages)), turnover_s, now_s) if ages else None
 
 
 class Turnover:
@@ -249,30 +256,44 @@ class Turnover:
     How long tasks stayed after their span and ended by themselves, from census to census.
 
     Tasks that wait out a lifetime, such as those of a cache or of a pool that renews its
-    connections, are no leak however many they are: old ones end as new ones come.
+    connections, are no leak however many they are: old ones end as new ones come. It is kept
+    by function, as tasks go on from one await to the next, and for a day, as jobs come in
+    bursts.
     """
 
     def __init__(self) -> None:
         self._staying: dict[int, tuple[str, float]] = {}
-        self._longest: dict[str, float] = {}
+        self._longest: dict[str, tuple[float, float]] = {}
+        """The longest stay of each function, and when it ended."""
+        self._ended: list[tuple[str, float]] = []
 
     def gone(self, serial: int, now_s: float) -> None:
         """Note that a task has ended that may have been among those staying."""
-        mark, ended_at = self._staying.pop(serial, ("", now_s))
-        if mark:
-            self._longest[mark] = max(self._longest.get(mark, 0.0), now_s - ended_at)
+        function, ended_at = self._staying.pop(serial, ("", now_s))
+        if function:
+            stayed_s = now_s - ended_at
+            self._ended.append((function, stayed_s))
+            if stayed_s >= self.of(function, now_s):
+                self._longest[function] = (stayed_s, now_s)
 
-    def of(self, mark: str) -> float:
-        """Return how long one of a site's tasks stayed at most, 0 when none has ended."""
-        return self._longest.get(mark, 0.0)
+    def of(self, function: str, now_s: float) -> float:
+        """Return how long one of a function's tasks stayed at most, 0 when none has ended."""
+        stayed_s, at_s = self._longest.get(function, (0.0, now_s))
+        return stayed_s if now_s - at_s <= DAY_S else 0.0
 
-    def keep(self, staying: dict[int, tuple[str, float]], marks: Iterable[str]) -> None:
+    def take_ended(self) -> tuple[tuple[str, float], ...]:
+        """Return what has ended since it was asked last: the function, and how long it stayed."""
+        ended, self._ended = self._ended, []
+        return tuple(ended)
+
+    def keep(self, staying: dict[int, tuple[str, float]]) -> None:
         """
         Remember who stays until the next census.
 
         Args:
-            staying: By serial: the site, and when the span ended.
-            marks: The sites that there are; the others are forgotten.
+            staying: By serial: the function, and when the span ended.
         """
         self._staying = staying
-        self._longest = {mark: self._longest[mark] for mark in marks if mark in self._longest}
+        if len(self._longest) > MAX_TURNOVERS:
+            by_time = sorted(self._longest.items(), key=lambda each: -each[1][1])
+            self._longest = dict(by_time[:MAX_TURNOVERS])

@@ -307,7 +307,9 @@ class TaskSource:
             lambda site: self._sampled(site, chains[site.fingerprint, site.origin], timers, look),
             look,
         )
-        return replace(found, unreadable=tuple(sorted(unreadable))) if unreadable else found
+        return replace(
+            found, unreadable=tuple(sorted(unreadable)), stayed=self._turnover.take_ended()
+        )
 
     def _sites(
         self, tallies: dict[Origin | None, _Tally], hidden: Counter[Ignore], look: Look
@@ -362,13 +364,13 @@ class TaskSource:
             for serial, end in _ends(chain, spans):
                 is_over = end.is_entry or end.trace_id not in open_traces
                 if end.ended_at is not None and is_over:
-                    staying[serial] = (site.fingerprint, end.ended_at)
+                    staying[serial] = (site.function, end.ended_at)
             over = ended(
                 chain.spans,
                 now_s=now_s,
                 open_traces=open_traces,
                 share=share,
-                turnover_s=self._turnover.of(site.fingerprint),
+                turnover_s=self._turnover.of(site.function, now_s),
             )
             chain.serving = Serving((*chain.spans.ends, *chain.spans.awaited), requests)
             part = chain.serving.count / max(1, chain.spans.looked)
@@ -382,7 +384,7 @@ class TaskSource:
             )
             if number % SITES_OF_SLICE == 0:
                 pause()
-        self._turnover.keep(staying, (site.fingerprint for site in sites))
+        self._turnover.keep(staying)
         return told
 
     def _follow(

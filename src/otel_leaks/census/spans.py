@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from otel_leaks.model import Ended, Operation, SpanEnd
 from otel_leaks.runtime.glimpse import Step, at, drained
-from otel_leaks.runtime.tasks import TaskRef, contexts_of
+from otel_leaks.runtime.tasks import TaskRef, awaited_task, contexts_of
 
 __all__ = [
     "FEW_OF_REQUEST",
@@ -28,6 +28,7 @@ __all__ = [
     "chosen",
     "ended",
     "operations",
+    "request_of",
     "requests_in_progress",
     "span_of",
     "spans_of",
@@ -101,23 +102,44 @@ def _span(ref: TaskRef, steps: Sequence[Step]) -> Iterator[Any]:
     return at(root, (context, *steps))
 
 
+def request_of(ref: TaskRef, span: Any, spans: Spans) -> SpanEnd | None:
+    """
+    Return the span by which a task may belong to a request in progress.
+
+    Its own, or that of the task that it awaits: a server whose task of a connection has no span
+    awaits the one that serves its request.
+    """
+    own = spans.end_of(span) if span is not None else None
+    return own or _end_of(awaited_task(ref), spans)
+
+
+def _end_of(ref: TaskRef | None, spans: Spans) -> SpanEnd | None:
+    span = span_of(ref, spans) if ref is not None else None
+    return spans.end_of(span) if span is not None else None
+
+
 class SiteSpans:
     """The spans of the tasks of one site, as far as they were looked at."""
 
-    __slots__ = ("ends", "looked", "operations", "others", "recorded")
+    __slots__ = ("awaited", "ends", "looked", "operations", "others", "recorded")
 
     def __init__(self) -> None:
         self.ends: list[SpanEnd] = []
+        self.awaited: list[SpanEnd] = []
+        """Of the tasks that those without a span await."""
         self.operations: list[tuple[SpanEnd, Operation]] = []
         self.looked = 0
         self.recorded = 0
         self.others = 0
 
-    def note(self, span: Any, spans: Spans) -> None:
+    def note(self, ref: TaskRef, span: Any, spans: Spans) -> None:
         """Look at the span of one task, None for none."""
         self.looked += 1
         end = spans.end_of(span) if span is not None else None
         if end is None:
+            awaited = _end_of(awaited_task(ref), spans)
+            if awaited is not None:
+                self.awaited.append(awaited)
             return
         self.ends.append(end)
         # A recorded span has a name; of one that has ended a leak is named.
@@ -134,6 +156,7 @@ class SiteSpans:
     def add(self, others: SiteSpans) -> None:
         """Take in those of another site."""
         self.ends += others.ends
+        self.awaited += others.awaited
         self.operations += others.operations
         self.looked += others.looked
 

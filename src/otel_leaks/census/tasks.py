@@ -38,6 +38,7 @@ from otel_leaks.census.spans import (
     Turnover,
     ended,
     operations,
+    request_of,
     requests_in_progress,
     span_of,
     spans_of,
@@ -377,7 +378,7 @@ class TaskSource:
                 share=share,
                 turnover_s=self._turnover.of(site.function, now_s),
             )
-            chain.serving = Serving(chain.spans.ends, requests)
+            chain.serving = Serving((*chain.spans.ends, *chain.spans.awaited), requests)
             part = chain.serving.count / max(1, chain.spans.looked)
             told.append(
                 replace(
@@ -422,7 +423,7 @@ class TaskSource:
             part = some[start : start + SPANS_OF_SLICE]
             found = spans_of([known.ref for known in part], spans)
             for known, span in zip(part, found, strict=True):
-                end = spans.end_of(span) if span is not None else None
+                end = request_of(known.ref, span, spans)
                 if end is None or end not in serving:
                     left.append(known)
             pause()
@@ -623,8 +624,9 @@ class TaskSource:
 
     @staticmethod
     def _note_spans(asked: list[tuple[_Chain, TaskRef]], spans: Spans) -> None:
-        for (found, _), span in zip(asked, spans_of([ref for _, ref in asked], spans), strict=True):
-            found.spans.note(span, spans)
+        found = spans_of([ref for _, ref in asked], spans)
+        for (stands, ref), span in zip(asked, found, strict=True):
+            stands.spans.note(ref, span, spans)
 
     def _look_through(
         self,

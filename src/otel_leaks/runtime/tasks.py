@@ -52,6 +52,7 @@ __all__ = [
     "Pending",
     "TaskRef",
     "awaited_ids",
+    "awaited_task",
     "callbacks_of",
     "cancel_was_requested",
     "chain_of",
@@ -449,6 +450,21 @@ def waits_on(ref: TaskRef) -> tuple[type, Chain | None] | None:
         return None
     waiter = _make_of(kind)
     return kind, chain_at(root, (make.waiter, present, waiter.coro)) if waiter else None
+
+
+def awaited_task(ref: TaskRef) -> TaskRef | None:
+    """Return the task that another one awaits, None where it awaits none."""
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    kind = types_at(root, (make.waiter, present)) if make is not None else None
+    if make is None or kind is None or _make_of(kind) is None:
+        return None
+    waiter = make.waiter
+    try:
+        found = drained(lambda: map(weakref.ref, at(root, (waiter, present))))
+    except (AttributeError, TypeError):  # It is another one by now.
+        return None
+    return found[0] if found else None
 
 
 def job_waited_on(ref: TaskRef) -> type | None:

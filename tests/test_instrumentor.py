@@ -263,18 +263,24 @@ def test_our_own_threads_and_the_sdks_are_not_counted(
             pass
 
     reader = PeriodicExportingMetricReader(Nowhere(), export_interval_millis=3_600_000)
-    metering = MeterProvider([reader, InMemoryMetricReader()])
+    meters.reader = InMemoryMetricReader()
+    metering = MeterProvider([reader, meters.reader])
     tracing = TracerProvider()
     tracing.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
     others = ignore_thread("[!Oo]*")  # All but those that are called like the SDK's and ours.
-    instrument(ignore=others)
+    instrument(ignore=others, tracer_provider=tracing, meter_provider=metering)
     looks()
     names = {thread.name for thread in threading.enumerate()}
     found = meters.series().get("python.thread.count", {})
-    tracing.shutdown()
-    metering.shutdown()
+    # One that nobody uses: made for a tenant, say, and never shut down.
+    lost = TracerProvider()
+    lost.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+    looks()
+    one_lost = meters.series().get("python.thread.count", {})
+    for each in (lost, tracing, metering):
+        each.shutdown()
     assert {"OtelBatchSpanRecordProcessor", "OtelPeriodicExportingMetricReader"} <= names
-    assert sum(found.values()) == 0
+    assert (sum(found.values()), sum(one_lost.values())) == (0, 1)
 
 
 @pytest.mark.parametrize("sampled", [True, False], ids=["sampled", "dropped"])

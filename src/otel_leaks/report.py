@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 
 from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, is_library
-from otel_leaks.model import Detection, Finding, Hidden, Kind, Sample, Site, Stack
+from otel_leaks.model import Detection, Finding, Frame, Hidden, Kind, Sample, Site, Stack
 from otel_leaks.texts import MAX_CHARS, between, tail
 
 __all__ = [
@@ -278,7 +278,11 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
     if site.origin is not None:
         began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
-        rows.append(("began", f"{began}, a library" if began_in_library(site) else began))
+        if began_in_library(site):
+            began += ", a library"
+        elif site.origin.library is not None:
+            began += f", through {_library_place(site.origin.library)}"
+        rows.append(("began", began))
         if site.origin.scope is not None:
             rows.append(("in", site.origin.scope))
     if sample is not None and sample.is_orphaned:
@@ -323,6 +327,13 @@ def _place(file: str, line: int) -> str:
         return f"{file}:{line}"
     near = os.path.relpath(file, folder) if file.startswith(folder + os.sep) else file
     return f"{near}:{line}"
+
+
+def _library_place(frame: Frame) -> str:
+    """Write where a library stands, its package first: its files are not edited."""
+    package = frame.function.partition(".")[0]
+    below = frame.file.replace("\\", "/").rpartition(f"/{package}/")[2]
+    return f"{package} ({below.rpartition('/')[2] if below == frame.file else below}:{frame.line})"
 
 
 def duration(seconds: float) -> str:

@@ -19,17 +19,20 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from operator import is_
 from pathlib import PurePath
 from types import CoroutineType, FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from otel_leaks.census.creators import creator_of
 from otel_leaks.census.patches import Patches
 from otel_leaks.model import Frame, Kind, Origin, Stack
 from otel_leaks.runtime import forks
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import chain_at
+from otel_leaks.runtime.executors import pool_workers
 from otel_leaks.runtime.glimpse import root_of
 
 if TYPE_CHECKING:
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     import subprocess
 
 __all__ = [
-    "INLINE",
     "Child",
     "Destroyed",
     "InScope",
@@ -46,46 +48,17 @@ __all__ = [
     "context_of",
     "current_scope",
     "destroyed_pending",
-    "helping",
     "living",
     "name_of",
     "on_subclass",
-    "pool_workers",
     "program_of",
     "scope_of_context",
-    "starter_of",
     "starts",
     "wrap_every_loop",
 ]
 
 MAX_DEPARTED = 1000
 """Tasks that are gone whose beginning is still known."""
-
-# Packages that begin things for others: who called them is who began it.
-_ON_BEHALF = frozenset(
-    {
-        "anyio",
-        "asyncio",
-        "concurrent",
-        "contextlib",
-        "functools",
-        "multiprocessing",
-        "opentelemetry",
-        "otel_leaks",
-        "sentry_sdk",
-        "subprocess",
-        "threading",
-        "uvloop",
-        "wrapt",
-    }
-)
-
-CO_COROUTINE = 0x80
-"""A flag of code objects, ``inspect.CO_COROUTINE``."""
-
-# 3.12 and later have generator expressions alone.
-INLINE = frozenset({"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"})
-"""Names of code that runs in a frame of its own and is a part of another function."""
 
 _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
     "otel_leaks_scope", default=None
@@ -204,58 +177,6 @@ class _Handed(NamedTuple):
     scope: Scope | None
 
 
-_T = TypeVar("_T")
-helping: dict[str, bool] = {}
-"""Whether a module begins things for others, by its name; those that were asked for."""
-
-
-def _is_on_behalf(frame: FrameType) -> bool:
-    """Say whether *frame* begins things for its caller."""
-    if frame.f_code.co_name in INLINE:
-        return True
-    module = frame.f_globals.get("__name__")
-    if not isinstance(module, str):
-        return False
-    known = helping.get(module)
-    if known is None:
-        known = helping[module] = module.partition(".")[0] in _ON_BEHALF
-    return known
-
-
-def starter_of(
-    frame: FrameType | None, note_of: Callable[[Any], _T | None]
-) -> FrameType | _T | None:
-    """
-    Find who begins something.
-
-    Args:
-        frame: Where it is begun.
-        note_of: Returns what was noted of the beginning of a task.
-
-    Returns:
-        The innermost frame of somebody who does not begin it for another; or what was
-        noted of the task, where a task of a library's coroutine begins it, such as that
-        of ``wait_for()``: who began that task began this too. Further out stands who
-        runs the loop. None for nobody.
-    """
-    while frame is not None and _is_on_behalf(frame):
-        if frame.f_code.co_flags & CO_COROUTINE:
-            task = _current_task()
-            if task is not None and getattr(task.get_coro(), "cr_frame", None) is frame:
-                noted = note_of(task)
-                if noted is not None:
-                    return noted
-        frame = frame.f_back
-    return frame
-
-
-def _current_task() -> Any:
-    tasks = sys.modules.get("asyncio.tasks")
-    if tasks is None or sys.modules["asyncio.events"]._get_running_loop() is None:
-        return None
-    return tasks.current_task()
-
-
 def scope_of_context(context: contextvars.Context | None) -> Scope | None:
     """Return the scope that things begun in *context* belong to."""
     return context.get(_SCOPE) if context is not None else None
@@ -272,14 +193,6 @@ def current_scope() -> Scope | None:
         return scope
     thread = threading.current_thread()
     return None if thread in pool_workers() else starts.scope_of(thread)
-
-
-def pool_workers() -> Mapping[threading.Thread, Any]:
-    """Return the workers of thread pools with the queues they serve."""
-    # Private, the same on 3.10 to 3.15.
-    module = sys.modules.get("concurrent.futures.thread")
-    workers: Mapping[threading.Thread, Any] = getattr(module, "_threads_queues", {})
-    return workers
 
 
 class Starts:
@@ -299,7 +212,7 @@ class Starts:
         self._few: dict[int, _Note] = {}
         """Those of all kinds but tasks, of which there may be very many."""
         self._departed: dict[int, _Note] = {}
-        self._origins: dict[tuple[int, int, str | None], Origin] = {}
+        self._origins: dict[tuple[object, ...], Origin] = {}
         self._handed: dict[int, _Handed] = {}
         self._task_refs: Collection[weakref.ref[Any]] = ()
         self.destroyed: list[Destroyed] = []
@@ -444,10 +357,12 @@ class Starts:
                     self._few[key] = self._notes[key]
 
     def _origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
-        starter = starter_of(frame, self.origin_of)
-        if isinstance(starter, Origin):
-            return starter
-        found = starter or frame
+        own, library = creator_of(frame, self.origin_of)
+        if isinstance(own, Origin):
+            if library is None:
+                return own
+            return self._one(replace(own, library=self._frame(library)))
+        found = own or library or frame
         label = None
         around = scope
         while around is not None and label is None:
@@ -455,12 +370,25 @@ class Starts:
         if found is None:
             return Origin("", "", 0, label)
         name = self._names.of_frame(found)
-        key = (id(found.f_code), found.f_lineno, label)
+        # As most are of one place, they are not hashed.
+        via = (id(library.f_code), library.f_lineno) if library is not None else None
+        key = (id(found.f_code), found.f_lineno, label, via)
         origin = self._origins.get(key)
         if origin is None or origin.function != name.function:
-            origin = Origin(name.function, name.file, found.f_lineno, label)
+            origin = Origin(
+                *(name.function, name.file, found.f_lineno, label),
+                library=self._frame(library) if library is not None else None,
+            )
             self._origins[key] = origin
         return origin
+
+    def _one(self, origin: Origin) -> Origin:
+        """Return the one that is equal, where there is one: things are grouped by identity."""
+        return self._origins.setdefault((origin,), origin)
+
+    def _frame(self, frame: FrameType) -> Frame:
+        name = self._names.of_frame(frame)
+        return Frame(name.function, name.file, frame.f_lineno)
 
     # What is wrapped. Each wrapper calls the original first or last, passes on all it
     # was given, and notes; nothing of the application's is changed.

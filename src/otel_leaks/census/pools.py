@@ -13,9 +13,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from otel_leaks.census.origins import living, loop_roots, name_of, pool_workers
+from otel_leaks.census.origins import living, loop_roots, name_of
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.model import Stack
+from otel_leaks.runtime.executors import pool_workers
 from otel_leaks.runtime.frames import modules_of, stacks_of
 
 __all__ = ["thread_pools", "work_items"]

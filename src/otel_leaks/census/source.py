@@ -72,6 +72,8 @@ class Look:
     """Fingerprints of sites that are to be sampled besides the largest."""
     workers: Workers = field(default_factory=Workers)
     """Which threads are workers of a pool; they say there whether they are busy."""
+    providers: Callable[[], Iterable[object]] = tuple
+    """Returns providers of telemetry that are in use besides those set for the process."""
 
     @property
     def is_selective(self) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import dataclasses
+import dis
 import logging
 import os
 import subprocess
@@ -568,6 +569,29 @@ def test_a_broken_source_is_logged_once_with_what_to_do(caplog: pytest.LogCaptur
         f"the census of thread failed (KeyError: 'k') and {left_out}",
     ]
     assert ear.heard == [("looked", 0)] * 4
+
+
+class Unexaminable(Source):
+    """Reads threads, of which one can't be examined."""
+
+    def read(self, look: Look) -> Population:
+        look.guard.ask("thread", lambda: dis.opname[-1000], "")
+        return super().read(look)
+
+
+def test_what_cannot_be_examined_is_logged_once_and_is_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ear = Ear()
+    watch = watch_of(Unexaminable(1, 1, 6), ear)
+    for _ in range(3):
+        watch.look()
+    assert [record.getMessage() for record in caplog.records] == [
+        "one thread could not be examined (IndexError: list index out of range): it is counted, "
+        "but a hint, its stack or its name may be missing. Please report this with your Python "
+        "version"
+    ]
+    assert [what for what, _ in ear.heard] == ["looked", "looked", "opened", "looked"]
 
 
 class Raising(logging.Handler):

@@ -310,6 +310,8 @@ class Census:
     """Seconds of a monotonic clock."""
     populations: tuple[Population, ...] = ()
     failures: tuple[Failure, ...] = ()
+    unjudged: tuple[Failure, ...] = ()
+    """Single questions that failed, such as a hint or a sample; what they were about is counted."""
     wall_s: float = 0.0
     """Seconds from start to end, pauses included."""
     cpu_s: float = 0.0

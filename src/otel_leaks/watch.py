@@ -161,11 +161,12 @@ def growth_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> G
     )
 
 
-def saturated_of(config: LeakConfig) -> Saturated | None:
-    """Return an empty history of thread pools, None when they are not judged."""
-    if config.saturated_s is None:
-        return None
-    return Saturated(limit_s=config.saturated_s, max_sites=config.max_sites)
+def saturated_of(config: LeakConfig) -> Saturated:
+    """Return an empty history of thread pools."""
+    limit_s = config.saturated_s
+    if limit_s is None:
+        limit_s = config.growth_window_s / 2
+    return Saturated(limit_s=limit_s, max_sites=config.max_sites)
 
 
 def fresh_for_s(census: Census, config: LeakConfig) -> float:
@@ -559,11 +560,10 @@ class Watch:
         self._tell_changes()
         self._hear("listener", self._retry)
         growth, saturated, opened = self._growth, self._saturated, self._ledger.opened
-        suspects: set[str] = set()
-        for history in (growth, saturated):
-            suspects |= history.suspects() if history is not None else frozenset()
-        census = self._taker.take(sampled=suspects)
+        grows = growth.suspects() if growth is not None else frozenset()
+        census = self._taker.take(sampled=grows | saturated.suspects())
         self._report(census.failures)
+        self._report_unjudged(census.unjudged)
         self._report_unreadable(census)
         if census.pools is not None:
             self._pools.append(census.pools)
@@ -715,6 +715,18 @@ class Watch:
                     logging.ERROR,
                     "the census of %s failed (%s: %s) and is left out; the others go on. "
                     "Please report this with your Python version",
+                    failure.kind,
+                    failure.error_type,
+                    masked_path(failure.detail),
+                )
+
+    def _report_unjudged(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
+            if self._is_new((failure.kind, "unjudged", failure.error_type)):
+                self._say(
+                    logging.ERROR,
+                    "one %s could not be examined (%s: %s): it is counted, but a hint, its stack "
+                    "or its name may be missing. Please report this with your Python version",
                     failure.kind,
                     failure.error_type,
                     masked_path(failure.detail),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ import asgiref.sync
 import pytest
 
 from otel_leaks.census.tasks import TaskSource
-from otel_leaks.model import Population
+from otel_leaks.model import Frame, Population
 from support.installed import installed
 from support.leaks import forever, look, settle, stopped_loop
 
@@ -511,3 +513,161 @@ def test_an_instrumentation_changes_nothing_while_a_task_runs(name: str) -> None
             "('__main__.poll_disk', 1)",
         ],
     ), done.stderr
+
+
+# Libraries that run functions of the application's, now and then
+
+
+RUNNERS = """
+    import asyncio
+    import functools
+
+    class Loop:
+        def __init__(self, coro, seconds=0.0):
+            self.coro = coro
+            self.seconds = seconds
+            self.before = None
+        async def _hook(self, name):
+            hook = getattr(self, name)
+            if hook is not None:
+                await hook()
+        async def _pause(self):
+            await asyncio.sleep(self.seconds)
+        async def _loop(self, *args, **kwargs):
+            await self._hook("before")
+            while True:
+                await self.coro(*args, **kwargs)
+                await self._pause()
+
+    class Slots:
+        __slots__ = ("handler", "closed")
+        def __init__(self, handler, closed=None):
+            self.handler = handler
+            self.closed = closed
+        async def serve(self):
+            while True:
+                await self.handler(self)
+                await asyncio.sleep(3600)
+
+    async def retry(function, *args, **kwargs):
+        while True:
+            try:
+                return await function(*args, **kwargs)
+            except OSError:
+                await asyncio.sleep(3600)
+
+    def repeats(function):
+        @functools.wraps(function)
+        async def repeated(*args):
+            while True:
+                await function(*args)
+                await asyncio.sleep(3600)
+        return repeated
+
+    class Worker:
+        async def run(self):
+            while True:
+                await self.work()
+                await asyncio.sleep(3600)
+        async def work(self):
+            pass
+"""
+
+
+async def tick(*_: object) -> None:
+    """Do what is done every hour."""
+
+
+async def tick_and_wait(*_: object) -> None:
+    await forever()
+
+
+async def tick_badly(*_: object) -> None:
+    raise ConnectionError
+
+
+RUNS: dict[str, Callable[[Any, Any], Coroutine[Any, Any, Any]]] = {
+    "attribute": lambda library, function: library.Loop(function, 3600)._loop(),
+    "method": lambda library, function: library.Loop(_Bound(function).call, 3600)._loop(),
+    "partial": lambda library, function: library.Loop(functools.partial(function, 1), 3600)._loop(),
+    "slot": lambda library, function: library.Slots(function).serve(),
+    "closure": lambda library, function: library.repeats(function)(),
+}
+
+
+class _Bound:
+    def __init__(self, function: Any) -> None:
+        self.call: Any = types.MethodType(function, self)
+
+
+@pytest.fixture
+def runners(tmp_path: Path) -> Any:
+    return installed(tmp_path, "runners", RUNNERS)
+
+
+@pytest.mark.parametrize("how", RUNS)
+def test_a_task_of_a_runner_is_named_after_what_it_runs_also_between_two_runs(
+    source: TaskSource, loop: Loop, runners: Any, how: str
+) -> None:
+    tasks = [loop.create_task(RUNS[how](runners, tick)) for _ in range(3)]
+    tasks += [loop.create_task(RUNS[how](runners, tick_and_wait)) for _ in range(2)]
+    loop.run_until_complete(settle())
+    assert outermost(source) == {f"{HERE}.tick": 3, f"{HERE}.tick_and_wait": 2}
+    assert len(tasks) == 5
+
+
+def test_a_task_of_a_runner_that_retries_is_named_after_what_it_runs(
+    source: TaskSource, loop: Loop, runners: Any
+) -> None:
+    task = loop.create_task(runners.retry(tick_badly, 1))
+    loop.run_until_complete(settle())
+    assert outermost(source) == {f"{HERE}.tick_badly": 1}
+    task.cancel()
+
+
+def test_between_two_runs_a_task_is_shown_with_the_library_that_runs_it(
+    source: TaskSource, loop: Loop, runners: Any
+) -> None:
+    task = loop.create_task(runners.Loop(tick, 3600)._loop())
+    loop.run_until_complete(settle())
+    (site,) = read(source).sites
+    assert site.functions == (
+        f"{HERE}.tick",
+        "runners.Loop._loop",
+        "runners.Loop._pause",
+        "asyncio.tasks.sleep",
+    )
+    assert site.sample is not None
+    assert site.sample.stack[0] == Frame(site.function, __file__, tick.__code__.co_firstlineno)
+    task.cancel()
+
+
+def test_a_method_that_the_application_gave_a_librarys_class_names_its_task(
+    source: TaskSource, loop: Loop, runners: Any
+) -> None:
+    class Mailer(runners.Worker):  # type: ignore[misc]
+        async def work(self) -> None:
+            pass
+
+    tasks = [loop.create_task(Mailer().run()), loop.create_task(runners.Worker().run())]
+    loop.run_until_complete(settle())
+    assert outermost(source) == {f"{HERE}.{Mailer.work.__qualname__}": 1, "runners.Worker.run": 1}
+    assert len(tasks) == 2
+
+
+def test_a_runner_inside_a_wrapper_is_looked_through_too(
+    source: TaskSource, loop: Loop, runners: Any, wrap: Wrap
+) -> None:
+    tasks = [loop.create_task(wrap(runners.Loop(tick, 3600)._loop())) for _ in range(3)]
+    loop.run_until_complete(settle())
+    assert outermost(source) == {f"{HERE}.tick": 3}
+    assert len(tasks) == 3
+
+
+def test_what_a_library_runs_of_its_own_keeps_its_name(
+    source: TaskSource, loop: Loop, runners: Any
+) -> None:
+    task = loop.create_task(runners.Loop(runners.Loop(tick)._pause, 3600)._loop())
+    loop.run_until_complete(settle())
+    assert outermost(source) == {"runners.Loop._loop": 1}
+    task.cancel()

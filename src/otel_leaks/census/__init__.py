@@ -165,7 +165,7 @@ class CensusTaker:
             self._every_kind,
             sampled,
             workers,
-            self._providers,
+            providers=self._providers,
         )
         populations = []
         for source in self._sources:
@@ -180,6 +180,7 @@ class CensusTaker:
             populations=tuple(populations),
             pools=workers.pools() if pools is not None else None,
             failures=tuple(failures),
+            unjudged=look.guard.failures(),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,
         )

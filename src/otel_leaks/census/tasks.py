@@ -18,6 +18,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -436,7 +437,8 @@ class TaskSource:
                     continue
                 origin = look.origin_of(task)
                 del task
-            self._walk_again(known, tally_of(origin), look)
+            walk = partial(self._walk_again, known, tally_of(origin), look)
+            look.guard.ask(self.kind, walk, None)
 
     def _walk_again(self, known: Known, tally: _Tally, look: Look) -> None:
         found = self._found(known.ref, tally, None, look)
@@ -467,7 +469,8 @@ class TaskSource:
             if found is not None:
                 return found
         chain = self._unwrapped(ref, tally, look)
-        if not chain.levels or (key is not None and chain.levels[0].key != key):
+        outermost = chain.outermost
+        if outermost is None or (key is not None and outermost.key != key):
             return None
         return self._chain_of(chain, tally)
 
@@ -478,7 +481,7 @@ class TaskSource:
             look.pause()
 
     def _chain_of(self, chain: Chain, tally: _Tally) -> _Chain:
-        outermost = chain.levels[0]
+        outermost = chain.outermost or chain.levels[0]
         group = tally.groups.get(outermost.key)
         if group is None:
             group = tally.groups[outermost.key] = _Group(outermost.code)
@@ -560,7 +563,7 @@ class TaskSource:
                 group = tally.groups[key] = _Group(tally.wrapped.code(key))
             group.count += count
         for i in tally.picked(keys, counted):
-            self._walk(refs[i], keys[i], tally, look)
+            look.guard.ask(self.kind, partial(self._walk, refs[i], keys[i], tally, look), None)
 
     def _walk(self, ref: TaskRef, key: int | str, tally: _Tally, look: Look) -> None:
         """Follow the chain of one task."""
@@ -596,16 +599,20 @@ class TaskSource:
         if not tally.wrapped.learn(codes, look.pause):
             return
         for i in tally.wrapped.look_through(refs, keys):
-            chain = self._unwrapped(refs[i], tally, look)
-            keys[i] = chain.levels[0].key if chain.levels else OTHER
+            unwrapped = partial(self._unwrapped_key, refs[i], tally, look)
+            keys[i] = look.guard.ask(self.kind, unwrapped, keys[i])
+
+    def _unwrapped_key(self, ref: TaskRef, tally: _Tally, look: Look) -> int | str:
+        chain = self._unwrapped(ref, tally, look)
+        return chain.outermost.key if chain.outermost is not None else OTHER
 
     def _unwrapped(self, ref: TaskRef, tally: _Tally, look: Look) -> Chain:
         chain = chain_of(ref)
         self._followed(len(chain.levels), look)
         tally.wrapped.note_outer(chain)
         chain = chain.unwrapped()
-        if chain.levels:
-            tally.wrapped.note(chain.levels[0].code)
+        if chain.outermost is not None:
+            tally.wrapped.note(chain.outermost.code)
         return chain
 
     def _sampled(self, site: Site, chain: _Chain, timers: Timers, look: Look) -> Site:
@@ -638,12 +645,16 @@ class TaskSource:
             waits_on=self._waits_on(known.ref),
             timed=is_timed(known.ref, timers),
             cancelled=cancel_was_requested(known.ref),
-            endless=self._exits.any_endless(
-                (
-                    (level.code, offset)
-                    for level, (offset, _) in zip(found.levels, stands, strict=True)
+            endless=look.guard.ask(
+                self.kind,
+                lambda: self._exits.any_endless(
+                    (
+                        (level.code, offset)
+                        for level, (offset, _) in zip(found.levels, stands, strict=True)
+                    ),
+                    look.pause,
                 ),
-                look.pause,
+                default=False,
             ),
         )
         began = Beginnings.read(note_of(known.ref)) if look.beginnings is not None else None

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -346,6 +347,8 @@ class ThreadSource:
         if is_there:
             place.stand = now
         own = place.stands()
+        places = [(code, at) for code, at, _ in own]
+        ask = partial(look.guard.ask, self.kind)
         origin = place.origin
         if look.beginnings is not None and thread.began is not None:
             origin = look.beginnings.origin(thread.began)
@@ -355,9 +358,11 @@ class ThreadSource:
             name=thread.row.name,
             age_s=_age_s(thread, look),
             thread_id=thread.row.ident,
-            endless=self._exits.any_endless(((code, at) for code, at, _ in own), look.pause),
-            dead_owner=is_there and _waits_for_dead(place, thread.row.ident),
-            timed=bool(own) and wakes_itself(place.functions[-1], *own[-1][:2]),
+            endless=ask(lambda: self._exits.any_endless(places, look.pause), default=False),
+            dead_owner=is_there
+            and ask(lambda: _waits_for_dead(place, thread.row.ident), default=False),
+            timed=bool(own)
+            and ask(lambda: wakes_itself(place.functions[-1], *own[-1][:2]), default=False),
             origin=origin,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from otel_leaks.runtime.coroutines import Chain
 from otel_leaks.runtime.tasks import TaskRef, awaited_ids
-from otel_leaks.runtime.wrappers import Wrapper, wrapper_of
+from otel_leaks.runtime.wrappers import Wrapper, runner_of, wrapper_of
 
 __all__ = ["Wrapped"]
 
@@ -90,7 +90,8 @@ class Wrapped:
         """Leave out the wrappers at the outer end; leave out all where more has to be read."""
         for number, key in enumerate(plain):
             if not self._is_plain(key):
-                return plain[number:] if self.is_settled(key) else ()
+                is_read = self.is_settled(key) and runner_of(self._codes[key]) is None
+                return plain[number:] if is_read else ()
         return ()
 
     def is_settled(self, key: Key) -> bool:

@@ -23,7 +23,7 @@ FULL = 0.9
 """Of the followed things: where so many have stayed, no more are to be seen to come."""
 LEAST_TURNS = 2.0
 """So often each followed thing ends in a row, and another stands in its place, on the average."""
-MOST_AT_ONCE = 0.5
+MOST_AT_ONCE = 0.9
 """Of the followed things: where more end between two censuses, all are of one batch, or live for
 less than that, and what replaces them can't be told from what comes by itself."""
 MOST_FALLS = 0.1

@@ -16,11 +16,12 @@ from functools import partial
 from itertools import accumulate, chain, islice, repeat, tee
 from typing import Any, NamedTuple
 
+from otel_leaks.libraries import is_library
 from otel_leaks.model import Frame, Stack
 from otel_leaks.runtime.awaitables import SHAPES, Shape, driven, is_opaque
 from otel_leaks.runtime.code import CodeName, CodeNames, Place, line_of
 from otel_leaks.runtime.frames import FRAME_GLOBALS, place_of
-from otel_leaks.runtime.given import Inner, given_at, running_within
+from otel_leaks.runtime.given import Inner, function_at, given_at, running_within
 from otel_leaks.runtime.glimpse import (
     IS_ATOMIC,
     Root,
@@ -36,7 +37,7 @@ from otel_leaks.runtime.glimpse import (
     present,
     types_at,
 )
-from otel_leaks.runtime.wrappers import wrapper_of
+from otel_leaks.runtime.wrappers import runner_of, wrapper_of
 
 __all__ = [
     "MAX_LEVELS",
@@ -73,7 +74,10 @@ class Level(NamedTuple):
     number: int
     """Which one it is in that run of coroutines."""
     instruction: int | None = None
-    """At which it stands, of one that was found by the frames of its thread."""
+    """At which it stands, of one that was found by the frames of its thread; -1 for a function
+    that is not called now. Its name is that of its module then."""
+    qualname: str | None = None
+    """Of a function that is not called now."""
 
     @property
     def key(self) -> int | str:
@@ -84,6 +88,10 @@ class Level(NamedTuple):
     def path(self) -> tuple[Step, ...]:
         """The way to it from the root of its chain."""
         return (*self.steps, _deeper(self.number)) if self.number else self.steps
+
+
+def _is_own(code: types.CodeType | None) -> bool:
+    return code is not None and not is_library(code.co_filename)
 
 
 def is_plain_end(kind: type | None) -> bool:
@@ -138,13 +146,15 @@ class Chain:
     Args:
         root: Leads to the task's outermost awaitable, or to one that the caller holds.
         levels: 0 to ``MAX_LEVELS``, outermost first.
+        outermost: What the task runs, wrappers left out, where that is not the first level.
     """
 
-    __slots__ = ("levels", "root")
+    __slots__ = ("levels", "outermost", "root")
 
-    def __init__(self, root: Root, levels: list[Level]) -> None:
+    def __init__(self, root: Root, levels: list[Level], outermost: Level | None = None) -> None:
         self.root = root
         self.levels = levels
+        self.outermost = outermost or (levels[0] if levels else None)
 
     def key(self) -> tuple[int | str, ...]:
         """Return what makes it the same place as another; only while both live."""
@@ -155,11 +165,14 @@ class Chain:
         Return the chain without the wrappers at its outer end.
 
         A wrapper that awaits something else, such as what it enters first, stands behind what
-        it was given. One that can't be looked through stays.
+        it was given, and so does a library's coroutine that runs a function of the application's
+        now and then. One that can't be looked through stays.
         """
         for outer, level in enumerate(self.levels):
             wrapper = wrapper_of(level.code)
-            if wrapper is None or outer + 1 == len(self.levels):
+            if wrapper is None:
+                return Chain(self.root, self._run(outer), level)
+            if outer + 1 == len(self.levels):
                 return Chain(self.root, self.levels[outer:])
             if wrapper.enters and level.instruction is None and level.code is not None:
                 way, kind = given_at(self.root, level.path, level.kind, level.code, wrapper)
@@ -168,6 +181,20 @@ class Chain:
                 if given and given[0].code not in behind:
                     return Chain(self.root, [given[0], *self.levels[outer:]])
         return self
+
+    def _run(self, outer: int) -> list[Level]:
+        """Return the levels from one on, with what that runs in its place or before it."""
+        level, levels = self.levels[outer], self.levels[outer:]
+        runner = runner_of(level.code)
+        if runner is None or level.code is None or level.kind not in SHAPES:
+            return levels
+        if len(levels) > 1 and _is_own(levels[1].code):
+            return levels[1:]
+        found = function_at(self.root, level.path, level.kind, level.code, runner)
+        if found is None:
+            return levels
+        given = Level(types.FunctionType, found.code, found.module, (), 0, -1, found.qualname)
+        return [given, *levels]
 
     def names(self, names: CodeNames) -> list[CodeName]:
         """Return what each level is called."""
@@ -180,8 +207,8 @@ class Chain:
         known = names.known(code)
         if known is not None:
             return known
-        if level.kind is types.FrameType:
-            return names.name(code, level.name)
+        if level.instruction is not None:
+            return names.name(code, level.name, level.qualname)
         shape = SHAPES.get(level.kind)
         if shape is None:
             # Compiled to C: it has code to show in tracebacks, but no frame to ask.

@@ -1,11 +1,14 @@
 """
-Coroutines of libraries that only await one that they were given.
+Coroutines of libraries that run what they were given: a coroutine, or a function.
 
 Tracers and task groups run each coroutine inside one of their own, which would make all tasks
 of a process look the same. Such a wrapper is recognised by its bytecode: each ``await`` in it
 is of an argument, of a variable of an enclosing function, or of an attribute of one; what it
 enters by ``async with`` does not count. Instructions that are not known, on a Python newer than
 3.15, make it none: then its tasks have its name.
+
+A *runner* calls a function that it was given, and awaits it or hands its arguments on, as what
+repeats, retries or serves does.
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ import inspect
 import sys
 import types
 import weakref
+from collections import deque
 from typing import NamedTuple
 
 from otel_leaks.libraries import is_library
 
-__all__ = ["Given", "Wrapper", "wrapper_of"]
+__all__ = ["Given", "Runner", "Wrapper", "runner_of", "take_unread", "wrapper_of"]
 
 MAX_CODE_BYTES = 4000
 """Of a function that is looked at, two milliseconds; a longer one is no wrapper."""
@@ -37,6 +41,9 @@ _LOADS = frozenset(
         "STORE_FAST_LOAD_FAST",
     }
 )
+_CALLS = frozenset(
+    {"CALL", "CALL_FUNCTION", "CALL_FUNCTION_EX", "CALL_FUNCTION_KW", "CALL_KW", "CALL_METHOD"}
+)
 _NO_OBJECTS = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "NOT_TAKEN"})
 _AWAIT_STEPS = 5
 """Instructions from GET_AWAITABLE to the jump back: a coroutine that awaits stands there."""
@@ -48,6 +55,13 @@ class Given(NamedTuple):
     name: str
     attributes: tuple[str, ...]
     """Those that lead from the variable to what is awaited."""
+
+
+class Runner(NamedTuple):
+    """A coroutine function that runs functions that it was given."""
+
+    given: tuple[Given, ...]
+    """In the order of its calls."""
 
 
 class Wrapper(NamedTuple):
@@ -64,7 +78,8 @@ class Wrapper(NamedTuple):
         return any(first <= instruction <= last for first, last in self.awaits_at)
 
 
-_known: dict[int, tuple[weakref.ref[types.CodeType], Wrapper | None]] = {}
+_unread: deque[tuple[str, str]] = deque(maxlen=10)
+_known: dict[int, tuple[weakref.ref[types.CodeType], Wrapper | Runner | None]] = {}
 
 
 def wrapper_of(code: types.CodeType | None) -> Wrapper | None:
@@ -74,6 +89,18 @@ def wrapper_of(code: types.CodeType | None) -> Wrapper | None:
     An application's own helper, such as one that limits how many run at once, is none: it is
     what the application started.
     """
+    found = wrapper_or_runner(code)
+    return found if type(found) is Wrapper else None
+
+
+def runner_of(code: types.CodeType | None) -> Runner | None:
+    """Return what functions *code* runs, None when it is no runner. Each is read once."""
+    found = wrapper_or_runner(code)
+    return found if type(found) is Runner else None
+
+
+def wrapper_or_runner(code: types.CodeType | None) -> Wrapper | Runner | None:
+    """Return what *code* is given to run, None for nothing, and for code of the application."""
     if code is None or not is_library(code.co_filename):
         return None
     known = _known.get(id(code))
@@ -81,21 +108,39 @@ def wrapper_of(code: types.CodeType | None) -> Wrapper | None:
         if len(_known) >= MAX_KNOWN:
             _known.clear()
         key = id(code)
-        known = (weakref.ref(code, lambda _: _known.pop(key, None)), _read(code))
+        try:
+            found = _read(code)
+        except Exception as error:  # Bytecode that another tool made, or a new Python's.
+            found = None
+            _unread.append((type(error).__qualname__, str(error)))
+        known = (weakref.ref(code, lambda _: _known.pop(key, None)), found)
         _known[key] = known
     return known[1]
 
 
-def _read(code: types.CodeType) -> Wrapper | None:
+def take_unread() -> list[tuple[str, str]]:
+    """Return the class and the text of what reading code raised since it was last asked."""
+    return [_unread.popleft() for _ in range(len(_unread))]
+
+
+def _read(code: types.CodeType) -> Wrapper | Runner | None:
     kinds = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
     if not code.co_flags & kinds or len(code.co_code) > MAX_CODE_BYTES:
         return None
+    instructions = [each for each in dis.get_instructions(code) if each.opname not in _NO_OBJECTS]
+    given = _given_names(code)
+    return _wrapper(instructions, given) or _runner(instructions, given)
+
+
+def _given_names(code: types.CodeType) -> set[str]:
     arguments = code.co_argcount + code.co_kwonlyargcount
-    names = {*code.co_varnames[:arguments], *code.co_freevars}
+    return {*code.co_varnames[:arguments], *code.co_freevars}
+
+
+def _wrapper(instructions: list[dis.Instruction], names: set[str]) -> Wrapper | None:
     found: list[Given] = []
     awaits_at: list[tuple[int, int]] = []
     enters = False
-    instructions = [each for each in dis.get_instructions(code) if each.opname not in _NO_OBJECTS]
     for i, each in enumerate(instructions):
         if each.opname == "GET_ANEXT":
             return None
@@ -111,6 +156,55 @@ def _read(code: types.CodeType) -> Wrapper | None:
         last = instructions[min(i + _AWAIT_STEPS, len(instructions) - 1)]
         awaits_at.append((each.offset, last.offset))
     return Wrapper(tuple(dict.fromkeys(found)), enters, tuple(awaits_at)) if found else None
+
+
+def _runner(instructions: list[dis.Instruction], names: set[str]) -> Runner | None:
+    found = []
+    for i, each in enumerate(instructions):
+        follows = instructions[i + 1].opname if i + 1 < len(instructions) else ""
+        # What is awaited, or gets the arguments that the runner was given for it.
+        if each.opname not in _CALLS or not (
+            each.opname == "CALL_FUNCTION_EX" or follows == "GET_AWAITABLE"
+        ):
+            continue
+        given = _called(instructions, i)
+        if given is not None and given.name in names:
+            found.append(given)
+    return Runner(tuple(dict.fromkeys(found))) if found else None
+
+
+def _called(instructions: list[dis.Instruction], call: int) -> Given | None:
+    """Return the variable, and attributes of it, that an instruction calls."""
+    missing = _taken(instructions[call])
+    at = call
+    while missing > 0:
+        at -= 1
+        if at < 0 or "JUMP" in instructions[at].opname:
+            return None
+        missing -= _effect(instructions[at])
+    loads = instructions[at:call]
+    if loads and loads[0].opname == "PUSH_NULL":
+        loads = loads[1:]
+    if not loads or loads[0].opname not in _LOADS:
+        return None
+    attributes = []
+    for each in loads[1:]:
+        if each.opname not in {"LOAD_ATTR", "LOAD_METHOD"}:
+            break
+        attributes.append(str(each.argval))
+    name = loads[0].argval
+    # The first of two that are loaded by one instruction is called with the second.
+    return Given(str(name[0] if type(name) is tuple else name), tuple(attributes))
+
+
+def _effect(each: dis.Instruction) -> int:
+    has_argument = each.opcode >= dis.HAVE_ARGUMENT
+    return dis.stack_effect(each.opcode, each.arg if has_argument else None, jump=False)
+
+
+def _taken(call: dis.Instruction) -> int:
+    """Return how many things a call takes from the stack: it leaves one there."""
+    return 1 - _effect(call)
 
 
 def _is_of_async_with(each: dis.Instruction, before: list[dis.Instruction]) -> bool:

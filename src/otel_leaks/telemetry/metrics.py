@@ -311,8 +311,8 @@ class Metrics:
             readings, dict(self._fresh_until), dict(self._counted_at), self._clock
         )
         registration.exports.look()
-        failed = census.failures[0].error_type if census.failures else None
-        registration.record(census.wall_s, failed)
+        failures = (*census.failures, *census.unjudged)
+        registration.record(census.wall_s, failures[0].error_type if failures else None)
 
     def exiting(self) -> None:
         """Leave nothing to the last collection that the process would wait for in vain."""

@@ -242,7 +242,7 @@ def wrong(opened: list[Opened]) -> str:
 
 def plain(message: str) -> str:
     """Return a message with paths that are the same on every machine."""
-    return re.sub(r"/[^ ()]*/(?:site-packages|tests/services/apps)/", "", message)
+    return re.sub(r"/[^ ()]*/(?:site-packages|lib/python3\.\d+|tests/services/apps)/", "", message)
 
 
 def peak(seen: Seen, gauge: names.Metric) -> int:

@@ -313,7 +313,7 @@ class ThreadSource:
             look,
         )
         pooled = sum(site.count for key, site in found.items() if key[3] is not None)
-        return replace(result, pooled=pooled)
+        return replace(result, pooled=pooled, stayed=self._turnover.take_ended())
 
     @staticmethod
     def _ignore_of(place: _Place, mark: str, look: Look) -> Ignore | None:
@@ -376,11 +376,13 @@ class ThreadSource:
         now_s = spans.now_s()
         for serial in before.keys() - reading.ends.keys():
             self._turnover.gone(serial, now_s)
-        marks = {each.serial: site.mark for site in found.values() for each in site.known}
+        functions = {
+            each.serial: site.first.functions[0] for site in found.values() for each in site.known
+        }
         staying = {
-            serial: (marks[serial], end.ended_at)
+            serial: (functions[serial], end.ended_at)
             for serial, end in reading.ends.items()
-            if end.ended_at is not None and serial in marks
+            if end.ended_at is not None and serial in functions
         }
         over = {}
         for key, site in found.items():
@@ -389,11 +391,11 @@ class ThreadSource:
                 now_s=now_s,
                 open_traces=frozenset(),
                 share=1.0,
-                turnover_s=self._turnover.of(site.mark),
+                turnover_s=self._turnover.of(site.first.functions[0], now_s),
             )
             if said is not None:
                 over[key] = said
-        self._turnover.keep(staying, {site.mark for site in found.values()})
+        self._turnover.keep(staying)
         return over
 
     def _end(self, known: Known, began: Beginning, reading: _Reading) -> SpanEnd | None:

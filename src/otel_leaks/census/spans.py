@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, Protocol
 
 from otel_leaks.model import Ended, Operation, SpanEnd
 from otel_leaks.runtime.glimpse import Step, at, drained
-from otel_leaks.runtime.tasks import TaskRef, contexts_of
+from otel_leaks.runtime.tasks import TaskRef, awaited_task, contexts_of
 
 __all__ = [
     "FEW_OF_REQUEST",
@@ -27,8 +28,10 @@ __all__ = [
     "chosen",
     "ended",
     "operations",
+    "request_of",
     "requests_in_progress",
     "span_of",
+    "spans_of",
 ]
 
 READ = 24
@@ -83,24 +86,60 @@ def span_of(ref: TaskRef, spans: Spans) -> Any:
     return None
 
 
+def spans_of(refs: Sequence[TaskRef], spans: Spans) -> list[Any]:
+    """Return what ``span_of`` does of each task, read in one step."""
+    steps = spans.steps
+    try:
+        return drained(
+            lambda: map(next, [_span(ref, steps) for ref in refs], repeat(None)),
+        )
+    except (AttributeError, StopIteration, TypeError):  # There is a task of another make.
+        return [span_of(ref, spans) for ref in refs]
+
+
+def _span(ref: TaskRef, steps: Sequence[Step]) -> Iterator[Any]:
+    root, context = next(contexts_of(ref))
+    return at(root, (context, *steps))
+
+
+def request_of(ref: TaskRef, span: Any, spans: Spans) -> SpanEnd | None:
+    """
+    Return the span by which a task may belong to a request in progress.
+
+    Its own, or that of the task that it awaits: a server whose task of a connection has no span
+    awaits the one that serves its request.
+    """
+    own = spans.end_of(span) if span is not None else None
+    return own or _end_of(awaited_task(ref), spans)
+
+
+def _end_of(ref: TaskRef | None, spans: Spans) -> SpanEnd | None:
+    span = span_of(ref, spans) if ref is not None else None
+    return spans.end_of(span) if span is not None else None
+
+
 class SiteSpans:
     """The spans of the tasks of one site, as far as they were looked at."""
 
-    __slots__ = ("ends", "looked", "operations", "others", "recorded")
+    __slots__ = ("awaited", "ends", "looked", "operations", "others", "recorded")
 
     def __init__(self) -> None:
         self.ends: list[SpanEnd] = []
+        self.awaited: list[SpanEnd] = []
+        """Of the tasks that those without a span await."""
         self.operations: list[tuple[SpanEnd, Operation]] = []
         self.looked = 0
         self.recorded = 0
         self.others = 0
 
-    def note(self, ref: TaskRef, spans: Spans) -> None:
-        """Look at the span of one task."""
+    def note(self, ref: TaskRef, span: Any, spans: Spans) -> None:
+        """Look at the span of one task, None for none."""
         self.looked += 1
-        span = span_of(ref, spans)
         end = spans.end_of(span) if span is not None else None
         if end is None:
+            awaited = _end_of(awaited_task(ref), spans)
+            if awaited is not None:
+                self.awaited.append(awaited)
             return
         self.ends.append(end)
         # A recorded span has a name; of one that has ended a leak is named.
@@ -117,6 +156,7 @@ class SiteSpans:
     def add(self, others: SiteSpans) -> None:
         """Take in those of another site."""
         self.ends += others.ends
+        self.awaited += others.awaited
         self.operations += others.operations
         self.looked += others.looked
 

@@ -41,10 +41,11 @@ ENDS_BELOW = 0.5
 QUICK = 10
 """Quick windows in a window: what rises steeply is found within some of them."""
 QUICK_JOINED = 5
-"""Quick windows in a long quick one, which sees what is not quite as steep."""
+"""Quick windows in a long quick one, which sees what is not quite as steep: of threads, which
+take much more than tasks, and of which there are seldom as many at once."""
 STEEP: Mapping[Kind, int] = {"asyncio_task": 100, "thread": 2}
-"""So many times the floor has a row of quick windows to rise, of long or short ones: with the
-defaults by a fifth of the limit of the kind. Crowds of clients that connect are less steep."""
+"""So many times the floor has a row of quick windows to rise: with the defaults by a fifth of the
+limit of the kind. Crowds of clients that connect are less steep."""
 LEAST_SHARE = 0.6
 """Of what the requests of the first half of a row left, as many in the second half leave so much:
 of the sessions and tenants of a service fewer and fewer requests are the first."""
@@ -380,7 +381,7 @@ class Growth:
             before.append(slower.peaks[:-2])
         peak = max((floor for peaks in before for floor in peaks), default=-1)
         rows = [(Row(track.windows[-most:], track.windows[:-most], peak), rules.floor)]
-        if number % rules.joined == 0:
+        if rules.long_floor is not None and number % rules.joined == 0:
             earlier = track.day[:-most]
             if not tier:
                 peak = max((window.floor for window in earlier), default=-1)
@@ -446,7 +447,15 @@ def _tiers(kind: Kind, window_s: float, windows: int, floor: int) -> tuple[Tier,
     rest_s = SLOW * DAY * window_s
     return (
         Tier(window_s, floor, SLOW, floor, DAY, MOST_ENDS, rest_s),
-        Tier(window_s / QUICK, steep, QUICK_JOINED, steep, 2 * windows, 0.0, rest_s),
+        Tier(
+            window_s / QUICK,
+            steep,
+            QUICK_JOINED,
+            steep if kind == "thread" else None,
+            2 * windows,
+            0.0,
+            rest_s,
+        ),
     )
 
 

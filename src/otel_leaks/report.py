@@ -195,7 +195,8 @@ def site_line(site: Site) -> str:
 
 def _where(site: Site) -> str:
     """Say in brackets where a site's function stands, when that is known."""
-    if site.sample is None or not site.sample.stack:
+    # Idle workers are named by their pool, and not by a function.
+    if site.idle or site.sample is None or not site.sample.stack:
         return ""
     frame = site.sample.stack[0]
     return f" ({frame.file}:{frame.line})"

@@ -182,7 +182,7 @@ def test_nothing_opens_on_a_service_that_is_well(
     assert seen.broken == set()
     # Else nothing would have opened whatever happened.
     assert (tasks >= stack.tasks, threads >= stack.threads) == (True, True), (tasks, threads)
-    assert seen.censuses > SECONDS / WINDOW_S * 3, seen.censuses
+    assert seen.censuses > SECONDS / WINDOW_S * 3 / 2, seen.censuses
     assert (seen.spans_received > 0) == (spans != "none")
 
 
@@ -242,7 +242,7 @@ def wrong(opened: list[Opened]) -> str:
 
 def plain(message: str) -> str:
     """Return a message with paths that are the same on every machine."""
-    return re.sub(r"/[^ ()]*/(?:site-packages|tests/services/apps)/", "", message)
+    return re.sub(r"/[^ ()]*/(?:site-packages|lib/python3\.\d+|tests/services/apps)/", "", message)
 
 
 def peak(seen: Seen, gauge: names.Metric) -> int:

@@ -117,7 +117,15 @@ def _outlived(finding: Finding) -> str:
     noun = "asyncio task" if finding.count == 1 else "asyncio tasks"
     said = f"{finding.count} {noun} {site.function}{_where(site)} outlived {_operation(finding)}"
     longest = max(site.ended.ages_s) if site.ended is not None else finding.age_s
-    return f"{said}, the oldest by {duration(longest)}"
+    said += f", the oldest by {duration(longest)}"
+    return said if finding.one_of is None else f"{said}; {_share(finding, finding.one_of)}"
+
+
+def _share(finding: Finding, one_of: int) -> str:
+    """Say how many of the requests leave something behind."""
+    names = {each.name for each in finding.sites[0].operations if each.name}
+    which = names.pop() if len(names) == 1 else "such request" + "s" * (one_of > 1)
+    return f"{'each' if one_of == 1 else f'1 of {one_of}'} {which} leaves one"
 
 
 def _destroyed(finding: Finding) -> str:
@@ -187,7 +195,8 @@ def site_line(site: Site) -> str:
 
 def _where(site: Site) -> str:
     """Say in brackets where a site's function stands, when that is known."""
-    if site.sample is None or not site.sample.stack:
+    # Idle workers are named by their pool, and not by a function.
+    if site.idle or site.sample is None or not site.sample.stack:
         return ""
     frame = site.sample.stack[0]
     return f" ({frame.file}:{frame.line})"

@@ -180,6 +180,7 @@ class CensusTaker:
             populations=tuple(populations),
             pools=workers.pools() if pools is not None else None,
             failures=tuple(failures),
+            requests=tuple(self._spans.requests().items()) if self._spans is not None else None,
             unjudged=look.guard.failures(),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,

@@ -121,7 +121,8 @@ class SpanEnd(NamedTuple):
 
     trace_id: int
     is_entry: bool
-    """Whether it is known to be the first one of its trace in this process."""
+    """Whether it is known to be the first one of its trace in this process, or that one is known:
+    then the rest is said of both together."""
     is_open: bool
     """Whether it is known to run."""
     is_recorded: bool

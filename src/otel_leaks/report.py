@@ -112,9 +112,10 @@ def _left(count: int) -> str:
 
 
 def _outlived(finding: Finding) -> str:
-    """Say which tasks outlived which request."""
+    """Say what outlived which request."""
     site = finding.sites[0]
-    noun = "asyncio task" if finding.count == 1 else "asyncio tasks"
+    one, many, _ = _NOUNS[finding.kind]
+    noun = one if finding.count == 1 else many
     said = f"{finding.count} {noun} {site.function}{_where(site)} outlived {_operation(finding)}"
     longest = max(site.ended.ages_s) if site.ended is not None else finding.age_s
     said += f", the oldest by {duration(longest)}"

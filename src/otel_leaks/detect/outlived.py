@@ -46,7 +46,7 @@ FEW_OF_REQUESTS = 0.25
 """Of the requests of an operation."""
 LEAST_OF_SLICE = 0.5
 """Of the mean: what a pool's warm-up adds gets less and less, and what a leak adds does not."""
-LEAST_OF_HALF = 0.6
+LEAST_OF_HALF = 0.7
 """Of the things that the first half of all requests left, the second half leaves so many: of the
 tenants of a service fewer and fewer are new."""
 LEAST_SEEN = 10
@@ -234,11 +234,11 @@ class Outlived:
             return False
         if count >= VERY_MANY * self._at_least and self._goes_on(now, SOON):
             return True
-        if self._goes_on(now, LATEST) and not self._flattens(now):
+        if self._flattens(now):
+            return self._is_many(now)
+        if self._goes_on(now, LATE) or self._is_many(now):
             return True
-        if self._goes_on(now, LATE) and not self._flattens(now):
-            return True
-        return self._is_many(now)
+        return count > MANY * self._at_least and self._goes_on(now, LATEST)
 
     def _goes_on(self, now: _Now, windows: int) -> bool:
         """Say whether each part of the last windows left its part behind."""
@@ -279,7 +279,9 @@ class Outlived:
         middle = self._requests.when((begin + end) / 2, now.operations)
         late = now.ages.seen(now.start_s, now.at - middle)
         early = now.ages.seen(now.at - middle, now.ages.longest_s)
-        return late < LEAST_OF_HALF * early - math.sqrt(early)
+        # Where few of the requests leave something, it has to be certain that they still do.
+        spare = 0.0 if self._is_few_of_requests(now) else math.sqrt(early)
+        return late < LEAST_OF_HALF * early - spare
 
     def _is_many(self, now: _Now) -> bool:
         """Say whether very many requests left something behind, and none of it has ended since."""

@@ -56,6 +56,7 @@ def note_end(
     original: Callable[..., None],
     switch: Switch = _ALWAYS,
     count: Callable[[], None] = lambda: None,
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> Callable[..., None]:
     """
     Wrap ``NonRecordingSpan.end``, so that a span that the sampler dropped knows its end.
@@ -66,7 +67,7 @@ def note_end(
     none, or of a remote service, the span was the first one of its trace in this process, and
     *count* is called; else it knows from then on which span it was inside of.
     """
-    invalid, now_ns, current = trace.INVALID_SPAN, time.time_ns, trace.get_current_span
+    invalid, current = trace.INVALID_SPAN, trace.get_current_span
     variable, key = _privates()
 
     @functools.wraps(original)

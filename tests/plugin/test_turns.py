@@ -287,7 +287,6 @@ def test_a_slow_teardown_blames_no_task_that_is_done_or_not_waited_for(run: Run)
         @pytest.fixture
         def container():
             yield
-            from otel_leaks import pytest_plugin
             assert [each.done() for each in kept] == [True, False]
             # As its timer does after some seconds.
             hangs = plugin._hangs

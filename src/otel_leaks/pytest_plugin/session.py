@@ -1,46 +1,47 @@
 """
-The door to pytest: ``pytest --leaks``.
+The session in which leaks are looked for.
 
 Each test is charged with what began in its own call, each fixture with what it began,
-when it is torn down; what is left from anywhere fails the session. While the plugin is
-off nothing is patched and nothing of the engine is imported.
+when it is torn down; what is left from anywhere fails the session.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextvars
 import functools
-import itertools
 import json
 import os
 import re
 import sys
-import threading
-import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otel_leaks.pytest_plugin.annotations import annotation
+from otel_leaks.pytest_plugin.baseline import Baseline
+from otel_leaks.pytest_plugin.driving import drive
+from otel_leaks.pytest_plugin.hangs import Hangs
+from otel_leaks.pytest_plugin.markers import marker_arguments
+from otel_leaks.pytest_plugin.turns import (
+    Charged,
+    Fixture,
+    Settings,
+    asked_by_name,
+    has_finalizers,
+    in_turn,
+)
+from otel_leaks.pytest_plugin.usage import usage
+
 if TYPE_CHECKING:
     from otel_leaks.census.origins import Scope
     from otel_leaks.ignores import Ignore
     from otel_leaks.model import Kind
-    from otel_leaks.pytest_turns import Charged, Fixture, Settings
     from otel_leaks.testing import Grace, Report
 
-MODES = ("fail", "warn", "off")
-MARKERS = ("leaks", "allow_leaks")
-MARKER_ARGUMENTS = ("ignore", "grace")
 CANCELLED_BY_RUNNERS: tuple[Kind, ...] = ("asyncio_task", "async_generator")
 SESSION = "the session, outside of tests and fixtures"
 AT_THE_END = "at the end of the session"
-HANG_S = 3.0
-"""How long a teardown may take before leaked tasks that it waits for are told."""
-HANG_TEXTS = 20
-"""How many reports are kept to be told then, the latest."""
 
 _OWNS_LOOPS = {"anyio", "pytest_asyncio"}
 """Packages whose fixtures end what a test began by closing its loop: no end of its own."""
@@ -48,145 +49,6 @@ _ENDS_NOTHING = {"_pytest", "otel_leaks", "pytest_mock", "xdist"}
 """Packages whose fixtures end nothing that a test began."""
 
 _XUNIT = re.compile(r"_(?:xunit|unittest)_(setup_[a-z]+|setUpClass|setUpModule)_fixture_")
-
-
-class _Mode(argparse.Action):
-    """``--leaks`` alone is fail, also where a path follows; see _keep_paths."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own signature
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,  # noqa: ARG002 - argparse's own signature
-    ) -> None:
-        if values not in MODES and not _is_path(values):
-            raise argparse.ArgumentError(
-                self, f"must be one of {', '.join(MODES)}, got {values!r}; --leaks alone is fail"
-            )
-        setattr(namespace, self.dest, values if values in MODES else "fail")
-
-
-def _is_path(word: str) -> bool:
-    return os.path.exists(word.partition("::")[0])  # noqa: PTH110 - a word, not yet a path
-
-
-def _keep_paths(args: list[str], namespace: argparse.Namespace) -> None:
-    """
-    Let a path after ``--leaks`` be a path, before the arguments are read for good.
-
-    To argparse it is the option's value; so the option is given one in *args*, and the
-    path goes among those of *namespace*, which pytest looks for conftest files at.
-    """
-    for i, (word, following) in enumerate(itertools.pairwise(args)):
-        if word == "--":
-            return
-        if word == "--leaks" and following not in MODES and _is_path(following):
-            args[i] = "--leaks=fail"
-            namespace.file_or_dir = [*(namespace.file_or_dir or ()), following]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the flags and the ini settings."""
-    group = parser.getgroup("leaks", "leaked threads, asyncio tasks and others (otel-leaks)")
-    group.addoption(
-        "--leaks",
-        action=_Mode,
-        nargs="?",
-        const="fail",
-        default=None,
-        metavar="fail|warn|off",
-        help="what a test that leaves something behind does; --leaks alone is fail",
-    )
-    group.addoption(
-        "--leaks-baseline",
-        metavar="FILE",
-        default=None,
-        help="leaks whose fingerprints are in FILE pass, new ones fail, stale ones are told",
-    )
-    group.addoption(
-        "--leaks-baseline-update",
-        action="store_true",
-        help="write the leaks of this run to the file of --leaks-baseline",
-    )
-    group.addoption(
-        "--leaks-json", metavar="FILE", default=None, help="write all leaks to FILE as JSON"
-    )
-    group.addoption(
-        "--leaks-selftest",
-        action="store_true",
-        help="plant a leak of each kind first, and fail when one is not found",
-    )
-    parser.addini("leaks", "the mode, as --leaks: fail, warn or off", default="off")
-    parser.addini(
-        "leaks_ignore",
-        'what is no leak anywhere, one a line: ignore_thread("name-*", reason="why")',
-        type="linelist",
-        default=[],
-    )
-    parser.addini(
-        "leaks_grace",
-        "how long things may take to end: attempts and max_delay_s, such as 20 0.1",
-        default="",
-    )
-    parser.addini(
-        "leaks_run_on_failure",
-        "look for leaks of a test that failed as well",
-        type="bool",
-        default=False,
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers; where leaks are looked for, the plugin."""
-    config.addinivalue_line(
-        "markers",
-        "leaks(ignore=..., grace=...): what this test may leave behind, how long it may take",
-    )
-    config.addinivalue_line(
-        "markers", "allow_leaks(reason=...): this test may leave things behind, for a reason"
-    )
-    mode = _mode(config, config.getoption("--leaks"))
-    if mode != "off":
-        # None where the package was loaded late, by pytest_plugins of a conftest file.
-        plugin = config.stash.get(_PLUGIN, None) or _begin(config, mode)
-        plugin.configure()
-        config.pluginmanager.register(plugin, "otel_leaks_active")
-    elif config.getoption("--leaks-selftest") or config.getoption("--leaks-baseline-update"):
-        raise pytest.UsageError(
-            "--leaks-selftest and --leaks-baseline-update look for leaks: give --leaks as well"
-        )
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
-    """Begin to note before conftest files are imported, which may leave things as well."""
-    _keep_paths(args, early_config.known_args_namespace)
-    mode = _mode(early_config, getattr(early_config.known_args_namespace, "leaks", None))
-    if mode != "off":
-        _begin(early_config, mode)
-
-
-def _mode(config: pytest.Config, given: str | None) -> str:
-    mode: str = given or config.getini("leaks")
-    if mode not in MODES:
-        raise pytest.UsageError(f"ini leaks must be one of {', '.join(MODES)}, got {mode!r}")
-    return mode
-
-
-def _begin(config: pytest.Config, mode: str) -> LeaksPlugin:
-    plugin = LeaksPlugin(config, mode)
-    config.stash[_PLUGIN] = plugin
-    # Made first, it runs last: after pytest_unconfigure and the clean-ups of others.
-    config.add_cleanup(plugin.conclude)
-    return plugin
-
-
-def _usage(what: str, make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except (TypeError, ValueError) as error:
-        raise pytest.UsageError(f"{what}: {error}") from None
 
 
 def _grace_of_ini(text: str) -> Grace:
@@ -236,13 +98,11 @@ class LeaksPlugin:
     """
 
     def __init__(self, config: pytest.Config, mode: str) -> None:
-        from otel_leaks import pytest_turns
         from otel_leaks.census.origins import Scope, starts
         from otel_leaks.census.patches import Patches
         from otel_leaks.testing import Check, Grace, Report, _door
 
         # Looked up once: a test is over in some hundred microseconds.
-        self._turns = pytest_turns
         self._scope_class = Scope
         self._starts = starts
         self._check_class = Check
@@ -267,7 +127,7 @@ class LeaksPlugin:
         self._parent: tuple[object, Settings | None] = (None, None)
         self._wrapped: set[tuple[type, str]] = set()
         self._patches = Patches()
-        self._hangs = _Hangs()
+        self._hangs = Hangs()
         _door.open()
         self._is_open = True
         self._session = Scope(SESSION)
@@ -283,15 +143,15 @@ class LeaksPlugin:
 
         config = self._config
         text = "\n".join(config.getini("leaks_ignore"))
-        self._own: tuple[Ignore, ...] = _usage("ini leaks_ignore", lambda: parse(text))
-        offered = _usage("entry points otel_leaks_ignores", _offered)
+        self._own: tuple[Ignore, ...] = usage("ini leaks_ignore", lambda: parse(text))
+        offered = usage("entry points otel_leaks_ignores", _offered)
         self._ignores: tuple[Ignore, ...] = (*self._own, *offered)
-        self._grace: Grace = _usage(
+        self._grace: Grace = usage(
             "ini leaks_grace", lambda: _grace_of_ini(config.getini("leaks_grace"))
         )
         self._on_failure: bool = config.getini("leaks_run_on_failure")
-        self._settings = self._turns.Settings((), self._grace, is_allowed=False)
-        self._baseline = _Baseline(
+        self._settings = Settings((), self._grace, is_allowed=False)
+        self._baseline = Baseline(
             config.getoption("--leaks-baseline"), update=config.getoption("--leaks-baseline-update")
         )
         self._hangs.open()
@@ -427,7 +287,7 @@ class LeaksPlugin:
             self._wrap_what_was_imported()
         settings = self._settings_of_item(item)
         scope = self._scope_class(item.nodeid, self._session)
-        self._call = call = self._turns.Charged(scope, settings, self._clean)
+        self._call = call = Charged(scope, settings, self._clean)
         if self._has_async_cases:
             # IsolatedAsyncioTestCase copied its context when it was made, before its call;
             # private, the same on 3.11 to 3.15, and 3.10 has none.
@@ -480,7 +340,7 @@ class LeaksPlugin:
         """Say whether the teardown of a test may end what its call left."""
         return any(
             each.is_function and each.may_end_things for each in self._fixtures.values()
-        ) or self._turns.has_finalizers(item)
+        ) or has_finalizers(item)
 
     def _look_once(self, charged: Charged) -> Report:
         """Look when it ends, which alone shows where things stand then."""
@@ -574,7 +434,7 @@ class LeaksPlugin:
         self._hangs.stop()
         if not self._waiting:
             return
-        told = self._judge_in_turn(self._turns.in_turn(self._waiting))
+        told = self._judge_in_turn(in_turn(self._waiting))
         if told:
             self._tell(told, item, raised)
 
@@ -590,7 +450,7 @@ class LeaksPlugin:
             if report:
                 told.append((each, report))
         # A test's own leaks before those of its fixtures.
-        told.sort(key=lambda pair: isinstance(pair[0], self._turns.Fixture))
+        told.sort(key=lambda pair: isinstance(pair[0], Fixture))
         return [(each.scope.label or "", each.headed(report), report) for each, report in told]
 
     # Fixtures
@@ -604,7 +464,7 @@ class LeaksPlugin:
             self._wrap_what_was_imported()
         scope = self._scope_class(_label(fixturedef, request.node), self._session)
         settings = self._settings_of_fixture(request.node)
-        fixture = self._turns.Fixture(scope, settings, self._clean, fixturedef)
+        fixture = Fixture(scope, settings, self._clean, fixturedef)
         self._fixtures[id(fixturedef)] = fixture
         self._watch_teardowns()
         # Now: pytest-asyncio and anyio put a function of their own in its place.
@@ -635,7 +495,7 @@ class LeaksPlugin:
             if "request" in fixturedef.argnames:
                 fixture.asked += [
                     asked
-                    for name in self._turns.asked_by_name(request)
+                    for name in asked_by_name(request)
                     if (asked := self._by_name.get(name)) not in {None, fixture}
                 ]
             scope.leave(token)
@@ -700,7 +560,7 @@ class LeaksPlugin:
         if os.environ.get("GITHUB_ACTIONS") == "true":
             for each in told:
                 for site in each["sites"]:
-                    write(_annotation(each["in"], site, self._mode))
+                    write(annotation(each["in"], site, self._mode))
 
     def _lines(self) -> Iterator[tuple[str, dict[str, bool]]]:
         for line in self._selftest:
@@ -736,20 +596,20 @@ class LeaksPlugin:
             return self._settings  # A marker of a wrong form, which its test will tell.
 
     def _settings_of(self, node: Any) -> Settings | None:
-        found = _marker_arguments(node) if node is not None else None
+        found = marker_arguments(node) if node is not None else None
         if found is None:
             return None
         ignores, grace, is_allowed = found
         for each in ignores:
             self._of_markers.setdefault(str(each), node.nodeid)
-        return self._turns.Settings(ignores, grace or self._grace, is_allowed=is_allowed)
+        return Settings(ignores, grace or self._grace, is_allowed=is_allowed)
 
     def _look(
         self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
     ) -> Report:
         check = self._check_class(scope, (*self._ignores, *settings.ignores), kinds)
         for delay_s in check.pauses(settings.grace):
-            _drive(scope, delay_s)
+            drive(scope, delay_s)
         self._used.update(each.ignore for each in check.report.hidden)
         return self._baseline.without_known(check.report) if check.report else check.report
 
@@ -814,243 +674,6 @@ class _Teardowns:
         return result
 
 
-class _Hangs:
-    """
-    Tells of leaked tasks when the teardown that cancels them hangs.
-
-    A task that swallows its cancellation is waited for by its runner for ever, and what
-    stops that, a time limit of CI, stops the report as well.
-    """
-
-    def __init__(self) -> None:
-        self._texts: list[tuple[Scope, str]] = []
-        self._timer: threading.Timer | None = None
-        self._stderr = -1
-
-    def open(self) -> None:
-        """Take hold of the terminal, before pytest begins to capture."""
-        try:
-            # Of a worker of pytest-xdist it is the controller's.
-            self._stderr = os.dup(sys.stderr.fileno())
-        except (AttributeError, OSError, ValueError):
-            self._stderr = -1  # Standard error is no file; nothing will be told.
-
-    def add(self, scope: Scope, text: str) -> None:
-        """Remember leaked tasks of a scope, which a teardown will cancel."""
-        self._texts = [*self._texts[1 - HANG_TEXTS :], (scope, text)]
-
-    def start(self) -> None:
-        """Begin to wait for a teardown, where there is something to tell."""
-        if self._texts and self._timer is None and self._stderr >= 0:
-            self._timer = threading.Timer(HANG_S, self._tell)
-            self._timer.name = "otel-leaks-hangs"
-            self._timer.daemon = True
-            # In no scope: it is nobody's leak.
-            contextvars.Context().run(self._timer.start)
-
-    def stop(self) -> None:
-        """End to wait."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        self.stop()
-        if self._stderr >= 0:
-            os.close(self._stderr)
-            self._stderr = -1
-
-    def _tell(self) -> None:
-        # What a teardown waits for otherwise, such as a container, is no leak's fault.
-        from otel_leaks.pytest_turns import is_awaited_in_vain
-
-        texts = [text for scope, text in self._texts if is_awaited_in_vain(scope)]
-        if not texts:
-            return
-        self._texts = []
-        head = (
-            f"\nleaks: a teardown takes longer than {HANG_S:g} s; these tasks leaked, and may "
-            "not end when they are cancelled:"
-        )
-        os.write(self._stderr, "\n\n".join((head, *texts, "")).encode(errors="replace"))
-
-
-class _Baseline:
-    """Known leaks, by fingerprint: a file that a team works off."""
-
-    def __init__(self, file: str | None, *, update: bool) -> None:
-        if update and file is None:
-            raise pytest.UsageError("--leaks-baseline-update needs --leaks-baseline FILE")
-        self._file = Path(file) if file is not None else None
-        self._update = update
-        self.known: dict[str, Any] = {}
-        self.seen: dict[str, Any] = {}
-        self.known_seen: set[str] = set()
-        if self._file is not None and not update:
-            self.known = _usage("--leaks-baseline", self._read)
-
-    def _read(self) -> dict[str, Any]:
-        assert self._file is not None
-        try:
-            body = json.loads(self._file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(
-                f"can't read {self._file}: {error.strerror}; write it with --leaks-baseline-update"
-            ) from None
-        except RecursionError:
-            raise ValueError(f"{self._file} is no JSON that can be read: too deep") from None
-        except ValueError as error:  # Bytes that are no text, and numbers without end, as well.
-            raise ValueError(
-                f"{self._file} is no JSON: {error}; write it with --leaks-baseline-update"
-            ) from None
-        fingerprints = body.get("fingerprints") if isinstance(body, dict) else None
-        if not isinstance(fingerprints, dict):
-            raise ValueError(  # noqa: TRY004 - a file of a wrong form, not a type
-                f'{self._file} must be an object with "fingerprints"; '
-                "write it with --leaks-baseline-update"
-            )
-        return fingerprints
-
-    def without_known(self, report: Report) -> Report:
-        """Return *report* without the known leaks; while the file is written, all are."""
-        from otel_leaks.testing import Report
-
-        if self._file is None:
-            return report
-        for site in report:
-            self.seen[site.fingerprint] = {"kind": site.kind, "function": site.function}
-            if site.fingerprint in self.known:
-                self.known_seen.add(site.fingerprint)
-        if self._update:
-            return Report((), report.hidden)
-        new = tuple(site for site in report if site.fingerprint not in self.known)
-        return Report(new, report.hidden)
-
-    def save(self) -> None:
-        """Write the file, where that was asked for."""
-        if self._file is not None and self._update:
-            body = {"fingerprints": dict(sorted(self.seen.items()))}
-            self._file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-
-    def lines(self) -> Iterable[str]:
-        """Say what was written, known or stale."""
-        if self._file is None:
-            return
-        if self._update:
-            yield f"leaks: {len(self.seen)} fingerprints written to {self._file}"
-            return
-        if self.known_seen:
-            yield f"leaks: {len(self.known_seen)} known ones, of {self._file}, were let pass"
-        for mark, what in self.known.items():
-            if mark not in self.known_seen:
-                function = what.get("function", "?") if isinstance(what, dict) else "?"
-                yield f"leaks: {mark} ({function}) is stale, take it out of {self._file}"
-
-
-def _marker_arguments(node: Any) -> tuple[tuple[Ignore, ...], Grace | None, bool] | None:
-    """
-    Read the markers of a test, class or module; an argument that is not known is an error.
-
-    Returns:
-        What it may leave behind, its own grace, and whether it may leave all behind; None
-        when it has no marker of ours.
-    """
-    markers = [
-        marker for each in node.listchain() for marker in each.own_markers if marker.name in MARKERS
-    ]
-    if not markers:
-        return None
-    ignores: list[Ignore] = []
-    graces: list[Grace] = []
-    for marker in markers:
-        if marker.name == "leaks":
-            _read_leaks(marker, node.nodeid, ignores, graces)
-            continue
-        reason = marker.kwargs.get("reason")
-        if (
-            marker.args
-            or set(marker.kwargs) != {"reason"}
-            or not (isinstance(reason, str) and reason)
-        ):
-            raise pytest.UsageError(
-                f'{node.nodeid}: write @pytest.mark.allow_leaks(reason="why"), with nothing else'
-            )
-    is_allowed = any(marker.name == "allow_leaks" for marker in markers)
-    # The test's own marker comes after its class's and module's.
-    return tuple(ignores), graces[-1] if graces else None, is_allowed
-
-
-def _read_leaks(
-    marker: pytest.Mark, nodeid: str, ignores: list[Ignore], graces: list[Grace]
-) -> None:
-    from otel_leaks.ignores import Ignore, parse
-    from otel_leaks.testing import Grace
-
-    unknown = [*map(repr, marker.args), *sorted(set(marker.kwargs) - set(MARKER_ARGUMENTS))]
-    if unknown:
-        raise pytest.UsageError(
-            f"{nodeid}: unknown argument of @pytest.mark.leaks: {', '.join(unknown)}; "
-            f"known are {', '.join(f'{name}=' for name in MARKER_ARGUMENTS)}"
-        )
-    given = marker.kwargs.get("ignore", ())
-    for each in given if isinstance(given, (list, tuple, set, frozenset)) else (given,):
-        if isinstance(each, Ignore):
-            ignores.append(each)
-        elif isinstance(each, str):
-            ignores += _usage(nodeid, functools.partial(parse, each))
-        else:
-            raise pytest.UsageError(
-                f"{nodeid}: ignore of @pytest.mark.leaks must be "
-                f'ignore_thread("name-*") and its like, or several, got {each!r}'
-            )
-    if "grace" in marker.kwargs:
-        grace = marker.kwargs["grace"]
-        if not isinstance(grace, Grace):
-            raise pytest.UsageError(
-                f"{nodeid}: grace of @pytest.mark.leaks must be a "
-                f"Grace(attempts=20, max_delay_s=0.1), got {grace!r}"
-            )
-        graces.append(grace)
-
-
-def _drive(scope: Scope, delay_s: float) -> None:
-    """
-    Let time pass, and the loops run on which the scope's tasks are pending.
-
-    Between tests the loops of pytest-asyncio and anyio stand still and are open; what is
-    about to end on them needs them to run.
-    """
-    from otel_leaks.census.origins import starts
-
-    events = sys.modules.get("asyncio.events")
-    driven = False
-    if events is not None and events._get_running_loop() is None:
-        loops = {
-            task.get_loop()
-            for task in starts.noted("asyncio_task")
-            if not task.done() and scope.holds(starts.scope_of(task))
-        }
-        for loop in loops:
-            if not loop.is_running() and not loop.is_closed():
-                driven = _run(loop, delay_s) or driven
-    if not driven:
-        time.sleep(delay_s)
-
-
-def _run(loop: Any, delay_s: float) -> bool:
-    import asyncio
-
-    pause = loop.create_task(asyncio.sleep(delay_s))
-    try:
-        loop.run_until_complete(pause)
-    except RuntimeError:
-        # What was left stopped the loop; the next look may go on from there.
-        pause.cancel()
-        return False
-    return True
-
-
 def _label(fixturedef: pytest.FixtureDef[Any], node: Any) -> str:
     """Name a fixture, or what pytest makes one of: setup_method, setUpClass."""
     xunit = _XUNIT.match(fixturedef.argname)
@@ -1086,35 +709,3 @@ def _merged(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
         key = (AT_THE_END, *sorted(marks)) if each["in"] == AT_THE_END else i
         merged.setdefault(key, each)
     return list(merged.values())
-
-
-def _annotation(label: str, site: Mapping[str, Any], mode: str) -> str:
-    """Write a leak as GitHub shows it beside the code."""
-    level = "error" if mode == "fail" else "warning"
-    stack = (site["sample"] or {}).get("stack")
-    where = site["origin"] or (stack[0] if stack else None)
-    place = ""
-    if where is not None:
-        place = f"file={_escaped(_in_repository(where['file']))},line={where['line']},"
-    what = f"{site['count']} {site['kind']} {site['functions'][0]}"
-    return f"::{level} {place}title={_escaped(f'leak in {label}')}::{_escaped(what, ends='')}"
-
-
-def _in_repository(file: str) -> str:
-    try:
-        path = os.path.relpath(file, os.environ.get("GITHUB_WORKSPACE") or Path.cwd())
-    except ValueError:  # Another drive.
-        return file
-    return path.replace(os.sep, "/")
-
-
-def _escaped(text: str, *, ends: str = ":,") -> str:
-    """Escape text for a workflow command; *ends* are what ends a property's value."""
-    from otel_leaks.texts import printable
-
-    for each in "%\r\n" + ends:
-        text = text.replace(each, f"%{ord(each):02X}")
-    return printable(text)
-
-
-_PLUGIN = pytest.StashKey[LeaksPlugin]()

@@ -1,0 +1,79 @@
+"""Tells of leaked tasks when the teardown that cancels them hangs."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from otel_leaks.pytest_plugin.turns import is_awaited_in_vain
+
+if TYPE_CHECKING:
+    from otel_leaks.census.origins import Scope
+
+HANG_S = 3.0
+"""How long a teardown may take before leaked tasks that it waits for are told."""
+HANG_TEXTS = 20
+"""How many reports are kept to be told then, the latest."""
+
+
+class Hangs:
+    """
+    Tells of leaked tasks when the teardown that cancels them hangs.
+
+    A task that swallows its cancellation is waited for by its runner for ever, and what
+    stops that, a time limit of CI, stops the report as well.
+    """
+
+    def __init__(self) -> None:
+        self._texts: list[tuple[Scope, str]] = []
+        self._timer: threading.Timer | None = None
+        self._stderr = -1
+
+    def open(self) -> None:
+        """Take hold of the terminal, before pytest begins to capture."""
+        try:
+            # Of a worker of pytest-xdist it is the controller's.
+            self._stderr = os.dup(sys.stderr.fileno())
+        except (AttributeError, OSError, ValueError):
+            self._stderr = -1  # Standard error is no file; nothing will be told.
+
+    def add(self, scope: Scope, text: str) -> None:
+        """Remember leaked tasks of a scope, which a teardown will cancel."""
+        self._texts = [*self._texts[1 - HANG_TEXTS :], (scope, text)]
+
+    def start(self) -> None:
+        """Begin to wait for a teardown, where there is something to tell."""
+        if self._texts and self._timer is None and self._stderr >= 0:
+            self._timer = threading.Timer(HANG_S, self._tell)
+            self._timer.name = "otel-leaks-hangs"
+            self._timer.daemon = True
+            # In no scope: it is nobody's leak.
+            contextvars.Context().run(self._timer.start)
+
+    def stop(self) -> None:
+        """End to wait."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self.stop()
+        if self._stderr >= 0:
+            os.close(self._stderr)
+            self._stderr = -1
+
+    def _tell(self) -> None:
+        # What a teardown waits for otherwise, such as a container, is no leak's fault.
+        texts = [text for scope, text in self._texts if is_awaited_in_vain(scope)]
+        if not texts:
+            return
+        self._texts = []
+        head = (
+            f"\nleaks: a teardown takes longer than {HANG_S:g} s; these tasks leaked, and may "
+            "not end when they are cancelled:"
+        )
+        os.write(self._stderr, "\n\n".join((head, *texts, "")).encode(errors="replace"))

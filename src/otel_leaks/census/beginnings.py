@@ -101,12 +101,12 @@ class Beginnings:
 
     def _start(self, original: Callable[..., None]) -> Callable[..., None]:
         current_span, known, inline = self._current_span, helping, INLINE
+        set_note = object.__setattr__
 
         @functools.wraps(original)
-        def start(thread: Any) -> None:
+        def start(*args: Any, **kwargs: Any) -> Any:
             if not self._is_open:  # Below the wrapper of somebody else's.
-                original(thread)
-                return
+                return original(*args, **kwargs)
             try:
                 # All in one function, which is called at each start of a thread.
                 frame = sys._getframe(1)
@@ -117,20 +117,21 @@ class Beginnings:
                     began = (code, frame.f_lasti, module, current_span())
                 else:
                     began = _began(frame, current_span())
-                thread._otel_leaks_began = began
+                set_note(args[0], NOTE, began)
             except Exception:  # noqa: S110 - the application starts its thread, noted or not
                 pass
-            original(thread)
+            return original(*args, **kwargs)
 
         return start
 
     def _create_task(self, original: Callable[..., Any]) -> Callable[..., Any]:
         entry = sys.modules["asyncio.tasks"].create_task.__code__
         known, inline = helping, INLINE
+        set_note = object.__setattr__
 
         @functools.wraps(original)
-        def create_task(loop: Any, *args: Any, **kwargs: Any) -> Any:
-            task = original(loop, *args, **kwargs)
+        def create_task(*args: Any, **kwargs: Any) -> Any:
+            task = original(*args, **kwargs)
             if not self._is_open:
                 return task
             try:
@@ -140,9 +141,9 @@ class Beginnings:
                 module: Any = frame.f_globals.get("__name__")
                 code = frame.f_code
                 if known.get(module) is False and code.co_name not in inline:
-                    task._otel_leaks_began = (code, frame.f_lasti, module, None)
+                    set_note(task, NOTE, (code, frame.f_lasti, module, None))
                 else:
-                    task._otel_leaks_began = _began(frame, None)
+                    set_note(task, NOTE, _began(frame, None))
             except Exception:  # noqa: S110 - a task of somebody's own with slots
                 pass
             return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import opcode
 import sys
@@ -34,11 +35,12 @@ def _left(look: Look) -> Iterator[Seen]:
         generators = [each for each in heap if type(each) is types.AsyncGeneratorType]
         del heap
     for generator in generators:
-        if _stands_at_yield(generator):
-            chain = chain_at(root_of(generator))
-            chain = Chain(chain.root, chain.levels[:1])
-            stack = chain.stack(look.names, chain.stands())
-            yield Seen(generator, stack, generator.__qualname__)
+        with contextlib.suppress(Exception):  # One of a class of somebody's own.
+            if _stands_at_yield(generator):
+                chain = chain_at(root_of(generator))
+                chain = Chain(chain.root, chain.levels[:1])
+                stack = chain.stack(look.names, chain.stands())
+                yield Seen(generator, stack, generator.__qualname__)
 
 
 def _stands_at_yield(generator: Any) -> bool:

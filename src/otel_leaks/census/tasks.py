@@ -236,10 +236,10 @@ class TaskSource:
         settle = self._inherited.settle
 
         @functools.wraps(original)
-        def init(loop: Any, *args: Any, **kwargs: Any) -> None:
+        def init(*args: Any, **kwargs: Any) -> Any:
             with contextlib.suppress(Exception):  # The application makes its loop in any case.
                 settle()
-            original(loop, *args, **kwargs)
+            return original(*args, **kwargs)
 
         return init
 

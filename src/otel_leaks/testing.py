@@ -628,6 +628,9 @@ class Check:
         finally:
             if is_collecting:
                 gc.enable()
+        if self.report and starts.settle(self._scope):
+            # What a library keeps for the life of the process is nobody's to end.
+            self._look_again()
         for i, delay_s in enumerate(grace.delays_s()):
             if not self.report and not is_underway:
                 return

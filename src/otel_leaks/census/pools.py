@@ -134,7 +134,9 @@ def thread_pools() -> FewSource:
 
 def _open(look: Look) -> Iterator[Seen]:
     pools = [
-        pool for pool in look.candidates("thread_pool", *_pool_classes()) if not _is_shut(pool)
+        pool
+        for pool in look.candidates("thread_pool", *_pool_classes())
+        if _has_workers(pool) and not _is_shut(pool)
     ]
     owned = _default_executors() if pools else set()
     for pool in pools:
@@ -161,6 +163,12 @@ def _pool_classes() -> list[type]:
 
 def _pools() -> list[Any]:
     return list(living(*_pool_classes()))
+
+
+def _has_workers(pool: Any) -> bool:
+    """Say whether a pool ever started a worker; one that did not holds nothing."""
+    # Private, the same on 3.10 to 3.15: of thread pools, and of process pools.
+    return bool(getattr(pool, "_threads", True) and getattr(pool, "_processes", True))
 
 
 def _is_shut(pool: Any) -> bool:

@@ -119,6 +119,7 @@ class LeaksPlugin:
         self._selftest: list[str] = []
         self._call: Charged | None = None
         self._waiting: list[Charged] = []
+        self._kept: set[str] = set()
         self._by_name: dict[str, Fixture] = {}
         self._setting_up: Fixture | None = None
         self._teardowns: _Teardowns | None = None
@@ -194,7 +195,9 @@ class LeaksPlugin:
         without_test = [
             (f"{AT_THE_END} {label}", report) for label, _, report in self._judge_in_turn(waiting)
         ]
+        self._starts.take_back(self._session)
         report = self._look(self._session, self._settings)
+        self._kept.update(self._starts.process_wide.lines())
         if report and self._may_end_after_session():
             report = self._without_configuring() if self._is_worker else self._clean
             self._is_to_conclude = None if self._is_worker else session
@@ -208,6 +211,7 @@ class LeaksPlugin:
             self._config.workeroutput["otel_leaks"] = {  # type: ignore[attr-defined]
                 "told": told,
                 "left": bool(without_test),
+                "kept": sorted(self._kept),
                 "used": sorted(self._used),
                 "of_markers": self._of_markers,
                 "seen": self._baseline.seen,
@@ -273,6 +277,7 @@ class LeaksPlugin:
         output = getattr(node, "workeroutput", {}).get("otel_leaks")
         if output is not None:
             self._from_workers.append(output)
+            self._kept.update(output["kept"])
             self._used.update(output["used"])
             self._of_markers.update(output["of_markers"])
             self._baseline.seen.update(output["seen"])
@@ -569,6 +574,8 @@ class LeaksPlugin:
             yield "leaks selftest: a leak of each kind was planted and found", {"green": True}
         for line in self._baseline.lines():
             yield line, {}
+        for line in sorted(self._kept):
+            yield f"leaks: {line}", {}
         unused = {str(ignore): "ini leaks_ignore" for ignore in self._own} | self._of_markers
         for text, where in unused.items():
             if text not in self._used:

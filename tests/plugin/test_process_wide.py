@@ -394,3 +394,60 @@ def test_a_pool_that_never_had_a_worker_is_nothing(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(passed=1)
+
+
+def test_idle_workers_of_trio_are_its_cache(run: Run) -> None:
+    pytest.importorskip("trio")
+    result = run(
+        """
+        import threading
+        import trio
+        import anyio.from_thread
+
+        def test_thread():
+            trio.run(trio.to_thread.run_sync, int)
+
+        def test_portal():
+            with anyio.from_thread.start_blocking_portal("trio") as portal:
+                portal.call(anyio.sleep, 0)
+
+        async def several():
+            barrier = threading.Barrier(4)
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(trio.to_thread.run_sync, barrier.wait)
+
+        def test_several():
+            trio.run(several)
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=3)
+    assert result.ret == 0
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_job_that_is_stuck_on_a_cached_worker_is_found(run: Run, idle: bool) -> None:
+    pytest.importorskip("trio")
+    result = run(
+        f"""
+        import threading
+        import trio
+
+        def test_idle():
+            if {idle}:
+                trio.run(trio.to_thread.run_sync, int)
+
+        async def abandoned():
+            with trio.move_on_after(0.01):
+                await trio.to_thread.run_sync(threading.Event().wait, abandon_on_cancel=True)
+
+        def test_stuck():
+            trio.run(abandoned)
+        """,
+        "--leaks",
+    )
+    # The worker of another test's is seen to be in use at the end.
+    result.assert_outcomes(passed=1 + idle, failed=1 - idle)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*leaked: 1 thread alive: *"])

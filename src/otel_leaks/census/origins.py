@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from operator import is_
 from types import BuiltinMethodType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -33,6 +33,7 @@ from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import chain_at
 from otel_leaks.runtime.glimpse import is_subtype, root_of
+from otel_leaks.runtime.reachable import held_only_by
 
 if TYPE_CHECKING:
     # Imported when a scope opens: pytest loads this module in every run.
@@ -546,9 +547,29 @@ class Starts:
         notes = [note for note in list(self._notes.values()) if scope.holds(note.scope)]
         return self._hand_on(self.process_wide.settle(notes), None)
 
+    def leave_out(self, scope: Scope, kinds: Collection[Kind], holders: Iterable[object]) -> bool:
+        """
+        Take from *scope* what nobody refers to but *holders*: it ends with them.
+
+        Args:
+            scope: Where it was created.
+            kinds: What ends with its last reference.
+            holders: Containers, such as a dict.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes = {
+            note.ref.key: note
+            for note in list(self._few.values())
+            if note.kind in kinds and scope.holds(note.scope)
+        }
+        ids = held_only_by(holders, notes) if notes else set()
+        return self._hand_on([notes[key] for key in ids], None)
+
     def take_back(self, scope: Scope) -> None:
-        """Charge *scope* with what a library seemed to keep, and has piled up since."""
-        if self._hand_on(self.process_wide.piled_up(), scope):
+        """Charge *scope* with what a library seemed to keep, and does not."""
+        if self._hand_on(self.process_wide.revoked(), scope):
             scope.count()
 
     def _hand_on(self, notes: list[Note], to: Scope | None) -> bool:

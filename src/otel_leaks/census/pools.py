@@ -16,6 +16,7 @@ from typing import Any
 
 from otel_leaks.census.names import has, kept
 from otel_leaks.census.origins import living, loop_roots, name_of, pool_workers
+from otel_leaks.census.process_wide import has_workers
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.model import Stack
 from otel_leaks.runtime.frames import modules_of, stacks_of
@@ -136,7 +137,7 @@ def _open(look: Look) -> Iterator[Seen]:
     pools = [
         pool
         for pool in look.candidates("thread_pool", *_pool_classes())
-        if _has_workers(pool) and not _is_shut(pool)
+        if has_workers(pool) and not _is_shut(pool)
     ]
     owned = _default_executors() if pools else set()
     for pool in pools:
@@ -163,12 +164,6 @@ def _pool_classes() -> list[type]:
 
 def _pools() -> list[Any]:
     return list(living(*_pool_classes()))
-
-
-def _has_workers(pool: Any) -> bool:
-    """Say whether a pool ever started a worker; one that did not holds nothing."""
-    # Private, the same on 3.10 to 3.15: of thread pools, and of process pools.
-    return bool(getattr(pool, "_threads", True) and getattr(pool, "_processes", True))
 
 
 def _is_shut(pool: Any) -> bool:

@@ -17,7 +17,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from otel_leaks.census.makers import Maker
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from otel_leaks.census.origins import Note
     from otel_leaks.model import Kind
 
-__all__ = ["ProcessWide", "current_loop"]
+__all__ = ["ProcessWide", "current_loop", "has_workers"]
 
 BUDGET_S = 0.25
 """CPU for the search of one look."""
@@ -130,15 +130,18 @@ class ProcessWide:
                 self._sites[_key(note, maker)].misses = 0
         return list(found.values())
 
-    def piled_up(self) -> list[Note]:
-        """Return what was taken for the process's, and has got company since."""
-        return [
-            note
+    def revoked(self) -> list[Note]:
+        """Return what was taken for the process's, and piles up or is referred to no more."""
+        again = [
+            (note, maker, thing)
             for note, maker in self._kept.values()
-            if not maker.occasion
-            and self._sites[_key(note, maker)].piles_up
-            and _is_open(note.kind, note.ref())
+            if not maker.occasion and _is_open(note.kind, thing := note.ref())
         ]
+        held = {note.ref.key for note in self._search(again)}
+        revoked = [note for note, *_ in again if note.ref.key not in held]
+        for note in revoked:
+            del self._kept[note.ref.key]
+        return revoked
 
     def lines(self) -> list[str]:
         """Say what is kept and lives, one line for each place."""
@@ -146,7 +149,7 @@ class ProcessWide:
             (maker.packages[0], note.kind, maker.function)
             for note, maker in self._kept.values()
             if maker.occasion != "policy"
-            and (maker.occasion or not self._sites[_key(note, maker)].piles_up)
+            and (note.kind != "thread_pool" or has_workers(note.ref()))
             and _is_open(note.kind, note.ref())
         )
         return [
@@ -163,6 +166,12 @@ def current_loop() -> Any:
     # Private, the same on 3.10 to 3.15: of asyncio's own policies, and of those below them.
     local = kept(policy, "_local") if policy is not None else None
     return getattr(local, "_loop", None) if isinstance(local, threading.local) else None
+
+
+def has_workers(pool: Any) -> bool:
+    """Say whether a pool ever started a worker; one that did not holds nothing."""
+    # Private, the same on 3.10 to 3.15: of thread pools, and of process pools.
+    return bool(getattr(pool, "_threads", True) and getattr(pool, "_processes", True))
 
 
 def _key(note: Note, maker: Maker) -> _Key:
@@ -205,20 +214,25 @@ def _anchors(kind: Kind, thing: Any) -> list[Any]:
 
 
 def _is_open(kind: Kind, thing: Any) -> bool:
+    """Say whether nobody has ended a thing."""
     if thing is None:
         return False
     try:
-        if kind == "thread":
-            return bool(thing.is_alive())
-        if kind == "thread_pool":
-            return not (kept(thing, "_shutdown") or kept(thing, "_shutdown_thread"))
-        if kind == "event_loop":
-            return not thing.is_closed()
-        if kind in {"asyncio_task", "work_item"}:
-            return not thing.done()
-        if kind == "child_process":
-            ended = getattr(thing, "is_reaped", None)
-            return not ended() if ended is not None else thing.exitcode is None
-    except Exception:
+        return bool(_OPEN.get(kind, bool)(thing))
+    except Exception:  # The application's, or its double.
         return False
-    return True
+
+
+def _is_child_open(child: Any) -> bool:
+    ended = getattr(child, "is_reaped", None)
+    return not ended() if ended is not None else child.exitcode is None
+
+
+_OPEN: Mapping[Kind, Callable[[Any], object]] = {
+    "thread": lambda thread: thread.is_alive(),
+    "thread_pool": lambda pool: not (kept(pool, "_shutdown") or kept(pool, "_shutdown_thread")),
+    "event_loop": lambda loop: not loop.is_closed(),
+    "asyncio_task": lambda task: not task.done(),
+    "work_item": lambda future: not future.done(),
+    "child_process": _is_child_open,
+}

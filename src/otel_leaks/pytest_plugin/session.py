@@ -20,6 +20,7 @@ import pytest
 
 from otel_leaks.pytest_plugin.annotations import annotation
 from otel_leaks.pytest_plugin.baseline import Baseline
+from otel_leaks.pytest_plugin.collecting import Collection as Garbage
 from otel_leaks.pytest_plugin.driving import drive
 from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.markers import marker_arguments
@@ -29,6 +30,7 @@ from otel_leaks.pytest_plugin.turns import (
     Settings,
     asked_by_name,
     has_finalizers,
+    holders_of,
     in_turn,
 )
 from otel_leaks.pytest_plugin.usage import usage
@@ -120,6 +122,9 @@ class LeaksPlugin:
         self._call: Charged | None = None
         self._waiting: list[Charged] = []
         self._kept: set[str] = set()
+        self._item: pytest.Item | None = None
+        """The test that is being looked at."""
+        self._garbage = Garbage()
         self._by_name: dict[str, Fixture] = {}
         self._setting_up: Fixture | None = None
         self._teardowns: _Teardowns | None = None
@@ -257,6 +262,10 @@ class LeaksPlugin:
         self._configuring.parent = None
         return self._look(self._session, self._settings._replace(grace=self._one_look))
 
+    def pytest_unconfigure(self) -> None:
+        """Hand over what finalizers raised, before pytest's own report of that."""
+        self._garbage.report()
+
     def conclude(self) -> None:
         """Judge what was left at the end of the session, after ``pytest_unconfigure``."""
         session, self._is_to_conclude = self._is_to_conclude, None
@@ -312,13 +321,15 @@ class LeaksPlugin:
         return result
 
     def _judge(self, item: pytest.Item, call: Charged, raised: BaseException | None) -> None:
-        self._call = None
+        self._call = call.case = None
+        self._item = item
         scope = call.scope
         self._hangs.stop()
         try:
             if scope.began or self._starts.has_unnoted_tasks():
                 self._judge_what_began(item, call, raised or _raised_in_unittest(item))
         finally:
+            self._item = None
             if call not in self._waiting:
                 # Told, ignored or allowed: not told again at the end of the session.
                 scope.parent = None
@@ -439,7 +450,11 @@ class LeaksPlugin:
         self._hangs.stop()
         if not self._waiting:
             return
-        told = self._judge_in_turn(in_turn(self._waiting))
+        self._item = item
+        try:
+            told = self._judge_in_turn(in_turn(self._waiting))
+        finally:
+            self._item = None
         if told:
             self._tell(told, item, raised)
 
@@ -614,7 +629,15 @@ class LeaksPlugin:
     def _look(
         self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
     ) -> Report:
-        check = self._check_class(scope, (*self._ignores, *settings.ignores), kinds)
+        item = self._item
+        holders = functools.partial(holders_of, item, self._fixtures.values()) if item else None
+        check = self._check_class(
+            scope,
+            (*self._ignores, *settings.ignores),
+            kinds,
+            holders=holders,
+            collect=self._garbage.collect,
+        )
         for delay_s in check.pauses(settings.grace):
             drive(scope, delay_s)
         self._used.update(each.ignore for each in check.report.hidden)

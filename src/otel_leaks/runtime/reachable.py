@@ -205,7 +205,9 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
-def held_only_by(holders: Iterable[Any], targets: Collection[int], *, most: int = 20_000) -> set[int]:
+def held_only_by(
+    holders: Iterable[Any], targets: Collection[int], *, most: int = 20_000
+) -> set[int]:
     """
     Find what nobody refers to but *holders*, directly or through objects that only they hold.
 

@@ -20,7 +20,7 @@ ROOT = Path(otel_leaks.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "": {"instrumentor", "telemetry.otlp", "proof"},
     "model": set(),
-    "runtime": {"model"},
+    "runtime": {"model", "libraries"},
     "texts": set(),
     "masks": {"texts"},
     "outgoing": {"model", "texts", "masks"},
@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "hints": {"model"},
     "libraries": {"model"},
     "report": {"model", "hints", "libraries", "texts"},
-    "census": {"model", "ignores", "runtime"},
+    "census": {"model", "ignores", "runtime", "libraries"},
     "detect": {"model"},
     "telemetry": {
         *("model", "runtime", "report", "hints", "libraries"),

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from otel_leaks.model import Frame, Site, Stack
 
-__all__ = ["began_in_library", "is_library", "own_frame"]
+__all__ = ["began_in_library", "is_library", "is_python", "own_frame"]
 
 _INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")
 
@@ -37,6 +37,12 @@ def is_library(file: str) -> bool:
         or os.path.normcase(file).startswith(_roots())
         or _INSTALLED.search(file) is not None
     )
+
+
+@lru_cache(maxsize=4096)
+def is_python(file: str) -> bool:
+    """Say whether a file is one of Python itself, not of a package that was installed."""
+    return is_library(file) and _INSTALLED.search(file) is None
 
 
 def own_frame(stack: Stack) -> Frame | None:

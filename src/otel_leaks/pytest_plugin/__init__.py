@@ -175,5 +175,6 @@ def _begin(config: pytest.Config, mode: str) -> LeaksPlugin:
 
     plugin = LeaksPlugin(config, mode)
     setattr(config, _PLUGIN, plugin)
-    config.add_cleanup(plugin.end)
+    # Made first, it runs last: after pytest_unconfigure and the clean-ups of others.
+    config.add_cleanup(plugin.conclude)
     return plugin

@@ -6,6 +6,12 @@ import contextvars
 import os
 import sys
 import threading
+from typing import TYPE_CHECKING
+
+from otel_leaks.pytest_plugin.turns import is_awaited_in_vain
+
+if TYPE_CHECKING:
+    from otel_leaks.census.origins import Scope
 
 HANG_S = 3.0
 """How long a teardown may take before leaked tasks that it waits for are told."""
@@ -22,7 +28,7 @@ class Hangs:
     """
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self._texts: list[tuple[Scope, str]] = []
         self._timer: threading.Timer | None = None
         self._stderr = -1
 
@@ -34,9 +40,9 @@ class Hangs:
         except (AttributeError, OSError, ValueError):
             self._stderr = -1  # Standard error is no file; nothing will be told.
 
-    def add(self, text: str) -> None:
-        """Remember leaked tasks that a teardown will cancel."""
-        self._texts = [*self._texts[1 - HANG_TEXTS :], text]
+    def add(self, scope: Scope, text: str) -> None:
+        """Remember leaked tasks of a scope, which a teardown will cancel."""
+        self._texts = [*self._texts[1 - HANG_TEXTS :], (scope, text)]
 
     def start(self) -> None:
         """Begin to wait for a teardown, where there is something to tell."""
@@ -61,7 +67,11 @@ class Hangs:
             self._stderr = -1
 
     def _tell(self) -> None:
-        texts, self._texts = self._texts, []
+        # What a teardown waits for otherwise, such as a container, is no leak's fault.
+        texts = [text for scope, text in self._texts if is_awaited_in_vain(scope)]
+        if not texts:
+            return
+        self._texts = []
         head = (
             f"\nleaks: a teardown takes longer than {HANG_S:g} s; these tasks leaked, and may "
             "not end when they are cancelled:"

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +23,14 @@ from otel_leaks.pytest_plugin.baseline import Baseline
 from otel_leaks.pytest_plugin.driving import drive
 from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.markers import marker_arguments
+from otel_leaks.pytest_plugin.turns import (
+    Charged,
+    Fixture,
+    Settings,
+    asked_by_name,
+    has_finalizers,
+    in_turn,
+)
 from otel_leaks.pytest_plugin.usage import usage
 
 if TYPE_CHECKING:
@@ -37,7 +45,7 @@ AT_THE_END = "at the end of the session"
 
 _OWNS_LOOPS = {"anyio", "pytest_asyncio"}
 """Packages whose fixtures end what a test began by closing its loop: no end of its own."""
-_ENDS_NOTHING = {"_pytest", "pytest_mock", "xdist"}
+_ENDS_NOTHING = {"_pytest", "otel_leaks", "pytest_mock", "xdist"}
 """Packages whose fixtures end nothing that a test began."""
 
 _XUNIT = re.compile(r"_(?:xunit|unittest)_(setup_[a-z]+|setUpClass|setUpModule)_fixture_")
@@ -107,15 +115,16 @@ class LeaksPlugin:
         self._of_markers: dict[str, str] = {}
         self._told: list[tuple[str, Report]] = []
         self._from_workers: list[dict[str, Any]] = []
-        self._fixtures: dict[int, _Fixture] = {}
-        self._of_fixtures: list[tuple[str, Report]] = []
+        self._fixtures: dict[int, Fixture] = {}
         self._selftest: list[str] = []
-        self._call: _Charged | None = None
-        self._kept: _Charged | None = None
+        self._call: Charged | None = None
+        self._waiting: list[Charged] = []
+        self._by_name: dict[str, Fixture] = {}
+        self._setting_up: Fixture | None = None
         self._teardowns: _Teardowns | None = None
         self._modules = 0
         self._has_async_cases = False
-        self._parent: tuple[object, _Settings | None] = (None, None)
+        self._parent: tuple[object, Settings | None] = (None, None)
         self._wrapped: set[tuple[type, str]] = set()
         self._patches = Patches()
         self._hangs = Hangs()
@@ -123,6 +132,10 @@ class LeaksPlugin:
         self._is_open = True
         self._session = Scope(SESSION)
         self._token = self._session.enter()
+        self._configuring = Scope(SESSION, self._session)
+        """Until the session starts: the counterpart of pytest_unconfigure."""
+        self._configuring_token: Any = self._configuring.enter()
+        self._is_to_conclude: pytest.Session | None = None
 
     def configure(self) -> None:
         """Read the settings, once all of them are known."""
@@ -137,7 +150,7 @@ class LeaksPlugin:
             "ini leaks_grace", lambda: _grace_of_ini(config.getini("leaks_grace"))
         )
         self._on_failure: bool = config.getini("leaks_run_on_failure")
-        self._settings = _Settings((), self._grace, is_allowed=False)
+        self._settings = Settings((), self._grace, is_allowed=False)
         self._baseline = Baseline(
             config.getoption("--leaks-baseline"), update=config.getoption("--leaks-baseline-update")
         )
@@ -147,6 +160,7 @@ class LeaksPlugin:
         """Take all patches back, however the session ended."""
         if self._is_open:
             self._is_open = False
+            self._configured()
             self._session.leave(self._token)
             self._patches.restore()
             self._door.close()
@@ -156,11 +170,17 @@ class LeaksPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Test the tester, where that was asked for."""
+        """Begin the session; test the tester, where that was asked for."""
+        self._configured()
         if self._config.getoption("--leaks-selftest") and not self._is_worker:
             from otel_leaks.selftest import missed
 
             self._selftest = missed()
+
+    def _configured(self) -> None:
+        token, self._configuring_token = self._configuring_token, None
+        if token is not None:
+            self._configuring.leave(token)
 
     @property
     def _is_worker(self) -> bool:
@@ -169,15 +189,25 @@ class LeaksPlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Look for what is left from anywhere, and say how the session ended."""
+        # Of fixtures that no test's teardown tore down, as after -x.
+        waiting, self._waiting = self._waiting, []
+        without_test = [
+            (f"{AT_THE_END} {label}", report) for label, _, report in self._judge_in_turn(waiting)
+        ]
         report = self._look(self._session, self._settings)
+        if report and self._may_end_after_session():
+            report = self._without_configuring() if self._is_worker else self._clean
+            self._is_to_conclude = None if self._is_worker else session
         if report:
-            self._told.append((AT_THE_END, report))
-        self.end()
+            without_test.append((AT_THE_END, report))
+        self._told += without_test
+        if self._is_to_conclude is None:
+            self.end()
         told = [_plain(label, each) for label, each in self._told]
         if self._is_worker:
             self._config.workeroutput["otel_leaks"] = {  # type: ignore[attr-defined]
                 "told": told,
-                "left": bool(report),
+                "left": bool(without_test),
                 "used": sorted(self._used),
                 "of_markers": self._of_markers,
                 "seen": self._baseline.seen,
@@ -186,17 +216,56 @@ class LeaksPlugin:
             return
         told += [each for worker in self._from_workers for each in worker["told"]]
         self._plain_told = _merged(told)
+        self._write()
+        is_left = bool(without_test) or any(worker["left"] for worker in self._from_workers)
+        if self._selftest or is_left:
+            self._fail(session, is_due=bool(self._selftest))
+
+    def _write(self) -> None:
         self._baseline.save()
         file = self._config.getoption("--leaks-json")
         if file is not None:
             body = {"leaks": self._plain_told}
             Path(file).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-        is_left = bool(report) or any(worker["left"] for worker in self._from_workers)
-        if (self._selftest or (is_left and self._mode == "fail")) and session.exitstatus in {
+
+    def _fail(self, session: pytest.Session, *, is_due: bool = False) -> None:
+        if (is_due or self._mode == "fail") and session.exitstatus in {
             pytest.ExitCode.OK,
             pytest.ExitCode.NO_TESTS_COLLECTED,
         }:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _may_end_after_session(self) -> bool:
+        """Say whether somebody's ``pytest_unconfigure`` is still to come, or its like."""
+        hooks = self._config.hook
+        later = hooks.pytest_unconfigure.get_hookimpls() + [
+            each
+            for each in hooks.pytest_sessionfinish.get_hookimpls()
+            if each.hookwrapper or getattr(each, "wrapper", False)
+        ]
+        return any(
+            (each.function.__module__ or "").partition(".")[0] not in _ENDS_NOTHING
+            for each in later
+        ) or bool(self._look(self._configuring, self._settings._replace(grace=self._one_look)))
+
+    def _without_configuring(self) -> Report:
+        """Look at what began in the session; the process of the controller judges the rest."""
+        self._configuring.parent = None
+        return self._look(self._session, self._settings._replace(grace=self._one_look))
+
+    def conclude(self) -> None:
+        """Judge what was left at the end of the session, after ``pytest_unconfigure``."""
+        session, self._is_to_conclude = self._is_to_conclude, None
+        try:
+            if session is not None and (report := self._look(self._session, self._settings)):
+                self._fail(session)
+                self._plain_told = _merged([*self._plain_told, _plain(AT_THE_END, report)])
+                self._write()
+                terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+                if terminal is not None:
+                    self._write_leaks(terminal, self._plain_told[-1:])
+        finally:
+            self.end()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -218,7 +287,7 @@ class LeaksPlugin:
             self._wrap_what_was_imported()
         settings = self._settings_of_item(item)
         scope = self._scope_class(item.nodeid, self._session)
-        self._call = call = _Charged(scope, settings, self._clean)
+        self._call = call = Charged(scope, settings, self._clean)
         if self._has_async_cases:
             # IsolatedAsyncioTestCase copied its context when it was made, before its call;
             # private, the same on 3.11 to 3.15, and 3.10 has none.
@@ -237,7 +306,7 @@ class LeaksPlugin:
         self._judge(item, call, None)
         return result
 
-    def _judge(self, item: pytest.Item, call: _Charged, raised: BaseException | None) -> None:
+    def _judge(self, item: pytest.Item, call: Charged, raised: BaseException | None) -> None:
         self._call = None
         scope = call.scope
         self._hangs.stop()
@@ -245,27 +314,43 @@ class LeaksPlugin:
             if scope.began or self._starts.has_unnoted_tasks():
                 self._judge_what_began(item, call, raised or _raised_in_unittest(item))
         finally:
-            if self._kept is None:
+            if call not in self._waiting:
                 # Told, ignored or allowed: not told again at the end of the session.
                 scope.parent = None
 
     def _judge_what_began(
-        self, item: pytest.Item, call: _Charged, raised: BaseException | None
+        self, item: pytest.Item, call: Charged, raised: BaseException | None
     ) -> None:
         if call.settings.is_allowed or (raised is not None and not self._on_failure):
             return
-        if any(each.may_end_things for each in self._fixtures.values()):
-            # A factory that ends what the test began through it: it is judged after that.
-            one_look = call.settings._replace(grace=self._one_look)
-            if self._look(call.scope, one_look):
-                self._kept = call
+        if self._may_end_later(item):
+            # Such as a factory that ends what the test began through it.
+            found = self._look_once(call)
+            if found:
+                self._wait(call, found)
                 return
             report = call.cancelled
         else:
             report = call.cancelled.plus(self._look(call.scope, call.settings))
         if report:
-            self._watch_for_hangs(item.nodeid, report)
+            self._watch_for_hangs(call.scope, report)
             self._tell([(item.nodeid, str(report), report)], item, raised)
+
+    def _may_end_later(self, item: pytest.Item) -> bool:
+        """Say whether the teardown of a test may end what its call left."""
+        return any(
+            each.is_function and each.may_end_things for each in self._fixtures.values()
+        ) or has_finalizers(item)
+
+    def _look_once(self, charged: Charged) -> Report:
+        """Look when it ends, which alone shows where things stand then."""
+        return self._look(charged.scope, charged.settings._replace(grace=self._one_look))
+
+    def _wait(self, charged: Charged, found: Report) -> None:
+        """Judge later, when all who may end what was found have had their turn."""
+        self._waiting.append(charged)
+        self._watch_teardowns()
+        self._watch_for_hangs(charged.scope, found)
 
     def _wrap_what_was_imported(self) -> None:
         """Wrap new loops and runners, which only what is imported brings."""
@@ -303,35 +388,35 @@ class LeaksPlugin:
             if not hasattr(owner, "_testMethodName") or (
                 self._call is not None and self._call.case is owner
             ):
-                for charged in (self._call or self._torn_down(), self._kept):
-                    if charged is not None:
-                        self._look_before_cancelling(charged)
+                current = self._call or self._torn_down()
+                for charged in (*([current] if current is not None else ()), *self._waiting):
+                    self._look_before_cancelling(charged)
             return original(owner, *args, **kwargs)
 
         return close
 
-    def _look_before_cancelling(self, charged: _Charged) -> None:
+    def _look_before_cancelling(self, charged: Charged) -> None:
         if not charged.settings.is_allowed:
             found = self._look(charged.scope, charged.settings, CANCELLED_BY_RUNNERS)
             charged.cancelled = charged.cancelled.plus(found)
-            self._watch_for_hangs(charged.scope.label or "", found)
+            self._watch_for_hangs(charged.scope, found)
             self._hangs.start()
 
-    def _torn_down(self) -> _Charged | None:
+    def _torn_down(self) -> Charged | None:
         """Return the fixture that is being torn down: the last of anyio's closes the runner."""
         from otel_leaks.census.origins import current_scope
 
         scope = current_scope()
         return next((each for each in self._fixtures.values() if each.scope is scope), None)
 
-    def _watch_for_hangs(self, label: str, report: Report) -> None:
+    def _watch_for_hangs(self, scope: Scope, report: Report) -> None:
         """
         Remember what may not end when its runner cancels it.
 
         Its teardown would hang then, and nobody be told what leaked.
         """
         if any(site.kind == "asyncio_task" for site in report):
-            self._hangs.add(f"{label} {report}")
+            self._hangs.add(scope, f"{scope.label} {report}")
             self._watch_teardowns()
 
     def _watch_teardowns(self) -> None:
@@ -345,22 +430,28 @@ class LeaksPlugin:
         self._hangs.start()
 
     def teardown_ended(self, item: pytest.Item, raised: BaseException | None) -> None:
-        """Fail with what is left now: of fixtures that were torn down, and of a kept call."""
+        """Fail with what is left now, of the test and of fixtures that were torn down."""
         self._hangs.stop()
-        if self._kept is None and not self._of_fixtures:
+        if not self._waiting:
             return
-        texts = []
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            report = kept.cancelled.plus(self._look(kept.scope, kept.settings))
-            kept.scope.parent = None
+        told = self._judge_in_turn(in_turn(self._waiting))
+        if told:
+            self._tell(told, item, raised)
+
+    def _judge_in_turn(self, due: list[Charged]) -> list[tuple[str, str, Report]]:
+        """Return the label, the text and the leaks of those that left some."""
+        told = []
+        for each in due:
+            report = each.cancelled
+            try:
+                report = report.plus(self._look(each.scope, each.settings))
+            finally:
+                each.scope.parent = None
             if report:
-                texts.append((item.nodeid, str(report), report))
-        told, self._of_fixtures = self._of_fixtures, []
-        # Where it was set up stands in the message below, not in its first line.
-        texts += [(label, f"{label.partition(' of ')[0]} {each}", each) for label, each in told]
-        if texts:
-            self._tell(texts, item, raised)
+                told.append((each, report))
+        # A test's own leaks before those of its fixtures.
+        told.sort(key=lambda pair: isinstance(pair[0], Fixture))
+        return [(each.scope.label or "", each.headed(report), report) for each, report in told]
 
     # Fixtures
 
@@ -372,7 +463,8 @@ class LeaksPlugin:
         if len(sys.modules) != self._modules:
             self._wrap_what_was_imported()
         scope = self._scope_class(_label(fixturedef, request.node), self._session)
-        fixture = _Fixture(scope, self._settings_of_fixture(request.node), self._clean)
+        settings = self._settings_of_fixture(request.node)
+        fixture = Fixture(scope, settings, self._clean, fixturedef)
         self._fixtures[id(fixturedef)] = fixture
         self._watch_teardowns()
         # Now: pytest-asyncio and anyio put a function of their own in its place.
@@ -381,66 +473,90 @@ class LeaksPlugin:
         finalizers = len(fixturedef._finalizers)
         token = scope.enter()
         owns_loop = package in _OWNS_LOOPS
+        fixture.asked += [
+            asked for name in fixturedef.argnames if (asked := self._by_name.get(name)) is not None
+        ]
+        outer, self._setting_up = self._setting_up, fixture
         try:
             result = yield
             fixture.is_set_up = True
             owns_loop = owns_loop or _is_loop(result)
             fixture.may_end_things = (
-                fixturedef.scope == "function"
-                and len(fixturedef._finalizers) > finalizers
+                len(fixturedef._finalizers) > finalizers
                 and not owns_loop
                 and (package not in _ENDS_NOTHING or _XUNIT.match(fixturedef.argname) is not None)
             )
             return result
         finally:
+            self._setting_up = outer
+            if outer is not None:
+                outer.asked.append(fixture)
+            self._by_name[fixturedef.argname] = fixture
+            if "request" in fixturedef.argnames:
+                fixture.asked += [
+                    asked
+                    for name in asked_by_name(request)
+                    if (asked := self._by_name.get(name)) not in {None, fixture}
+                ]
             scope.leave(token)
             # The last finalizer that is added is the first that runs.
             fixturedef.addfinalizer(fixture.enter)
             if owns_loop:
-                fixturedef.addfinalizer(self._look_at_kept)
+                fixturedef.addfinalizer(self._look_at_waiting)
 
-    def _look_at_kept(self) -> None:
-        """Look at a kept call before its loop is closed, which cancels without a word."""
-        if self._kept is not None:
-            self._look_before_cancelling(self._kept)
+    def _look_at_waiting(self) -> None:
+        """Look at what waits before its loop is closed, which cancels without a word."""
+        for each in self._waiting:
+            self._look_before_cancelling(each)
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Look for what a fixture left behind, once it is torn down."""
-        fixture = self._fixtures.get(id(fixturedef))
+        """Look at what a fixture left behind, once it is torn down; judge it in its turn."""
+        fixture = self._fixtures.pop(id(fixturedef), None)
         if fixture is None:
             return
         fixture.leave()
+        if self._by_name.get(fixturedef.argname) is fixture:
+            del self._by_name[fixturedef.argname]
+        for each in self._waiting:
+            each.waits_for.discard(fixture)
         scope = fixture.scope
-        report = fixture.cancelled
-        # Of one whose set-up failed its own error is told.
-        is_due = fixture.is_set_up or self._on_failure
         try:
+            # Of one whose set-up failed its own error is told.
+            is_due = fixture.is_set_up or self._on_failure
+            found = fixture.cancelled
             if scope.began and is_due and not fixture.settings.is_allowed:
-                report = report.plus(self._look(scope, fixture.settings))
+                found = found.plus(self._look_once(fixture))
+            if found and is_due:
+                fixture.waits_for = {each for each in fixture.all_asked() if self._may_end(each)}
+                self._wait(fixture, found)
+                self._hangs.start()
         finally:
-            del self._fixtures[id(fixturedef)]
-            scope.parent = None
-        if report and is_due:
-            label = scope.label or fixturedef.argname
-            self._of_fixtures.append((label, report))
-            self._watch_for_hangs(label, report)
-            self._hangs.start()
+            if fixture not in self._waiting:
+                scope.parent = None
+
+    def _may_end(self, fixture: Fixture) -> bool:
+        return fixture.may_end_things and id(fixture.definition) in self._fixtures
 
     # What is told
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Tell of what fails no single test, of the baseline and of unused ignores."""
-        write = terminalreporter.write_line
         told: list[dict[str, Any]] = getattr(self, "_plain_told", [])
-        untold = [each for each in told if self._mode == "warn" or each["in"] == AT_THE_END]
+        self._write_leaks(terminalreporter, told)
+        for line, markup in self._lines():
+            terminalreporter.write_line(line, **markup)
+
+    def _write_leaks(self, terminal: Any, told: list[dict[str, Any]]) -> None:
+        write = terminal.write_line
+        untold = [
+            each for each in told if self._mode == "warn" or each["in"].startswith(AT_THE_END)
+        ]
         if untold:
             is_warning = self._mode == "warn"
-            terminalreporter.section("leaks", yellow=is_warning, red=not is_warning)
+            terminal.section("leaks", yellow=is_warning, red=not is_warning)
             for each in untold:
                 write(f"{each['in']} {each['text']}")
                 write("")
-        for line, markup in self._lines():
-            write(line, **markup)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             for each in told:
                 for site in each["sites"]:
@@ -460,7 +576,7 @@ class LeaksPlugin:
 
     # The work
 
-    def _settings_of_item(self, item: pytest.Item) -> _Settings:
+    def _settings_of_item(self, item: pytest.Item) -> Settings:
         """Read the markers of a test, most of which have none."""
         try:
             if item.own_markers:
@@ -473,23 +589,23 @@ class LeaksPlugin:
             wrong = str(error)
         pytest.fail(wrong, pytrace=False)
 
-    def _settings_of_fixture(self, node: Any) -> _Settings:
+    def _settings_of_fixture(self, node: Any) -> Settings:
         try:
             return self._settings_of(node) or self._settings
         except pytest.UsageError:
             return self._settings  # A marker of a wrong form, which its test will tell.
 
-    def _settings_of(self, node: Any) -> _Settings | None:
+    def _settings_of(self, node: Any) -> Settings | None:
         found = marker_arguments(node) if node is not None else None
         if found is None:
             return None
         ignores, grace, is_allowed = found
         for each in ignores:
             self._of_markers.setdefault(str(each), node.nodeid)
-        return _Settings(ignores, grace or self._grace, is_allowed=is_allowed)
+        return Settings(ignores, grace or self._grace, is_allowed=is_allowed)
 
     def _look(
-        self, scope: Scope, settings: _Settings, kinds: Collection[Kind] | None = None
+        self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
     ) -> Report:
         check = self._check_class(scope, (*self._ignores, *settings.ignores), kinds)
         for delay_s in check.pauses(settings.grace):
@@ -556,50 +672,6 @@ class _Teardowns:
             raise
         self._plugin.teardown_ended(item, None)
         return result
-
-
-class _Settings(NamedTuple):
-    """What holds for a test or fixture."""
-
-    ignores: tuple[Ignore, ...]
-    grace: Grace
-    is_allowed: bool
-
-
-class _Charged:
-    """A test's call that is under way."""
-
-    __slots__ = ("cancelled", "case", "scope", "settings")
-
-    def __init__(self, scope: Scope, settings: _Settings, cancelled: Report) -> None:
-        self.scope = scope
-        self.settings = settings
-        self.cancelled = cancelled
-        """What its runner found pending, and cancelled without a word."""
-        self.case: Any = None
-        """The instance of the test's class, where it may be an asynchronous case."""
-
-
-class _Fixture(_Charged):
-    """A fixture that is set up, or being so."""
-
-    __slots__ = ("_token", "is_set_up", "may_end_things")
-
-    def __init__(self, scope: Scope, settings: _Settings, cancelled: Report) -> None:
-        super().__init__(scope, settings, cancelled)
-        self.is_set_up = False
-        self.may_end_things = False
-        """Whether its teardown is still to come when a test's call is over, and the user's."""
-        self._token: Any = None
-
-    def enter(self) -> None:
-        """Charge it with what its teardown begins, too."""
-        self._token = self.scope.enter()
-
-    def leave(self) -> None:
-        """Its teardown is over."""
-        if self._token is not None:
-            self.scope.leave(self._token)
 
 
 def _label(fixturedef: pytest.FixtureDef[Any], node: Any) -> str:

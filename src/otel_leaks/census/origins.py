@@ -28,6 +28,7 @@ from otel_leaks.census.makers import Maker, maker_of
 from otel_leaks.census.names import has, kept, name_of, program_of
 from otel_leaks.census.patches import Patches
 from otel_leaks.census.process_wide import ProcessWide
+from otel_leaks.census.runners import wrap_runners
 from otel_leaks.model import Frame, Kind, Origin, Stack
 from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.code import CodeNames
@@ -350,6 +351,9 @@ class Starts:
         self.destroyed: list[Destroyed] = []
         self.children: list[Child] = []
         self.process_wide = ProcessWide()
+        self.cancelling: dict[Scope, Callable[[Any], object]] = {}
+        """What looks at a loop of a scope before its runner cancels all that is left on it."""
+        self._runners: set[str] = set()
 
     def open(self) -> None:
         """Begin to note, for one more user."""
@@ -374,6 +378,8 @@ class Starts:
                 self.destroyed.clear()
                 self.children.clear()
                 self.process_wide.clear()
+                self.cancelling.clear()
+                self._runners.clear()
 
     @property
     def is_open(self) -> bool:
@@ -639,7 +645,8 @@ class Starts:
             wrap(where, "run_coroutine_threadsafe", self._hand_over)
 
     def wrap_loops(self) -> None:
-        """Wrap loop classes that have appeared since: uvloop may be imported late."""
+        """Wrap loop classes and runners that have appeared since: uvloop may be imported late."""
+        wrap_runners(self._patches, self._runners, self._before_cancelling)
         for root in loop_roots():
             if root in self._wrapped:
                 continue
@@ -658,6 +665,15 @@ class Starts:
                 if hasattr(root, name):
                     with contextlib.suppress(TypeError):
                         self._patches.wrap(root, name, make)
+
+    def _before_cancelling(self, loop: Any) -> None:
+        scope = current_scope()
+        while scope is not None:
+            look = self.cancelling.get(scope)
+            if look is not None:
+                look(loop)
+                return
+            scope = scope.parent
 
     def hook_generators(self) -> Callable[[], None]:
         """

@@ -201,8 +201,8 @@ class _Note(NamedTuple):
     scope: Scope | None
     what: str
     """What a job runs, a process is; empty where the thing says so itself."""
-    runner: int = 0
-    """The thread that ran the loop of a task when it began, by its ident; 0 for none."""
+    thread: int = 0
+    """Who began it, by the number of the thread."""
 
 
 class _Handed(NamedTuple):
@@ -307,13 +307,6 @@ def _is_done(task: Any) -> bool:
         return True
 
 
-def _runner_of(loop: object) -> int:
-    """Return the calling thread where it runs *loop*, 0 where it does not."""
-    if loop is None or sys.modules["asyncio.events"]._get_running_loop() is not loop:
-        return 0
-    return native.get_ident()
-
-
 def pool_workers() -> Mapping[threading.Thread, Any]:
     """Return the workers of thread pools with the queues they serve."""
     # Private, the same on 3.10 to 3.15.
@@ -373,31 +366,14 @@ class Starts:
         """Whether anybody notes."""
         return self._users > 0
 
-    def note(
-        self,
-        kind: Kind,
-        thing: object,
-        frame: FrameType | None,
-        *,
-        what: str = "",
-        loop: object = None,
-    ) -> None:
-        """
-        Note that *thing* began where *frame* stands, in the scope that is current.
-
-        Args:
-            kind: Its kind.
-            thing: Whatever the application has it made of.
-            frame: Who began it.
-            what: What a job runs, a process is.
-            loop: That of a task.
-        """
+    def note(self, kind: Kind, thing: object, frame: FrameType | None, *, what: str = "") -> None:
+        """Note that *thing* began where *frame* stands, in the scope that is current."""
         if not self.is_open:
             return  # A wrapper of ours that somebody else's wrapper still calls.
         try:
             scope = current_scope()
             origin = self._origin(frame, scope)
-            self._enter(_Note(self._ref(thing), kind, origin, scope, what, _runner_of(loop)))
+            self._enter(_Note(self._ref(thing), kind, origin, scope, what, native.get_ident()))
         except Exception:  # noqa: S110 - in a call of the application's, of whatever objects
             pass
 
@@ -464,27 +440,28 @@ class Starts:
             if note.kind == kind and (thing := note.ref()) is not None
         ]
 
-    def loops_run_here(self, scope: Scope) -> list[Any]:
+    def loops_of_this_thread(self, scope: Scope) -> list[Any]:
         """
-        Return the loops with tasks of *scope* that the calling thread, and no other, has run.
+        Return the loops with tasks of *scope* that nobody else runs than the calling thread.
 
-        Where a task began says so; a loop that stands still may be that of a thread which
-        runs it call by call.
+        That made them and all their tasks: a loop that stands still may be that of a thread
+        which runs it call by call.
         """
-        runners: dict[int, set[int]] = {}
+        here = native.get_ident()
         loops: dict[int, Any] = {}
+        others: set[int] = set()
         for note in list(self._notes.values()):
-            task = note.ref() if note.kind == "asyncio_task" else None
-            if task is None or not is_task(task):
+            if note.kind == "event_loop" and note.thread != here:
+                others.add(note.ref.key)
+            if note.kind != "asyncio_task" or (task := note.ref()) is None or not is_task(task):
                 continue
             with contextlib.suppress(Exception):
                 loop = task.get_loop()
-                if note.runner:
-                    runners.setdefault(id(loop), set()).add(note.runner)
-                if scope.holds(note.scope) and not task.done():
+                if note.thread != here:
+                    others.add(id(loop))
+                elif scope.holds(note.scope) and not task.done():
                     loops[id(loop)] = loop
-        here = {native.get_ident()}
-        return [loop for key, loop in loops.items() if runners.get(key) == here]
+        return [loop for key, loop in loops.items() if key not in others]
 
     def is_handing_over(self, scope: Scope) -> bool:
         """Say whether a coroutine of *scope* is on its way to another thread's loop."""
@@ -721,8 +698,7 @@ class Starts:
             coro = args[1] if len(args) > 1 else kwargs.get("coro")
             handed = self._handed.get(id(coro)) if self._handed else None
             if handed is None or handed.coro() is not coro:
-                loop = args[0] if args else None
-                self.note("asyncio_task", task, sys._getframe(1), loop=loop)
+                self.note("asyncio_task", task, sys._getframe(1))
             else:
                 self._note_handed(task, handed)
                 self._handed.pop(id(coro), None)
@@ -733,8 +709,8 @@ class Starts:
 
     def _note_handed(self, task: Any, handed: _Handed) -> None:
         with contextlib.suppress(Exception):
-            note = _Note(self._ref(task), "asyncio_task", handed.origin, handed.scope, "")
-            self._enter(note)
+            at = (handed.origin, handed.scope, "", native.get_ident())
+            self._enter(_Note(self._ref(task), "asyncio_task", *at))
 
     def _learn(self, coro: Any) -> None:
         # A task that is destroyed has no frames any more, which alone know their module.

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from otel_leaks.census import CensusTaker
-    from otel_leaks.census.origins import Scope
+    from otel_leaks.census.origins import Scope, Starts
     from otel_leaks.model import Kind, Site
     from otel_leaks.testcase import LeakTestCase
 
@@ -78,6 +78,8 @@ PROOFS_S = 2.0
 """The same in all, in the life of a process."""
 PROVED = 2000
 """Leaked tasks, at most, for which one is searched: of a crowd it would be most of the cost."""
+ENDED_BY_LAST_REFERENCE: tuple[Kind, ...] = ("thread_pool", "async_generator")
+"""Kinds that end when nobody refers to them any more, without waiting for a collection."""
 MAX_SITES = 50
 """Sites of a kind whose stack is read."""
 
@@ -605,11 +607,17 @@ class Check:
         scope: Scope,
         ignores: tuple[Ignore, ...],
         kinds: Collection[Kind] | None = None,
+        *,
+        holders: Callable[[], Iterable[object]] | None = None,
+        collect: Callable[[], object] = gc.collect,
     ) -> None:
         self._scope = scope
         self._kinds = kinds
+        self._holders = holders
+        self._collect = collect
         self._held = _Held(ignores)
         self.report = Report()
+        """What was found last."""
 
     def unused(self) -> list[str]:
         """Say of each ignore that hid nothing in any look that it did."""
@@ -631,6 +639,8 @@ class Check:
         finally:
             if is_collecting:
                 gc.enable()
+        if self.report and self._leave_out(starts):
+            self._look_again()
         for i, delay_s in enumerate(grace.delays_s()):
             if not self.report and not is_underway:
                 return
@@ -639,10 +649,26 @@ class Check:
             self._look_again()
             if self.report and i == grace.attempts - 2:
                 # What is only waiting for the collector is no leak.
-                gc.collect()
+                self._collect()
                 self._look_again()
         if self.report:
             self.report = _proved(self.report)
+
+    def _leave_out(self, starts: Starts) -> bool:
+        """
+        Leave out what nobody here is to end.
+
+        What a library keeps for the life of the process; and what is gone with its last
+        reference, once the runner of the test gives that up.
+        """
+        is_kept = starts.settle(self._scope)
+        found = {site.kind for site in self.report}.intersection(ENDED_BY_LAST_REFERENCE)
+        is_held = (
+            self._holders is not None
+            and bool(found)
+            and starts.leave_out(self._scope, found, self._holders())
+        )
+        return is_kept or is_held
 
     def _look_again(self) -> None:
         # A pending task that the collector destroys in the grace is a leak as it was

@@ -303,3 +303,107 @@ def test_a_slow_teardown_blames_no_task_that_is_done_or_not_waited_for(run: Run)
     result.assert_outcomes(passed=3)
     result.stderr.no_fnmatch_line("*a teardown takes longer*")
     assert "a teardown takes longer" not in result.stderr.str()
+
+
+def test_what_only_pytest_still_refers_to_has_not_leaked(run: Run) -> None:
+    result = run(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        from types import SimpleNamespace
+        import pytest
+
+        kept = []
+
+        def used():
+            pool = ThreadPoolExecutor(1)
+            assert pool.submit(int).result() == 0
+            return pool
+
+        @pytest.fixture
+        def pool():
+            return used()
+
+        @pytest.fixture
+        def app():
+            return SimpleNamespace()
+
+        @pytest.fixture
+        def app_with_teardown():
+            app = SimpleNamespace()
+            yield app
+
+        @pytest.fixture(scope="module")
+        def pool_of_module():
+            return used()
+
+        def test_of_fixture(pool):
+            assert pool
+
+        def test_of_module(pool_of_module):
+            assert pool_of_module
+
+        def test_in_attribute(app):
+            app.pool = used()
+
+        def test_in_attribute_with_teardown(app_with_teardown):
+            app_with_teardown.pools = {1: [used()]}
+
+        class TestClass:
+            def test_in_instance(self):
+                self.pool = used()
+
+        def test_local():
+            pool = used()
+
+        def test_kept_elsewhere(app):
+            app.pool = used()
+            kept.append(app)
+
+        @pytest.fixture
+        def kept_pool(app):
+            app.pool = used()
+            kept.append(app.pool)
+            return app
+
+        def test_fixture_is_kept_elsewhere(kept_pool):
+            pass
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=7, failed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "fixture kept_pool (function) leaked: 1 pool not shut down: *",
+            "*_ test_kept_elsewhere _*",
+        ]
+    )
+
+
+def test_what_a_finalizer_raises_is_the_error_of_no_other_test(run: Run) -> None:
+    source = """
+        import gc
+        import socket
+        import pytest
+        from leaky import thread
+
+        @pytest.fixture(autouse=True, scope="module")
+        def no_chance():
+            gc.collect()
+            gc.disable()
+            yield
+            gc.enable()
+
+        def test_makes_garbage():
+            mine = {"socket": socket.socket()}
+            mine["mine"] = mine
+
+        def test_innocent_of_the_socket():
+            thread()
+    """
+    without = run(source)
+    result = run(source, "--leaks=warn")
+    result.assert_outcomes(passed=2)
+    assert (result.ret, "unclosed <socket" in str(result.stderr)) == (
+        without.ret,
+        "unclosed <socket" in str(without.stderr),
+    )

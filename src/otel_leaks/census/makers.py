@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import FrameType
 from typing import Literal, NamedTuple
 
@@ -47,33 +48,38 @@ def maker_of(frame: FrameType | None, names: CodeNames) -> Maker | None:
     first: FrameType | None = None
     packages: list[str] = []
     occasion: Occasion = ""
-    outer: FrameType | None = None
-    for _ in range(MAX_FRAMES):
-        if frame is None:
-            break
-        code = frame.f_code
-        module = frame.f_globals.get("__name__")
-        package = module.partition(".")[0] if type(module) is str else ""
-        file = code.co_filename
-        if package == "otel_leaks" or is_python(file):
-            if first is None and package == "asyncio" and code.co_name == "get_event_loop":
-                return Maker(("asyncio",), "asyncio.get_event_loop", file, 0, "policy")
-        elif not is_library(file):
-            break
-        elif package in _RUNNERS:
-            if code.co_name == "_multicall" and outer is not None:
+    for each, package in _outwards(frame):
+        function = each.f_code.co_name
+        if package in _RUNNERS:
+            if function == "_multicall" and first is not None:
                 occasion = "hook"
             break
-        else:
-            first = first or frame
-            outer = frame
+        if first is None and package == "asyncio" and function == "get_event_loop":
+            occasion = "policy"
+        if not is_python(each.f_code.co_filename) or occasion:
+            first = first or each
             if package not in packages and len(packages) < MAX_PACKAGES:
                 packages.append(package)
-            if code.co_name == "<module>":
+            if occasion:
+                break
+            if function == "<module>":
                 occasion = "import"
                 break
-        frame = frame.f_back
     if first is None:
         return None
     name = names.of_frame(first)
     return Maker(tuple(packages), name.function, name.file, first.f_lineno, occasion)
+
+
+def _outwards(frame: FrameType | None) -> Iterator[tuple[FrameType, str]]:
+    """Yield the frames of libraries, and their packages, up to the application's."""
+    for _ in range(MAX_FRAMES):
+        if frame is None:
+            return
+        module = frame.f_globals.get("__name__")
+        package = module.partition(".")[0] if type(module) is str else ""
+        if package != "otel_leaks":
+            if not is_library(frame.f_code.co_filename):
+                return
+            yield frame, package
+        frame = frame.f_back

@@ -19,18 +19,21 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from operator import is_
 from types import BuiltinMethodType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from otel_leaks.census.makers import Maker, maker_of
 from otel_leaks.census.names import has, kept, name_of, program_of
 from otel_leaks.census.patches import Patches
+from otel_leaks.census.process_wide import ProcessWide
 from otel_leaks.model import Frame, Kind, Origin, Stack
 from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import chain_at
 from otel_leaks.runtime.glimpse import is_subtype, root_of
+from otel_leaks.runtime.reachable import held_only_by
 
 if TYPE_CHECKING:
     # Imported when a scope opens: pytest loads this module in every run.
@@ -194,15 +197,17 @@ class _Ref(weakref.ref[Any]):
     key: int
 
 
-class _Note(NamedTuple):
+class Note(NamedTuple):
     ref: _Ref
     kind: Kind
     origin: Origin
     scope: Scope | None
     what: str
     """What a job runs, a process is; empty where the thing says so itself."""
+    maker: Maker | None = None
+    """The library that created it; None for the application, and for tasks."""
     thread: int = 0
-    """Who began it, by the number of the thread."""
+    """Who created it, by the number of the thread."""
 
 
 class _Handed(NamedTuple):
@@ -328,15 +333,16 @@ class Starts:
         self._patches = Patches()
         self._wrapped: set[type] = set()
         self._names = CodeNames()
-        self._notes: dict[int, _Note] = {}
-        self._few: dict[int, _Note] = {}
+        self._notes: dict[int, Note] = {}
+        self._few: dict[int, Note] = {}
         """Those of all kinds but tasks, of which there may be very many."""
-        self._departed: dict[int, _Note] = {}
+        self._departed: dict[int, Note] = {}
         self._origins: dict[tuple[int, int, str | None], Origin] = {}
         self._handed: dict[int, _Handed] = {}
         self._task_refs: Collection[weakref.ref[Any]] = ()
         self.destroyed: list[Destroyed] = []
         self.children: list[Child] = []
+        self.process_wide = ProcessWide()
 
     def open(self) -> None:
         """Begin to note, for one more user."""
@@ -360,6 +366,7 @@ class Starts:
                 self._handed.clear()
                 self.destroyed.clear()
                 self.children.clear()
+                self.process_wide.clear()
 
     @property
     def is_open(self) -> bool:
@@ -373,7 +380,13 @@ class Starts:
         try:
             scope = current_scope()
             origin = self._origin(frame, scope)
-            self._enter(_Note(self._ref(thing), kind, origin, scope, what, native.get_ident()))
+            # Of tasks there may be very many.
+            maker = maker_of(frame, self._names) if kind != "asyncio_task" else None
+            here = native.get_ident()
+            note = Note(self._ref(thing), kind, origin, scope, what, maker, here)
+            self._enter(note)
+            if maker is not None:
+                self.process_wide.created(note)
         except Exception:  # noqa: S110 - in a call of the application's, of whatever objects
             pass
 
@@ -382,7 +395,7 @@ class Starts:
         ref.key = id(thing)
         return ref
 
-    def _enter(self, note: _Note) -> None:
+    def _enter(self, note: Note) -> None:
         self._notes[note.ref.key] = note
         if note.kind != "asyncio_task":
             self._few[note.ref.key] = note
@@ -414,7 +427,7 @@ class Starts:
         note = self._notes.get(id(thing))
         return note.origin if note is not None and note.ref() is thing else None
 
-    def notes_of(self, things: list[Any]) -> tuple[list[_Note], list[Any]]:
+    def notes_of(self, things: list[Any]) -> tuple[list[Note], list[Any]]:
         """Return the notes of *things* in their order, and the things that have none."""
         found = list(map(self._notes.get, map(id, things)))
         if all(found):
@@ -501,6 +514,49 @@ class Starts:
                 self._notes[key] = note._replace(scope=to)
                 if key in self._few:
                     self._few[key] = self._notes[key]
+
+    def settle(self, scope: Scope) -> bool:
+        """
+        Take from *scope* what libraries keep for the life of the process.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes = [note for note in list(self._notes.values()) if scope.holds(note.scope)]
+        return self._hand_on(self.process_wide.settle(notes), None)
+
+    def leave_out(self, scope: Scope, kinds: Collection[Kind], holders: Iterable[object]) -> bool:
+        """
+        Take from *scope* what nobody refers to but *holders*: it ends with them.
+
+        Args:
+            scope: Where it was created.
+            kinds: What ends with its last reference.
+            holders: Containers, such as a dict.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes = {
+            note.ref.key: note
+            for note in list(self._few.values())
+            if note.kind in kinds and scope.holds(note.scope)
+        }
+        ids = held_only_by(holders, notes) if notes else set()
+        return self._hand_on([notes[key] for key in ids], None)
+
+    def take_back(self, scope: Scope) -> None:
+        """Charge *scope* with what a library seemed to keep, and does not."""
+        if self._hand_on(self.process_wide.revoked(), scope):
+            scope.count()
+
+    def _hand_on(self, notes: list[Note], to: Scope | None) -> bool:
+        for note in notes:
+            if note.ref.key in self._notes:
+                self._notes[note.ref.key] = note._replace(scope=to)
+                if note.ref.key in self._few:
+                    self._few[note.ref.key] = self._notes[note.ref.key]
+        return bool(notes)
 
     def _origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
         starter = starter_of(frame, self.origin_of)
@@ -629,7 +685,7 @@ class Starts:
         target = kept(thing, "_target")  # multiprocessing deletes it on start
         self.note(kind, thing, frame, what=name_of(target) if target is not None else "")
 
-    def _renote(self, thing: object, earlier: _Note | None) -> None:
+    def _renote(self, thing: object, earlier: Note | None) -> None:
         """Go back to an earlier note: it did not start, or had been started before."""
         for notes in (self._notes, self._few):
             if earlier is None or earlier.ref() is not thing:
@@ -709,8 +765,8 @@ class Starts:
 
     def _note_handed(self, task: Any, handed: _Handed) -> None:
         with contextlib.suppress(Exception):
-            at = (handed.origin, handed.scope, "", native.get_ident())
-            self._enter(_Note(self._ref(task), "asyncio_task", *at))
+            at = (handed.origin, handed.scope, "", None, native.get_ident())
+            self._enter(Note(self._ref(task), "asyncio_task", *at))
 
     def _learn(self, coro: Any) -> None:
         # A task that is destroyed has no frames any more, which alone know their module.
@@ -828,7 +884,7 @@ class Starts:
             outer = stack[0] if stack else Frame("?", "", 0)
             origin = Origin(outer.function, outer.file, outer.line, scope.label if scope else None)
         self.destroyed.append(left)
-        self._enter(_Note(self._ref(left), "destroyed_task", origin, scope, left.name))
+        self._enter(Note(self._ref(left), "destroyed_task", origin, scope, left.name))
 
 
 def context_of(task: Any) -> contextvars.Context | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from otel_leaks.census.names import has, kept
 from otel_leaks.census.origins import living, loop_roots, name_of, pool_workers
+from otel_leaks.census.process_wide import has_workers
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.model import Stack
 from otel_leaks.runtime.frames import modules_of, stacks_of
@@ -134,7 +135,9 @@ def thread_pools() -> FewSource:
 
 def _open(look: Look) -> Iterator[Seen]:
     pools = [
-        pool for pool in look.candidates("thread_pool", *_pool_classes()) if not _is_shut(pool)
+        pool
+        for pool in look.candidates("thread_pool", *_pool_classes())
+        if has_workers(pool) and not _is_shut(pool)
     ]
     owned = _default_executors() if pools else set()
     for pool in pools:

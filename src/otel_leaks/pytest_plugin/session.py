@@ -20,6 +20,7 @@ import pytest
 
 from otel_leaks.pytest_plugin.annotations import annotation
 from otel_leaks.pytest_plugin.baseline import Baseline
+from otel_leaks.pytest_plugin.collecting import Collection as Garbage
 from otel_leaks.pytest_plugin.driving import drive
 from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.markers import marker_arguments
@@ -29,6 +30,7 @@ from otel_leaks.pytest_plugin.turns import (
     Settings,
     asked_by_name,
     has_finalizers,
+    holders_of,
     in_turn,
 )
 from otel_leaks.pytest_plugin.usage import usage
@@ -119,6 +121,10 @@ class LeaksPlugin:
         self._selftest: list[str] = []
         self._call: Charged | None = None
         self._waiting: list[Charged] = []
+        self._kept: set[str] = set()
+        self._item: pytest.Item | None = None
+        """The test that is being looked at."""
+        self._garbage = Garbage()
         self._by_name: dict[str, Fixture] = {}
         self._setting_up: Fixture | None = None
         self._teardowns: _Teardowns | None = None
@@ -194,7 +200,9 @@ class LeaksPlugin:
         without_test = [
             (f"{AT_THE_END} {label}", report) for label, _, report in self._judge_in_turn(waiting)
         ]
+        self._starts.take_back(self._session)
         report = self._look(self._session, self._settings)
+        self._kept.update(self._starts.process_wide.lines())
         if report and self._may_end_after_session():
             report = self._without_configuring() if self._is_worker else self._clean
             self._is_to_conclude = None if self._is_worker else session
@@ -208,6 +216,7 @@ class LeaksPlugin:
             self._config.workeroutput["otel_leaks"] = {  # type: ignore[attr-defined]
                 "told": told,
                 "left": bool(without_test),
+                "kept": sorted(self._kept),
                 "used": sorted(self._used),
                 "of_markers": self._of_markers,
                 "seen": self._baseline.seen,
@@ -253,6 +262,10 @@ class LeaksPlugin:
         self._configuring.parent = None
         return self._look(self._session, self._settings._replace(grace=self._one_look))
 
+    def pytest_unconfigure(self) -> None:
+        """Hand over what finalizers raised, before pytest's own report of that."""
+        self._garbage.report()
+
     def conclude(self) -> None:
         """Judge what was left at the end of the session, after ``pytest_unconfigure``."""
         session, self._is_to_conclude = self._is_to_conclude, None
@@ -273,6 +286,7 @@ class LeaksPlugin:
         output = getattr(node, "workeroutput", {}).get("otel_leaks")
         if output is not None:
             self._from_workers.append(output)
+            self._kept.update(output["kept"])
             self._used.update(output["used"])
             self._of_markers.update(output["of_markers"])
             self._baseline.seen.update(output["seen"])
@@ -307,13 +321,15 @@ class LeaksPlugin:
         return result
 
     def _judge(self, item: pytest.Item, call: Charged, raised: BaseException | None) -> None:
-        self._call = None
+        self._call = call.case = None
+        self._item = item
         scope = call.scope
         self._hangs.stop()
         try:
             if scope.began or self._starts.has_unnoted_tasks():
                 self._judge_what_began(item, call, raised or _raised_in_unittest(item))
         finally:
+            self._item = None
             if call not in self._waiting:
                 # Told, ignored or allowed: not told again at the end of the session.
                 scope.parent = None
@@ -434,7 +450,11 @@ class LeaksPlugin:
         self._hangs.stop()
         if not self._waiting:
             return
-        told = self._judge_in_turn(in_turn(self._waiting))
+        self._item = item
+        try:
+            told = self._judge_in_turn(in_turn(self._waiting))
+        finally:
+            self._item = None
         if told:
             self._tell(told, item, raised)
 
@@ -569,6 +589,8 @@ class LeaksPlugin:
             yield "leaks selftest: a leak of each kind was planted and found", {"green": True}
         for line in self._baseline.lines():
             yield line, {}
+        for line in sorted(self._kept):
+            yield f"leaks: {line}", {}
         unused = {str(ignore): "ini leaks_ignore" for ignore in self._own} | self._of_markers
         for text, where in unused.items():
             if text not in self._used:
@@ -607,7 +629,15 @@ class LeaksPlugin:
     def _look(
         self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
     ) -> Report:
-        check = self._check_class(scope, (*self._ignores, *settings.ignores), kinds)
+        item = self._item
+        holders = functools.partial(holders_of, item, self._fixtures.values()) if item else None
+        check = self._check_class(
+            scope,
+            (*self._ignores, *settings.ignores),
+            kinds,
+            holders=holders,
+            collect=self._garbage.collect,
+        )
         for delay_s in check.pauses(settings.grace):
             drive(scope, delay_s)
         self._used.update(each.ignore for each in check.report.hidden)

@@ -8,7 +8,7 @@ then can be read where things stand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +25,7 @@ __all__ = [
     "Settings",
     "asked_by_name",
     "has_finalizers",
+    "holders_of",
     "in_turn",
     "is_awaited_in_vain",
 ]
@@ -115,6 +116,17 @@ def _module_of(finalizer: Callable[..., object]) -> str:
         finalizer = finalizer.func
     module = getattr(finalizer, "__module__", None)
     return module if isinstance(module, str) else ""
+
+
+def holders_of(item: pytest.Item, fixtures: Iterable[Fixture]) -> Iterator[object]:
+    """Yield what pytest itself holds a test's values in, until the test is over."""
+    # Private, the same in 7 to 9: the instance of its class is an attribute of the item.
+    yield vars(item)
+    yield getattr(item, "funcargs", None) or {}
+    for each in fixtures:
+        cached = each.definition.cached_result
+        if each.is_function and cached is not None:
+            yield cached
 
 
 def asked_by_name(request: Any) -> set[str]:

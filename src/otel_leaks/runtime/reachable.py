@@ -160,7 +160,7 @@ def _referents(thing: Any) -> Iterable[Any]:
         return [each for var, each in contextvars.copy_context().items() if var is thing]
     if issubclass(kind, threading.local):
         # The garbage collector does not show them; these are the calling thread's.
-        return list(object.__getattribute__(thing, "__dict__").values())
+        return list(threading.local.__getattribute__(thing, "__dict__").values())
     return gc.get_referents(thing)
 
 
@@ -205,7 +205,9 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
-def held_only_by(holders: Iterable[Any], targets: Collection[int], *, most: int = 20_000) -> set[int]:
+def held_only_by(
+    holders: Iterable[Any], targets: Collection[int], *, most: int = 20_000
+) -> set[int]:
     """
     Find what nobody refers to but *holders*, directly or through objects that only they hold.
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import unittest
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,6 +22,7 @@ import pytest
 
 from otel_leaks import testing
 from otel_leaks.model import Origin, Site
+from otel_leaks.runtime import native
 from otel_leaks.testing import (
     Grace,
     LeaksFound,
@@ -58,7 +58,7 @@ def stand() -> Iterator[Stand]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Give the pauses that were slept; none is."""
     slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(native, "sleep", slept.append)
     return slept
 
 
@@ -132,7 +132,7 @@ def test_what_ends_within_the_grace_is_no_leak(
         stand.release()
         threads[0].join(20)
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(native, "sleep", sleep)
     with verify_none(grace=Grace(attempts=2)):
         threads.append(begin(stand))
 
@@ -632,7 +632,7 @@ def test_find_waits_for_what_is_about_to_end(stand: Stand, monkeypatch: pytest.M
         stand.release()
         thread.join(20)
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(native, "sleep", sleep)
     assert kinds(find(current)) == {}
     assert slept == [1e-6]
 

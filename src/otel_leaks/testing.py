@@ -40,7 +40,7 @@ from otel_leaks.ignores import (
     ignore_top_function,
 )
 from otel_leaks.model import Hidden
-from otel_leaks.runtime import forks
+from otel_leaks.runtime import forks, native
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -67,6 +67,9 @@ __all__ = [
     "ignore_top_function",
     "verify_none",
 ]
+
+# Bound now: a test may replace it.
+_thread_time = time.thread_time
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -388,7 +391,7 @@ def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
             for delay_s in grace.delays_s():
                 if not report:
                     break
-                time.sleep(delay_s)
+                native.sleep(delay_s)
                 report = held.look(None)
         report = _proved(report)
     finally:
@@ -482,7 +485,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
             for delay_s in check.pauses(self._grace):
                 if _is_in_loop():
                     break  # Waiting here would keep the loop from ending anything.
-                time.sleep(delay_s)
+                native.sleep(delay_s)
         finally:
             _door.close()
         self._tell(check, error)
@@ -496,7 +499,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        import asyncio
+        from otel_leaks.runtime.driving import pause_inside
 
         check = self._left()
         try:
@@ -506,7 +509,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
                 if inspect.isawaitable(done):
                     await done
                 for delay_s in check.pauses(self._grace):
-                    await asyncio.sleep(delay_s)
+                    await pause_inside(delay_s)
         finally:
             _door.close()
         self._tell(check, error)
@@ -586,7 +589,7 @@ def _proved(report: Report) -> Report:
 
     try:
         # CPU: on a loaded machine the same is told.
-        proof = prove(budget_s=PROOF_S, clock=time.thread_time)
+        proof = prove(budget_s=PROOF_S, clock=_thread_time)
     except Exception:  # An addition to a message must not cost the message.
         _proofs_took_s = PROOFS_S
         return report

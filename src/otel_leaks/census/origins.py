@@ -207,8 +207,8 @@ class Note(NamedTuple):
     """What a job runs, a process is; empty where the thing says so itself."""
     maker: Maker | None = None
     """The library that created it; None for the application, and for tasks."""
-    runner: int = 0
-    """The thread that ran the loop of a task when it began, by its ident; 0 for none."""
+    thread: int = 0
+    """Who created it, by the number of the thread."""
 
 
 class _Handed(NamedTuple):
@@ -313,13 +313,6 @@ def _is_done(task: Any) -> bool:
         return True
 
 
-def _runner_of(loop: object) -> int:
-    """Return the calling thread where it runs *loop*, 0 where it does not."""
-    if loop is None or sys.modules["asyncio.events"]._get_running_loop() is not loop:
-        return 0
-    return native.get_ident()
-
-
 def pool_workers() -> Mapping[threading.Thread, Any]:
     """Return the workers of thread pools with the queues they serve."""
     # Private, the same on 3.10 to 3.15.
@@ -386,25 +379,8 @@ class Starts:
         """Whether anybody notes."""
         return self._users > 0
 
-    def note(
-        self,
-        kind: Kind,
-        thing: object,
-        frame: FrameType | None,
-        *,
-        what: str = "",
-        loop: object = None,
-    ) -> None:
-        """
-        Note that *thing* began where *frame* stands, in the scope that is current.
-
-        Args:
-            kind: Its kind.
-            thing: Whatever the application has it made of.
-            frame: Who began it.
-            what: What a job runs, a process is.
-            loop: That of a task.
-        """
+    def note(self, kind: Kind, thing: object, frame: FrameType | None, *, what: str = "") -> None:
+        """Note that *thing* began where *frame* stands, in the scope that is current."""
         if not self.is_open:
             return  # A wrapper of ours that somebody else's wrapper still calls.
         try:
@@ -412,7 +388,8 @@ class Starts:
             origin = self._origin(frame, scope)
             # Of tasks there may be very many.
             maker = maker_of(frame, self._names) if kind != "asyncio_task" else None
-            note = Note(self._ref(thing), kind, origin, scope, what, maker, _runner_of(loop))
+            here = native.get_ident()
+            note = Note(self._ref(thing), kind, origin, scope, what, maker, here)
             self._enter(note)
             if maker is not None:
                 self.process_wide.created(note)
@@ -482,27 +459,28 @@ class Starts:
             if note.kind == kind and (thing := note.ref()) is not None
         ]
 
-    def loops_run_here(self, scope: Scope) -> list[Any]:
+    def loops_of_this_thread(self, scope: Scope) -> list[Any]:
         """
-        Return the loops with tasks of *scope* that the calling thread, and no other, has run.
+        Return the loops with tasks of *scope* that nobody else runs than the calling thread.
 
-        Where a task began says so; a loop that stands still may be that of a thread which
-        runs it call by call.
+        That made them and all their tasks: a loop that stands still may be that of a thread
+        which runs it call by call.
         """
-        runners: dict[int, set[int]] = {}
+        here = native.get_ident()
         loops: dict[int, Any] = {}
+        others: set[int] = set()
         for note in list(self._notes.values()):
-            task = note.ref() if note.kind == "asyncio_task" else None
-            if task is None or not is_task(task):
+            if note.kind == "event_loop" and note.thread != here:
+                others.add(note.ref.key)
+            if note.kind != "asyncio_task" or (task := note.ref()) is None or not is_task(task):
                 continue
             with contextlib.suppress(Exception):
                 loop = task.get_loop()
-                if note.runner:
-                    runners.setdefault(id(loop), set()).add(note.runner)
-                if scope.holds(note.scope) and not task.done():
+                if note.thread != here:
+                    others.add(id(loop))
+                elif scope.holds(note.scope) and not task.done():
                     loops[id(loop)] = loop
-        here = {native.get_ident()}
-        return [loop for key, loop in loops.items() if runners.get(key) == here]
+        return [loop for key, loop in loops.items() if key not in others]
 
     def is_handing_over(self, scope: Scope) -> bool:
         """Say whether a coroutine of *scope* is on its way to another thread's loop."""
@@ -792,8 +770,7 @@ class Starts:
             coro = args[1] if len(args) > 1 else kwargs.get("coro")
             handed = self._handed.get(id(coro)) if self._handed else None
             if handed is None or handed.coro() is not coro:
-                loop = args[0] if args else None
-                self.note("asyncio_task", task, sys._getframe(1), loop=loop)
+                self.note("asyncio_task", task, sys._getframe(1))
             else:
                 self._note_handed(task, handed)
                 self._handed.pop(id(coro), None)
@@ -804,8 +781,8 @@ class Starts:
 
     def _note_handed(self, task: Any, handed: _Handed) -> None:
         with contextlib.suppress(Exception):
-            note = Note(self._ref(task), "asyncio_task", handed.origin, handed.scope, "")
-            self._enter(note)
+            at = (handed.origin, handed.scope, "", None, native.get_ident())
+            self._enter(Note(self._ref(task), "asyncio_task", *at))
 
     def _learn(self, coro: Any) -> None:
         # A task that is destroyed has no frames any more, which alone know their module.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import contextvars
+import contextlib
 import os
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 from otel_leaks.pytest_plugin.turns import is_awaited_in_vain
+from otel_leaks.runtime import native
 
 if TYPE_CHECKING:
     from otel_leaks.census.origins import Scope
+
+# Bound now: a test may replace them.
+_dup, _close, _write = os.dup, os.close, os.write
 
 HANG_S = 3.0
 """How long a teardown may take before leaked tasks that it waits for are told."""
@@ -29,14 +32,14 @@ class Hangs:
 
     def __init__(self) -> None:
         self._texts: list[tuple[Scope, str]] = []
-        self._timer: threading.Timer | None = None
+        self._ended: native.Event | None = None
         self._stderr = -1
 
     def open(self) -> None:
         """Take hold of the terminal, before pytest begins to capture."""
         try:
             # Of a worker of pytest-xdist it is the controller's.
-            self._stderr = os.dup(sys.stderr.fileno())
+            self._stderr = _dup(sys.stderr.fileno())
         except (AttributeError, OSError, ValueError):
             self._stderr = -1  # Standard error is no file; nothing will be told.
 
@@ -46,25 +49,31 @@ class Hangs:
 
     def start(self) -> None:
         """Begin to wait for a teardown, where there is something to tell."""
-        if self._texts and self._timer is None and self._stderr >= 0:
-            self._timer = threading.Timer(HANG_S, self._tell)
-            self._timer.name = "otel-leaks-hangs"
-            self._timer.daemon = True
-            # In no scope: it is nobody's leak.
-            contextvars.Context().run(self._timer.start)
+        if self._texts and self._ended is None and self._stderr >= 0:
+            self._ended = native.Event()
+            # A bare thread: a suite that looks for threads that were left does not see it.
+            try:
+                native.start_new_thread(self._wait, (self._ended,))
+            except RuntimeError:  # None can be started.
+                self._ended = None
 
     def stop(self) -> None:
         """End to wait."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._ended is not None:
+            self._ended.set()
+            self._ended = None
 
     def close(self) -> None:
         """Give back what it holds."""
         self.stop()
         if self._stderr >= 0:
-            os.close(self._stderr)
+            _close(self._stderr)
             self._stderr = -1
+
+    def _wait(self, ended: native.Event) -> None:
+        with contextlib.suppress(BaseException):  # It would be printed.
+            if not ended.wait(HANG_S):
+                self._tell()
 
     def _tell(self) -> None:
         # What a teardown waits for otherwise, such as a container, is no leak's fault.
@@ -76,4 +85,4 @@ class Hangs:
             f"\nleaks: a teardown takes longer than {HANG_S:g} s; these tasks leaked, and may "
             "not end when they are cancelled:"
         )
-        os.write(self._stderr, "\n\n".join((head, *texts, "")).encode(errors="replace"))
+        _write(self._stderr, "\n\n".join((head, *texts, "")).encode(errors="replace"))

@@ -636,7 +636,7 @@ class BeforeCancelling:
 
     def look(self, loop: Any) -> Report:
         """Look at a loop that stands still, in its own thread; return what is new."""
-        from otel_leaks.census.runners import run_for
+        from otel_leaks.runtime.driving import run_for
 
         grace = self._grace if self._waits < MAX_WAITS else Grace(attempts=1)
         check = Check(
@@ -646,7 +646,7 @@ class BeforeCancelling:
             for delay_s in check.pauses(grace):
                 if not new_sites(check.report, self.report):
                     break
-                run_for(loop, delay_s)
+                run_for(delay_s, [loop])
         self.used |= check.used
         found = new_sites(_outermost(check.report), self.report)
         self._waits += bool(found)

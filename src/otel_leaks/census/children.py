@@ -35,7 +35,7 @@ def _unreaped(look: Look) -> Iterator[Seen]:
     process = sys.modules.get("multiprocessing.process")
     # Private, the same on 3.10 to 3.15: the children that were not joined.
     children = list(getattr(process, "_children", ()))
-    pooled = _pooled() if children else set()  # Goes through the heap.
+    pooled = _pooled(look) if children else set()
     for child in children:
         with contextlib.suppress(Exception):  # One that can't be read is no other's fault.
             popen = kept(child, "_popen")
@@ -70,7 +70,7 @@ def _popens(look: Look) -> Iterator[tuple[Any, str]]:
                 yield popen, program_of(kept(popen, "args"))
 
 
-def _pooled() -> set[int]:
+def _pooled(look: Look) -> set[int]:
     """Return the ids of the workers of process pools that live."""
     cls = getattr(sys.modules.get("concurrent.futures.process"), "ProcessPoolExecutor", None)
     if cls is None:
@@ -78,6 +78,6 @@ def _pooled() -> set[int]:
     # Private, the same on 3.10 to 3.15; None once the pool was shut down.
     return {
         id(process)
-        for pool in living(cls)
+        for pool in look.instances("thread_pool", cls)
         for process in list((getattr(pool, "_processes", None) or {}).values())
     }

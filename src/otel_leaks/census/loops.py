@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from otel_leaks.census.origins import loop_roots
-from otel_leaks.census.source import FewSource, Look, Seen
+from otel_leaks.census.source import FewSource, Look, Seen, dropped, made_by
 from otel_leaks.runtime.glimpse import name_of_type
 
 __all__ = ["event_loops"]
@@ -27,6 +27,5 @@ def _open(look: Look) -> Iterator[Seen]:
         with contextlib.suppress(Exception):  # A double need not have all methods.
             if loop is running or loop.is_closed():
                 continue
-            made = look.origin_of(loop)
-            name = name_of_type(type(loop))
-            yield Seen(loop, (), name, (name, made.function) if made is not None else (name,))
+            yield made_by(look, loop, name_of_type(type(loop)))
+    yield from dropped(look, "event_loop")

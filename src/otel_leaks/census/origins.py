@@ -24,6 +24,7 @@ from operator import is_
 from types import BuiltinMethodType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from otel_leaks.census.dropped import CLOSABLE, Dropped, Drops
 from otel_leaks.census.gathers import Gathers, hears, is_for_application
 from otel_leaks.census.makers import Maker, maker_of
 from otel_leaks.census.names import has, kept, name_of, program_of
@@ -56,6 +57,7 @@ __all__ = [
     "living",
     "name_of",
     "on_subclass",
+    "pool_classes",
     "pool_workers",
     "program_of",
     "scope_of_context",
@@ -348,6 +350,10 @@ class Starts:
         self._task_refs: Collection[weakref.ref[Any]] = ()
         self.destroyed: list[Destroyed] = []
         self.children: list[Child] = []
+        self.dropped: list[Dropped] = []
+        self._drops = Drops(self._few.get, self._note_dropped)
+        self._older: list[weakref.ref[Any]] | None = None
+        """Loops and pools that were there before; None where nobody has asked."""
         self.process_wide = ProcessWide()
         self.cancelling: dict[Scope, Callable[[Any], object]] = {}
         """What looks at a loop of a scope before its runner cancels all that is left on it."""
@@ -377,6 +383,9 @@ class Starts:
                 self._handed.clear()
                 self.destroyed.clear()
                 self.children.clear()
+                self.dropped.clear()
+                self._older = None
+                self._drops.close()
                 self.process_wide.clear()
                 self.cancelling.clear()
                 self._runners.clear()
@@ -412,6 +421,8 @@ class Starts:
         self._notes[note.ref.key] = note
         if note.kind != "asyncio_task":
             self._few[note.ref.key] = note
+            if note.kind in CLOSABLE:
+                self._drops.add(note.ref.key)
         if note.scope is not None:
             note.scope.count()
 
@@ -421,6 +432,7 @@ class Starts:
         if note is not None and note.ref is ref:
             self._notes.pop(ref.key, None)
             self._few.pop(ref.key, None)
+            self._drops.gone(ref.key)
             if note.kind == "asyncio_task":
                 # The collector clears references before it calls the finalizer that tells
                 # of a destroyed task; until then its id is its own.
@@ -463,7 +475,9 @@ class Starts:
         return [
             thing
             for note in list(notes.values())
-            if note.kind == kind and (thing := note.ref()) is not None
+            if note.kind == kind
+            and (thing := note.ref()) is not None
+            and type(thing) is not Dropped
         ]
 
     def loops_of_this_thread(self, scope: Scope) -> list[Any]:
@@ -488,6 +502,22 @@ class Starts:
                 elif scope.holds(note.scope) and not task.done():
                     loops[id(loop)] = loop
         return [loop for key, loop in loops.items() if key not in others]
+
+    def instances(self, kind: Kind) -> list[Any]:
+        """
+        Return all loops, or all pools, that live: those that were noted, and the older ones.
+
+        For the older ones the heap is gone through, once while this is open.
+        """
+        if self._older is None:
+            found = living(*loop_roots(), *pool_classes())
+            self._older = [weakref.ref(each) for each in found if id(each) not in self._few]
+        roots = loop_roots() if kind == "event_loop" else pool_classes()
+        older = [each for ref in self._older if (each := ref()) is not None]
+        return [
+            *self.noted(kind),
+            *(each for each in older if is_subtype(type(each), *roots)),
+        ]
 
     def is_handing_over(self, scope: Scope) -> bool:
         """Say whether a coroutine of *scope* is on its way to another thread's loop."""
@@ -914,6 +944,10 @@ class Starts:
 
         return hears(call_exception_handler)
 
+    def _note_dropped(self, note: Note, left: Dropped) -> None:
+        self.dropped.append(left)
+        self._enter(note._replace(ref=self._ref(left), what=left.name))
+
     def _note_destroyed(self, task: Any) -> None:
         # The task is being destroyed: its note may be gone already, its context is not.
         departed = self._departed.get(id(task))
@@ -1029,6 +1063,18 @@ def loop_roots() -> list[type]:
     """Return the classes whose constructors make loops: asyncio's, uvloop's, any other root."""
     root: type | None = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
     return type.__subclasses__(root) if root is not None else []
+
+
+def pool_classes() -> list[type]:
+    """Return the classes of pools, of those modules that were imported."""
+    return [
+        cls
+        for module, name in (
+            ("concurrent.futures.thread", "ThreadPoolExecutor"),
+            ("concurrent.futures.process", "ProcessPoolExecutor"),
+        )
+        if (cls := getattr(sys.modules.get(module), name, None)) is not None
+    ]
 
 
 def living(*classes: type) -> Iterator[Any]:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from otel_leaks.census.names import has, kept
-from otel_leaks.census.origins import living, loop_roots, name_of, pool_workers
+from otel_leaks.census.origins import living, loop_roots, name_of, pool_classes, pool_workers
 from otel_leaks.census.process_wide import has_workers
-from otel_leaks.census.source import FewSource, Look, Seen
+from otel_leaks.census.source import FewSource, Look, Seen, dropped, made_by
 from otel_leaks.model import Stack
 from otel_leaks.runtime.frames import modules_of, stacks_of
 from otel_leaks.runtime.glimpse import is_subtype, name_of_type
@@ -60,7 +60,7 @@ def _items() -> Iterator[tuple[Any, Any]]:
     if work_item is not None:
         for item in living(work_item):
             yield item.future, _function_of(item)
-    for pool in _pools():
+    for pool in living(*pool_classes()):
         # Of a process pool only; private, the same on 3.10 to 3.15.
         for item in list((getattr(pool, "_pending_work_items", None) or {}).values()):
             yield item.future, item.fn
@@ -136,34 +136,17 @@ def thread_pools() -> FewSource:
 def _open(look: Look) -> Iterator[Seen]:
     pools = [
         pool
-        for pool in look.candidates("thread_pool", *_pool_classes())
+        for pool in look.candidates("thread_pool", *pool_classes())
         if has_workers(pool) and not _is_shut(pool)
     ]
-    owned = _default_executors() if pools else set()
+    owned = _default_executors(look) if pools else set()
     for pool in pools:
         if id(pool) in owned:
             continue
-        made = look.origin_of(pool)
-        name = name_of_type(type(pool))
         prefix = kept(pool, "_thread_name_prefix")
         prefix = prefix if type(prefix) is str else ""
-        yield Seen(pool, (), prefix or name, (name, made.function) if made is not None else (name,))
-
-
-def _pool_classes() -> list[type]:
-    """Return the classes of pools, of those modules that were imported."""
-    return [
-        cls
-        for module, name in (
-            ("concurrent.futures.thread", "ThreadPoolExecutor"),
-            ("concurrent.futures.process", "ProcessPoolExecutor"),
-        )
-        if (cls := getattr(sys.modules.get(module), name, None)) is not None
-    ]
-
-
-def _pools() -> list[Any]:
-    return list(living(*_pool_classes()))
+        yield made_by(look, pool, name_of_type(type(pool)), prefix)
+    yield from dropped(look, "thread_pool")
 
 
 def _is_shut(pool: Any) -> bool:
@@ -171,11 +154,11 @@ def _is_shut(pool: Any) -> bool:
     return kept(pool, "_shutdown") is True or kept(pool, "_shutdown_thread") is True
 
 
-def _default_executors() -> set[int]:
+def _default_executors(look: Look) -> set[int]:
     """Return the ids of the pools that belong to a loop that is open."""
-    classes = tuple(_pool_classes())
+    classes = tuple(pool_classes())
     owned: set[int] = set()
-    for loop in living(*loop_roots()):
+    for loop in look.instances("event_loop", *loop_roots()):
         with contextlib.suppress(Exception):  # A double need not have all methods.
             if loop.is_closed():
                 continue

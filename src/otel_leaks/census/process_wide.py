@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from otel_leaks.census.origins import Note
     from otel_leaks.model import Kind
 
-__all__ = ["ProcessWide", "current_loop", "has_workers"]
+__all__ = ["ProcessWide", "current_loop", "has_workers", "is_open"]
 
 BUDGET_S = 0.25
 """CPU for the search of one look."""
@@ -73,7 +73,7 @@ class ProcessWide:
         if maker is None or maker.occasion or _is_worker(note.ref()):
             return
         site = self._sites.setdefault(_key(note, maker), _Site())
-        site.refs = [ref for ref in site.refs if _is_open(note.kind, ref())]
+        site.refs = [ref for ref in site.refs if is_open(note.kind, ref())]
         if site.refs and not site.piles_up and site.searches < SEARCHES_OF_SITE:
             site.searches += 1
             anchors: list[Any] = []
@@ -135,7 +135,7 @@ class ProcessWide:
         again = [
             (note, maker, thing)
             for note, maker in self._kept.values()
-            if not maker.occasion and _is_open(note.kind, thing := note.ref())
+            if not maker.occasion and is_open(note.kind, thing := note.ref())
         ]
         held = {note.ref.key for note in self._search(again)}
         revoked = [note for note, *_ in again if note.ref.key not in held]
@@ -150,7 +150,7 @@ class ProcessWide:
             for note, maker in self._kept.values()
             if maker.occasion != "policy"
             and (note.kind != "thread_pool" or has_workers(note.ref()))
-            and _is_open(note.kind, note.ref())
+            and is_open(note.kind, note.ref())
         )
         return [
             f"{package} keeps {count} {kind.replace('_', ' ')}{'s' if count > 1 else ''} for the "
@@ -213,7 +213,7 @@ def _anchors(kind: Kind, thing: Any) -> list[Any]:
     return [thing]
 
 
-def _is_open(kind: Kind, thing: Any) -> bool:
+def is_open(kind: Kind, thing: Any) -> bool:
     """Say whether nobody has ended a thing."""
     if thing is None:
         return False

@@ -17,7 +17,7 @@ from typing import Any
 
 from otel_leaks.census.patches import Patches
 
-__all__ = ["is_on", "run_for", "wrap_runners"]
+__all__ = ["is_on", "wrap_runners"]
 
 _NAME = "_cancel_all_tasks"
 
@@ -73,24 +73,3 @@ def is_on(loop: Any) -> Callable[[object], bool]:
         return get_loop is None or get_loop() is loop
 
     return is_here
-
-
-def run_for(loop: Any, delay_s: float) -> bool:
-    """
-    Run a loop that stands still, in its own thread.
-
-    Whatever the application's tasks raise out of it is nobody's here.
-
-    Returns:
-        Whether it ran for so long.
-    """
-    import asyncio
-
-    pause = loop.create_task(asyncio.sleep(delay_s))
-    try:
-        loop.run_until_complete(pause)
-    except BaseException:
-        # What was left stopped the loop, or raised what ends a process.
-        pause.cancel()
-        return False
-    return True

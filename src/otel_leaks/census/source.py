@@ -26,7 +26,9 @@ __all__ = [
     "Look",
     "Seen",
     "Source",
+    "dropped",
     "largest_first",
+    "made_by",
     "population",
     "share",
     "sited",
@@ -136,6 +138,12 @@ class Look:
         if self.scope is not None and self.starts is not None:
             return [thing for thing in self.starts.noted(kind) if self.wants(thing)]
         return [thing for thing in living(*classes) if self.wants(thing)]
+
+    def instances(self, kind: Kind, *classes: type) -> Iterable[Any]:
+        """Return all loops, or all pools, asked for or not, where it can be without the heap."""
+        if self.starts is not None and self.starts.is_open:
+            return self.starts.instances(kind)
+        return living(*classes)
 
 
 def _by_beginning(notes: list[Any], things: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
@@ -252,6 +260,21 @@ def population(
 def _left(site: Site) -> int:
     """Return how many of a site's tasks outlived their span, of those looked at."""
     return len(site.ended.ages_s) if site.ended is not None else 0
+
+
+def made_by(look: Look, thing: object, name: str, shown: str = "") -> Seen:
+    """Return a thing that stands nowhere: it is known by its class, and by who made it."""
+    made = look.origin_of(thing)
+    return Seen(thing, (), shown or name, (name, made.function) if made is not None else (name,))
+
+
+def dropped(look: Look, kind: Kind) -> Iterator[Seen]:
+    """Yield what is left of the things of *kind* that were collected while they were open."""
+    if look.starts is None or look.scope is None:
+        return
+    for left in list(look.starts.dropped):
+        if left.kind == kind and look.wants(left):
+            yield made_by(look, left, left.name)
 
 
 class FewSource:

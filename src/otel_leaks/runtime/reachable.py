@@ -73,7 +73,7 @@ def held_by_package(package: str, targets: Collection[int], *, budget_s: float) 
     ]
     if not modules:
         return set()
-    spaces = {id(vars(module)) for module in list(sys.modules.values()) if _is_module(module)}
+    spaces = _spaces()
     kinds: dict[type, bool] = {}
 
     def is_followed(thing: Any) -> bool:
@@ -100,12 +100,15 @@ def within_coroutines(
         targets: As for ``held_by_package``.
         budget_s: As for ``held_by_package``.
     """
+    spaces = _spaces()
     inner = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType, types.FrameType)
 
     def is_followed(thing: Any) -> bool:
         kind = type(thing)
         if kind in inner:
             return True
+        if kind is dict:
+            return id(thing) not in spaces
         if kind is types.FunctionType or kind in _OPAQUE or issubclass(kind, type):
             return False
         module = _module_of(kind)
@@ -190,6 +193,11 @@ def _holds_for_libraries(kind: type) -> bool:
         sys.modules.get(module), "__file__", None
     )
     return isinstance(file, str) and is_library(file)
+
+
+def _spaces() -> set[int]:
+    """Return the ids of the globals of all modules."""
+    return {id(vars(module)) for module in list(sys.modules.values()) if _is_module(module)}
 
 
 def _is_module(thing: Any) -> bool:

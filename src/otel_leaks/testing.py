@@ -162,6 +162,12 @@ class Report:
         sites = sorted((*self.sites, *new), key=_largest_first)
         return Report(tuple(sites), (*self.hidden, *other.hidden))
 
+    def with_hidden(self, before: Report) -> Report:
+        """Return it with what ignores hid of kinds that it did not look at again."""
+        seen = {each.ignore for each in self.hidden}
+        more = tuple(each for each in before.hidden if each.ignore not in seen)
+        return Report(self.sites, (*self.hidden, *more)) if more else self
+
     def to_json(self) -> str:
         """Return the report as JSON, with all that its message says and more."""
         from otel_leaks.report import leaks_json
@@ -272,10 +278,10 @@ class _Door:
         with self._lock:
             assert self._taker is not None
             census = self._taker.take(
-                scope=scope, besides=_caller(), ignores=ignores, excludes=excludes
+                scope=scope, besides=_caller(), ignores=ignores, excludes=excludes, kinds=kinds
             )
         self._raise(census.failures)
-        read = [each for each in census.populations if kinds is None or each.kind in kinds]
+        read = census.populations
         sites = sorted((site for each in read for site in each.sites), key=_largest_first)
         return Report(tuple(sites), tuple(hidden for each in read for hidden in each.hidden))
 
@@ -392,7 +398,7 @@ def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
                 if not report:
                     break
                 native.sleep(delay_s)
-                report = held.look(None)
+                report = held.look(None, _again(report)).with_hidden(report)
         report = _proved(report)
     finally:
         _door.close()
@@ -576,6 +582,11 @@ def _with_destroyed_as_pending(before: Report, after: Report) -> Report:
     return Report(tuple(sorted(sites - again, key=_largest_first)), after.hidden)
 
 
+def _again(report: Report) -> set[Kind]:
+    """Return the kinds to look at once more: what was found, and what may become of a task."""
+    return {*(site.kind for site in report), "destroyed_task"}
+
+
 _proofs_took_s = 0.0
 
 
@@ -699,6 +710,7 @@ class Check:
         self._holders = holders
         self._collect = collect
         self._held = _Held(ignores, loop)
+        self._is_underway = False
         self.report = Report()
         """What was found last."""
 
@@ -734,6 +746,7 @@ class Check:
             if not self.report and not is_underway:
                 return
             yield delay_s
+            self._is_underway = is_underway
             is_underway = starts.is_handing_over(self._scope)
             self._look_again()
             if self.report and i == grace.attempts - 2:
@@ -762,8 +775,9 @@ class Check:
     def _look_again(self) -> None:
         # A pending task that the collector destroys in the grace is a leak as it was
         # before, and only the look before says where it stood.
-        found = self._held.look(self._scope, self._kinds)
-        self.report = _with_destroyed_as_pending(self.report, found)
+        kinds = self._kinds if self._is_underway or not self.report else _again(self.report)
+        found = self._held.look(self._scope, kinds)
+        self.report = _with_destroyed_as_pending(self.report, found.with_hidden(self.report))
 
     def _is_clean(self) -> bool:
         """Say whether nothing began, which is the common case and must cost nothing."""

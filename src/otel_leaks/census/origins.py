@@ -440,6 +440,11 @@ class Starts:
                     self._departed.clear()
                 self._departed[ref.key] = note
 
+    @property
+    def has_notes_of_tasks(self) -> bool:
+        """Whether any task was noted that lives."""
+        return len(self._notes) > len(self._few)
+
     def scope_of(self, thing: object) -> Scope | None:
         """Return the scope in which *thing* began, None when it is not known."""
         note = self._notes.get(id(thing))

@@ -51,16 +51,16 @@ def _futures(look: Look) -> list[tuple[Any, str]]:
     if look.scope is not None and look.starts is not None:
         noted = look.starts.noted("work_item")
         return [(future, look.starts.what(future) or "?") for future in noted]
-    return [(future, name_of(fn)) for future, fn in _items()]
+    return [(future, name_of(fn)) for future, fn in _items(look)]
 
 
-def _items() -> Iterator[tuple[Any, Any]]:
+def _items(look: Look) -> Iterator[tuple[Any, Any]]:
     # Private, the same on 3.10 to 3.15: a job that waits for a thread, or runs on one.
     work_item = getattr(sys.modules.get("concurrent.futures.thread"), "_WorkItem", None)
     if work_item is not None:
         for item in living(work_item):
             yield item.future, _function_of(item)
-    for pool in living(*pool_classes()):
+    for pool in look.instances("thread_pool", *pool_classes()):
         # Of a process pool only; private, the same on 3.10 to 3.15.
         for item in list((getattr(pool, "_pending_work_items", None) or {}).values()):
             yield item.future, item.fn

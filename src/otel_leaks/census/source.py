@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.dropped import CLOSABLE
 from otel_leaks.census.executors import Workers
 from otel_leaks.census.guard import Guard
 from otel_leaks.census.origins import Scope, Starts, living
@@ -84,6 +85,15 @@ class Look:
         """Whether ``wants`` has to be asked about each thing."""
         return self.scope is not None or bool(self.besides) or self.excludes is not None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all tasks are asked for but those *besides*, and nothing is noted of any."""
+        return (
+            self.scope is None
+            and self.excludes is None
+            and (self.starts is None or not self.starts.has_notes_of_tasks)
+        )
+
     def wants(self, thing: object) -> bool:
         """Say whether *thing* is asked for."""
         if any(thing is each for each in self.besides):
@@ -118,7 +128,9 @@ class Look:
         if unnoted:
             slow = {id(thing) for thing in unnoted}
             things = [thing for thing in things if id(thing) not in slow]
-            some = [thing for thing in unnoted if self._is_in_scope(self.starts.scope_of(thing))]
+            some = unnoted
+            if self.scope is not None:
+                some = [each for each in unnoted if self._is_in_scope(self.starts.scope_of(each))]
             if some:
                 yield None, some
         for note, some in _by_beginning(notes, things):
@@ -137,11 +149,11 @@ class Look:
         """
         if self.scope is not None and self.starts is not None:
             return [thing for thing in self.starts.noted(kind) if self.wants(thing)]
-        return [thing for thing in living(*classes) if self.wants(thing)]
+        return [thing for thing in self.instances(kind, *classes) if self.wants(thing)]
 
     def instances(self, kind: Kind, *classes: type) -> Iterable[Any]:
-        """Return all loops, or all pools, asked for or not, where it can be without the heap."""
-        if self.starts is not None and self.starts.is_open:
+        """Return all instances, asked for or not, where it can be without the heap."""
+        if self.starts is not None and self.starts.is_open and kind in CLOSABLE:
             return self.starts.instances(kind)
         return living(*classes)
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from otel_leaks.census import CensusTaker
     from otel_leaks.census.origins import Scope, Starts
-    from otel_leaks.model import Kind, Site
+    from otel_leaks.model import Failure, Kind, Site
     from otel_leaks.testcase import LeakTestCase
 
 __all__ = [
@@ -268,13 +268,14 @@ class _Door:
         ignores: Ignores,
         kinds: Collection[Kind] | None = None,
         excludes: Callable[[object], bool] | None = None,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
     ) -> Report:
         with self._lock:
             assert self._taker is not None
             census = self._taker.take(
                 scope=scope, besides=_caller(), ignores=ignores, excludes=excludes
             )
-        self._raise(census.failures)
+        (failed or self._raise)(census.failures)
         read = [each for each in census.populations if kinds is None or each.kind in kinds]
         sites = sorted((site for each in read for site in each.sites), key=_largest_first)
         return Report(tuple(sites), tuple(hidden for each in read for hidden in each.hidden))
@@ -319,7 +320,12 @@ def _checked(ignores: tuple[Ignore, ...], grace: Grace) -> None:
 class _Held:
     """The ignores of one check, and which of them hid something in any of its looks."""
 
-    def __init__(self, ignores: tuple[Ignore, ...]) -> None:
+    def __init__(
+        self,
+        ignores: tuple[Ignore, ...],
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
+    ) -> None:
+        self._failed = failed
         self._given = ignores
         self._ignores = Ignores((*BUILT_IN, *ignores))
         self._current = [each for each in ignores if isinstance(each, _Current)]
@@ -335,7 +341,8 @@ class _Held:
                     return True
             return False
 
-        report = _door.look(scope, self._ignores, kinds, is_current if self._current else None)
+        excludes = is_current if self._current else None
+        report = _door.look(scope, self._ignores, kinds, excludes, self._failed)
         hidden = (*report.hidden, *(Hidden(text, count) for text, count in counts.items()))
         self.used.update(each.ignore for each in hidden)
         return Report(report.sites, hidden)
@@ -610,12 +617,13 @@ class Check:
         *,
         holders: Callable[[], Iterable[object]] | None = None,
         collect: Callable[[], object] = gc.collect,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
     ) -> None:
         self._scope = scope
         self._kinds = kinds
         self._holders = holders
         self._collect = collect
-        self._held = _Held(ignores)
+        self._held = _Held(ignores, failed)
         self.report = Report()
         """What was found last."""
 

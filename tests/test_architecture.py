@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"model", "ignores"},
     "environment_variables": {"config"},
     "ignores": {"model"},
-    "hints": {"model"},
+    "hints": {"model", "libraries"},
     "libraries": {"model"},
     "report": {"model", "hints", "libraries", "texts"},
     "census": {"model", "ignores", "runtime", "libraries"},
@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "watch": {"model", "runtime", "config", "census", "detect", "texts", "masks", "log"},
     "instrumentor": {
         *("", "model", "runtime", "config", "ignores", "report"),
-        *("census", "detect", "telemetry", "watch", "log"),
+        *("census", "detect", "telemetry", "watch", "log", "masks"),
     },
     "proof": {"model", "census", "runtime"},
     "testing": {"model", "runtime", "ignores", "report", "census", "testcase", "proof"},

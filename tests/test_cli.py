@@ -248,8 +248,8 @@ N in otel_leaks.demo.shop.keep_customer_posted (SHOP:N), the oldest for at least
   waits at     keep_customer_posted  SHOP:N
                └ next_update         SHOP:N
                  └ get               QUEUES:N
-  hint         a background worker without an exit: it waits on a queue that nobody fills; put a \
-sentinel that ends its loop and join it, or cancel it and await it
+  hint         a background worker without an exit: it waits on a queue that nobody fills; cancel \
+the task and await it when its owner ends, or put a sentinel that ends its loop
   fingerprint  a2be62b9c7d1, the same on every host
 
 Caught after N s, though all N orders were answered with N.

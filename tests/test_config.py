@@ -21,6 +21,7 @@ NAMES = (
     "growth_floor",
     "outlived_s",
     "outlived_count",
+    "saturated_s",
     "max_sites",
     "max_frames",
     "cooldown_s",
@@ -38,6 +39,7 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "growth_floor": ("6", 6),
     "outlived_s": ("30", 30.0),
     "outlived_count": ("6", 6),
+    "saturated_s": ("90", 90.0),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("1e3", 1000.0),
@@ -45,10 +47,13 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "emit": (" Both", "both"),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
-OPTIONAL = ("thread_limit", "task_limit", "growth_floor")
+OPTIONAL = ("thread_limit", "task_limit", "growth_floor", "saturated_s")
 SECONDS = "a number of seconds > 0 and <= 86400"
 LIMIT = "a whole number >= 1, or None (an empty variable) for no limit"
 FLOOR = "a whole number >= 1, or None (an empty variable) for no finding of growth"
+PATIENCE = (
+    "a number of seconds > 0 and <= 86400, or None (an empty variable) for no finding of this kind"
+)
 IGNORES = 'ignores, or their text: ignore_thread("name-*"), ignore_module("pkg.*")'
 
 
@@ -62,6 +67,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "growth_floor": 20,
         "outlived_s": 60.0,
         "outlived_count": 10,
+        "saturated_s": 300.0,
         "max_sites": 10,
         "max_frames": 32,
         "cooldown_s": 300.0,
@@ -82,6 +88,7 @@ def test_every_option_has_its_variable() -> None:
         "OTEL_PYTHON_LEAKS_GROWTH_FLOOR",
         "OTEL_PYTHON_LEAKS_OUTLIVED_S",
         "OTEL_PYTHON_LEAKS_OUTLIVED_COUNT",
+        "OTEL_PYTHON_LEAKS_SATURATED_S",
         "OTEL_PYTHON_LEAKS_MAX_SITES",
         "OTEL_PYTHON_LEAKS_MAX_FRAMES",
         "OTEL_PYTHON_LEAKS_COOLDOWN_S",
@@ -208,7 +215,7 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
     assert str(caught.value) == (
         "unknown option 'interval', 'limit'; known options are interval_s, thread_limit, "
         "task_limit, growth_window_s, growth_windows, growth_floor, outlived_s, outlived_count, "
-        "max_sites, max_frames, cooldown_s, origins, emit, ignore"
+        "saturated_s, max_sites, max_frames, cooldown_s, origins, emit, ignore"
     )
 
 
@@ -228,6 +235,8 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
         ("task_limit", "", TypeError, LIMIT, "10000"),
         ("growth_windows", 2.5, TypeError, "a whole number from 3 to 100", "8"),
         ("growth_floor", -1, ValueError, FLOOR, "20"),
+        ("saturated_s", 0, ValueError, PATIENCE, "300.0"),
+        ("saturated_s", "5", TypeError, PATIENCE, "300.0"),
         ("max_sites", None, TypeError, "a whole number from 1 to 100", "10"),
         ("max_frames", 0, ValueError, "a whole number from 1 to 200", "32"),
         ("ignore", 5, TypeError, IGNORES, "()"),

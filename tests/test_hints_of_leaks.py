@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio
 import pytest
+import uvloop
 
 from otel_leaks.census import CensusTaker
 from otel_leaks.hints import hint
 from otel_leaks.ignores import Ignores
-from support.leaks import running_loop
+from otel_leaks.runtime.timers import MAX_TIMERS
+from support.leaks import running_loop, settle, stopped_loop
 
 
 def hints_of(function: str) -> set[str | None]:
@@ -103,9 +108,79 @@ async def take_in_time() -> None:
     await asyncio.wait_for(asyncio.Queue[int]().get(), 3600)
 
 
+async def resolve_later() -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.call_later(3600, future.set_result, None)
+    await future
+
+
+async def resolve_in_a_partial() -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.call_later(3600, functools.partial(future.set_result, None))
+    await future
+
+
+async def resolve_in_a_closure() -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.call_later(3600, lambda: future.set_result(None))
+    await future
+
+
+class Reply:
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = loop.create_future()
+        loop.call_later(3600, self.expire)
+
+    def expire(self) -> None:
+        self.future.set_exception(TimeoutError())
+
+
+async def resolve_in_a_method() -> None:
+    await Reply().future
+
+
+async def take_before_a_deadline() -> None:
+    with anyio.move_on_after(3600):
+        await asyncio.Queue[int]().get()
+
+
+async def take_inside() -> None:
+    await asyncio.Queue[int]().get()
+
+
+async def take_inside_in_time() -> None:
+    await asyncio.wait_for(take_inside(), 3600)
+
+
+async def gather_others() -> None:
+    await asyncio.gather(take_inside())
+
+
+JOB = threading.Event()
+
+
+async def run_job() -> None:
+    try:
+        await asyncio.get_running_loop().run_in_executor(None, JOB.wait)
+    finally:
+        JOB.set()
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
+        (resolve_later, None),
+        (resolve_in_a_partial, None),
+        (resolve_in_a_closure, None),
+        (resolve_in_a_method, None),
+        (take_before_a_deadline, None),
+        (take_inside_in_time, None),
+        (gather_others, None),
+        (run_job, "it waits for a job in another thread"),
         (work, "a background worker without an exit: it waits on a queue"),
         (take_one, "it waits on a queue that nobody fills"),
         (answer, "a response that nobody reads"),
@@ -129,6 +204,50 @@ def test_a_task_that_waits(
         said = hints_of(f"{__name__}.{body.__name__}")
         del task
     assert begins(said, expected)
+
+
+@pytest.mark.parametrize("make", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_a_timer_of_its_loop_wakes_waits_for_nobody(
+    make: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with stopped_loop(make) as loop:
+        bodies = (resolve_later, resolve, take_before_a_deadline)
+        _tasks = [loop.create_task(body()) for body in bodies]
+        loop.run_until_complete(settle())
+        said = [hints_of(f"{__name__}.{body.__name__}") for body in bodies]
+    assert begins(said[0], None)
+    assert begins(said[1], "it waits on a future that nobody resolves")
+    assert begins(said[2], None)
+
+
+def test_nobody_is_blamed_where_a_loop_has_too_many_timers_to_look_at() -> None:
+    with stopped_loop() as loop:
+        for _ in range(2 * MAX_TIMERS):
+            loop.call_later(3600, print)
+        _tasks = [loop.create_task(body()) for body in (resolve, take_one)]
+        loop.run_until_complete(settle())
+        said = [hints_of(f"{__name__}.{body.__name__}") for body in (resolve, take_one)]
+    assert begins(said[0], None)
+    assert begins(said[1], "it waits on a queue that nobody fills")
+
+
+async def swallow_one() -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.Event().wait()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.11 counts requests to cancel first")
+def test_a_task_that_swallowed_its_cancellation_is_told_so() -> None:
+    with stopped_loop() as loop:
+        task = loop.create_task(swallow_one())
+        loop.run_until_complete(settle())
+        before = hints_of(f"{__name__}.swallow_one")
+        task.cancel()
+        loop.run_until_complete(settle())
+        said = hints_of(f"{__name__}.swallow_one")
+    assert begins(before, "it waits on an event that nobody sets")
+    assert begins(said, "its cancellation was requested and it goes on")
 
 
 # Threads
@@ -173,6 +292,49 @@ def test_a_thread_that_waits_on_a_queue() -> None:
         jobs.put(None)
         thread.join(20)
         assert begins(said, expected)
+
+
+def poll_queue(jobs: queue.Queue[None]) -> None:
+    jobs.get(timeout=3600)
+
+
+def wait_in_thread_for_a_while(event: threading.Event) -> None:
+    event.wait(3600)
+
+
+def take_semaphore(semaphore: threading.Semaphore) -> None:
+    semaphore.acquire(timeout=3600)
+
+
+def hints_where_it_waits(thread: threading.Thread, function: str) -> set[str | None]:
+    """Look once the thread stands in threading.Condition.wait, whatever is said of it there."""
+    for _ in range(2000):
+        stack = sys._current_frames().get(thread.ident or 0)
+        if stack is not None and stack.f_code is threading.Condition.wait.__code__:
+            del stack
+            said = hints_of(function)
+            # It may have been on its way into the wait.
+            if said == hints_of(function):
+                return said
+        thread.join(0.002)
+    raise AssertionError("it never waits")
+
+
+def test_a_thread_that_waits_with_a_timeout_wakes_by_itself() -> None:
+    event, jobs, semaphore = threading.Event(), queue.Queue[None](), threading.Semaphore(0)
+    bodies: list[tuple[Callable[[Any], None], Any, Callable[[], object]]] = [
+        (poll_queue, jobs, lambda: jobs.put(None)),
+        (take_semaphore, semaphore, semaphore.release),
+        (wait_in_thread_for_a_while, event, event.set),
+    ]
+    for body, given, end in bodies:
+        event.clear()
+        thread = threading.Thread(target=body, args=(given,))
+        thread.start()
+        said = hints_where_it_waits(thread, f"{__name__}.{body.__name__}")
+        end()
+        thread.join(20)
+        assert begins(said, None), body
 
 
 def test_a_timer_that_nobody_cancels() -> None:

@@ -183,7 +183,7 @@ def test_what_ended_is_told_as_resolved(
     instrument: Instrument, looks: Callable[[], None], spans: Spans
 ) -> None:
     with standing(8):
-        instrument(thread_limit=5, interval_s=0.001)
+        instrument(thread_limit=5, interval_s=0.001, cooldown_s=0.001)
         looks()
     while "python.leak.resolved" not in spans.names:
         looks()
@@ -400,6 +400,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "growth_floor": ("6", 6),
     "outlived_s": ("30", 30.0),
     "outlived_count": ("6", 6),
+    "saturated_s": ("90", 90.0),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("60", 60.0),
@@ -525,7 +526,13 @@ def test_log_records_go_to_the_logger_provider_that_is_given(
     records = Records()
     caplog.set_level(logging.CRITICAL, logger="otel_leaks")
     with standing(8):
-        instrument(thread_limit=5, interval_s=0.001, emit="both", logger_provider=records.provider)
+        instrument(
+            thread_limit=5,
+            interval_s=0.001,
+            cooldown_s=0.5,
+            emit="both",
+            logger_provider=records.provider,
+        )
         looks()
     while "python.leak.resolved" not in records.names:
         looks()

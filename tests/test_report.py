@@ -8,6 +8,7 @@ import pytest
 
 from otel_leaks.model import (
     Detection,
+    End,
     Ended,
     Finding,
     Frame,
@@ -15,6 +16,7 @@ from otel_leaks.model import (
     Kind,
     Operation,
     Origin,
+    Pool,
     Sample,
     Site,
 )
@@ -62,6 +64,13 @@ def outlived(*operations: Operation, count: int = 340) -> Finding:
     return Finding("asyncio_task", "outlived", count, sites=(site,), site_count=1)
 
 
+def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (SITE,)) -> Finding:
+    pool = Pool(1, "mail", tuple(range(limit)), limit, queued, busy=limit, stuck_s=300.0)
+    return Finding(
+        "thread_pool", "saturated", queued, limit=limit, age_s=300.0, sites=sites, pool=pool
+    )
+
+
 @pytest.mark.parametrize(
     ("finding", "said"),
     [
@@ -106,6 +115,31 @@ def outlived(*operations: Operation, count: int = 340) -> Finding:
             "they began in, the oldest by 6 min",
         ),
         (
+            saturated(),
+            "thread pool mail is saturated: all 6 threads have run the same jobs for at least "
+            "5 min while 293 jobs wait; most of those: 80 in app.jobs.Worker.run "
+            "(/srv/app/jobs.py:41), the oldest for at least 2 min",
+        ),
+        (
+            saturated(queued=1, limit=1, sites=()),
+            "thread pool mail is saturated: its only thread has run the same job for at least "
+            "5 min while 1 job waits",
+        ),
+        (
+            Finding(
+                "thread",
+                "growth",
+                93,
+                sites=(replace(SITE, pool="export"),),
+                grown=30,
+                grown_s=4800.0,
+                pools=40,
+            ),
+            "40 thread pools export, 30 more than 80 min ago: more and more are created, and none "
+            "is shut down; most of their 93 threads: 80 in app.jobs.Worker.run "
+            "(/srv/app/jobs.py:41), the oldest for at least 2 min",
+        ),
+        (
             Finding("thread", "growth", 93, sites=(SITE,), grown=61, grown_s=4800.0),
             "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), 61 more than "
             "80 min ago: ever more come, and those that came stay",
@@ -140,6 +174,13 @@ def test_an_end_is_said_with_its_peak_and_how_long_it_took(
     # 60 minutes are told in minutes up to two hours.
     detection = Detection(finding, opened_at=100.0, seen_at=100.0 + 3600, peak=93)
     assert resolution(detection) == said.replace("1 h 0 min", "60 min")
+
+
+def test_the_end_of_a_saturation_says_how_many_jobs_wait() -> None:
+    detection = Detection(saturated(queued=7), 0.0, 600.0, 293)
+    assert resolution(detection) == (
+        "thread pool mail takes jobs again after 10 min: 7 wait; the peak was 293"
+    )
 
 
 def test_the_end_of_a_growth_says_how_many_are_left() -> None:
@@ -229,6 +270,44 @@ def test_the_end_of_what_outlived_its_request_names_both() -> None:
     assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=400)) == (
         "the asyncio tasks app.jobs.Worker.run that outlived POST /orders are gone after 90 s; "
         "the peak was 400"
+    )
+
+
+@pytest.mark.parametrize(
+    ("why", "left", "said"),
+    [
+        ("ended", 0, "have ended after 90 s: none is left; the peak was 400"),
+        ("ended", 8, "have ended after 90 s: 8 are left; the peak was 400"),
+        (
+            "passing",
+            1,
+            "turned out to end by themselves after up to 20 min: 1 is left; the peak was 400",
+        ),
+    ],
+)
+def test_the_end_of_what_outlived_its_request_says_why_and_how_many_are_left(
+    why: End, left: int, said: str
+) -> None:
+    finding = replace(outlived(Operation(1, 1, name="POST /orders")), count=left, ended=why)
+    stayed = replace(finding.sites[0], ended=Ended(1, (1.0,), turnover_s=1200.0))
+    finding = replace(finding, sites=(stayed,))
+    assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=400)) == (
+        f"the asyncio tasks app.jobs.Worker.run that outlived POST /orders {said}"
+    )
+
+
+def test_an_end_of_which_nothing_is_known_says_no_number() -> None:
+    finding = replace(outlived(Operation(1, 1, name="POST /orders")), ended="absent")
+    assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=400)) == (
+        "outlived of asyncio tasks in app.jobs.Worker.run was last confirmed 90 s after it opened; "
+        "the peak was 400"
+    )
+
+
+def test_the_end_of_a_threshold_says_how_many_are_left() -> None:
+    finding = Finding("thread", "threshold", 31, limit=50, ended="below")
+    assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=93)) == (
+        "threads are back below the limit of 50 after 90 s: 31 are left; the peak was 93"
     )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import dataclasses
+import dis
 import logging
 import os
 import subprocess
@@ -23,6 +24,7 @@ from otel_leaks.ignores import Ignores
 from otel_leaks.model import (
     Census,
     Detection,
+    End,
     Ended,
     Evidence,
     Failure,
@@ -57,6 +59,11 @@ def finding(count: int, kind: Kind = "thread", evidence: Evidence = "threshold")
     return Finding(kind, evidence, count, limit=5)
 
 
+def over(finding: Finding, left: int = 0, why: End = "ended") -> Finding:
+    """Return what a policy says of an open finding that has ended."""
+    return dataclasses.replace(finding, count=left, ended=why)
+
+
 class Book:
     """A ledger, and what it says."""
 
@@ -78,10 +85,10 @@ def test_a_finding_opens_once_and_ends_once() -> None:
         book.enter(10.0, finding(6)),
         book.enter(20.0, finding(9)),
         book.enter(30.0, finding(7)),
-        book.enter(40.0),
+        book.enter(40.0, over(finding(7), left=2)),
         book.enter(50.0),
     ]
-    assert said == [[], [("opened", 6)], [], [], [("resolved", 7)], []]
+    assert said == [[], [("opened", 6)], [], [], [("resolved", 2)], []]
 
 
 def test_what_ends_is_told_with_its_peak_and_how_long_it_was_open() -> None:
@@ -89,8 +96,9 @@ def test_what_ends_is_told_with_its_peak_and_how_long_it_was_open() -> None:
     ledger.update(census(10.0), [finding(6)])
     ledger.update(census(20.0), [finding(9)])
     ledger.update(census(30.0), [finding(7)])
-    (change,) = ledger.update(census(40.0), [])
-    assert change.detection == Detection(finding(7), opened_at=10.0, seen_at=40.0, peak=9, told=1)
+    end = over(finding(7), left=2)
+    (change,) = ledger.update(census(40.0), [end])
+    assert change.detection == Detection(end, opened_at=10.0, seen_at=40.0, peak=9, told=1)
     assert change.detection.open_s == 30.0
 
 
@@ -101,15 +109,84 @@ def test_what_is_open_is_held_as_it_stands_now() -> None:
     assert ledger.opened == (Detection(finding(7), opened_at=10.0, seen_at=20.0, peak=9, told=1),)
 
 
-def test_what_opens_again_is_a_new_detection() -> None:
+def test_what_opens_again_after_its_cooldown_is_a_new_detection() -> None:
     ledger = Ledger(300.0)
     ledger.update(census(10.0), [finding(9)])
-    ledger.update(census(20.0), [])
-    (change,) = ledger.update(census(30.0), [finding(6)])
+    ledger.update(census(20.0), [over(finding(9))])
+    (change,) = ledger.update(census(321.0), [finding(6)])
     assert (change.what, change.detection) == (
         "opened",
-        Detection(finding(6), opened_at=30.0, seen_at=30.0, peak=6, told=1),
+        Detection(finding(6), opened_at=321.0, seen_at=321.0, peak=6, told=1),
     )
+
+
+def test_what_opens_again_within_its_cooldown_is_the_same_detection() -> None:
+    book = Book()
+    assert [
+        book.enter(10.0, finding(9)),
+        book.enter(20.0, over(finding(9))),
+        book.enter(30.0, finding(6)),
+        book.enter(310.0, finding(7)),
+    ] == [[("opened", 9)], [("resolved", 0)], [], [("told_again", 7)]]
+    (found,) = book.ledger.opened
+    assert (found.opened_at, found.peak, found.told) == (10.0, 9, 2)
+
+
+def test_after_its_end_was_told_what_goes_on_is_told_within_one_cooldown() -> None:
+    book = Book(cooldown_s=100.0)
+    for now in range(0, 2000, 10):
+        book.enter(float(now), finding(9))
+    told = [
+        now
+        for now in range(2000, 2200, 10)
+        if book.enter(float(now), over(finding(9)) if now == 2000 else finding(9))
+    ]
+    assert told == [2000, 2100]
+
+
+def test_bursts_are_one_detection_that_ends_once_more_after_the_last() -> None:
+    book = Book(cooldown_s=100.0)
+    changes = [
+        what
+        for now in range(0, 1000, 10)
+        for what, _ in book.enter(
+            float(now), finding(9) if now % 50 < 20 and now < 700 else over(finding(9))
+        )
+    ]
+    assert [each for each in changes if each != "told_again"] == ["opened", "resolved", "resolved"]
+
+
+@pytest.mark.parametrize("why", ["below", "absent"])
+def test_what_is_missing_or_below_its_limit_ends_after_several_censuses_and_its_cooldown(
+    why: End,
+) -> None:
+    def told(cooldown_s: float) -> list[tuple[float, float, End | None]]:
+        ledger = Ledger(cooldown_s)
+        ledger.update(census(0.0), [finding(9)])
+        missing = [over(finding(9), left=4, why=why)] if why == "below" else []
+        return [
+            (now, change.detection.seen_at, change.detection.finding.ended)
+            for now in (10.0, 20.0, 30.0, 40.0, 50.0)
+            for change in ledger.update(census(now), missing)
+        ]
+
+    assert told(1.0) == [(30.0, 10.0, why)]
+    assert told(40.0) == [(50.0, 10.0, why)]
+    assert told(300.0) == []
+
+
+def test_what_is_missing_for_a_while_and_comes_back_never_ended() -> None:
+    book = Book(cooldown_s=100.0)
+    changes = [
+        what
+        for now in range(0, 500, 10)
+        for what, _ in book.enter(float(now), *([finding(9)] if now % 100 < 20 else []))
+    ]
+    assert set(changes) == {"opened", "told_again"}
+
+
+def test_what_a_policy_says_of_an_end_that_is_not_open_is_nothing() -> None:
+    assert Book().enter(10.0, over(finding(9))) == []
 
 
 def test_two_kinds_open_and_end_each_for_itself_and_ends_are_told_first() -> None:
@@ -118,13 +195,13 @@ def test_two_kinds_open_and_end_each_for_itself_and_ends_are_told_first() -> Non
     assert [
         book.enter(10.0, finding(6)),
         book.enter(20.0, finding(6), tasks),
-        book.enter(30.0, tasks),
-        book.enter(40.0, finding(7)),
+        book.enter(30.0, over(finding(6)), tasks),
+        book.enter(40.0, over(tasks), dataclasses.replace(finding(7), evidence="growth")),
     ] == [
         [("opened", 6)],
         [("opened", 8)],
-        [("resolved", 6)],
-        [("resolved", 8), ("opened", 7)],
+        [("resolved", 0)],
+        [("resolved", 0), ("opened", 7)],
     ]
 
 
@@ -133,14 +210,16 @@ def test_a_kind_that_could_not_be_read_stays_open() -> None:
     tasks = finding(8, "asyncio_task")
     assert [
         book.enter(10.0, finding(6), tasks),
-        book.enter(20.0, unread=("thread",)),
+        book.enter(20.0, over(tasks), unread=("thread",)),
         book.enter(30.0, finding(7)),
-        book.enter(40.0),
+        *(book.enter(now, unread=("thread",)) for now in (40.0, 50.0, 1000.0)),
+        book.enter(1010.0, over(finding(7))),
     ] == [
         [("opened", 6), ("opened", 8)],
-        [("resolved", 8)],
+        [("resolved", 0)],
         [],
-        [("resolved", 7)],
+        *([], [], []),
+        [("resolved", 0)],
     ]
 
 
@@ -223,7 +302,7 @@ def test_a_reference_is_kept_when_it_is_told_again_and_when_the_first_has_ended(
     ledger = Ledger(10.0)
     ledger.update(census(10.0), [TOO_MANY])
     ledger.update(census(20.0), [TOO_MANY, GROWS])
-    ended, again = ledger.update(census(30.0), [GROWS])
+    ended, again = ledger.update(census(30.0), [over(TOO_MANY), GROWS])
     assert [(each.what, each.detection.refers_to) for each in (ended, again)] == [
         ("resolved", None),
         ("told_again", TOO_MANY.key),
@@ -233,7 +312,7 @@ def test_a_reference_is_kept_when_it_is_told_again_and_when_the_first_has_ended(
 def test_what_opens_after_the_first_has_ended_refers_to_nothing() -> None:
     ledger = Ledger(300.0)
     ledger.update(census(10.0), [TOO_MANY])
-    ledger.update(census(20.0), [GROWS])
+    ledger.update(census(20.0), [over(TOO_MANY), GROWS])
     assert [each.refers_to for each in ledger.opened] == [None]
 
 
@@ -470,7 +549,7 @@ def test_a_listener_that_raises_is_logged_once_and_the_next_is_heard(
     for _ in range(4):
         watch.look()
     assert [what for what, _ in ear.heard] == [
-        *("opened", "looked", "looked", "resolved", "looked", "opened", "looked")
+        *("opened", "looked", "looked", "resolved", "looked", "looked")
     ]
     assert [record.getMessage() for record in caplog.records] == [
         "reporting a census or a detection failed; what failed is tried again at the next "
@@ -490,6 +569,29 @@ def test_a_broken_source_is_logged_once_with_what_to_do(caplog: pytest.LogCaptur
         f"the census of thread failed (KeyError: 'k') and {left_out}",
     ]
     assert ear.heard == [("looked", 0)] * 4
+
+
+class Unexaminable(Source):
+    """Reads threads, of which one can't be examined."""
+
+    def read(self, look: Look) -> Population:
+        look.guard.ask("thread", lambda: dis.opname[-1000], "")
+        return super().read(look)
+
+
+def test_what_cannot_be_examined_is_logged_once_and_is_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ear = Ear()
+    watch = watch_of(Unexaminable(1, 1, 6), ear)
+    for _ in range(3):
+        watch.look()
+    assert [record.getMessage() for record in caplog.records] == [
+        "one thread could not be examined (IndexError: list index out of range): it is counted, "
+        "but a hint, its stack or its name may be missing. Please report this with your Python "
+        "version"
+    ]
+    assert [what for what, _ in ear.heard] == ["looked", "looked", "opened", "looked"]
 
 
 class Raising(logging.Handler):

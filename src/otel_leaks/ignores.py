@@ -289,21 +289,39 @@ class Ignores:
         return next((i for i in self._by_rule[rule] if fnmatchcase(name, i.pattern)), None)
 
     def site(
-        self, functions: tuple[str, ...], fingerprint: str, origin: Origin | None = None
+        self,
+        functions: tuple[str, ...],
+        fingerprint: str,
+        origin: Origin | None = None,
+        *,
+        outer: tuple[str, ...] = (),
     ) -> Ignore | None:
-        """Return what hides a site by its *functions* (outermost first), mark or origin."""
+        """
+        Return what hides a site.
+
+        Args:
+            functions: Of the site, outermost first.
+            fingerprint: Of the site.
+            origin: Where its things were created.
+            outer: The functions further out, by which the site is not named.
+        """
         subjects: tuple[tuple[Rule, tuple[str, ...]], ...] = (
             ("fingerprint", (fingerprint,)),
             ("top_function", functions[-1:]),
-            ("any_function", functions),
-            ("created_by", (origin.function,) if origin is not None else ()),
-            ("module", tuple(_modules(functions[0]))),
+            ("any_function", (*outer, *functions)),
+            ("created_by", _creators(origin) if origin is not None else ()),
+            ("module", tuple(m for each in (*outer[:1], functions[0]) for m in _modules(each))),
         )
         for rule, texts in subjects:
             for i in self._by_rule[rule]:
                 if any(_takes(i, text) for text in texts):
                     return i
         return None
+
+
+def _creators(origin: Origin) -> tuple[str, ...]:
+    library = origin.library
+    return (origin.function,) if library is None else (origin.function, library.function)
 
 
 def _takes(ignore: Ignore, text: str) -> bool:

@@ -32,6 +32,7 @@ from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.log import log as _log
+from otel_leaks.masks import masked
 from otel_leaks.model import Census, Detection
 from otel_leaks.runtime import forks, native, uwsgi
 from otel_leaks.telemetry.connections import renew_connections
@@ -84,7 +85,7 @@ class _Instrumentation:
             fresh_for_s=lambda census: fresh_for_s(census, config),
             is_deferred=self._is_master,
         )
-        spans = SpanReader()
+        spans = self._spans = SpanReader()
         self._beginnings = (
             Beginnings(spans.current, spans.operation, tasks=config.origins == "all")
             if config.origins != "off"
@@ -108,7 +109,7 @@ class _Instrumentation:
                 pause=pause,
                 spans=spans,
                 beginnings=self._beginnings,
-                executors=Executors(),
+                executors=Executors(masked),
                 parts=self._parts,
             ),
             self,
@@ -121,7 +122,12 @@ class _Instrumentation:
 
     def start(self) -> None:
         self._noting_ends.is_on = True
-        self._patches.wrap(NonRecordingSpan, "end", partial(note_end, switch=self._noting_ends))
+        self._spans.watch(*self._tracer_providers())
+        self._patches.wrap(
+            NonRecordingSpan,
+            "end",
+            partial(note_end, switch=self._noting_ends, count=self._spans.count_dropped),
+        )
         if self._beginnings is not None:
             self._beginnings.open()
         server = self._server
@@ -150,6 +156,7 @@ class _Instrumentation:
         self._watch.stop()
         self._noting_ends.is_on = False
         self._patches.restore()
+        self._spans.close()
         if self._beginnings is not None:
             self._beginnings.close()
         self._events.close()
@@ -215,6 +222,10 @@ class _Instrumentation:
         renew_connections(*self._current_providers())
         self._watch.forked()
 
+    def _tracer_providers(self) -> tuple[object, object]:
+        """Return the provider that was given and the global one, which may be set late."""
+        return self._providers[0], get_tracer_provider()
+
     def _current_providers(self) -> tuple[object, object, object]:
         tracing, measuring, logs = self._providers
         return (
@@ -249,6 +260,7 @@ class _Instrumentation:
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
         with self._reports():
+            self._spans.watch(*self._tracer_providers())
             self._metrics.publish(census, opened)
 
 

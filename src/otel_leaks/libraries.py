@@ -10,19 +10,32 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import sysconfig
 from functools import lru_cache
 
 from otel_leaks.model import Frame, Site, Stack
 
-__all__ = ["began_in_library", "is_library", "is_python", "own_frame"]
+__all__ = [
+    "began_in_library",
+    "is_library",
+    "is_own",
+    "is_own_module",
+    "is_python",
+    "own_frame",
+]
 
+_OURS = __name__.partition(".")[0]
+"""This package is no application, also where it is installed for development."""
 _INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")
 
 
 @lru_cache(maxsize=1)
 def _roots() -> tuple[str, ...]:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    names = ["stdlib", "platstdlib", "purelib", "platlib"]
+    if sys.prefix != sys.base_prefix:
+        # Of a virtual environment: there are only the starters of what is installed.
+        names.append("scripts")
     found = {sysconfig.get_path(name) for name in names}
     # Where the standard library says that it is: a zip, an embedded Python, a link.
     found.add(os.path.dirname(os.__file__))  # noqa: PTH120 - as __file__ says it
@@ -43,6 +56,34 @@ def is_library(file: str) -> bool:
 def is_python(file: str) -> bool:
     """Say whether a file is one of Python itself, not of a package that was installed."""
     return is_library(file) and _INSTALLED.search(file) is None
+
+
+def is_own(file: str, module: str) -> bool:
+    """
+    Say whether a function is the application's.
+
+    Args:
+        file: Of its code. Of code that was made of a string, as that of a dataclass, it is none:
+            then the module decides.
+        module: ``__name__`` of its globals.
+    """
+    if module.partition(".")[0] == _OURS:
+        return False
+    if not file.startswith("<"):
+        return not is_library(file)
+    return is_own_module(module) if module else not is_library(file)
+
+
+def is_own_module(module: str) -> bool:
+    """Say whether a module is the application's, by the file that it was loaded from."""
+    try:
+        # Not by getattr(): a lazy module would be loaded by it.
+        names = object.__getattribute__(sys.modules[module], "__dict__")
+    except (AttributeError, KeyError):  # What is no module may stand there too.
+        return False
+    file = names.get("__file__") if type(names) is dict else None
+    # A program that was typed in, or given by -c, has none.
+    return not is_library(file) if type(file) is str else module == "__main__"
 
 
 def own_frame(stack: Stack) -> Frame | None:

@@ -20,6 +20,7 @@ __all__ = [
     "Census",
     "Detection",
     "Emit",
+    "End",
     "Ended",
     "Evidence",
     "Failure",
@@ -49,7 +50,14 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold", "growth", "outlived", "destroyed"]
+Evidence = Literal["threshold", "growth", "outlived", "destroyed", "saturated"]
+
+End = Literal["ended", "passing", "below", "steady", "quiet", "absent"]
+"""
+Why a finding ends: what it was about has ended, or turned out to end by itself; there are
+fewer than its limit; no more have come for long; nothing of it has happened for a while; or
+its policy has not reported it any more.
+"""
 
 Emit = Literal["span", "log", "both"]
 """What the samples of a detection are: events of its span, log records, or both."""
@@ -90,6 +98,8 @@ class Origin:
     line: int
     scope: str | None = None
     """The test, fixture or block that it is charged to."""
+    library: Frame | None = None
+    """Where a library created it on behalf of that function, None where none did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,9 @@ class SpanEnd(NamedTuple):
     """Whether it has a name; one that the sampler dropped has none."""
     ended_at: float | None
     """Seconds since the epoch; None while it runs, and when nobody can know."""
+    request_id: int = 0
+    """Its own id where it is a unit of work: a request that is served, a message that is
+    consumed, or the first span of its trace unless that calls somebody else; 0 for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +149,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A thread pool that lives: a ``ThreadPoolExecutor`` with workers."""
+    """A thread pool that lives and has workers."""
 
     serial: int
     """Number of the pool in this process; never reused."""
@@ -148,6 +161,13 @@ class Pool:
     """Threads that it may have."""
     queued: int
     """Jobs that wait for a worker."""
+    is_open: bool = True
+    """Whether it takes jobs: it is neither shut down nor gone."""
+    busy: int = 0
+    """Workers that run a job."""
+    stuck_s: float = 0.0
+    """Seconds for which the job at the head of the queue has been the same: nobody has taken
+    one, so each worker still has the job that it had before. 0 for an empty queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +190,14 @@ class Sample:
     """Whether it stands in a loop that only an exception ends."""
     dead_owner: bool = False
     """Whether it waits for a lock whose owner is a thread that has ended."""
+    timed: bool | None = False
+    """Whether a timer will wake it, or cancel it; None when that is not known."""
+    cancelled: bool = False
+    """Whether its cancellation was requested. False on Python 3.10 once it was woken by it."""
     is_orphaned: bool = False
     """Whether it is proved of a task that nothing but its cancellation can end it."""
+    origin: Origin | None = None
+    """Where that very thing was created, when that was noted."""
     backlog: Pool | None = None
     """The pool whose worker a thread is, when all its workers are busy and its queue
     only grows."""
@@ -208,6 +234,16 @@ class Site:
     """Where its things began, when that was noted."""
     sample: Sample | None = None
     """The oldest of the things looked at; None for sites beyond the largest."""
+    newest: Sample | None = None
+    """The newest of them, which shows what a count that rises is about; None where it is the
+    oldest."""
+    outlived: Sample | None = None
+    """The oldest of them whose span has ended."""
+    pool: str | None = None
+    """Of threads that are workers of a live pool with a limit: the name of that pool, or of
+    several pools of one name."""
+    idle: bool = False
+    """Of threads: whether they are workers without a job."""
     operations: tuple[Operation, ...] = ()
     """Some of those in which its things began: of different traces, the most common
     first, exported ones before others."""
@@ -217,7 +253,11 @@ class Site:
     """Of destroyed tasks in production, where they are counted and not listed: seconds since
     another one was noted."""
     followed: Followed | None = None
-    """What became of some of its things, when they are followed from census to census."""
+    """What became of some of its things, when they are followed from census to census. Tasks
+    of requests in progress are not."""
+    serving: int = 0
+    """How many of its tasks belong to a request in progress: its span is open. An estimate
+    where *count* is one, or only a part was looked at."""
 
     @property
     def function(self) -> str:
@@ -246,6 +286,8 @@ class Population:
     site_count: int = 0
     """How many sites there are, those that were cut included."""
     hidden: tuple[Hidden, ...] = ()
+    pooled: int = 0
+    """How many of the threads are workers of a live pool with a limit. Exact."""
     unreadable: tuple[str, ...] = ()
     """Classes whose objects are not counted: to read them would run code of their own."""
 
@@ -268,6 +310,8 @@ class Census:
     """Seconds of a monotonic clock."""
     populations: tuple[Population, ...] = ()
     failures: tuple[Failure, ...] = ()
+    unjudged: tuple[Failure, ...] = ()
+    """Single questions that failed, such as a hint or a sample; what they were about is counted."""
     wall_s: float = 0.0
     """Seconds from start to end, pauses included."""
     cpu_s: float = 0.0
@@ -301,11 +345,21 @@ class Finding:
     """By how much *count* is above what it was when it began to rise."""
     grown_s: float = 0.0
     """Seconds since then."""
+    group: str | None = None
+    """What it is about, where that may move from site to site: a function."""
+    ended: End | None = None
+    """Why an open finding ends with this census, *count* being how many are left; None while
+    it goes on."""
+    pool: Pool | None = None
+    """The thread pool that it is about."""
+    pools: int | None = None
+    """Of how many thread pools of one name the threads are the workers, where more and more of
+    those are made; *grown* then counts pools."""
 
     @property
     def key(self) -> tuple[Kind, Evidence, str | None]:
         """What makes two findings of successive censuses the same one."""
-        return (self.kind, self.evidence, self.fingerprint)
+        return (self.kind, self.evidence, self.group or self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

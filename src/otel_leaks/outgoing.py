@@ -36,7 +36,8 @@ def outgoing(
     for site in finding.sites:
         step()
         sites.append(_site(site, max_frames, file_text))
-    return replace(finding, sites=tuple(sites))
+    pool = _pool(finding.pool) if finding.pool is not None else None
+    return replace(finding, sites=tuple(sites), pool=pool)
 
 
 def shown_frame(frame: Frame, file_text: Callable[[str], str] = tail) -> Frame:
@@ -51,6 +52,7 @@ def _site(site: Site, max_frames: int, file_text: Callable[[str], str]) -> Site:
         origin=_origin(site.origin) if site.origin is not None else None,
         sample=_sample(site.sample, max_frames, file_text) if site.sample is not None else None,
         operations=tuple(map(_operation, site.operations)),
+        pool=masked(site.pool) if site.pool is not None else None,
     )
 
 

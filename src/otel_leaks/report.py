@@ -55,6 +55,8 @@ def sentence(finding: Finding) -> str:
         return _outlived(finding)
     if finding.evidence == "destroyed":
         return _destroyed(finding)
+    if finding.evidence == "saturated":
+        return _saturated(finding)
     said = _counted(finding.kind, finding.count)
     if finding.limit is not None:
         said += f", more than the limit of {finding.limit}"
@@ -64,29 +66,49 @@ def sentence(finding: Finding) -> str:
 
 
 def resolution(detection: Detection) -> str:
-    """Say that a finding ended, in one sentence without a full stop."""
+    """Say why a finding ended and how many are left, in one sentence without a full stop."""
     finding = detection.finding
-    if finding.evidence == "outlived":
-        return (
-            f"the asyncio tasks {finding.sites[0].function} that outlived {_operation(finding)} "
-            f"are gone after {duration(detection.open_s)}; the peak was {detection.peak}"
-        )
-    if finding.evidence == "destroyed":
-        return (
-            f"no asyncio task {finding.sites[0].function} was destroyed while pending any more; "
-            f"there were {detection.peak}"
-        )
+    took = duration(detection.open_s)
+    return f"{_end(finding, took)}; {_peak(detection)}"
+
+
+def _end(finding: Finding, took: str) -> str:
+    """Say that a finding ended after *took*, and how many are left."""
     noun = _NOUNS[finding.kind][1]
-    if finding.evidence == "growth":
-        where = f" in {finding.sites[0].function}" if finding.sites else ""
-        return (
-            f"{noun}{where} do not pile up any more after {duration(detection.open_s)}: "
-            f"{finding.count} are left; the peak was {detection.peak}"
-        )
+    function = finding.sites[0].function if finding.sites else ""
+    where = f" in {function}" if function else ""
+    left = f": {_left(finding.count)}" if finding.ended not in {None, "absent"} else ""
+    said = {
+        "destroyed": f"no asyncio task {function} was destroyed while pending any more",
+        "saturated": f"thread pool {_pool_name(finding)} takes jobs again after {took}: "
+        f"{finding.count} wait",
+        "growth": f"{noun}{where} do not pile up any more after {took}: {_left(finding.count)}",
+    }.get(finding.evidence)
+    if said is not None:
+        return said
+    if finding.ended == "absent":
+        of = where if finding.evidence != "threshold" else ""
+        return f"{finding.evidence} of {noun}{of} was last confirmed {took} after it opened"
+    if finding.evidence == "outlived":
+        which = f"the {noun} {function} that outlived {_operation(finding)}"
+        if finding.ended == "passing":
+            stayed = finding.sites[0].ended
+            late = f" after up to {duration(stayed.turnover_s)}" if stayed is not None else ""
+            return f"{which} turned out to end by themselves{late}{left}"
+        gone = "have ended" if finding.ended == "ended" else "are gone"
+        return f"{which} {gone} after {took}{left}"
     below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
-    return (
-        f"{noun} are back{below} after {duration(detection.open_s)}; the peak was {detection.peak}"
-    )
+    return f"{noun} are back{below} after {took}{left}"
+
+
+def _peak(detection: Detection) -> str:
+    of_all = detection.finding.evidence == "destroyed"
+    return f"there were {detection.peak}" if of_all else f"the peak was {detection.peak}"
+
+
+def _left(count: int) -> str:
+    """Say how many are left."""
+    return "none is left" if not count else f"{count} {'is' if count == 1 else 'are'} left"
 
 
 def _outlived(finding: Finding) -> str:
@@ -110,6 +132,22 @@ def _destroyed(finding: Finding) -> str:
     )
 
 
+def _saturated(finding: Finding) -> str:
+    """Say which thread pool is stuck, and in what."""
+    threads = "its only thread has" if finding.limit == 1 else f"all {finding.limit} threads have"
+    jobs = "the same job" if finding.limit == 1 else "the same jobs"
+    waiting = "1 job waits" if finding.count == 1 else f"{finding.count} jobs wait"
+    said = (
+        f"thread pool {_pool_name(finding)} is saturated: {threads} run {jobs} for at least "
+        f"{duration(finding.age_s)} while {waiting}"
+    )
+    return f"{said}; most of those: {site_line(finding.sites[0])}" if finding.sites else said
+
+
+def _pool_name(finding: Finding) -> str:
+    return finding.pool.name if finding.pool is not None else ""
+
+
 def _operation(finding: Finding) -> str:
     """Name what the things of a finding outlived."""
     named = [each for each in finding.sites[0].operations if each.name]
@@ -127,6 +165,13 @@ def _operation(finding: Finding) -> str:
 
 def _grown(finding: Finding) -> str:
     """Say what piles up, and how fast."""
+    if finding.pools is not None and finding.sites:
+        where = site_line(finding.sites[0])
+        return (
+            f"{finding.pools} thread pools {finding.sites[0].pool}, {finding.grown} more than "
+            f"{duration(finding.grown_s)} ago: more and more are created, and none is shut down; "
+            f"most of their {finding.count} threads: {where}"
+        )
     where = f" in {finding.sites[0].function}{_where(finding.sites[0])}" if finding.sites else ""
     return (
         f"{_counted(finding.kind, finding.count)}{where}, {finding.grown} more than "

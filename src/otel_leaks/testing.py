@@ -13,6 +13,7 @@ while a block is open.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import inspect
@@ -150,14 +151,13 @@ class Report:
         A task that was pending in this one and destroyed by the other is the same leak.
         """
         told = {(site.kind, site.functions, site.origin) for site in self.sites}
+        # What is left of a destroyed task is its outermost coroutine.
+        pending = {(s.function, s.origin) for s in self.sites if s.kind == "asyncio_task"}
         new = [
             site
             for site in other.sites
             if (site.kind, site.functions, site.origin) not in told
-            and not (
-                site.kind == "destroyed_task"
-                and ("asyncio_task", site.functions, site.origin) in told
-            )
+            and not (site.kind == "destroyed_task" and (site.function, site.origin) in pending)
         ]
         sites = sorted((*self.sites, *new), key=_largest_first)
         return Report(tuple(sites), (*self.hidden, *other.hidden))
@@ -323,10 +323,12 @@ class _Held:
     def __init__(
         self,
         ignores: tuple[Ignore, ...],
+        loop: Any = None,
         failed: Callable[[tuple[Failure, ...]], None] | None = None,
     ) -> None:
         self._failed = failed
         self._given = ignores
+        self._loop = loop
         self._ignores = Ignores((*BUILT_IN, *ignores))
         self._current = [each for each in ignores if isinstance(each, _Current)]
         self.used: set[str] = set()
@@ -341,7 +343,12 @@ class _Held:
                     return True
             return False
 
-        excludes = is_current if self._current else None
+        excludes: Callable[[object], bool] | None = is_current if self._current else None
+        if self._loop is not None:
+            from otel_leaks.census.runners import is_on
+
+            is_here = is_on(self._loop)
+            excludes = lambda thing: is_current(thing) or not is_here(thing)  # noqa: E731
         report = _door.look(scope, self._ignores, kinds, excludes, self._failed)
         hidden = (*report.hidden, *(Hidden(text, count) for text, count in counts.items()))
         self.used.update(each.ignore for each in hidden)
@@ -431,7 +438,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         self._ignores = ignores
         self._grace = grace
         self._before_check = before_check
-        self._entered: list[tuple[Scope, Any, Callable[[], None]]] = []
+        self._entered: list[tuple[Scope, Any, Callable[[], None], BeforeCancelling]] = []
         self._warns = True
 
     def __call__(self, function: _F) -> _F:
@@ -468,7 +475,9 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         from otel_leaks.census.origins import Scope, current_scope, starts
 
         scope = Scope(parent=current_scope())
-        self._entered.append((scope, scope.enter(), starts.hook_generators()))
+        runners = BeforeCancelling(scope, self._ignores, self._grace)
+        starts.cancelling[scope] = runners.look
+        self._entered.append((scope, scope.enter(), starts.hook_generators(), runners))
         return self
 
     def __exit__(
@@ -514,15 +523,16 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
 
     def _left(self) -> Check:
         """Leave the block that is current; one object may serve several at a time."""
-        from otel_leaks.census.origins import current_scope
+        from otel_leaks.census.origins import current_scope, starts
 
         current = current_scope()
         entered = next((e for e in self._entered if e[0] is current), self._entered[-1])
         self._entered.remove(entered)
-        scope, token, unhook = entered
+        scope, token, unhook, runners = entered
         scope.leave(token)
         unhook()
-        return Check(scope, self._ignores)
+        starts.cancelling.pop(scope, None)
+        return Check(scope, self._ignores, runners=runners)
 
     def _before(self, error: BaseException | None) -> Any:
         if self._before_check is None:
@@ -535,6 +545,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
             add_note(error, f"before_check raised {raised!r}")
 
     def _tell(self, check: Check, error: BaseException | None) -> None:
+        check.conclude()
         unused = check.unused() if self._warns else []
         if error is not None:
             if check.report:
@@ -606,6 +617,75 @@ def _proved(report: Report) -> Report:
     return Report(tuple(map(told, report)), report.hidden)
 
 
+CANCELLED_BY_RUNNERS: tuple[Kind, ...] = ("asyncio_task", "async_generator", "destroyed_task")
+"""Kinds that the end of a loop ends, without a word, or that the look at them may destroy."""
+MAX_WAITS = 3
+"""Runners of one scope that are waited for: a test may run a thousand loops, each with a leak."""
+
+
+class BeforeCancelling:
+    """
+    Looks at the loops of a scope before their runners cancel what is left on them.
+
+    What a runner leaves is a leak: nobody but its end would have ended it. A task that another
+    one awaits is part of that.
+    """
+
+    def __init__(self, scope: Scope, ignores: tuple[Ignore, ...], grace: Grace) -> None:
+        self._scope = scope
+        self._ignores = ignores
+        self._grace = grace
+        self._waits = 0
+        self.report = Report()
+        """What was found in all of them."""
+        self.used: set[str] = set()
+        """Ignores that hid something."""
+
+    def look(self, loop: Any) -> Report:
+        """Look at a loop that stands still, in its own thread; return what is new."""
+        from otel_leaks.census.runners import run_for
+
+        grace = self._grace if self._waits < MAX_WAITS else Grace(attempts=1)
+        check = Check(
+            self._scope, self._ignores, CANCELLED_BY_RUNNERS, loop=loop, collect=lambda: None
+        )
+        with not_collecting():
+            for delay_s in check.pauses(grace):
+                if not new_sites(check.report, self.report):
+                    break
+                run_for(loop, delay_s)
+        self.used |= check.used
+        found = new_sites(_outermost(check.report), self.report)
+        self._waits += bool(found)
+        self.report = self.report.plus(found)
+        return found
+
+
+@contextlib.contextmanager
+def not_collecting() -> Iterator[None]:
+    """Let the garbage collector destroy nothing meanwhile that is being looked at."""
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_collecting:
+            gc.enable()
+
+
+def new_sites(report: Report, known: Report) -> Report:
+    """Return the sites of *report* that are not in *known*."""
+    told = {(site.kind, site.functions, site.origin) for site in known}
+    sites = [s for s in report if (s.kind, s.functions, s.origin) not in told]
+    return Report(tuple(sites), report.hidden)
+
+
+def _outermost(report: Report) -> Report:
+    """Return *report* without the tasks that others await, which end with these."""
+    sites = [site for site in report if site.sample is None or not site.sample.awaited]
+    return Report(tuple(sites), report.hidden) if sites else report
+
+
 class Check:
     """Looks at one scope again and again, until it is clean or the grace is over."""
 
@@ -615,17 +695,32 @@ class Check:
         ignores: tuple[Ignore, ...],
         kinds: Collection[Kind] | None = None,
         *,
+        loop: Any = None,
         holders: Callable[[], Iterable[object]] | None = None,
         collect: Callable[[], object] = gc.collect,
         failed: Callable[[tuple[Failure, ...]], None] | None = None,
+        runners: BeforeCancelling | None = None,
     ) -> None:
+        self._runners = runners
         self._scope = scope
         self._kinds = kinds
         self._holders = holders
         self._collect = collect
-        self._held = _Held(ignores, failed)
+        self._held = _Held(ignores, loop, failed)
+        self._held = _Held(ignores, loop, failed)
         self.report = Report()
         """What was found last."""
+
+    def conclude(self) -> None:
+        """Add what runners cancelled."""
+        if self._runners is not None:
+            self.report = self._runners.report.plus(self.report)
+            self._held.used |= self._runners.used
+
+    @property
+    def used(self) -> set[str]:
+        """The ignores that hid something in any look."""
+        return self._held.used
 
     def unused(self) -> list[str]:
         """Say of each ignore that hid nothing in any look that it did."""
@@ -640,13 +735,8 @@ class Check:
         # Asked before the look: a coroutine that arrives between the two is seen by neither.
         is_underway = starts.is_handing_over(self._scope)
         # What the collector destroys before the first look can't say where it stood.
-        is_collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with not_collecting():
             self.report = self._held.look(self._scope, self._kinds)
-        finally:
-            if is_collecting:
-                gc.enable()
         if self.report and self._leave_out(starts):
             self._look_again()
         for i, delay_s in enumerate(grace.delays_s()):

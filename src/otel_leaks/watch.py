@@ -26,11 +26,23 @@ from otel_leaks.detect import backlog as _backlog
 from otel_leaks.detect import destroyed as _destroyed
 from otel_leaks.detect import growth as _growth
 from otel_leaks.detect import outlived as _outlived
+from otel_leaks.detect import saturated as _saturated
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
+from otel_leaks.detect.saturated import Saturated
 from otel_leaks.log import log as _log
 from otel_leaks.masks import masked_path
-from otel_leaks.model import EVIDENCES, Census, Detection, Evidence, Failure, Finding, Kind, Pool
+from otel_leaks.model import (
+    EVIDENCES,
+    Census,
+    Detection,
+    End,
+    Evidence,
+    Failure,
+    Finding,
+    Kind,
+    Pool,
+)
 from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.glimpse import IS_ATOMIC
 from otel_leaks.texts import name_text, tail
@@ -44,6 +56,7 @@ __all__ = [
     "findings",
     "growth_of",
     "limits",
+    "saturated_of",
 ]
 
 OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
@@ -51,11 +64,18 @@ OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
     *_growth.OPENS,
     *_outlived.OPENS,
     *_destroyed.OPENS,
+    *_saturated.OPENS,
 )
 """The pairs of kind and evidence that any policy can open. A new policy adds its own."""
 
 CPU_SHARE = 0.01
 """The part of one core that looking may take."""
+AT_ONCE: frozenset[End] = frozenset({"ended", "passing", "steady", "quiet"})
+"""Ends of which a policy is sure. There may soon be more again of what is below its limit."""
+MISSING_CENSUSES = 3
+"""Censuses in a row that don't have a finding before it ends."""
+MAX_ENDED = 256
+"""Detections that are remembered after their end."""
 LONGEST_COOLDOWN_S = 3600.0
 """The longest pause between two tellings, unless the first one is longer."""
 PAUSE_S = 0.0005
@@ -141,6 +161,13 @@ def growth_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> G
     )
 
 
+def saturated_of(config: LeakConfig) -> Saturated | None:
+    """Return an empty history of thread pools, None when they are not judged."""
+    if config.saturated_s is None:
+        return None
+    return Saturated(limit_s=config.saturated_s, max_sites=config.max_sites)
+
+
 def fresh_for_s(census: Census, config: LeakConfig) -> float:
     """Return how many seconds the numbers of *census* may be reported: three looks long."""
     delay_s = max(config.interval_s, census.cpu_s / CPU_SHARE)
@@ -157,6 +184,8 @@ def findings(
     config: LeakConfig,
     growth: Growth | None = None,
     attempt: Attempt = lambda _, ask: ask(),
+    *,
+    saturated: Saturated | None = None,
 ) -> tuple[Finding, ...]:
     """
     Ask every policy.
@@ -167,6 +196,7 @@ def findings(
         config: The policies' options.
         growth: The history of all censuses before it; this one is entered into it.
         attempt: Asks each policy.
+        saturated: The history of their thread pools, as *growth*.
     """
     opened = tuple(opened)
     marks = {
@@ -192,8 +222,12 @@ def findings(
             max_sites=config.max_sites,
         ),
         "destroyed": lambda: _destroyed.destroyed(
-            census, quiet_s=config.cooldown_s, max_sites=config.max_sites
+            census,
+            quiet_s=config.cooldown_s,
+            open_marks=marks["destroyed"],
+            max_sites=config.max_sites,
         ),
+        "saturated": lambda: saturated.look(census) if saturated is not None else (),
     }
     return tuple(
         finding for evidence, ask in policies.items() for finding in attempt(evidence, ask)
@@ -204,6 +238,11 @@ class Ledger:
     """
     Keeps the detections from opening to end.
 
+    A finding ends at once when its policy says that what it was about has ended. When it is
+    only missing, or its policy says that there are fewer, it ends after several censuses, and
+    not before *cooldown_s*: what wavers around a limit is one detection. What opens again
+    within *cooldown_s* of its end is the same detection, and no longer ends at once.
+
     Args:
         cooldown_s: Seconds until an open detection is told again; then twice that, up
             to an hour.
@@ -213,6 +252,11 @@ class Ledger:
         self._cooldown_s = cooldown_s
         self._open: dict[object, Detection] = {}
         self._tell_at: dict[object, float] = {}
+        self._ending: dict[object, _Ending] = {}
+        self._returned: set[object] = set()
+        """Those open ones that had ended before."""
+        self._ended: dict[object, Detection] = {}
+        """The last ones that ended, in the order in which they did."""
 
     @property
     def opened(self) -> tuple[Detection, ...]:
@@ -239,11 +283,22 @@ class Ledger:
         changes = []
         for key, detection in list(self._open.items()):
             finding = detection.finding
-            if key not in by_key and finding.kind not in unread and finding.evidence not in unasked:
-                del self._open[key], self._tell_at[key]
-                changes.append(Change("resolved", replace(detection, seen_at=now)))
+            if key not in by_key and (finding.kind in unread or finding.evidence in unasked):
+                continue
+            said = by_key[key] if key in by_key else replace(finding, ended="absent")
+            if said.ended is None:
+                self._ending.pop(key, None)
+            elif self._is_over(key, said.ended, now):
+                since = self._ending.pop(key).since
+                self._returned.discard(key)
+                ended = replace(detection, finding=said, seen_at=since)
+                del self._open[key]
+                self._remember(key, ended, now)
+                changes.append(Change("resolved", ended))
         for key, finding in by_key.items():
-            known = self._open.get(key)
+            if finding.ended is not None:
+                continue
+            known = self._open.get(key) or self._again(key, now)
             if known is None:
                 detection = Detection(
                     finding,
@@ -268,6 +323,32 @@ class Ledger:
             self._open[key] = detection
         return tuple(changes)
 
+    def _is_over(self, key: object, why: End, now: float) -> bool:
+        """Note that a detection may have ended; say whether it is over."""
+        ending = self._ending.setdefault(key, _Ending(now))
+        ending.censuses += 1
+        return (why in AT_ONCE and key not in self._returned) or (
+            ending.censuses >= MISSING_CENSUSES and now - ending.since >= self._cooldown_s
+        )
+
+    def _remember(self, key: object, ended: Detection, now: float) -> None:
+        self._ended.pop(key, None)
+        self._ended[key] = ended
+        # After its end was told, its next reminder tells that it goes on.
+        self._tell_at[key] = min(self._tell_at[key], now + self._cooldown_s)
+        while len(self._ended) > MAX_ENDED:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest]
+            self._tell_at.pop(oldest, None)
+
+    def _again(self, key: object, now: float) -> Detection | None:
+        """Return the detection that ended a short while ago and opens again."""
+        ended = self._ended.pop(key, None)
+        if ended is None or now - ended.seen_at > self._cooldown_s:
+            return None
+        self._returned.add(key)
+        return ended
+
     def _told_before(self, finding: Finding) -> _Key | None:
         """Return the key of the oldest open detection that tells of the same leak."""
         return next(
@@ -279,6 +360,14 @@ class Ledger:
             ),
             None,
         )
+
+
+@dataclass(slots=True)
+class _Ending:
+    """A detection that may have ended."""
+
+    since: float
+    censuses: int = 0
 
 
 def _places(finding: Finding) -> set[str]:
@@ -335,6 +424,7 @@ class Watch:
         self._ledger = Ledger(config.cooldown_s)
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
         self._growth = growth_of(config, self._pause)
+        self._saturated = saturated_of(config)
         self._logged: set[object] = set()
         # What a guard has to say, which the thread that goes on logs: a line, and more lines.
         self._notices: deque[tuple[str, str]] = deque(maxlen=8)
@@ -402,6 +492,7 @@ class Watch:
         self._ledger = Ledger(self._config.cooldown_s)
         self._pools.clear()
         self._growth = growth_of(self._config, self._pause)
+        self._saturated = saturated_of(self._config)
         self._report(self._taker.forked())
 
     def stop(self) -> None:
@@ -467,15 +558,21 @@ class Watch:
             self._say(logging.ERROR, "%s", line, lines=more)
         self._tell_changes()
         self._hear("listener", self._retry)
-        growth, opened = self._growth, self._ledger.opened
-        census = self._taker.take(sampled=growth.suspects() if growth is not None else frozenset())
+        growth, saturated, opened = self._growth, self._saturated, self._ledger.opened
+        suspects: set[str] = set()
+        for history in (growth, saturated):
+            suspects |= history.suspects() if history is not None else frozenset()
+        census = self._taker.take(sampled=suspects)
         self._report(census.failures)
+        self._report_unjudged(census.unjudged)
         self._report_unreadable(census)
         if census.pools is not None:
             self._pools.append(census.pools)
         full = _backlog.backlogs(tuple(self._pools))
         unasked: set[Evidence] = set()
-        found = findings(census, opened, self._config, growth, partial(self._ask, unasked))
+        found = findings(
+            census, opened, self._config, growth, partial(self._ask, unasked), saturated=saturated
+        )
         changes = self._ledger.update(
             census, [_backlog.explained(each, full) for each in found], unasked
         )
@@ -619,6 +716,18 @@ class Watch:
                     logging.ERROR,
                     "the census of %s failed (%s: %s) and is left out; the others go on. "
                     "Please report this with your Python version",
+                    failure.kind,
+                    failure.error_type,
+                    masked_path(failure.detail),
+                )
+
+    def _report_unjudged(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
+            if self._is_new((failure.kind, "unjudged", failure.error_type)):
+                self._say(
+                    logging.ERROR,
+                    "one %s could not be examined (%s: %s): it is counted, but a hint, its stack "
+                    "or its name may be missing. Please report this with your Python version",
                     failure.kind,
                     failure.error_type,
                     masked_path(failure.detail),

@@ -124,14 +124,18 @@ def test_who_submitted_a_job_began_the_worker(beginnings: Beginnings) -> None:
     assert site.origin == origin(me, "pool.submit(stuck, stand)")
 
 
-def test_things_that_began_at_two_places_and_stand_at_one_are_one_site(
+def test_threads_that_were_created_at_two_places_and_stand_at_one_are_two_sites(
     beginnings: Beginnings,
 ) -> None:
     stand = Stand()
     threads = [begin(stand), begin_elsewhere(stand), begin_elsewhere(stand)]
-    site = site_of_threads(beginnings)
+    sites = ThreadSource().read(look(beginnings)).sites
     end(stand, *threads)
-    assert (site.count, site.origin) == (3, origin(begin, "thread.start()"))
+    assert [(site.count, site.origin) for site in sites] == [
+        (2, origin(begin_elsewhere, "thread.start()")),
+        (1, origin(begin, "thread.start()")),
+    ]
+    assert len({site.fingerprint for site in sites}) == 1
 
 
 def test_a_thread_that_ran_before_tells_nothing() -> None:

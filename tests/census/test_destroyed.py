@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from otel_leaks.census.destroyed import MAX_COROUTINES, DestroyedSource
 from otel_leaks.census.origins import loop_roots, starts
 from otel_leaks.census.source import Look
 from otel_leaks.ignores import Ignore, Ignores, ignore_any_function
-from otel_leaks.model import OTHER, Population, fingerprint
+from otel_leaks.model import OTHER, Frame, Population, fingerprint
+from support.installed import installed
 from support.leaks import settle
 
 pytestmark = pytest.mark.unwatched
@@ -285,3 +287,123 @@ def test_a_forked_child_begins_at_zero(source: DestroyedSource) -> None:
     assert read(source).count == 1
     source.forked()
     assert read(source).count == 0
+
+
+# gather() tells the tasks that it makes not to log it
+
+
+async def fail() -> None:
+    raise ConnectionError
+
+
+def gather_and_fail(
+    loop: asyncio.AbstractEventLoop, count: int = 1, *, gives_task: bool = False
+) -> None:
+    """Let a gathering fail, of coroutines and perhaps a task, and the collector come."""
+
+    async def main() -> None:
+        children: list[Any] = [poll(loop.create_future()) for _ in range(count)]
+        if gives_task:
+            children.append(loop.create_task(fetch(loop.create_future())))
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(*children, fail())
+
+    loop.run_until_complete(main())
+    gc.collect()
+
+
+def test_what_a_failed_gather_leaves_behind_is_counted_and_logged_no_more_than_before(
+    source: DestroyedSource, loop: asyncio.AbstractEventLoop
+) -> None:
+    gather_and_fail(loop, count=3)
+    assert (counts(read(source)), loop.__dict__["told"]) == ({NAME: 3}, [])
+
+
+def test_a_task_that_was_given_to_a_failed_gather_is_logged_as_before(
+    source: DestroyedSource, loop: asyncio.AbstractEventLoop
+) -> None:
+    gather_and_fail(loop, gives_task=True)
+    assert counts(read(source)) == {NAME: 1, f"{__name__}.fetch": 1}
+    assert loop.__dict__["told"] == ["Task was destroyed but it is pending!"]
+
+
+def test_children_of_a_failed_gather_that_end_are_not_counted(
+    source: DestroyedSource, loop: asyncio.AbstractEventLoop
+) -> None:
+    async def main() -> None:
+        future = loop.create_future()
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(poll(future), fail())
+        future.set_result(None)
+        await settle()
+
+    loop.run_until_complete(main())
+    gc.collect()
+    assert (read(source).count, loop.__dict__["told"]) == (0, [])
+
+
+def test_after_closing_children_of_a_failed_gather_are_silent_again() -> None:
+    told: list[str] = []
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+        source = DestroyedSource()
+        source.open()
+        futures = []
+
+        async def main() -> None:
+            futures.append(loop.create_future())
+            with contextlib.suppress(ConnectionError):
+                await asyncio.gather(poll(futures[0]), fail())
+
+        loop.run_until_complete(main())
+        source.close()
+        futures.clear()
+        gc.collect()
+    assert told == []
+
+
+def test_tests_hear_of_every_gathered_task_that_is_destroyed(
+    source: DestroyedSource, loop: asyncio.AbstractEventLoop
+) -> None:
+    async def main() -> None:
+        asyncio.gather(poll(loop.create_future()), fetch(loop.create_future()))
+        await settle()
+
+    starts.open()
+    try:
+        loop.run_until_complete(main())
+        gc.collect()
+        heard = [left.stack[0].function for left in starts.destroyed]
+    finally:
+        starts.close()
+    assert (sorted(heard), loop.__dict__["told"]) == ([f"{__name__}.fetch", NAME], [])
+    assert read(source).count == 2
+
+
+def test_a_gathering_runs_code_of_ours_in_production_only_when_it_fails(
+    source: DestroyedSource,
+) -> None:
+    gathering = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]
+    assert source.read is not None
+    ours = {name for name, value in vars(gathering).items() if hasattr(value, "__wrapped__")}
+    assert ours == {"set_exception"}
+
+
+def test_tests_name_a_destroyed_task_after_what_its_wrapper_was_given(
+    loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    tracer = installed(tmp_path, "tracer", "async def traced(coro): return await coro")
+
+    async def main() -> None:
+        loop.create_task(tracer.traced(poll(loop.create_future())))
+        await settle()
+
+    starts.open()
+    try:
+        loop.run_until_complete(main())
+        gc.collect()
+        (left,) = starts.destroyed
+    finally:
+        starts.close()
+    line = poll.__code__.co_firstlineno
+    assert left.stack == (Frame(NAME, __file__, line),)

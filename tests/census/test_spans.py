@@ -55,7 +55,8 @@ class Requests:
     """Requests that leave tasks behind; all that is left is ended by ``close``."""
 
     def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
-        self.tracer = TracerProvider(sampler=sampler).get_tracer("app")
+        self.provider = TracerProvider(sampler=sampler)
+        self.tracer = self.provider.get_tracer("app")
         self.tasks: list[asyncio.Task[None]] = []
 
     def begin(self, run: Callable[[], Any] = forever) -> None:
@@ -354,3 +355,27 @@ async def test_a_census_holds_no_span_context_or_task(source: TaskSource) -> Non
     gc.collect()
     assert [ref() for ref in refs] == [None, None, None]
     assert [of(each).ended is not None for each in told] == [True, True]
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["recorded", "dropped"])
+@pytest.mark.asyncio
+async def test_of_very_many_tasks_that_began_in_inner_spans_all_that_were_looked_at_count(
+    source: TaskSource, sampler: Sampler
+) -> None:
+    requests, clock = Requests(sampler), Clock()
+    clock.watch(requests.provider)
+    for _ in range(12_000):
+        with (
+            requests.tracer.start_as_current_span("POST /orders", kind=trace.SpanKind.SERVER),
+            requests.tracer.start_as_current_span("fastapi.endpoint"),
+        ):
+            requests.begin()
+    await settle()
+    clock.time_s = SpanReader().now_s() + 50
+    site = of(census(source, clock))
+    await requests.close()
+    clock.close()
+    assert site.ended is not None
+    assert 100 < site.ended.looked == len(site.ended.ages_s)
+    if sampler is ALWAYS_ON:
+        assert {each.name for each in site.operations} == {"POST /orders"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import contextlib
 import contextvars
 import dataclasses
 import gc
@@ -523,6 +524,40 @@ def test_a_callback_that_only_takes_note_awaits_nothing(source: TaskSource, loop
     task.add_done_callback(print)
     awaited = sample_of(read(source), f"{HERE}.inner").awaited
     assert awaited is False
+
+
+async def fail() -> None:
+    raise ConnectionError
+
+
+async def gathers_and_fails(task: AnyTask) -> None:
+    with contextlib.suppress(ConnectionError):
+        await asyncio.gather(task, fail())
+
+
+async def gathers_and_forgets(task: AnyTask) -> None:
+    asyncio.gather(task)
+
+
+async def shields_and_ends(task: AnyTask) -> None:
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(asyncio.shield(task), 0)
+
+
+async def waits_and_ends(task: AnyTask) -> None:
+    await asyncio.wait([task], timeout=0)
+
+
+NO_LONGER_AWAITING = [gathers_and_fails, gathers_and_forgets, shields_and_ends, waits_and_ends]
+
+
+@pytest.mark.parametrize("awaiting", NO_LONGER_AWAITING, ids=lambda each: each.__name__)
+def test_a_task_that_nothing_awaits_any_more_is_not_awaited(
+    source: TaskSource, loop: Loop, awaiting: Callable[[AnyTask], Coroutine[Any, Any, None]]
+) -> None:
+    (task,) = start(loop, inner())
+    start(loop, awaiting(task))
+    assert sample_of(read(source), f"{HERE}.inner").awaited is False
 
 
 def test_the_connection_of_a_streams_server_is_awaited_by_nobody(

@@ -34,6 +34,14 @@ def test_it_ends_when_none_was_destroyed_for_a_while() -> None:
     assert [len(ask(site(3, quiet_s))) for quiet_s in (299.9, 300.0)] == [1, 0]
 
 
+def test_of_an_open_one_it_says_that_it_is_quiet() -> None:
+    (population,) = [Population("destroyed_task", 3, (site(3, 300.0),), 1)]
+    (found,) = destroyed(
+        Census(0.0, (population,)), quiet_s=QUIET_S, open_marks={"0" * 12}, max_sites=10
+    )
+    assert (found.count, found.ended) == (3, "quiet")
+
+
 def test_each_coroutine_is_a_finding_of_its_own_up_to_the_most() -> None:
     sites = [site(9 - n, 0.0, f"{n:012}") for n in range(5)]
     assert [each.count for each in ask(*sites, max_sites=3)] == [9, 8, 7]

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,20 @@ from hypothesis import strategies as st
 
 from otel_leaks.detect import growth as growth_module
 from otel_leaks.detect.growth import DAY, MAX_SERIES, OPENS, SLOW, Growth
-from otel_leaks.model import Census, Failure, Finding, Followed, Kind, Population, Site, fingerprint
+from otel_leaks.model import (
+    Census,
+    Failure,
+    Finding,
+    Followed,
+    Frame,
+    Kind,
+    Origin,
+    Pool,
+    Population,
+    Sample,
+    Site,
+    fingerprint,
+)
 
 WINDOW_S = 10.0
 WINDOWS = 4
@@ -409,9 +423,21 @@ def test_the_history_of_very_many_sites_is_bounded_in_memory() -> None:
     series = next(iter(history.sites.values()))
     assert not hasattr(series, "__dict__")
     list(fed(policy, [[site(3, "for_ever")]] * SLOW * DAY * 2, since=1000.0))
-    kept = history.sites[site(3, "for_ever").fingerprint]
+    kept, quick = history.sites[site(3, "for_ever").fingerprint].tracks
+    assert quick is None
+    assert kept is not None
     assert (len(kept.windows), len(kept.day), len(kept.peaks)) == (2 * WINDOWS, DAY, DAY)
     assert sum(map(sys.getsizeof, (*kept.windows, *kept.day))) < 8000
+
+
+def test_what_is_remembered_of_quick_windows_is_bounded_too() -> None:
+    policy = growth()
+    for i in range(400):
+        policy.look(census(i / 2, site(300, "for_ever")))
+    _, quick = policy._kinds["asyncio_task"].sites[site(300, "for_ever").fingerprint].tracks
+    assert quick is not None
+    kept = (len(quick.windows), len(quick.day), len(quick.peaks))
+    assert kept == (2 * WINDOWS, 2 * WINDOWS, 2 * WINDOWS)
 
 
 def test_sites_that_may_be_growing_are_asked_for() -> None:
@@ -425,6 +451,150 @@ def test_sites_that_may_be_growing_are_asked_for() -> None:
     assert leak.fingerprint in policy.suspects()
     assert traffic.fingerprint not in policy.suspects()
     assert len(growth(max_sites=1).suspects()) == 0
+
+
+# Pools
+
+
+def pooled(workers: int, pools: int, *, idle: int = 0, name: str = "export") -> list[Site]:
+    """Return where the workers of some pools of one name stand; all pools have stayed."""
+    sites = []
+    for count, functions, is_idle in (
+        (workers - idle, ("app.job",), False),
+        (idle, (f"pool {name}",), True),
+    ):
+        if count:
+            followed = Followed((99.0,) * (pools * count // workers))
+            mark = fingerprint("thread", functions)
+            sites.append(
+                Site("thread", functions, count, mark, followed=followed, pool=name, idle=is_idle)
+            )
+    return sorted(sites, key=lambda each: -each.count)
+
+
+def found_of_pools(windows: Sequence[tuple[list[Site], int]]) -> list[Finding]:
+    policy, now = growth(), 0.0
+    found: tuple[Finding, ...] = ()
+    for sites, pools in [*windows, windows[-1]]:
+        for _ in range(5):
+            lives = tuple(Pool(i, "export", (), 1, 0) for i in range(pools))
+            found = policy.look(replace(census(now, *sites), pools=lives))
+            now += 2.0
+    return list(found)
+
+
+def test_a_pool_that_fills_up_is_no_growth() -> None:
+    assert found_of_pools([(pooled(30 * i, 1), 1) for i in range(1, 5)]) == []
+    assert found_of_pools([(pooled(30 * i, 1, idle=20 * i), 1) for i in range(1, 5)]) == []
+
+
+def test_ever_more_pools_are_growth_wherever_their_workers_stand() -> None:
+    windows = [(pooled(20 * i, 10 * i, idle=16 * i), 10 * i) for i in range(1, 5)]
+    (found,) = found_of_pools(windows)
+    assert (found.count, found.pools, found.grown) == (80, 40, 30)
+    assert found.fingerprint == fingerprint("thread", ("pool export",))
+    assert found.sites == tuple(windows[-1][0])
+
+
+def test_jobs_in_pools_are_not_taken_for_threads_of_the_same_function() -> None:
+    own = [site(10 * i, "job", kind="thread") for i in range(1, 5)]
+    windows = [([*pooled(50, 1), each], 1) for each in own]
+    (found,) = found_of_pools(windows)
+    assert (found.count, found.pools) == (40, None)
+
+
+def test_a_finding_shows_what_came_last_and_who_created_it() -> None:
+    stack = (Frame("app.run", "/srv/app.py", 5),)
+    newest = Sample(9, stack, "new", 1.0, origin=Origin("app.new", "/srv/app.py", 1))
+    oldest = Sample(1, stack, "old", 9.0)
+    shown = [
+        replace(each, sample=oldest, newest=newest, origin=Origin("app.old", "/srv/app.py", 2))
+        for (each,) in rising()
+    ]
+    *_, (found,) = fed(growth(), [[each] for each in shown])
+    (site_found,) = found.sites
+    assert (site_found.sample, site_found.origin) == (newest, newest.origin)
+
+
+# Requests in progress
+
+
+def test_requests_in_progress_do_not_count() -> None:
+    windows = [[replace(site(10 * i), serving=10 * i)] for i in range(1, 5)]
+    assert opens(windows) == []
+    windows = [[replace(site(100 * i), serving=90 * i)] for i in range(1, 5)]
+    *_, (found,) = fed(growth(), windows)
+    assert found.count == 40
+
+
+# What is replaced as it ends
+
+
+def renewing(policy: Growth, counts: Sequence[int], ended: Callable[[int, int], int]) -> list[str]:
+    """Enter counts of things none of which stays; *ended* of them have gone since the last one."""
+    found: tuple[Finding, ...] = ()
+    for i, count in enumerate(counts):
+        found = policy.look(census(2.0 * i, site(count, stayed=0, ended=ended(i, count))))
+    return [each.sites[0].function for each in found]
+
+
+def test_what_makes_its_own_successor_is_growth() -> None:
+    counts = [10 + 2 * i for i in range(5 * WINDOWS + 1)]
+    assert renewing(growth(), counts, lambda _, count: count // 4) == ["app.run"]
+
+
+def test_traffic_that_rises_as_much_is_none() -> None:
+    wavers = [10 + 2 * i + (4 if i % 2 else 0) for i in range(5 * WINDOWS + 1)]
+    assert renewing(growth(), wavers, lambda _, count: count // 4) == []
+
+
+def test_ever_larger_batches_are_none() -> None:
+    counts = [10 + 2 * i for i in range(5 * WINDOWS + 1)]
+    assert renewing(growth(), counts, lambda _, count: count) == []
+    assert renewing(growth(), counts, lambda i, count: 0 if i % 4 else count) == []
+
+
+# The first word
+
+
+def quickly(
+    kind: Kind, step: int, *, ended: int = 0, seconds: int = WINDOWS * 3 + 1
+) -> float | None:
+    """Return the seconds until something is found where *step* more come in each of them."""
+    policy = growth()
+    for i in range(seconds):
+        sites = [site(step * (i + 1), kind=kind, ended=ended if i == 5 else 0)]
+        if policy.look(census(float(i), *sites)):
+            return float(i)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "found_s"),
+    [
+        ("asyncio_task", 300, 12.0),
+        ("asyncio_task", 150, None),
+        ("thread", 6, 12.0),
+        ("thread", 3, None),
+    ],
+)
+def test_what_rises_steeply_is_found_in_a_row_of_quick_windows(
+    kind: Kind, step: int, found_s: float | None
+) -> None:
+    # Three censuses are the shortest window.
+    assert quickly(kind, step) == found_s
+
+
+def test_one_that_ends_is_enough_there() -> None:
+    assert quickly("asyncio_task", 300, ended=1) is None
+
+
+def test_what_is_found_there_ends_there() -> None:
+    policy, found = growth(), []
+    for i in range(40):
+        sites = [site(300 * (i + 1))] if i < 14 else [site(20)]
+        found.append(bool(policy.look(census(float(i), *sites))))
+    assert found == [False] * 12 + [True] * 6 + [False] * 22
 
 
 # What holds for any load

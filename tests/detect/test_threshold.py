@@ -37,7 +37,7 @@ def test_an_open_one_holds_down_to_nine_tenths_of_the_limit(count: int, found: b
     findings = threshold(
         census(thread=count), limits={"thread": 200}, open_kinds={"thread"}, max_sites=10
     )
-    assert bool(findings) is found
+    assert [each.ended is None for each in findings] == [found]
 
 
 def test_an_open_kind_does_not_hold_another_one_open() -> None:
@@ -52,10 +52,23 @@ def test_an_open_kind_does_not_hold_another_one_open() -> None:
 
 def test_a_limit_of_one_ends_when_one_is_left() -> None:
     held = [
-        bool(threshold(census(thread=n), limits={"thread": 1}, open_kinds={"thread"}, max_sites=1))
+        threshold(census(thread=n), limits={"thread": 1}, open_kinds={"thread"}, max_sites=1)
         for n in (2, 1, 0)
     ]
-    assert held == [True, True, False]
+    assert [[each.ended for each in found] for found in held] == [[None], [None], ["ended"]]
+
+
+def test_of_an_open_one_that_is_below_its_limit_it_says_how_far_and_how_many_are_left() -> None:
+    ends = [
+        threshold(census(thread=n), limits={"thread": 200}, open_kinds={"thread"}, max_sites=1)
+        for n in (180, 101, 100, 0)
+    ]
+    assert [[(each.count, each.ended) for each in found] for found in ends] == [
+        [(180, "below")],
+        [(101, "below")],
+        [(100, "ended")],
+        [(0, "ended")],
+    ]
 
 
 @pytest.mark.parametrize("limits", [{}, {"thread": None}])
@@ -95,8 +108,9 @@ def test_a_count_within_a_tenth_of_its_limit_opens_or_ends_nothing(
     """Between nine tenths of the limit and the limit the last verdict stands."""
     opened = False
     for count in counts:
-        found = bool(
-            threshold(
+        found = any(
+            each.ended is None
+            for each in threshold(
                 census(thread=count),
                 limits={"thread": limit},
                 open_kinds={"thread"} if opened else (),
@@ -106,3 +120,14 @@ def test_a_count_within_a_tenth_of_its_limit_opens_or_ends_nothing(
         expected = count > limit or (opened and count * 10 > limit * 9)
         assert found is expected
         opened = found
+
+
+def test_workers_of_pools_are_left_to_the_limits_of_their_pools() -> None:
+    pooled = dataclasses.replace(site(256, "app.job"), pool="blocking")
+    own = site(199, "app.own")
+    population = Population("thread", 455, (pooled, own), site_count=2, pooled=256)
+    limits: dict[Kind, int | None] = {"thread": 200}
+    assert threshold(Census(0.0, (population,)), limits=limits, max_sites=10) == ()
+    more = dataclasses.replace(population, count=457, sites=(pooled, site(201, "app.own")))
+    (found,) = threshold(Census(0.0, (more,)), limits=limits, max_sites=10)
+    assert (found.count, found.sites, found.site_count) == (201, (site(201, "app.own"),), 1)

@@ -414,3 +414,41 @@ def test_a_case_that_the_collector_closes_looks_at_no_other_test(run: Run) -> No
         "-Wignore::pytest.PytestUnraisableExceptionWarning",
     )
     result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_what_a_failed_gather_leaves_behind_fails_its_test(run: Run, collects: bool) -> None:
+    result = run(
+        f"""
+        import asyncio
+        import contextlib
+        import gc
+        import pytest
+
+        pytestmark = pytest.mark.asyncio
+
+        async def answer():
+            await asyncio.get_running_loop().create_future()
+
+        async def fail():
+            raise ConnectionError
+
+        async def test_gather():
+            with contextlib.suppress(ConnectionError):
+                await asyncio.gather(answer(), fail())
+            if {collects}:
+                await asyncio.sleep(0)
+                gc.collect()
+            else:
+                gc.disable()
+
+        async def test_after():
+            await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+        """,
+        "--leaks",
+        plugins=ASYNCIO,
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    state = "destroyed" if collects else "pending"
+    result.stdout.fnmatch_lines([f"leaked: 1 *{state}*: test_it.answer, began test_it.py:*"])
+    assert "Task was destroyed" not in result.stdout.str() + result.stderr.str()

@@ -1,7 +1,8 @@
 """
 The virtual environments in which the servers and the neighbors of these tests run.
 
-    python -m reliability.environment     # makes them, and prints where they are
+    python -m reliability.environment            # makes them, and prints where they are
+    python -m reliability.environment services   # makes the one of tests/services
 
 Each is kept under the cache until its list of packages changes. The package itself is not part
 of it: each run of the tests installs the tree as it is into a folder of its own.
@@ -21,11 +22,12 @@ from pathlib import Path
 
 from support.once import one_at_a_time
 
-__all__ = ["NEIGHBORS", "EnvironmentMissing", "ServersEnvironment", "environment"]
+__all__ = ["NEIGHBORS", "SERVICES", "EnvironmentMissing", "ServersEnvironment", "environment"]
 
 PROJECT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 NEIGHBORS = Path(__file__).with_name("neighbors.txt")
+SERVICES = PROJECT / "tests" / "services" / "requirements.txt"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otel-leaks"
 LIMIT_S = 900
 
@@ -106,11 +108,11 @@ def _run(*command: str) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stdout", None) or str(error)).strip().splitlines()[-3:]
         raise EnvironmentMissing(
-            "the servers' environment could not be made; with access to a package index run "
-            f"`make reliability` again: {' '.join(said)}"
+            "the environment of real servers could not be made; run it again with access to a "
+            f"package index: {' '.join(said)}"
         ) from None
 
 
 if __name__ == "__main__":
-    for each in (REQUIREMENTS, NEIGHBORS):
+    for each in (SERVICES,) if "services" in sys.argv[1:] else (REQUIREMENTS, NEIGHBORS):
         sys.stdout.write(f"{base(each)}\n")

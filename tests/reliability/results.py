@@ -10,11 +10,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-__all__ = ["FOLDER", "Row", "page_with", "rows", "table"]
+__all__ = [
+    "FOLDER",
+    "Row",
+    "cell",
+    "keep",
+    "kept",
+    "page_with",
+    "rows",
+    "table",
+    "with_table",
+]
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = PROJECT / "docs" / "reliability.md"
@@ -48,17 +59,27 @@ class Row:
     notes: list[str] = field(default_factory=list)
 
     def write(self, node_id: str) -> None:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        name = "".join(each if each.isalnum() else "-" for each in node_id)
-        file = FOLDER / f"{name[-150:]}.json"
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        part.replace(file)
+        keep(FOLDER, node_id, asdict(self))
+
+
+def keep(folder: Path, node_id: str, values: Mapping[str, object]) -> None:
+    """Keep what a test saw in a file of its own; several processes may do it at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "".join(each if each.isalnum() else "-" for each in node_id)
+    file = folder / f"{name[-150:]}.json"
+    part = file.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(values), encoding="utf-8")
+    part.replace(file)
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    """Return what the last run of each test saw."""
+    return [json.loads(each.read_text("utf-8")) for each in sorted(folder.glob("*.json"))]
 
 
 def rows() -> list[Row]:
-    """Return what the last run of each test saw."""
-    found = [Row(**json.loads(each.read_text("utf-8"))) for each in FOLDER.glob("*.json")]
+    """Return the rows of the last run of each test."""
+    found = [Row(**each) for each in kept(FOLDER)]
     return sorted(found, key=lambda row: (row.section, row.order, row.server, row.done))
 
 
@@ -69,14 +90,15 @@ def table(section: str, of: list[Row]) -> str:
         if row.section == section:
             merged.setdefault((row.server, row.done), []).append(row)
     lines = [
-        f"| {' | '.join(_cell(each) for each in (*key, some[0].expected, _seen(some)))} "
-        f"| `{_cell(some[0].repeat)}` |\n"
+        f"| {' | '.join(cell(each) for each in (*key, some[0].expected, _seen(some)))} "
+        f"| `{cell(some[0].repeat)}` |\n"
         for key, some in merged.items()
     ]
     return HEAD + "".join(lines)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Return a text as it stands in a cell of a table."""
     return " ".join(text.replace("|", "\\|").split())
 
 
@@ -94,12 +116,17 @@ def _seen(some: list[Row]) -> str:
 def page_with(text: str, of: list[Row]) -> str:
     """Return the page with the tables of all sections of which there are rows."""
     for section in dict.fromkeys(row.section for row in of):
-        start, end = f"<!-- rows: {section} -->\n", f"<!-- end of rows: {section} -->\n"
-        before, found, rest = text.partition(start)
-        if not found:
-            raise SystemExit(f"{PAGE.name} has no line {start.strip()}")
-        text = f"{before}{start}{table(section, of)}{end}{rest.partition(end)[2]}"
+        text = with_table(text, section, table(section, of))
     return text
+
+
+def with_table(page: str, section: str, table: str) -> str:
+    """Return a page with another table between the marks of a section."""
+    start, end = f"<!-- rows: {section} -->\n", f"<!-- end of rows: {section} -->\n"
+    before, found, rest = page.partition(start)
+    if not found:
+        raise SystemExit(f"the page has no line {start.strip()}")
+    return f"{before}{start}{table}{end}{rest.partition(end)[2]}"
 
 
 def main(arguments: list[str]) -> Iterator[str]:

@@ -46,6 +46,8 @@ class Run:
     how: How
     watched: bool
     """False: the same program, SDK and environment, only otel-leaks is off."""
+    apps: Path = APPS
+    """The folder that they run in."""
 
     @property
     def our_log(self) -> Path:
@@ -98,7 +100,7 @@ class Run:
         with stdout.open("ab") as out, stderr.open("ab") as err:
             process = subprocess.Popen(
                 command,
-                cwd=APPS,
+                cwd=self.apps,
                 env={**inherited, **self.variables(), **(variables or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
@@ -26,7 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from otel_leaks.viewer.otlp import Export
 from otel_leaks.viewer.receiver import Receiver, application
 
-__all__ = ["Detection", "Telemetry", "over_grpc", "telemetry"]
+__all__ = ["Detection", "Telemetry", "attributes", "over_grpc", "receiving", "telemetry"]
 
 Attributes = Mapping[str, Any]
 
@@ -153,13 +153,20 @@ def over_grpc(telemetry: Telemetry) -> Iterator[str]:
         server.stop(None).wait()
 
 
+T = TypeVar("T", bound=Telemetry)
+
+
 @contextmanager
-def telemetry() -> Iterator[Telemetry]:
+def receiving(received: T) -> Iterator[T]:
     """Receive on a free port of 127.0.0.1."""
-    received = Telemetry()
     with Receiver(application(received.hear)) as receiver:
         received.endpoint = receiver.endpoint
         yield received
+
+
+def telemetry() -> AbstractContextManager[Telemetry]:
+    """Receive on a free port of 127.0.0.1, and keep all of it."""
+    return receiving(Telemetry())
 
 
 def attributes(of: Any) -> Attributes:

@@ -57,7 +57,10 @@ AT_THE_ENDS = ("demo", "patterns", "plugin", "test_cli.py")
 """Runs of whole programs: on the oldest and the newest stable version, and by `make test`."""
 ENDS = ("3.10", "3.14")
 
-SELECTED = (("--leaks", "-m", "not e2e and not reliability and not unwatched"), ("-m", "unwatched"))
+SELECTED = (
+    ("--leaks", "-m", "not e2e and not reliability and not services and not unwatched"),
+    ("-m", "unwatched"),
+)
 """What is run one after the other, as `make unit` does."""
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from support.debian import unpacked
 from support.once import one_at_a_time
 
 __all__ = ["ProgramMissing", "program", "with_otlp"]
@@ -59,12 +60,7 @@ def program(name: str, environ: Mapping[str, str]) -> Path:
     base = _cache(environ)
     package = PACKAGES[name]
     try:
-        try:
-            kept = _kept(package, base)
-        except (OSError, subprocess.CalledProcessError):
-            # Lists of packages that are old, or that a fresh image has not.
-            _run("apt-get", "update")
-            kept = _kept(package, base)
+        kept = unpacked(package, base, finish=_as_it_would_be_installed)
     except (OSError, subprocess.CalledProcessError) as error:
         raise ProgramMissing(
             f"no {name}: it is not on PATH, and Debian's package {package} can't be had ({error}); "
@@ -127,36 +123,15 @@ def _cache(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otel-leaks"
 
 
-def _kept(package: str, base: Path) -> Path:
-    version = _version(package)
-    kept = base / f"debian-{package}-{version}"
-    with one_at_a_time(base):
-        if not kept.exists():
-            _unpack(package, version, kept)
-    return kept
+def _as_it_would_be_installed(unpacked: Path) -> None:
+    """
+    Let Debian's Alertmanager read its templates from below the folder that it runs in.
 
-
-def _version(package: str) -> str:
-    said = _run("apt-cache", "show", "--no-all-versions", package)
-    lines = [line for line in said.splitlines() if line.startswith("Version: ")]
-    if not lines:
-        raise OSError("apt knows no such package")
-    return lines[0].partition(" ")[2]
-
-
-def _unpack(package: str, version: str, to: Path) -> None:
-    """Unpack beside *to*, so that the last step is one rename."""
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix="debian-") as name:
-        folder = Path(name)
-        _run("apt-get", "download", f"{package}={version}", folder=folder)
-        (archive,) = folder.glob("*.deb")
-        _run("dpkg-deb", "--extract", str(archive), "unpacked", folder=folder)
-        # Debian's Alertmanager reads its templates from where it would be installed. From
-        # now on, from below the folder that it runs in: the name is as long as before.
-        manager = folder / "unpacked" / "usr" / "bin" / "prometheus-alertmanager"
-        if manager.exists():
-            manager.write_bytes(manager.read_bytes().replace(_SHARE, _BELOW))
-        (folder / "unpacked").replace(to)
+    It would read them from where it is installed; the new name is as long as the old one.
+    """
+    manager = unpacked / "usr" / "bin" / "prometheus-alertmanager"
+    if manager.exists():
+        manager.write_bytes(manager.read_bytes().replace(_SHARE, _BELOW))
 
 
 def _run(*command: str, folder: Path | None = None) -> str:

@@ -256,8 +256,28 @@ def test_what_opens_after_an_end_links_to_nothing_of_before(spans: Spans) -> Non
     events = events_of(spans)
     events.detected(detection())
     events.resolved(detection())
-    events.detected(detection())
+    events.detected(detection(opened_at=500.0))
     assert spans.all[2].links == ()
+
+
+def test_what_goes_on_after_its_end_was_told_links_to_its_first_span(spans: Spans) -> None:
+    events = events_of(spans)
+    events.detected(detection())
+    events.resolved(detection())
+    events.detected(detection(told=2))
+    first, _, again = spans.all
+    assert first.context is not None
+    assert [link.context.span_id for link in again.links] == [first.context.span_id]
+
+
+def test_an_end_says_why_and_how_many_are_left(spans: Spans) -> None:
+    events = events_of(spans)
+    events.detected(detection())
+    for why in ("below", "absent"):
+        events.resolved(detection(replace(found(THREADS), count=12, ended=why)))
+    _, *ends = [plain(each.attributes) for each in spans.all]
+    keys = ("python.leak.end.reason", "python.leak.count")
+    assert [[each.get(key) for key in keys] for each in ends] == [["below", 12], ["absent", None]]
 
 
 def test_a_forked_child_links_to_nothing_of_its_parent(spans: Spans) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import subprocess
 import sys
@@ -233,6 +234,17 @@ def test_a_kind_whose_source_failed_keeps_its_last_numbers() -> None:
         frozenset(): 1,
         attributes(error_type="OSError"): 1,
     }
+
+
+def test_a_census_in_which_one_thing_could_not_be_examined_says_so() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    taken = census(threads(("app.run", 5, True)))
+    unjudged = (Failure("thread", "IndexError", ""),)
+    metrics.publish(dataclasses.replace(taken, unjudged=unjudged), ())
+    found = meters.series()
+    assert found["python.thread.count"] == {frozenset({(FUNCTION, "app.run"), (DAEMON, True)}): 5}
+    assert found["python.leak.census.duration"] == {attributes(error_type="IndexError"): 1}
 
 
 # Fresh and stale

@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.context import attach, detach
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
 from otel_leaks.census.origins import context_of
 from otel_leaks.census.patches import Patches
@@ -70,9 +70,9 @@ def test_a_recorded_span_tells_its_name_route_and_end() -> None:
     span = tracer().start_span("POST /orders", attributes={"http.route": "/orders"})
     trace_id, span_id = ids(span)
     operation = Operation(trace_id, span_id, is_sampled=True, name="POST /orders", route="/orders")
-    assert read(span) == (SpanEnd(trace_id, True, True, True, None), operation)
+    assert read(span) == (SpanEnd(trace_id, True, True, True, None, span_id), operation)
     span.end(end_time=12_500_000_000)
-    assert read(span) == (SpanEnd(trace_id, True, False, True, 12.5), operation)
+    assert read(span) == (SpanEnd(trace_id, True, False, True, 12.5, span_id), operation)
 
 
 def test_a_span_that_the_sampler_dropped_knows_its_end_but_no_name() -> None:
@@ -97,6 +97,29 @@ def test_an_inner_span_is_no_entry_and_one_under_a_remote_parent_is() -> None:
     entry = spans.start_span("POST /orders", context=remote)
     ends = [read(span)[0] for span in (inner, entry)]
     assert [end.is_entry for end in ends if end is not None] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "inner"),
+    [
+        (SpanKind.SERVER, True, True),
+        (SpanKind.CONSUMER, True, True),
+        (SpanKind.INTERNAL, True, False),
+        (SpanKind.CLIENT, False, False),
+        (SpanKind.PRODUCER, False, False),
+    ],
+)
+def test_a_span_is_a_request_by_its_kind_and_its_place(
+    kind: SpanKind, first: bool, inner: bool
+) -> None:
+    spans = tracer()
+    with spans.start_as_current_span("outer", kind=kind) as outer:
+        below = spans.start_span("below", kind=kind)
+    ends = [read(span)[0] for span in (outer, below)]
+    assert [end.request_id for end in ends if end is not None] == [
+        ids(outer)[1] if first else 0,
+        ids(below)[1] if inner else 0,
+    ]
 
 
 def test_so_it_is_for_spans_that_the_sampler_dropped() -> None:

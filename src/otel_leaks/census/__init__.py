@@ -15,7 +15,7 @@ from typing import TypeVar
 from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.children import child_processes
 from otel_leaks.census.destroyed import DestroyedSource, destroyed_tasks
-from otel_leaks.census.executors import Executors
+from otel_leaks.census.executors import Executors, Workers
 from otel_leaks.census.generators import async_generators
 from otel_leaks.census.isolation import CensusEnded, Parts, SkippedError, text_of, type_name
 from otel_leaks.census.loops import event_loops
@@ -95,7 +95,8 @@ class CensusTaker:
         self._starts = starts
         self._spans = spans
         self._beginnings = beginnings
-        self._executors = executors
+        self._executors = Executors() if executors is None else executors
+        self._tells_pools = executors is not None
         self._parts = parts
         # In the monitor's thread no exception is meant for us, whatever it derives from.
         self._caught: type[BaseException] = Exception if parts is None else BaseException
@@ -111,8 +112,7 @@ class CensusTaker:
 
     def forked(self) -> tuple[Failure, ...]:
         """Start anew in a forked child; return the sources that could not."""
-        if self._executors is not None:
-            self._executors.forked()
+        self._executors.forked()
         return self._each(lambda source: source.forked())
 
     def take(
@@ -141,6 +141,11 @@ class CensusTaker:
             CensusEnded: *pause* raised it.
         """
         started, cpu_started = self._clock(), self._cpu_clock()
+        failures: list[Failure] = []
+        pools = self._pools(failures) if self._tells_pools else None
+        workers = Workers(partial(self._executors.read, self._pause))
+        if self._tells_pools:
+            workers = Workers(lambda: pools or ())
         look = Look(
             started,
             ignores or self._ignores,
@@ -155,9 +160,9 @@ class CensusTaker:
             self._beginnings,
             self._every_kind,
             sampled,
+            workers,
         )
         populations = []
-        failures: list[Failure] = []
         for source in self._sources:
             try:
                 populations.append(self._run(source.kind, partial(source.read, look)))
@@ -165,19 +170,17 @@ class CensusTaker:
                 raise
             except self._caught as error:  # A broken source must not cost the others.
                 failures.append(_failure(source.kind, error))
-        pools = self._pools(failures)
         return Census(
             taken_at=started,
             populations=tuple(populations),
-            pools=pools,
+            pools=workers.pools() if pools is not None else None,
             failures=tuple(failures),
+            unjudged=look.guard.failures(),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,
         )
 
     def _pools(self, failures: list[Failure]) -> tuple[Pool, ...] | None:
-        if self._executors is None:
-            return None
         try:
             return self._run("thread_pool", partial(self._executors.read, self._pause))
         except CensusEnded:

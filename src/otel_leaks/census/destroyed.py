@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
+from otel_leaks.census.gathers import Gathers, hears, is_for_application
 from otel_leaks.census.origins import destroyed_pending, wrap_every_loop
 from otel_leaks.census.patches import Patches
 from otel_leaks.census.source import FewSource, Look, Seen, population
@@ -78,6 +79,7 @@ class DestroyedSource:
         # Reentrant: noting allocates, and the collector may destroy more tasks by that.
         self._lock = forks.Lock()
         self._patches = Patches()
+        self._gathers = Gathers(every=False)
         self._wrapped: set[type] = set()
         self._names = CodeNames()
         self._coroutines: dict[int | str, _Coroutine] = {}
@@ -92,6 +94,7 @@ class DestroyedSource:
         """Restore what was patched and forget all."""
         self._opened = False
         self._patches.restore()
+        self._gathers.close()
         self._wrapped.clear()
         self._coroutines = {}
 
@@ -144,6 +147,7 @@ class DestroyedSource:
     def _wrap(self) -> None:
         """Wrap the loop classes that there are, and be told of those that come."""
         if self._opened:
+            self._gathers.open()
             wrap_every_loop(
                 self._patches, self._wrapped, "call_exception_handler", self._hears, self._wrap
             )
@@ -155,10 +159,13 @@ class DestroyedSource:
                 with contextlib.suppress(Exception):  # The finalizer is the application's.
                     task = destroyed_pending(args[1] if len(args) > 1 else kwargs.get("context"))
                     if task is not None:
-                        self._note(task)
+                        with contextlib.suppress(Exception):
+                            self._note(task)
+                        if not is_for_application(task, original):
+                            return None
             return original(*args, **kwargs)
 
-        return call_exception_handler
+        return hears(call_exception_handler)
 
     def _note(self, task: Any) -> None:
         # In the thread that destroys it, which holds it.

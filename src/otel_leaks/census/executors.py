@@ -1,26 +1,37 @@
 """
-The thread pools of the process, with their workers and queues: numbers for gauges.
+The thread pools of the process, with their workers, queues and limits.
 
-``concurrent.futures`` knows the workers of all pools, and each worker was given its pool
+``concurrent.futures`` knows the workers of all its pools, and each worker was given its pool
 and its queue, so nothing is patched and the heap is not gone through. A pool is known from
-its first job on, when it starts its first worker. The worker threads of anyio, and so of
-``anyio.to_thread`` and Starlette's sync endpoints, belong to no ``ThreadPoolExecutor``.
+its first job on, when it starts its first worker. Pools of ``multiprocessing`` and the worker
+threads of anyio, and so of ``anyio.to_thread`` and Starlette's sync endpoints, are found by their
+workers. A library with a pool of its own kind has plain threads here: whether their number has a
+limit can't be seen.
 """
 
 from __future__ import annotations
 
 import re
-import weakref
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from otel_leaks.census.origins import pool_workers
 from otel_leaks.census.serials import Serials
 from otel_leaks.model import Pool
-from otel_leaks.runtime.executors import pool_of, queued_jobs, served_queues
-from otel_leaks.runtime.threads import Row, living, rows_of
+from otel_leaks.runtime import native
+from otel_leaks.runtime.executors import (
+    Served,
+    anyio_served,
+    multiprocessing_served,
+    served_by,
+    served_queues,
+)
+from otel_leaks.runtime.glimpse import name_of_type
+from otel_leaks.runtime.threads import Row, ThreadRef, kinds_of, living, rows_of
 
-__all__ = ["Executors"]
+__all__ = ["Executors", "Workers"]
 
 SLICE = 200
 """Workers between two pauses: about a fifth of a millisecond."""
@@ -29,27 +40,79 @@ SLICE = 200
 _MADE_UP = re.compile(r"(ThreadPoolExecutor)-\d+")
 
 
-class _Workers:
-    """The living workers of one queue."""
+# Classes of the workers of pools other than those of concurrent.futures, and what they serve.
+_SERVING: dict[str, Callable[[ThreadRef], Served | None]] = {
+    "anyio._backends._asyncio.WorkerThread": anyio_served,
+    "multiprocessing.dummy.DummyProcess": multiprocessing_served,
+}
 
-    __slots__ = ("idents", "queue", "queued", "worker")
 
-    def __init__(self, queue: weakref.ref[Any], queued: int, worker: Row) -> None:
-        self.queue = queue
-        self.queued = queued
-        self.worker = worker
-        self.idents: list[int] = []
+class Workers:
+    """
+    Which pool a thread works for, in one census.
+
+    Args:
+        read: Returns the pools of the process; called when they are first asked for.
+    """
+
+    def __init__(self, read: Callable[[], tuple[Pool, ...]] = tuple) -> None:
+        self._read = read
+        self._pools: tuple[Pool, ...] | None = None
+        self._of: dict[int, Pool] = {}
+        self._busy: Counter[int] = Counter()
+
+    def pool_of(self, ident: int | None) -> Pool | None:
+        """Return the pool whose worker a thread is, None for none."""
+        if self._pools is None:
+            self._pools = self._read()
+            self._of = {ident: pool for pool in self._pools for ident in pool.workers}
+        return self._of.get(ident) if ident is not None else None
+
+    def note_busy(self, pool: Pool) -> None:
+        """Note that a worker of *pool* was seen to run a job."""
+        self._busy[pool.serial] += 1
+
+    def pools(self) -> tuple[Pool, ...]:
+        """Return the pools, with how many of their workers were seen to run a job."""
+        found = self._read() if self._pools is None else self._pools
+        return tuple(replace(pool, busy=self._busy[pool.serial]) for pool in found)
+
+
+@dataclass(slots=True)
+class _Group:
+    """The living workers of one pool."""
+
+    worker: Row
+    served: Served
+    """As of the first of them."""
+    idents: list[int] = field(default_factory=list)
 
 
 class Executors:
-    """Reads the thread pools of the process, from any thread."""
+    """
+    Reads the thread pools of the process, from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        named: Returns the name of a pool as it may leave the process.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        named: Callable[[str], str] = str,
+        *,
+        clock: Callable[[], float] = native.monotonic,
+    ) -> None:
+        self._named = named
+        self._clock = clock
         self._serials = Serials()
+        # By pool: what identifies the job at the head of its queue, and since when it is there.
+        self._heads: dict[int, tuple[Hashable, float]] = {}
 
     def forked(self) -> None:
         """Forget the parent's pools, whose workers are not in the child."""
         self._serials = Serials()
+        self._heads = {}
 
     def read(self, pause: Callable[[], None]) -> tuple[Pool, ...]:
         """
@@ -58,41 +121,76 @@ class Executors:
         Args:
             pause: Called between slices.
         """
-        found: dict[int, _Workers] = {}
-        # One step for other threads, which iterating a WeakKeyDictionary is not.
-        served = served_queues(getattr(pool_workers(), "data", {}))
+        found: dict[int, _Group] = {}
         alive = living()
-        ids = set(map(id, alive))
-        for start in range(0, len(served), SLICE):
-            for ref, queue, queued in served[start : start + SLICE]:
-                for worker in rows_of((ref,)):
-                    if worker.ident is not None and id(worker.ref) in ids:
-                        workers = found.setdefault(id(queue), _Workers(queue, queued, worker))
-                        workers.idents.append(worker.ident)
-            pause()
-        pools = [(self._serials.know(each.queue, 0.0), each) for each in found.values()]
-        self._serials.keep([known for known, _ in pools])
-        return tuple(
-            sorted(
-                (_pool(known.serial, each) for known, each in pools), key=lambda pool: pool.serial
-            )
+        for worker, served in chain(_of_futures(alive, pause), _others(alive, pause)):
+            group = found.setdefault(id(served.pool), _Group(worker, served))
+            group.idents.append(worker.ident or 0)
+        now = self._clock()
+        pools = []
+        kept = []
+        heads: dict[int, tuple[Hashable, float]] = {}
+        for group in found.values():
+            known = self._serials.know(group.served.pool, now)
+            kept.append(known)
+            pool = self._pool(known.serial, group)
+            head = group.served.head if pool.queued else None
+            if head is not None:
+                before, since = self._heads.get(known.serial, (None, now))
+                heads[known.serial] = (head, since if _is_same(head, before) else now)
+                pool = replace(pool, stuck_s=now - heads[known.serial][1])
+            pools.append(pool)
+        self._serials.keep(kept)
+        self._heads = heads
+        return tuple(sorted(pools, key=lambda pool: pool.serial))
+
+    def _pool(self, serial: int, group: _Group) -> Pool:
+        served = group.served
+        # All private, the same on 3.10 to 3.15. Where they are gone the pool is called like
+        # its threads.
+        name = served.name or group.worker.name.rpartition("_")[0] or "ThreadPoolExecutor"
+        made_up = _MADE_UP.fullmatch(name)
+        return Pool(
+            serial=serial,
+            name=self._named(made_up[1] if made_up is not None else name),
+            workers=tuple(group.idents),
+            limit=served.limit if served.limit is not None else len(group.idents),
+            queued=served.queued,
+            is_open=served.is_open,
         )
 
 
-def _pool(serial: int, workers: _Workers) -> Pool:
-    # All private, the same on 3.10 to 3.15. Where they are gone the pool is called like
-    # its threads.
-    kept = pool_of(workers.worker.ref)
-    name = kept.name or workers.worker.name.rpartition("_")[0] or "ThreadPoolExecutor"
-    made_up = _MADE_UP.fullmatch(name)
-    queued = workers.queued
-    if kept.is_shut:
-        # What tells the workers to end is in the queue as well.
-        queued = queued_jobs(workers.queue)
-    return Pool(
-        serial=serial,
-        name=made_up[1] if made_up is not None else name,
-        workers=tuple(workers.idents),
-        limit=kept.limit if kept.limit is not None else len(workers.idents),
-        queued=queued,
-    )
+def _of_futures(
+    alive: Sequence[ThreadRef], pause: Callable[[], None]
+) -> Iterator[tuple[Row, Served]]:
+    """Yield the workers of pools of ``concurrent.futures``."""
+    ids = set(map(id, alive))
+    seen: dict[int, Served] = {}
+    # One step for other threads, which iterating a WeakKeyDictionary is not.
+    served = served_queues(getattr(pool_workers(), "data", {}))
+    for start in range(0, len(served), SLICE):
+        for ref, queue, queued in served[start : start + SLICE]:
+            for worker in rows_of((ref,)):
+                if worker.ident is None or id(worker.ref) not in ids:
+                    continue
+                if id(queue) not in seen:
+                    seen[id(queue)] = served_by(worker.ref, queue, queued)
+                yield worker, seen[id(queue)]
+        pause()
+
+
+def _others(alive: Sequence[ThreadRef], pause: Callable[[], None]) -> Iterator[tuple[Row, Served]]:
+    """Yield the workers of pools of other kinds."""
+    for start in range(0, len(alive), SLICE):
+        some = alive[start : start + SLICE]
+        for ref, kind in zip(some, kinds_of(some), strict=True):
+            read = _SERVING.get(name_of_type(kind))
+            served = read(ref) if read is not None else None
+            if served is not None:
+                yield from ((worker, served) for worker in rows_of((ref,)) if worker.ident)
+        pause()
+
+
+def _is_same(head: object, before: object) -> bool:
+    # References are not compared: that would compare jobs.
+    return head is before or (type(head) is tuple and head == before)

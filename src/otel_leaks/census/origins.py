@@ -24,16 +24,19 @@ from operator import is_
 from types import BuiltinMethodType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from otel_leaks.census.gathers import Gathers, hears, is_for_application
 from otel_leaks.census.makers import Maker, maker_of
 from otel_leaks.census.names import has, kept, name_of, program_of
 from otel_leaks.census.patches import Patches
 from otel_leaks.census.process_wide import ProcessWide
+from otel_leaks.census.runners import wrap_runners
 from otel_leaks.model import Frame, Kind, Origin, Stack
 from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import chain_at
 from otel_leaks.runtime.glimpse import is_subtype, root_of
 from otel_leaks.runtime.reachable import held_only_by
+from otel_leaks.runtime.wrappers import wrapper_of
 
 if TYPE_CHECKING:
     # Imported when a scope opens: pytest loads this module in every run.
@@ -203,7 +206,7 @@ class Note(NamedTuple):
     origin: Origin
     scope: Scope | None
     what: str
-    """What a job runs, a process is; empty where the thing says so itself."""
+    """What a job runs, a process is, a task's wrapper was given; empty where the thing says so."""
     maker: Maker | None = None
     """The library that created it; None for the application, and for tasks."""
     thread: int = 0
@@ -337,12 +340,18 @@ class Starts:
         self._few: dict[int, Note] = {}
         """Those of all kinds but tasks, of which there may be very many."""
         self._departed: dict[int, Note] = {}
+        self._gathers = Gathers(every=True)
+        self._given: dict[str, Frame] = {}
+        """What tasks run inside wrappers, by its function."""
         self._origins: dict[tuple[int, int, str | None], Origin] = {}
         self._handed: dict[int, _Handed] = {}
         self._task_refs: Collection[weakref.ref[Any]] = ()
         self.destroyed: list[Destroyed] = []
         self.children: list[Child] = []
         self.process_wide = ProcessWide()
+        self.cancelling: dict[Scope, Callable[[Any], object]] = {}
+        """What looks at a loop of a scope before its runner cancels all that is left on it."""
+        self._runners: set[str] = set()
 
     def open(self) -> None:
         """Begin to note, for one more user."""
@@ -358,15 +367,19 @@ class Starts:
             self._users -= 1
             if self._users == 0:
                 self._patches.restore()
+                self._gathers.close()
                 self._wrapped.clear()
                 self._notes.clear()
                 self._few.clear()
                 self._departed.clear()
                 self._origins.clear()
+                self._given.clear()
                 self._handed.clear()
                 self.destroyed.clear()
                 self.children.clear()
                 self.process_wide.clear()
+                self.cancelling.clear()
+                self._runners.clear()
 
     @property
     def is_open(self) -> bool:
@@ -594,6 +607,7 @@ class Starts:
         # .data: the length of a WeakSet is counted in Python, and is asked for after each test.
         self._task_refs = tasks.data if tasks is not None else ()
 
+        self._gathers.open()
         wrap = self._patches.wrap
         wrap(threading.Thread, "start", self._before("thread"))
         wrap(multiprocessing.process.BaseProcess, "start", self._before("child_process"))
@@ -617,7 +631,8 @@ class Starts:
             wrap(where, "run_coroutine_threadsafe", self._hand_over)
 
     def wrap_loops(self) -> None:
-        """Wrap loop classes that have appeared since: uvloop may be imported late."""
+        """Wrap loop classes and runners that have appeared since: uvloop may be imported late."""
+        wrap_runners(self._patches, self._runners, self._before_cancelling)
         for root in loop_roots():
             if root in self._wrapped:
                 continue
@@ -636,6 +651,15 @@ class Starts:
                 if hasattr(root, name):
                     with contextlib.suppress(TypeError):
                         self._patches.wrap(root, name, make)
+
+    def _before_cancelling(self, loop: Any) -> None:
+        scope = current_scope()
+        while scope is not None:
+            look = self.cancelling.get(scope)
+            if look is not None:
+                look(loop)
+                return
+            scope = scope.parent
 
     def hook_generators(self) -> Callable[[], None]:
         """
@@ -752,28 +776,43 @@ class Starts:
         def create_task(*args: Any, **kwargs: Any) -> Any:
             task = original(*args, **kwargs)
             coro = args[1] if len(args) > 1 else kwargs.get("coro")
+            what = self._learn(coro)
             handed = self._handed.get(id(coro)) if self._handed else None
             if handed is None or handed.coro() is not coro:
-                self.note("asyncio_task", task, sys._getframe(1))
+                self.note("asyncio_task", task, sys._getframe(1), what=what)
             else:
-                self._note_handed(task, handed)
+                self._note_handed(task, handed, what)
                 self._handed.pop(id(coro), None)
-            self._learn(coro)
             return task
 
         return create_task
 
-    def _note_handed(self, task: Any, handed: _Handed) -> None:
+    def _note_handed(self, task: Any, handed: _Handed, what: str) -> None:
         with contextlib.suppress(Exception):
-            at = (handed.origin, handed.scope, "", None, native.get_ident())
+            at = (handed.origin, handed.scope, what, None, native.get_ident())
             self._enter(Note(self._ref(task), "asyncio_task", *at))
 
-    def _learn(self, coro: Any) -> None:
-        # A task that is destroyed has no frames any more, which alone know their module.
+    def _learn(self, coro: Any) -> str:
+        """
+        Learn what a destroyed task can no longer say: its coroutine has no frames then.
+
+        Only a frame knows its module, and what a wrapper was given.
+
+        Returns:
+            The function that a wrapper was given; empty for what is no wrapper.
+        """
         # Not getattr(): a coroutine of another class may raise for what it does not have.
-        if type(coro) is CoroutineType and self._names.known(coro.cr_code) is None:
-            with contextlib.suppress(Exception):
+        if type(coro) is not CoroutineType:
+            return ""
+        with contextlib.suppress(Exception):
+            if wrapper_of(coro.cr_code) is not None:
+                chain = chain_at(root_of(coro)).unwrapped()
+                frame = chain.stack(self._names, [(-1, None)] * len(chain.levels))[0]
+                self._given[frame.function] = frame
+                return frame.function
+            if self._names.known(coro.cr_code) is None:
                 chain_at(root_of(coro)).names(self._names)
+        return ""
 
     def _hand_over(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -867,10 +906,13 @@ class Starts:
                 with contextlib.suppress(Exception):
                     task = destroyed_pending(context)
                     if task is not None:
-                        self._note_destroyed(task)
+                        with contextlib.suppress(Exception):
+                            self._note_destroyed(task)
+                        if not is_for_application(task, original):
+                            return None
             return original(*args, **kwargs)
 
-        return call_exception_handler
+        return hears(call_exception_handler)
 
     def _note_destroyed(self, task: Any) -> None:
         # The task is being destroyed: its note may be gone already, its context is not.
@@ -878,6 +920,9 @@ class Starts:
         scope = self.scope_of(task)
         chain = chain_at(root_of(task.get_coro())).unwrapped()
         stack = chain.stack(self._names, chain.stands())
+        given = self._given.get(departed.what) if departed is not None else None
+        if given is not None and chain.levels and wrapper_of(chain.levels[0].code) is not None:
+            stack = (given,)
         left = Destroyed(task.get_name(), stack)
         origin = self.origin_of(task) or (departed.origin if departed is not None else None)
         if origin is None:

@@ -6,10 +6,13 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol
 
 from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.executors import Workers
+from otel_leaks.census.guard import Guard
 from otel_leaks.census.origins import Scope, Starts, living
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.spans import Spans
@@ -69,6 +72,10 @@ class Look:
     a pool's idle worker, is left to that kind."""
     sampled: Collection[str] = ()
     """Fingerprints of sites that are to be sampled besides the largest."""
+    workers: Workers = field(default_factory=Workers)
+    """Which threads are workers of a pool; they say there whether they are busy."""
+    guard: Guard = field(default_factory=Guard)
+    """Asks what may fail about one thing."""
 
     @property
     def is_selective(self) -> bool:
@@ -231,7 +238,7 @@ def population(
     left = {i for i in behind[: look.max_sites] if _left(kept[i])}
     for i, site in enumerate(kept):
         if i < look.max_sites or i in left or site.fingerprint in look.sampled:
-            kept[i] = sample(site)
+            kept[i] = look.guard.ask(kind, partial(sample, site), site)
             look.pause()
     return Population(
         kind=kind,

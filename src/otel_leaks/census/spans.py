@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,13 +17,27 @@ from otel_leaks.model import Ended, Operation, SpanEnd
 from otel_leaks.runtime.glimpse import Step, at, drained
 from otel_leaks.runtime.tasks import TaskRef, contexts_of
 
-__all__ = ["READ", "SiteSpans", "Spans", "Turnover", "chosen", "ended", "operations", "span_of"]
+__all__ = [
+    "FEW_OF_REQUEST",
+    "READ",
+    "Serving",
+    "SiteSpans",
+    "Spans",
+    "Turnover",
+    "chosen",
+    "ended",
+    "operations",
+    "requests_in_progress",
+    "span_of",
+]
 
 READ = 24
 """Things of a site whose span is read in full; of tasks, so many others as well whose span is
 not recorded."""
 UNSEEN = 9.0
 """When none of so many is seen, there are none."""
+FEW_OF_REQUEST = 16
+"""Tasks of one site that a request in progress has at most: with more of them it leaks."""
 MAX_OPERATIONS = 8
 """Operations that a site names."""
 
@@ -103,6 +117,52 @@ class SiteSpans:
     def open_traces(self) -> Iterable[int]:
         """The traces of which a span still runs."""
         return (end.trace_id for end in self.ends if end.is_open)
+
+
+def requests_in_progress(ends: Iterable[SpanEnd]) -> frozenset[int]:
+    """Return the traces in which the span of a request is open."""
+    return frozenset(end.trace_id for end in ends if end.request_id and end.is_open)
+
+
+class Serving:
+    """
+    Which tasks of a site belong to a request in progress.
+
+    The request is that of the task's own span or, for a task that it started, of the same
+    trace. Of a span that the sampler dropped only its end is known; while it is open, it is
+    taken to be like most of the recorded ones that are open at the site.
+
+    Args:
+        ends: The spans of the site's tasks that were looked at.
+        requests: The traces in which the span of a request is open.
+    """
+
+    def __init__(self, ends: Sequence[SpanEnd], requests: frozenset[int]) -> None:
+        self._requests = requests
+        self._takes_unrecorded = False
+        recorded = [end for end in ends if end.is_recorded and end.is_open]
+        served = sum(self._request_of(end) is not None for end in recorded)
+        self._takes_unrecorded = 2 * served >= len(recorded)
+        tasks = Counter(map(self._request_of, ends))
+        del tasks[None]
+        self._crowded = frozenset(key for key, count in tasks.items() if count > FEW_OF_REQUEST)
+        self.count = sum(min(count, FEW_OF_REQUEST) for count in tasks.values())
+        """Such tasks, of those looked at."""
+
+    def __contains__(self, end: SpanEnd) -> bool:
+        key = self._request_of(end)
+        return key is not None and key not in self._crowded
+
+    def _request_of(self, end: SpanEnd) -> tuple[int, int] | None:
+        """Return what the tasks of one request have in common; None where none is in progress."""
+        if end.request_id:
+            return (end.trace_id, end.request_id) if end.is_open else None
+        is_over = end.is_entry and not end.is_open
+        if end.trace_id in self._requests and not is_over:
+            return (end.trace_id, 0)
+        if self._takes_unrecorded and end.is_open and not end.is_recorded:
+            return (end.trace_id, 0)
+        return None
 
 
 def operations(spans: SiteSpans) -> tuple[Operation, ...]:

@@ -18,6 +18,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -29,7 +30,17 @@ from otel_leaks.census.patches import Patches
 from otel_leaks.census.registry import TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
-from otel_leaks.census.spans import SiteSpans, Spans, Turnover, ended, operations, span_of
+from otel_leaks.census.spans import (
+    Serving,
+    SiteSpans,
+    Spans,
+    Turnover,
+    ended,
+    operations,
+    requests_in_progress,
+    span_of,
+)
+from otel_leaks.census.wrapped import Wrapped
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import (
     OTHER,
@@ -43,16 +54,19 @@ from otel_leaks.model import (
     fingerprint,
 )
 from otel_leaks.runtime.code import CodeNames
-from otel_leaks.runtime.coroutines import Chain, is_plain_end, is_wrapper
+from otel_leaks.runtime.coroutines import Chain, is_plain_end
 from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.tasks import (
     Pending,
     TaskRef,
     callbacks_of,
+    cancel_was_requested,
     chain_of,
     is_pending,
     is_readable,
+    is_timed,
+    job_waited_on,
     kinds_of,
     name_of,
     note_of,
@@ -61,6 +75,7 @@ from otel_leaks.runtime.tasks import (
     plain_pending,
     waits_on,
 )
+from otel_leaks.runtime.timers import Timers
 
 __all__ = ["TaskSource"]
 
@@ -81,6 +96,8 @@ MAX_KNOWN = 3000 + MAX_FOLLOWED
 """Tasks that are known from census to census, in all; a few more during one."""
 KNOWN_OF_SLICE = 50
 """Such tasks between two pauses: about a quarter of a millisecond, at a cold cache."""
+SPANS_OF_SLICE = 50
+"""Such tasks whose span is read between two pauses: about as long."""
 LEVELS_OF_SLICE = 400
 """Levels of await chains that are followed between two pauses: about as long."""
 
@@ -97,7 +114,7 @@ _serial = attrgetter("serial")
 class _Chain:
     """Tasks that wait in one chain of coroutines."""
 
-    __slots__ = ("functions", "known", "levels", "serials", "spans", "walked")
+    __slots__ = ("functions", "known", "levels", "serials", "serving", "spans", "walked")
 
     def __init__(self, codes: Sequence[types.CodeType | None], functions: tuple[str, ...]) -> None:
         # The code objects are held while their ids are keys.
@@ -106,6 +123,7 @@ class _Chain:
         self.walked = 0
         self.known: list[Known] = []
         self.spans = SiteSpans()
+        self.serving: Serving | None = None
         self.serials: set[int] = set()
 
     def know(self, known: Known) -> None:
@@ -137,7 +155,7 @@ class _Tally:
         self.stride = max(1, total // WALKED)
         self.steps = 0
         self.groups: dict[int | str, _Group] = {}
-        self.wrappers: dict[int, types.CodeType | None] = {}
+        self.wrapped = Wrapped()
 
     def picked(self, keys: list[int | str], counted: Iterable[int | str]) -> Iterable[int]:
         """Choose the tasks of a slice whose chain is followed, by their index."""
@@ -280,11 +298,12 @@ class TaskSource:
         look.pause()
         fates = self._follow([(each.fingerprint, each.origin) for each in largest], chains, look)
         look.pause()
+        timers = Timers(look.pause)
         found = population(
             self.kind,
             (replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites),
             hidden,
-            lambda site: self._sampled(site, chains[site.fingerprint, site.origin], look),
+            lambda site: self._sampled(site, chains[site.fingerprint, site.origin], timers, look),
             look,
         )
         return replace(found, unreadable=tuple(sorted(unreadable))) if unreadable else found
@@ -335,6 +354,7 @@ class TaskSource:
         open_traces = frozenset(each for _, chain in of_site for each in chain.spans.open_traces)
         looked = sum(chain.spans.looked for _, chain in of_site)
         share = min(1.0, looked / sum(site.count for site in sites)) if looked else 1.0
+        requests = requests_in_progress(end for _, chain in of_site for end in chain.spans.ends)
         staying: dict[int, tuple[str, float]] = {}
         told = []
         for number, (site, chain) in enumerate(of_site, 1):
@@ -349,7 +369,16 @@ class TaskSource:
                 share=share,
                 turnover_s=self._turnover.of(site.fingerprint),
             )
-            told.append(replace(site, operations=operations(chain.spans), ended=over))
+            chain.serving = Serving(chain.spans.ends, requests)
+            part = chain.serving.count / max(1, chain.spans.looked)
+            told.append(
+                replace(
+                    site,
+                    operations=operations(chain.spans),
+                    ended=over,
+                    serving=round(site.count * part),
+                )
+            )
             if number % SITES_OF_SLICE == 0:
                 pause()
         self._turnover.keep(staying, (site.fingerprint for site in sites))
@@ -368,7 +397,27 @@ class TaskSource:
         standing = {key: chains[key].oldest(self._places) for key in followed}
         few = (chains[key].oldest(KNOWN_OF_SITE) for key in largest if key not in standing)
         self._serials.keep([known for some in (*standing.values(), *few) for known in some])
+        if look.spans is not None:
+            for key, some in standing.items():
+                standing[key] = self._left_behind(some, chains[key].serving, look.spans, look.pause)
         return self._following.update(standing, _has_ended, look.now)
+
+    @staticmethod
+    def _left_behind(
+        some: list[Known], serving: Serving | None, spans: Spans, pause: Callable[[], None]
+    ) -> list[Known]:
+        """Leave out the tasks of requests in progress."""
+        if serving is None or not serving.count:
+            return some
+        left = []
+        for start in range(0, len(some), SPANS_OF_SLICE):
+            for known in some[start : start + SPANS_OF_SLICE]:
+                span = span_of(known.ref, spans)
+                end = spans.end_of(span) if span is not None else None
+                if end is None or end not in serving:
+                    left.append(known)
+            pause()
+        return left
 
     def _walk_known(
         self, some: list[Known], tally_of: Callable[[Origin | None], _Tally], look: Look
@@ -388,7 +437,8 @@ class TaskSource:
                     continue
                 origin = look.origin_of(task)
                 del task
-            self._walk_again(known, tally_of(origin), look)
+            walk = partial(self._walk_again, known, tally_of(origin), look)
+            look.guard.ask(self.kind, walk, None)
 
     def _walk_again(self, known: Known, tally: _Tally, look: Look) -> None:
         found = self._found(known.ref, tally, None, look)
@@ -412,14 +462,15 @@ class TaskSource:
         """
         plain, ending = plain_chain_of(ref)
         self._followed(len(plain), look)
+        plain = tally.wrapped.without_wrappers(plain)
         group = tally.groups.get(plain[0]) if plain else None
         if group is not None and key in {None, plain[0]} and is_plain_end(ending):
             found = group.chains.get(plain)
             if found is not None:
                 return found
-        chain = chain_of(ref).unwrapped()
-        self._followed(len(chain.levels), look)
-        if not chain.levels or (key is not None and chain.levels[0].key != key):
+        chain = self._unwrapped(ref, tally, look)
+        outermost = chain.outermost
+        if outermost is None or (key is not None and outermost.key != key):
             return None
         return self._chain_of(chain, tally)
 
@@ -430,7 +481,7 @@ class TaskSource:
             look.pause()
 
     def _chain_of(self, chain: Chain, tally: _Tally) -> _Chain:
-        outermost = chain.levels[0]
+        outermost = chain.outermost or chain.levels[0]
         group = tally.groups.get(outermost.key)
         if group is None:
             group = tally.groups[outermost.key] = _Group(outermost.code)
@@ -509,10 +560,10 @@ class TaskSource:
         for key, count in counted.items():
             group = tally.groups.get(key)
             if group is None:
-                group = tally.groups[key] = _Group(codes.get(key) if type(key) is int else None)
+                group = tally.groups[key] = _Group(tally.wrapped.code(key))
             group.count += count
         for i in tally.picked(keys, counted):
-            self._walk(refs[i], keys[i], tally, look)
+            look.guard.ask(self.kind, partial(self._walk, refs[i], keys[i], tally, look), None)
 
     def _walk(self, ref: TaskRef, key: int | str, tally: _Tally, look: Look) -> None:
         """Follow the chain of one task."""
@@ -545,20 +596,26 @@ class TaskSource:
         look: Look,
     ) -> None:
         """Put what a wrapper runs in the wrapper's place, and a name where there is no code."""
-        for key, code in codes.items():
-            if code is None or (key not in tally.groups and is_wrapper(code)):
-                tally.wrappers[key] = code
-        if tally.wrappers.keys().isdisjoint(codes):
+        if not tally.wrapped.learn(codes, look.pause):
             return
-        for i, counted in enumerate(keys):
-            if counted in tally.wrappers:
-                chain = chain_of(refs[i]).unwrapped()
-                self._followed(len(chain.levels), look)
-                keys[i] = chain.levels[0].key if chain.levels else OTHER
-                if chain.levels:
-                    codes[id(chain.levels[0].code)] = chain.levels[0].code
+        for i in tally.wrapped.look_through(refs, keys):
+            unwrapped = partial(self._unwrapped_key, refs[i], tally, look)
+            keys[i] = look.guard.ask(self.kind, unwrapped, keys[i])
 
-    def _sampled(self, site: Site, chain: _Chain, look: Look) -> Site:
+    def _unwrapped_key(self, ref: TaskRef, tally: _Tally, look: Look) -> int | str:
+        chain = self._unwrapped(ref, tally, look)
+        return chain.outermost.key if chain.outermost is not None else OTHER
+
+    def _unwrapped(self, ref: TaskRef, tally: _Tally, look: Look) -> Chain:
+        chain = chain_of(ref)
+        self._followed(len(chain.levels), look)
+        tally.wrapped.note_outer(chain)
+        chain = chain.unwrapped()
+        if chain.outermost is not None:
+            tally.wrapped.note(chain.outermost.code)
+        return chain
+
+    def _sampled(self, site: Site, chain: _Chain, timers: Timers, look: Look) -> Site:
         """
         Return *site* with the oldest of its tasks that still stands there.
 
@@ -586,12 +643,18 @@ class TaskSource:
             age_s=look.now - known.first_seen,
             awaited=_is_awaited(known.ref),
             waits_on=self._waits_on(known.ref),
-            endless=self._exits.any_endless(
-                (
-                    (level.code, offset)
-                    for level, (offset, _) in zip(found.levels, stands, strict=True)
+            timed=is_timed(known.ref, timers),
+            cancelled=cancel_was_requested(known.ref),
+            endless=look.guard.ask(
+                self.kind,
+                lambda: self._exits.any_endless(
+                    (
+                        (level.code, offset)
+                        for level, (offset, _) in zip(found.levels, stands, strict=True)
+                    ),
+                    look.pause,
                 ),
-                look.pause,
+                default=False,
             ),
         )
         began = Beginnings.read(note_of(known.ref)) if look.beginnings is not None else None
@@ -607,7 +670,7 @@ class TaskSource:
         if chain is not None and chain.levels:
             inner = chain.unwrapped().names(self._names)
             return f"asyncio.Task of {inner[0].function}"
-        name = name_of_type(kind)
+        name = name_of_type(job_waited_on(ref) or kind)
         return name.removeprefix("_") if name.startswith("_asyncio.") else name
 
 

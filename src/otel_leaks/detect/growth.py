@@ -9,12 +9,12 @@ docs/detection.md has the rule, its reasons, and what it does in a day of simula
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from operator import add
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
+from otel_leaks.detect.windows import Fates, Now, Row, Tier, Track
 from otel_leaks.model import Census, Evidence, Finding, Kind, Population, Site, fingerprint
 
 __all__ = ["OPENS", "Growth"]
@@ -27,216 +27,118 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (
 
 LEAST_CENSUSES = 3
 """Of a window: where censuses are dear and so few, windows are longer."""
-LEAST_RISE = 0.1
-"""Of the first floor: by so much the last one is above it."""
-LEAST_STEP = 0.5
-"""Of the mean step; its square root is taken off, as a leak drips unevenly."""
-LEAST_SLOPE = 0.7
-"""Of the slope before: what flattens is a warm-up."""
 SLOW = 6
-"""Windows in one of the slow tier, which sees what rises in hours."""
+"""Windows in a long one, which sees what rises in hours."""
 DAY = 24
-"""Windows of the slow tier that are remembered."""
+"""Long windows that are remembered."""
 MOST_ENDS = 1 / 32
 """Of the things that are followed: so many may end while the floor rises."""
 ENOUGH_STAYED = 20
 """Followed things that must have stayed, at most: the census follows few more."""
-LEAST_LATELY = 1 / 3
-"""Of those, in the second half of a row: what is there from the start of a process has
-stayed as well, once it is known for a window."""
-FULL = 0.9
-"""Of the followed things: where so many have stayed, no more are to be seen to come."""
 ENDS_BELOW = 0.5
 """Of the rise, and of those that had stayed: below both a finding has ended."""
+QUICK = 10
+"""Quick windows in a window: what rises steeply is found within some of them."""
+QUICK_JOINED = 5
+"""Quick windows in a long quick one, which sees what is not quite as steep."""
+STEEP: Mapping[Kind, int] = {"asyncio_task": 100, "thread": 2}
+"""So many times the floor has a row of quick windows to rise, of long or short ones: with the
+defaults by a fifth of the limit of the kind. Crowds of clients that connect are less steep."""
+LARGE = 16
+"""Things of a place that has no quick windows yet, at most; the census follows none of them."""
 SLICE = 100
 """Sites between two pauses."""
 MAX_SERIES = 2000
 """Sites of a kind that are remembered, and as many functions."""
 
-
-class _Now(NamedTuple):
-    """One series in one census."""
-
-    total: int
-    followed: int
-    stayed: int
-    """Followed things that have been there for a window and longer."""
-    ended: int
-    """Such things that have ended since the last census."""
-    moved: int
-    """Such things that have gone to another site since."""
-
-
 _Item = TypeVar("_Item")
-_NOTHING = _Now(0, 0, 0, 0, 0)
-
-
-class _Window(NamedTuple):
-    """What one series did in a window."""
-
-    since: float
-    floor: int
-    top: int
-    followed: int
-    """On the average, and so are those that stayed."""
-    stayed: int
-    ended: int
-    moved: int
-
-    @property
-    def is_full(self) -> bool:
-        """Whether all places of those that are followed are taken."""
-        return self.followed < self.top and self.stayed >= FULL * self.followed
 
 
 class _Rise(NamedTuple):
     """What an open finding is measured by."""
 
+    tier: int
+    """In whose windows."""
     since: float
     base: int
     top: int
     stayed: int
-    grew_at: int
-    """Number of the window that last had a new top."""
+    grew_at: float
+    """When the last window with a new top ended."""
 
 
 class _Series:
-    """The bounded history of one site, or of one function with all its sites."""
+    """The bounded history of one site, one function with all its sites, or the pools of a name."""
 
-    __slots__ = (
-        *("day", "fingerprint", "floor", "function", "looks", "now", "peaks", "rise", "since"),
-        *("ended", "followed", "moved", "sites", "stayed", "top", "windows"),
-    )
+    __slots__ = ("fingerprint", "function", "marks", "now", "rise", "sites", "tracks")
 
-    def __init__(self, function: str, mark: str) -> None:
+    def __init__(self, function: str, mark: str, now: Now) -> None:
         self.function = function
         self.fingerprint = mark
-        self.windows: list[_Window] = []
-        """The last ones, oldest first."""
-        self.day: list[_Window] = []
-        """The last ones of the slow tier."""
-        self.peaks: list[int] = []
-        """The highest floor of a window within each of those."""
+        self.tracks: list[Track | None] = [Track(), *(None for _ in now.fates[1:])]
+        """For each tier; None where it has no windows yet."""
         self.rise: _Rise | None = None
         self.sites: tuple[Site, ...] = ()
         """Those that an open finding was last seen at."""
-        self.now = _NOTHING
-        self.since = 0.0
-        self._begin()
-
-    def _begin(self) -> None:
-        self.looks = self.floor = self.top = 0
-        self.followed = self.stayed = self.ended = self.moved = 0
-
-    def note(self, now: _Now, at: float) -> None:
-        """Enter a census."""
-        # Run for each of a thousand sites in each census.
+        self.marks: tuple[str, ...] = ()
+        """Fingerprints of the largest sites in the last census that had any."""
         self.now = now
-        total, followed, stayed, ended, moved = now
-        if not self.looks:
-            self.since, self.floor = at, total
-        elif total < self.floor:
-            self.floor = total
-        self.top = max(self.top, total)
+
+    def note(self, now: Now, at: float) -> None:
+        """Enter a census."""
+        self.now = now
+        for tier, fates in enumerate(now.fates):
+            track = self.tracks[tier]
+            if track is None and now.total > LARGE:
+                track = self.tracks[tier] = Track()
+            if track is not None:
+                track.note(now, fates, at)
+
+    @property
+    def top(self) -> int:
+        """The most things in a census of the window that goes on."""
+        return self.tracks[0].top if self.tracks[0] is not None else 0
+
+    @property
+    def first_floor(self) -> int:
+        """The floor of the oldest window that is remembered."""
+        track = self.tracks[0]
+        return track.windows[0].floor if track is not None and track.windows else 0
+
+
+class _Clock:
+    """When the windows of a tier begin and end."""
+
+    __slots__ = ("began", "looks", "number")
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.looks = 0
+        self.number = 0
+
+    def is_over(self, at: float, window_s: float) -> bool:
+        """Enter a census; say whether it is the first after a window."""
+        is_over = (
+            self.began is not None and at - self.began >= window_s and self.looks >= LEAST_CENSUSES
+        )
+        if self.began is None or is_over:
+            self.began, self.looks = at, 0
         self.looks += 1
-        self.followed += followed
-        self.stayed += stayed
-        self.ended += ended
-        self.moved += moved
-
-    def close(self, most: int, number: int) -> None:
-        """End the window *number*, and keep the last *most*."""
-        if not self.looks:
-            # Of an unknown window nothing is known, so no row of windows is either.
-            self.windows, self.day = [], []
-            return
-        window = _Window(
-            self.since,
-            self.floor,
-            self.top,
-            round(self.followed / self.looks),
-            round(self.stayed / self.looks),
-            self.ended,
-            self.moved,
-        )
-        self.windows = [*self.windows[-most + 1 :], window]
-        if number % SLOW == 0 or not self.day:
-            self.day = [*self.day[-DAY + 1 :], window]
-            self.peaks = [*self.peaks[-DAY + 1 :], window.floor]
-        else:
-            self.day[-1] = _joined(self.day[-1], window)
-            self.peaks[-1] = max(self.peaks[-1], window.floor)
-        self._begin()
-
-
-def _joined(one: _Window, other: _Window) -> _Window:
-    return _Window(
-        one.since,
-        min(one.floor, other.floor),
-        max(one.top, other.top),
-        other.followed,
-        other.stayed,
-        one.ended + other.ended,
-        one.moved + other.moved,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """Windows in a row that may be a rise."""
-
-    windows: Sequence[_Window]
-    earlier: Sequence[_Window]
-    """As many before them, or as many as there are."""
-    peak: int
-    """The highest floor before them."""
-
-    def rises(self, least: int) -> bool:
-        """Say whether each floor is above the one before, by *least* and more in all."""
-        floors = [window.floor for window in self.windows]
-        rise = floors[-1] - floors[0]
-        if rise < max(least, LEAST_RISE * floors[0]) or floors[-1] <= self.peak:
-            return False
-        mean = rise / (len(floors) - 1)
-        step = max(0.0, LEAST_STEP * mean - mean**0.5)
-        if any(above - below <= step for below, above in pairwise(floors)):
-            return False
-        middle = (floors[(len(floors) - 1) // 2] + floors[len(floors) // 2]) / 2
-        if floors[-1] - middle < LEAST_SLOPE * (middle - floors[0]):
-            return False
-        return not self.earlier or mean >= LEAST_SLOPE * (
-            (floors[0] - self.earlier[0].floor) / len(self.earlier)
-        )
-
-    def stays(self, least: int, *, moves: bool) -> bool:
-        """
-        Say whether things have come to stay.
-
-        Args:
-            least: So many things have stayed, and are more than when the row began.
-            moves: Whether a thing that went to another site has gone.
-        """
-        gone = sum(each.ended + (each.moved if moves else 0) for each in self.windows)
-        followed = sum(each.stayed for each in self.windows) / len(self.windows)
-        first, middle, last = (self.windows[i] for i in (0, (len(self.windows) - 1) // 2, -1))
-        more, lately = last.stayed - first.stayed, last.stayed - middle.stayed
-        return gone <= MOST_ENDS * followed and (
-            (more >= least and lately >= LEAST_LATELY * least)
-            or (last.stayed >= least and last.is_full)
-        )
+        return is_over
 
 
 class _Kind:
     """The history of one kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, tiers: Sequence[Tier]) -> None:
+        self.tiers = tiers
+        self.clocks = [_Clock() for _ in tiers]
+        self.nothing = Now(0, 0, 0, 0, tuple(Fates(0, 0, 0) for _ in tiers))
         self.sites: dict[str, _Series] = {}
         self.functions: dict[str, _Series] = {}
+        """And pools, by what they are called as functions."""
         self.open: list[tuple[str, _Series]] = []
         """With their keys, as the last window left them."""
-        self.began: float | None = None
-        self.looks = 0
-        self.number = 0
 
     def series(self) -> Iterator[_Series]:
         yield from self.sites.values()
@@ -248,7 +150,8 @@ class Growth:
     Remembers the counts of sites, and says which of them only ever grow.
 
     A site is judged by itself, and also each function with all its sites: what leaks
-    may go from one place to the next. Its history is bounded, whatever comes and goes.
+    may go from one place to the next. The workers of a thread pool with a limit are not judged,
+    but how many pools there are of its name. The history is bounded, whatever comes and goes.
 
     Args:
         window_s: Seconds of a window, > 0.
@@ -268,11 +171,12 @@ class Growth:
         pause: Callable[[], None] = lambda: None,
     ) -> None:
         self._pause = pause
-        self._window_s = window_s
         self._windows = windows
-        self._floor = floor
+        self._least_stayed = min(floor, ENOUGH_STAYED)
         self._max_sites = max_sites
-        self._kinds: dict[Kind, _Kind] = {kind: _Kind() for kind, _ in OPENS}
+        self._kinds: dict[Kind, _Kind] = {
+            kind: _Kind(_tiers(kind, window_s, windows, floor)) for kind, _ in OPENS
+        }
 
     def look(self, census: Census) -> tuple[Finding, ...]:
         """
@@ -287,45 +191,54 @@ class Growth:
             each as long as it is open, which is until most of what had piled up is gone.
         """
         findings: list[Finding] = []
+        pools = Counter(pool.name for pool in census.pools or ())
         for population in census.populations:
             history = self._kinds.get(population.kind)
             if history is not None:
-                findings += self._look(history, population, census.taken_at)
+                findings += self._look(history, population, pools, census.taken_at)
         return tuple(findings)
 
     def suspects(self) -> frozenset[str]:
         """Return the fingerprints of sites that want a sample in the next census."""
         found = []
         for history in self._kinds.values():
-            for mark, series in history.sites.items():
-                if series.rise is not None or (series.windows and series.now.stayed):
-                    first = series.windows[0].floor if series.windows else 0
-                    found.append((series.rise is not None, series.now.total - first, mark))
-        return frozenset(mark for *_, mark in sorted(found, reverse=True)[: self._max_sites])
+            for known in (history.sites, history.functions):
+                for series in known.values():
+                    if series.rise is not None or any(each.stayed for each in series.now.fates):
+                        rise = series.now.total - series.first_floor
+                        found.append((series.rise is not None, rise, series.marks))
+        found.sort(reverse=True)
+        marks = dict.fromkeys(mark for *_, some in found for mark in some)
+        return frozenset(list(marks)[: self._max_sites])
 
-    def _look(self, history: _Kind, population: Population, at: float) -> list[Finding]:
+    def _look(
+        self, history: _Kind, population: Population, pools: Mapping[str, int], at: float
+    ) -> list[Finding]:
         sites: dict[str, list[Site]] = {}
         functions: dict[str, list[Site]] = {}
-        now: dict[str, _Now] = {}
+        now: dict[str, Now] = {}
         for site in self._sliced(population.sites):
-            seen = self._now(site)
-            for key, group in ((site.fingerprint, sites), (site.function, functions)):
+            seen = _now(site, history.tiers)
+            groups = [(site.fingerprint, sites), (site.function, functions)]
+            if site.pool is not None:
+                groups = [(_pool_key(site.pool), functions)]
+            for key, group in groups:
                 if key in group:
                     group[key].append(site)
-                    now[key] = _Now(*map(add, now[key], seen))
+                    now[key] = now[key] + seen
                 else:
                     group[key] = [site]
                     now[key] = seen
+        for name, count in pools.items():
+            if (key := _pool_key(name)) in functions and functions[key][0].pool is not None:
+                now[key] = now[key]._replace(total=count)
         # Of sites that a census did not name nothing is known.
         is_whole = population.site_count <= len(population.sites)
-        if history.began is None:
-            history.began = at
-        elif at - history.began >= self._window_s and history.looks >= LEAST_CENSUSES:
-            self._close(history, now, is_whole=is_whole)
-            history.began, history.looks = at, 0
-        history.looks += 1
-        self._note(history.sites, sites, now, at, is_whole=is_whole)
-        self._note(history.functions, functions, now, at, is_whole=is_whole)
+        for tier, clock in enumerate(history.clocks):
+            if clock.is_over(at, history.tiers[tier].window_s):
+                self._close(history, tier, now, is_whole=is_whole)
+        self._note(history, history.sites, sites, now, at, is_whole=is_whole)
+        self._note(history, history.functions, functions, now, at, is_whole=is_whole)
         return [
             self._finding(series, sites.get(key) or functions.get(key, []), population.kind, at)
             for key, series in history.open
@@ -333,9 +246,10 @@ class Growth:
 
     def _note(
         self,
+        history: _Kind,
         known: dict[str, _Series],
         there: Mapping[str, list[Site]],
-        now: Mapping[str, _Now],
+        now: Mapping[str, Now],
         at: float,
         *,
         is_whole: bool,
@@ -344,15 +258,17 @@ class Growth:
             series = known.get(key)
             if series is None:
                 site = sites[0]
-                # A key is a function's name or the fingerprint of a site.
-                mark = fingerprint(site.kind, (key,)) if key == site.function else key
-                series = known[key] = _Series(site.function, mark)
+                # A key is what names a function or a pool, or the fingerprint of a site.
+                mark = fingerprint(site.kind, (key,)) if known is history.functions else key
+                function = key if site.pool is not None else site.function
+                series = known[key] = _Series(function, mark, now[key])
+            series.marks = tuple(site.fingerprint for site in sites[: self._max_sites])
             series.note(now[key], at)
         if is_whole or len(known) > MAX_SERIES:
             gone = [key for key in known if key not in there]
             if is_whole:
                 for key in self._sliced(gone):
-                    known[key].note(_NOTHING, at)
+                    known[key].note(history.nothing, at)
             if len(known) > MAX_SERIES:
                 # Never what is there: no crowd of short-lived sites drives a leak out.
                 gone.sort(key=lambda key: (known[key].rise is not None, known[key].top))
@@ -366,38 +282,25 @@ class Growth:
             if number % SLICE == 0:
                 self._pause()
 
-    def _now(self, site: Site) -> _Now:
-        followed, least_s = site.followed, self._window_s
-        if followed is None:
-            return _Now(site.count, 0, 0, 0, 0)
-        stayed, ended, moved = (
-            len([age_s for age_s in ages_s if age_s >= least_s]) if ages_s else 0
-            for ages_s in (followed.ages_s, followed.ended_s, followed.moved_s)
-        )
-        return _Now(site.count, len(followed.ages_s), stayed, ended, moved)
-
-    def _close(self, history: _Kind, now: Mapping[str, _Now], *, is_whole: bool) -> None:
+    def _close(self, history: _Kind, tier: int, now: Mapping[str, Now], *, is_whole: bool) -> None:
         """
         End a window; see what has begun to grow, and what has ended.
 
         Args:
             history: Of one kind.
+            tier: Whose window.
             now: The series that the census after the window has.
             is_whole: Whether a series that is missing there has nothing.
         """
-        for known in (history.sites, history.functions):
-            for key, series in self._sliced(list(known.items())):
-                if series.looks and not series.top and series.rise is None:
-                    del known[key]
-                else:
-                    series.close(2 * self._windows, history.number)
-        history.number += 1
+        clock, rules = history.clocks[tier], history.tiers[tier]
+        self._end_windows(history, tier)
+        clock.number += 1
         for series in history.series():
-            if series.rise is not None:
-                series.rise = _still(series, series.rise, history.number)
+            if series.rise is not None and series.rise.tier == tier:
+                series.rise = _still(series, series.rise, rules)
                 series.sites = series.sites if series.rise is not None else ()
         # What stands in one place is told by that place, the rest by its function.
-        missing = _NOTHING if is_whole else None
+        missing = history.nothing if is_whole else None
         for known, others in (
             (history.sites, history.functions),
             (history.functions, history.sites),
@@ -406,7 +309,7 @@ class Growth:
             for key, series in self._sliced(known.items()):
                 if series.rise is None and series.function not in told:
                     moves = known is history.sites
-                    rise = self._rise(series, history.number, moves=moves)
+                    rise = self._rise(series, tier, rules, clock.number, moves=moves)
                     if rise is not None and _is_there(rise, now.get(key, missing)):
                         series.rise = rise
         history.open = [
@@ -416,41 +319,106 @@ class Growth:
             if series.rise is not None
         ]
 
-    def _rise(self, series: _Series, number: int, *, moves: bool) -> _Rise | None:
-        """Return what a series rises by, None when it does not."""
+    def _end_windows(self, history: _Kind, tier: int) -> None:
+        """End the windows of a tier, and forget what is gone."""
+        number, rules = history.clocks[tier].number, history.tiers[tier]
+        for known in (history.sites, history.functions):
+            for key, series in self._sliced(list(known.items())):
+                track = series.tracks[tier]
+                if track is None:
+                    continue
+                if not track.looks or track.top or series.rise is not None:
+                    track.close(2 * self._windows, number, rules)
+                elif tier == 0:
+                    del known[key]
+                else:
+                    series.tracks[tier] = None
+
+    def _rise(
+        self, series: _Series, tier: int, rules: Tier, number: int, *, moves: bool
+    ) -> _Rise | None:
+        """Return what a series rises by in the windows of a tier, None when it does not."""
+        track = series.tracks[tier]
+        if track is None:
+            return None
         most = self._windows
-        # The slow windows that a row of quick ones touches are no history of it.
-        peak = max(series.peaks[: -(most // SLOW + 2)], default=-1)
-        rows = [_Row(series.windows[-most:], series.windows[:-most], peak)]
-        if number % SLOW == 0:
-            before = series.day[:-most]
-            peak = max((window.floor for window in before), default=-1)
-            rows.append(_Row(series.day[-most:], before[-most:], peak))
-        for row in rows:
+        # The long windows that a row touches are no history of it.
+        before = [track.peaks[: -(most // rules.joined + 2)]]
+        slower = series.tracks[0]
+        if tier and slower is not None:
+            before.append(slower.peaks[:-2])
+        peak = max((floor for peaks in before for floor in peaks), default=-1)
+        rows = [(Row(track.windows[-most:], track.windows[:-most], peak), rules.floor)]
+        if number % rules.joined == 0:
+            earlier = track.day[:-most]
+            if not tier:
+                peak = max((window.floor for window in earlier), default=-1)
+            rows.append((Row(track.day[-most:], earlier[-most:], peak), rules.long_floor))
+        for row, least in rows:
             if (
                 len(row.windows) == most
-                and row.stays(min(self._floor, ENOUGH_STAYED), moves=moves)
-                and row.rises(self._floor)
+                and row.rises(least)
+                and (
+                    row.stays(self._least_stayed, rules.most_ends, moves=moves)
+                    or (not tier and row.renews())
+                )
             ):
                 first, last = row.windows[0], row.windows[-1]
-                return _Rise(first.since, first.floor, last.floor, last.stayed, number)
+                return _Rise(tier, first.since, first.floor, last.floor, last.stayed, last.until)
         return None
 
     def _finding(self, series: _Series, sites: Sequence[Site], kind: Kind, at: float) -> Finding:
         assert series.rise is not None
         if sites:
-            series.sites = tuple(sites[: self._max_sites])
+            series.sites = tuple(map(_shown, sites[: self._max_sites]))
+        is_pools = bool(series.sites) and series.sites[0].pool is not None
         return Finding(
             kind=kind,
             evidence="growth",
-            count=series.now.total,
+            count=series.now.things,
             fingerprint=series.fingerprint,
             age_s=max((site.age_s for site in sites), default=0.0),
             sites=series.sites,
             site_count=len(sites),
             grown=series.now.total - series.rise.base,
             grown_s=at - series.rise.since,
+            pools=series.now.total if is_pools else None,
         )
+
+
+def _tiers(kind: Kind, window_s: float, windows: int, floor: int) -> tuple[Tier, Tier]:
+    steep = STEEP[kind] * floor
+    rest_s = SLOW * DAY * window_s
+    return (
+        Tier(window_s, floor, SLOW, floor, DAY, MOST_ENDS, rest_s),
+        Tier(window_s / QUICK, steep, QUICK_JOINED, steep, 2 * windows, 0.0, rest_s),
+    )
+
+
+def _pool_key(name: str) -> str:
+    return f"pool {name}"
+
+
+def _now(site: Site, tiers: Sequence[Tier]) -> Now:
+    # Requests in progress are left out here as they are of those that are followed.
+    total, followed = site.count - site.serving, site.followed
+    if followed is None:
+        return Now(total, total, 0, 0, tuple(Fates(0, 0, 0) for _ in tiers))
+    some = (followed.ages_s, followed.ended_s, followed.moved_s)
+    fates = (
+        Fates(
+            *(sum(age_s >= tier.window_s for age_s in ages_s) if ages_s else 0 for ages_s in some)
+        )
+        for tier in tiers
+    )
+    return Now(total, total, len(followed.ages_s), len(followed.ended_s), tuple(fates))
+
+
+def _shown(site: Site) -> Site:
+    """Return *site* with a sample of what came last: the oldest may have been there before."""
+    if site.newest is None:
+        return site
+    return replace(site, sample=site.newest, origin=site.newest.origin or site.origin)
 
 
 def _half(rise: _Rise) -> float:
@@ -458,21 +426,22 @@ def _half(rise: _Rise) -> float:
     return rise.base + ENDS_BELOW * (rise.top - rise.base)
 
 
-def _is_there(rise: _Rise, now: _Now | None) -> bool:
+def _is_there(rise: _Rise, now: Now | None) -> bool:
     """Say whether what rose is still there, as the census after it sees it; None is unknown."""
     return now is None or now.total >= _half(rise)
 
 
-def _still(series: _Series, rise: _Rise, number: int) -> _Rise | None:
+def _still(series: _Series, rise: _Rise, rules: Tier) -> _Rise | None:
     """Return what an open finding is measured by from now on, None when it has ended."""
-    if not series.windows:
+    track = series.tracks[rise.tier]
+    if track is None or not track.windows:
         return rise
-    last = series.windows[-1]
+    last = track.windows[-1]
     if last.top < _half(rise) and last.stayed <= ENDS_BELOW * rise.stayed:
         return None
-    grew_at = number if last.floor > rise.top else rise.grew_at
-    if number - grew_at >= SLOW * DAY:
+    grew_at = last.until if last.floor > rise.top else rise.grew_at
+    if last.until - grew_at >= rules.rest_s:
         return None
-    return _Rise(
-        rise.since, rise.base, max(rise.top, last.floor), max(rise.stayed, last.stayed), grew_at
+    return rise._replace(
+        top=max(rise.top, last.floor), stayed=max(rise.stayed, last.stayed), grew_at=grew_at
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from otel_leaks.model import Census, Evidence, Finding, Kind
+from otel_leaks.model import Census, End, Evidence, Finding, Kind
 
 __all__ = ["OPENS", "threshold"]
 
@@ -17,6 +17,9 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (
 HYSTERESIS = 0.1
 """An open finding ends below the limit by this part of it, not at its first dip."""
 
+GONE = 0.5
+"""Of the limit: with so many left, what was too much has ended for certain."""
+
 
 def threshold(
     census: Census,
@@ -28,6 +31,8 @@ def threshold(
     """
     Report the kinds of which there are more than their limit.
 
+    Workers of a thread pool are not counted: the pool has a limit of its own.
+
     Args:
         census: One census; a kind without a population is passed over.
         limits: The most there may be of each kind, >= 0; None or a missing kind has
@@ -38,26 +43,36 @@ def threshold(
         max_sites: Sites to put into each finding, >= 1.
 
     Returns:
-        0..n findings, in the order of the census.
+        0..n findings, in the order of the census. An open kind that is below its limit again
+        has one that says so, with how many are left.
     """
     findings = []
     for population in census.populations:
         limit = limits.get(population.kind)
         if limit is None:
             continue
-        bound = limit * (1 - HYSTERESIS) if population.kind in open_kinds else limit
-        if population.count <= bound:
+        is_open = population.kind in open_kinds
+        bound = limit * (1 - HYSTERESIS) if is_open else limit
+        count = population.count - population.pooled
+        is_below = count <= bound
+        if is_below and not is_open:
             continue
-        sites = population.sites[:max_sites]
+        own = [site for site in population.sites if site.pool is None]
+        sites = tuple(own[:max_sites])
         findings.append(
             Finding(
                 kind=population.kind,
                 evidence="threshold",
-                count=population.count,
+                count=count,
                 limit=limit,
                 age_s=max((site.age_s for site in sites), default=0.0),
                 sites=sites,
-                site_count=population.site_count,
+                site_count=population.site_count - (len(population.sites) - len(own)),
+                ended=_end(count, limit) if is_below else None,
             )
         )
     return tuple(findings)
+
+
+def _end(count: int, limit: int) -> End:
+    return "ended" if count <= GONE * limit else "below"

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from otel_leaks.model import Failure, Kind
     from otel_leaks.testing import Grace, Report
 
-CANCELLED_BY_RUNNERS: tuple[Kind, ...] = ("asyncio_task", "async_generator")
 SESSION = "the session, outside of tests and fixtures"
 AT_THE_END = "at the end of the session"
 
@@ -164,6 +163,8 @@ class LeaksPlugin:
         )
         self._on_failure: bool = config.getini("leaks_run_on_failure")
         self._settings = Settings((), self._grace, is_allowed=False)
+        self._of_session = Charged(self._session, self._settings, self._clean)
+        self._watch_runners(self._of_session)
         self._baseline = Baseline(
             config.getoption("--leaks-baseline"), update=config.getoption("--leaks-baseline-update")
         )
@@ -224,7 +225,7 @@ class LeaksPlugin:
             self._ledger.add(f"{AT_THE_END} {label}", report)
             self._ledger.is_left = True
         self._starts.take_back(self._session)
-        report = self._look(self._session, self._settings)
+        report = self._of_session.cancelled.plus(self._look(self._session, self._settings))
         self._kept.update(self._starts.process_wide.lines())
         if report and self._may_end_after_session():
             report = self._without_configuring() if self._is_worker else self._clean
@@ -283,7 +284,7 @@ class LeaksPlugin:
     def _without_configuring(self) -> Report:
         """Look at what began in the session; the process of the controller judges the rest."""
         self._configuring.parent = None
-        return self._look(self._session, self._settings._replace(grace=self._one_look))
+        return self._of_session.cancelled.plus(self._look_once(self._of_session))
 
     def pytest_unconfigure(self) -> None:
         """Hand over what finalizers raised, before pytest's own report of that."""
@@ -293,7 +294,9 @@ class LeaksPlugin:
         """Judge what was left at the end of the session, after ``pytest_unconfigure``."""
         session, self._is_to_conclude = self._is_to_conclude, None
         try:
-            if session is not None and (report := self._look(self._session, self._settings)):
+            if session is not None and (
+                report := self._of_session.cancelled.plus(self._look(self._session, self._settings))
+            ):
                 self._fail(session)
                 self._ledger.add(AT_THE_END, report)
                 self._write()
@@ -329,6 +332,7 @@ class LeaksPlugin:
         settings = self._settings_of_item(item)
         scope = self._scope_class(item.nodeid, self._session)
         self._call = call = Charged(scope, settings, self._clean)
+        self._watch_runners(call)
         if self._has_async_cases:
             # IsolatedAsyncioTestCase copied its context when it was made, before its call;
             # private, the same on 3.11 to 3.15, and 3.10 has none.
@@ -358,6 +362,7 @@ class LeaksPlugin:
         finally:
             self._item = None
             if call not in self._waiting:
+                self._starts.cancelling.pop(scope, None)
                 # Told, ignored or allowed: not told again at the end of the session.
                 scope.parent = None
 
@@ -385,9 +390,9 @@ class LeaksPlugin:
             each.is_function and each.may_end_things for each in self._fixtures.values()
         ) or has_finalizers(item)
 
-    def _look_once(self, charged: Charged) -> Report:
+    def _look_once(self, charged: Charged, kinds: Collection[Kind] | None = None) -> Report:
         """Look when it ends, which alone shows where things stand then."""
-        return self._look(charged.scope, charged.settings._replace(grace=self._one_look))
+        return self._look(charged.scope, charged.settings._replace(grace=self._one_look), kinds)
 
     def _wait(self, charged: Charged, found: Report) -> None:
         """Judge later, when all who may end what was found have had their turn."""
@@ -439,11 +444,39 @@ class LeaksPlugin:
         return close
 
     def _look_before_cancelling(self, charged: Charged) -> None:
-        if not charged.settings.is_allowed:
-            found = self._look(charged.scope, charged.settings, CANCELLED_BY_RUNNERS)
+        from otel_leaks.testing import CANCELLED_BY_RUNNERS, new_sites, not_collecting
+
+        if charged.settings.is_allowed:
+            return
+        with not_collecting():
+            found = self._look_once(charged, CANCELLED_BY_RUNNERS)
+            # The same is cancelled by what closes the loop and by its runner: waited for once.
+            if new_sites(found, charged.cancelled):
+                found = self._look(charged.scope, charged.settings, CANCELLED_BY_RUNNERS)
+        self._cancelled(charged, found)
+
+    def _watch_runners(self, charged: Charged) -> None:
+        """Look at its loops before their runners cancel what is left on them."""
+        self._starts.cancelling[charged.scope] = functools.partial(self._look_at_loop, charged)
+
+    def _look_at_loop(self, charged: Charged, loop: Any) -> None:
+        if charged.settings.is_allowed:
+            return
+        if charged.runners is None:
+            from otel_leaks.testing import BeforeCancelling
+
+            ignores = (*self._ignores, *charged.settings.ignores)
+            charged.runners = BeforeCancelling(charged.scope, ignores, charged.settings.grace)
+        charged.runners.report = charged.runners.report.plus(charged.cancelled)
+        found = charged.runners.look(loop)
+        self._used |= charged.runners.used
+        self._cancelled(charged, self._baseline.without_known(found) if found else found)
+
+    def _cancelled(self, charged: Charged, found: Report) -> None:
+        if found:
             charged.cancelled = charged.cancelled.plus(found)
             self._watch_for_hangs(charged.scope, found)
-            self._hangs.start()
+        self._hangs.start()
 
     def _torn_down(self) -> Charged | None:
         """Return the fixture that is being torn down: the last of anyio's closes the runner."""
@@ -494,6 +527,7 @@ class LeaksPlugin:
                 report = report.plus(self._look(each.scope, each.settings))
             finally:
                 each.scope.parent = None
+                self._starts.cancelling.pop(each.scope, None)
             if report:
                 told.append((each, report))
         # A test's own leaks before those of its fixtures.
@@ -513,6 +547,7 @@ class LeaksPlugin:
         settings = self._settings_of_fixture(request.node)
         fixture = Fixture(scope, settings, self._clean, fixturedef)
         self._fixtures[id(fixturedef)] = fixture
+        self._watch_runners(fixture)
         self._watch_teardowns()
         # Now: pytest-asyncio and anyio put a function of their own in its place.
         package = (getattr(fixturedef.func, "__module__", None) or "").partition(".")[0]
@@ -579,6 +614,7 @@ class LeaksPlugin:
                 self._hangs.start()
         finally:
             if fixture not in self._waiting:
+                self._starts.cancelling.pop(scope, None)
                 scope.parent = None
 
     def _may_end(self, fixture: Fixture) -> bool:

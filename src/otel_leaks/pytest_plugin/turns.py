@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from otel_leaks.census.origins import Scope
     from otel_leaks.ignores import Ignore
-    from otel_leaks.testing import Grace, Report
+    from otel_leaks.testing import BeforeCancelling, Grace, Report
 
 __all__ = [
     "Charged",
@@ -42,13 +42,15 @@ class Settings(NamedTuple):
 class Charged:
     """A test's call, or a fixture: what leaks are attributed to."""
 
-    __slots__ = ("cancelled", "case", "scope", "settings", "waits_for")
+    __slots__ = ("cancelled", "case", "runners", "scope", "settings", "waits_for")
 
     def __init__(self, scope: Scope, settings: Settings, cancelled: Report) -> None:
         self.scope = scope
         self.settings = settings
         self.cancelled = cancelled
         """What its runner found pending, and cancelled without a word."""
+        self.runners: BeforeCancelling | None = None
+        """Looks at its loops before that; made by the first runner."""
         self.case: Any = None
         """The instance of the test's class, where it may be an asynchronous case."""
         self.waits_for: set[Fixture] = set()

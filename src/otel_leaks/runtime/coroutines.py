@@ -16,15 +16,17 @@ from functools import partial
 from itertools import accumulate, chain, islice, repeat, tee
 from typing import Any, NamedTuple
 
+from otel_leaks.libraries import is_library
 from otel_leaks.model import Frame, Stack
+from otel_leaks.runtime.awaitables import SHAPES, Shape, driven, is_opaque
 from otel_leaks.runtime.code import CodeName, CodeNames, Place, line_of
 from otel_leaks.runtime.frames import FRAME_GLOBALS, place_of
+from otel_leaks.runtime.given import Inner, function_at, given_at, running_within
 from otel_leaks.runtime.glimpse import (
     IS_ATOMIC,
     Root,
     Step,
     at,
-    attribute,
     drained_until_error,
     first,
     in_c,
@@ -33,10 +35,9 @@ from otel_leaks.runtime.glimpse import (
     name_of_type,
     of_class,
     present,
-    referent,
-    referent_types,
     types_at,
 )
+from otel_leaks.runtime.wrappers import runner_of, wrapper_of
 
 __all__ = [
     "MAX_LEVELS",
@@ -46,7 +47,6 @@ __all__ = [
     "chain_at",
     "ids_inwards",
     "is_plain_end",
-    "is_wrapper",
     "plain_chain",
 ]
 
@@ -55,40 +55,6 @@ MAX_LEVELS = 1000
 
 _Coroutine = types.CoroutineType
 
-
-class _Shape(NamedTuple):
-    """Where a kind of awaitable keeps what is read of it; all are documented (inspect)."""
-
-    code: Step
-    frame: Step
-    awaits: Step
-    qualname: Step
-
-
-def _shape(kind: Any, letters: str, awaits: str) -> _Shape:
-    get = (f"{letters}_code", f"{letters}_frame", awaits, "__qualname__")
-    return _Shape(*(attribute(vars(kind)[name]) for name in get))
-
-
-_SHAPES: dict[type, _Shape] = {
-    _Coroutine: _shape(_Coroutine, "cr", "cr_await"),
-    types.GeneratorType: _shape(types.GeneratorType, "gi", "gi_yieldfrom"),
-    types.AsyncGeneratorType: _shape(types.AsyncGeneratorType, "ag", "ag_await"),
-}
-
-# Iterators that CPython puts between two levels. They say nothing of what they
-# drive, but the garbage collector does. 3.10 to 3.15 have these.
-_OPAQUE = frozenset(
-    {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
-)
-
-# Coroutines that only run another: name of the function, and a part of its file's path.
-_WRAPPERS = {
-    "trace_coroutine": "opentelemetry/instrumentation/asyncio",
-    "_task_with_sentry_span_creation": "sentry_sdk/integrations/asyncio",
-    "_run_coro": "anyio/_core/_tasks",  # anyio 4.16
-    "_run_wrapped_task": "anyio/_backends/_asyncio",  # anyio 3
-}
 
 _ENDS = {type(None)}
 """What most chains end at; the others are asked about each time."""
@@ -107,6 +73,11 @@ class Level(NamedTuple):
     """The way to it from the root of its chain, the run that it belongs to left out."""
     number: int
     """Which one it is in that run of coroutines."""
+    instruction: int | None = None
+    """At which it stands, of one that was found by the frames of its thread; -1 for a function
+    that is not called now. Its name is that of its module then."""
+    qualname: str | None = None
+    """Of a function that is not called now."""
 
     @property
     def key(self) -> int | str:
@@ -119,25 +90,15 @@ class Level(NamedTuple):
         return (*self.steps, _deeper(self.number)) if self.number else self.steps
 
 
-def is_wrapper(code: types.CodeType | None) -> bool:
-    """
-    Say whether *code* only wraps the coroutine that the application started.
-
-    Instrumentations, and the task groups of anyio, run each coroutine inside one of
-    their own, which would make all tasks of a process look the same.
-    """
-    return (
-        code is not None
-        and code.co_name in _WRAPPERS
-        and _WRAPPERS[code.co_name] in code.co_filename.replace("\\", "/")
-    )
+def _is_own(code: types.CodeType | None) -> bool:
+    return code is not None and not is_library(code.co_filename)
 
 
 def is_plain_end(kind: type | None) -> bool:
     """Say whether a chain of coroutines ends at an awaitable of this type."""
     if kind is None or kind in _ENDS:
         return True
-    if kind in _SHAPES or _is_opaque(kind) or in_c(kind, "cr_await") is not None:
+    if kind in SHAPES or is_opaque(kind) or in_c(kind, "cr_await") is not None:
         return False
     if name_of_type(kind).startswith("_asyncio."):
         _ENDS.add(kind)
@@ -185,23 +146,55 @@ class Chain:
     Args:
         root: Leads to the task's outermost awaitable, or to one that the caller holds.
         levels: 0 to ``MAX_LEVELS``, outermost first.
+        outermost: What the task runs, wrappers left out, where that is not the first level.
     """
 
-    __slots__ = ("levels", "root")
+    __slots__ = ("levels", "outermost", "root")
 
-    def __init__(self, root: Root, levels: list[Level]) -> None:
+    def __init__(self, root: Root, levels: list[Level], outermost: Level | None = None) -> None:
         self.root = root
         self.levels = levels
+        self.outermost = outermost or (levels[0] if levels else None)
 
     def key(self) -> tuple[int | str, ...]:
         """Return what makes it the same place as another; only while both live."""
         return tuple(level.key for level in self.levels)
 
     def unwrapped(self) -> Chain:
-        """Return the chain without the wrappers at its outer end."""
-        levels = self.levels
-        outer = next((i for i, each in enumerate(levels) if not is_wrapper(each.code)), None)
-        return Chain(self.root, levels[-1:] if outer is None else levels[outer:])
+        """
+        Return the chain without the wrappers at its outer end.
+
+        A wrapper that awaits something else, such as what it enters first, stands behind what
+        it was given, and so does a library's coroutine that runs a function of the application's
+        now and then. One that can't be looked through stays.
+        """
+        for outer, level in enumerate(self.levels):
+            wrapper = wrapper_of(level.code)
+            if wrapper is None:
+                return Chain(self.root, self._run(outer), level)
+            if outer + 1 == len(self.levels):
+                return Chain(self.root, self.levels[outer:])
+            if wrapper.enters and level.instruction is None and level.code is not None:
+                way, kind = given_at(self.root, level.path, level.kind, level.code, wrapper)
+                given = chain_at(self.root, way).unwrapped().levels if kind is not None else []
+                behind = [each.code for each in self.levels[outer + 1 :]]
+                if given and given[0].code not in behind:
+                    return Chain(self.root, [given[0], *self.levels[outer:]])
+        return self
+
+    def _run(self, outer: int) -> list[Level]:
+        """Return the levels from one on, with what that runs in its place or before it."""
+        level, levels = self.levels[outer], self.levels[outer:]
+        runner = runner_of(level.code)
+        if runner is None or level.code is None or level.kind not in SHAPES:
+            return levels
+        if len(levels) > 1 and _is_own(levels[1].code):
+            return levels[1:]
+        found = function_at(self.root, level.path, level.kind, level.code, runner)
+        if found is None:
+            return levels
+        given = Level(types.FunctionType, found.code, found.module, (), 0, -1, found.qualname)
+        return [given, *levels]
 
     def names(self, names: CodeNames) -> list[CodeName]:
         """Return what each level is called."""
@@ -214,7 +207,9 @@ class Chain:
         known = names.known(code)
         if known is not None:
             return known
-        shape = _SHAPES.get(level.kind)
+        if level.instruction is not None:
+            return names.name(code, level.name, level.qualname)
+        shape = SHAPES.get(level.kind)
         if shape is None:
             # Compiled to C: it has code to show in tracebacks, but no frame to ask.
             return CodeName(level.name, code.co_filename, "")
@@ -233,13 +228,16 @@ class Chain:
         found: list[tuple[int, int | None]] = []
         for steps, run in _runs(self.levels):
             now: list[Place] = []
-            shape = _SHAPES.get(run[0].kind)
+            shape = SHAPES.get(run[0].kind)
             if shape is not None and IS_ATOMIC:
                 # It may have ended, or gone on.
                 now = drained_until_error(
                     partial(_places, self.root, steps, shape, run[-1].number + 1)
                 )
             for level in run:
+                if level.instruction is not None:
+                    found.append((level.instruction, None))
+                    continue
                 there = now[level.number] if level.number < len(now) else None
                 stays = there is not None and there[0] is level.code
                 found.append(there[1:] if there is not None and stays else (-1, None))
@@ -275,10 +273,10 @@ def chain_at(root: Root, steps: Sequence[Step] = ()) -> Chain:
     way = tuple(steps)
     kind = types_at(root, way)
     while kind is not None and len(levels) < MAX_LEVELS:
-        if _is_opaque(kind):
-            way, kind = _driven(root, way)
+        if is_opaque(kind):
+            way, kind = driven(root, way)
             continue
-        follow = _natives if kind is _Coroutine else _shaped if kind in _SHAPES else _others
+        follow = _natives if kind is _Coroutine else _shaped if kind in SHAPES else _others
         found, way, kind = follow(root, way, kind, levels)
         levels += found
         if not IS_ATOMIC and levels:
@@ -299,18 +297,23 @@ def _natives(root: Root, way: _Way, *_: object) -> _Further:
     levels = [Level(_Coroutine, code, "", way, i) for i, (code, _) in enumerate(run)]
     code, awaited = run[-1]
     last = (*way, _deeper(len(run) - 1))
-    if awaited is not type(None) or not is_wrapper(code):
-        return levels, (*last, _SHAPES[_Coroutine].awaits), awaited
-    # Not started: the wrapped coroutine is still its argument. On 3.10 all
-    # frames are objects of their own, and it is theirs.
-    if sys.version_info < (3, 11):
-        last = (*last, _SHAPES[_Coroutine].frame, present)
-    return levels, *_driven(root, last)
+    wrapper = wrapper_of(code) if awaited is type(None) else None
+    if wrapper is None:
+        return levels, (*last, SHAPES[_Coroutine].awaits), awaited
+    # It runs, or has not started.
+    there, kind = given_at(root, last, _Coroutine, code, wrapper)
+    if kind is None:
+        levels += map(_seen, running_within(root, last, _Coroutine, wrapper))
+    return levels, there, kind
+
+
+def _seen(frame: Inner) -> Level:
+    return Level(types.FrameType, frame.code, str(frame.module), (), 0, frame.instruction)
 
 
 def _shaped(root: Root, way: _Way, kind: type, *_: object) -> _Further:
     """Follow one generator."""
-    shape = _SHAPES[kind]
+    shape = SHAPES[kind]
     code = first(root, (*way, shape.code))
     if code is None:
         return [], way, None
@@ -336,18 +339,6 @@ def awaitables(coro: object) -> list[Any]:
     """Return the objects of an await chain, outermost first; for a caller that holds them."""
     found = chain_at(partial(iter, (coro,)))
     return [each for level in found.levels for each in at(found.root, level.path)]
-
-
-def _is_opaque(kind: type) -> bool:
-    return kind.__name__ in _OPAQUE
-
-
-def _driven(root: Root, way: _Way) -> tuple[_Way, type | None]:
-    """Return the way to the first awaitable with code that an object refers to, and its type."""
-    for number, kind in enumerate(referent_types(root, way)):
-        if kind in _SHAPES or _is_opaque(kind):
-            return (*way, referent(number)), kind
-    return way, None
 
 
 def _foreign(root: Root, way: tuple[Step, ...], kind: type) -> Level:
@@ -378,8 +369,8 @@ def _runs(levels: Sequence[Level]) -> Iterator[tuple[tuple[Step, ...], list[Leve
         yield run[0].steps, run
 
 
-def _places(root: Root, steps: Sequence[Step], shape: _Shape, most: int) -> Iterator[Place]:
+def _places(root: Root, steps: Sequence[Step], shape: Shape, most: int) -> Iterator[Place]:
     objects = at(root, steps)
-    if shape is _SHAPES[_Coroutine]:
+    if shape is SHAPES[_Coroutine]:
         objects = islice(_inwards(objects), most)
     return map(place_of, present(shape.frame(objects)))

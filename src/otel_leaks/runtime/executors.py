@@ -1,22 +1,37 @@
 """
-Thread pools of ``concurrent.futures``, as values.
+Thread pools, as values: those of ``concurrent.futures``, of ``multiprocessing`` and of anyio.
 
-A pool keeps ``_thread_name_prefix``, ``_max_workers`` and ``_shutdown``, a worker a weak
-reference to its pool as its first argument; all private, the same on 3.10 to 3.15.
+A ``ThreadPoolExecutor`` keeps ``_thread_name_prefix``, ``_max_workers`` and ``_shutdown``, a
+worker a weak reference to its pool as its first argument; all private, the same on 3.10 to
+3.15. A worker of ``multiprocessing.pool.ThreadPool`` has the pool's queue as its first argument.
+One of anyio 3 and 4 keeps its queue, the set of all workers and its loop; their number is bounded
+by the tokens of the loop's limiter. Where any of this is gone, the threads are in no pool.
 """
 
 from __future__ import annotations
 
+import gc
 import queue
+import sys
 import weakref
-from collections.abc import Iterator, Mapping
-from itertools import tee
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from functools import partial
+from itertools import chain, compress, repeat, tee
+from operator import is_
 from typing import Any, NamedTuple
 
 from otel_leaks.runtime.glimpse import (
+    Root,
+    Step,
+    deref,
     drained,
     first,
+    first_item,
+    in_c,
     item,
+    members,
+    present,
     referent,
     referent_types,
     root_of_ref,
@@ -24,34 +39,64 @@ from otel_leaks.runtime.glimpse import (
 )
 from otel_leaks.runtime.threads import ThreadRef, executor_steps
 
-__all__ = ["KeptByPool", "pool_of", "queued_jobs", "served_queues"]
+__all__ = [
+    "Served",
+    "anyio_served",
+    "has_job_in_anyio",
+    "multiprocessing_served",
+    "served_by",
+    "served_queues",
+]
 
 JOB = "_WorkItem"
 """The class of a job in a queue, private in ``concurrent.futures.thread``."""
+ANYIO_TOKENS = 40
+"""Of a limiter that nobody has asked for yet."""
 
 
-class KeptByPool(NamedTuple):
-    """What a pool keeps; nothing of it where the pool is gone."""
+class Served(NamedTuple):
+    """The pool of a worker."""
 
-    name: str = ""
-    """The prefix of its threads' names."""
-    limit: int | None = None
-    is_shut: bool = True
+    pool: weakref.ref[Any]
+    """What all its workers share, and they alone."""
+    name: str
+    """Empty for one that is called like its threads."""
+    limit: int | None
+    """Threads that it may have; None for as many as it has."""
+    queued: int
+    head: Hashable
+    """What identifies the job that is taken next: another one is not equal, or, of a reference,
+    not the same. None where none waits or it can't be told."""
+    is_open: bool = True
+    """Whether it is neither shut down nor gone."""
 
 
-def pool_of(worker: ThreadRef) -> KeptByPool:
-    """Return what the pool of a worker keeps."""
+def served_by(worker: ThreadRef, jobs: weakref.ref[Any], queued: int) -> Served:
+    """
+    Return the pool of a worker of ``concurrent.futures``.
+
+    Args:
+        worker: One of its threads.
+        jobs: Its queue.
+        queued: The length of that.
+    """
     root, way = root_of_ref(worker), executor_steps()
     if types_at(root, way) is not dict:
-        return KeptByPool()
+        return Served(jobs, "", None, queued_jobs(jobs), _head_of(jobs), is_open=False)
     name, limit, is_shut = (
         first(root, (*way, item(key)))
         for key in ("_thread_name_prefix", "_max_workers", "_shutdown")
     )
-    return KeptByPool(
+    if is_shut is True:
+        # What tells the workers to end is in the queue as well.
+        queued = queued_jobs(jobs)
+    return Served(
+        jobs,
         name if type(name) is str else "",
         limit if type(limit) is int else None,
-        is_shut is True,
+        queued,
+        _head_of(jobs) if queued else None,
+        is_open=is_shut is not True,
     )
 
 
@@ -85,3 +130,119 @@ def queued_jobs(ref: weakref.ref[Any]) -> int:
         if kind is list:
             kinds += referent_types(root, (referent(number),))
     return sum(1 for kind in kinds if kind.__name__ == JOB)
+
+
+def _head_of(ref: weakref.ref[Any]) -> weakref.ref[Any] | None:
+    job = getattr(sys.modules.get("concurrent.futures.thread"), JOB, None)
+    if job is None:
+        return None
+    found: weakref.ref[Any] | None = first(
+        root_of_ref(ref), (*_queued(ref), partial(_of_type, job), _refs)
+    )
+    return found
+
+
+def _queued(ref: weakref.ref[Any]) -> tuple[Step, ...]:
+    """Return the way from a SimpleQueue to what is in it, first in first."""
+    # What has been taken from the list is None there, for a while.
+    kinds = referent_types(root_of_ref(ref), ())[:1]
+    return (referent(0), chain.from_iterable) if kinds == [list] else (_referents,)
+
+
+def _referents(objects: Iterator[Any]) -> Iterator[Any]:
+    return chain.from_iterable(map(gc.get_referents, objects))
+
+
+def _of_type(kind: type, objects: Iterator[Any]) -> Iterator[Any]:
+    one, other = tee(objects)
+    return compress(one, map(partial(is_, kind), map(type, other)))
+
+
+def _refs(objects: Iterator[Any]) -> Iterator[Any]:
+    return map(weakref.ref, objects)
+
+
+def multiprocessing_served(worker: ThreadRef) -> Served | None:
+    """Return what a thread of ``multiprocessing.dummy`` serves, None for what is no worker."""
+    root = root_of_ref(worker)
+    runs = getattr(sys.modules.get("multiprocessing.pool"), "worker", None)
+    target = first(root, (members, item("_target"), present, partial(map, id)))
+    if runs is None or target != id(runs):
+        return None
+    inqueue: tuple[Step, ...] = (members, item("_args"), present, first_item)
+    if types_at(root, inqueue) is not queue.SimpleQueue:
+        return None
+    queued = first(root, (*inqueue, partial(map, queue.SimpleQueue.qsize)), 0)
+    ref = first(root, (*inqueue, _refs))
+    if ref is None:
+        return None
+    # A job is a tuple that begins with two numbers: of the call, and of its part.
+    jobs: tuple[Step, ...] = (*_queued(ref), partial(_of_type, tuple))
+    head = tuple(first(root_of_ref(ref), (*jobs, _item_at(i))) for i in (0, 1)) if queued else None
+    return Served(ref, "ThreadPool", None, queued, head)
+
+
+def _item_at(index: int) -> Step:
+    return lambda tuples: map(tuple.__getitem__, tuples, repeat(index))
+
+
+def anyio_served(worker: ThreadRef) -> Served | None:
+    """Return what a worker thread of anyio serves, None for what is none, or has no bound."""
+    root = root_of_ref(worker)
+    shared: tuple[Step, ...] = (members, item("workers"), present)
+    if types_at(root, shared) is not set:
+        return None
+    pool = first(root, (*shared, _refs))
+    loop = first(root, (members, item("loop"), present, partial(map, id)))
+    tokens, queued, head = _limiter_of(loop)
+    if pool is None or type(tokens) is not int:
+        return None
+    return Served(pool, "AnyIO worker thread", tokens, queued, head)
+
+
+def has_job_in_anyio(worker: ThreadRef) -> bool:
+    """Say whether a worker thread of anyio has a job; true where that is not known."""
+    # It marks each job as done in its own queue, public in ``queue``.
+    way = (members, item("queue"), present, members, item("unfinished_tasks"))
+    return bool(first(root_of_ref(worker), way, 1) != 0)
+
+
+def _limiter_of(loop: int | None) -> tuple[object, int, Hashable]:
+    """Return the tokens, the waiting callers and the first of these of a loop's limiter."""
+    values = getattr(getattr(sys.modules.get("anyio.lowlevel"), "_run_vars", None), "data", None)
+    backend = sys.modules.get("anyio._backends._asyncio")
+    variable = getattr(backend, "_default_thread_limiter", None)
+    kind: type = getattr(backend, "CapacityLimiter", type(None))
+    if type(values) is not dict or variable is None:
+        return ANYIO_TOKENS, 0, None
+    # By the variable in newer versions, by its name in older ones.
+    for key in (variable, getattr(variable, "_name", None)):
+        root = _of_loop(values, loop, key)
+        if types_at(root, ()) is kind:
+            tokens = first(root, (_kept(kind, "_total_tokens"),))
+            waiting = (_kept(kind, "_wait_queue"), present)
+            if types_at(root, waiting) is not OrderedDict:
+                return tokens, 0, None
+            queued = first(root, (*waiting, partial(map, len)), 0)
+            events = (*waiting, partial(map, OrderedDict.values), chain.from_iterable, _refs)
+            return tokens, queued, first(root, events)
+    return ANYIO_TOKENS, 0, None
+
+
+def _of_loop(values: dict[Any, Any], loop: int | None, key: object) -> Root:
+    def root() -> Iterator[Any]:
+        one, other = tee(values.items())
+        loops = map(deref, map(tuple.__getitem__, one, repeat(0)))
+        these = compress(other, map(partial(int.__eq__, loop or 0), map(id, loops)))
+        found = map(tuple.__getitem__, these, repeat(1))
+        return present(map(dict.get, found, repeat(key)))
+
+    return root
+
+
+def _kept(kind: type, name: str) -> Step:
+    """Return the step to an attribute that is in a slot, or in the ``__dict__``."""
+    slot = in_c(kind, name)
+    return (
+        slot if slot is not None else lambda objects: map(dict.get, members(objects), repeat(name))
+    )

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate, chain, islice, repeat, takewhile, tee
 from operator import attrgetter, is_not
-from typing import Any
+from typing import Any, NamedTuple
 
 from otel_leaks.runtime import forks
 from otel_leaks.runtime.code import Place
@@ -25,8 +25,10 @@ __all__ = [
     "CAN_READ_LOCALS",
     "FRAME_GLOBALS",
     "MAX_FRAMES",
+    "Inner",
     "Stand",
     "can_read",
+    "frames_within",
     "idents_with_frames",
     "local",
     "modules_of",
@@ -44,6 +46,7 @@ Stand = list[Place]
 place_of = attrgetter("f_code", "f_lasti", "f_lineno")
 """Returns what a frame says, from C."""
 _code = attrgetter("f_code")
+_instruction = attrgetter("f_lasti")
 _globals = attrgetter("f_globals")
 _is_frame = partial(is_not, None)
 
@@ -70,6 +73,34 @@ def stacks_of(idents: Sequence[int]) -> list[Stand]:
     if not can_read():
         return [[] for _ in idents]
     return drained(lambda: _stacks(idents))
+
+
+class Inner(NamedTuple):
+    """What a frame within another one says."""
+
+    code: types.CodeType
+    instruction: int
+    """The offset at which it stands (``f_lasti``)."""
+    module: object
+    """``__name__`` of its globals."""
+
+
+def frames_within(frame_id: int) -> list[Inner]:
+    """
+    Return a running frame and those that it called, outermost first.
+
+    Args:
+        frame_id: Its ``id()``.
+
+    Returns:
+        Nothing when no thread is in it any more.
+    """
+    for ident in sorted(idents_with_frames()):
+        rows = drained(lambda ident=ident: _rows(ident))  # type: ignore[misc]
+        at = next((i for i, (key, *_) in enumerate(rows) if key == frame_id), None)
+        if at is not None:
+            return [Inner(*row[1:]) for row in reversed(rows[: at + 1])]
+    return []
 
 
 def modules_of(ident: int) -> list[tuple[types.CodeType, object]]:
@@ -132,8 +163,19 @@ def _stacks(idents: Sequence[int]) -> Iterator[Stand]:
     return map(list, map(map, repeat(place_of), frames))
 
 
-def _modules(ident: int) -> Iterator[tuple[types.CodeType, object]]:
+def _rows(ident: int) -> Iterator[tuple[int, types.CodeType, int, object]]:
+    one, two, three, four = tee(_outwards(ident), 4)
+    modules = map(dict.get, map(_globals, four), repeat("__name__"))
+    return zip(map(id, one), map(_code, two), map(_instruction, three), modules, strict=True)
+
+
+def _outwards(ident: int) -> Iterator[Any]:
+    """Iterate over the frames of a thread, innermost first."""
     outwards = accumulate(chain(_frames_of((ident,)), repeat("f_back")), getattr)
-    one, other = tee(islice(takewhile(_is_frame, outwards), MAX_FRAMES))
+    return islice(takewhile(_is_frame, outwards), MAX_FRAMES)
+
+
+def _modules(ident: int) -> Iterator[tuple[types.CodeType, object]]:
+    one, other = tee(_outwards(ident))
     modules = map(dict.get, map(_globals, other), repeat("__name__"))
     return zip(map(_code, one), modules, strict=True)

@@ -35,7 +35,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, compress, islice, repeat, tee
 from typing import Any, TypeVar
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "Step",
     "at",
     "attribute",
+    "by_classes",
     "deref",
     "drained",
     "drained_until_error",
@@ -55,10 +56,13 @@ __all__ = [
     "item",
     "members",
     "name_of_type",
+    "nth_item",
     "of_class",
+    "of_type",
     "present",
     "referent",
     "referent_types",
+    "referents",
     "refs_at",
     "refs_to",
     "root_of",
@@ -118,6 +122,21 @@ def referent(number: int) -> Step:
     return lambda objects: islice(
         chain.from_iterable(map(gc.get_referents, objects)), number, number + 1
     )
+
+
+def referents(objects: Iterator[Any]) -> Iterator[Any]:
+    """Step to all that the collector sees of objects: the items of a tuple, what a cell holds."""
+    return chain.from_iterable(map(gc.get_referents, objects))
+
+
+def of_type(kind: type) -> Step:
+    """Return the step that leaves out objects of other types, subclasses included."""
+
+    def step(objects: Iterator[Any]) -> Iterator[Any]:
+        one, other = tee(objects)
+        return compress(one, map(partial(operator.is_, kind), map(type, other)))
+
+    return step
 
 
 def drained(make: Callable[[], Iterator[_Value]]) -> list[_Value]:
@@ -223,6 +242,11 @@ def first_item(tuples: Iterator[Any]) -> Iterator[Any]:
     return map(tuple.__getitem__, tuples, repeat(0))
 
 
+def nth_item(number: int) -> Step:
+    """Return the step to an item of a tuple; IndexError for one that is shorter."""
+    return lambda tuples: map(tuple.__getitem__, tuples, repeat(number))
+
+
 def referent_types(root: Root, steps: Iterable[Step]) -> list[type]:
     """Return the types of what the collector sees of an object; none where that is gone."""
     return drained_until_error(
@@ -236,6 +260,18 @@ def of_class(name: str) -> tuple[Step, ...]:
     def get(classes: Iterator[Any]) -> Iterator[Any]:
         spaces = map(type.__getattribute__, classes, repeat("__dict__"))
         return map(types.MappingProxyType.get, spaces, repeat(name))
+
+    return (partial(map, type), get)
+
+
+def by_classes(name: str) -> tuple[Step, ...]:
+    """Return the way to an attribute as the first class of an object's MRO defines it."""
+
+    def get(classes: Iterator[Any]) -> Iterator[Any]:
+        ways = chain.from_iterable(map(type.__getattribute__, classes, repeat("__mro__")))
+        spaces = map(type.__getattribute__, ways, repeat("__dict__"))
+        found = map(types.MappingProxyType.get, spaces, repeat(name))
+        return islice(filter(_is_present, found), 1)
 
     return (partial(map, type), get)
 

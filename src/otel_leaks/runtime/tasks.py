@@ -37,20 +37,27 @@ from otel_leaks.runtime.glimpse import (
     in_c,
     is_subtype,
     name_of_type,
+    of_type,
     present,
+    referents,
     root_of_ref,
     types_at,
 )
+from otel_leaks.runtime.timers import Timers
 
 __all__ = [
     "NOTE",
     "Pending",
     "TaskRef",
+    "awaited_ids",
     "callbacks_of",
+    "cancel_was_requested",
     "chain_of",
     "contexts_of",
     "is_pending",
     "is_readable",
+    "is_timed",
+    "job_waited_on",
     "kinds_of",
     "name_of",
     "note_of",
@@ -79,6 +86,9 @@ class _Make(NamedTuple):
     callbacks: Step
     name: Step
     context: Step
+    cancelling: Step
+    """How often its cancellation was requested; before 3.11 whether it is still to come."""
+    loop: Step
 
 
 def _get(name: str) -> Step:
@@ -86,9 +96,11 @@ def _get(name: str) -> Step:
     return lambda tasks: map(getattr, tasks, repeat(name), repeat(None))
 
 
+_CANCELLING = "_num_cancels_requested" if sys.version_info >= (3, 11) else "_must_cancel"
+
 _WRITTEN_IN_PYTHON = _Make(
     lambda tasks: map("PENDING".__eq__, _get("_state")(tasks)),
-    *map(_get, ("_coro", "_fut_waiter", "_callbacks", "_name", "_context")),
+    *map(_get, ("_coro", "_fut_waiter", "_callbacks", "_name", "_context", _CANCELLING, "_loop")),
 )
 
 
@@ -107,6 +119,7 @@ def _made_in_c(task: Any) -> _Make:
         return found if found is not None else partial(map, lambda _: None)
 
     get_context = getattr(task, "get_context", None)
+    cancelling = getattr(task, "cancelling", None)
     return _Make(
         lambda tasks: map(False.__eq__, map(task.done, tasks)),
         partial(map, task.get_coro),
@@ -115,6 +128,8 @@ def _made_in_c(task: Any) -> _Make:
         # Makes the name where the task has only a number.
         partial(map, task.get_name),
         partial(map, get_context) if get_context is not None else _contexts,
+        partial(map, cancelling) if cancelling is not None else step(_CANCELLING),
+        step("_loop"),
     )
 
 
@@ -140,7 +155,10 @@ def _keeps_attributes(kind: type) -> bool:
     ways = type.__getattribute__(kind, "__mro__")
     if not any(each in trusted for each in ways):
         return False
-    names = ("_state", "_coro", "_fut_waiter", "_callbacks", "_name", "_context")
+    names = (
+        *("_state", "_coro", "_fut_waiter", "_callbacks", "_name", "_context", "_loop"),
+        _CANCELLING,
+    )
     return all(_is_of(kind, name, {*trusted, object}) for name in (*names, *_LOOK_UPS))
 
 
@@ -253,6 +271,28 @@ def pending(refs: Sequence[TaskRef]) -> Pending:
     return Pending(own, keys, codes)
 
 
+def awaited_ids(refs: Sequence[TaskRef], level: int) -> list[int]:
+    """
+    Return the id of the code of each task's coroutine that is *level* further in, in 0.5 us each.
+
+    Empty when there is a task among them that has none there, or is of another make.
+    """
+    task = _class_in_c()
+    if task is None:
+        return []
+    try:
+        return drained(lambda: map(id, map(_cr_code, _awaited(map(deref, refs), task, level))))
+    except (AttributeError, TypeError):
+        return []
+
+
+def _awaited(tasks: Iterator[Any], task: Any, level: int) -> Iterator[Any]:
+    coros = map(task.get_coro, tasks)
+    for _ in range(level):
+        coros = map(types.CoroutineType.cr_await.__get__, coros)
+    return coros
+
+
 def is_pending(ref: TaskRef) -> bool:
     """Say whether a task that can be read lives and is pending."""
     root = root_of_ref(ref)
@@ -329,12 +369,76 @@ def waits_on(ref: TaskRef) -> tuple[type, Chain | None] | None:
     return kind, chain_at(root, (make.waiter, present, waiter.coro)) if waiter else None
 
 
+def job_waited_on(ref: TaskRef) -> type | None:
+    """
+    Return the type of the future of another thread whose result a task waits for.
+
+    That is what ``run_in_executor()`` and ``asyncio.wrap_future()`` make: a future of the loop
+    that the other one resolves. None for none.
+    """
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    waiter = types_at(root, (make.waiter, present)) if make is not None else None
+    callbacks = in_c(waiter, "_callbacks") if waiter is not None else None
+    future = getattr(sys.modules.get("concurrent.futures"), "Future", None)
+    if make is None or callbacks is None or future is None:
+        return None
+    way: tuple[Step, ...] = (make.waiter, present, callbacks, present, chain.from_iterable)
+    cells = (*way, first_item, of_type(types.FunctionType), _CLOSURE, present, referents, referents)
+    kinds = drained_until_error(lambda: map(type, at(root, cells)))
+    return next((kind for kind in kinds if is_subtype(kind, future)), None)
+
+
+def cancel_was_requested(ref: TaskRef) -> bool:
+    """
+    Say whether the cancellation of a task was requested, and not taken back.
+
+    Before 3.11 False again as soon as the task was woken by it.
+    """
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    return make is not None and bool(first(root, (make.cancelling,), default=False))
+
+
+def is_timed(ref: TaskRef, timers: Timers) -> bool | None:
+    """
+    Say whether a timer refers to a task, to what it waits on, or to what waits for it.
+
+    Returns:
+        None when that is not known.
+    """
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    ids = timers.of_loop(root, (make.loop, present)) if make is not None else None
+    if make is None or ids is None:
+        return None
+    callbacks: tuple[Step, ...] = (make.callbacks, present, chain.from_iterable, first_item)
+    ways: tuple[tuple[Step, ...], ...] = (
+        (),
+        (make.waiter, present),
+        (*callbacks, referents),
+        (*callbacks, of_type(functools.partial), _PARTIAL_ARGS, chain.from_iterable),
+        (*callbacks, of_type(types.FunctionType), _CLOSURE, present, referents, referents),
+    )
+    return any(
+        found in ids and (in_c(kind, "_state") is not None or _is_task(kind))
+        for way in ways
+        for found, kind in drained_until_error(partial(_ids_and_types, root, way))
+    )
+
+
+def _ids_and_types(root: Root, way: tuple[Step, ...]) -> Iterator[tuple[int, type]]:
+    one, other = tee(at(root, way))
+    return zip(map(id, one), map(type, other), strict=True)
+
+
 def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
     """
     Yield of each callback of a task whether it is a task's own, and its module.
 
     A task's own is what wakes that task. Callbacks are looked through ``functools.partial``,
-    which ``wait_for()`` of 3.10 and 3.11 has.
+    which ``wait_for()`` of 3.10 and 3.11 has. A callback of asyncio's for a future that is done,
+    as a failed ``gather()`` leaves it on its children, or for one that nobody awaits, is left out.
     """
     root = root_of_ref(ref)
     make = _make_of(types_at(root, ()))
@@ -344,7 +448,9 @@ def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
         # Each is a callback and its context.
         way: tuple[Step, ...] = (make.callbacks, present, _nth(number), first_item)
         kind = types_at(root, way)
+        serves: list[tuple[Step, ...]] = []
         while kind is functools.partial:
+            serves.append((*way, _PARTIAL_ARGS, chain.from_iterable))
             way = (*way, _PARTIAL_FUNC)
             kind = types_at(root, way)
         if kind is None:
@@ -356,13 +462,39 @@ def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
             kind = types_at(root, way) or kind
         said = in_c(kind, "__module__")
         module = first(root, (*way, said)) if said is not None else None
-        yield (
-            owner is not None and _is_task(owner),
-            module if type(module) is str else name_of_type(kind).rpartition(".")[0],
-        )
+        if type(module) is not str:
+            module = name_of_type(kind).rpartition(".")[0]
+        if kind is types.FunctionType:
+            serves.append((*way, _CLOSURE, present, referents, referents))
+        # What a library keeps in a closure may be about something else.
+        if module.startswith("asyncio.") and any(_is_forsaken(root, each) for each in serves):
+            continue
+        yield owner is not None and _is_task(owner), module
 
 
 _PARTIAL_FUNC = attribute(vars(functools.partial)["func"])
+_PARTIAL_ARGS = attribute(vars(functools.partial)["args"])
+_CLOSURE = attribute(vars(types.FunctionType)["__closure__"])
+
+
+def _is_forsaken(root: Root, way: tuple[Step, ...]) -> bool:
+    """Say whether *way* leads to a future, no task, that is done or that nothing waits for."""
+    kinds = drained_until_error(lambda: map(type, at(root, way)))
+    for number, kind in enumerate(kinds):
+        state, callbacks = in_c(kind, "_state"), in_c(kind, "_callbacks")
+        if state is None or callbacks is None or _is_task(kind):
+            continue
+        of_this = (*way, _nth_of(number))
+        if first(root, (*of_this, state), "PENDING") != "PENDING":
+            return True
+        # None, or a list; an empty one on no version.
+        if types_at(root, (*of_this, callbacks, present)) is None:
+            return True
+    return False
+
+
+def _nth_of(number: int) -> Step:
+    return lambda objects: islice(objects, number, number + 1)
 
 
 def _nth(number: int) -> Step:

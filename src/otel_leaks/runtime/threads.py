@@ -47,9 +47,12 @@ __all__ = [
     "ThreadRef",
     "executor_steps",
     "is_idle_in_anyio",
+    "kinds_of",
     "living",
+    "owner_of",
     "rows_of",
     "target_of",
+    "timer_function",
 ]
 
 ThreadRef = weakref.ref[threading.Thread]
@@ -69,11 +72,12 @@ class Row(NamedTuple):
     @property
     def is_dummy(self) -> bool:
         """Whether ``threading`` only knows of it, as C code started it."""
-        # The second one where ``threading`` was imported anew.
-        return any(
-            is_subtype(self.kind, module._DummyThread)
-            for module in (threading, sys.modules.get("threading", threading))
-        )
+        return any(is_subtype(self.kind, module._DummyThread) for module in _threadings())
+
+
+def _threadings() -> tuple[Any, ...]:
+    # The second one where ``threading`` was imported anew.
+    return (threading, sys.modules.get("threading", threading))
 
 
 def living() -> list[ThreadRef]:
@@ -103,6 +107,11 @@ def _of_another_module(active: dict[int, threading.Thread]) -> list[ThreadRef]:
     # Both list the main thread.
     idents = [each for each in list(more) if each not in active]
     return drained(lambda: map(weakref.ref, present(map(more.get, idents))))
+
+
+def kinds_of(refs: Sequence[ThreadRef]) -> list[type]:
+    """Return the class of each thread, ``NoneType`` for one that has ended; in one step."""
+    return drained(lambda: map(type, map(deref, refs)))
 
 
 def rows_of(refs: Sequence[ThreadRef]) -> list[Row]:
@@ -137,8 +146,29 @@ _KEPT = ("_ident", "_name", "_daemonic", NOTE)
 
 def target_of(ref: ThreadRef, kind: type) -> str:
     """Return the name of what a thread runs, that of its ``run`` once its target has returned."""
+    return _function_in(ref, "_target") or f"{name_of_type(kind)}.run"
+
+
+def timer_function(ref: ThreadRef, kind: type) -> str | None:
+    """Return the name of what a ``threading.Timer`` is to call, None for another thread."""
+    is_timer = any(is_subtype(kind, module.Timer) for module in _threadings())
+    return _function_in(ref, "function") if is_timer else None
+
+
+def owner_of(ref: ThreadRef, kind: type) -> type:
+    """Return the class of the object whose method a thread runs: of its own, or of another."""
     root = root_of_ref(ref)
     way: tuple[Step, ...] = (members, item("_target"), present)
+    found = types_at(root, way)
+    if found is not types.MethodType:
+        return kind if found is None else types.FunctionType
+    return types_at(root, (*way, attribute(vars(types.MethodType)["__self__"]))) or kind
+
+
+def _function_in(ref: ThreadRef, name: str) -> str | None:
+    """Return the qualified name of the function that a thread keeps as *name*."""
+    root = root_of_ref(ref)
+    way: tuple[Step, ...] = (members, item(name), present)
     found = types_at(root, way)
     while found is functools.partial or found is types.MethodType:
         inner = "func" if found is functools.partial else "__func__"
@@ -151,7 +181,7 @@ def target_of(ref: ThreadRef, kind: type) -> str:
             said = in_c(found, "__module__")
             module = first(root, (*way, said)) if said is not None else None
             return f"{module if type(module) is str else 'builtins'}.{qualname}"
-    return f"{name_of_type(kind)}.run"
+    return None
 
 
 def is_idle_in_anyio(ref: ThreadRef) -> bool:

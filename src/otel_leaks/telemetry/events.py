@@ -40,6 +40,8 @@ MAX_BYTES = 120 * 1024
 A receiver refuses over 4 MiB, and then the whole batch with other people's spans."""
 MAX_LINKS = 32
 """Of one detection. SDKs drop the oldest beyond their limit of 128."""
+MAX_CONTEXTS = 512
+"""Spans of detections that later ones may link to."""
 MAX_LINKS_BEFORE = 2
 """To the spans that told of the finding first, and of its leak before that."""
 MAX_LOG_BYTES = 11 * 1024
@@ -152,6 +154,8 @@ def _head(
         attributes[names.FINGERPRINT] = finding.fingerprint
     if finding.evidence == "outlived":
         attributes.update(_operation(finding.sites[0]))
+    if finding.pool is not None:
+        attributes[names.POOL] = finding.pool.name
     if refers_to is not None:
         attributes[names.REFERS_TO] = refers_to
     return attributes
@@ -171,7 +175,7 @@ def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
         attributes[names.ORIGIN_FUNCTION] = origin.function
         attributes[names.ORIGIN_FILE] = origin.file
         attributes[names.ORIGIN_LINE] = origin.line
-    said = hint(site)
+    said = hint(site, own)
     if said is not None:
         attributes[names.HINT] = between(said)
     # Whose code it is shows in the whole path alone.
@@ -344,7 +348,8 @@ class Events:
         )
         self._closed = False
         self._sampled: tuple[Tracer, Sampler] | None = None
-        self._contexts: dict[object, SpanContext] = {}
+        self._contexts: dict[object, tuple[float, SpanContext]] = {}
+        """The first span of each detection, by key, and when it opened."""
         self._allowance = Allowance(MAX_BYTES)
 
     def detected(self, detection: Detection) -> None:
@@ -364,7 +369,12 @@ class Events:
             BaseException: As of ``detected``.
         """
         self._send(detection, self._resolved_span, self._resolved_record, self._inform)
-        self._contexts.pop(detection.finding.key, None)
+        # What opens again soon is the same detection, whose reminders link to its first span.
+        context = self._contexts.pop(detection.finding.key, None)
+        if context is not None:
+            self._contexts[detection.finding.key] = context
+            while len(self._contexts) > MAX_CONTEXTS:
+                del self._contexts[next(iter(self._contexts))]
 
     def retry(self) -> None:
         """
@@ -433,7 +443,9 @@ class Events:
         for sample in told.samples[:most] if self._has_span_events else ():
             span.add_event(names.SAMPLE, sample)
         span.end()
-        self._contexts.setdefault(detection.finding.key, span.get_span_context())
+        key, opened_at = detection.finding.key, detection.opened_at
+        if key not in self._contexts or self._contexts[key][0] != opened_at:
+            self._contexts[key] = (opened_at, span.get_span_context())
 
     def _ended(self, detection: Detection) -> tuple[str, Attributes]:
         """Describe the end of a finding: its message and its attributes."""
@@ -446,12 +458,18 @@ class Events:
             names.DURATION: round(detection.open_s, 3),
             names.MESSAGE: message,
         }
+        if finding.ended is not None:
+            attributes[names.END_REASON] = finding.ended
+            if finding.ended != "absent":
+                attributes[names.COUNT] = finding.count
         if finding.limit is not None:
             attributes[names.LIMIT] = finding.limit
         if finding.fingerprint is not None:
             attributes[names.FINGERPRINT] = finding.fingerprint
         if finding.evidence == "outlived":
             attributes.update(_operation(finding.sites[0]))
+        if finding.pool is not None:
+            attributes[names.POOL] = finding.pool.name
         return message, attributes
 
     def _resolved_span(self, report: _Report) -> None:
@@ -502,9 +520,11 @@ class Events:
 
     def _before(self, detection: Detection) -> list[Link]:
         """Link to the span that told of the finding first, and of its leak before that."""
-        keys = (detection.finding.key, detection.refers_to)
-        first = (self._contexts.get(key) for key in keys if key is not None)
-        return [Link(each) for each in first if each is not None and each.is_valid]
+        own = self._contexts.get(detection.finding.key)
+        is_same = own is not None and own[0] == detection.opened_at
+        before = self._contexts.get(detection.refers_to) if detection.refers_to else None
+        first = (each[1] for each in (own if is_same else None, before) if each is not None)
+        return [Link(each) for each in first if each.is_valid]
 
     def _told(self, report: _Report, max_chars: int | None, *, as_records: bool = False) -> Told:
         detection = report.detection

@@ -35,6 +35,8 @@ __all__ = ["Admission", "Board", "Metrics"]
 
 AT_ONCE = 20
 """Functions of a kind that are named at once."""
+THREADS_AT_ONCE = 18
+"""The same of threads, as each has up to two series: of daemons, and of others."""
 IN_A_LIFE = 200
 """Functions of a kind that are named in the life of a process."""
 POOLS_AT_ONCE = 5
@@ -244,6 +246,7 @@ class Metrics:
             self._registered()
         self._closed = False
         self._admissions = {kind: Admission() for kind in _COUNTS}
+        self._admissions["thread"] = Admission(THREADS_AT_ONCE)
         # Its counts only ever rise. What is counted under one name must stay there.
         self._admissions["destroyed_task"] = Admission(crowd=NEVER)
         self._last: dict[Kind, Sequence[_Reading]] = {}
@@ -308,8 +311,8 @@ class Metrics:
             readings, dict(self._fresh_until), dict(self._counted_at), self._clock
         )
         registration.exports.look()
-        failed = census.failures[0].error_type if census.failures else None
-        registration.record(census.wall_s, failed)
+        failures = (*census.failures, *census.unjudged)
+        registration.record(census.wall_s, failures[0].error_type if failures else None)
 
     def exiting(self) -> None:
         """Leave nothing to the last collection that the process would wait for in vain."""

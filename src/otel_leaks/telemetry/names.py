@@ -54,6 +54,7 @@ OWN_LINE: Final = "python.leak.application.line"
 HINT: Final = "python.leak.hint"
 PEAK: Final = "python.leak.peak"
 DURATION: Final = "python.leak.duration"
+END_REASON: Final = "python.leak.end.reason"
 ORIGIN_FUNCTION: Final = "python.leak.origin.function"
 ORIGIN_FILE: Final = "python.leak.origin.file"
 ORIGIN_LINE: Final = "python.leak.origin.line"
@@ -87,6 +88,7 @@ ATTRIBUTES: Final = (
     HINT,
     PEAK,
     DURATION,
+    END_REASON,
     ORIGIN_FUNCTION,
     ORIGIN_FILE,
     ORIGIN_LINE,

@@ -11,7 +11,8 @@ import contextvars
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from operator import methodcaller
@@ -20,16 +21,20 @@ from typing import Any, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import NonRecordingSpan, SpanContext, propagation
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, propagation
 
 from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
+from otel_leaks.telemetry.entries import MAX_CHARS, SERVED, Entries, Entry, entries_of, entry_of
 from otel_leaks.texts import plain
 
-__all__ = ["SpanReader", "Switch", "note_end"]
+__all__ = ["MAX_CHARS", "SpanReader", "Switch", "note_end"]
 
-MAX_CHARS = 512
-"""Of a name or a route, before what may be a secret in it is masked."""
+MAX_INNER = 32
+"""Spans that a span is inside of, as far as they are followed."""
+
+# A task that waits for somebody else's answer is no request, whatever began it.
+_CALLS = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER})
 
 _T = TypeVar("_T")
 
@@ -46,14 +51,19 @@ class Switch:
 _ALWAYS = Switch(is_on=True)
 
 
-def note_end(original: Callable[..., Any], switch: Switch = _ALWAYS) -> Callable[..., Any]:
+def note_end(
+    original: Callable[..., Any],
+    switch: Switch = _ALWAYS,
+    count: Callable[[], None] = lambda: None,
+) -> Callable[..., Any]:
     """
     Wrap ``NonRecordingSpan.end``, so that a span that the sampler dropped knows its end.
 
     Does so while *switch* is on: a wrapper may have to stay below one of somebody else's.
 
     Who ends a span has mostly left it, so that its parent is current again. Where that is
-    none, or of a remote service, the span was the first one of its trace in this process.
+    none, or of a remote service, the span was the first one of its trace in this process, and
+    *count* is called; else it knows from then on which span it was inside of.
     """
     invalid, now_ns, current = trace.INVALID_SPAN, time.time_ns, trace.get_current_span
     variable, key = _privates()
@@ -65,8 +75,16 @@ def note_end(original: Callable[..., Any], switch: Switch = _ALWAYS) -> Callable
             try:
                 span = args[0]
                 parent = current() if variable is None else variable.get().get(key)
+                is_first = not hasattr(span, "_otel_leaks_ended_ns")
                 if parent is None or parent is invalid or parent.get_span_context().is_remote:
-                    span._otel_leaks_entry = True
+                    span._otel_leaks_is_entry = True
+                    if is_first:
+                        count()
+                elif parent is not span and is_first:
+                    # The record of a recorded span, which itself is not held.
+                    span._otel_leaks_outer = entry_of(parent) or (
+                        parent if isinstance(parent, NonRecordingSpan) else None
+                    )
                 span._otel_leaks_ended_ns = now_ns()
             except Exception:  # noqa: S110 - the application ends its span, noted or not
                 pass
@@ -141,6 +159,8 @@ class SpanReader:
     def __init__(self) -> None:
         self._is_off = not getattr(sys, "_is_gil_enabled", lambda: True)()
         # Without them a copy of the context is made.
+        self._entries: list[Entries] = []
+        self._dropped = 0
         self._variable, self._key = _privates()
         self._steps = _steps(self._variable, self._key)
         self.current = _current(self._variable, self._key)
@@ -191,27 +211,72 @@ class SpanReader:
             )
             return None
 
+    def watch(self, *providers: object) -> None:
+        """Have the entry spans of some providers noted and counted from now on."""
+        for provider in providers:
+            entries = entries_of(provider)
+            if entries is not None and entries not in self._entries:
+                entries.is_on = True
+                self._entries.append(entries)
+
+    def close(self) -> None:
+        """Note and count no more spans."""
+        for entries in self._entries:
+            entries.is_on = False
+        self._entries.clear()
+
+    def count_dropped(self) -> None:
+        """Count an entry span that the sampler dropped."""
+        self._dropped += 1
+
+    def requests(self) -> Mapping[str, int]:
+        """
+        Return how many requests have ended, by operation.
+
+        Of those that the sampler dropped only their number is known; they are taken to be spread
+        like the recorded ones.
+        """
+        ended: Counter[str] = Counter()
+        for entries in self._entries:
+            ended.update(entries.ended)
+        recorded = sum(ended.values())
+        if not recorded or not self._dropped:
+            return ended
+        part = 1 + self._dropped / recorded
+        return {name: round(count * part) for name, count in ended.items()}
+
     @staticmethod
     def _end_of(span: Any) -> SpanEnd | None:
         if span is None or span is trace.INVALID_SPAN:
             return None
+        if type(span) is Entry:
+            return _end_of_entry(span)
         said = span.get_span_context()
         if isinstance(span, ReadableSpan):
-            ended_ns, parent = span.end_time, span.parent
+            ended_ns, parent, kind = span.end_time, span.parent, span.kind
+            is_entry = parent is None or parent.is_remote
+            is_request = kind in SERVED or (is_entry and kind not in _CALLS)
+            entry = entry_of(span)
+            if entry is not None and entry.span_id != said.span_id:
+                is_entry = not entry.is_gone
+                ended_ns = _last(ended_ns, entry.ended_ns) if is_entry else ended_ns
             return SpanEnd(
                 said.trace_id,
-                parent is None or parent.is_remote,
+                is_entry,
                 ended_ns is None,
                 True,
                 ended_ns / 1e9 if ended_ns is not None else None,
+                said.span_id if is_request else 0,
             )
         if isinstance(span, NonRecordingSpan):
             # A remote one was put there by a propagator: nobody here ends it.
-            noted = getattr(span, "_otel_leaks_ended_ns", None) if not said.is_remote else None
+            if said.is_remote:
+                return SpanEnd(said.trace_id, False, False, False, None)
+            is_entry, noted = _end_of_dropped(span)
             return SpanEnd(
                 said.trace_id,
-                noted is not None and getattr(span, "_otel_leaks_entry", False),
-                noted is None and not said.is_remote,
+                is_entry,
+                noted is None,
                 False,
                 noted / 1e9 if noted is not None else None,
             )
@@ -220,7 +285,18 @@ class SpanReader:
 
     @staticmethod
     def _operation_of(span: Any) -> Operation | None:
-        said = span.get_span_context() if span is not None else trace.INVALID_SPAN_CONTEXT
+        if span is None:
+            return None
+        entry = span if type(span) is Entry else _entry_of_dropped(span) or entry_of(span)
+        if entry is not None:
+            return Operation(
+                entry.trace_id,
+                entry.span_id,
+                is_sampled=entry.is_sampled,
+                name=entry.name,
+                route=entry.route,
+            )
+        said = span.get_span_context()
         if not said.is_valid:
             return None
         route: object = ""
@@ -233,6 +309,57 @@ class SpanReader:
             name=plain(span.name)[:MAX_CHARS] if isinstance(span, ReadableSpan) else "",
             route=plain(route)[:MAX_CHARS],
         )
+
+
+def _end_of_entry(entry: Entry) -> SpanEnd:
+    ended_ns = entry.ended_ns
+    return SpanEnd(
+        entry.trace_id,
+        True,
+        ended_ns is None and not entry.is_gone,
+        True,
+        ended_ns / 1e9 if ended_ns is not None else None,
+        entry.span_id,
+    )
+
+
+def _end_of_dropped(span: Any) -> tuple[bool, int | None]:
+    """
+    Say when a span that the sampler dropped has ended, and all that it was inside of.
+
+    Returns:
+        Whether the first one of the trace is known; when the last one ended, None while one
+        of them runs.
+    """
+    last_ns: int = 0
+    for _ in range(MAX_INNER):
+        noted = getattr(span, "_otel_leaks_ended_ns", None)
+        if noted is None:
+            return False, None
+        last_ns = max(last_ns, noted)
+        if getattr(span, "_otel_leaks_is_entry", False):
+            return True, last_ns
+        outer = getattr(span, "_otel_leaks_outer", None)
+        if outer is None:
+            return False, last_ns
+        if type(outer) is Entry:
+            return not outer.is_gone, _last(last_ns, outer.ended_ns)
+        span = outer
+    return False, last_ns
+
+
+def _entry_of_dropped(span: Any) -> Entry | None:
+    """Return the recorded entry span of a span that the sampler dropped."""
+    for _ in range(MAX_INNER):
+        outer = getattr(span, "_otel_leaks_outer", None)
+        if outer is None or type(outer) is Entry:
+            return outer
+        span = outer
+    return None
+
+
+def _last(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)
 
 
 def _current_span_of(context: contextvars.Context) -> Any:

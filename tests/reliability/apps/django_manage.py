@@ -4,7 +4,7 @@ import os
 import sys
 
 import watched  # type: ignore[import-not-found]  # It lies beside, where the program runs.
-from django.core.management import execute_from_command_line  # type: ignore[import-not-found]
+from django.core.management import execute_from_command_line
 
 watched.note_our_log()
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_site")

@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 import watched  # type: ignore[import-not-found]  # It lies beside, where the program runs.
-from django.http import JsonResponse  # type: ignore[import-not-found]
-from django.urls import path  # type: ignore[import-not-found]
+from django.http import JsonResponse
+from django.urls import path
 
 sys.path.append(os.environ["TOUCHED"])
 import touched  # type: ignore[import-not-found]  # noqa: F401 - the reloader looks at it.

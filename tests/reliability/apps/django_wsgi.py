@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import watched  # type: ignore[import-not-found]  # It lies beside, where the program runs.
-from django.core.wsgi import get_wsgi_application  # type: ignore[import-not-found]
+from django.core.wsgi import get_wsgi_application
 
 watched.instrument_in_code()
 

@@ -92,7 +92,7 @@ def sentry() -> None:
     from sentry_sdk.integrations.asyncio import AsyncioIntegration
     from sentry_sdk.integrations.threading import ThreadingIntegration
 
-    class Nowhere(sentry_sdk.transport.Transport):  # type: ignore[misc]
+    class Nowhere(sentry_sdk.transport.Transport):
         def capture_envelope(self, envelope: Any) -> None:
             """Drop it."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import watched  # type: ignore[import-not-found]  # It lies beside, where the program runs.
-from celery import Celery  # type: ignore[import-not-found]
+from celery import Celery
 
 watched.note_our_log()
 watched.instrument_in_code()

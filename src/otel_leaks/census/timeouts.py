@@ -1,0 +1,38 @@
+"""
+Whether a thread that waits in ``threading`` will wake by itself.
+
+The value of a timeout is in a variable, which can't be read before 3.13. But
+``threading.Condition.wait``, where ``Event.wait()``, ``Queue.get()`` and the others wait, calls
+``acquire()`` without arguments to wait for ever, and with a timeout to wait for some time.
+"""
+
+from __future__ import annotations
+
+import dis
+from functools import lru_cache
+from types import CodeType
+
+__all__ = ["wakes_itself"]
+
+_WAIT = "threading.Condition.wait"
+
+
+def wakes_itself(function: str, code: CodeType, last_instruction: int) -> bool:
+    """
+    Say whether the innermost function of a thread waits with a timeout.
+
+    Args:
+        function: Its name; False for any but ``threading.Condition.wait``.
+        code: Its code.
+        last_instruction: At which it stands.
+    """
+    return function == _WAIT and last_instruction >= 0 and _has_timeout(code, last_instruction)
+
+
+@lru_cache(maxsize=16)
+def _has_timeout(code: CodeType, last_instruction: int) -> bool:
+    at = [each for each in dis.get_instructions(code) if each.offset <= last_instruction]
+    while at and at[-1].opname == "CACHE":
+        at.pop()
+    # PRECALL on 3.11, CALL_METHOD on 3.10: the argument is the number of arguments.
+    return bool(at) and "CALL" in at[-1].opname and bool(at[-1].arg)

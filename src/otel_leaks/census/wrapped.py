@@ -1,0 +1,104 @@
+"""Tasks that run a coroutine inside a wrapper, and what they are counted as: what is wrapped."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+
+from otel_leaks.runtime.coroutines import Chain
+from otel_leaks.runtime.tasks import TaskRef, awaited_ids
+from otel_leaks.runtime.wrappers import Wrapper, runner_of, wrapper_of
+
+__all__ = ["Wrapped"]
+
+Key = int | str
+
+MAX_LEVELS = 3
+"""Wrappers around each other that are looked through for all tasks of a slice at once."""
+
+
+class Wrapped:
+    """What one reading has learned of codes by their ids, which are keys as long as it lasts."""
+
+    __slots__ = ("_codes", "_wrappers")
+
+    def __init__(self) -> None:
+        self._codes: dict[Key, types.CodeType | None] = {}
+        self._wrappers: dict[Key, Wrapper | None] = {}
+        """None for what has no code, and is looked through in its own way."""
+
+    def learn(self, codes: Mapping[int, types.CodeType | None], pause: Callable[[], None]) -> bool:
+        """
+        Note the codes of outermost coroutines.
+
+        Args:
+            codes: By their ids.
+            pause: Called after each wrapper that is new.
+
+        Returns:
+            Whether there is a wrapper among them.
+        """
+        for key, code in codes.items():
+            if key not in self._codes and self.note(code) is not None:
+                pause()
+        return not self._wrappers.keys().isdisjoint(codes)
+
+    def note(self, code: types.CodeType | None) -> Wrapper | None:
+        """Note one code, and return what it wraps."""
+        self._codes[id(code)] = code
+        wrapper = wrapper_of(code)
+        if code is None or wrapper is not None:
+            self._wrappers[id(code)] = wrapper
+        return wrapper
+
+    def note_outer(self, chain: Chain) -> None:
+        """Note the wrappers at the outer end of a chain."""
+        for level in chain.levels:
+            if self.note(level.code) is None:
+                return
+
+    def code(self, key: Key) -> types.CodeType | None:
+        """Return a code by its id."""
+        return self._codes.get(key)
+
+    def look_through(self, refs: Sequence[TaskRef], keys: list[Key]) -> list[int]:
+        """
+        Put what is wrapped in the place of wrappers in *keys*, where that is known.
+
+        Returns:
+            Which of the keys are to be found one by one.
+        """
+        slow = [i for i, key in enumerate(keys) if key in self._wrappers]
+        ahead = [i for i in slow if self._is_plain(keys[i])]
+        slow = [i for i in slow if not self._is_plain(keys[i])]
+        for level in range(1, MAX_LEVELS + 1):
+            ids = awaited_ids([refs[i] for i in ahead], level)
+            if not ids:
+                break
+            further = []
+            for i, key in zip(ahead, ids, strict=True):
+                if self._is_plain(key):
+                    further.append(i)
+                elif self.is_settled(key):
+                    keys[i] = key
+                else:
+                    slow.append(i)
+            ahead = further
+        return [*slow, *ahead]
+
+    def without_wrappers(self, plain: tuple[int, ...]) -> tuple[int, ...]:
+        """Leave out the wrappers at the outer end; leave out all where more has to be read."""
+        for number, key in enumerate(plain):
+            if not self._is_plain(key):
+                is_read = self.is_settled(key) and runner_of(self._codes[key]) is None
+                return plain[number:] if is_read else ()
+        return ()
+
+    def is_settled(self, key: Key) -> bool:
+        """Say whether a code is known to be no wrapper."""
+        return key in self._codes and key not in self._wrappers
+
+    def _is_plain(self, key: Key) -> bool:
+        """Say whether whatever a coroutine awaits is what it was given."""
+        wrapper = self._wrappers.get(key)
+        return wrapper is not None and not wrapper.enters

@@ -1,0 +1,136 @@
+"""saturated: a thread pool does nothing any more, as each of its threads is stuck in a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from otel_leaks.model import Census, Evidence, Finding, Kind, Pool, Site, fingerprint
+
+__all__ = ["OPENS", "Saturated"]
+
+OPENS: tuple[tuple[Kind, Evidence], ...] = (("thread_pool", "saturated"),)
+"""The pairs of kind and evidence that this policy can open."""
+
+LONGER = 2.0
+"""So many times as long as a pool was seen to take for one job before it took the next."""
+LONGEST = 4.0
+"""So many times the limit at most: a pool that was stuck once is found again."""
+PARTS = 3
+"""Parts of the time for which a pool is stuck, in each of which its queue has to grow."""
+MOST_LENGTHS = 120
+"""Of a queue that are remembered."""
+
+
+class _Stall:
+    """The time for which the queue of a pool has had the same job at its head."""
+
+    __slots__ = ("lengths", "longest_s", "stuck_s")
+
+    def __init__(self) -> None:
+        self.stuck_s = 0.0
+        self.longest_s = 0.0
+        """The longest one of the pool that ended as a worker took the next job."""
+        self.lengths: list[tuple[float, int]] = []
+        """How long it had lasted, and how many jobs waited, in its censuses."""
+
+    def note(self, pool: Pool) -> None:
+        if pool.stuck_s < self.stuck_s:
+            self.longest_s = max(self.longest_s, self.stuck_s)
+            self.lengths.clear()
+        self.stuck_s = pool.stuck_s
+        self.lengths.append((pool.stuck_s, pool.queued))
+        if len(self.lengths) > MOST_LENGTHS:
+            del self.lengths[1:-1:2]
+
+    def grows(self) -> bool:
+        """Say whether the queue has grown in each part of it."""
+        lengths = [self._length_at(self.stuck_s * part / PARTS) for part in range(PARTS + 1)]
+        return all(before < after for before, after in pairwise(lengths))
+
+    def _length_at(self, stuck_s: float) -> int:
+        until = [length for at_s, length in self.lengths if at_s <= stuck_s]
+        return until[-1] if until else self.lengths[0][1]
+
+
+class Saturated:
+    """
+    Remembers the queues of thread pools, and says which pools are stuck.
+
+    A worker without a job takes the first one of the queue. So where that is the same job for
+    minutes, each worker still has the job that it had. A pool that is busy and goes on is not
+    stuck, however long its queue is; how long its jobs take is learned from it.
+
+    Args:
+        limit_s: Seconds for which no job was taken, > 0.
+        max_sites: Sites to put into a finding, >= 1.
+    """
+
+    def __init__(self, *, limit_s: float, max_sites: int) -> None:
+        self._limit_s = limit_s
+        self._max_sites = max_sites
+        self._stalls: dict[int, _Stall] = {}
+        self._open: set[int] = set()
+        self._suspects: frozenset[str] = frozenset()
+
+    def look(self, census: Census) -> tuple[Finding, ...]:
+        """
+        Enter a census; report the pools that are stuck.
+
+        Args:
+            census: Taken after all that were entered before. Without pools nothing changes.
+
+        Returns:
+            0..n findings, the longest queue first; one for all pools of a name.
+        """
+        if census.pools is None:
+            return ()
+        stuck: list[Pool] = []
+        suspects: set[str] = set()
+        known, self._stalls = self._stalls, {}
+        opened, self._open = self._open, set()
+        for pool in census.pools:
+            stall = self._stalls[pool.serial] = known.get(pool.serial) or _Stall()
+            stall.note(pool)
+            limit_s = self._limit_s
+            if pool.serial not in opened:
+                limit_s = max(limit_s, min(LONGER * stall.longest_s, LONGEST * limit_s))
+            if not pool.queued or len(pool.workers) < pool.limit or pool.stuck_s < limit_s / 2:
+                continue
+            suspects.update(site.fingerprint for site in self._sites(census, pool))
+            if pool.stuck_s >= limit_s and (pool.serial in opened or stall.grows()):
+                stuck.append(pool)
+                self._open.add(pool.serial)
+        self._suspects = frozenset(suspects)
+        stuck.sort(key=lambda pool: (-pool.queued, pool.serial))
+        by_name: dict[str, Pool] = {}
+        for pool in stuck:
+            by_name.setdefault(pool.name, pool)
+        return tuple(self._finding(census, pool) for pool in by_name.values())
+
+    def suspects(self) -> frozenset[str]:
+        """Return the fingerprints of sites that want a sample in the next census."""
+        return self._suspects
+
+    def _sites(self, census: Census, pool: Pool) -> Sequence[Site]:
+        """Return where its workers stand that run a job, the largest first."""
+        threads = census.of("thread")
+        return [
+            site
+            for site in (threads.sites if threads is not None else ())
+            if site.pool == pool.name and not site.idle
+        ]
+
+    def _finding(self, census: Census, pool: Pool) -> Finding:
+        sites = self._sites(census, pool)
+        return Finding(
+            kind="thread_pool",
+            evidence="saturated",
+            count=pool.queued,
+            limit=pool.limit,
+            fingerprint=fingerprint("thread_pool", (pool.name,)),
+            age_s=pool.stuck_s,
+            sites=tuple(sites[: self._max_sites]),
+            site_count=len(sites),
+            pool=pool,
+        )

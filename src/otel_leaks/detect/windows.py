@@ -1,0 +1,282 @@
+"""What one place did in time: windows of its censuses, and whether a row of them rises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+__all__ = ["Fates", "Now", "Row", "Tier", "Track", "Window"]
+
+LEAST_RISE = 0.1
+"""Of the first floor: by so much the last one is above it."""
+LEAST_STEP = 0.5
+"""Of the mean step; its square root is taken off, as a leak drips unevenly."""
+LEAST_SLOPE = 0.7
+"""Of the slope before: what flattens is a warm-up."""
+LEAST_LATELY = 1 / 3
+"""Of the things that must have come to stay, in the second half of a row: what is there from the
+start of a process has stayed as well, once it is known for a window."""
+FULL = 0.9
+"""Of the followed things: where so many have stayed, no more are to be seen to come."""
+LEAST_TURNS = 2.0
+"""So often each followed thing ends in a row, and another stands in its place, on the average."""
+MOST_AT_ONCE = 0.5
+"""Of the followed things: where more end between two censuses, all are of one batch, or live for
+less than that, and what replaces them can't be told from what comes by itself."""
+MOST_FALLS = 0.1
+"""Of the deviation that as many independent comings and goings have: where a count falls by no
+more from census to census, each thing that ends is replaced at once. Traffic has four times as
+much (the mean fall of a normal deviate is 0.4 of its deviation)."""
+
+
+class Tier(NamedTuple):
+    """How long windows are, and how much they have to rise."""
+
+    window_s: float
+    floor: int
+    """In a row of windows, in all."""
+    joined: int
+    """Windows in a long one."""
+    long_floor: int
+    """In a row of long ones."""
+    kept: int
+    """Long windows that are remembered."""
+    most_ends: float
+    """Of the things that are followed: so many may end in a row."""
+    rest_s: float
+    """Seconds without a new top after which what has grown grows no more."""
+
+
+class Fates(NamedTuple):
+    """What became of the followed things that have been there for a window and longer."""
+
+    stayed: int
+    ended: int
+    moved: int
+
+
+class Now(NamedTuple):
+    """One series in one census."""
+
+    total: int
+    """What is judged: things, or the pools that they are the workers of."""
+    things: int
+    followed: int
+    ended: int
+    """Followed things that have ended since the last census, however long they were there."""
+    fates: tuple[Fates, ...]
+    """For each tier."""
+
+    def __add__(self, other: Now) -> Now:  # type: ignore[override]
+        return Now(
+            self.total + other.total,
+            self.things + other.things,
+            self.followed + other.followed,
+            self.ended + other.ended,
+            tuple(
+                Fates(one[0] + two[0], one[1] + two[1], one[2] + two[2])
+                for one, two in zip(self.fates, other.fates, strict=True)
+            ),
+        )
+
+
+class Window(NamedTuple):
+    """What one series did in a window."""
+
+    since: float
+    until: float
+    floor: int
+    top: int
+    looks: int
+    total: int
+    """On the average, and so are those that are followed and those that stayed."""
+    followed: int
+    stayed: int
+    ended: int
+    moved: int
+    ends: int
+    """Of all ages."""
+    falls: int
+    """Sum of all falls from census to census."""
+    at_once: float
+    """The largest part of the followed things that ended between two censuses."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all places of those that are followed are taken."""
+        return self.followed < self.top and self.stayed >= FULL * self.followed
+
+
+def _joined(one: Window, other: Window) -> Window:
+    return Window(
+        one.since,
+        other.until,
+        min(one.floor, other.floor),
+        max(one.top, other.top),
+        one.looks + other.looks,
+        other.total,
+        other.followed,
+        other.stayed,
+        one.ended + other.ended,
+        one.moved + other.moved,
+        one.ends + other.ends,
+        one.falls + other.falls,
+        max(one.at_once, other.at_once),
+    )
+
+
+class Track:
+    """The bounded history of one series in windows of one tier."""
+
+    __slots__ = (
+        *(
+            "at_once",
+            "day",
+            "ended",
+            "ends",
+            "falls",
+            "floor",
+            "followed",
+            "last",
+            "looks",
+            "moved",
+        ),
+        *("peaks", "since", "stayed", "sum", "top", "until", "windows"),
+    )
+
+    def __init__(self) -> None:
+        self.windows: list[Window] = []
+        """The last ones, oldest first."""
+        self.day: list[Window] = []
+        """The last long ones."""
+        self.peaks: list[int] = []
+        """The highest floor of a window within each of those."""
+        self.last = -1
+        """The count of the last census; -1 before the first."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self.looks = self.floor = self.top = self.sum = 0
+        self.followed = self.stayed = self.ended = self.moved = self.ends = self.falls = 0
+        self.since = self.until = self.at_once = 0.0
+
+    def note(self, now: Now, fates: Fates, at: float) -> None:
+        """Enter a census."""
+        # Run for each of a thousand sites in each census.
+        total = now.total
+        if not self.looks:
+            self.since, self.floor = at, total
+        elif total < self.floor:
+            self.floor = total
+        if total < self.last:
+            self.falls += self.last - total
+        self.last = total
+        self.until = at
+        self.top = max(self.top, total)
+        self.looks += 1
+        self.sum += total
+        self.followed += now.followed
+        if now.ended:
+            self.ends += now.ended
+            self.at_once = max(self.at_once, now.ended / max(now.ended, now.followed))
+        self.stayed += fates.stayed
+        self.ended += fates.ended
+        self.moved += fates.moved
+
+    def close(self, most: int, number: int, tier: Tier) -> None:
+        """End the window *number*, and keep the last *most*."""
+        if not self.looks:
+            # Of an unknown window nothing is known, so no row of windows is either.
+            self.windows, self.day, self.last = [], [], -1
+            return
+        window = Window(
+            self.since,
+            self.until,
+            self.floor,
+            self.top,
+            self.looks,
+            round(self.sum / self.looks),
+            round(self.followed / self.looks),
+            round(self.stayed / self.looks),
+            self.ended,
+            self.moved,
+            self.ends,
+            self.falls,
+            self.at_once,
+        )
+        self.windows = [*self.windows[-most + 1 :], window]
+        if number % tier.joined == 0 or not self.day:
+            self.day = [*self.day[-tier.kept + 1 :], window]
+            self.peaks = [*self.peaks[-tier.kept + 1 :], window.floor]
+        else:
+            self.day[-1] = _joined(self.day[-1], window)
+            self.peaks[-1] = max(self.peaks[-1], window.floor)
+        self._begin()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Windows in a row that may be a rise."""
+
+    windows: Sequence[Window]
+    earlier: Sequence[Window]
+    """As many before them, or as many as there are."""
+    peak: int
+    """The highest floor before them."""
+
+    def rises(self, least: int) -> bool:
+        """Say whether each floor is above the one before, by *least* and more in all."""
+        floors = [window.floor for window in self.windows]
+        rise = floors[-1] - floors[0]
+        if rise < max(least, LEAST_RISE * floors[0]) or floors[-1] <= self.peak:
+            return False
+        mean = rise / (len(floors) - 1)
+        step = max(0.0, LEAST_STEP * mean - mean**0.5)
+        if any(above - below <= step for below, above in pairwise(floors)):
+            return False
+        middle = (floors[(len(floors) - 1) // 2] + floors[len(floors) // 2]) / 2
+        if floors[-1] - middle < LEAST_SLOPE * (middle - floors[0]):
+            return False
+        return not self.earlier or mean >= LEAST_SLOPE * (
+            (floors[0] - self.earlier[0].floor) / len(self.earlier)
+        )
+
+    def stays(self, least: int, most_ends: float, *, moves: bool) -> bool:
+        """
+        Say whether things have come to stay.
+
+        Args:
+            least: So many things have stayed, and are more than when the row began.
+            most_ends: Of the things that are followed: so many may have ended.
+            moves: Whether a thing that went to another site has gone.
+        """
+        gone = sum(each.ended + (each.moved if moves else 0) for each in self.windows)
+        followed = sum(each.stayed for each in self.windows) / len(self.windows)
+        first, middle, last = (self.windows[i] for i in (0, (len(self.windows) - 1) // 2, -1))
+        more, lately = last.stayed - first.stayed, last.stayed - middle.stayed
+        return gone <= most_ends * followed and (
+            (more >= least and lately >= LEAST_LATELY * least)
+            or (last.stayed >= least and last.is_full)
+        )
+
+    def renews(self) -> bool:
+        """
+        Say whether each thing that ended was replaced at once, as by a successor that it made.
+
+        What comes and goes by itself wavers: of as many comings as goings in a census the count
+        falls in every other one. Where it never does, the goings cause the comings.
+        """
+        looks = sum(each.looks for each in self.windows)
+        followed = sum(each.followed * each.looks for each in self.windows)
+        ends = sum(each.ends for each in self.windows)
+        if ends * looks < LEAST_TURNS * followed or not followed:
+            return False
+        if max(each.at_once for each in self.windows) > MOST_AT_ONCE:
+            return False
+        total = sum(each.total * each.looks for each in self.windows)
+        ends_a_look = ends / looks * total / followed
+        falls_a_look = sum(each.falls for each in self.windows) / looks
+        return falls_a_look <= MOST_FALLS * math.sqrt(2 * ends_a_look)

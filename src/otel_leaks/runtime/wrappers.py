@@ -1,0 +1,236 @@
+"""
+Coroutines of libraries that run what they were given: a coroutine, or a function.
+
+Tracers and task groups run each coroutine inside one of their own, which would make all tasks
+of a process look the same. Such a wrapper is recognised by its bytecode: each ``await`` in it
+is of an argument, of a variable of an enclosing function, or of an attribute of one; what it
+enters by ``async with`` does not count. Instructions that are not known, on a Python newer than
+3.15, make it none: then its tasks have its name.
+
+A *runner* calls a function that it was given, and awaits it or hands its arguments on, as what
+repeats, retries or serves does.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import sys
+import types
+import weakref
+from collections import deque
+from typing import NamedTuple
+
+from otel_leaks.libraries import is_library
+
+__all__ = ["Given", "Runner", "Wrapper", "runner_of", "take_unread", "wrapper_of"]
+
+MAX_CODE_BYTES = 4000
+"""Of a function that is looked at, two milliseconds; a longer one is no wrapper."""
+MAX_KNOWN = 5000
+"""Functions whose answer is kept."""
+
+_LOADS = frozenset(
+    {
+        "LOAD_DEREF",
+        "LOAD_FAST",
+        "LOAD_FAST_BORROW",
+        "LOAD_FAST_BORROW_LOAD_FAST_BORROW",
+        "LOAD_FAST_CHECK",
+        "LOAD_FAST_LOAD_FAST",
+        "STORE_FAST_LOAD_FAST",
+    }
+)
+_CALLS = frozenset(
+    {"CALL", "CALL_FUNCTION", "CALL_FUNCTION_EX", "CALL_FUNCTION_KW", "CALL_KW", "CALL_METHOD"}
+)
+_NO_OBJECTS = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "NOT_TAKEN"})
+_AWAIT_STEPS = 5
+"""Instructions from GET_AWAITABLE to the jump back: a coroutine that awaits stands there."""
+
+
+class Given(NamedTuple):
+    """What a wrapper awaits, as its function refers to it."""
+
+    name: str
+    attributes: tuple[str, ...]
+    """Those that lead from the variable to what is awaited."""
+
+
+class Runner(NamedTuple):
+    """A coroutine function that runs functions that it was given."""
+
+    given: tuple[Given, ...]
+    """In the order of its calls."""
+
+
+class Wrapper(NamedTuple):
+    """A coroutine function that only awaits what it was given."""
+
+    given: tuple[Given, ...]
+    enters: bool
+    """Whether it also awaits what ``async with`` enters and leaves."""
+    awaits_at: tuple[tuple[int, int], ...]
+    """First and last offset of each ``await`` of what was given."""
+
+    def is_awaiting(self, instruction: int) -> bool:
+        """Say whether a frame that stands at an offset awaits what was given."""
+        return any(first <= instruction <= last for first, last in self.awaits_at)
+
+
+_unread: deque[tuple[str, str]] = deque(maxlen=10)
+_known: dict[int, tuple[weakref.ref[types.CodeType], Wrapper | Runner | None]] = {}
+
+
+def wrapper_of(code: types.CodeType | None) -> Wrapper | None:
+    """
+    Return what *code* wraps, None when it is no wrapper. Each code object is read once.
+
+    An application's own helper, such as one that limits how many run at once, is none: it is
+    what the application started.
+    """
+    found = wrapper_or_runner(code)
+    return found if type(found) is Wrapper else None
+
+
+def runner_of(code: types.CodeType | None) -> Runner | None:
+    """Return what functions *code* runs, None when it is no runner. Each is read once."""
+    found = wrapper_or_runner(code)
+    return found if type(found) is Runner else None
+
+
+def wrapper_or_runner(code: types.CodeType | None) -> Wrapper | Runner | None:
+    """Return what *code* is given to run, None for nothing, and for code of the application."""
+    if code is None or not is_library(code.co_filename):
+        return None
+    known = _known.get(id(code))
+    if known is None or known[0]() is not code:
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        key = id(code)
+        try:
+            found = _read(code)
+        except Exception as error:  # Bytecode that another tool made, or a new Python's.
+            found = None
+            _unread.append((type(error).__qualname__, str(error)))
+        known = (weakref.ref(code, lambda _: _known.pop(key, None)), found)
+        _known[key] = known
+    return known[1]
+
+
+def take_unread() -> list[tuple[str, str]]:
+    """Return the class and the text of what reading code raised since it was last asked."""
+    return [_unread.popleft() for _ in range(len(_unread))]
+
+
+def _read(code: types.CodeType) -> Wrapper | Runner | None:
+    kinds = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
+    if not code.co_flags & kinds or len(code.co_code) > MAX_CODE_BYTES:
+        return None
+    instructions = [each for each in dis.get_instructions(code) if each.opname not in _NO_OBJECTS]
+    given = _given_names(code)
+    return _wrapper(instructions, given) or _runner(instructions, given)
+
+
+def _given_names(code: types.CodeType) -> set[str]:
+    arguments = code.co_argcount + code.co_kwonlyargcount
+    return {*code.co_varnames[:arguments], *code.co_freevars}
+
+
+def _wrapper(instructions: list[dis.Instruction], names: set[str]) -> Wrapper | None:
+    found: list[Given] = []
+    awaits_at: list[tuple[int, int]] = []
+    enters = False
+    for i, each in enumerate(instructions):
+        if each.opname == "GET_ANEXT":
+            return None
+        if each.opname not in {"GET_AWAITABLE", "GET_YIELD_FROM_ITER"}:
+            continue
+        if _is_of_async_with(each, instructions[:i]):
+            enters = True
+            continue
+        given = _loaded(instructions[:i], awaits=each.opname == "GET_AWAITABLE")
+        if given is None or given.name not in names:
+            return None
+        found.append(given)
+        last = instructions[min(i + _AWAIT_STEPS, len(instructions) - 1)]
+        awaits_at.append((each.offset, last.offset))
+    return Wrapper(tuple(dict.fromkeys(found)), enters, tuple(awaits_at)) if found else None
+
+
+def _runner(instructions: list[dis.Instruction], names: set[str]) -> Runner | None:
+    found = []
+    for i, each in enumerate(instructions):
+        follows = instructions[i + 1].opname if i + 1 < len(instructions) else ""
+        # What is awaited, or gets the arguments that the runner was given for it.
+        if each.opname not in _CALLS or not (
+            each.opname == "CALL_FUNCTION_EX" or follows == "GET_AWAITABLE"
+        ):
+            continue
+        given = _called(instructions, i)
+        if given is not None and given.name in names:
+            found.append(given)
+    return Runner(tuple(dict.fromkeys(found))) if found else None
+
+
+def _called(instructions: list[dis.Instruction], call: int) -> Given | None:
+    """Return the variable, and attributes of it, that an instruction calls."""
+    missing = _taken(instructions[call])
+    at = call
+    while missing > 0:
+        at -= 1
+        if at < 0 or "JUMP" in instructions[at].opname:
+            return None
+        missing -= _effect(instructions[at])
+    loads = instructions[at:call]
+    if loads and loads[0].opname == "PUSH_NULL":
+        loads = loads[1:]
+    if not loads or loads[0].opname not in _LOADS:
+        return None
+    attributes = []
+    for each in loads[1:]:
+        if each.opname not in {"LOAD_ATTR", "LOAD_METHOD"}:
+            break
+        attributes.append(str(each.argval))
+    name = loads[0].argval
+    # The first of two that are loaded by one instruction is called with the second.
+    return Given(str(name[0] if type(name) is tuple else name), tuple(attributes))
+
+
+def _effect(each: dis.Instruction) -> int:
+    has_argument = each.opcode >= dis.HAVE_ARGUMENT
+    return dis.stack_effect(each.opcode, each.arg if has_argument else None, jump=False)
+
+
+def _taken(call: dis.Instruction) -> int:
+    """Return how many things a call takes from the stack: it leaves one there."""
+    return 1 - _effect(call)
+
+
+def _is_of_async_with(each: dis.Instruction, before: list[dis.Instruction]) -> bool:
+    if sys.version_info >= (3, 11):
+        # 1 for __aenter__, 2 for __aexit__.
+        return each.opname == "GET_AWAITABLE" and each.arg in {1, 2}
+    names = [one.opname for one in before[-3:]]
+    return names[-1:] in (["BEFORE_ASYNC_WITH"], ["WITH_EXCEPT_START"]) or (
+        names == ["DUP_TOP", "DUP_TOP", "CALL_FUNCTION"]
+    )
+
+
+def _loaded(before: list[dis.Instruction], *, awaits: bool) -> Given | None:
+    """Return the variable, and attributes of it, that the last instructions load."""
+    names = [each.opname for each in before[-4:]]
+    if not awaits:
+        # `yield from given.__await__()`, of a generator-based coroutine before 3.12.
+        if "LOAD_METHOD" not in names:
+            return None
+        before = before[: len(before) - len(names) + names.index("LOAD_METHOD")]
+    attributes: list[str] = []
+    while before and before[-1].opname == "LOAD_ATTR":
+        attributes.insert(0, str(before[-1].argval))
+        before = before[:-1]
+    if not before or before[-1].opname not in _LOADS:
+        return None
+    name = before[-1].argval
+    # Two variables are loaded by one instruction from 3.13 on.
+    return Given(str(name[-1] if type(name) is tuple else name), tuple(attributes))

@@ -1,0 +1,166 @@
+"""
+The entry spans of a process: of each request the one that it is known by.
+
+A task that a request leaves behind mostly began in an inner span, such as the one that a
+framework makes around each endpoint. Its own span knows only the ids of its parent. So a
+span processor gives each span a small record of its entry span, which knows the name, the
+route and the end also when that span is gone. It counts the requests, too.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.trace import SpanKind
+
+from otel_leaks.model import OTHER
+from otel_leaks.texts import plain
+
+__all__ = ["MAX_CHARS", "MAX_OPERATIONS", "SERVED", "Entries", "Entry", "entries_of", "entry_of"]
+
+MAX_CHARS = 512
+"""Of a name or a route, before what may be a secret in it is masked."""
+MAX_OPERATIONS = 200
+"""Operations whose requests are counted by name."""
+
+SERVED: Final = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
+"""Kinds of spans that are requests also under a span around the whole program."""
+
+
+class Entry:
+    """What is known of an entry span; holds nothing of the application."""
+
+    __slots__ = (
+        *("__weakref__", "_ended_ns", "_name", "_route", "_span"),
+        *("is_sampled", "is_served", "span_id", "trace_id"),
+    )
+
+    def __init__(self, span: Span) -> None:
+        said = span.get_span_context()
+        self.trace_id: int = said.trace_id
+        self.span_id: int = said.span_id
+        self.is_sampled: bool = said.trace_flags.sampled
+        self.is_served = span.kind in SERVED
+        self._name = self._route = ""
+        self._ended_ns: int | None = None
+        self._span: weakref.ref[ReadableSpan] | None = weakref.ref(span)
+
+    def end(self, span: ReadableSpan) -> None:
+        """Note that the span has ended."""
+        self._read(span)
+        self._span = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the span was lost without having ended."""
+        return self._span is not None and self._span() is None
+
+    @property
+    def ended_ns(self) -> int | None:
+        """When the span ended; None while it runs."""
+        self._look()
+        return self._ended_ns
+
+    @property
+    def name(self) -> str:
+        """The name of the span: its last one, as frameworks learn the route late."""
+        self._look()
+        return self._name
+
+    @property
+    def route(self) -> str:
+        """``http.route``, empty for none."""
+        self._look()
+        return self._route
+
+    def _look(self) -> None:
+        span = self._span() if self._span is not None else None
+        if span is not None:
+            self._read(span)
+
+    def _read(self, span: ReadableSpan) -> None:
+        self._name = plain(span.name)[:MAX_CHARS]
+        route: object = span.attributes.get("http.route", "") if span.attributes else ""
+        self._route = plain(route)[:MAX_CHARS]
+        self._ended_ns = span.end_time
+
+
+class Entries(SpanProcessor):
+    """Gives the spans of a provider their entries, and counts those that have ended."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._open: weakref.WeakValueDictionary[int, Entry] = weakref.WeakValueDictionary()
+        self._ended: dict[str, int] = {}
+
+    @property
+    def ended(self) -> dict[str, int]:
+        """How many recorded entry spans have ended, by name."""
+        return dict(self._ended)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Note the entry of a span on it."""
+        if not self.is_on:
+            return
+        try:
+            parent = span.parent
+            if parent is None or parent.is_remote:
+                outer = None
+            else:
+                # Of one that the sampler dropped, or that is older than this, it is unknown.
+                outer = entry_of(trace.get_current_span(parent_context))
+                if outer is None:
+                    return
+            if outer is None or (span.kind in SERVED and not outer.is_served):
+                outer = self._open[span.get_span_context().span_id] = Entry(span)
+            _note(span, outer)
+        except Exception:  # noqa: S110 - the application starts its span, noted or not
+            pass
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Note the end of an entry span, and count it."""
+        if not self.is_on:
+            return
+        try:
+            said = span.get_span_context()
+            entry = self._open.pop(said.span_id, None) if said is not None else None
+            if entry is not None:
+                entry.end(span)
+                name = plain(span.name)[:MAX_CHARS]
+                if name not in self._ended and len(self._ended) >= MAX_OPERATIONS:
+                    name = OTHER
+                self._ended[name] = self._ended.get(name, 0) + 1
+        except Exception:  # noqa: S110 - the application ends its span, noted or not
+            pass
+
+
+def entry_of(span: Any) -> Entry | None:
+    """Return what is known of the entry span that a span belongs to."""
+    entry = getattr(span, "_otel_leaks_entry", None)
+    return entry if type(entry) is Entry else None
+
+
+def _note(span: Any, entry: Entry) -> None:
+    span._otel_leaks_entry = entry
+
+
+_entries: weakref.WeakKeyDictionary[TracerProvider, Entries] = weakref.WeakKeyDictionary()
+
+
+def entries_of(provider: object) -> Entries | None:
+    """
+    Return the processor of a provider, which gets one the first time.
+
+    A provider never gives a processor back, so each has one for good.
+    """
+    if not isinstance(provider, TracerProvider):
+        return None
+    found = _entries.get(provider)
+    if found is None:
+        found = _entries[provider] = Entries()
+        provider.add_span_processor(found)
+    return found

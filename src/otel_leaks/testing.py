@@ -707,7 +707,6 @@ class Check:
         self._holders = holders
         self._collect = collect
         self._held = _Held(ignores, loop, failed)
-        self._held = _Held(ignores, loop, failed)
         self.report = Report()
         """What was found last."""
 

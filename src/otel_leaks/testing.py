@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from otel_leaks.census import CensusTaker
     from otel_leaks.census.origins import Scope, Starts
-    from otel_leaks.model import Kind, Site
+    from otel_leaks.model import Failure, Kind, Site
     from otel_leaks.testcase import LeakTestCase
 
 __all__ = [
@@ -274,13 +274,14 @@ class _Door:
         ignores: Ignores,
         kinds: Collection[Kind] | None = None,
         excludes: Callable[[object], bool] | None = None,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
     ) -> Report:
         with self._lock:
             assert self._taker is not None
             census = self._taker.take(
                 scope=scope, besides=_caller(), ignores=ignores, excludes=excludes, kinds=kinds
             )
-        self._raise(census.failures)
+        (failed or self._raise)(census.failures)
         read = census.populations
         sites = sorted((site for each in read for site in each.sites), key=_largest_first)
         return Report(tuple(sites), tuple(hidden for each in read for hidden in each.hidden))
@@ -325,7 +326,13 @@ def _checked(ignores: tuple[Ignore, ...], grace: Grace) -> None:
 class _Held:
     """The ignores of one check, and which of them hid something in any of its looks."""
 
-    def __init__(self, ignores: tuple[Ignore, ...], loop: Any = None) -> None:
+    def __init__(
+        self,
+        ignores: tuple[Ignore, ...],
+        loop: Any = None,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
+    ) -> None:
+        self._failed = failed
         self._given = ignores
         self._loop = loop
         self._ignores = Ignores((*BUILT_IN, *ignores))
@@ -348,7 +355,7 @@ class _Held:
 
             is_here = is_on(self._loop)
             excludes = lambda thing: is_current(thing) or not is_here(thing)  # noqa: E731
-        report = _door.look(scope, self._ignores, kinds, excludes)
+        report = _door.look(scope, self._ignores, kinds, excludes, self._failed)
         hidden = (*report.hidden, *(Hidden(text, count) for text, count in counts.items()))
         self.used.update(each.ignore for each in hidden)
         return Report(report.sites, hidden)
@@ -702,6 +709,7 @@ class Check:
         loop: Any = None,
         holders: Callable[[], Iterable[object]] | None = None,
         collect: Callable[[], object] = gc.collect,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
         runners: BeforeCancelling | None = None,
     ) -> None:
         self._runners = runners
@@ -709,7 +717,7 @@ class Check:
         self._kinds = kinds
         self._holders = holders
         self._collect = collect
-        self._held = _Held(ignores, loop)
+        self._held = _Held(ignores, loop, failed)
         self._is_underway = False
         self.report = Report()
         """What was found last."""

@@ -124,6 +124,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "allow_leaks(reason=...): this test may leave things behind, for a reason"
     )
     mode = _mode(config, config.getoption("--leaks"))
+    if config.option.collectonly:
+        return  # No test runs that could leak.
     if mode != "off":
         missing = _missing()
         if missing:
@@ -143,7 +145,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
     """Begin to note before conftest files are imported, which may leave things as well."""
     _keep_paths(args, early_config.known_args_namespace)
     mode = _mode(early_config, getattr(early_config.known_args_namespace, "leaks", None))
-    if mode != "off" and not _missing():
+    is_collecting = getattr(early_config.known_args_namespace, "collectonly", False)
+    if mode != "off" and not is_collecting and not _missing():
         _begin(early_config, mode)
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from otel_leaks.pytest_plugin.collecting import Collection as Garbage
 from otel_leaks.pytest_plugin.driving import drive
 from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.markers import marker_arguments
+from otel_leaks.pytest_plugin.outcomes import ATTRIBUTE as OF_REPORT
+from otel_leaks.pytest_plugin.outcomes import Ledger, Outcomes, is_failure, raised_in_unittest
 from otel_leaks.pytest_plugin.turns import (
     Charged,
     Fixture,
@@ -38,7 +41,7 @@ from otel_leaks.pytest_plugin.usage import usage
 if TYPE_CHECKING:
     from otel_leaks.census.origins import Scope
     from otel_leaks.ignores import Ignore
-    from otel_leaks.model import Kind
+    from otel_leaks.model import Failure, Kind
     from otel_leaks.testing import Grace, Report
 
 SESSION = "the session, outside of tests and fixtures"
@@ -112,15 +115,19 @@ class LeaksPlugin:
         self._door = _door
         self._config = config
         self._mode = mode
-        self._used: set[str] = set()
-        self._of_markers: dict[str, str] = {}
-        self._told: list[tuple[str, Report]] = []
-        self._from_workers: list[dict[str, Any]] = []
+        self._ledger = Ledger()
+        self._used = self._ledger.used
+        self._of_markers = self._ledger.of_markers
+        self._outcomes = Outcomes(self._ledger, fails=mode == "fail")
+        self._reported: set[str] = set()
+        """The leaks that stand in the report of a failure."""
+        self._troubles: list[str] = []
+        """What went wrong here, which is no outcome of a test."""
         self._fixtures: dict[int, Fixture] = {}
         self._selftest: list[str] = []
         self._call: Charged | None = None
         self._waiting: list[Charged] = []
-        self._kept: set[str] = set()
+        self._kept = self._ledger.kept
         self._item: pytest.Item | None = None
         """The test that is being looked at."""
         self._garbage = Garbage()
@@ -161,6 +168,7 @@ class LeaksPlugin:
         self._baseline = Baseline(
             config.getoption("--leaks-baseline"), update=config.getoption("--leaks-baseline-update")
         )
+        self._baseline.seen, self._baseline.known_seen = self._ledger.seen, self._ledger.known_seen
         self._hangs.open()
 
     def end(self) -> None:
@@ -196,11 +204,26 @@ class LeaksPlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Look for what is left from anywhere, and say how the session ended."""
+        with self._troubled("the end of the session can't be looked at"):
+            self._look_at_the_end(session)
+        if self._is_to_conclude is None:
+            self.end()
+        if self._is_worker:
+            self._config.workeroutput["otel_leaks"] = {  # type: ignore[attr-defined]
+                **self._ledger.all(),
+                "troubles": self._troubles,
+            }
+            return
+        self._write()
+        if self._selftest or self._ledger.is_left or self._troubles:
+            self._fail(session, is_due=bool(self._selftest))
+
+    def _look_at_the_end(self, session: pytest.Session) -> None:
         # Of fixtures that no test's teardown tore down, as after -x.
         waiting, self._waiting = self._waiting, []
-        without_test = [
-            (f"{AT_THE_END} {label}", report) for label, _, report in self._judge_in_turn(waiting)
-        ]
+        for label, _, report in self._judge_in_turn(waiting):
+            self._ledger.add(f"{AT_THE_END} {label}", report)
+            self._ledger.is_left = True
         self._starts.take_back(self._session)
         report = self._of_session.cancelled.plus(self._look(self._session, self._settings))
         self._kept.update(self._starts.process_wide.lines())
@@ -208,35 +231,35 @@ class LeaksPlugin:
             report = self._without_configuring() if self._is_worker else self._clean
             self._is_to_conclude = None if self._is_worker else session
         if report:
-            without_test.append((AT_THE_END, report))
-        self._told += without_test
-        if self._is_to_conclude is None:
-            self.end()
-        told = [_plain(label, each) for label, each in self._told]
-        if self._is_worker:
-            self._config.workeroutput["otel_leaks"] = {  # type: ignore[attr-defined]
-                "told": told,
-                "left": bool(without_test),
-                "kept": sorted(self._kept),
-                "used": sorted(self._used),
-                "of_markers": self._of_markers,
-                "seen": self._baseline.seen,
-                "known_seen": sorted(self._baseline.known_seen),
-            }
-            return
-        told += [each for worker in self._from_workers for each in worker["told"]]
-        self._plain_told = _merged(told)
-        self._write()
-        is_left = bool(without_test) or any(worker["left"] for worker in self._from_workers)
-        if self._selftest or is_left:
-            self._fail(session, is_due=bool(self._selftest))
+            self._ledger.add(AT_THE_END, report)
+            self._ledger.is_left = True
+
+    @contextmanager
+    def _troubled(self, what: str) -> Iterator[None]:
+        """Keep an error of ours for the summary: it must not cost the report of the others."""
+        try:
+            yield
+        except Exception as error:
+            self._note_trouble(what, type(error).__name__, str(error))
+
+    def _note_trouble(self, what: str, error_type: str, detail: str) -> None:
+        trouble = f"{what} ({error_type}: {detail})"
+        if trouble not in self._troubles:
+            self._troubles.append(trouble)
 
     def _write(self) -> None:
-        self._baseline.save()
+        with self._troubled("the baseline can't be written"):
+            self._baseline.save()
         file = self._config.getoption("--leaks-json")
         if file is not None:
-            body = {"leaks": self._plain_told}
-            Path(file).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+            told = [{k: v for k, v in each.items() if k != "id"} for each in self._told()]
+            with self._troubled(f"{file} can't be written"):
+                Path(file).write_text(
+                    json.dumps({"leaks": told}, indent=2) + "\n", encoding="utf-8"
+                )
+
+    def _told(self) -> list[dict[str, Any]]:
+        return _merged(list(self._ledger.told.values()))
 
     def _fail(self, session: pytest.Session, *, is_due: bool = False) -> None:
         if (is_due or self._mode == "fail") and session.exitstatus in {
@@ -275,11 +298,11 @@ class LeaksPlugin:
                 report := self._of_session.cancelled.plus(self._look(self._session, self._settings))
             ):
                 self._fail(session)
-                self._plain_told = _merged([*self._plain_told, _plain(AT_THE_END, report)])
+                self._ledger.add(AT_THE_END, report)
                 self._write()
                 terminal = self._config.pluginmanager.get_plugin("terminalreporter")
                 if terminal is not None:
-                    self._write_leaks(terminal, self._plain_told[-1:])
+                    self._write_leaks(terminal, self._told()[-1:])
         finally:
             self.end()
 
@@ -288,12 +311,16 @@ class LeaksPlugin:
         """Take what a worker of pytest-xdist found."""
         output = getattr(node, "workeroutput", {}).get("otel_leaks")
         if output is not None:
-            self._from_workers.append(output)
-            self._kept.update(output["kept"])
-            self._used.update(output["used"])
-            self._of_markers.update(output["of_markers"])
-            self._baseline.seen.update(output["seen"])
-            self._baseline.known_seen.update(output["known_seen"])
+            self._ledger.take(output)
+            self._troubles += [each for each in output["troubles"] if each not in self._troubles]
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Take what was found, in whichever process, up to a report of a test."""
+        found = getattr(report, OF_REPORT, None)
+        if found is not None:
+            self._ledger.take(found)
+            if report.failed:
+                self._reported.update(found.get("told", ()))
 
     # Tests
 
@@ -331,7 +358,7 @@ class LeaksPlugin:
         self._hangs.stop()
         try:
             if scope.began or self._starts.has_unnoted_tasks():
-                self._judge_what_began(item, call, raised or _raised_in_unittest(item))
+                self._judge_what_began(item, call, raised or raised_in_unittest(item))
         finally:
             self._item = None
             if call not in self._waiting:
@@ -342,7 +369,7 @@ class LeaksPlugin:
     def _judge_what_began(
         self, item: pytest.Item, call: Charged, raised: BaseException | None
     ) -> None:
-        if call.settings.is_allowed or (raised is not None and not self._on_failure):
+        if call.settings.is_allowed or (is_failure(raised) and not self._on_failure):
             return
         if self._may_end_later(item):
             # Such as a factory that ends what the test began through it.
@@ -597,16 +624,14 @@ class LeaksPlugin:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Tell of what fails no single test, of the baseline and of unused ignores."""
-        told: list[dict[str, Any]] = getattr(self, "_plain_told", [])
-        self._write_leaks(terminalreporter, told)
+        self._write_leaks(terminalreporter, self._told())
         for line, markup in self._lines():
             terminalreporter.write_line(line, **markup)
 
     def _write_leaks(self, terminal: Any, told: list[dict[str, Any]]) -> None:
         write = terminal.write_line
-        untold = [
-            each for each in told if self._mode == "warn" or each["in"].startswith(AT_THE_END)
-        ]
+        # A leak of an attempt that was run again, too.
+        untold = [each for each in told if self._mode == "warn" or each["id"] not in self._reported]
         if untold:
             is_warning = self._mode == "warn"
             terminal.section("leaks", yellow=is_warning, red=not is_warning)
@@ -619,6 +644,8 @@ class LeaksPlugin:
                     write(annotation(each["in"], site, self._mode))
 
     def _lines(self) -> Iterator[tuple[str, dict[str, bool]]]:
+        for line in self._troubles:
+            yield f"leaks: {line}", {"red": True}
         for line in self._selftest:
             yield f"leaks selftest: {line}", {"red": True}
         if self._config.getoption("--leaks-selftest") and not self._selftest:
@@ -660,11 +687,18 @@ class LeaksPlugin:
         ignores, grace, is_allowed = found
         for each in ignores:
             self._of_markers.setdefault(str(each), node.nodeid)
+            self._watch_outcomes()
         return Settings(ignores, grace or self._grace, is_allowed=is_allowed)
 
     def _look(
         self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
     ) -> Report:
+        report = self._clean
+        with self._troubled("leaks can't be looked for"):
+            report = self._looked(scope, settings, kinds)
+        return report  # noqa: RET504 - an error leaves it clean
+
+    def _looked(self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None) -> Report:
         item = self._item
         holders = functools.partial(holders_of, item, self._fixtures.values()) if item else None
         check = self._check_class(
@@ -673,11 +707,25 @@ class LeaksPlugin:
             kinds,
             holders=holders,
             collect=self._garbage.collect,
+            failed=self._unreadable,
         )
         for delay_s in check.pauses(settings.grace):
             drive(scope, delay_s)
         self._used.update(each.ignore for each in check.report.hidden)
+        if check.report or check.report.hidden:
+            self._watch_outcomes()
         return self._baseline.without_known(check.report) if check.report else check.report
+
+    def _unreadable(self, failures: tuple[Failure, ...]) -> None:
+        """Keep for the summary what can't be read: it would hide leaks, of all tests."""
+        for each in failures:
+            self._note_trouble(f"{each.kind} can't be read", each.error_type, each.detail)
+
+    def _watch_outcomes(self) -> None:
+        """Look at reports from now on; most suites leave nothing."""
+        manager = self._config.pluginmanager
+        if not manager.is_registered(self._outcomes):
+            manager.register(self._outcomes, "otel_leaks_outcomes")
 
     def _tell(
         self,
@@ -685,17 +733,12 @@ class LeaksPlugin:
         item: pytest.Item,
         raised: BaseException | None,
     ) -> None:
-        self._told += [(label, report) for label, _, report in told]
-        for _, _, report in told:
+        for label, _, report in told:
+            self._ledger.add(label, report)
             plain = json.dumps(json.loads(report.to_json()), separators=(",", ":"))
             item.user_properties.append(("leaks", plain))
-        text = "\n\n".join(text for _, text, _ in told)
-        if raised is not None:
-            from otel_leaks.testing import add_note
-
-            add_note(raised, text)
-        elif self._mode == "fail":
-            pytest.fail(text, pytrace=False)
+        self._watch_outcomes()
+        self._outcomes.tell(item, "\n\n".join(text for _, text, _ in told), raised)
 
 
 def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -754,17 +797,6 @@ def _is_loop(result: Any) -> bool:
         return False
     loop = asyncio.AbstractEventLoop
     return isinstance(result, (loop, getattr(asyncio, "Runner", loop)))  # 3.10 has no Runner.
-
-
-def _raised_in_unittest(item: pytest.Item) -> BaseException | None:
-    """Return what a unittest.TestCase raised: it is kept, and raises nothing out of its call."""
-    # Private to pytest's unittest plugin, the same in 8 and 9.
-    found = getattr(item, "_excinfo", None)
-    return found[0].value if found else None
-
-
-def _plain(label: str, report: Report) -> dict[str, Any]:
-    return {"in": label, "text": str(report), **json.loads(report.to_json())}
 
 
 def _merged(told: list[dict[str, Any]]) -> list[dict[str, Any]]:

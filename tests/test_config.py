@@ -47,13 +47,11 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "emit": (" Both", "both"),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
-OPTIONAL = ("thread_limit", "task_limit", "growth_floor", "saturated_s")
+OPTIONAL = ("thread_limit", "task_limit", "growth_floor")
 SECONDS = "a number of seconds > 0 and <= 86400"
 LIMIT = "a whole number >= 1, or None (an empty variable) for no limit"
 FLOOR = "a whole number >= 1, or None (an empty variable) for no finding of growth"
-PATIENCE = (
-    "a number of seconds > 0 and <= 86400, or None (an empty variable) for no finding of this kind"
-)
+PATIENCE = "a number of seconds > 0 and <= 86400, or None for half of growth_window_s"
 IGNORES = 'ignores, or their text: ignore_thread("name-*"), ignore_module("pkg.*")'
 
 
@@ -67,7 +65,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "growth_floor": 20,
         "outlived_s": 60.0,
         "outlived_count": 10,
-        "saturated_s": 300.0,
+        "saturated_s": None,
         "max_sites": 10,
         "max_frames": 32,
         "cooldown_s": 300.0,
@@ -235,8 +233,8 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
         ("task_limit", "", TypeError, LIMIT, "10000"),
         ("growth_windows", 2.5, TypeError, "a whole number from 3 to 100", "8"),
         ("growth_floor", -1, ValueError, FLOOR, "20"),
-        ("saturated_s", 0, ValueError, PATIENCE, "300.0"),
-        ("saturated_s", "5", TypeError, PATIENCE, "300.0"),
+        ("saturated_s", 0, ValueError, PATIENCE, "None"),
+        ("saturated_s", "5", TypeError, PATIENCE, "None"),
         ("max_sites", None, TypeError, "a whole number from 1 to 100", "10"),
         ("max_frames", 0, ValueError, "a whole number from 1 to 200", "32"),
         ("ignore", 5, TypeError, IGNORES, "()"),

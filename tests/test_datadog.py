@@ -124,10 +124,9 @@ def test_a_query_names_only_what_is_sent(query: str) -> None:
 @pytest.mark.parametrize("what", ALL)
 def test_every_metric_is_used(what: str) -> None:
     used = {name for query in datadog.queries(ALL[what]) for name in datadog.metrics_in(query)}
-    of_pools = {each.name for each in names.METRICS if names.POOL in each.attributes}
     # Nobody is woken by these.
-    of_censuses = {names.CENSUS_DURATION.name, names.CENSUS_AGE.name}
-    unused = of_pools | of_censuses if what == "monitors" else set()
+    quiet = {names.POOL_THREADS.name, names.POOL_LIMIT.name, names.CENSUS_DURATION.name}
+    unused = quiet if what == "monitors" else set()
     assert used == {each.name for each in names.METRICS} - unused
 
 
@@ -234,4 +233,12 @@ def test_a_monitor_alerts_where_it_says_and_for_whom(monitor: dict[str, Any]) ->
     else:
         assert monitor["options"]["notify_no_data"] is False
         assert "service.instance.id" in named
-        assert "python.leak.detected" in monitor["message"]
+        has_spans = alert(monitor) != "PythonLeakCensusStale"
+        assert ("python.leak.detected" in monitor["message"]) == has_spans
+
+
+def test_an_alert_on_growth_lasts_until_nothing_is_added() -> None:
+    growing = [each for each in MONITORS if "Grow" in alert(each)]
+    assert len(growing) == 5
+    for monitor in growing:
+        assert monitor["options"]["thresholds"]["critical_recovery"] == 0

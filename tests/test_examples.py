@@ -51,7 +51,6 @@ UNUSED = {
     names.AWAITED: OF_A_SPAN,
     names.AGE: OF_A_SPAN,
     names.SITES: OF_A_SPAN,
-    names.COUNT: TO_COMPARE,
     names.LIMIT: TO_COMPARE,
     names.FINGERPRINT: TO_COMPARE,
     names.PEAK: TO_COMPARE,

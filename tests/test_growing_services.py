@@ -7,7 +7,12 @@ Each of these was a wrong answer of an earlier version in a service of somebody'
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,13 +22,14 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased,
 from opentelemetry.trace import NonRecordingSpan, SpanKind
 
 from otel_leaks.census import CensusTaker, Executors
+from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect.growth import Growth
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Finding
 from otel_leaks.telemetry.spans import SpanReader, note_end
-from otel_leaks.watch import findings
+from otel_leaks.watch import findings, saturated_of
 from support.leaks import settle
 
 WINDOWS = 4
@@ -46,26 +52,33 @@ class Monitor:
         self.config = LeakConfig(
             growth_window_s=10.0, growth_windows=WINDOWS, growth_floor=10, **options
         )
+        self.spans = SpanReader()
+        self.beginnings = Beginnings(self.spans.current, self.spans.operation)
+        self.beginnings.open()
         self.taker = CensusTaker(
             ignores=Ignores(BUILT_IN),
             max_sites=10,
             clock=lambda: self.now,
-            spans=SpanReader(),
-            executors=Executors(),
+            spans=self.spans,
+            executors=Executors(clock=lambda: self.now),
+            beginnings=self.beginnings,
         )
         self.growth = Growth(window_s=10.0, windows=WINDOWS, floor=10, max_sites=3)
+        self.saturated = saturated_of(self.config)
         self.taker.open()
         self.census = Census(0.0)
 
     def look(self) -> list[Finding]:
         """Take a census, a third of a window after the one before."""
-        self.census = self.taker.take(sampled=self.growth.suspects())
-        found = findings(self.census, (), self.config, self.growth)
+        suspects = self.growth.suspects() | self.saturated.suspects()
+        self.census = self.taker.take(sampled=suspects)
+        found = findings(self.census, (), self.config, self.growth, saturated=self.saturated)
         self.now += 10.0 / LOOKS
-        return [each for each in found if each.sites and __name__ in each.sites[0].function]
+        return list(found)
 
     def close(self) -> None:
         self.taker.close()
+        self.beginnings.close()
 
 
 @pytest.fixture
@@ -166,6 +179,23 @@ async def test_requests_in_progress_are_no_growth_however_many_come(
 
 
 @pytest.mark.asyncio
+async def test_a_connection_that_awaits_the_task_of_its_request_is_one_in_progress(
+    monitor: Monitor,
+) -> None:
+    service, spans = Service(), tracer()
+
+    async def serves() -> None:
+        with spans.start_as_current_span("GET /ws", kind=SpanKind.SERVER):
+            await forever()
+
+    async def connection() -> None:
+        await asyncio.create_task(serves())
+
+    assert await grown(monitor, lambda: service.begin(connection())) == []
+    await service.close()
+
+
+@pytest.mark.asyncio
 async def test_what_a_request_left_behind_is_growth_also_beside_requests_in_progress(
     monitor: Monitor,
 ) -> None:
@@ -227,3 +257,134 @@ async def test_calls_that_nobody_answers_are_growth(monitor: Monitor) -> None:
 
     assert await grown(monitor, arrive) == [f"growth {__name__}.{calls.__qualname__}"]
     await service.close()
+
+
+# What renews itself
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_creates_the_one_of_its_next_turn_stays(monitor: Monitor) -> None:
+    service = Service()
+    turns: deque[asyncio.Event] = deque()
+
+    async def renews_itself() -> None:
+        turn = asyncio.Event()
+        turns.append(turn)
+        await turn.wait()
+        service.begin(renews_itself())
+
+    def arrive() -> None:
+        service.begin(renews_itself())
+        # The eldest half has its turn.
+        for _ in range(len(turns) // 2):
+            turns.popleft().set()
+
+    assert await grown(monitor, arrive, many=1) == [
+        f"growth {__name__}.{renews_itself.__qualname__}"
+    ]
+    await service.close()
+
+
+# Thread pools
+
+
+@contextmanager
+def stuck_in(pool: ThreadPoolExecutor) -> Iterator[Callable[[], None]]:
+    """Yield what submits a job to *pool* that is stuck until the block ends, and waits for it."""
+    free, runs = threading.Event(), threading.Semaphore(0)
+
+    def job() -> None:
+        runs.release()
+        free.wait()
+
+    def submit() -> None:
+        pool.submit(job)
+        if len(pool._threads) < pool._max_workers:
+            assert runs.acquire(timeout=20)
+
+    yield submit
+    free.set()
+    pool.shutdown()
+
+
+def looked(monitor: Monitor, arrive: Callable[[], object], *, rows: int = 2) -> list[Finding]:
+    """Look for some rows of windows; return each finding as it was when it opened."""
+    found: dict[object, Finding] = {}
+    for _ in range(rows * WINDOWS * LOOKS + 1):
+        arrive()
+        for each in monitor.look():
+            found.setdefault(each.key, each)
+    return list(found.values())
+
+
+def test_a_pool_that_fills_up_is_no_growth(monitor: Monitor) -> None:
+    with stuck_in(ThreadPoolExecutor(64, "blocking")) as submit:
+        assert looked(monitor, lambda: [submit(), submit()]) == []
+    assert monitor.census.pools is not None
+
+
+def test_a_pool_as_large_as_it_may_be_is_below_the_limit_of_threads() -> None:
+    monitor = Monitor(thread_limit=20)
+    with stuck_in(ThreadPoolExecutor(40, "blocking")) as submit:
+        for _ in range(40):
+            submit()
+        assert monitor.look() == []
+    monitor.close()
+
+
+def test_ever_more_pools_are_growth_and_who_creates_them_is_named(monitor: Monitor) -> None:
+    server = ThreadPoolExecutor(4, "server")
+    pools: list[ThreadPoolExecutor] = []
+
+    def export() -> None:
+        pools.append(ThreadPoolExecutor(1, "export"))
+        pools[-1].submit(str).result()
+
+    try:
+        (found,) = looked(monitor, lambda: server.submit(export).result())
+    finally:
+        for pool in (server, *pools):
+            pool.shutdown()
+    assert found.pools is not None
+    assert found.pools >= 10
+    (site,) = found.sites
+    assert site.pool == "export"
+    assert site.origin is not None
+    assert site.origin.function == f"{__name__}.{export.__qualname__}"
+
+
+def test_a_pool_that_is_stuck_is_saturated_and_its_jobs_are_named(monitor: Monitor) -> None:
+    pool = ThreadPoolExecutor(3, "mail")
+    with stuck_in(pool) as submit:
+        for _ in range(2):
+            submit()
+        (found,) = looked(monitor, submit, rows=1)
+        assert pool._work_queue.qsize() > found.count
+    assert (found.kind, found.evidence, found.limit) == ("thread_pool", "saturated", 3)
+    (site,) = found.sites
+    assert (site.function, site.count) == (f"{__name__}.{stuck_in.__qualname__}.<locals>.job", 3)
+    assert site.sample is not None
+    assert [frame.name for frame in site.sample.stack][:1] == ["job"]
+
+
+def test_a_pool_that_goes_on_is_not_saturated_however_long_its_queue_is(monitor: Monitor) -> None:
+    pool = ThreadPoolExecutor(2, "mail")
+    turns: queue.SimpleQueue[None] = queue.SimpleQueue()
+    done = threading.Semaphore(0)
+
+    def job() -> None:
+        turns.get()
+        done.release()
+
+    def arrive() -> None:
+        for _ in range(3):
+            pool.submit(job)
+        turns.put(None)
+        assert done.acquire(timeout=20)
+
+    assert looked(monitor, arrive) == []
+    assert pool._work_queue.qsize() > 10
+    pool.shutdown(wait=False, cancel_futures=True)
+    for _ in range(2):
+        turns.put(None)
+    pool.shutdown()

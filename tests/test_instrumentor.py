@@ -200,6 +200,7 @@ def test_tasks_that_only_grow_are_told_once_with_their_site_and_resolved(
         growth_window_s=0.02,
         growth_windows=3,
         growth_floor=10,
+        cooldown_s=0.3,
         ignore=[ONLY_LEAKS, ignore_thread("leak-loop")],
     )
     leaked: list[asyncio.Task[None]] = []
@@ -215,7 +216,7 @@ def test_tasks_that_only_grow_are_told_once_with_their_site_and_resolved(
             looks()
     grows = attributes(python_leak_kind="asyncio_task", python_leak_evidence="growth")
     assert opened[grows] == 1
-    told, end = spans.all
+    told, *_, end = spans.all
     said = plain(told.attributes)
     assert (said["python.leak.evidence"], said["python.leak.fingerprint"]) == (
         "growth",
@@ -263,18 +264,24 @@ def test_our_own_threads_and_the_sdks_are_not_counted(
             pass
 
     reader = PeriodicExportingMetricReader(Nowhere(), export_interval_millis=3_600_000)
-    metering = MeterProvider([reader, InMemoryMetricReader()])
+    meters.reader = InMemoryMetricReader()
+    metering = MeterProvider([reader, meters.reader])
     tracing = TracerProvider()
     tracing.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
     others = ignore_thread("[!Oo]*")  # All but those that are called like the SDK's and ours.
-    instrument(ignore=others)
+    instrument(ignore=others, tracer_provider=tracing, meter_provider=metering)
     looks()
     names = {thread.name for thread in threading.enumerate()}
     found = meters.series().get("python.thread.count", {})
-    tracing.shutdown()
-    metering.shutdown()
+    # One that nobody uses: made for a tenant, say, and never shut down.
+    lost = TracerProvider()
+    lost.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+    looks()
+    one_lost = meters.series().get("python.thread.count", {})
+    for each in (lost, tracing, metering):
+        each.shutdown()
     assert {"OtelBatchSpanRecordProcessor", "OtelPeriodicExportingMetricReader"} <= names
-    assert sum(found.values()) == 0
+    assert (sum(found.values()), sum(one_lost.values())) == (0, 1)
 
 
 @pytest.mark.parametrize("sampled", [True, False], ids=["sampled", "dropped"])
@@ -288,7 +295,7 @@ def test_tasks_that_outlive_their_requests_are_told_with_the_operation(
         with tracer.start_as_current_span("POST /orders", attributes={"http.route": "/orders"}):
             return asyncio.create_task(forever())
 
-    instrument(interval_s=0.001, outlived_s=0.05, outlived_count=5)
+    instrument(interval_s=0.001, outlived_s=0.05, outlived_count=5, cooldown_s=0.5)
     with running_loop() as loop:
         for _ in range(60):
             loop.run(request())

@@ -257,6 +257,23 @@ def test_a_message_says_when_a_library_began_it(file: str, said: str) -> None:
     assert said in leaks_text([site], [])
 
 
+def test_a_message_has_the_line_of_the_application_and_the_library_that_it_went_through() -> None:
+    library = Frame(
+        "apscheduler.executors.pool.Pool.start",
+        "/x/site-packages/apscheduler/executors/pool.py",
+        49,
+    )
+    origin = Origin("app.main", "/srv/app/main.py", 3, library=library)
+    said = "began    /srv/app/main.py:3 in app.main, through apscheduler (executors/pool.py:49)\n"
+    assert said in leaks_text([replace(SITE, origin=origin)], [])
+
+
+def test_a_library_of_one_file_is_named_by_it() -> None:
+    library = Frame("six.run", "/x/site-packages/six.py", 7)
+    origin = Origin("app.main", "/srv/app/main.py", 3, library=library)
+    assert ", through six (six.py:7)\n" in leaks_text([replace(SITE, origin=origin)], [])
+
+
 def test_a_message_has_the_proof_where_there_is_one() -> None:
     sample = Sample(1, STACK, "Task-1", 0.0, is_orphaned=True)
     said = "     proof    nothing but cancellation can end it: "

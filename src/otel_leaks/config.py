@@ -100,11 +100,11 @@ _FLOOR = _Option(
     _check_whole(1, 1_000_000_000, optional=True),
 )
 _PATIENCE = _Option(
-    "a number of seconds > 0 and <= 86400, or None (an empty variable) for no finding of this kind",
-    lambda text: float(text) if text else None,
+    "a number of seconds > 0 and <= 86400, or None for half of growth_window_s",
+    _seconds,
     lambda value: None if value is None else _check_seconds(value),
 )
-_OPTIONAL = (_LIMIT, _FLOOR, _PATIENCE)
+_OPTIONAL = (_LIMIT, _FLOOR)
 """What an empty variable turns off."""
 
 
@@ -156,9 +156,9 @@ class LeakConfig:
     """Seconds after the end of its span from which on a task has outlived it."""
     outlived_count: int = _field(10, _whole(1, 1_000_000))
     """Tasks of one site that have to outlive their spans for a look at whether they leak."""
-    saturated_s: float | None = _field(300.0, _PATIENCE)
+    saturated_s: float | None = _field(None, _PATIENCE)
     """Seconds for which a thread pool takes no job from a queue that grows, until that is a
-    finding; None for no findings of that."""
+    finding; None for half of ``growth_window_s``."""
     max_sites: int = _field(10, _whole(1, 100))
     """Sites, and so span events, of one detection."""
     max_frames: int = _field(32, _whole(1, 200))

@@ -20,6 +20,7 @@ from otel_leaks.model import Kind, Origin
 
 __all__ = [
     "BUILT_IN",
+    "IN_PRODUCTION",
     "Ignore",
     "Ignores",
     "ignore_any_function",
@@ -173,17 +174,21 @@ _CALLS: Mapping[str, Callable[..., Ignore]] = {
     )
 }
 
-BUILT_IN: tuple[Ignore, ...] = (
-    ignore_thread("otel-leaks-*", reason="the package's own monitor"),
-    ignore_thread("OtelBatchSpanRecordProcessor", reason="the OpenTelemetry SDK exports spans"),
-    ignore_thread("OtelBatchLogRecordProcessor", reason="the OpenTelemetry SDK exports logs"),
-    ignore_thread(
-        "OtelPeriodicExportingMetricReader", reason="the OpenTelemetry SDK exports metrics"
+IN_PRODUCTION: tuple[Ignore, ...] = (
+    ignore_any_function(
+        "anyio._backends._asyncio._shutdown_process_pool_on_exit",
+        reason="ends the idle workers of anyio.to_process with their loop",
     ),
-    ignore_thread("pydevd.*", reason="a debugger that is attached"),
-    ignore_thread("waitpid-*", reason="asyncio waits for a child process, which is told itself"),
-    ignore_thread("asyncio-waitpid-*", reason="asyncio waits for a child process, told itself"),
-    ignore_thread("QueueFeederThread", reason="ends with the multiprocessing queue it feeds"),
+)
+"""
+What production does not count besides the threads of this package, and those of the SDK's
+providers that are in use: both are known by identity, not by their name.
+"""
+
+# Of tools that are around a test no object says that it is theirs, but the code that they run
+# does. Those of a tool that is missing here count where a test or a fixture created them.
+BUILT_IN: tuple[Ignore, ...] = (
+    *IN_PRODUCTION,
     ignore_module("execnet.*", reason="pytest-xdist talks to its workers"),
     ignore_module("pydevd.*", reason="a debugger that is attached"),
     ignore_module("_pydevd_bundle.*", reason="a debugger that is attached"),
@@ -194,14 +199,11 @@ BUILT_IN: tuple[Ignore, ...] = (
         reason="unittest's own runner of async tests, on 3.10",
     ),
     ignore_any_function(
-        "anyio._backends._asyncio._shutdown_process_pool_on_exit",
-        reason="ends the idle workers of anyio.to_process with their loop",
-    ),
-    ignore_any_function(
         "anyio._backends._asyncio.TestRunner._run_tests_and_fixtures",
         reason="the anyio plugin's own runner of tests",
     ),
 )
+"""What tests do not count besides."""
 
 
 def parse(text: str) -> tuple[Ignore, ...]:

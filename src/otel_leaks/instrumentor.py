@@ -30,7 +30,7 @@ from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.isolation import Parts
 from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
-from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.ignores import IN_PRODUCTION, Ignores
 from otel_leaks.log import log as _log
 from otel_leaks.masks import masked
 from otel_leaks.model import Census, Detection
@@ -69,7 +69,7 @@ class _Instrumentation:
         self._forking: dict[int, forks.Lock] = {}
         self._report = 0
         self._stuck_report: int | None = None
-        ignores = Ignores((*BUILT_IN, *config.ignore))
+        ignores = Ignores((*IN_PRODUCTION, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
                 "%s has expired and hides nothing any more; mend the leak or give it a new date",
@@ -87,7 +87,7 @@ class _Instrumentation:
         )
         spans = self._spans = SpanReader()
         self._beginnings = (
-            Beginnings(spans.current, spans.operation, tasks=config.origins == "all")
+            Beginnings(spans.current, spans.operation, spans.end, tasks=config.origins == "all")
             if config.origins != "off"
             else None
         )
@@ -110,6 +110,7 @@ class _Instrumentation:
                 spans=spans,
                 beginnings=self._beginnings,
                 executors=Executors(masked),
+                providers=self._current_providers,
                 parts=self._parts,
             ),
             self,

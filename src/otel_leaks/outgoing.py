@@ -50,6 +50,8 @@ def _site(site: Site, max_frames: int, file_text: Callable[[str], str]) -> Site:
         site,
         functions=tuple(map(name_text, site.functions)),
         origin=_origin(site.origin) if site.origin is not None else None,
+        newest=None,
+        outlived=None,
         sample=_sample(site.sample, max_frames, file_text) if site.sample is not None else None,
         operations=tuple(map(_operation, site.operations)),
         pool=masked(site.pool) if site.pool is not None else None,
@@ -62,6 +64,7 @@ def _origin(origin: Origin) -> Origin:
         function=name_text(origin.function),
         file=tail(origin.file),
         scope=between(origin.scope) if origin.scope is not None else None,
+        library=shown_frame(origin.library) if origin.library is not None else None,
     )
 
 
@@ -75,6 +78,7 @@ def _sample(sample: Sample, max_frames: int, file_text: Callable[[str], str]) ->
         sample,
         stack=tuple(shown_frame(frame, file_text) for frame in stack),
         name=masked(sample.name),
+        origin=_origin(sample.origin) if sample.origin is not None else None,
         waits_on=between(sample.waits_on) if sample.waits_on is not None else None,
         backlog=_pool(sample.backlog) if sample.backlog is not None else None,
     )

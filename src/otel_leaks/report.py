@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 
 from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, is_library
-from otel_leaks.model import Detection, Finding, Hidden, Kind, Sample, Site, Stack
+from otel_leaks.model import Detection, Finding, Frame, Hidden, Kind, Sample, Site, Stack
 from otel_leaks.texts import MAX_CHARS, between, tail
 
 __all__ = [
@@ -117,7 +117,15 @@ def _outlived(finding: Finding) -> str:
     noun = "asyncio task" if finding.count == 1 else "asyncio tasks"
     said = f"{finding.count} {noun} {site.function}{_where(site)} outlived {_operation(finding)}"
     longest = max(site.ended.ages_s) if site.ended is not None else finding.age_s
-    return f"{said}, the oldest by {duration(longest)}"
+    said += f", the oldest by {duration(longest)}"
+    return said if finding.one_of is None else f"{said}; {_share(finding, finding.one_of)}"
+
+
+def _share(finding: Finding, one_of: int) -> str:
+    """Say how many of the requests leave something behind."""
+    names = {each.name for each in finding.sites[0].operations if each.name}
+    which = names.pop() if len(names) == 1 else "such request" + "s" * (one_of > 1)
+    return f"{'each' if one_of == 1 else f'1 of {one_of}'} {which} leaves one"
 
 
 def _destroyed(finding: Finding) -> str:
@@ -187,7 +195,8 @@ def site_line(site: Site) -> str:
 
 def _where(site: Site) -> str:
     """Say in brackets where a site's function stands, when that is known."""
-    if site.sample is None or not site.sample.stack:
+    # Idle workers are named by their pool, and not by a function.
+    if site.idle or site.sample is None or not site.sample.stack:
         return ""
     frame = site.sample.stack[0]
     return f" ({frame.file}:{frame.line})"
@@ -278,7 +287,11 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
     if site.origin is not None:
         began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
-        rows.append(("began", f"{began}, a library" if began_in_library(site) else began))
+        if began_in_library(site):
+            began += ", a library"
+        elif site.origin.library is not None:
+            began += f", through {_library_place(site.origin.library)}"
+        rows.append(("began", began))
         if site.origin.scope is not None:
             rows.append(("in", site.origin.scope))
     if sample is not None and sample.is_orphaned:
@@ -323,6 +336,13 @@ def _place(file: str, line: int) -> str:
         return f"{file}:{line}"
     near = os.path.relpath(file, folder) if file.startswith(folder + os.sep) else file
     return f"{near}:{line}"
+
+
+def _library_place(frame: Frame) -> str:
+    """Write where a library stands, its package first: its files are not edited."""
+    package = frame.function.partition(".")[0]
+    below = frame.file.replace("\\", "/").rpartition(f"/{package}/")[2]
+    return f"{package} ({below.rpartition('/')[2] if below == frame.file else below}:{frame.line})"
 
 
 def duration(seconds: float) -> str:

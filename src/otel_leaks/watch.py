@@ -29,6 +29,7 @@ from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import saturated as _saturated
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
+from otel_leaks.detect.outlived import Outlived
 from otel_leaks.detect.saturated import Saturated
 from otel_leaks.log import log as _log
 from otel_leaks.masks import masked_path
@@ -56,6 +57,7 @@ __all__ = [
     "findings",
     "growth_of",
     "limits",
+    "outlived_of",
     "saturated_of",
 ]
 
@@ -161,11 +163,22 @@ def growth_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> G
     )
 
 
-def saturated_of(config: LeakConfig) -> Saturated | None:
-    """Return an empty history of thread pools, None when they are not judged."""
-    if config.saturated_s is None:
-        return None
-    return Saturated(limit_s=config.saturated_s, max_sites=config.max_sites)
+def outlived_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> Outlived:
+    """Return an empty history of what outlived its request."""
+    return Outlived(
+        limit_s=config.outlived_s,
+        at_least=config.outlived_count,
+        max_sites=config.max_sites,
+        pause=pause,
+    )
+
+
+def saturated_of(config: LeakConfig) -> Saturated:
+    """Return an empty history of thread pools."""
+    limit_s = config.saturated_s
+    if limit_s is None:
+        limit_s = config.growth_window_s / 2
+    return Saturated(limit_s=limit_s, max_sites=config.max_sites)
 
 
 def fresh_for_s(census: Census, config: LeakConfig) -> float:
@@ -186,6 +199,7 @@ def findings(
     attempt: Attempt = lambda _, ask: ask(),
     *,
     saturated: Saturated | None = None,
+    outlived: Outlived | None = None,
 ) -> tuple[Finding, ...]:
     """
     Ask every policy.
@@ -197,6 +211,7 @@ def findings(
         growth: The history of all censuses before it; this one is entered into it.
         attempt: Asks each policy.
         saturated: The history of their thread pools, as *growth*.
+        outlived: The history of what outlived its request, as *growth*; None for an empty one.
     """
     opened = tuple(opened)
     marks = {
@@ -214,12 +229,8 @@ def findings(
             max_sites=config.max_sites,
         ),
         "growth": lambda: growth.look(census) if growth is not None else (),
-        "outlived": lambda: _outlived.outlived(
-            census,
-            limit_s=config.outlived_s,
-            at_least=config.outlived_count,
-            open_marks=marks["outlived"],
-            max_sites=config.max_sites,
+        "outlived": lambda: (outlived or outlived_of(config)).look(
+            census, [each.finding for each in opened if each.finding.evidence == "outlived"]
         ),
         "destroyed": lambda: _destroyed.destroyed(
             census,
@@ -425,6 +436,7 @@ class Watch:
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
         self._growth = growth_of(config, self._pause)
         self._saturated = saturated_of(config)
+        self._outlived = outlived_of(config, self._pause)
         self._logged: set[object] = set()
         # What a guard has to say, which the thread that goes on logs: a line, and more lines.
         self._notices: deque[tuple[str, str]] = deque(maxlen=8)
@@ -493,6 +505,7 @@ class Watch:
         self._pools.clear()
         self._growth = growth_of(self._config, self._pause)
         self._saturated = saturated_of(self._config)
+        self._outlived = outlived_of(self._config, self._pause)
         self._report(self._taker.forked())
 
     def stop(self) -> None:
@@ -559,10 +572,8 @@ class Watch:
         self._tell_changes()
         self._hear("listener", self._retry)
         growth, saturated, opened = self._growth, self._saturated, self._ledger.opened
-        suspects: set[str] = set()
-        for history in (growth, saturated):
-            suspects |= history.suspects() if history is not None else frozenset()
-        census = self._taker.take(sampled=suspects)
+        grows = growth.suspects() if growth is not None else frozenset()
+        census = self._taker.take(sampled=grows | saturated.suspects())
         self._report(census.failures)
         self._report_unjudged(census.unjudged)
         self._report_unreadable(census)
@@ -571,7 +582,13 @@ class Watch:
         full = _backlog.backlogs(tuple(self._pools))
         unasked: set[Evidence] = set()
         found = findings(
-            census, opened, self._config, growth, partial(self._ask, unasked), saturated=saturated
+            census,
+            opened,
+            self._config,
+            growth,
+            partial(self._ask, unasked),
+            saturated=saturated,
+            outlived=self._outlived,
         )
         changes = self._ledger.update(
             census, [_backlog.explained(each, full) for each in found], unasked

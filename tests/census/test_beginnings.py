@@ -338,3 +338,90 @@ def test_a_loop_class_that_comes_later_is_wrapped_and_all_are_restored() -> None
         assert late.create_task.__wrapped__ is create_task
     assert vars(late)["create_task"] is create_task
     assert vars(asyncio.BaseEventLoop)["create_task"] is before
+
+
+def test_a_thread_that_is_still_there_after_its_request_says_for_how_long() -> None:
+    reader = SpanReader()
+    beginnings = Beginnings(reader.current, reader.operation, reader.end)
+    beginnings.open()
+    source = ThreadSource()
+    stand = Stand()
+
+    def site() -> Site:
+        seen = Look(
+            *(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None), beginnings=beginnings, spans=reader
+        )
+        (found,) = source.read(seen).sites
+        return found
+
+    try:
+        with TRACER.start_as_current_span("POST /reports") as span:
+            thread = begin(stand)
+            with TRACER.start_as_current_span("inner"):
+                inner = begin(stand, "leak-1")
+            during = site()
+        after = site()
+        del span
+        gc.collect()
+        gone = site()
+    finally:
+        end(stand, thread, inner)
+        beginnings.close()
+    assert during.ended is None
+    for found in (after, gone):
+        assert found.ended is not None
+        # Of the one in an inner span it is not known whether the request is over.
+        assert (found.ended.looked, len(found.ended.ages_s)) == (2, 1)
+        assert found.outlived is not None
+        assert found.outlived.name == "leak-0"
+        assert "POST /reports" in {each.name for each in found.operations}
+
+
+def test_a_thread_does_not_keep_the_span_alive_that_it_began_in() -> None:
+    reader = SpanReader()
+    beginnings = Beginnings(reader.current, reader.operation, reader.end)
+    beginnings.open()
+    stand = Stand()
+    try:
+        with TRACER.start_as_current_span("POST /reports") as span:
+            thread = begin(stand)
+        ref = weakref.ref(span)
+        del span
+        gc.collect()
+        assert ref() is None
+    finally:
+        end(stand, thread)
+        beginnings.close()
+
+
+def test_a_thread_that_began_in_an_inner_span_belongs_to_the_request_around_it() -> None:
+    provider = TracerProvider()
+    reader = SpanReader()
+    reader.watch(provider)
+    tracer = provider.get_tracer("app")
+    beginnings = Beginnings(reader.current, reader.operation, reader.end)
+    beginnings.open()
+    source = ThreadSource()
+    stand = Stand()
+
+    def site() -> Site:
+        seen = Look(
+            *(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None), beginnings=beginnings, spans=reader
+        )
+        (found,) = source.read(seen).sites
+        return found
+
+    try:
+        with tracer.start_as_current_span("POST /reports"):
+            with tracer.start_as_current_span("fastapi.endpoint"):
+                thread = begin(stand)
+            during = site()
+        gc.collect()
+        after = site()
+    finally:
+        end(stand, thread)
+        beginnings.close()
+        reader.close()
+    assert during.ended is None
+    assert after.ended is not None
+    assert [each.name for each in after.operations] == ["POST /reports"]

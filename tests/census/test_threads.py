@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import _thread
 import functools
+import gc
 import inspect
+import multiprocessing
 import os
 import queue
 import subprocess
@@ -10,16 +12,30 @@ import sys
 import textwrap
 import threading
 import types
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    MetricExporter,
+    MetricExportResult,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from otel_leaks.census import threads as threads_module
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.model import Frame, Population, Sample, Site, fingerprint
 from otel_leaks.runtime import frames as frames_module
+from otel_leaks.runtime import native
 from support import leaks
 from support.leaks import ONLY_LEAKS, Stand, look, standing, stuck, stuck_deep, stuck_deeper
 
@@ -237,19 +253,108 @@ def test_the_main_thread_is_told_from_its_module_inwards() -> None:
     assert done.stdout == "[('__main__.<module>', '__main__.main')]\n"
 
 
-def test_our_own_monitor_and_the_sdks_threads_are_hidden() -> None:
-    names = ["otel-leaks-watch", "OtelBatchSpanRecordProcessor"]
+def functions_of(found: Population) -> list[str]:
+    return [site.function for site in found.sites for _ in range(site.count)]
+
+
+def test_a_thread_of_this_package_is_not_counted_and_one_of_its_name_is() -> None:
     stand = Stand()
-    theirs = [threading.Thread(target=stuck, args=(stand,), name=name) for name in names]
-    for thread in theirs:
+    ours = native.Thread(partial(stuck, stand), "otel-leaks-watch")
+    theirs = threading.Thread(target=stuck, args=(stand,), name="otel-leaks-watch")
+    for thread in (ours, theirs):
         thread.start()
     stand.arrived(2)
     found = ThreadSource().read(look())
     stand.release(2)
-    for thread in theirs:
-        thread.join()
-    assert "support.leaks.stuck" not in {f for site in found.sites for f in site.functions}
-    assert sorted(each.count for each in found.hidden) == [1, 1]
+    ours.join(20)
+    theirs.join(20)
+    assert functions_of(found).count("support.leaks.stuck") == 1
+
+
+class Nowhere(SpanExporter):
+    def export(self, *_: object) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+
+class Readings(MetricExporter):
+    def export(self, *_: Any, **__: Any) -> MetricExportResult:
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+class Vendors(BatchSpanProcessor):
+    """A processor of somebody's own, derived from the SDK's."""
+
+
+def made_providers() -> list[Any]:
+    """Return providers with five threads that export."""
+    tracing = TracerProvider(shutdown_on_exit=False)
+    tracing.add_span_processor(BatchSpanProcessor(Nowhere()))
+    tracing.add_span_processor(Vendors(Nowhere()))
+    second = TracerProvider(shutdown_on_exit=False)
+    second.add_span_processor(BatchSpanProcessor(Nowhere()))
+    records: Any = InMemoryLogRecordExporter  # Without types.
+    logs = LoggerProvider(shutdown_on_exit=False)
+    logs.add_log_record_processor(BatchLogRecordProcessor(records()))
+    metering = MeterProvider(
+        [PeriodicExportingMetricReader(Readings(), export_interval_millis=3_600_000)],
+        shutdown_on_exit=False,
+    )
+    return [tracing, second, logs, metering]
+
+
+def test_the_threads_of_a_provider_are_not_counted_while_it_is_in_use() -> None:
+    def counted(providers: list[Any]) -> int:
+        seen = replace(look(), providers=lambda: providers)
+        found = functions_of(ThreadSource().read(seen))
+        return sum(each.startswith("opentelemetry.sdk.") for each in found)
+
+    before = counted([])
+    providers = made_providers()
+    try:
+        every, none = counted([]), counted(providers)
+        only_traces = counted(providers[:1])
+    finally:
+        for each in providers:
+            each.shutdown()
+    assert (every - before, none - before, only_traces - before) == (5, 0, 3)
+
+
+def test_the_thread_that_feeds_a_queue_of_multiprocessing_is_the_queues_while_that_is_held() -> (
+    None
+):
+    def fed() -> int:
+        return functions_of(ThreadSource().read(look())).count("multiprocessing.queues.Queue._feed")
+
+    queue: Any = multiprocessing.get_context("spawn").Queue()
+    queue.put("x" * 1_000_000)  # More than a pipe takes: it can't end.
+    held = fed()
+    reader, feeder, gone = os.dup(queue._reader.fileno()), queue._thread, weakref.ref(queue)
+    del queue
+    gc.collect()
+    assert gone() is None
+    left = fed()
+    while os.read(reader, 65536):
+        pass
+    os.close(reader)
+    feeder.join(20)
+    assert (held, left, fed()) == (0, 1, 0)
+
+
+def test_a_thread_that_is_called_like_one_that_feeds_a_queue_is_counted() -> None:
+    stand = Stand()
+    thread = threading.Thread(target=stuck, args=(stand,), name="QueueFeederThread")
+    thread.start()
+    stand.arrived()
+    found = ThreadSource().read(look())
+    stand.release()
+    thread.join(20)
+    assert functions_of(found).count("support.leaks.stuck") == 1
 
 
 def test_what_was_known_of_ended_threads_is_forgotten() -> None:

@@ -64,7 +64,7 @@ def receiver_of(**labels: str) -> str:
     return said.splitlines()[-1]
 
 
-def test_growth_is_no_news_of_a_process_that_is_above_its_limit(
+def test_growth_is_no_news_of_what_is_above_its_limit_or_stuck(
     alertmanager: Alertmanager,
 ) -> None:
     def alert(name: str, instance: str) -> dict[str, Any]:
@@ -78,6 +78,9 @@ def test_growth_is_no_news_of_a_process_that_is_above_its_limit(
         alert("PythonAsyncioTasksGrowFast", "a"),
         alert("PythonAsyncioTaskCeilingReached", "c"),
         alert("PythonAsyncioTasksGrowSlow", "c"),
+        alert("PythonThreadPoolSaturated", "a"),
+        alert("PythonThreadPoolQueueGrows", "a"),
+        alert("PythonThreadPoolQueueGrows", "b"),
     ]
     alertmanager.client.post("/api/v2/alerts", json=raised).raise_for_status()
 
@@ -98,6 +101,8 @@ def test_growth_is_no_news_of_a_process_that_is_above_its_limit(
         ("PythonThreadsGrowFast", "b"),
         ("PythonAsyncioTasksGrowFast", "a"),
         ("PythonAsyncioTaskCeilingReached", "c"),
+        ("PythonThreadPoolSaturated", "a"),
+        ("PythonThreadPoolQueueGrows", "b"),
     }
 
 

@@ -45,7 +45,8 @@ LEAKED = (
     ' or python_asyncio_task_count{code_function_name="leaky_service.refresh_cache"}'
 )
 
-HOURS = 9
+POOL = ',python_thread_pool_name="mail"'
+HOURS = 12
 SHORTLY_MIN = 10
 
 
@@ -76,17 +77,35 @@ def the_past(now: int) -> Iterator[str]:
     """
     Yield, as OpenMetrics, what a test can't wait for.
 
-    For nine hours the threads and tasks of a process have doubled with each, and another
-    process has told nothing for ten minutes.
+    For twelve hours the threads and tasks of a process have grown by half with each, and the
+    queue of its pool too, which is stuck; its censuses are too. And another process has told
+    nothing for ten minutes.
     """
     begun = now - HOURS * 3600
-    for name, least in {"thread": 10, "asyncio_task": 500}.items():
-        series = f"job_instance:python_{name}_count:sum"
+    growing = {
+        "job_instance:python_thread_count:sum": (30, ""),
+        "job_instance:python_thread_count:unpooled": (30, ""),
+        "job_instance:python_asyncio_task_count:sum": (1500, ""),
+        "job_instance_pool:python_thread_pool_queue_length:sum": (10, POOL),
+    }
+    for series, (least, labels) in growing.items():
         yield f"# TYPE {series} gauge"
         for second in range(begun, now, 60):
-            count = least * 2 ** ((second - begun) / 3600)
-            yield f'{series}{{job="old",instance="o"}} {count} {second}'
+            count = least * 1.5 ** ((second - begun) / 3600)
+            yield f'{series}{{job="old",instance="o"{labels}}} {count} {second}'
+    stuck = {
+        "python_thread_pool_thread_count": (4, POOL),
+        "python_thread_pool_thread_limit": (4, POOL),
+        "python_leak_census_age_seconds": (900, ',python_leak_kind="thread"'),
+    }
+    for series, (value, labels) in stuck.items():
+        yield f"# TYPE {series} gauge"
+        for second in range(begun, now, 60):
+            yield f'{series}{{job="old",instance="o"{labels}}} {value} {second}'
     yield "# TYPE python_leak_open gauge"
+    pair = 'python_leak_kind="thread_pool",python_leak_evidence="saturated"'
+    for second in range(begun, now, 60):
+        yield f'python_leak_open{{job="old",instance="o",{pair}}} 1 {second}'
     pair = 'python_leak_kind="thread",python_leak_evidence="threshold"'
     for second in range(now - 3000, now - SHORTLY_MIN * 60, 60):
         yield f'python_leak_open{{job="gone",instance="g",{pair}}} 0 {second}'

@@ -198,7 +198,6 @@ def assert_threads_explained(span: Span) -> None:
         "python.leak.origin.function": "leaky_service.leak_threads",
         "python.leak.origin.file": leaky_service.__file__,
         "python.leak.origin.line": line_of("thread.start()"),
-        "python.leak.origin.library": False,
         "python.leak.operation": "POST /leak/threads",
     }
     assert_fingerprint(sample)

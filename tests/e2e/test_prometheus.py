@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from e2e.monitoring import EXAMPLES, RULES, WAYS, reached, run
 from e2e.receiving import eventually
@@ -14,6 +15,7 @@ from e2e.serving import Serve
 pytestmark = pytest.mark.e2e
 
 RULES_TEST = Path(__file__).parent / "prometheus" / "rules_test.yaml"
+RULES_DAYS_TEST = RULES_TEST.with_name("rules_days_test.yaml")
 
 LEAKING = {
     "OTEL_SERVICE_NAME": "shop",
@@ -34,23 +36,66 @@ def test_the_rules_and_the_configuration_are_valid() -> None:
     assert status == 0, said
 
 
-def test_the_rules_fire_on_leaks_and_are_silent_on_healthy_services() -> None:
-    status, said = promtool("test", "rules", str(RULES_TEST))
+@pytest.mark.parametrize("test", [RULES_TEST, RULES_DAYS_TEST], ids=lambda each: each.stem)
+def test_the_rules_fire_on_leaks_and_are_silent_on_healthy_services(test: Path) -> None:
+    status, said = promtool("test", "rules", str(test))
     assert status == 0, said
 
 
+def without(part: str, test: Path, folder: Path, instead: str = "") -> tuple[int, str]:
+    """Run a test on rules that lack *part*."""
+    text = RULES.read_text("utf-8")
+    assert part in text
+    rules = folder / "rules.yaml"
+    rules.write_text(text.replace(part, instead), "utf-8")
+    copy = folder / "test.yaml"
+    written = test.read_text("utf-8").replace("../../../examples/prometheus/rules.yaml", str(rules))
+    copy.write_text(written, "utf-8")
+    return promtool("test", "rules", str(copy))
+
+
 def test_a_rule_without_the_gap_between_its_windows_would_be_caught(tmp_path: Path) -> None:
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(RULES.read_text("utf-8").replace(" offset 45m", " offset 15m"), "utf-8")
-    test = tmp_path / "test.yaml"
-    test.write_text(
-        RULES_TEST.read_text("utf-8").replace(
-            "../../../examples/prometheus/rules.yaml", str(rules)
-        ),
-        "utf-8",
-    )
-    status, said = promtool("test", "rules", str(test))
+    status, said = without(" offset 45m", RULES_TEST, tmp_path, " offset 15m")
     assert status != 0, said
+
+
+@pytest.mark.parametrize(
+    ("part", "instead"),
+    [
+        ("[2h] offset 23h", "[2h] offset 99h"),
+        ("> 0.75 * (avg", "> 0.0 * (avg"),
+        ("job_instance:python_thread_count:unpooled[", "job_instance:python_thread_count:sum["),
+    ],
+    ids=["as a day ago", "slowing down", "a pool that fills"],
+)
+def test_a_rule_that_takes_a_healthy_day_for_a_leak_would_be_caught(
+    part: str, instead: str, tmp_path: Path
+) -> None:
+    status, said = without(part, RULES_DAYS_TEST, tmp_path, instead)
+    assert status != 0
+    assert "ALERTS" in said
+
+
+def test_an_alert_that_forgets_a_leak_that_goes_on_would_be_caught(tmp_path: Path) -> None:
+    part = "last_over_time(job_instance:python_thread_count:growing15m[30m])"
+    status, said = without(part, RULES_DAYS_TEST, tmp_path, "vector(0) > 0")
+    assert status != 0
+    assert "PythonThreadsGrowFast" in said
+
+
+def test_the_text_of_every_alert_is_compared() -> None:
+    groups = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
+    compared = {
+        test["alertname"]
+        for file in (RULES_TEST, RULES_DAYS_TEST)
+        for each in yaml.safe_load(file.read_text("utf-8"))["tests"]
+        for test in each.get("alert_rule_test", ())
+        for alert in test.get("exp_alerts", ())
+        if set(alert["exp_annotations"]) == {"summary", "description", "runbook_url"}
+    }
+    assert compared == {
+        rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule
+    }
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -51,11 +51,11 @@ def postgres() -> Iterator[str]:
         ServerMissing: There is none, and none can be had.
     """
     (port,) = free_ports(1)
-    program, variables = _program("postgres", "postgresql")
-    # It refuses to run as root. Its folder has to be below folders that its user may enter.
+    # It refuses to run as root, and its user may enter neither the cache nor pytest's folders.
     user = "nobody" if os.getuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="otel-leaks-postgres-") as name:
         folder = Path(name)
+        program, variables = _program("postgres", "postgresql", copy_to=folder / "debian")
         if user is not None:
             account = pwd.getpwnam(user)
             os.chown(folder, account.pw_uid, account.pw_gid)
@@ -72,7 +72,9 @@ def postgres() -> Iterator[str]:
             yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
 
 
-def _program(name: str, package: str) -> tuple[Path, Mapping[str, str]]:
+def _program(
+    name: str, package: str, *, copy_to: Path | None = None
+) -> tuple[Path, Mapping[str, str]]:
     """Return a program, and the variables with which it finds its libraries."""
     found = shutil.which(name) or next(
         map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None
@@ -85,6 +87,8 @@ def _program(name: str, package: str) -> tuple[Path, Mapping[str, str]]:
         raise ServerMissing(
             f"no {name}: it is not on PATH, and Debian's package {package} can't be had ({error})"
         ) from None
+    if copy_to is not None:
+        kept = Path(shutil.copytree(kept, copy_to, symlinks=True))
     (program,) = kept.glob(f"usr/**/bin/{name}")
     libraries = {str(each.parent) for each in kept.glob("usr/lib/*/*.so*")}
     return program, {"LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))}

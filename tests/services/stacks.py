@@ -34,6 +34,8 @@ class Stack:
     """So many at least are there at its busiest, else it was not what it is meant to be."""
     threads: int = 0
     spans: tuple[Spans, ...] = ("all",)
+    ends_early: bool = False
+    """Whether the span of a request ends before the request does."""
     is_short: bool = False
 
     @property
@@ -170,6 +172,7 @@ HEALTHY: tuple[Stack, ...] = (
         packages=("django", "asgiref", "uvicorn"),
         command=django,
         variables={"DJANGO_SETTINGS_MODULE": "django_streams"},
+        ends_early=True,
         tasks=230,
     ),
     Stack(
@@ -243,7 +246,7 @@ LEAKS: tuple[Leak, ...] = (
         title="aiohttp; a websocket's reader that nobody stops",
         packages=("aiohttp",),
         command=script,
-        functions=("leak_aiohttp_reader.read",),
+        functions=("__main__.read",),
         route="/live/{room}",
     ),
     Leak(
@@ -271,7 +274,7 @@ LEAKS: tuple[Leak, ...] = (
         packages=("fastapi", "uvicorn"),
         command=uvicorn,
         kind="thread",
-        functions=("concurrent.futures.thread._worker",),
+        functions=("pool ThreadPoolExecutor",),
         route="/search/{what}",
     ),
     Leak(
@@ -280,7 +283,7 @@ LEAKS: tuple[Leak, ...] = (
         packages=("grpcio",),
         command=script,
         address="127.0.0.1:{}",
-        functions=("leak_grpc.follow",),
+        functions=("__main__.follow",),
         route="/shop.Shop/Watch",
     ),
     Leak(

@@ -9,7 +9,7 @@ from otel_leaks.config import LeakConfig
 from otel_leaks.model import EVIDENCES, Census, Evidence, Failure
 from otel_leaks.watch import Ledger, findings, growth_of
 from simulation.loads import DAY, Load
-from simulation.world import Process
+from simulation.world import Process, pools_of
 
 __all__ = ["Told", "Verdict", "day", "judged"]
 
@@ -64,7 +64,8 @@ def day(
                 if rng.random() < load.fails:
                     seen = tuple(each for each in seen if each.kind != "asyncio_task")
                     failures = (Failure("asyncio_task", "RuntimeError", "simulated"),)
-                census = Census(now, seen, failures)
+                pools = pools_of([live.place for live in process.places], seen)
+                census = Census(now, seen, failures, pools=pools)
                 found = findings(census, ledger.opened, config, growth)
                 for change in ledger.update(census, found):
                     finding = change.detection.finding

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from otel_leaks.census.followed import FOLLOWED_OF_SITE
-from otel_leaks.model import Followed, Kind, Population, Site, fingerprint
+from otel_leaks.model import Followed, Kind, Pool, Population, Site, fingerprint
 
 NAMED = 1000
 """Sites that a census names."""
@@ -57,6 +57,12 @@ class Place:
     kind: Kind = "asyncio_task"
     start: int = 0
     """Things that are there from the beginning and never end."""
+    serves: bool = False
+    """Whether each thing is a request in progress, whose span is open."""
+    renews: bool = False
+    """Whether each thing that ends creates its successor."""
+    pool: int = 0
+    """The most workers of the thread pool whose workers these are; 0 where they are none."""
 
 
 @dataclass
@@ -119,7 +125,9 @@ class Live:
             born = before + (now - before) * rng.random()
             self._begin(born, born + place.live(rng, born))
         while self.ends and self.ends[0] <= now:
-            heapq.heappop(self.ends)
+            ended = heapq.heappop(self.ends)
+            if place.renews:
+                self._begin(ended, ended + place.live(rng, ended))
         if len(self.others) > 2 * len(self.ends) + 1000:
             self.others = [each for each in self.others if each.ends > now]
 
@@ -175,6 +183,11 @@ def _split(total: int, weights: Sequence[float], rng: random.Random) -> list[int
 
 def _site(place: Place, number: int, count: int, fate: _Fate) -> Site:
     functions = (f"app.{place.name}", f"app.at_{number}")
+    if place.serves:
+        fate = _Fate()
+    elif place.pool:
+        # Of each pool its oldest worker is followed.
+        fate = _Fate([max(fate.ages_s, default=0.0)])
     return Site(
         place.kind,
         functions,
@@ -182,6 +195,8 @@ def _site(place: Place, number: int, count: int, fate: _Fate) -> Site:
         fingerprint(place.kind, functions),
         age_s=max(fate.ages_s, default=0.0),
         followed=Followed(tuple(fate.ages_s), tuple(fate.ended_s), tuple(fate.moved_s)),
+        serving=count if place.serves else 0,
+        pool=place.name if place.pool else None,
     )
 
 
@@ -225,7 +240,23 @@ class Process:
         return [site for _, site in self.short]
 
 
+def pools_of(places: Sequence[Place], populations: Sequence[Population]) -> tuple[Pool, ...]:
+    """Return the thread pools whose workers a census sees."""
+    sizes = {
+        site.pool: site.count
+        for each in populations
+        for site in each.sites
+        if site.pool is not None
+    }
+    return tuple(
+        Pool(number, place.name, tuple(range(sizes[place.name])), place.pool, 0)
+        for number, place in enumerate(places)
+        if place.name in sizes
+    )
+
+
 def _population(kind: Kind, sites: list[Site]) -> Population:
     sites.sort(key=lambda site: (-site.count, site.fingerprint))
     count = sum(site.count for site in sites)
-    return Population(kind, count, tuple(sites[:NAMED]), site_count=len(sites))
+    pooled = sum(site.count for site in sites if site.pool is not None)
+    return Population(kind, count, tuple(sites[:NAMED]), site_count=len(sites), pooled=pooled)

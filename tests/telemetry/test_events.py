@@ -698,17 +698,24 @@ def test_a_provider_that_is_set_later_gets_the_detections_that_follow() -> None:
 @pytest.mark.parametrize(
     ("origin", "expected"),
     [
-        (Origin("lib.Client.open", "/x/site-packages/lib.py", 3), True),
-        (Origin("app.main", "/srv/app/main.py", 3), False),
+        (Origin("lib.Client.open", "/x/site-packages/lib.py", 3), "lib.Client.open"),
+        (Origin("app.main", "/srv/app/main.py", 3), None),
+        (
+            Origin(
+                *("app.main", "/srv/app/main.py", 3),
+                library=Frame("lib.Client.open", "/x/site-packages/lib.py", 3),
+            ),
+            "lib.Client.open",
+        ),
         (None, None),
     ],
 )
-def test_a_sample_says_whether_a_library_began_it(
-    spans: Spans, origin: Origin | None, expected: bool | None
+def test_a_sample_names_the_library_that_created_it(
+    spans: Spans, origin: Origin | None, expected: str | None
 ) -> None:
     events_of(spans).detected(detection(found(dataclasses.replace(TASKS, origin=origin))))
     ((_, attributes),) = samples(spans.all[0])
-    assert attributes.get("python.leak.origin.library") is expected
+    assert attributes.get("python.leak.origin.library") == expected
 
 
 def test_a_stack_of_libraries_has_no_frame_of_the_applications_own(spans: Spans) -> None:

@@ -8,7 +8,7 @@ named in it; the others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -66,6 +66,8 @@ class CensusTaker:
         spans: Reads the spans that tasks began in; None in tests.
         beginnings: Notes where things begin in production; None in tests.
         executors: Reads the thread pools; None to leave them out.
+        providers: Returns the providers of telemetry whose threads are not counted, besides
+            those that are set for the process.
         parts: Keeps sources apart that hang or keep failing; None in tests, where each
             source is tried at each look and Ctrl-C ends it.
     """
@@ -83,6 +85,7 @@ class CensusTaker:
         spans: Spans | None = None,
         beginnings: Beginnings | None = None,
         executors: Executors | None = None,
+        providers: Callable[[], Iterable[object]] = tuple,
         parts: Parts | None = None,
     ) -> None:
         self._ignores = ignores
@@ -97,6 +100,7 @@ class CensusTaker:
         self._beginnings = beginnings
         self._executors = Executors() if executors is None else executors
         self._tells_pools = executors is not None
+        self._providers = providers
         self._parts = parts
         # In the monitor's thread no exception is meant for us, whatever it derives from.
         self._caught: type[BaseException] = Exception if parts is None else BaseException
@@ -163,6 +167,7 @@ class CensusTaker:
             self._every_kind,
             sampled,
             workers,
+            providers=self._providers,
         )
         populations = []
         for source in self._sources:
@@ -179,6 +184,7 @@ class CensusTaker:
             populations=tuple(populations),
             pools=workers.pools() if pools is not None else None,
             failures=tuple(failures),
+            requests=tuple(self._spans.requests().items()) if self._spans is not None else None,
             unjudged=look.guard.failures(),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,

@@ -15,21 +15,26 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-from otel_leaks.census.origins import INLINE, helping, starter_of, wrap_every_loop
+from otel_leaks.census.creators import INLINE, creator_of, owned
+from otel_leaks.census.origins import wrap_every_loop
 from otel_leaks.census.patches import Patches
-from otel_leaks.model import Operation, Origin
+from otel_leaks.model import Frame, Operation, Origin, SpanEnd
 from otel_leaks.runtime.code import CodeNames, line_of
 from otel_leaks.runtime.tasks import NOTE
 
 __all__ = ["Beginning", "Beginnings"]
 
-CurrentSpan = Callable[[], "tuple[Any, str] | None"]
-"""Returns something that says which span is current, and its name; None for none."""
+CurrentSpan = Callable[[], "tuple[Any, ...] | None"]
+"""Returns something that says which span is current; None for none."""
 
 
-Beginning = tuple[CodeType, int, str, "tuple[Any, str] | None"]
-"""A note on a thread or a task: code, instruction, module, and what ``CurrentSpan`` said. A
-bare tuple: made at each start, and a named one takes five times as long."""
+Place = tuple[CodeType, int, str]
+"""Code, instruction and module."""
+
+Beginning = tuple[CodeType, int, str, "tuple[Any, ...] | None", "Place | None"]
+"""A note on a thread or a task: where the application created it, what ``CurrentSpan`` said, and
+where a library did so for it. A bare tuple: made at each start, and a named one takes five times
+as long."""
 
 
 class Beginnings:
@@ -39,18 +44,21 @@ class Beginnings:
     Args:
         current_span: Asked when a thread is started, about half a microsecond long.
         operation: Says what an answer of *current_span* is.
+        span_end: Says whether the span of such an answer has ended, given what it said before.
         tasks: Whether the beginnings of asyncio tasks are noted too.
     """
 
     def __init__(
         self,
         current_span: CurrentSpan = lambda: None,
-        operation: Callable[[Any, str], Operation | None] = lambda *_: None,
+        operation: Callable[..., Operation | None] = lambda *_: None,
+        span_end: Callable[[Any, SpanEnd | None], SpanEnd | None] = lambda *_: None,
         *,
         tasks: bool = False,
     ) -> None:
         self._current_span = current_span
         self._operation = operation
+        self._span_end = span_end
         self._tasks = tasks
         self._patches = Patches()
         self._wrapped: set[type] = set()
@@ -86,21 +94,40 @@ class Beginnings:
     @staticmethod
     def read(note: object) -> Beginning | None:
         """Return what stands in ``NOTE`` as a note, None when that is nothing of ours."""
-        return note if type(note) is tuple and len(note) == 4 else None
+        return note if type(note) is tuple and len(note) == 5 else None
 
     def origin(self, beginning: Beginning) -> Origin:
         """Turn a note into words."""
-        code, instruction, module, _ = beginning
+        code, instruction, module, _, via = beginning
+        found = self._frame(code, instruction, module)
+        library = self._frame(*via) if via is not None else None
+        return Origin(found.function, found.file, found.line, library=library)
+
+    def _frame(self, code: CodeType, instruction: int, module: str) -> Frame:
         name = self._names.name(code, module)
-        return Origin(name.function, name.file, line_of(code, instruction))
+        return Frame(name.function, name.file, line_of(code, instruction))
 
     def operation(self, beginning: Beginning) -> Operation | None:
         """Return the span that was current at the beginning, None for none."""
         span = beginning[3]
         return self._operation(*span) if span is not None else None
 
+    def span_end(self, beginning: Beginning, before: SpanEnd | None) -> SpanEnd | None:
+        """
+        Say whether the span has ended that was current at the beginning.
+
+        Args:
+            beginning: A note.
+            before: What was said of it in the last census.
+
+        Returns:
+            None for no span.
+        """
+        span = beginning[3]
+        return self._span_end(span, before) if span is not None else None
+
     def _start(self, original: Callable[..., None]) -> Callable[..., None]:
-        current_span, known, inline = self._current_span, helping, INLINE
+        current_span, known, inline = self._current_span, owned, INLINE
         set_note = object.__setattr__
 
         @functools.wraps(original)
@@ -110,11 +137,11 @@ class Beginnings:
             try:
                 # All in one function, which is called at each start of a thread.
                 frame = sys._getframe(1)
-                module: Any = frame.f_globals.get("__name__")
                 code = frame.f_code
                 began: Beginning | None
-                if known.get(module) is False and code.co_name not in inline:
-                    began = (code, frame.f_lasti, module, current_span())
+                if known.get(code.co_filename) and code.co_name not in inline:
+                    module: Any = frame.f_globals.get("__name__")
+                    began = (code, frame.f_lasti, module, current_span(), None)
                 else:
                     began = _began(frame, current_span())
                 set_note(args[0], NOTE, began)
@@ -126,7 +153,7 @@ class Beginnings:
 
     def _create_task(self, original: Callable[..., Any]) -> Callable[..., Any]:
         entry = sys.modules["asyncio.tasks"].create_task.__code__
-        known, inline = helping, INLINE
+        known, inline = owned, INLINE
         set_note = object.__setattr__
 
         @functools.wraps(original)
@@ -138,10 +165,10 @@ class Beginnings:
                 frame = sys._getframe(1)
                 if frame.f_code is entry:  # asyncio.create_task()
                     frame = frame.f_back or frame
-                module: Any = frame.f_globals.get("__name__")
                 code = frame.f_code
-                if known.get(module) is False and code.co_name not in inline:
-                    set_note(task, NOTE, (code, frame.f_lasti, module, None))
+                if known.get(code.co_filename) and code.co_name not in inline:
+                    module: Any = frame.f_globals.get("__name__")
+                    set_note(task, NOTE, (code, frame.f_lasti, module, None, None))
                 else:
                     set_note(task, NOTE, _began(frame, None))
             except Exception:  # noqa: S110 - a task of somebody's own with slots
@@ -151,8 +178,14 @@ class Beginnings:
         return create_task
 
 
-def _began(frame: FrameType, span: tuple[Any, str] | None) -> Beginning | None:
-    found = starter_of(frame, Beginnings.of)
-    if isinstance(found, FrameType):
-        return found.f_code, found.f_lasti, str(found.f_globals.get("__name__")), span
-    return found
+def _began(frame: FrameType, span: tuple[Any, ...] | None) -> Beginning | None:
+    own, library = creator_of(frame, Beginnings.of)
+    via = _place(library) if library is not None else None
+    if isinstance(own, tuple):
+        return (*own[:3], span, own[4] if via is None else via)
+    found = own or library
+    return (*_place(found), span, via) if found is not None else None
+
+
+def _place(frame: FrameType) -> Place:
+    return frame.f_code, frame.f_lasti, str(frame.f_globals.get("__name__"))

@@ -17,7 +17,6 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from otel_leaks.census.origins import pool_workers
 from otel_leaks.census.serials import Serials
 from otel_leaks.model import Pool
 from otel_leaks.runtime import native
@@ -25,6 +24,7 @@ from otel_leaks.runtime.executors import (
     Served,
     anyio_served,
     multiprocessing_served,
+    pool_workers,
     served_by,
     served_queues,
 )

@@ -19,11 +19,13 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from dataclasses import replace
 from operator import is_
 from types import BuiltinMethodType, CoroutineType, FrameType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from otel_leaks.census.creators import creator_of
 from otel_leaks.census.dropped import CLOSABLE, Dropped, Drops
 from otel_leaks.census.gathers import Gathers, hears, is_for_application
 from otel_leaks.census.makers import Maker, maker_of
@@ -44,24 +46,21 @@ if TYPE_CHECKING:
     import subprocess
 
 __all__ = [
-    "INLINE",
     "Child",
     "Destroyed",
+    "Note",
     "Scope",
     "Starts",
     "context_of",
     "current_scope",
     "destroyed_pending",
-    "helping",
     "is_task",
     "living",
     "name_of",
     "on_subclass",
     "pool_classes",
-    "pool_workers",
     "program_of",
     "scope_of_context",
-    "starter_of",
     "starts",
     "wrap_every_loop",
 ]
@@ -69,34 +68,8 @@ __all__ = [
 MAX_DEPARTED = 1000
 """Tasks that are gone whose beginning is still known."""
 
-# Packages that begin things for others: who called them is who began it.
-_ON_BEHALF = frozenset(
-    {
-        "anyio",
-        "asyncio",
-        "concurrent",
-        "contextlib",
-        "functools",
-        "multiprocessing",
-        "opentelemetry",
-        "otel_leaks",
-        "sentry_sdk",
-        "subprocess",
-        "threading",
-        "uvloop",
-        "wrapt",
-    }
-)
-
 _ITEM_SCOPE = "_otel_leaks_scope"
 """The attribute of a pool's work item."""
-
-CO_COROUTINE = 0x80
-"""A flag of code objects, ``inspect.CO_COROUTINE``."""
-
-# 3.12 and later have generator expressions alone.
-INLINE = frozenset({"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"})
-"""Names of code that runs in a frame of its own and is a part of another function."""
 
 _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
     "otel_leaks_scope", default=None
@@ -203,6 +176,8 @@ class _Ref(weakref.ref[Any]):
 
 
 class Note(NamedTuple):
+    """What is known of where a thing was created, and of its scope."""
+
     ref: _Ref
     kind: Kind
     origin: Origin
@@ -221,58 +196,6 @@ class _Handed(NamedTuple):
     coro: weakref.ref[Any]
     origin: Origin
     scope: Scope | None
-
-
-_T = TypeVar("_T")
-helping: dict[str, bool] = {}
-"""Whether a module begins things for others, by its name; those that were asked for."""
-
-
-def _is_on_behalf(frame: FrameType) -> bool:
-    """Say whether *frame* begins things for its caller."""
-    if frame.f_code.co_name in INLINE:
-        return True
-    module = frame.f_globals.get("__name__")
-    if not isinstance(module, str):
-        return False
-    known = helping.get(module)
-    if known is None:
-        known = helping[module] = module.partition(".")[0] in _ON_BEHALF
-    return known
-
-
-def starter_of(
-    frame: FrameType | None, note_of: Callable[[Any], _T | None]
-) -> FrameType | _T | None:
-    """
-    Find who begins something.
-
-    Args:
-        frame: Where it is begun.
-        note_of: Returns what was noted of the beginning of a task.
-
-    Returns:
-        The innermost frame of somebody who does not begin it for another; or what was
-        noted of the task, where a task of a library's coroutine begins it, such as that
-        of ``wait_for()``: who began that task began this too. Further out stands who
-        runs the loop. None for nobody.
-    """
-    while frame is not None and _is_on_behalf(frame):
-        if frame.f_code.co_flags & CO_COROUTINE:
-            task = _current_task()
-            if task is not None and getattr(task.get_coro(), "cr_frame", None) is frame:
-                noted = note_of(task)
-                if noted is not None:
-                    return noted
-        frame = frame.f_back
-    return frame
-
-
-def _current_task() -> Any:
-    tasks = sys.modules.get("asyncio.tasks")
-    if tasks is None or sys.modules["asyncio.events"]._get_running_loop() is None:
-        return None
-    return tasks.current_task()
 
 
 def scope_of_context(context: contextvars.Context | None) -> Scope | None:
@@ -317,14 +240,6 @@ def _is_done(task: Any) -> bool:
         return True
 
 
-def pool_workers() -> Mapping[threading.Thread, Any]:
-    """Return the workers of thread pools with the queues they serve."""
-    # Private, the same on 3.10 to 3.15.
-    module = sys.modules.get("concurrent.futures.thread")
-    workers: Mapping[threading.Thread, Any] = getattr(module, "_threads_queues", {})
-    return workers
-
-
 class Starts:
     """
     Notes where things began, while it is open.
@@ -345,7 +260,7 @@ class Starts:
         self._gathers = Gathers(every=True)
         self._given: dict[str, Frame] = {}
         """What tasks run inside wrappers, by its function."""
-        self._origins: dict[tuple[int, int, str | None], Origin] = {}
+        self._origins: dict[tuple[object, ...], Origin] = {}
         self._handed: dict[int, _Handed] = {}
         self._task_refs: Collection[weakref.ref[Any]] = ()
         self.destroyed: list[Destroyed] = []
@@ -607,10 +522,12 @@ class Starts:
         return bool(notes)
 
     def _origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
-        starter = starter_of(frame, self.origin_of)
-        if isinstance(starter, Origin):
-            return starter
-        found = starter or frame
+        own, library = creator_of(frame, self.origin_of)
+        if isinstance(own, Origin):
+            if library is None:
+                return own
+            return self._one(replace(own, library=self._frame(library)))
+        found = own or library or frame
         label = None
         around = scope
         while around is not None and label is None:
@@ -618,12 +535,25 @@ class Starts:
         if found is None:
             return Origin("", "", 0, label)
         name = self._names.of_frame(found)
-        key = (id(found.f_code), found.f_lineno, label)
+        # As most are of one place, they are not hashed.
+        via = (id(library.f_code), library.f_lineno) if library is not None else None
+        key = (id(found.f_code), found.f_lineno, label, via)
         origin = self._origins.get(key)
         if origin is None or origin.function != name.function:
-            origin = Origin(name.function, name.file, found.f_lineno, label)
+            origin = Origin(
+                *(name.function, name.file, found.f_lineno, label),
+                library=self._frame(library) if library is not None else None,
+            )
             self._origins[key] = origin
         return origin
+
+    def _one(self, origin: Origin) -> Origin:
+        """Return the one that is equal, where there is one: things are grouped by identity."""
+        return self._origins.setdefault((origin,), origin)
+
+    def _frame(self, frame: FrameType) -> Frame:
+        name = self._names.of_frame(frame)
+        return Frame(name.function, name.file, frame.f_lineno)
 
     # What is wrapped. Each wrapper passes on all that it was given, as it is, and returns and
     # raises what the original does. What it notes may fail: these are the application's

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from otel_leaks.census.names import has, kept
-from otel_leaks.census.origins import living, loop_roots, name_of, pool_classes, pool_workers
+from otel_leaks.census.origins import living, loop_roots, name_of, pool_classes
 from otel_leaks.census.process_wide import has_workers
 from otel_leaks.census.source import FewSource, Look, Seen, dropped, made_by
 from otel_leaks.model import Stack
+from otel_leaks.runtime.executors import pool_workers
 from otel_leaks.runtime.frames import modules_of, stacks_of
 from otel_leaks.runtime.glimpse import is_subtype, name_of_type
 

@@ -79,6 +79,8 @@ class Look:
     """Which threads are workers of a pool; they say there whether they are busy."""
     guard: Guard = field(default_factory=Guard)
     """Asks what may fail about one thing."""
+    providers: Callable[[], Iterable[object]] = tuple
+    """Returns providers of telemetry that are in use besides those set for the process."""
 
     @property
     def is_selective(self) -> bool:

@@ -19,22 +19,22 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from otel_leaks.census.beginnings import Beginning, Beginnings
 from otel_leaks.census.endless import Exits
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
 from otel_leaks.census.jobs import ANYIO_RUNS, RUNNERS, is_carrier, job_in, own_in
-from otel_leaks.census.origins import pool_workers
 from otel_leaks.census.owners import may_wait, waits_for_dead
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
-from otel_leaks.census.spans import READ, chosen
+from otel_leaks.census.spans import READ, SiteSpans, Turnover, chosen, ended
 from otel_leaks.census.timeouts import wakes_itself
 from otel_leaks.ignores import Ignore
 from otel_leaks.libraries import is_own_module
 from otel_leaks.model import (
+    Ended,
     Followed,
     Kind,
     Origin,
@@ -42,13 +42,16 @@ from otel_leaks.model import (
     Population,
     Sample,
     Site,
+    SpanEnd,
     Stack,
     fingerprint,
 )
 from otel_leaks.runtime.code import CodeName, CodeNames, Place
-from otel_leaks.runtime.executors import has_job_in_anyio
+from otel_leaks.runtime.executors import has_job_in_anyio, pool_workers
+from otel_leaks.runtime.feeders import FEEDS, buffer_of, held_buffers
 from otel_leaks.runtime.frames import MAX_FRAMES, Stand, can_read, modules_of, stacks_of
 from otel_leaks.runtime.glimpse import name_of_type, refs_to
+from otel_leaks.runtime.providers import exporting, set_for_the_process
 from otel_leaks.runtime.threads import (
     Row,
     ThreadRef,
@@ -66,9 +69,14 @@ SLICE = 50
 """Threads between two pauses, at most."""
 FRAMES_OF_SLICE = 500
 """Frames of threads that are read between two pauses, about: a fifth of a millisecond."""
+# A child that asyncio waits for in a thread; tests report the child. Private, its class has two
+# names on 3.10 to 3.15.
+_WAITS_FOR_CHILD = "ThreadedChildWatcher._do_waitpid"
+
 _Key = tuple[object, ...]
 _SiteKey = tuple[str, "bool | None", "Origin | None", "str | None"]
 
+_code = itemgetter(0)
 _known_serial = attrgetter("serial")
 _known_first = attrgetter("first_seen", "serial")
 
@@ -111,14 +119,16 @@ class _Thread(NamedTuple):
     known: Known
     row: Row
     began: Beginning | None
+    end: SpanEnd | None = None
+    """Of the span that it began in."""
 
 
 class _Place:
     """Threads that stand in the same stack of functions and are named alike."""
 
     __slots__ = (
-        *("count", "daemon", "first", "functions", "known", "last", "named", "notes", "origin"),
-        *("pool", "shape", "stand", "workers"),
+        *("count", "daemon", "first", "functions", "known", "last", "left", "named", "notes"),
+        *("origin", "pool", "shape", "spans", "stand", "workers"),
     )
 
     def __init__(
@@ -130,6 +140,9 @@ class _Place:
         self.functions = functions
         self.first = self.last = first
         """The oldest thread and the newest."""
+        self.left: _Thread | None = None
+        """The oldest whose span has ended."""
+        self.spans = SiteSpans()
         self.count = 0
         self.daemon = False
         self.pool: str | None = None
@@ -147,6 +160,11 @@ class _Place:
             self.first = thread
         if known.serial > self.last.known.serial:
             self.last = thread
+        self.spans.looked += 1
+        if thread.end is not None:
+            self.spans.ends.append(thread.end)
+            if thread.end.ended_at is not None:
+                self.left = _older(self.left, thread)
         if thread.began is not None and len(self.notes) < READ:
             self.notes.append(thread.began)
         if pool is not None:
@@ -164,11 +182,13 @@ class _Place:
 class _Site:
     """The places of one site, the first of which has its oldest thread."""
 
-    __slots__ = ("count", "first", "known", "last", "mark", "notes", "workers")
+    __slots__ = (*("count", "first", "known", "last", "left", "mark", "notes", "spans", "workers"),)
 
     def __init__(self, mark: str, place: _Place) -> None:
         self.mark = mark
         self.first = self.last = place
+        self.left = place if place.left is not None else None
+        self.spans = place.spans
         self.count = place.count
         self.known = place.known
         self.workers = place.workers
@@ -181,6 +201,11 @@ class _Site:
         for serial, known in place.workers.items():
             oldest = self.workers.setdefault(serial, known)
             self.workers[serial] = min(oldest, known, key=_known_serial)
+        self.spans.add(place.spans)
+        if place.left is not None and (
+            self.left is None or _older(self.left.left, place.left) is place.left
+        ):
+            self.left = place
         self.first = min(self.first, place, key=_oldest)
         self.last = max(self.last, place, key=_newest)
 
@@ -204,6 +229,8 @@ class ThreadSource:
         self._labels: dict[int, str | None] = {}
         # When each pool was seen first, by its serial.
         self._pools: dict[int, float] = {}
+        self._ends: dict[int, SpanEnd] = {}
+        self._turnover = Turnover()
 
     def open(self) -> None:
         """Do nothing: threads are there to be read."""
@@ -222,6 +249,10 @@ class ThreadSource:
         if look.every_kind:
             workers = set(map(id, refs_to(pool_workers())))
             refs = [ref for ref in refs if id(ref) not in workers and not _serves(ref)]
+        exporters = refs_to(exporting((*set_for_the_process(), *look.providers())))
+        if exporters:
+            known = set(map(id, exporters))
+            refs = [ref for ref in refs if id(ref) not in known]
         if look.is_selective:
             # In tests: the caller's own thread asks about each of them.
             refs = [ref for ref in refs if (thread := ref()) is not None and look.wants(thread)]
@@ -255,6 +286,7 @@ class ThreadSource:
             else:
                 site.add(place)
         fates = self._follow(found, look)
+        over = self._ended(found, reading)
         sites = (
             Site(
                 self.kind,
@@ -267,6 +299,7 @@ class ThreadSource:
                 pool=site.first.pool,
                 idle=site.first.named.idle,
                 followed=fates.get(key),
+                ended=over.get(key),
             )
             for key, site in found.items()
         )
@@ -280,7 +313,7 @@ class ThreadSource:
             look,
         )
         pooled = sum(site.count for key, site in found.items() if key[3] is not None)
-        return replace(result, pooled=pooled)
+        return replace(result, pooled=pooled, stayed=self._turnover.take_ended())
 
     @staticmethod
     def _ignore_of(place: _Place, mark: str, look: Look) -> Ignore | None:
@@ -294,7 +327,10 @@ class ThreadSource:
         newest = None
         if found.last.last.known.serial != sample.serial:
             newest = self._sample(found.last, found.last.last, look)
-        site = replace(site, sample=sample, newest=newest)
+        left = None
+        if found.left is not None and found.left.left is not None and site.ended is not None:
+            left = self._sample(found.left, found.left.left, look)
+        site = replace(site, sample=sample, newest=newest, outlived=left)
         beginnings = look.beginnings
         if beginnings is None:
             return site
@@ -330,6 +366,49 @@ class ThreadSource:
             and ask(lambda: wakes_itself(place.functions[-1], *own[-1][:2]), default=False),
             origin=origin,
         )
+
+    def _ended(self, found: dict[_SiteKey, _Site], reading: _Reading) -> dict[_SiteKey, Ended]:
+        """Say how long the spans are over that the threads of each site began in."""
+        before, self._ends = self._ends, reading.ends
+        spans = reading.look.spans
+        if spans is None:
+            return {}
+        now_s = spans.now_s()
+        for serial in before.keys() - reading.ends.keys():
+            self._turnover.gone(serial, now_s)
+        functions = {
+            each.serial: site.first.functions[0] for site in found.values() for each in site.known
+        }
+        staying = {
+            serial: (functions[serial], end.ended_at)
+            for serial, end in reading.ends.items()
+            if end.ended_at is not None and serial in functions
+        }
+        over = {}
+        for key, site in found.items():
+            said = ended(
+                site.spans,
+                now_s=now_s,
+                open_traces=frozenset(),
+                share=1.0,
+                turnover_s=self._turnover.of(site.first.functions[0], now_s),
+            )
+            if said is not None:
+                over[key] = said
+        self._turnover.keep(staying)
+        return over
+
+    def _end(self, known: Known, began: Beginning, reading: _Reading) -> SpanEnd | None:
+        """Say whether the span of a thread has ended; None where that means nothing."""
+        if began[3] is None or reading.look.beginnings is None:
+            return None
+        end = reading.look.beginnings.span_end(began, self._ends.get(known.serial))
+        if end is not None:
+            reading.ends[known.serial] = end
+            if not end.is_entry and not end.is_open:
+                # The request that an inner span belongs to may go on.
+                return None
+        return end
 
     def _follow(self, found: dict[_SiteKey, _Site], look: Look) -> dict[_SiteKey, Followed]:
         """Follow the oldest threads of each of the largest sites; of pools, the pools."""
@@ -369,6 +448,8 @@ class ThreadSource:
         look = reading.look
         rows = []
         for row in rows_of(refs):
+            if row.is_ours:
+                continue
             ignore = look.ignores.name(self.kind, row.name)
             if ignore is None:
                 rows.append(row)
@@ -387,10 +468,14 @@ class ThreadSource:
     def _place(self, thread: _Thread, stand: Stand, reading: _Reading) -> None:
         """Count a thread where it stands."""
         look, row = reading.look, thread.row
-        codes = tuple(id(code) for code, *_ in stand)
+        codes = tuple(map(id, map(_code, stand)))
         shape = reading.shapes.get(codes)
         if shape is None:
             shape = reading.shapes[codes] = self._new_shape(row, stand)
+        if shape.runner == FEEDS and reading.is_held(buffer_of(row.ref)):
+            return
+        if look.every_kind and shape.runner.endswith(_WAITS_FOR_CHILD):
+            return
         pool = look.workers.pool_of(row.ident)
         if pool is not None:
             # Of one without a limit, or that is left by its owner, the workers are threads.
@@ -402,8 +487,10 @@ class ThreadSource:
         if not named.idle and pool is not None:
             look.workers.note_busy(pool)
         origin = _origin_of(row.ref, look)
-        # Whoever gave a pool a job is not who made the pool.
-        began = thread.began if pool is None else None
+        # Whoever gave a pool a job is not who made the pool, and it outlives the request.
+        began = thread.began if pool is None and shape.runner not in RUNNERS else None
+        if began is not None and look.beginnings is not None:
+            thread = _Thread(*thread[:3], self._end(thread.known, began, reading))
         key = (
             *(row.daemon, origin, _where(began), pool.name if pool is not None else None),
             *(named, *codes),
@@ -433,13 +520,13 @@ class ThreadSource:
         reading.stood[serial] = function
         if shape.own is not None and function == before:
             return _Named(shape.own)
-        return _Named(shape.begins, self._label(thread))
+        return _Named(shape.begins, self._label(thread, reading.look))
 
-    def _label(self, thread: _Thread) -> str | None:
+    def _label(self, thread: _Thread, look: Look) -> str | None:
         """Return what a thread is called that stands in no function of the application's."""
         serial = thread.known.serial
         if serial not in self._labels:
-            self._labels[serial] = _label(thread.row)
+            self._labels[serial] = look.guard.ask(self.kind, partial(_label, thread.row), None)
         return self._labels[serial]
 
     def _new_shape(self, row: Row, stand: Stand) -> _Shape:
@@ -463,6 +550,14 @@ class _Reading:
         self.seen: list[Known] = []
         self.stood: dict[int, str] = {}
         self.pools: set[int] = set()
+        self.ends: dict[int, SpanEnd] = {}
+        self._held: frozenset[int] | None = None
+
+    def is_held(self, buffer: int | None) -> bool:
+        """Say whether somebody holds the queue of ``multiprocessing`` with that buffer."""
+        if self._held is None:
+            self._held = held_buffers()
+        return buffer in self._held
 
 
 def _functions(row: Row, shape: _Shape, named: _Named) -> tuple[str, ...]:
@@ -539,6 +634,10 @@ def _waits_for_dead(place: _Place, ident: int | None) -> bool:
         and may_wait(*place.stand[0][:2])
         and waits_for_dead(ident, *place.stand[0][:2])
     )
+
+
+def _older(one: _Thread | None, other: _Thread) -> _Thread:
+    return other if one is None or other.known.serial < one.known.serial else one
 
 
 def _oldest(place: _Place) -> int:

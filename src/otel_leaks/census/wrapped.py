@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 
 from otel_leaks.runtime.coroutines import Chain
-from otel_leaks.runtime.tasks import TaskRef, awaited_ids
+from otel_leaks.runtime.tasks import TaskRef, awaited_ids, function_of
 from otel_leaks.runtime.wrappers import Wrapper, runner_of, wrapper_of
 
 __all__ = ["Wrapped"]
@@ -20,12 +20,14 @@ MAX_LEVELS = 3
 class Wrapped:
     """What one reading has learned of codes by their ids, which are keys as long as it lasts."""
 
-    __slots__ = ("_codes", "_wrappers")
+    __slots__ = ("_codes", "_run", "_wrappers")
 
     def __init__(self) -> None:
         self._codes: dict[Key, types.CodeType | None] = {}
         self._wrappers: dict[Key, Wrapper | None] = {}
         """None for what has no code, and is looked through in its own way."""
+        self._run: set[Key] = set()
+        """The application's functions that runners await."""
 
     def learn(self, codes: Mapping[int, types.CodeType | None], pause: Callable[[], None]) -> bool:
         """
@@ -90,9 +92,37 @@ class Wrapped:
         """Leave out the wrappers at the outer end; leave out all where more has to be read."""
         for number, key in enumerate(plain):
             if not self._is_plain(key):
-                is_read = self.is_settled(key) and runner_of(self._codes[key]) is None
-                return plain[number:] if is_read else ()
+                return plain[number:] if self.is_settled(key) else ()
         return ()
+
+    def key(self, ref: TaskRef, plain: tuple[int, ...], run: tuple[int, ...]) -> tuple[int, ...]:
+        """
+        Return the key of the chain that a task stands in, as far as that is known.
+
+        Args:
+            ref: Of the task.
+            plain: The ids of the codes of its coroutines.
+            run: The same without wrappers.
+        """
+        code = self._codes.get(run[0])
+        runner = runner_of(code)
+        if code is None or runner is None:
+            return run
+        if len(run) > 1 and run[1] in self._run:
+            return run[1:]
+        function = function_of(ref, len(plain) - len(run), code, runner)
+        return (id(function), *run) if function is not None else run
+
+    def note_run(self, chain: Chain) -> None:
+        """Note what a chain runs, and the function of the application's that a runner awaits."""
+        outermost = chain.outermost
+        if outermost is None:
+            return
+        self.note(outermost.code)
+        first = chain.levels[0]
+        if first.code is not outermost.code and first.instruction is None:
+            self._codes.setdefault(id(first.code), first.code)
+            self._run.add(id(first.code))
 
     def is_settled(self, key: Key) -> bool:
         """Say whether a code is known to be no wrapper."""

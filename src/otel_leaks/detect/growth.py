@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
+from otel_leaks.detect.requests import Requests
 from otel_leaks.detect.windows import Fates, Now, Row, Tier, Track
 from otel_leaks.model import Census, Evidence, Finding, Kind, Population, Site, fingerprint
 
@@ -44,6 +45,9 @@ QUICK_JOINED = 5
 STEEP: Mapping[Kind, int] = {"asyncio_task": 100, "thread": 2}
 """So many times the floor has a row of quick windows to rise, of long or short ones: with the
 defaults by a fifth of the limit of the kind. Crowds of clients that connect are less steep."""
+LEAST_SHARE = 0.6
+"""Of what the requests of the first half of a row left, as many in the second half leave so much:
+of the sessions and tenants of a service fewer and fewer requests are the first."""
 LARGE = 16
 """Things of a place that has no quick windows yet, at most; the census follows none of them."""
 SLICE = 100
@@ -70,7 +74,9 @@ class _Rise(NamedTuple):
 class _Series:
     """The bounded history of one site, one function with all its sites, or the pools of a name."""
 
-    __slots__ = ("fingerprint", "function", "marks", "now", "rise", "sites", "tracks")
+    __slots__ = (
+        *("fingerprint", "function", "marks", "now", "operations", "rise", "sites", "tracks"),
+    )
 
     def __init__(self, function: str, mark: str, now: Now) -> None:
         self.function = function
@@ -82,6 +88,8 @@ class _Series:
         """Those that an open finding was last seen at."""
         self.marks: tuple[str, ...] = ()
         """Fingerprints of the largest sites in the last census that had any."""
+        self.operations: frozenset[str] = frozenset()
+        """The requests that left most of it behind, where they are known."""
         self.now = now
 
     def note(self, now: Now, at: float) -> None:
@@ -177,6 +185,8 @@ class Growth:
         self._kinds: dict[Kind, _Kind] = {
             kind: _Kind(_tiers(kind, window_s, windows, floor)) for kind, _ in OPENS
         }
+        self._requests = Requests()
+        self._requests_every_s = window_s / 2
 
     def look(self, census: Census) -> tuple[Finding, ...]:
         """
@@ -191,6 +201,9 @@ class Growth:
             each as long as it is open, which is until most of what had piled up is gone.
         """
         findings: list[Finding] = []
+        if census.requests is not None:
+            counts = dict(census.requests)
+            self._requests.note(census.taken_at, counts, self._requests_every_s)
         pools = Counter(pool.name for pool in census.pools or ())
         for population in census.populations:
             history = self._kinds.get(population.kind)
@@ -263,6 +276,7 @@ class Growth:
                 function = key if site.pool is not None else site.function
                 series = known[key] = _Series(function, mark, now[key])
             series.marks = tuple(site.fingerprint for site in sites[: self._max_sites])
+            series.operations = _left_by(sites)
             series.note(now[key], at)
         if is_whole or len(known) > MAX_SERIES:
             gone = [key for key in known if key not in there]
@@ -362,15 +376,30 @@ class Growth:
                     row.stays(self._least_stayed, rules.most_ends, moves=moves)
                     or (not tier and row.renews())
                 )
+                and not self._is_registry(series, row)
             ):
                 first, last = row.windows[0], row.windows[-1]
                 return _Rise(tier, first.since, first.floor, last.floor, last.stayed, last.until)
         return None
 
+    def _is_registry(self, series: _Series, row: Row) -> bool:
+        """Say whether fewer and fewer of the requests leave something behind."""
+        operations = tuple(series.operations & self._requests.newest.keys())
+        if not operations:
+            return False
+        first, middle, last = (row.windows[i] for i in (0, len(row.windows) // 2, -1))
+        before, between, after = (
+            self._requests.until(each.since, operations) for each in (first, middle, last)
+        )
+        left = (middle.floor - first.floor) * (after - between)
+        return (last.floor - middle.floor) * (between - before) < LEAST_SHARE * left
+
     def _finding(self, series: _Series, sites: Sequence[Site], kind: Kind, at: float) -> Finding:
         assert series.rise is not None
         if sites:
-            series.sites = tuple(map(_shown, sites[: self._max_sites]))
+            since_s = at - series.rise.since
+            newest = sorted(sites, key=lambda site: (-_came(site, since_s), -site.count))
+            series.sites = tuple(map(_shown, newest[: self._max_sites]))
         is_pools = bool(series.sites) and series.sites[0].pool is not None
         return Finding(
             kind=kind,
@@ -412,6 +441,21 @@ def _now(site: Site, tiers: Sequence[Tier]) -> Now:
         for tier in tiers
     )
     return Now(total, total, len(followed.ages_s), len(followed.ended_s), tuple(fates))
+
+
+def _came(site: Site, since_s: float) -> int:
+    """Return how many of the followed things of a site have come in the last seconds."""
+    ages_s = site.followed.ages_s if site.followed is not None else ()
+    return sum(age_s < since_s for age_s in ages_s)
+
+
+def _left_by(sites: Sequence[Site]) -> frozenset[str]:
+    """Return the operations whose requests left most of what stands at some sites."""
+    looked = sum(site.ended.looked for site in sites if site.ended is not None)
+    left = sum(len(site.ended.ages_s) for site in sites if site.ended is not None)
+    if 2 * left < looked or not left:
+        return frozenset()
+    return frozenset(each.name for site in sites for each in site.operations if each.name)
 
 
 def _shown(site: Site) -> Site:

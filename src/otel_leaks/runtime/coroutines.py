@@ -21,7 +21,7 @@ from otel_leaks.model import Frame, Stack
 from otel_leaks.runtime.awaitables import SHAPES, Shape, driven, is_opaque
 from otel_leaks.runtime.code import CodeName, CodeNames, Place, line_of
 from otel_leaks.runtime.frames import FRAME_GLOBALS, place_of
-from otel_leaks.runtime.given import Inner, function_at, given_at, running_within
+from otel_leaks.runtime.given import Inner, given_at, running_within
 from otel_leaks.runtime.glimpse import (
     IS_ATOMIC,
     Root,
@@ -37,6 +37,7 @@ from otel_leaks.runtime.glimpse import (
     present,
     types_at,
 )
+from otel_leaks.runtime.runners import function_at
 from otel_leaks.runtime.wrappers import runner_of, wrapper_of
 
 __all__ = [
@@ -45,7 +46,9 @@ __all__ = [
     "Level",
     "awaitables",
     "chain_at",
+    "deeper",
     "ids_inwards",
+    "is_own_code",
     "is_plain_end",
     "plain_chain",
 ]
@@ -87,10 +90,11 @@ class Level(NamedTuple):
     @property
     def path(self) -> tuple[Step, ...]:
         """The way to it from the root of its chain."""
-        return (*self.steps, _deeper(self.number)) if self.number else self.steps
+        return (*self.steps, deeper(self.number)) if self.number else self.steps
 
 
-def _is_own(code: types.CodeType | None) -> bool:
+def is_own_code(code: types.CodeType | None) -> bool:
+    """Say whether *code* is the application's."""
     return code is not None and not is_library(code.co_filename)
 
 
@@ -134,7 +138,7 @@ def _inwards(objects: Iterator[Any]) -> Iterator[Any]:
     return accumulate(chain(objects, repeat(_Coroutine)), _Coroutine.cr_await.__get__)
 
 
-def _deeper(levels: int) -> Step:
+def deeper(levels: int) -> Step:
     """Return the step to the coroutine that is so many levels further in."""
     return lambda objects: islice(_inwards(objects), levels, levels + 1)
 
@@ -188,7 +192,7 @@ class Chain:
         runner = runner_of(level.code)
         if runner is None or level.code is None or level.kind not in SHAPES:
             return levels
-        if len(levels) > 1 and _is_own(levels[1].code):
+        if len(levels) > 1 and is_own_code(levels[1].code):
             return levels[1:]
         found = function_at(self.root, level.path, level.kind, level.code, runner)
         if found is None:
@@ -296,7 +300,7 @@ def _natives(root: Root, way: _Way, *_: object) -> _Further:
         return [], way, None
     levels = [Level(_Coroutine, code, "", way, i) for i, (code, _) in enumerate(run)]
     code, awaited = run[-1]
-    last = (*way, _deeper(len(run) - 1))
+    last = (*way, deeper(len(run) - 1))
     wrapper = wrapper_of(code) if awaited is type(None) else None
     if wrapper is None:
         return levels, (*last, SHAPES[_Coroutine].awaits), awaited

@@ -44,7 +44,6 @@ __all__ = [
     "Step",
     "at",
     "attribute",
-    "by_classes",
     "deref",
     "drained",
     "drained_until_error",
@@ -260,18 +259,6 @@ def of_class(name: str) -> tuple[Step, ...]:
     def get(classes: Iterator[Any]) -> Iterator[Any]:
         spaces = map(type.__getattribute__, classes, repeat("__dict__"))
         return map(types.MappingProxyType.get, spaces, repeat(name))
-
-    return (partial(map, type), get)
-
-
-def by_classes(name: str) -> tuple[Step, ...]:
-    """Return the way to an attribute as the first class of an object's MRO defines it."""
-
-    def get(classes: Iterator[Any]) -> Iterator[Any]:
-        ways = chain.from_iterable(map(type.__getattribute__, classes, repeat("__mro__")))
-        spaces = map(type.__getattribute__, ways, repeat("__dict__"))
-        found = map(types.MappingProxyType.get, spaces, repeat(name))
-        return islice(filter(_is_present, found), 1)
 
     return (partial(map, type), get)
 

@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any, final
 
 __all__ = [
+    "OURS",
     "Event",
     "NoDaemonsError",
     "RLock",
@@ -35,6 +36,8 @@ __all__ = [
     "start_new_thread",
 ]
 
+OURS = "_otel_leaks_ours"
+"""Set on a thread of this package, which is no thread of the application."""
 POLL_S = 0.005
 """Between two looks at whether a thread has ended, where waiting would stop all greenlets."""
 
@@ -161,6 +164,8 @@ class Thread:
                 if is_replaced()
                 else threading.Thread(target=self._run, name=name, daemon=True)
             )
+            if self._thread is not None:
+                vars(self._thread)[OURS] = True
         except RuntimeError as error:  # From 3.12 on, in an interpreter that is isolated.
             raise NoDaemonsError(str(error)) from None
 
@@ -197,7 +202,9 @@ class Thread:
     def _run_bare(self) -> None:
         # Nothing may leave a bare thread: it would be printed. Private, 3.10 to 3.15.
         with contextlib.suppress(BaseException):
-            threading.current_thread().name = self.name
+            known = threading.current_thread()
+            known.name = self.name
+            vars(known)[OURS] = True
         self._run()
 
     def _run(self) -> None:

@@ -40,6 +40,7 @@ from otel_leaks.runtime.glimpse import (
     root_of_ref,
     types_at,
 )
+from otel_leaks.runtime.native import OURS
 from otel_leaks.runtime.tasks import NOTE
 
 __all__ = [
@@ -68,6 +69,8 @@ class Row(NamedTuple):
     daemon: bool
     note: object
     """What was set as ``NOTE``."""
+    is_ours: bool = False
+    """Whether it is one of this package."""
 
     @property
     def is_dummy(self) -> bool:
@@ -128,20 +131,21 @@ def rows_of(refs: Sequence[ThreadRef]) -> list[Row]:
             name if type(name) is str else "",
             daemon is True,
             note,
+            ours is True,
         )
-        for ref, kind, ident, name, daemon, note in found
+        for ref, kind, ident, name, daemon, note, ours in found
     ]
 
 
 def _rows(refs: Sequence[ThreadRef]) -> Iterator[tuple[Any, ...]]:
-    ends = tee(present(map(deref, refs)), 6)
+    ends = tee(present(map(deref, refs)), 2 + len(_KEPT))
     of = [
         map(dict.get, members(end), repeat(name)) for end, name in zip(ends[2:], _KEPT, strict=True)
     ]
     return zip(map(weakref.ref, ends[0]), map(type, ends[1]), *of, strict=True)
 
 
-_KEPT = ("_ident", "_name", "_daemonic", NOTE)
+_KEPT = ("_ident", "_name", "_daemonic", NOTE, OURS)
 
 
 def target_of(ref: ThreadRef, kind: type) -> str:

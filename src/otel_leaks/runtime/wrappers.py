@@ -57,11 +57,20 @@ class Given(NamedTuple):
     """Those that lead from the variable to what is awaited."""
 
 
-class Runner(NamedTuple):
-    """A coroutine function that runs functions that it was given."""
+class Runner:
+    """
+    A coroutine function that runs functions that it was given.
 
-    given: tuple[Given, ...]
-    """In the order of its calls."""
+    Args:
+        given: What it calls, in the order of its calls.
+    """
+
+    __slots__ = ("by_kind", "given")
+
+    def __init__(self, given: tuple[Given, ...]) -> None:
+        self.given = given
+        self.by_kind: dict[int, tuple[weakref.ref[type], tuple[int, ...]]] = {}
+        """What objects of a class are to each of *given*, by the id of the class."""
 
 
 class Wrapper(NamedTuple):

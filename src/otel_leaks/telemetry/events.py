@@ -175,13 +175,13 @@ def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
         attributes[names.ORIGIN_FUNCTION] = origin.function
         attributes[names.ORIGIN_FILE] = origin.file
         attributes[names.ORIGIN_LINE] = origin.line
+        if origin.library is not None:
+            attributes[names.ORIGIN_LIBRARY] = origin.library.function
+        elif began_in_library(own):  # It shows in the whole path alone.
+            attributes[names.ORIGIN_LIBRARY] = origin.function
     said = hint(site, own)
     if said is not None:
         attributes[names.HINT] = between(said)
-    # Whose code it is shows in the whole path alone.
-    library = began_in_library(own)
-    if library is not None:
-        attributes[names.ORIGIN_LIBRARY] = library
     if sample is None or own.sample is None:
         return attributes
     frame = own_frame(own.sample.stack)
@@ -221,7 +221,9 @@ def _operation(site: Site) -> Attributes:
 
 
 _FILES = frozenset({names.FILE, names.OWN_FILE, names.ORIGIN_FILE})
-_FUNCTIONS = frozenset({names.FUNCTION, names.OWN_FUNCTION, names.ORIGIN_FUNCTION})
+_FUNCTIONS = frozenset(
+    {names.FUNCTION, names.OWN_FUNCTION, names.ORIGIN_FUNCTION, names.ORIGIN_LIBRARY}
+)
 
 
 def _cut(

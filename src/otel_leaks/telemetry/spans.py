@@ -11,6 +11,7 @@ import contextvars
 import functools
 import sys
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -93,6 +94,16 @@ def note_end(
     return end
 
 
+def _ref_to(span: Any) -> weakref.ref[Any] | None:
+    # Neither the one span that stands for none nor one of somebody's own with slots.
+    if span is trace.INVALID_SPAN:
+        return None
+    try:
+        return weakref.ref(span)
+    except TypeError:
+        return None
+
+
 def _privates() -> tuple[contextvars.ContextVar[Any] | None, object]:
     """
     Return the variable that holds OpenTelemetry's context, and the key of its span.
@@ -107,17 +118,27 @@ def _privates() -> tuple[contextvars.ContextVar[Any] | None, object]:
     return variable, key
 
 
+_Said = tuple[SpanContext, str, "Entry | weakref.ref[Any] | None"]
+"""A span, its name, and what says whether it ends: the record of its entry span, or where there is
+none, as of a dropped span, a reference to itself."""
+
+
 def _current(
     variable: contextvars.ContextVar[Any] | None, key: object
-) -> Callable[[], tuple[SpanContext, str] | None]:
-    """Return what says which span is current where it is called, and its name; None for none."""
+) -> Callable[[], _Said | None]:
+    """
+    Return what says which span is current where it is called, None for none.
+
+    What it says is kept as long as the thread that began in the span, so it does not hold that.
+    """
     get = variable.get if variable is not None else None
+    refer = weakref.ref
 
-    def public() -> tuple[SpanContext, str] | None:
+    def public() -> _Said | None:
         span: Any = trace.get_current_span()
-        return span.get_span_context(), getattr(span, "name", "")
+        return span.get_span_context(), getattr(span, "name", ""), entry_of(span) or _ref_to(span)
 
-    def private() -> tuple[SpanContext, str] | None:
+    def private() -> _Said | None:
         # At each start of a thread. Attributes rather than methods and properties, which
         # take three times as long; spans of the API and of the SDK have them, 1.20 to 1.45.
         assert get is not None
@@ -125,8 +146,10 @@ def _current(
         if span is None:
             return None
         try:
-            return span._context, getattr(span, "_name", "")
-        except AttributeError:
+            entry = getattr(span, "_otel_leaks_entry", None)
+            held = entry if type(entry) is Entry else refer(span)
+            return span._context, getattr(span, "_name", ""), held
+        except (AttributeError, TypeError):
             return public()
 
     return public if get is None or key is None else private
@@ -186,9 +209,41 @@ class SpanReader:
         """Return what a span is; None when it is none."""
         return self._safely(self._operation_of, span)
 
-    @staticmethod
-    def operation(said: SpanContext, name: object) -> Operation | None:
-        """Return what ``current`` said as an operation."""
+    def end(self, noted: _Said, before: SpanEnd | None) -> SpanEnd | None:
+        """
+        Say whether the span has ended that was current once.
+
+        Args:
+            noted: What ``current`` said of it.
+            before: What was said of its end before.
+
+        Returns:
+            None when it is no span. When nothing holds it any more it has ended, not later
+            than it was first seen to be gone.
+        """
+        said, name, held = noted
+        if self._is_off or held is None or not said.is_valid:
+            return None
+        span = held() if isinstance(held, weakref.ref) else held
+        if span is not None:
+            return self.end_of(span)
+        if before is not None and before.ended_at is not None:
+            return before
+        is_entry = before is not None and before.is_entry
+        return SpanEnd(said.trace_id, is_entry, False, bool(name), self.now_s())
+
+    def operation(
+        self,
+        said: SpanContext,
+        name: object,
+        held: Entry | weakref.ref[Any] | None = None,
+    ) -> Operation | None:
+        """Return what ``current`` said as an operation: the request that it belongs to."""
+        # What it is called by now: a server learns the route later.
+        span = held() if isinstance(held, weakref.ref) else held
+        found = self.operation_of(span) if span is not None else None
+        if found is not None and found.name:
+            return found
         if not said.is_valid:
             return None
         return Operation(

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-redis: Any = Redis.from_url(os.environ["REDIS"])
+redis: Any = Redis.from_url(os.environ["REDIS"], max_connections=1000)
 
 
 async def room(websocket: WebSocket) -> None:

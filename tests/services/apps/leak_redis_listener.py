@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 app = FastAPI()
-redis: Any = Redis.from_url(os.environ["REDIS"])
+redis: Any = Redis.from_url(os.environ["REDIS"], max_connections=1000)
 listeners: list[asyncio.Task[None]] = []
 
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from sse_starlette.sse import EventSourceResponse
 
 app = FastAPI()
-redis: Any = Redis.from_url(os.environ["REDIS"])
+redis: Any = Redis.from_url(os.environ["REDIS"], max_connections=1000)
 
 
 @app.get("/events/{topic}")

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from spans import TELEMETRY  # type: ignore[import-not-found]
 
 app = FastAPI(telemetry=TELEMETRY)
-redis: Any = Redis.from_url(os.environ["REDIS"])
+redis: Any = Redis.from_url(os.environ["REDIS"], max_connections=1000)
 queues: dict[str, asyncio.Queue[str]] = {}
 begun: list[asyncio.Task[None]] = []
 

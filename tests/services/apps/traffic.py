@@ -1,11 +1,11 @@
 """
 The users of each service.
 
-    python traffic.py NAME ADDRESS SECONDS
+    python traffic.py NAME ADDRESS SECONDS COMING_SECONDS
 
-Prints one line of JSON: what was done, how often, and how often it failed. SECONDS scale what they
-do: most come during the first two thirds, so that there is a plateau after it. Those who
-stay go at the end, and the service is idle for some seconds.
+Prints one line of JSON: what was done, how often, and how often it failed; also where SIGTERM ends
+it early. Those who stay come evenly during COMING_SECONDS, go after SECONDS, and then the
+service is idle for a while.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ class Users:
 
     address: str
     seconds: float
+    coming_s: float
+    """In which those come who stay."""
     http: aiohttp.ClientSession
     done: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
@@ -70,13 +73,13 @@ class Users:
             await asyncio.wait(begun)
 
     async def stay(self, what: str, n: int, act: Callable[[int], Awaitable[object]]) -> None:
-        """Let *n* come evenly in the first two thirds; each is ended at the end."""
-        pause_s = self.seconds * 2 / 3 / n
+        """Let *n* come evenly in the first part of the time; each is ended at the end."""
+        pause_s = self.coming_s / n
         begun = []
         for i in range(n):
             begun.append(asyncio.create_task(self.attempt(what, lambda i=i: act(i))))  # type: ignore[misc]
             await asyncio.sleep(pause_s)
-        await asyncio.sleep(self.seconds / 3)
+        await asyncio.sleep(self.seconds - self.coming_s)
         for each in begun:
             each.cancel()
         await asyncio.wait(begun)
@@ -356,15 +359,25 @@ async def leak_successors(users: Users) -> None:
     await users.steadily("POST /sessions", post, each_second=4)
 
 
-async def main(name: str, address: str, seconds: float) -> None:
+async def main(name: str, address: str, seconds: float, coming_s: float) -> None:
     timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
     connector = aiohttp.TCPConnector(limit=1000)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
-        users = Users(address, seconds, http)
-        await globals()[name](users)
-    await asyncio.sleep(IDLE_S)
-    print(json.dumps({"done": users.done, "failures": users.failures}), flush=True)
+        users = Users(address, seconds, coming_s, http)
+        using = asyncio.create_task(globals()[name](users))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, using.cancel)
+        began = loop.time()
+        await asyncio.wait([using])
+        seconds = loop.time() - began
+        if not using.cancelled():
+            using.result()
+            await asyncio.sleep(IDLE_S)
+        print(
+            json.dumps({"done": users.done, "failures": users.failures, "seconds": seconds}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], *map(float, sys.argv[3:5])))

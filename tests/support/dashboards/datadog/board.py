@@ -352,7 +352,8 @@ def growth() -> list[Widget]:
         chart(
             "Open findings over time",
             "Findings that were open, by service, kind and evidence: too many (threshold), ever"
-            " more (growth), left over by a request (outlived), lost (destroyed).",
+            " more (growth), left over by a request (outlived), lost (destroyed),"
+            " stuck (saturated).",
             line(
                 [
                     metric(

@@ -17,6 +17,7 @@ RULES: Final = Path(__file__).parents[4] / "examples" / "prometheus" / "rules.ya
 PROCESS: Final = "service,service.instance.id"
 LEAK: Final = f"{PROCESS},python.leak.kind,python.leak.evidence"
 FUNCTION: Final = f"{PROCESS},code.function.name"
+POOLED: Final = f"{PROCESS},python.thread_pool.name"
 SERVICE: Final = "service"
 
 PRIORITIES: Final = {"critical": 2, "warning": 3, "info": 5}
@@ -45,7 +46,9 @@ def monitor(
     title: str,
     text: str,
     process: bool = True,
+    spans: str = SPANS,
     compared: str = ">",
+    recovers: int | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """
@@ -59,6 +62,8 @@ def monitor(
         title: What is wrong, one line.
         text: What it means.
         process: Whether it is evaluated process by process.
+        spans: Where to look next.
+        recovers: Where an alert ends, for one that lasts until then; None for *critical*.
         compared: How the query is compared with *critical*.
         options: More options of Datadog.
     """
@@ -66,7 +71,7 @@ def monitor(
     severity = rule["labels"]["severity"]
     lines = [text]
     if process:
-        lines += ["", "Process: `{{[service.instance.id].name}}`", "", SPANS]
+        lines += ["", "Process: `{{[service.instance.id].name}}`", "", spans]
     lines += ["", f"Runbook: {rule['annotations']['runbook_url']}"]
     return {
         "name": f"{name}: {title}",
@@ -76,7 +81,8 @@ def monitor(
         "tags": ["source:otel-leaks", f"severity:{severity}", f"alert:{name}"],
         "priority": PRIORITIES[severity],
         "options": {
-            "thresholds": {"critical": critical},
+            "thresholds": {"critical": critical}
+            | ({} if recovers is None else {"critical_recovery": recovers}),
             "require_full_window": False,
             "notify_no_data": False,
             # A process that is gone, and with it its leak, recovers.
@@ -94,10 +100,14 @@ def rules() -> list[dict[str, Any]]:
 
 def breached(alert: str, kind: str, metric: str, things: str) -> dict[str, Any]:
     # The difference and not the ratio: what is told is by how many there are too many.
-    limit = f"max:{metric}.limit{{*}} by {{{PROCESS}}}"
+    above = f"{count(metric)} - max:{metric}.limit{{*}} by {{{PROCESS}}}"
+    if kind == "thread":
+        # Workers of pools have limits of their own: 0 while otel-leaks itself finds too few.
+        found = "python.leak.kind:thread,python.leak.evidence:threshold"
+        above = f"( {above} ) * max:python.leak.open{{{found}}} by {{{PROCESS}}}"
     return monitor(
         f"{alert}LimitBreached",
-        f"min(last_5m):{count(metric)} - {limit}",
+        f"min(last_5m):{above}",
         0,
         title=f"{{{{service.name}}}} has more {things} than its limit",
         text=f"A process of {{{{service.name}}}} has {{{{value}}}} {things} more than its"
@@ -124,13 +134,15 @@ def grows(alert: str, metric: str, things: str, floor: int, *, fast: bool) -> di
 
     The least, so that a burst is no growth. With `+ 5 * floor` the change of 20 % is one of
     more than *floor* things, and of more than a fifth of all in a large service. A process
-    is looked at only when both windows lie behind its warm-up.
+    is looked at only when both windows lie behind its warm-up. A steady leak becomes ever
+    smaller a part of what has leaked already, so an alert lasts until nothing is added.
     """
     window, shift, warm_up_s = ("15m", "1h", 7200) if fast else ("1h", "4h", 21600)
     return monitor(
         f"{alert}sGrow{'Fast' if fast else 'Slow'}",
         f"pct_change(min(last_{window}),last_{shift}):{count(metric)} + {5 * floor}",
         20,
+        recovers=0,
         title=f"{{{{service.name}}}} has ever more {things}",
         text=f"The {things} of a process of {{{{service.name}}}} are, at their fewest in"
         f" {window}, clearly more than {shift} ago: by more than {floor} and by more than a fifth.",
@@ -143,12 +155,45 @@ def the_monitors() -> list[dict[str, Any]]:
     made = [
         monitor(
             "PythonLeakDetected",
-            "sum(last_15m):sum:python.leak.detections{!python.leak.evidence:threshold}"
+            "sum(last_15m):sum:python.leak.detections"
+            "{!python.leak.evidence:threshold,!python.leak.evidence:saturated}"
             f" by {{{LEAK}}}.as_count()",
             0,
             title="{{service.name}} leaks",
             text="A process of {{service.name}} opened {{value}} findings in 15 minutes: kind"
             " {{[python.leak.kind].name}}, evidence {{[python.leak.evidence].name}}.",
+        ),
+        monitor(
+            "PythonThreadPoolSaturated",
+            "min(last_5m):sum:python.leak.open"
+            "{python.leak.kind:thread_pool,python.leak.evidence:saturated}"
+            f" by {{{PROCESS}}}",
+            0,
+            title="{{service.name}} has a thread pool that does no work any more",
+            text="In a process of {{service.name}} every thread of a pool has run the same job for"
+            " minutes while other jobs wait, so whatever waits for the pool hangs.",
+        ),
+        monitor(
+            "PythonThreadPoolQueueGrows",
+            "change(min(last_5m),last_15m):sum:python.thread_pool.queue.length{*}"
+            f" by {{{POOLED}}}",
+            10,
+            recovers=0,
+            title="{{service.name}} has ever more jobs waiting in the thread pool"
+            " {{[python.thread_pool.name].name}}",
+            text="The queue of the pool {{[python.thread_pool.name].name}} in a process of"
+            " {{service.name}} has grown for a quarter of an hour, by {{value}} jobs. Either its"
+            " jobs are stuck, or more of them come than it can do.",
+        ),
+        monitor(
+            "PythonLeakCensusStale",
+            f"min(last_10m):max:python.leak.census.age{{*}} by {{{PROCESS},python.leak.kind}}",
+            600,
+            title="{{service.name}} is no longer watched for leaks ({{[python.leak.kind].name}})",
+            text="otel-leaks has not been able to count the kind {{[python.leak.kind].name}} in a"
+            " process of {{service.name}} for {{value}} seconds, so no leak of it is found there."
+            " The process still reports, so it lives.",
+            spans="A WARNING or ERROR of the logger `otel_leaks` says what fails.",
         ),
         monitor(
             "PythonTasksDestroyed",

@@ -22,7 +22,16 @@ PROMETHEUS_UID: Final = "otel-leaks-prometheus"
 """Of provisioning/datasources: an alert can't choose its data source by a variable."""
 
 # Which panel an alert leads to.
-PANELS: Final = {"threads": 13, "tasks": 14, "growth": 21, "leaks": 7, "destroyed": 51, "gone": 6}
+PANELS: Final = {
+    "threads": 13,
+    "tasks": 14,
+    "growth": 21,
+    "leaks": 7,
+    "pools": 42,
+    "destroyed": 51,
+    "gone": 6,
+    "stale": 54,
+}
 
 ABOUT: Final = """\
 # The alerts of ../../../prometheus/rules.yaml as Grafana-managed ones, for where Grafana and
@@ -37,6 +46,8 @@ def panel_of(alert: str) -> int:
     about = {
         "Destroyed": "destroyed",
         "Gone": "gone",
+        "Stale": "stale",
+        "Pool": "pools",
         "Grow": "growth",
         "Detected": "leaks",
         "Thread": "threads",

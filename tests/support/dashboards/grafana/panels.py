@@ -350,7 +350,8 @@ def growth() -> Iterator[Placed]:
         22,
         "Open findings over time",
         "Findings that were open, by service, kind and evidence: too many (threshold), ever more"
-        " (growth), left over by a request (outlived), lost (destroyed).",
+        " (growth), left over by a request (outlived), lost (destroyed),"
+        " stuck (saturated).",
         *(12, 8),
     )
 

@@ -1,0 +1,218 @@
+"""
+The function of the application's that a library's coroutine runs now and then.
+
+What a class says of its objects is asked once about each class: the methods that a library calls
+on its own objects are a library's, and most runners run nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import weakref
+from functools import partial
+from itertools import chain, islice, repeat
+from typing import Any, NamedTuple
+
+from otel_leaks.libraries import is_own
+from otel_leaks.runtime.given import bases, variables_of
+from otel_leaks.runtime.glimpse import (
+    Root,
+    Step,
+    attribute,
+    first,
+    in_c,
+    item,
+    members,
+    present,
+    referent,
+    referent_types,
+    root_of,
+    types_at,
+)
+from otel_leaks.runtime.wrappers import Given, Runner
+
+__all__ = ["Function", "function_at"]
+
+_Way = tuple[Step, ...]
+
+MAX_KNOWN = 5000
+"""Classes and functions whose answer is kept."""
+MAX_LOOKED_THROUGH = 8
+"""Attributes, methods, partial functions and decorators, one behind the other."""
+
+
+class Function(NamedTuple):
+    """A function of the application's."""
+
+    code: types.CodeType
+    module: str
+    qualname: str
+
+
+_CODE = attribute(vars(types.FunctionType)["__code__"])
+_QUALNAME = attribute(vars(types.FunctionType)["__qualname__"])
+_MODULE = (attribute(vars(types.FunctionType)["__globals__"]), item("__name__"))
+_WRAPPED: _Way = (members, item("__wrapped__"), present)
+_WRAPPING = {
+    types.MethodType: attribute(vars(types.MethodType)["__func__"]),
+    functools.partial: attribute(vars(functools.partial)["func"]),
+    staticmethod: attribute(vars(staticmethod)["__func__"]),
+    classmethod: attribute(vars(classmethod)["__func__"]),
+}
+_PLAIN = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, type(None)})
+"""Of what no function is reached from."""
+
+_Next = tuple[_Way, tuple[str, ...]]
+"""The way to another object, and the attributes that lead on from there."""
+_plans: dict[tuple[int, tuple[str, ...]], tuple[weakref.ref[type], Function | _Next | None]] = {}
+_functions: dict[int, tuple[weakref.ref[types.CodeType], Function | None]] = {}
+
+
+def function_at(
+    root: Root, way: _Way, kind: type, code: types.CodeType, runner: Runner
+) -> Function | None:
+    """
+    Return the function of the application's that a runner was given.
+
+    Args:
+        root: Leads to an object.
+        way: Leads from there to the runner.
+        kind: Of the runner.
+        code: Of the runner.
+        runner: What its code says.
+
+    Returns:
+        The first in the order of its calls; None when what it runs is a library's, and on 3.11
+        while it runs itself.
+    """
+    way = variables_of(way, kind)
+    found = [
+        (number, held, _may_be(held, code, runner))
+        for number, held in enumerate(referent_types(root, way))
+        if held not in _PLAIN
+    ]
+    for i, given in enumerate(runner.given):
+        # Where the class of one has the attribute, that is the variable.
+        best = max((each[2][i] for each in found), default=0)
+        if best in {0, _SETTLED}:
+            continue
+        for number, held, chances in found:
+            if chances[i] == best:
+                for base in bases((*way, referent(number)), held, root, code, given):
+                    function = _function(root, base, types_at(root, base), given.attributes)
+                    if function is not None:
+                        return function
+    return None
+
+
+_MAY_BE, _SETTLED, _IS = 1, 2, 3
+"""What an object of a class is to a variable that leads to a function: it may be that; it is,
+and leads to a library's; it is, and leads to one of the application's."""
+
+
+def _may_be(kind: type, code: types.CodeType, runner: Runner) -> tuple[int, ...]:
+    """Return what an object is to each variable of a runner, 0 for nothing."""
+    known = runner.by_kind.get(id(kind))
+    if known is None or known[0]() is not kind:
+        key, by_kind = id(kind), runner.by_kind
+        ref = weakref.ref(kind, lambda _: by_kind.pop(key, None))
+        chances = tuple(_chance(kind, code, given) for given in runner.given)
+        known = by_kind[key] = (ref, chances)
+    return known[1]
+
+
+def _chance(kind: type, code: types.CodeType, given: Given) -> int:
+    if kind is types.CellType:
+        return _MAY_BE if given.name not in code.co_varnames else 0
+    if kind is types.FunctionType:
+        return _MAY_BE if given.name in code.co_freevars or not given.attributes else 0
+    plan = _plan(kind, given.attributes)
+    if given.attributes and _has(kind, given.attributes[0]):
+        return _IS if plan is not None else _SETTLED
+    return _MAY_BE if plan is not None else 0
+
+
+def _has(kind: type, name: str) -> bool:
+    return types_at(root_of(kind), (partial(_in_classes, name),)) not in {None, type(None)}
+
+
+def _function(
+    root: Root, way: _Way, kind: type | None, attributes: tuple[str, ...]
+) -> Function | None:
+    for _ in range(MAX_LOOKED_THROUGH):
+        if kind is None or kind in _PLAIN:
+            return None
+        if kind is types.FunctionType and not attributes:
+            found = _own(root, way)
+            if found is not None:
+                return found
+            way = (*way, *_WRAPPED)  # A decorator's.
+        else:
+            plan = _plan(kind, attributes)
+            if plan is None or isinstance(plan, Function):
+                return plan
+            steps, attributes = plan
+            way = (*way, *steps)
+        kind = types_at(root, way)
+    return None
+
+
+def _plan(kind: type, attributes: tuple[str, ...]) -> Function | _Next | None:
+    """Return what the class of an object says of what its attributes lead to."""
+    key = (id(kind), attributes)
+    known = _plans.get(key)
+    if known is None or known[0]() is not kind:
+        if len(_plans) >= MAX_KNOWN:
+            _plans.clear()
+        ref = weakref.ref(kind, lambda _: _plans.pop(key, None))
+        known = _plans[key] = (ref, _made(kind, attributes))
+    return known[1]
+
+
+def _made(kind: type, attributes: tuple[str, ...]) -> Function | _Next | None:
+    if not attributes:
+        if kind in _WRAPPING:
+            return (_WRAPPING[kind],), ()
+        # An object that is called: its class has the function.
+        return _of_class(kind, "__call__", ())
+    name, left = attributes[0], attributes[1:]
+    slot = in_c(kind, name)
+    if slot is not None:
+        return (slot, present), left
+    if _has(kind, name):
+        return _of_class(kind, name, left)
+    if not type.__getattribute__(kind, "__dictoffset__"):
+        return None
+    return (members, item(name), present), left
+
+
+def _of_class(kind: type, name: str, left: tuple[str, ...]) -> Function | None:
+    root, way = root_of(kind), (partial(_in_classes, name),)
+    return _function(root, way, types_at(root, way), left)
+
+
+def _in_classes(name: str, classes: Any) -> Any:
+    """Step to an attribute as the first class of an MRO defines it."""
+    ways = chain.from_iterable(map(type.__getattribute__, classes, repeat("__mro__")))
+    spaces = map(type.__getattribute__, ways, repeat("__dict__"))
+    return islice(present(map(types.MappingProxyType.get, spaces, repeat(name))), 1)
+
+
+def _own(root: Root, way: _Way) -> Function | None:
+    """Return the function that a way leads to, None when it is a library's."""
+    code = first(root, (*way, _CODE))
+    if type(code) is not types.CodeType:
+        return None
+    known = _functions.get(id(code))
+    if known is None or known[0]() is not code:
+        if len(_functions) >= MAX_KNOWN:
+            _functions.clear()
+        key = id(code)
+        ref = weakref.ref(code, lambda _: _functions.pop(key, None))
+        module, qualname = first(root, (*way, *_MODULE)), first(root, (*way, _QUALNAME))
+        found = None
+        if type(module) is str and type(qualname) is str and is_own(code.co_filename, module):
+            found = Function(code, module, qualname)
+        known = _functions[key] = (ref, found)
+    return known[1]

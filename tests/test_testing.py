@@ -137,6 +137,33 @@ def test_what_ends_within_the_grace_is_no_leak(
         threads.append(begin(stand))
 
 
+@pytest.mark.parametrize(("timeout_s", "waited_s"), [(1000, 1.0), (None, 0.33)])
+def test_what_may_wake_by_itself_is_waited_for_a_second(
+    timeout_s: float | None, waited_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    never, stands = threading.Event(), threading.Event()
+
+    def poll() -> None:
+        stands.set()
+        never.wait(timeout_s)
+
+    def sleep(seconds: float) -> None:
+        now_s[0] += seconds
+
+    with pytest.raises(LeaksFound), verify_none():
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        assert stands.wait(20)
+        while "wait" not in sys._current_frames()[thread.ident or 0].f_code.co_name:
+            native.sleep(0.001)
+        monkeypatch.setattr(native, "sleep", sleep)
+        monkeypatch.setattr(native, "monotonic", lambda: now_s[0])
+    monkeypatch.undo()
+    never.set()
+    assert now_s[0] == pytest.approx(waited_s, abs=0.01)
+
+
 def test_while_it_waits_the_loop_runs() -> None:
     async def end_in(rounds: int) -> None:
         await settle(rounds)

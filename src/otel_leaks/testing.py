@@ -81,6 +81,10 @@ PROVED = 2000
 """Leaked tasks, at most, for which one is searched: of a crowd it would be most of the cost."""
 ENDED_BY_LAST_REFERENCE: tuple[Kind, ...] = ("thread_pool", "async_generator")
 """Kinds that end when nobody refers to them any more, without waiting for a collection."""
+LONGEST_S = 1.0
+"""How long a leaking scope may be waited for, seconds, where its grace is the default."""
+PAUSE_S = 0.05
+"""The pauses after the grace, seconds."""
 MAX_SITES = 50
 """Sites of a kind whose stack is read."""
 
@@ -91,7 +95,8 @@ class Grace:
     How long things may take to end by themselves.
 
     Attempts rather than seconds, so that a loaded machine still gets its looks. The
-    pauses between them double from a microsecond; what is clean is not waited for.
+    pauses between them double from a microsecond; what is clean is not waited for. With the
+    defaults a thread or task that sleeps, or waits with a timeout, gets up to a second.
     """
 
     attempts: int = 20
@@ -589,6 +594,22 @@ def _with_destroyed_as_pending(before: Report, after: Report) -> Report:
     return Report(tuple(sorted(sites - again, key=_largest_first)), after.hidden)
 
 
+def _may_wake(report: Report) -> bool:
+    """Say whether something of a report sleeps, or waits with a timeout: it may only poll."""
+    from otel_leaks.census.timeouts import may_wake
+
+    return any(
+        bool(site.sample.timed)
+        or (
+            site.kind == "thread"
+            and site.sample.thread_id is not None
+            and may_wake(site.sample.thread_id)
+        )
+        for site in report
+        if site.sample is not None
+    )
+
+
 def _again(report: Report) -> set[Kind]:
     """Return the kinds to look at once more: what was found, and what may become of a task."""
     return {*(site.kind for site in report), "destroyed_task"}
@@ -743,6 +764,7 @@ class Check:
             return
         from otel_leaks.census.origins import starts
 
+        until = native.monotonic() + LONGEST_S
         # Asked before the look: a coroutine that arrives between the two is seen by neither.
         is_underway = starts.is_handing_over(self._scope)
         # What the collector destroys before the first look can't say where it stood.
@@ -761,8 +783,16 @@ class Check:
                 # What is only waiting for the collector is no leak.
                 self._collect()
                 self._look_again()
+        if grace == Grace():
+            yield from self._longer_pauses(until)
         if self.report:
             self.report = _proved(self.report)
+
+    def _longer_pauses(self, until: float) -> Iterator[float]:
+        """Go on until what may wake by itself had time for it: it may have been told to end."""
+        while _may_wake(self.report) and (left_s := until - native.monotonic()) > 0:
+            yield min(PAUSE_S, left_s)
+            self._look_again()
 
     def _leave_out(self, starts: Starts) -> bool:
         """

@@ -41,7 +41,7 @@ reliability: $(VENV)/.ready ## Real servers, forks and outages, with otel-leaks 
 # Each service runs beside its users and keeps a core busy in parts: two at once.
 services: $(VENV)/.ready ## Healthy and leaking services of many stacks, for minutes (SHORT=1: what CI runs)
 	PYTHONPATH=tests $(BIN)/python -m reliability.environment services
-	$(if $(SHORT),SERVICES_SECONDS=30) $(BIN)/python -m pytest -n 2 tests/services -m "services$(if $(SHORT), and short)"
+	$(if $(SHORT),SERVICES_SECONDS=30) $(BIN)/python -m pytest -n 2 -o faulthandler_timeout=300 tests/services -m "services$(if $(SHORT), and short)"
 	PYTHONPATH=tests $(BIN)/python -m services.results
 
 fuzz: $(VENV)/.ready ## Try options, ignores, baselines, reports and bodies that nobody would write, for long

@@ -1250,3 +1250,23 @@ def test_turned_on_and_off_many_times_it_leaves_nothing(
         meters, spans = (Meters(), Spans()) if with_new_providers else kept
         instrument(meter_provider=meters.provider, tracer_provider=spans.provider).uninstrument()
     assert (set(threading.enumerate()) - threads, changed(before)) == (set(), [])
+
+
+def test_the_gauge_names_busy_workers_by_their_job_and_idle_ones_by_their_pool(
+    instrument: Instrument, looks: Callable[[], None], meters: Meters
+) -> None:
+    stand = Stand()
+    with ThreadPoolExecutor(3, thread_name_prefix="leak-42") as pool:
+        for jobs in (3, 2):
+            for _ in range(jobs):
+                pool.submit(stuck, stand)
+            stand.arrived(jobs)
+            if jobs == 3:
+                stand.release(jobs)
+        instrument()
+        looks()
+        found = meters.series()["python.thread.count"]
+        stand.release(2)
+    counted = {dict(key)[FUNCTION]: count for key, count in found.items() if count}
+    # The name of a pool leaves the process without what may be a secret in it.
+    assert counted == {STUCK: 2, "pool leak-*": 1}

@@ -376,8 +376,8 @@ def test_a_site_that_is_gone_is_named_until_it_has_ended() -> None:
 def test_a_leak_that_stops_is_open_for_a_day() -> None:
     policy = growth()
     stopped = [*rising(), *[[site(40)]] * (SLOW * DAY + 2)]
-    found = [len(each) for each in fed(policy, stopped)]
-    assert found == [0] * 3 + [1] * (SLOW * DAY) + [0] * 3
+    found = [[finding.ended for finding in each] for each in fed(policy, stopped)]
+    assert found == [[]] * 3 + [[None]] * (SLOW * DAY) + [["steady"], [], []]
 
 
 def test_a_leak_that_goes_on_is_one_finding() -> None:
@@ -640,8 +640,8 @@ def test_what_is_found_there_ends_there() -> None:
     policy, found = growth(), []
     for i in range(40):
         sites = [site(300 * (i + 1))] if i < 14 else [site(20)]
-        found.append(bool(policy.look(census(float(i), *sites))))
-    assert found == [False] * 12 + [True] * 6 + [False] * 22
+        found.append([each.ended for each in policy.look(census(float(i), *sites))])
+    assert found == [[]] * 12 + [[None]] * 6 + [["ended"]] + [[]] * 21
 
 
 # What holds for any load

@@ -676,17 +676,17 @@ class TaskSource:
             return site
         known, found = pending[0]
         stands = found.stands()
+        ask = partial(look.guard.ask, self.kind)
         sample = Sample(
             serial=known.serial,
             stack=found.stack(self._names, stands),
             name=name_of(known.ref),
             age_s=look.now - known.first_seen,
-            awaited=_is_awaited(known.ref),
-            waits_on=self._waits_on(known.ref),
-            timed=is_timed(known.ref, timers),
-            cancelled=cancel_was_requested(known.ref),
-            endless=look.guard.ask(
-                self.kind,
+            awaited=ask(lambda: _is_awaited(known.ref), default=None),
+            waits_on=ask(lambda: self._waits_on(known.ref), default=None),
+            timed=ask(lambda: is_timed(known.ref, timers), default=None),
+            cancelled=ask(lambda: cancel_was_requested(known.ref), default=False),
+            endless=ask(
                 lambda: self._exits.any_endless(
                     (
                         (level.code, offset)

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from otel_leaks.detect.requests import Requests
 from otel_leaks.detect.windows import Fates, Now, Row, Tier, Track
-from otel_leaks.model import Census, Evidence, Finding, Kind, Population, Site, fingerprint
+from otel_leaks.model import Census, End, Evidence, Finding, Kind, Population, Site, fingerprint
 
 __all__ = ["OPENS", "Growth"]
 
@@ -41,10 +41,11 @@ ENDS_BELOW = 0.5
 QUICK = 10
 """Quick windows in a window: what rises steeply is found within some of them."""
 QUICK_JOINED = 5
-"""Quick windows in a long quick one, which sees what is not quite as steep."""
+"""Quick windows in a long quick one, which sees what is not quite as steep: of threads, which
+take much more than tasks, and of which there are seldom as many at once."""
 STEEP: Mapping[Kind, int] = {"asyncio_task": 100, "thread": 2}
-"""So many times the floor has a row of quick windows to rise, of long or short ones: with the
-defaults by a fifth of the limit of the kind. Crowds of clients that connect are less steep."""
+"""So many times the floor has a row of quick windows to rise: with the defaults by a fifth of the
+limit of the kind. Crowds of clients that connect are less steep."""
 LEAST_SHARE = 0.6
 """Of what the requests of the first half of a row left, as many in the second half leave so much:
 of the sessions and tenants of a service fewer and fewer requests are the first."""
@@ -147,10 +148,8 @@ class _Kind:
         """And pools, by what they are called as functions."""
         self.open: list[tuple[str, _Series]] = []
         """With their keys, as the last window left them."""
-
-    def series(self) -> Iterator[_Series]:
-        yield from self.sites.values()
-        yield from self.functions.values()
+        self.over: list[tuple[str, _Series, _Rise, End]] = []
+        """Those that the last window has ended, and why."""
 
 
 class Growth:
@@ -198,7 +197,8 @@ class Growth:
 
         Returns:
             0..n findings on one site or one function each, in the order of the census;
-            each as long as it is open, which is until most of what had piled up is gone.
+            each as long as it is open, which is until most of what had piled up is gone, and
+            once more with why it ends.
         """
         findings: list[Finding] = []
         if census.requests is not None:
@@ -252,9 +252,23 @@ class Growth:
                 self._close(history, tier, now, is_whole=is_whole)
         self._note(history, history.sites, sites, now, at, is_whole=is_whole)
         self._note(history, history.functions, functions, now, at, is_whole=is_whole)
-        return [
-            self._finding(series, sites.get(key) or functions.get(key, []), population.kind, at)
+        told: list[tuple[str, _Series, _Rise, End | None]] = [
+            (key, series, series.rise, None)
             for key, series in history.open
+            if series.rise is not None
+        ]
+        told += history.over
+        history.over = []
+        return [
+            self._finding(
+                series,
+                rise,
+                sites.get(key) or functions.get(key, []),
+                kind=population.kind,
+                at=at,
+                ended=ended,
+            )
+            for key, series, rise, ended in told
         ]
 
     def _note(
@@ -309,10 +323,14 @@ class Growth:
         clock, rules = history.clocks[tier], history.tiers[tier]
         self._end_windows(history, tier)
         clock.number += 1
-        for series in history.series():
-            if series.rise is not None and series.rise.tier == tier:
-                series.rise = _still(series, series.rise, rules)
-                series.sites = series.sites if series.rise is not None else ()
+        for known in (history.sites, history.functions):
+            for key, series in known.items():
+                rise = series.rise
+                if rise is None or rise.tier != tier:
+                    continue
+                series.rise, why = _still(series, rise, rules)
+                if why is not None:
+                    history.over.append((key, series, rise, why))
         # What stands in one place is told by that place, the rest by its function.
         missing = history.nothing if is_whole else None
         for known, others in (
@@ -363,7 +381,7 @@ class Growth:
             before.append(slower.peaks[:-2])
         peak = max((floor for peaks in before for floor in peaks), default=-1)
         rows = [(Row(track.windows[-most:], track.windows[:-most], peak), rules.floor)]
-        if number % rules.joined == 0:
+        if rules.long_floor is not None and number % rules.joined == 0:
             earlier = track.day[:-most]
             if not tier:
                 peak = max((window.floor for window in earlier), default=-1)
@@ -394,10 +412,18 @@ class Growth:
         left = (middle.floor - first.floor) * (after - between)
         return (last.floor - middle.floor) * (between - before) < LEAST_SHARE * left
 
-    def _finding(self, series: _Series, sites: Sequence[Site], kind: Kind, at: float) -> Finding:
-        assert series.rise is not None
+    def _finding(
+        self,
+        series: _Series,
+        rise: _Rise,
+        sites: Sequence[Site],
+        *,
+        kind: Kind,
+        at: float,
+        ended: End | None,
+    ) -> Finding:
         if sites:
-            since_s = at - series.rise.since
+            since_s = at - rise.since
             newest = sorted(sites, key=lambda site: (-_came(site, since_s), -site.count))
             series.sites = tuple(map(_shown, newest[: self._max_sites]))
         is_pools = bool(series.sites) and series.sites[0].pool is not None
@@ -409,9 +435,10 @@ class Growth:
             age_s=max((site.age_s for site in sites), default=0.0),
             sites=series.sites,
             site_count=len(sites),
-            grown=series.now.total - series.rise.base,
-            grown_s=at - series.rise.since,
+            grown=series.now.total - rise.base,
+            grown_s=at - rise.since,
             pools=series.now.total if is_pools else None,
+            ended=ended,
         )
 
 
@@ -420,7 +447,15 @@ def _tiers(kind: Kind, window_s: float, windows: int, floor: int) -> tuple[Tier,
     rest_s = SLOW * DAY * window_s
     return (
         Tier(window_s, floor, SLOW, floor, DAY, MOST_ENDS, rest_s),
-        Tier(window_s / QUICK, steep, QUICK_JOINED, steep, 2 * windows, 0.0, rest_s),
+        Tier(
+            window_s / QUICK,
+            steep,
+            QUICK_JOINED,
+            steep if kind == "thread" else None,
+            2 * windows,
+            0.0,
+            rest_s,
+        ),
     )
 
 
@@ -475,17 +510,16 @@ def _is_there(rise: _Rise, now: Now | None) -> bool:
     return now is None or now.total >= _half(rise)
 
 
-def _still(series: _Series, rise: _Rise, rules: Tier) -> _Rise | None:
-    """Return what an open finding is measured by from now on, None when it has ended."""
+def _still(series: _Series, rise: _Rise, rules: Tier) -> tuple[_Rise | None, End | None]:
+    """Return what an open finding is measured by from now on, or why it has ended."""
     track = series.tracks[rise.tier]
     if track is None or not track.windows:
-        return rise
+        return rise, None
     last = track.windows[-1]
     if last.top < _half(rise) and last.stayed <= ENDS_BELOW * rise.stayed:
-        return None
+        return None, "ended"
     grew_at = last.until if last.floor > rise.top else rise.grew_at
     if last.until - grew_at >= rules.rest_s:
-        return None
-    return rise._replace(
-        top=max(rise.top, last.floor), stayed=max(rise.stayed, last.stayed), grew_at=grew_at
-    )
+        return None, "steady"
+    top, stayed = max(rise.top, last.floor), max(rise.stayed, last.stayed)
+    return rise._replace(top=top, stayed=stayed, grew_at=grew_at), None

@@ -40,8 +40,8 @@ class Tier(NamedTuple):
     """In a row of windows, in all."""
     joined: int
     """Windows in a long one."""
-    long_floor: int
-    """In a row of long ones."""
+    long_floor: int | None
+    """In a row of long ones; None where these are not judged."""
     kept: int
     """Long windows that are remembered."""
     most_ends: float

@@ -261,10 +261,10 @@ class TaskSource:
         settle = self._inherited.settle
 
         @functools.wraps(original)
-        def init(loop: Any, *args: Any, **kwargs: Any) -> None:
+        def init(*args: Any, **kwargs: Any) -> Any:
             with contextlib.suppress(Exception):  # The application makes its loop in any case.
                 settle()
-            original(loop, *args, **kwargs)
+            return original(*args, **kwargs)
 
         return init
 
@@ -522,7 +522,10 @@ class TaskSource:
     ) -> None:
         if self._inherited:
             refs = [ref for ref in refs if ref not in self._inherited]
-        if not look.is_selective and look.starts is None and not look.ignores.by_task_name:
+        if look.is_whole and not look.ignores.by_task_name:
+            if look.besides:
+                beside = set(map(id, look.besides))  # In tests: the caller's own task.
+                refs = [ref for ref in refs if id(ref()) not in beside]
             plain = plain_pending(refs)
             if plain is not None:
                 self._count(plain, tally_of(None), look)
@@ -547,11 +550,11 @@ class TaskSource:
     def _by_origin(
         refs: list[TaskRef], look: Look
     ) -> Iterator[tuple[Origin | None, list[TaskRef]]]:
-        if not look.is_selective and look.starts is None:
+        if look.is_whole and not look.besides:
             yield None, refs
             return
         # In tests: the caller's own thread asks about each of them.
-        tasks = [task for ref in refs if (task := ref()) is not None and is_pending(ref)]
+        tasks = [task for ref in pending(refs).refs if (task := ref()) is not None]
         for origin, some in look.wanted(tasks):
             yield origin, refs_to(some)
 

@@ -26,7 +26,7 @@ from services.seen import Opened, Seen
 from services.servers import listens
 from services.stacks import APPS, HEALTHY, LEAKS, Leak, Spans, Stack
 
-SECONDS = float(os.environ.get("SERVICES_SECONDS") or 80)
+SECONDS = float(os.environ.get("SERVICES_SECONDS") or 60)
 """How long the users of a healthy service stay."""
 LEAKS_S = 90.0
 """How long those of a leaking one do, at most."""
@@ -206,7 +206,7 @@ def test_a_leak_is_found_and_named(
                 users.stop()
             row.cells["traffic"] = traffic(json.loads(users.stdout))
         service.stop()
-    print(service.stderr)
+    print(service.stderr, *seen.detected, sep="\n")
     besides = [each for each in seen.detected if not is_of(each, stack)]
     row.cells["besides"] = wrong(besides)
     row.cells["opened"], row.cells["after"], row.cells["named"] = "**nothing**", "", ""

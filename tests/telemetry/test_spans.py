@@ -220,7 +220,7 @@ def test_a_subclass_with_slots_ends_as_it_did() -> None:
     class Slotted:
         __slots__ = ()
 
-    end = note_end(lambda _, end_time: told.append(end_time))
+    end = note_end(lambda _, end_time=None: told.append(end_time))
     end(Slotted())
     end(Slotted(), 5)
     end(Slotted(), end_time=6)

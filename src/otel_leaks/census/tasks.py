@@ -261,10 +261,10 @@ class TaskSource:
         settle = self._inherited.settle
 
         @functools.wraps(original)
-        def init(loop: Any, *args: Any, **kwargs: Any) -> None:
+        def init(*args: Any, **kwargs: Any) -> Any:
             with contextlib.suppress(Exception):  # The application makes its loop in any case.
                 settle()
-            original(loop, *args, **kwargs)
+            return original(*args, **kwargs)
 
         return init
 
@@ -522,7 +522,10 @@ class TaskSource:
     ) -> None:
         if self._inherited:
             refs = [ref for ref in refs if ref not in self._inherited]
-        if not look.is_selective and look.starts is None and not look.ignores.by_task_name:
+        if look.is_whole and not look.ignores.by_task_name:
+            if look.besides:
+                beside = set(map(id, look.besides))  # In tests: the caller's own task.
+                refs = [ref for ref in refs if id(ref()) not in beside]
             plain = plain_pending(refs)
             if plain is not None:
                 self._count(plain, tally_of(None), look)
@@ -547,11 +550,11 @@ class TaskSource:
     def _by_origin(
         refs: list[TaskRef], look: Look
     ) -> Iterator[tuple[Origin | None, list[TaskRef]]]:
-        if not look.is_selective and look.starts is None:
+        if look.is_whole and not look.besides:
             yield None, refs
             return
         # In tests: the caller's own thread asks about each of them.
-        tasks = [task for ref in refs if (task := ref()) is not None and is_pending(ref)]
+        tasks = [task for ref in pending(refs).refs if (task := ref()) is not None]
         for origin, some in look.wanted(tasks):
             yield origin, refs_to(some)
 
@@ -676,17 +679,17 @@ class TaskSource:
             return site
         known, found = pending[0]
         stands = found.stands()
+        ask = partial(look.guard.ask, self.kind)
         sample = Sample(
             serial=known.serial,
             stack=found.stack(self._names, stands),
             name=name_of(known.ref),
             age_s=look.now - known.first_seen,
-            awaited=_is_awaited(known.ref),
-            waits_on=self._waits_on(known.ref),
-            timed=is_timed(known.ref, timers),
-            cancelled=cancel_was_requested(known.ref),
-            endless=look.guard.ask(
-                self.kind,
+            awaited=ask(lambda: _is_awaited(known.ref), default=None),
+            waits_on=ask(lambda: self._waits_on(known.ref), default=None),
+            timed=ask(lambda: is_timed(known.ref, timers), default=None),
+            cancelled=ask(lambda: cancel_was_requested(known.ref), default=False),
+            endless=ask(
                 lambda: self._exits.any_endless(
                     (
                         (level.code, offset)

@@ -37,7 +37,7 @@ COMING_UNSEEN_S = 18.0
 """In which users come who stay, where no span says that they do; else it is two thirds of their
 time. Without it a connection can't be told from a leaked task, see docs/detection.md."""
 
-OUTLIVED_S, WINDOW_S, INTERVAL_S = 2.0, 3.0, 0.25
+OUTLIVED_S, WINDOW_S, INTERVAL_S = 1.0, 3.0, 0.25
 SCALE = {"outlived": 60 / OUTLIVED_S, "growth": 600 / WINDOW_S}
 """For how many seconds a second stands."""
 

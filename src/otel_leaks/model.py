@@ -263,6 +263,13 @@ class Site:
     where *count* is one, or only a part was looked at."""
 
     @property
+    def keeps_process(self) -> bool:
+        """Whether the interpreter waits for it at its end: a job that runs, no daemon thread."""
+        if self.kind == "work_item":
+            return self.sample is not None and self.sample.thread_id is not None
+        return self.kind == "thread" and self.daemon is False
+
+    @property
     def function(self) -> str:
         """What the thing runs: a thread's target, a task's outermost coroutine."""
         return self.functions[0]

@@ -62,6 +62,7 @@ __all__ = [
     "program_of",
     "scope_of_context",
     "starts",
+    "state_of",
     "wrap_every_loop",
 ]
 
@@ -163,9 +164,24 @@ class Child:
             return True
         return False
 
+    def state(self) -> str:
+        """Say by which number the system knows it, and whether it still runs."""
+        return state_of(self.pid)
+
 
 # Bound now: a test may replace it.
 _waitid = getattr(os, "waitid", None)
+
+
+def state_of(pid: int) -> str:
+    """Say of a child process that is not reaped whether it runs."""
+    if _waitid is None:
+        return f"pid {pid}"
+    try:
+        has_ended = _waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except (OSError, ValueError, OverflowError):  # Reaped meanwhile.
+        return f"pid {pid}"
+    return f"pid {pid}, " + ("has ended, a zombie" if has_ended else "still running")
 
 
 class _Ref(weakref.ref[Any]):

@@ -4,7 +4,7 @@ What libraries keep for the life of the process: an executor, a monitor, cached 
 Nobody's test can end such a thing, and whichever comes first would be charged with it. By
 rule, not by name: a library's code created it, and that same library refers to it, from a
 global, a class, a cache or a thread-local; or it did so while it was imported, or in a hook
-of pytest.
+of pytest. A thread that is no daemon is never meant to live so long: the process would not end.
 
 A registry of all that was ever made refers to leaks as well. So who creates another one at the
 same place while the library still refers to an earlier one does not reuse them: they pile up,
@@ -93,7 +93,7 @@ class ProcessWide:
         for note in notes:
             thing = note.ref()
             maker = note.maker or _maker_of_task(note)
-            if thing is None or maker is None or _is_worker(thing):
+            if thing is None or maker is None or _is_worker(thing) or _keeps_process(thing):
                 continue
             if maker.occasion or (note.kind == "event_loop" and thing is current_loop()):
                 found.append(note)
@@ -199,6 +199,11 @@ def _is_worker(thing: Any) -> bool:
     """Say whether a thread is a pool's worker, which belongs to its pool."""
     worker = getattr(sys.modules.get("concurrent.futures.thread"), "_worker", None)
     return worker is not None and kept(thing, "_target") is worker
+
+
+def _keeps_process(thing: Any) -> bool:
+    """Say whether it is a thread for which the process would never end."""
+    return isinstance(thing, threading.Thread) and kept(thing, "_daemonic") is False
 
 
 def _anchors(kind: Kind, thing: Any) -> list[Any]:

@@ -95,7 +95,11 @@ class ProcessWide:
             maker = note.maker or _maker_of_task(note)
             if thing is None or maker is None or _is_worker(thing) or _keeps_process(thing):
                 continue
-            if maker.occasion or (note.kind == "event_loop" and thing is current_loop()):
+            if (
+                maker.occasion
+                or (note.kind == "event_loop" and thing is current_loop())
+                or self._is_of_kept_thread(note, maker, found)
+            ):
                 found.append(note)
             else:
                 searched.append((note, maker, thing))
@@ -105,6 +109,23 @@ class ProcessWide:
             if maker is not None:
                 self._kept[note.ref.key] = (note, maker)
         return found
+
+    def _is_of_kept_thread(self, note: Note, maker: Maker, found: list[Note]) -> bool:
+        """Say whether a thread of the same library created it that is the process's itself."""
+        thread = threading._active.get(note.thread)  # type: ignore[attr-defined]
+        its = next(
+            (
+                each
+                for each in (*found, *(kept for kept, _ in self._kept.values()))
+                if thread is not None and each.ref() is thread
+            ),
+            None,
+        )
+        return (
+            its is not None
+            and its.maker is not None
+            and not (set(its.maker.packages).isdisjoint(maker.packages))
+        )
 
     def _search(self, searched: list[tuple[Note, Maker, Any]]) -> list[Note]:
         # One task for a loop; several of them on one are not what a library keeps once.

@@ -17,11 +17,12 @@ import dis
 import inspect
 import sys
 import types
-import weakref
 from collections import deque
+from functools import partial
 from typing import NamedTuple
 
 from otel_leaks.libraries import is_library
+from otel_leaks.runtime.remembered import Remembered
 
 __all__ = ["Given", "Runner", "Wrapper", "runner_of", "take_unread", "wrapper_of"]
 
@@ -29,6 +30,8 @@ MAX_CODE_BYTES = 4000
 """Of a function that is looked at, two milliseconds; a longer one is no wrapper."""
 MAX_KNOWN = 5000
 """Functions whose answer is kept."""
+MAX_KINDS = 500
+"""Classes of what one of them refers to."""
 
 _LOADS = frozenset(
     {
@@ -69,7 +72,7 @@ class Runner:
 
     def __init__(self, given: tuple[Given, ...]) -> None:
         self.given = given
-        self.by_kind: dict[int, tuple[weakref.ref[type], tuple[int, ...]]] = {}
+        self.by_kind: Remembered[tuple[int, ...]] = Remembered(MAX_KINDS)
         """What objects of a class are to each of *given*, by the id of the class."""
 
 
@@ -88,7 +91,7 @@ class Wrapper(NamedTuple):
 
 
 _unread: deque[tuple[str, str]] = deque(maxlen=10)
-_known: dict[int, tuple[weakref.ref[types.CodeType], Wrapper | Runner | None]] = {}
+_known: Remembered[Wrapper | Runner | None] = Remembered(MAX_KNOWN)
 
 
 def wrapper_of(code: types.CodeType | None) -> Wrapper | None:
@@ -112,19 +115,15 @@ def wrapper_or_runner(code: types.CodeType | None) -> Wrapper | Runner | None:
     """Return what *code* is given to run, None for nothing, and for code of the application."""
     if code is None or not is_library(code.co_filename):
         return None
-    known = _known.get(id(code))
-    if known is None or known[0]() is not code:
-        if len(_known) >= MAX_KNOWN:
-            _known.clear()
-        key = id(code)
-        try:
-            found = _read(code)
-        except Exception as error:  # Bytecode that another tool made, or a new Python's.
-            found = None
-            _unread.append((type(error).__qualname__, str(error)))
-        known = (weakref.ref(code, lambda _: _known.pop(key, None)), found)
-        _known[key] = known
-    return known[1]
+    return _known.of(code, partial(_read_or_note, code))
+
+
+def _read_or_note(code: types.CodeType) -> Wrapper | Runner | None:
+    try:
+        return _read(code)
+    except Exception as error:  # Bytecode that another tool made, or a new Python's.
+        _unread.append((type(error).__qualname__, str(error)))
+        return None
 
 
 def take_unread() -> list[tuple[str, str]]:

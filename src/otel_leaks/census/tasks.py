@@ -42,6 +42,7 @@ from otel_leaks.census.spans import (
 )
 from otel_leaks.census.wrapped import Wrapped
 from otel_leaks.ignores import Ignore
+from otel_leaks.libraries import own_frame
 from otel_leaks.model import (
     OTHER,
     Followed,
@@ -635,9 +636,11 @@ class TaskSource:
             return site
         known, found = pending[0]
         stands = found.stands()
+        stack = found.stack(self._names, stands)
         sample = Sample(
             serial=known.serial,
-            stack=found.stack(self._names, stands),
+            stack=stack,
+            own=own_frame(stack) is not None,
             name=name_of(known.ref),
             age_s=look.now - known.first_seen,
             awaited=_is_awaited(known.ref),

@@ -91,10 +91,18 @@ TRACERS = """
         async with span:
             return await coro
 
+    def aliased(coro):
+        kept = Kept(coro)
+        async def traced():
+            coro = kept._coro
+            kept._coro = None
+            return await coro
+        return traced()
+
     def nested(coro):
         return closure(argument(slot(entered(coro))))
 """
-WRAPS = ("argument", "closure", "attribute", "slot", "entered", "nested")
+WRAPS = ("aliased", "argument", "closure", "attribute", "slot", "entered", "nested")
 
 
 @pytest.fixture

@@ -149,6 +149,7 @@ def _wrapper(instructions: list[dis.Instruction], names: set[str]) -> Wrapper | 
     found: list[Given] = []
     awaits_at: list[tuple[int, int]] = []
     enters = False
+    aliases = _aliases(instructions, names)
     for i, each in enumerate(instructions):
         if each.opname == "GET_ANEXT":
             return None
@@ -158,12 +159,32 @@ def _wrapper(instructions: list[dis.Instruction], names: set[str]) -> Wrapper | 
             enters = True
             continue
         given = _loaded(instructions[:i], awaits=each.opname == "GET_AWAITABLE")
-        if given is None or given.name not in names:
+        if given is None or given.name not in names | aliases.keys():
             return None
+        alias = aliases.get(given.name)
+        if alias is not None:
+            found.append(Given(alias.name, (*alias.attributes, *given.attributes)))
         found.append(given)
         last = instructions[min(i + _AWAIT_STEPS, len(instructions) - 1)]
         awaits_at.append((each.offset, last.offset))
     return Wrapper(tuple(dict.fromkeys(found)), enters, tuple(awaits_at)) if found else None
+
+
+def _aliases(instructions: list[dis.Instruction], names: set[str]) -> dict[str, Given]:
+    """Return the variables that only ever are what was given, and what that is."""
+    found: dict[str, Given] = {}
+    others: set[str] = set()
+    for i, each in enumerate(instructions):
+        if not each.opname.startswith("STORE_FAST"):
+            continue
+        # Of two variables that one instruction is about, the first is what it stores.
+        stored = str(each.argval[0] if type(each.argval) is tuple else each.argval)
+        given = _loaded(instructions[:i], awaits=True)
+        if given is None or given.name not in names or each.opname == "STORE_FAST_STORE_FAST":
+            others.add(stored)
+        else:
+            found[stored] = given
+    return {name: given for name, given in found.items() if name not in others | names}
 
 
 def _runner(instructions: list[dis.Instruction], names: set[str]) -> Runner | None:

@@ -34,8 +34,8 @@ GOES_ON_S = 5.0
 """For so long after it was found, it may not be said to have ended."""
 
 COMING_UNSEEN_S = 18.0
-"""In which users come who stay, where no span says that they do; else it is two thirds of their
-time. Without it a connection can't be told from a leaked task, see docs/detection.md."""
+"""In which users come who stay, where there are no spans; else it is two thirds of their time.
+Without spans a connection can't be told from a leaked task, see docs/detection.md."""
 
 OUTLIVED_S, WINDOW_S, INTERVAL_S = 1.0, 3.0, 0.25
 SCALE = {"outlived": 60 / OUTLIVED_S, "growth": 600 / WINDOW_S}
@@ -113,8 +113,8 @@ class ServiceRun(Run):
     def users(self, port: int, seconds: float) -> Iterator[Running]:
         """Run the users, without any instrumentation."""
         address = self.stack.address.format(port)
-        is_unseen = self.spans == "none" or self.stack.ends_early
-        coming_s = COMING_UNSEEN_S if is_unseen else seconds * 2 / 3
+        coming_s = COMING_UNSEEN_S if self.spans == "none" else seconds * 2 / 3
+        coming_s = self.stack.coming_s or coming_s
         command = [self.environment.python, "traffic.py", self.stack.name, address]
         command += [str(seconds), str(coming_s)]
         folder = self.folder / "users"

@@ -163,8 +163,10 @@ def _made(kind: type, attributes: tuple[str, ...]) -> Function | _Next | None:
     if not attributes:
         if kind in _WRAPPING:
             return (_WRAPPING[kind],), ()
-        # An object that is called: its class has the function.
-        return _of_class(kind, "__call__", ())
+        # An object that is called: its class has the function. What C calls is such an object
+        # again, of a class whose __call__ is of that very class.
+        called = types_at(root_of(kind), (partial(_in_classes, "__call__"),))
+        return _of_class(kind, "__call__", ()) if called is types.FunctionType else None
     name, left = attributes[0], attributes[1:]
     slot = in_c(kind, name)
     if slot is not None:

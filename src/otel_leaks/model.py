@@ -201,6 +201,8 @@ class Sample:
     """Whether it is proved of a task that nothing but its cancellation can end it."""
     origin: Origin | None = None
     """Where that very thing was created, when that was noted."""
+    own: bool | None = None
+    """Whether a frame of its stack is the application's; None when nobody looked."""
     backlog: Pool | None = None
     """The pool whose worker a thread is, when all its workers are busy and its queue
     only grows."""
@@ -261,6 +263,13 @@ class Site:
     serving: int = 0
     """How many of its tasks belong to a request in progress: its span is open. An estimate
     where *count* is one, or only a part was looked at."""
+
+    @property
+    def keeps_process(self) -> bool:
+        """Whether the interpreter waits for it at its end: a job that runs, no daemon thread."""
+        if self.kind == "work_item":
+            return self.sample is not None and self.sample.thread_id is not None
+        return self.kind == "thread" and self.daemon is False
 
     @property
     def function(self) -> str:

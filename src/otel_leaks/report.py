@@ -35,6 +35,11 @@ _ORPHANED = (
     "nothing but cancellation can end it: what it waits on is within reach of blocked tasks alone"
 )
 
+_KEEPS = {
+    "thread": "the process does not exit before it ends: it is not a daemon thread",
+    "job": "the process does not exit before it ends: the interpreter waits for jobs of pools",
+}
+
 _NOUNS: Mapping[Kind, tuple[str, str, str]] = {
     "thread": ("thread", "threads", "alive"),
     "asyncio_task": ("asyncio task", "asyncio tasks", "pending"),
@@ -200,7 +205,15 @@ def _where(site: Site) -> str:
     if site.idle or site.sample is None or not site.sample.stack:
         return ""
     frame = site.sample.stack[0]
-    return f" ({frame.file}:{frame.line})"
+    return f" ({frame.file}:{frame.line}{_created(site)})"
+
+
+def _created(site: Site) -> str:
+    """Say who created what stands in a library's code alone, when that is known."""
+    origin = site.origin
+    if site.sample is None or site.sample.own is not False or origin is None or not origin.file:
+        return ""
+    return f", created at {origin.file}:{origin.line} in {origin.function}"
 
 
 def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -> str:
@@ -286,15 +299,9 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
         rows += _waits(sample)
         if sample.awaited is not None:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
-    if site.origin is not None:
-        began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
-        if began_in_library(site):
-            began += ", a library"
-        elif site.origin.library is not None:
-            began += f", through {_library_place(site.origin.library)}"
-        rows.append(("began", began))
-        if site.origin.scope is not None:
-            rows.append(("in", site.origin.scope))
+    if site.keeps_process:
+        rows.append(("exit", _KEEPS["thread" if site.kind == "thread" else "job"]))
+    rows += _began(site)
     if sample is not None and sample.is_orphaned:
         rows.append(("proof", _ORPHANED))
     said = hint(site)
@@ -303,6 +310,20 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
     rows.append(("ignore", f'ignore_fingerprint("{site.fingerprint}", reason="...")'))
     for name, text in rows:
         yield f"     {name:8} {text}"
+
+
+def _began(site: Site) -> Iterator[tuple[str, str]]:
+    """Say who created it, and in which test."""
+    if site.origin is None:
+        return
+    began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
+    if began_in_library(site):
+        began += ", a library"
+    elif site.origin.library is not None:
+        began += f", through {_library_place(site.origin.library)}"
+    yield "began", began
+    if site.origin.scope is not None:
+        yield "in", site.origin.scope
 
 
 def _waits(sample: Sample) -> Iterator[tuple[str, str]]:

@@ -129,7 +129,7 @@ class Report:
     """What was left behind. False when nothing was; iterates over its sites."""
 
     sites: tuple[Site, ...] = ()
-    """The largest first."""
+    """What keeps the process from ending first, then the largest."""
     hidden: tuple[Hidden, ...] = ()
     """What ignores left out."""
 
@@ -180,8 +180,9 @@ class Report:
         return leaks_json(self.sites, self.hidden)
 
 
-def _largest_first(site: Site) -> tuple[int, str]:
-    return (-site.count, site.fingerprint)
+def _largest_first(site: Site) -> tuple[bool, int, str]:
+    """Put first what keeps the process from ending, then the largest."""
+    return (not site.keeps_process, -site.count, site.fingerprint)
 
 
 class LeaksFound(AssertionError):  # noqa: N818 - reads as what happened, as goleak says it

@@ -382,8 +382,9 @@ class _Ending:
 
 
 def _places(finding: Finding) -> set[str]:
-    """Return the fingerprints that a finding is about: its own and its largest site's."""
+    """Return what a finding is about: fingerprints, its own and its largest site's, a function."""
     marks = {site.fingerprint for site in finding.sites[:1]}
+    marks |= {site.function for site in finding.sites[:1]}
     return marks | {finding.fingerprint} if finding.fingerprint is not None else marks
 
 

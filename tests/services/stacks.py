@@ -34,8 +34,8 @@ class Stack:
     """So many at least are there at its busiest, else it was not what it is meant to be."""
     threads: int = 0
     spans: tuple[Spans, ...] = ("all",)
-    ends_early: bool = False
-    """Whether the span of a request ends before the request does."""
+    coming_s: float | None = None
+    """In which users come who stay, where the span of a request ends before the request does."""
     is_short: bool = False
 
     @property
@@ -172,7 +172,7 @@ HEALTHY: tuple[Stack, ...] = (
         packages=("django", "asgiref", "uvicorn"),
         command=django,
         variables={"DJANGO_SETTINGS_MODULE": "django_streams"},
-        ends_early=True,
+        coming_s=9.0,
         tasks=230,
     ),
     Stack(

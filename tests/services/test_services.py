@@ -26,7 +26,7 @@ from services.seen import Opened, Seen
 from services.servers import listens
 from services.stacks import APPS, HEALTHY, LEAKS, Leak, Spans, Stack
 
-SECONDS = float(os.environ.get("SERVICES_SECONDS") or 80)
+SECONDS = float(os.environ.get("SERVICES_SECONDS") or 60)
 """How long the users of a healthy service stay."""
 LEAKS_S = 90.0
 """How long those of a leaking one do, at most."""
@@ -34,10 +34,10 @@ GOES_ON_S = 5.0
 """For so long after it was found, it may not be said to have ended."""
 
 COMING_UNSEEN_S = 18.0
-"""In which users come who stay, where no span says that they do; else it is two thirds of their
-time. Without it a connection can't be told from a leaked task, see docs/detection.md."""
+"""In which users come who stay, where there are no spans; else it is two thirds of their time.
+Without spans a connection can't be told from a leaked task, see docs/detection.md."""
 
-OUTLIVED_S, WINDOW_S, INTERVAL_S = 2.0, 3.0, 0.25
+OUTLIVED_S, WINDOW_S, INTERVAL_S = 1.0, 3.0, 0.25
 SCALE = {"outlived": 60 / OUTLIVED_S, "growth": 600 / WINDOW_S}
 """For how many seconds a second stands."""
 
@@ -113,8 +113,8 @@ class ServiceRun(Run):
     def users(self, port: int, seconds: float) -> Iterator[Running]:
         """Run the users, without any instrumentation."""
         address = self.stack.address.format(port)
-        is_unseen = self.spans == "none" or self.stack.ends_early
-        coming_s = COMING_UNSEEN_S if is_unseen else seconds * 2 / 3
+        coming_s = COMING_UNSEEN_S if self.spans == "none" else seconds * 2 / 3
+        coming_s = self.stack.coming_s or coming_s
         command = [self.environment.python, "traffic.py", self.stack.name, address]
         command += [str(seconds), str(coming_s)]
         folder = self.folder / "users"
@@ -206,7 +206,7 @@ def test_a_leak_is_found_and_named(
                 users.stop()
             row.cells["traffic"] = traffic(json.loads(users.stdout))
         service.stop()
-    print(service.stderr)
+    print(service.stderr, *seen.detected, sep="\n")
     besides = [each for each in seen.detected if not is_of(each, stack)]
     row.cells["besides"] = wrong(besides)
     row.cells["opened"], row.cells["after"], row.cells["named"] = "**nothing**", "", ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from otel_leaks.census.names import kept
-from otel_leaks.census.origins import living, name_of, program_of
+from otel_leaks.census.origins import living, name_of, program_of, state_of
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.runtime.glimpse import name_of_type
 
@@ -31,7 +31,7 @@ def _unreaped(look: Look) -> Iterator[Seen]:
             made = look.origin_of(child)
             name = "subprocess.Popen"
             functions = (name, made.function) if made is not None else (name,)
-            yield Seen(child, (), program, functions)
+            yield Seen(child, (), f"{program}, {state_of(child.pid)}", functions)
     process = sys.modules.get("multiprocessing.process")
     # Private, the same on 3.10 to 3.15: the children that were not joined.
     children = list(getattr(process, "_children", ()))
@@ -46,9 +46,8 @@ def _unreaped(look: Look) -> Iterator[Seen]:
                 runs = look.starts.what(child) if look.starts is not None else ""
                 if not runs and target is not None:
                     runs = name_of(target)
-                yield Seen(
-                    child, (), str(child.name), (runs or f"{name_of_type(type(child))}.run",)
-                )
+                name = f"{child.name}, {state_of(popen.pid)}"
+                yield Seen(child, (), name, (runs or f"{name_of_type(type(child))}.run",))
 
 
 def _popens(look: Look) -> Iterator[tuple[Any, str]]:

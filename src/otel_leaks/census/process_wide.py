@@ -4,7 +4,7 @@ What libraries keep for the life of the process: an executor, a monitor, cached 
 Nobody's test can end such a thing, and whichever comes first would be charged with it. By
 rule, not by name: a library's code created it, and that same library refers to it, from a
 global, a class, a cache or a thread-local; or it did so while it was imported, or in a hook
-of pytest.
+of pytest. A thread that is no daemon is never meant to live so long: the process would not end.
 
 A registry of all that was ever made refers to leaks as well. So who creates another one at the
 same place while the library still refers to an earlier one does not reuse them: they pile up,
@@ -61,11 +61,14 @@ class ProcessWide:
     def __init__(self) -> None:
         self._sites: dict[_Key, _Site] = {}
         self._kept: dict[int, tuple[Note, Maker]] = {}
+        self._of_policy: set[int] = set()
+        """Loops that were the event loop policy's own, by the key of their note."""
 
     def clear(self) -> None:
         """Forget all."""
         self._sites.clear()
         self._kept.clear()
+        self._of_policy.clear()
 
     def created(self, note: Note) -> None:
         """Take note of what a library creates; see whether such things pile up."""
@@ -93,9 +96,12 @@ class ProcessWide:
         for note in notes:
             thing = note.ref()
             maker = note.maker or _maker_of_task(note)
-            if thing is None or maker is None or _is_worker(thing):
+            if thing is None or maker is None or _is_worker(thing) or _keeps_process(thing):
                 continue
-            if maker.occasion or (note.kind == "event_loop" and thing is current_loop()):
+            is_policys = note.kind == "event_loop" and thing is current_loop()
+            if is_policys:
+                self._of_policy.add(note.ref.key)
+            if maker.occasion or is_policys or self._is_of_kept_thread(note, maker, found):
                 found.append(note)
             else:
                 searched.append((note, maker, thing))
@@ -105,6 +111,23 @@ class ProcessWide:
             if maker is not None:
                 self._kept[note.ref.key] = (note, maker)
         return found
+
+    def _is_of_kept_thread(self, note: Note, maker: Maker, found: list[Note]) -> bool:
+        """Say whether a thread of the same library created it that is the process's itself."""
+        thread = threading._active.get(note.thread)  # type: ignore[attr-defined]
+        its = next(
+            (
+                each
+                for each in (*found, *(kept for kept, _ in self._kept.values()))
+                if thread is not None and each.ref() is thread
+            ),
+            None,
+        )
+        return (
+            its is not None
+            and its.maker is not None
+            and not (set(its.maker.packages).isdisjoint(maker.packages))
+        )
 
     def _search(self, searched: list[tuple[Note, Maker, Any]]) -> list[Note]:
         # One task for a loop; several of them on one are not what a library keeps once.
@@ -138,6 +161,11 @@ class ProcessWide:
             if not maker.occasion and is_open(note.kind, thing := note.ref())
         ]
         held = {note.ref.key for note in self._search(again)}
+        # One that the policy gave up since, as asyncio.run() makes it do, is still nobody's;
+        # several of them pile up.
+        of_policy = [(note, maker) for note, maker, _ in again if note.ref.key in self._of_policy]
+        places = Counter(_key(note, maker) for note, maker in of_policy)
+        held.update(note.ref.key for note, maker in of_policy if places[_key(note, maker)] == 1)
         revoked = [note for note, *_ in again if note.ref.key not in held]
         for note in revoked:
             del self._kept[note.ref.key]
@@ -199,6 +227,11 @@ def _is_worker(thing: Any) -> bool:
     """Say whether a thread is a pool's worker, which belongs to its pool."""
     worker = getattr(sys.modules.get("concurrent.futures.thread"), "_worker", None)
     return worker is not None and kept(thing, "_target") is worker
+
+
+def _keeps_process(thing: Any) -> bool:
+    """Say whether it is a thread for which the process would never end."""
+    return isinstance(thing, threading.Thread) and kept(thing, "_daemonic") is False
 
 
 def _anchors(kind: Kind, thing: Any) -> list[Any]:

@@ -205,8 +205,12 @@ class Serving:
 
 def operations(spans: SiteSpans) -> tuple[Operation, ...]:
     """Choose some operations of a site, each of another trace, as ``Site`` has them."""
-    over = [operation for end, operation in spans.operations if end.ended_at is not None]
-    return chosen(over or [operation for _, operation in spans.operations])
+    # The oldest first: a task whose request has just ended may be about to end, too.
+    over = sorted(
+        ((end.ended_at, operation) for end, operation in spans.operations if end.ended_at),
+        key=lambda each: each[0],
+    )
+    return chosen([each for _, each in over] or [each for _, each in spans.operations])
 
 
 def chosen(given: Iterable[Operation]) -> tuple[Operation, ...]:

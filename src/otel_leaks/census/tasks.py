@@ -46,6 +46,7 @@ from otel_leaks.census.spans import (
 )
 from otel_leaks.census.wrapped import Wrapped
 from otel_leaks.ignores import Ignore
+from otel_leaks.libraries import own_frame
 from otel_leaks.model import (
     OTHER,
     Followed,
@@ -687,9 +688,11 @@ class TaskSource:
         known, found = pending[0]
         stands = found.stands()
         ask = partial(look.guard.ask, self.kind)
+        stack = found.stack(self._names, stands)
         sample = Sample(
             serial=known.serial,
-            stack=found.stack(self._names, stands),
+            stack=stack,
+            own=own_frame(stack) is not None,
             name=name_of(known.ref),
             age_s=look.now - known.first_seen,
             awaited=ask(lambda: _is_awaited(known.ref), default=None),

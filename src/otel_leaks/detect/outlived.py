@@ -280,8 +280,9 @@ class Outlived:
         late = now.ages.seen(now.start_s, now.at - middle)
         early = now.ages.seen(now.at - middle, now.ages.longest_s)
         # Where few of the requests leave something, it has to be certain that they still do.
-        spare = 0.0 if self._is_few_of_requests(now) else math.sqrt(early)
-        return late < LEAST_OF_HALF * early - spare
+        noise = math.sqrt(early)
+        least = LEAST_OF_HALF * early
+        return late < (least + noise if self._is_few_of_requests(now) else least - noise)
 
     def _is_many(self, now: _Now) -> bool:
         """Say whether very many requests left something behind, and none of it has ended since."""

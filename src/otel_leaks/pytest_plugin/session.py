@@ -23,6 +23,7 @@ from otel_leaks.pytest_plugin.annotations import annotation
 from otel_leaks.pytest_plugin.baseline import Baseline
 from otel_leaks.pytest_plugin.collecting import Collection as Garbage
 from otel_leaks.pytest_plugin.driving import drive
+from otel_leaks.pytest_plugin.exits import watch_exit
 from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.markers import marker_arguments
 from otel_leaks.pytest_plugin.outcomes import ATTRIBUTE as OF_REPORT
@@ -175,6 +176,7 @@ class LeaksPlugin:
         """Take all patches back, however the session ended."""
         if self._is_open:
             self._is_open = False
+            watch_exit()
             self._configured()
             self._session.leave(self._token)
             self._patches.restore()

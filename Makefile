@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 XDIST := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 8))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit e2e reliability services soak latency parts datadog matrix demo bench dashboards lock fuzz clean
+.PHONY: help setup test check unit e2e reliability services companions soak latency parts datadog matrix demo bench dashboards lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -27,7 +27,7 @@ check: $(VENV)/.ready ## Lint and types
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready ## The tests that need nothing but Python
-	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not reliability and not services and not unwatched"
+	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not reliability and not services and not companions and not unwatched"
 	$(BIN)/python -m pytest $(XDIST) -m unwatched
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
@@ -41,11 +41,15 @@ reliability: $(VENV)/.ready ## Real servers, forks and outages, with otel-leaks 
 # Each service runs beside its users and keeps a core busy in parts: two at once.
 services: $(VENV)/.ready ## Healthy and leaking services of many stacks, for minutes (SHORT=1: what CI runs)
 	PYTHONPATH=tests $(BIN)/python -m reliability.environment services
-	$(if $(SHORT),SERVICES_SECONDS=30) $(BIN)/python -m pytest -n 2 tests/services -m "services$(if $(SHORT), and short)"
+	$(if $(SHORT),SERVICES_SECONDS=30) $(BIN)/python -m pytest -n 2 -o faulthandler_timeout=300 tests/services -m "services$(if $(SHORT), and short)"
 	PYTHONPATH=tests $(BIN)/python -m services.results
 
 fuzz: $(VENV)/.ready ## Try options, ignores, baselines, reports and bodies that nobody would write, for long
 	$(BIN)/python -m pytest $(XDIST) tests/fuzz --hypothesis-profile=long
+
+companions: $(VENV)/.ready ## The pytest plugin beside old and new pytest, pytest-asyncio, anyio and other plugins
+	PYTHONPATH=tests $(BIN)/python -m companions.environments
+	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions
 
 soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
 	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
@@ -89,6 +93,9 @@ lock: $(VENV)/.ready ## Pin the development versions anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
 		--constraint tests/requirements.txt --constraint tests/reliability/requirements.txt \
 		tests/services/requirements.in --output-file tests/services/requirements.txt
+	for list in tests/companions/*.in; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
+			$$list --output-file $${list%.in}.txt || exit 1; done
 
 clean: ## Remove what setup made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from otel_leaks import model, pytest_plugin, testing
+from otel_leaks.pytest_plugin.markers import MARKERS
 from patterns.pages import PAGES, ROOT, block, blocks, pytest_in, without_chance
 
 TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
@@ -129,7 +130,7 @@ def test_the_tables_of_settings_have_every_flag_ini_and_marker() -> None:
     assert set(re.findall(r"--leaks[\w-]*", flags)) == options.flags
     assert {each.strip("`") for each in first_cells("All settings", "ini")} == options.ini
     markers = " ".join(first_cells("All settings", "marker"))
-    assert set(re.findall(r"mark\.(\w+)", markers)) == set(pytest_plugin.MARKERS)
+    assert set(re.findall(r"mark\.(\w+)", markers)) == set(MARKERS)
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)

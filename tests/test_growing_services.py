@@ -179,6 +179,23 @@ async def test_requests_in_progress_are_no_growth_however_many_come(
 
 
 @pytest.mark.asyncio
+async def test_a_connection_that_awaits_the_task_of_its_request_is_one_in_progress(
+    monitor: Monitor,
+) -> None:
+    service, spans = Service(), tracer()
+
+    async def serves() -> None:
+        with spans.start_as_current_span("GET /ws", kind=SpanKind.SERVER):
+            await forever()
+
+    async def connection() -> None:
+        await asyncio.create_task(serves())
+
+    assert await grown(monitor, lambda: service.begin(connection())) == []
+    await service.close()
+
+
+@pytest.mark.asyncio
 async def test_what_a_request_left_behind_is_growth_also_beside_requests_in_progress(
     monitor: Monitor,
 ) -> None:

@@ -228,7 +228,7 @@ QUEUE = ("queue.Queue.get", f"{PYTHON}/queue.py")
 
 def test_what_runs_only_code_of_a_library_is_ended_by_closing_what_was_made_of_it() -> None:
     found = inside(("driver.connection.Reader.run", DRIVER), QUEUE)
-    closing = "it is driver's: close what you made with driver when its owner ends"
+    closing = "it belongs to driver: close what you made with driver when you are done with it"
     assert hint(found) == closing
     # What is shown has other paths.
     shown = inside(("driver.connection.Reader.run", "...connection.py"), QUEUE)
@@ -249,7 +249,10 @@ def test_an_installed_application_is_not_taken_for_a_library() -> None:
 def test_a_pool_that_a_library_opened_is_closed_with_what_was_made_of_it() -> None:
     by = replace(OWN, library=Frame("driver.connection.connect", DRIVER, 9))
     pool = Site("thread_pool", ("driver.connection.connect",), 1, "0" * 12, origin=by)
-    assert hint(pool) == "it is driver's: close what you made with driver when its owner ends"
+    assert (
+        hint(pool)
+        == "it belongs to driver: close what you made with driver when you are done with it"
+    )
     own = replace(pool, origin=OWN)
     assert hint(own) == "use it in a `with` block, or call shutdown() when its owner ends"
     by = replace(by, library=Frame("asyncio.base_events.BaseEventLoop.run_in_executor", PYTHON, 9))
@@ -258,8 +261,10 @@ def test_a_pool_that_a_library_opened_is_closed_with_what_was_made_of_it() -> No
 
 def test_what_a_class_of_python_waits_in_is_ended_by_that_class() -> None:
     listener = ("logging.handlers.QueueListener._monitor", f"{PYTHON}/logging/handlers.py")
-    said = "it serves logging.handlers.QueueListener: call stop(), close() or shutdown() of it when"
-    assert hint(inside(listener, QUEUE)) == f"{said} its owner ends"
+    said = (
+        "it belongs to logging.handlers.QueueListener: call its stop(), close() or shutdown() when"
+    )
+    assert hint(inside(listener, QUEUE)) == f"{said} you are done"
     # What a thread was handed to run is not such a class.
     assert hint(inside(QUEUE)) == hint(site("queue.Queue.get", kind="thread"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging.handlers
 import queue
 import socket
 import sys
@@ -335,6 +336,16 @@ def test_a_thread_that_waits_with_a_timeout_wakes_by_itself() -> None:
         end()
         thread.join(20)
         assert begins(said, None), body
+
+
+def test_a_thread_of_a_class_of_pythons_is_ended_by_that_class() -> None:
+    listener = logging.handlers.QueueListener(queue.Queue(), logging.NullHandler())
+    listener.start()
+    thread = listener._thread
+    assert thread is not None
+    said = stands_in(thread, "logging.handlers.QueueListener._monitor")
+    listener.stop()
+    assert begins(said, "it belongs to logging.handlers.QueueListener: call its stop()")
 
 
 def test_a_timer_that_nobody_cancels() -> None:

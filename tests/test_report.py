@@ -336,6 +336,28 @@ def test_the_end_of_what_outlived_its_request_says_why_and_how_many_are_left(
     )
 
 
+@pytest.mark.parametrize(
+    ("one_of", "names", "said"),
+    [
+        (1, ["POST /orders"], "each POST /orders leaves one"),
+        (40, ["POST /orders", "POST /orders"], "1 of 40 POST /orders leaves one"),
+        (40, ["POST /orders", "GET /"], "1 of 40 such requests leaves one"),
+        (1, [], "each such request leaves one"),
+    ],
+)
+def test_what_outlived_says_how_many_of_the_requests_leave_one(
+    one_of: int, names: list[str], said: str
+) -> None:
+    finding = outlived(*(Operation(n, n, name=name) for n, name in enumerate(names)))
+    assert sentence(replace(finding, one_of=one_of)).endswith(f"; {said}")
+
+
+def test_threads_that_outlived_are_called_threads() -> None:
+    finding = replace(outlived(Operation(1, 1, name="POST /orders")), kind="thread", ended="ended")
+    assert " threads app.jobs.Worker.run (" in sentence(finding)
+    assert resolution(Detection(finding, 0.0, 90.0, 400)).startswith("the threads app.jobs")
+
+
 def test_an_end_of_which_nothing_is_known_says_no_number() -> None:
     finding = replace(outlived(Operation(1, 1, name="POST /orders")), ended="absent")
     assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=400)) == (

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import unittest
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,6 +22,7 @@ import pytest
 
 from otel_leaks import testing
 from otel_leaks.model import Origin, Site
+from otel_leaks.runtime import native
 from otel_leaks.testing import (
     Grace,
     LeaksFound,
@@ -58,7 +58,7 @@ def stand() -> Iterator[Stand]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Give the pauses that were slept; none is."""
     slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(native, "sleep", slept.append)
     return slept
 
 
@@ -132,9 +132,39 @@ def test_what_ends_within_the_grace_is_no_leak(
         stand.release()
         threads[0].join(20)
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(native, "sleep", sleep)
     with verify_none(grace=Grace(attempts=2)):
         threads.append(begin(stand))
+
+
+@pytest.mark.parametrize(("timeout_s", "waited_s"), [(1000, 1.0), (None, 0.33)])
+def test_what_may_wake_by_itself_is_waited_for_a_second(
+    timeout_s: float | None, waited_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    never, stands = threading.Event(), threading.Event()
+
+    def poll() -> None:
+        stands.set()
+        never.wait(timeout_s)
+
+    def sleep(seconds: float) -> None:
+        now_s[0] += seconds
+
+    def leave_it() -> None:
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        assert stands.wait(20)
+        while "wait" not in sys._current_frames()[thread.ident or 0].f_code.co_name:
+            native.sleep(0.001)
+        monkeypatch.setattr(native, "sleep", sleep)
+        monkeypatch.setattr(native, "monotonic", lambda: now_s[0])
+
+    with pytest.raises(LeaksFound), verify_none():
+        leave_it()
+    monkeypatch.undo()
+    never.set()
+    assert now_s[0] == pytest.approx(waited_s, abs=0.01)
 
 
 def test_while_it_waits_the_loop_runs() -> None:
@@ -632,7 +662,7 @@ def test_find_waits_for_what_is_about_to_end(stand: Stand, monkeypatch: pytest.M
         stand.release()
         thread.join(20)
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(native, "sleep", sleep)
     assert kinds(find(current)) == {}
     assert slept == [1e-6]
 

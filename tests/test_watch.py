@@ -334,7 +334,7 @@ def test_the_policies_are_asked_with_what_is_open() -> None:
     ] == [[], ["thread"]]
 
 
-def left_behind(count: int, age_s: float = 1000.0) -> Census:
+def left_behind(count: int, age_s: float = 1500.0) -> Census:
     """Return a census of tasks whose requests ended so long ago, and of a destroyed one."""
     ages = tuple(age_s + n for n in range(count))
     leaking = Site("asyncio_task", ("app.notify",), count, "a" * 12, ended=Ended(count, ages))
@@ -755,7 +755,7 @@ def test_a_policy_that_raises_costs_the_others_nothing_and_resolves_none_of_its_
     with monkeypatch.context() as broken:
         broken.setattr(threshold, "threshold", fail)
         watch.look()
-        broken.setattr(outlived, "outlived", fail)
+        broken.setattr(outlived.Outlived, "look", fail)
     watch.look()
     watch.look()
     assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 6), ("resolved", 6)]

@@ -181,7 +181,9 @@ def hint(site: Site, own: Site | None = None) -> str | None:
         return None
     library = _library_of(own or site)
     if library is not None:
-        return f"it is {library}'s: close what you made with {library} when its owner ends"
+        return (
+            f"it belongs to {library}: close what you made with {library} when you are done with it"
+        )
     return _KINDS.get(site.kind) or _of_wait(site, own or site)
 
 
@@ -224,7 +226,7 @@ def _of_wait(site: Site, own: Site) -> str | None:
         if _is_inside_python(own):
             owner = site.function.rpartition(".")[0]
             return (
-                f"it serves {owner}: call stop(), close() or shutdown() of it when its owner ends"
+                f"it belongs to {owner}: call its stop(), close() or shutdown() when you are done"
             )
         advice = _by_name(site, advice)
     return advice.of(site.kind)

@@ -16,7 +16,14 @@ from functools import lru_cache
 
 from otel_leaks.model import Frame, Site, Stack
 
-__all__ = ["began_in_library", "is_library", "is_own", "is_own_module", "own_frame"]
+__all__ = [
+    "began_in_library",
+    "is_library",
+    "is_own",
+    "is_own_module",
+    "is_python",
+    "own_frame",
+]
 
 _OURS = __name__.partition(".")[0]
 """This package is no application, also where it is installed for development."""
@@ -43,6 +50,12 @@ def is_library(file: str) -> bool:
         or os.path.normcase(file).startswith(_roots())
         or _INSTALLED.search(file) is not None
     )
+
+
+@lru_cache(maxsize=4096)
+def is_python(file: str) -> bool:
+    """Say whether a file is one of Python itself, not of a package that was installed."""
+    return is_library(file) and _INSTALLED.search(file) is None
 
 
 def is_own(file: str, module: str) -> bool:

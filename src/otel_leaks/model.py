@@ -9,7 +9,7 @@ seen: watching must not keep alive what it watches.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
@@ -121,7 +121,8 @@ class SpanEnd(NamedTuple):
 
     trace_id: int
     is_entry: bool
-    """Whether it is known to be the first one of its trace in this process."""
+    """Whether it is known to be the first one of its trace in this process, or that one is known:
+    then the rest is said of both together."""
     is_open: bool
     """Whether it is known to run."""
     is_recorded: bool
@@ -143,8 +144,10 @@ class Ended:
     """Seconds since the end of the span, one for each task that has an ended one, in
     ascending order. Tasks that began in the same span have exactly the same number."""
     turnover_s: float = 0.0
-    """The longest that a task of the site was seen to stay after its span, before it ended
-    by itself; 0 when none was."""
+    """The longest that a task of the same function was seen to stay after its span, before it
+    ended by itself; 0 when none was in a day."""
+    now_s: float = field(default=0.0, compare=False)
+    """The time of the census by the clock of the spans, seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +265,13 @@ class Site:
     where *count* is one, or only a part was looked at."""
 
     @property
+    def keeps_process(self) -> bool:
+        """Whether the interpreter waits for it at its end: a job that runs, no daemon thread."""
+        if self.kind == "work_item":
+            return self.sample is not None and self.sample.thread_id is not None
+        return self.kind == "thread" and self.daemon is False
+
+    @property
     def function(self) -> str:
         """What the thing runs: a thread's target, a task's outermost coroutine."""
         return self.functions[0]
@@ -290,6 +300,9 @@ class Population:
     hidden: tuple[Hidden, ...] = ()
     pooled: int = 0
     """How many of the threads are workers of a live pool with a limit. Exact."""
+    stayed: tuple[tuple[str, float], ...] = ()
+    """Of some things whose span had ended and that have ended since the last census: the function,
+    and for how many seconds they had stayed."""
     unreadable: tuple[str, ...] = ()
     """Classes whose objects are not counted: to read them would run code of their own."""
 
@@ -320,6 +333,8 @@ class Census:
     """Seconds of CPU that taking it cost its thread."""
     pools: tuple[Pool, ...] | None = None
     """The thread pools; None when they were not read."""
+    requests: tuple[tuple[str, int], ...] | None = None
+    """How many requests of each operation have ended; None where spans are not read."""
 
     def of(self, kind: Kind) -> Population | None:
         """Return the population of *kind*, None when its source failed or is not read."""
@@ -347,6 +362,8 @@ class Finding:
     """By how much *count* is above what it was when it began to rise."""
     grown_s: float = 0.0
     """Seconds since then."""
+    one_of: int | None = None
+    """How many requests there are for each one that left something behind, where that is known."""
     group: str | None = None
     """What it is about, where that may move from site to site: a function."""
     ended: End | None = None

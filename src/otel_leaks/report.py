@@ -35,6 +35,11 @@ _ORPHANED = (
     "nothing but cancellation can end it: what it waits on is within reach of blocked tasks alone"
 )
 
+_KEEPS = {
+    "thread": "the process does not exit before it ends: it is not a daemon thread",
+    "job": "the process does not exit before it ends: the interpreter waits for jobs of pools",
+}
+
 _NOUNS: Mapping[Kind, tuple[str, str, str]] = {
     "thread": ("thread", "threads", "alive"),
     "asyncio_task": ("asyncio task", "asyncio tasks", "pending"),
@@ -112,12 +117,21 @@ def _left(count: int) -> str:
 
 
 def _outlived(finding: Finding) -> str:
-    """Say which tasks outlived which request."""
+    """Say what outlived which request."""
     site = finding.sites[0]
-    noun = "asyncio task" if finding.count == 1 else "asyncio tasks"
+    one, many, _ = _NOUNS[finding.kind]
+    noun = one if finding.count == 1 else many
     said = f"{finding.count} {noun} {site.function}{_where(site)} outlived {_operation(finding)}"
     longest = max(site.ended.ages_s) if site.ended is not None else finding.age_s
-    return f"{said}, the oldest by {duration(longest)}"
+    said += f", the oldest by {duration(longest)}"
+    return said if finding.one_of is None else f"{said}; {_share(finding, finding.one_of)}"
+
+
+def _share(finding: Finding, one_of: int) -> str:
+    """Say how many of the requests leave something behind."""
+    names = {each.name for each in finding.sites[0].operations if each.name}
+    which = names.pop() if len(names) == 1 else "such request" + "s" * (one_of > 1)
+    return f"{'each' if one_of == 1 else f'1 of {one_of}'} {which} leaves one"
 
 
 def _destroyed(finding: Finding) -> str:
@@ -187,7 +201,8 @@ def site_line(site: Site) -> str:
 
 def _where(site: Site) -> str:
     """Say in brackets where a site's function stands, when that is known."""
-    if site.sample is None or not site.sample.stack:
+    # Idle workers are named by their pool, and not by a function.
+    if site.idle or site.sample is None or not site.sample.stack:
         return ""
     frame = site.sample.stack[0]
     return f" ({frame.file}:{frame.line}{_created(site)})"
@@ -284,15 +299,9 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
         rows += _waits(sample)
         if sample.awaited is not None:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
-    if site.origin is not None:
-        began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
-        if began_in_library(site):
-            began += ", a library"
-        elif site.origin.library is not None:
-            began += f", through {_library_place(site.origin.library)}"
-        rows.append(("began", began))
-        if site.origin.scope is not None:
-            rows.append(("in", site.origin.scope))
+    if site.keeps_process:
+        rows.append(("exit", _KEEPS["thread" if site.kind == "thread" else "job"]))
+    rows += _began(site)
     if sample is not None and sample.is_orphaned:
         rows.append(("proof", _ORPHANED))
     said = hint(site)
@@ -301,6 +310,20 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
     rows.append(("ignore", f'ignore_fingerprint("{site.fingerprint}", reason="...")'))
     for name, text in rows:
         yield f"     {name:8} {text}"
+
+
+def _began(site: Site) -> Iterator[tuple[str, str]]:
+    """Say who created it, and in which test."""
+    if site.origin is None:
+        return
+    began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
+    if began_in_library(site):
+        began += ", a library"
+    elif site.origin.library is not None:
+        began += f", through {_library_place(site.origin.library)}"
+    yield "began", began
+    if site.origin.scope is not None:
+        yield "in", site.origin.scope
 
 
 def _waits(sample: Sample) -> Iterator[tuple[str, str]]:

@@ -86,6 +86,7 @@ def _thread_pool() -> None:
     try:
         with verify_none(grace=_ONCE):
             pools.append(ThreadPoolExecutor(1))
+            pools[0].submit(int).result()
     finally:
         for pool in pools:
             pool.shutdown()

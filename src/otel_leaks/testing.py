@@ -13,6 +13,7 @@ while a block is open.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import inspect
@@ -39,14 +40,14 @@ from otel_leaks.ignores import (
     ignore_top_function,
 )
 from otel_leaks.model import Hidden
-from otel_leaks.runtime import forks
+from otel_leaks.runtime import forks, native
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from otel_leaks.census import CensusTaker
-    from otel_leaks.census.origins import Scope
-    from otel_leaks.model import Kind, Site
+    from otel_leaks.census.origins import Scope, Starts
+    from otel_leaks.model import Failure, Kind, Site
     from otel_leaks.testcase import LeakTestCase
 
 __all__ = [
@@ -67,6 +68,9 @@ __all__ = [
     "verify_none",
 ]
 
+# Bound now: a test may replace it.
+_thread_time = time.thread_time
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 PROOF_S = 0.25
@@ -75,6 +79,12 @@ PROOFS_S = 2.0
 """The same in all, in the life of a process."""
 PROVED = 2000
 """Leaked tasks, at most, for which one is searched: of a crowd it would be most of the cost."""
+ENDED_BY_LAST_REFERENCE: tuple[Kind, ...] = ("thread_pool", "async_generator")
+"""Kinds that end when nobody refers to them any more, without waiting for a collection."""
+LONGEST_S = 1.0
+"""How long a leaking scope may be waited for, seconds, where its grace is the default."""
+PAUSE_S = 0.05
+"""The pauses after the grace, seconds."""
 MAX_SITES = 50
 """Sites of a kind whose stack is read."""
 
@@ -85,7 +95,8 @@ class Grace:
     How long things may take to end by themselves.
 
     Attempts rather than seconds, so that a loaded machine still gets its looks. The
-    pauses between them double from a microsecond; what is clean is not waited for.
+    pauses between them double from a microsecond; what is clean is not waited for. With the
+    defaults a thread or task that sleeps, or waits with a timeout, gets up to a second.
     """
 
     attempts: int = 20
@@ -118,7 +129,7 @@ class Report:
     """What was left behind. False when nothing was; iterates over its sites."""
 
     sites: tuple[Site, ...] = ()
-    """The largest first."""
+    """What keeps the process from ending first, then the largest."""
     hidden: tuple[Hidden, ...] = ()
     """What ignores left out."""
 
@@ -145,17 +156,22 @@ class Report:
         A task that was pending in this one and destroyed by the other is the same leak.
         """
         told = {(site.kind, site.functions, site.origin) for site in self.sites}
+        # What is left of a destroyed task is its outermost coroutine.
+        pending = {(s.function, s.origin) for s in self.sites if s.kind == "asyncio_task"}
         new = [
             site
             for site in other.sites
             if (site.kind, site.functions, site.origin) not in told
-            and not (
-                site.kind == "destroyed_task"
-                and ("asyncio_task", site.functions, site.origin) in told
-            )
+            and not (site.kind == "destroyed_task" and (site.function, site.origin) in pending)
         ]
         sites = sorted((*self.sites, *new), key=_largest_first)
         return Report(tuple(sites), (*self.hidden, *other.hidden))
+
+    def with_hidden(self, before: Report) -> Report:
+        """Return it with what ignores hid of kinds that it did not look at again."""
+        seen = {each.ignore for each in self.hidden}
+        more = tuple(each for each in before.hidden if each.ignore not in seen)
+        return Report(self.sites, (*self.hidden, *more)) if more else self
 
     def to_json(self) -> str:
         """Return the report as JSON, with all that its message says and more."""
@@ -164,8 +180,9 @@ class Report:
         return leaks_json(self.sites, self.hidden)
 
 
-def _largest_first(site: Site) -> tuple[int, str]:
-    return (-site.count, site.fingerprint)
+def _largest_first(site: Site) -> tuple[bool, int, str]:
+    """Put first what keeps the process from ending, then the largest."""
+    return (not site.keeps_process, -site.count, site.fingerprint)
 
 
 class LeaksFound(AssertionError):  # noqa: N818 - reads as what happened, as goleak says it
@@ -263,14 +280,15 @@ class _Door:
         ignores: Ignores,
         kinds: Collection[Kind] | None = None,
         excludes: Callable[[object], bool] | None = None,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
     ) -> Report:
         with self._lock:
             assert self._taker is not None
             census = self._taker.take(
-                scope=scope, besides=_caller(), ignores=ignores, excludes=excludes
+                scope=scope, besides=_caller(), ignores=ignores, excludes=excludes, kinds=kinds
             )
-        self._raise(census.failures)
-        read = [each for each in census.populations if kinds is None or each.kind in kinds]
+        (failed or self._raise)(census.failures)
+        read = census.populations
         sites = sorted((site for each in read for site in each.sites), key=_largest_first)
         return Report(tuple(sites), tuple(hidden for each in read for hidden in each.hidden))
 
@@ -314,8 +332,15 @@ def _checked(ignores: tuple[Ignore, ...], grace: Grace) -> None:
 class _Held:
     """The ignores of one check, and which of them hid something in any of its looks."""
 
-    def __init__(self, ignores: tuple[Ignore, ...]) -> None:
+    def __init__(
+        self,
+        ignores: tuple[Ignore, ...],
+        loop: Any = None,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
+    ) -> None:
+        self._failed = failed
         self._given = ignores
+        self._loop = loop
         self._ignores = Ignores((*BUILT_IN, *ignores))
         self._current = [each for each in ignores if isinstance(each, _Current)]
         self.used: set[str] = set()
@@ -330,7 +355,13 @@ class _Held:
                     return True
             return False
 
-        report = _door.look(scope, self._ignores, kinds, is_current if self._current else None)
+        excludes: Callable[[object], bool] | None = is_current if self._current else None
+        if self._loop is not None:
+            from otel_leaks.census.runners import is_on
+
+            is_here = is_on(self._loop)
+            excludes = lambda thing: is_current(thing) or not is_here(thing)  # noqa: E731
+        report = _door.look(scope, self._ignores, kinds, excludes, self._failed)
         hidden = (*report.hidden, *(Hidden(text, count) for text, count in counts.items()))
         self.used.update(each.ignore for each in hidden)
         return Report(report.sites, hidden)
@@ -379,8 +410,8 @@ def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
             for delay_s in grace.delays_s():
                 if not report:
                     break
-                time.sleep(delay_s)
-                report = held.look(None)
+                native.sleep(delay_s)
+                report = held.look(None, _again(report)).with_hidden(report)
         report = _proved(report)
     finally:
         _door.close()
@@ -419,7 +450,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         self._ignores = ignores
         self._grace = grace
         self._before_check = before_check
-        self._entered: list[tuple[Scope, Any, Callable[[], None]]] = []
+        self._entered: list[tuple[Scope, Any, Callable[[], None], BeforeCancelling]] = []
         self._warns = True
 
     def __call__(self, function: _F) -> _F:
@@ -456,7 +487,9 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         from otel_leaks.census.origins import Scope, current_scope, starts
 
         scope = Scope(parent=current_scope())
-        self._entered.append((scope, scope.enter(), starts.hook_generators()))
+        runners = BeforeCancelling(scope, self._ignores, self._grace)
+        starts.cancelling[scope] = runners.look
+        self._entered.append((scope, scope.enter(), starts.hook_generators(), runners))
         return self
 
     def __exit__(
@@ -471,7 +504,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
             for delay_s in check.pauses(self._grace):
                 if _is_in_loop():
                     break  # Waiting here would keep the loop from ending anything.
-                time.sleep(delay_s)
+                native.sleep(delay_s)
         finally:
             _door.close()
         self._tell(check, error)
@@ -485,7 +518,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        import asyncio
+        from otel_leaks.runtime.driving import pause_inside
 
         check = self._left()
         try:
@@ -495,22 +528,23 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
                 if inspect.isawaitable(done):
                     await done
                 for delay_s in check.pauses(self._grace):
-                    await asyncio.sleep(delay_s)
+                    await pause_inside(delay_s)
         finally:
             _door.close()
         self._tell(check, error)
 
     def _left(self) -> Check:
         """Leave the block that is current; one object may serve several at a time."""
-        from otel_leaks.census.origins import current_scope
+        from otel_leaks.census.origins import current_scope, starts
 
         current = current_scope()
         entered = next((e for e in self._entered if e[0] is current), self._entered[-1])
         self._entered.remove(entered)
-        scope, token, unhook = entered
+        scope, token, unhook, runners = entered
         scope.leave(token)
         unhook()
-        return Check(scope, self._ignores)
+        starts.cancelling.pop(scope, None)
+        return Check(scope, self._ignores, runners=runners)
 
     def _before(self, error: BaseException | None) -> Any:
         if self._before_check is None:
@@ -523,6 +557,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
             add_note(error, f"before_check raised {raised!r}")
 
     def _tell(self, check: Check, error: BaseException | None) -> None:
+        check.conclude()
         unused = check.unused() if self._warns else []
         if error is not None:
             if check.report:
@@ -560,6 +595,27 @@ def _with_destroyed_as_pending(before: Report, after: Report) -> Report:
     return Report(tuple(sorted(sites - again, key=_largest_first)), after.hidden)
 
 
+def _may_wake(report: Report) -> bool:
+    """Say whether something of a report sleeps, or waits with a timeout: it may only poll."""
+    from otel_leaks.census.timeouts import may_wake
+
+    return any(
+        bool(site.sample.timed)
+        or (
+            site.kind == "thread"
+            and site.sample.thread_id is not None
+            and may_wake(site.sample.thread_id)
+        )
+        for site in report
+        if site.sample is not None
+    )
+
+
+def _again(report: Report) -> set[Kind]:
+    """Return the kinds to look at once more: what was found, and what may become of a task."""
+    return {*(site.kind for site in report), "destroyed_task"}
+
+
 _proofs_took_s = 0.0
 
 
@@ -573,7 +629,7 @@ def _proved(report: Report) -> Report:
 
     try:
         # CPU: on a loaded machine the same is told.
-        proof = prove(budget_s=PROOF_S, clock=time.thread_time)
+        proof = prove(budget_s=PROOF_S, clock=_thread_time)
     except Exception:  # An addition to a message must not cost the message.
         _proofs_took_s = PROOFS_S
         return report
@@ -594,6 +650,75 @@ def _proved(report: Report) -> Report:
     return Report(tuple(map(told, report)), report.hidden)
 
 
+CANCELLED_BY_RUNNERS: tuple[Kind, ...] = ("asyncio_task", "async_generator", "destroyed_task")
+"""Kinds that the end of a loop ends, without a word, or that the look at them may destroy."""
+MAX_WAITS = 3
+"""Runners of one scope that are waited for: a test may run a thousand loops, each with a leak."""
+
+
+class BeforeCancelling:
+    """
+    Looks at the loops of a scope before their runners cancel what is left on them.
+
+    What a runner leaves is a leak: nobody but its end would have ended it. A task that another
+    one awaits is part of that.
+    """
+
+    def __init__(self, scope: Scope, ignores: tuple[Ignore, ...], grace: Grace) -> None:
+        self._scope = scope
+        self._ignores = ignores
+        self._grace = grace
+        self._waits = 0
+        self.report = Report()
+        """What was found in all of them."""
+        self.used: set[str] = set()
+        """Ignores that hid something."""
+
+    def look(self, loop: Any) -> Report:
+        """Look at a loop that stands still, in its own thread; return what is new."""
+        from otel_leaks.runtime.driving import run_for
+
+        grace = self._grace if self._waits < MAX_WAITS else Grace(attempts=1)
+        check = Check(
+            self._scope, self._ignores, CANCELLED_BY_RUNNERS, loop=loop, collect=lambda: None
+        )
+        with not_collecting():
+            for delay_s in check.pauses(grace):
+                if not new_sites(check.report, self.report):
+                    break
+                run_for(delay_s, [loop])
+        self.used |= check.used
+        found = new_sites(_outermost(check.report), self.report)
+        self._waits += bool(found)
+        self.report = self.report.plus(found)
+        return found
+
+
+@contextlib.contextmanager
+def not_collecting() -> Iterator[None]:
+    """Let the garbage collector destroy nothing meanwhile that is being looked at."""
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_collecting:
+            gc.enable()
+
+
+def new_sites(report: Report, known: Report) -> Report:
+    """Return the sites of *report* that are not in *known*."""
+    told = {(site.kind, site.functions, site.origin) for site in known}
+    sites = [s for s in report if (s.kind, s.functions, s.origin) not in told]
+    return Report(tuple(sites), report.hidden)
+
+
+def _outermost(report: Report) -> Report:
+    """Return *report* without the tasks that others await, which end with these."""
+    sites = [site for site in report if site.sample is None or not site.sample.awaited]
+    return Report(tuple(sites), report.hidden) if sites else report
+
+
 class Check:
     """Looks at one scope again and again, until it is clean or the grace is over."""
 
@@ -602,11 +727,33 @@ class Check:
         scope: Scope,
         ignores: tuple[Ignore, ...],
         kinds: Collection[Kind] | None = None,
+        *,
+        loop: Any = None,
+        holders: Callable[[], Iterable[object]] | None = None,
+        collect: Callable[[], object] = gc.collect,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
+        runners: BeforeCancelling | None = None,
     ) -> None:
+        self._runners = runners
         self._scope = scope
         self._kinds = kinds
-        self._held = _Held(ignores)
+        self._holders = holders
+        self._collect = collect
+        self._held = _Held(ignores, loop, failed)
+        self._is_underway = False
         self.report = Report()
+        """What was found last."""
+
+    def conclude(self) -> None:
+        """Add what runners cancelled."""
+        if self._runners is not None:
+            self.report = self._runners.report.plus(self.report)
+            self._held.used |= self._runners.used
+
+    @property
+    def used(self) -> set[str]:
+        """The ignores that hid something in any look."""
+        return self._held.used
 
     def unused(self) -> list[str]:
         """Say of each ignore that hid nothing in any look that it did."""
@@ -618,34 +765,58 @@ class Check:
             return
         from otel_leaks.census.origins import starts
 
+        until = native.monotonic() + LONGEST_S
         # Asked before the look: a coroutine that arrives between the two is seen by neither.
         is_underway = starts.is_handing_over(self._scope)
         # What the collector destroys before the first look can't say where it stood.
-        is_collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with not_collecting():
             self.report = self._held.look(self._scope, self._kinds)
-        finally:
-            if is_collecting:
-                gc.enable()
+        if self.report and self._leave_out(starts):
+            self._look_again()
         for i, delay_s in enumerate(grace.delays_s()):
             if not self.report and not is_underway:
                 return
             yield delay_s
+            self._is_underway = is_underway
             is_underway = starts.is_handing_over(self._scope)
             self._look_again()
             if self.report and i == grace.attempts - 2:
                 # What is only waiting for the collector is no leak.
-                gc.collect()
+                self._collect()
                 self._look_again()
+        if grace == Grace():
+            yield from self._longer_pauses(until)
         if self.report:
             self.report = _proved(self.report)
+
+    def _longer_pauses(self, until: float) -> Iterator[float]:
+        """Go on until what may wake by itself had time for it: it may have been told to end."""
+        while _may_wake(self.report) and (left_s := until - native.monotonic()) > 0:
+            yield min(PAUSE_S, left_s)
+            self._look_again()
+
+    def _leave_out(self, starts: Starts) -> bool:
+        """
+        Leave out what nobody here is to end.
+
+        What a library keeps for the life of the process; and what is gone with its last
+        reference, once the runner of the test gives that up.
+        """
+        is_kept = starts.settle(self._scope)
+        found = {site.kind for site in self.report}.intersection(ENDED_BY_LAST_REFERENCE)
+        is_held = (
+            self._holders is not None
+            and bool(found)
+            and starts.leave_out(self._scope, found, self._holders())
+        )
+        return is_kept or is_held
 
     def _look_again(self) -> None:
         # A pending task that the collector destroys in the grace is a leak as it was
         # before, and only the look before says where it stood.
-        found = self._held.look(self._scope, self._kinds)
-        self.report = _with_destroyed_as_pending(self.report, found)
+        kinds = self._kinds if self._is_underway or not self.report else _again(self.report)
+        found = self._held.look(self._scope, kinds)
+        self.report = _with_destroyed_as_pending(self.report, found.with_hidden(self.report))
 
     def _is_clean(self) -> bool:
         """Say whether nothing began, which is the common case and must cost nothing."""

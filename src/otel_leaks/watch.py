@@ -29,6 +29,7 @@ from otel_leaks.detect import outlived as _outlived
 from otel_leaks.detect import saturated as _saturated
 from otel_leaks.detect import threshold as _threshold
 from otel_leaks.detect.growth import Growth
+from otel_leaks.detect.outlived import Outlived
 from otel_leaks.detect.saturated import Saturated
 from otel_leaks.log import log as _log
 from otel_leaks.masks import masked_path
@@ -56,6 +57,7 @@ __all__ = [
     "findings",
     "growth_of",
     "limits",
+    "outlived_of",
     "saturated_of",
 ]
 
@@ -161,6 +163,16 @@ def growth_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> G
     )
 
 
+def outlived_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> Outlived:
+    """Return an empty history of what outlived its request."""
+    return Outlived(
+        limit_s=config.outlived_s,
+        at_least=config.outlived_count,
+        max_sites=config.max_sites,
+        pause=pause,
+    )
+
+
 def saturated_of(config: LeakConfig) -> Saturated:
     """Return an empty history of thread pools."""
     limit_s = config.saturated_s
@@ -187,6 +199,7 @@ def findings(
     attempt: Attempt = lambda _, ask: ask(),
     *,
     saturated: Saturated | None = None,
+    outlived: Outlived | None = None,
 ) -> tuple[Finding, ...]:
     """
     Ask every policy.
@@ -198,6 +211,7 @@ def findings(
         growth: The history of all censuses before it; this one is entered into it.
         attempt: Asks each policy.
         saturated: The history of their thread pools, as *growth*.
+        outlived: The history of what outlived its request, as *growth*; None for an empty one.
     """
     opened = tuple(opened)
     marks = {
@@ -215,12 +229,8 @@ def findings(
             max_sites=config.max_sites,
         ),
         "growth": lambda: growth.look(census) if growth is not None else (),
-        "outlived": lambda: _outlived.outlived(
-            census,
-            limit_s=config.outlived_s,
-            at_least=config.outlived_count,
-            open_marks=marks["outlived"],
-            max_sites=config.max_sites,
+        "outlived": lambda: (outlived or outlived_of(config)).look(
+            census, [each.finding for each in opened if each.finding.evidence == "outlived"]
         ),
         "destroyed": lambda: _destroyed.destroyed(
             census,
@@ -372,8 +382,9 @@ class _Ending:
 
 
 def _places(finding: Finding) -> set[str]:
-    """Return the fingerprints that a finding is about: its own and its largest site's."""
+    """Return what a finding is about: fingerprints, its own and its largest site's, a function."""
     marks = {site.fingerprint for site in finding.sites[:1]}
+    marks |= {site.function for site in finding.sites[:1]}
     return marks | {finding.fingerprint} if finding.fingerprint is not None else marks
 
 
@@ -426,6 +437,7 @@ class Watch:
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
         self._growth = growth_of(config, self._pause)
         self._saturated = saturated_of(config)
+        self._outlived = outlived_of(config, self._pause)
         self._logged: set[object] = set()
         # What a guard has to say, which the thread that goes on logs: a line, and more lines.
         self._notices: deque[tuple[str, str]] = deque(maxlen=8)
@@ -494,6 +506,7 @@ class Watch:
         self._pools.clear()
         self._growth = growth_of(self._config, self._pause)
         self._saturated = saturated_of(self._config)
+        self._outlived = outlived_of(self._config, self._pause)
         self._report(self._taker.forked())
 
     def stop(self) -> None:
@@ -570,7 +583,13 @@ class Watch:
         full = _backlog.backlogs(tuple(self._pools))
         unasked: set[Evidence] = set()
         found = findings(
-            census, opened, self._config, growth, partial(self._ask, unasked), saturated=saturated
+            census,
+            opened,
+            self._config,
+            growth,
+            partial(self._ask, unasked),
+            saturated=saturated,
+            outlived=self._outlived,
         )
         changes = self._ledger.update(
             census, [_backlog.explained(each, full) for each in found], unasked

@@ -60,6 +60,8 @@ def make_work_item() -> Made:
 
 def make_thread_pool() -> Made:
     pools = [ThreadPoolExecutor(1) for _ in range(2)]
+    for pool in pools:
+        pool.submit(int).result()
 
     def end() -> None:
         for pool in pools:

@@ -44,7 +44,7 @@ READERS: dict[str, Reader] = {
     "endless": is_endless,
     "may wait": may_wait,
     "waits for dead": lambda code, at: waits_for_dead(NOBODY, code, at),
-    "wakes itself": lambda code, at: wakes_itself("time.sleep", code, at),
+    "wakes itself": lambda code, at: wakes_itself("threading.Condition.wait", code, at),
     "line": line_of,
     "wrapper": reads_wrapper,
 }

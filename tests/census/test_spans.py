@@ -261,7 +261,11 @@ async def test_tasks_that_end_by_themselves_are_remembered_with_how_long_they_st
     requests.serve(ended_at=clock.time_s)
     await settle()
     again = of(census(source, clock)).ended
-    assert again == Ended(1, (0.0,))
+    clock.time_s += 90_000
+    next_day = of(census(source, clock)).ended
+    # For a day, also while there are none.
+    assert again == Ended(1, (0.0,), turnover_s=142.0)
+    assert next_day == Ended(1, (90_000.0,))
     await requests.close()
 
 
@@ -379,3 +383,38 @@ async def test_of_very_many_tasks_that_began_in_inner_spans_all_that_were_looked
     assert 100 < site.ended.looked == len(site.ended.ages_s)
     if sampler is ALWAYS_ON:
         assert {each.name for each in site.operations} == {"POST /orders"}
+
+
+@pytest.mark.asyncio
+async def test_how_long_a_task_stayed_is_known_of_its_function_wherever_it_goes_on(
+    source: TaskSource,
+) -> None:
+    requests, clock = Requests(), Clock()
+    goes_on = asyncio.Event()
+
+    async def fetch() -> None:
+        await goes_on.wait()
+
+    async def render() -> None:
+        await asyncio.Event().wait()
+
+    async def export() -> None:
+        await fetch()
+        await render()
+
+    with requests.tracer.start_as_current_span("POST /exports", end_on_exit=False) as span:
+        requests.begin(export)
+    span.end(end_time=int(END_S * 1e9))
+    await settle()
+    census(source, clock)
+    goes_on.set()
+    await settle()
+    clock.time_s += 100
+    moved = census(source, clock)
+    requests.tasks[0].cancel()
+    await settle()
+    clock.time_s += 20
+    ended = census(source, clock)
+    assert moved.stayed == ()
+    ((function, stayed_s),) = ended.stayed
+    assert (function.endswith("export"), stayed_s) == (True, 120.0)

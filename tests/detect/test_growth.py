@@ -13,11 +13,13 @@ from otel_leaks.detect import growth as growth_module
 from otel_leaks.detect.growth import DAY, MAX_SERIES, OPENS, SLOW, Growth
 from otel_leaks.model import (
     Census,
+    Ended,
     Failure,
     Finding,
     Followed,
     Frame,
     Kind,
+    Operation,
     Origin,
     Pool,
     Population,
@@ -374,8 +376,8 @@ def test_a_site_that_is_gone_is_named_until_it_has_ended() -> None:
 def test_a_leak_that_stops_is_open_for_a_day() -> None:
     policy = growth()
     stopped = [*rising(), *[[site(40)]] * (SLOW * DAY + 2)]
-    found = [len(each) for each in fed(policy, stopped)]
-    assert found == [0] * 3 + [1] * (SLOW * DAY) + [0] * 3
+    found = [[finding.ended for finding in each] for each in fed(policy, stopped)]
+    assert found == [[]] * 3 + [[None]] * (SLOW * DAY) + [["steady"], [], []]
 
 
 def test_a_leak_that_goes_on_is_one_finding() -> None:
@@ -516,6 +518,23 @@ def test_a_finding_shows_what_came_last_and_who_created_it() -> None:
     assert (site_found.sample, site_found.origin) == (newest, newest.origin)
 
 
+def test_the_site_that_grew_comes_first_and_not_a_larger_one_of_the_same_stack() -> None:
+    old = Followed((999.0,) * 200)
+    windows = [
+        [
+            replace(site(200), origin=Origin("app.serve", "/srv/app.py", 1), followed=old),
+            replace(
+                site(10 * i),
+                origin=Origin("app.export", "/srv/app.py", 2),
+                followed=Followed((30.0,) * 10 * i),
+            ),
+        ]
+        for i in range(1, 5)
+    ]
+    *_, (found,) = fed(growth(), windows)
+    assert found.sites == tuple(reversed(windows[-1]))
+
+
 # Requests in progress
 
 
@@ -525,6 +544,34 @@ def test_requests_in_progress_do_not_count() -> None:
     windows = [[replace(site(100 * i), serving=90 * i)] for i in range(1, 5)]
     *_, (found,) = fed(growth(), windows)
     assert found.count == 40
+
+
+def left_by(requests: Sequence[int], *, ended: int = 10) -> list[Finding]:
+    """Enter ten more tasks a window, and how many requests had ended by then."""
+    policy = growth()
+    found: tuple[Finding, ...] = ()
+    for i in range(5 * WINDOWS + 1):
+        looked = site(2 * (i + 1))
+        left = replace(
+            looked,
+            operations=(Operation(1, 1, name="POST /mcp"), Operation(2, 2, name="of before")),
+            ended=Ended(20, (9.0,) * ended),
+        )
+        counts = (("POST /mcp", requests[i]), ("GET /", 5 * i))
+        found = policy.look(replace(census(2.0 * i, left), requests=counts))
+    return list(found)
+
+
+def test_sessions_of_which_each_makes_ever_more_requests_are_none() -> None:
+    requests = [i * i for i in range(5 * WINDOWS + 1)]
+    assert left_by(requests) == []
+    # Most of them are of no request.
+    assert len(left_by(requests, ended=9)) == 1
+
+
+def test_what_each_request_leaves_behind_is_growth() -> None:
+    assert len(left_by([40 * i for i in range(5 * WINDOWS + 1)])) == 1
+    assert len(left_by([0] * (5 * WINDOWS + 1))) == 1
 
 
 # What is replaced as it ends
@@ -593,8 +640,8 @@ def test_what_is_found_there_ends_there() -> None:
     policy, found = growth(), []
     for i in range(40):
         sites = [site(300 * (i + 1))] if i < 14 else [site(20)]
-        found.append(bool(policy.look(census(float(i), *sites))))
-    assert found == [False] * 12 + [True] * 6 + [False] * 22
+        found.append([each.ended for each in policy.look(census(float(i), *sites))])
+    assert found == [[]] * 12 + [[None]] * 6 + [["ended"]] + [[]] * 21
 
 
 # What holds for any load

@@ -57,7 +57,11 @@ def looked(history: Saturated, pools: Sequence[Sequence[Pool] | None]) -> Iterat
     """Enter a census for each; yield the pools that are found."""
     for number, some in enumerate(pools):
         census = Census(number * 10.0, (THREADS,), pools=tuple(some) if some is not None else None)
-        yield [each.pool.name for each in history.look(census) if each.pool is not None]
+        yield [
+            each.pool.name
+            for each in history.look(census)
+            if each.pool is not None and each.ended is None
+        ]
 
 
 def stuck(
@@ -132,6 +136,13 @@ def test_it_stays_found_until_a_job_is_taken() -> None:
     assert last(history, stuck(LIMIT_S)) == ["mail"]
     assert last(history, [[pool(13, LIMIT_S + 10 * i)] for i in range(1, 30)]) == ["mail"]
     assert last(history, [[pool(12, 0.0)]]) == []
+
+
+def test_its_end_says_how_many_jobs_wait() -> None:
+    history = policy()
+    last(history, stuck(LIMIT_S))
+    ends = [history.look(Census(0.0, (THREADS,), pools=some)) for some in ((pool(4, 0.0),), ())]
+    assert [[(each.count, each.ended) for each in found] for found in ends] == [[(4, "ended")], []]
 
 
 def test_how_long_jobs_take_is_learned_of_each_pool() -> None:

@@ -133,3 +133,37 @@ def test_a_leak_is_ranked_and_alerts_until_it_is_mended(
 
         service.post("/mend").raise_for_status()
         eventually(lambda: not breaches())
+
+
+def test_a_pool_that_does_no_work_any_more_alerts_until_it_does(
+    otelcol: Path, serve: Serve, tmp_path: Path
+) -> None:
+    with reached(WAYS[0], otelcol, tmp_path) as (prometheus, exporting):
+        service = serve(
+            {
+                **LEAKING,
+                **exporting,
+                "OTEL_PYTHON_LEAKS_SATURATED_S": "1",
+                "OTEL_PYTHON_LEAKS_COOLDOWN_S": "1",
+            }
+        )
+
+        def stuck() -> dict[str, Any] | None:
+            # Its queue grows, as more jobs come than none.
+            service.post("/leak/jobs", n=1).raise_for_status()
+            return prometheus.alerts().get("PythonThreadPoolSaturated")
+
+        alert = eventually(stuck)
+        assert alert is not None
+        assert {k: v for k, v in alert["labels"].items() if k != "instance"} == {
+            "alertname": "PythonThreadPoolSaturated",
+            "job": "shop",
+            "severity": "critical",
+        }
+        assert alert["annotations"]["summary"] == (
+            "shop has a thread pool that does no work any more"
+        )
+        assert "PythonThreadLimitBreached" not in prometheus.alerts()
+
+        service.post("/mend").raise_for_status()
+        eventually(lambda: "PythonThreadPoolSaturated" not in prometheus.alerts())

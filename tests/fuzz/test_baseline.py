@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_leaks.model import Site, fingerprint
-from otel_leaks.pytest_plugin import _Baseline
+from otel_leaks.pytest_plugin.baseline import Baseline
 from otel_leaks.testing import Report
 
 KNOWN = Site("thread", ("app.run",), 1, fingerprint("thread", ("app.run",)))
@@ -61,7 +61,7 @@ def test_so_is_one_that_json_can_not_read(tmp_path: Path, what: str) -> None:
 def is_read_or_explained(file: Path, body: bytes) -> None:
     file.write_bytes(body)
     try:
-        baseline = _Baseline(str(file), update=False)
+        baseline = Baseline(str(file), update=False)
     except pytest.UsageError as error:
         said = str(error)
         assert said.startswith("--leaks-baseline: ")
@@ -76,4 +76,4 @@ def is_read_or_explained(file: Path, body: bytes) -> None:
 @pytest.mark.parametrize("place", ["missing.json", ".", "a\0b"])
 def test_a_place_that_holds_no_file_is_a_usage_error(tmp_path: Path, place: str) -> None:
     with pytest.raises(pytest.UsageError, match=r"^--leaks-baseline: "):
-        _Baseline(f"{tmp_path}/{place}", update=False)
+        Baseline(f"{tmp_path}/{place}", update=False)

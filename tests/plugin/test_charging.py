@@ -396,3 +396,46 @@ def test_an_expected_failure_takes_a_leak_as_its_failure(run: Run) -> None:
     )
     result.assert_outcomes(xfailed=1)
     assert result.ret == 0
+
+
+def test_an_exporter_that_a_test_leaves_behind_is_its_own_and_one_of_the_session_is_nobodys(
+    run: Run,
+) -> None:
+    result = run(
+        """
+        import pytest
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        def provider():
+            made = TracerProvider(shutdown_on_exit=False)
+            made.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+            return made
+
+        @pytest.fixture(scope="session")
+        def tracing():
+            made = provider()
+            yield made
+            made.shutdown()
+
+        def test_of_the_session(tracing):
+            tracing.get_tracer("t").start_span("work").end()
+
+        def test_that_sets_the_provider_of_the_process():
+            trace.set_tracer_provider(provider())
+
+        def test_that_makes_one_for_a_tenant():
+            provider().get_tracer("tenant").start_span("work").end()
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "leaked: 1 thread alive: opentelemetry.sdk.*, began test_it.py:*",
+            "     began    test_it.py:* in test_it.provider, through opentelemetry (sdk/*",
+            "     in       test_it.py::test_that_makes_one_for_a_tenant",
+        ]
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_leaks import pytest_plugin
+from otel_leaks.pytest_plugin.annotations import annotation
 from plugin.conftest import Run
 
 LEAKING = """
@@ -126,7 +126,7 @@ def test_annotations_are_escaped_as_github_wants() -> None:
         "origin": {"function": "f", "file": str(Path("a,b:c%.py").absolute()), "line": 3},
         "sample": None,
     }
-    assert pytest_plugin._annotation("test_it.py::test[a,b\n]", site, "fail") == (
+    assert annotation("test_it.py::test[a,b\n]", site, "fail") == (
         "::error file=a%2Cb%3Ac%25.py,line=3,title=leak in test_it.py%3A%3Atest[a%2Cb%0A]"
         "::2 thread app.f%25%0D%0A,:"
     )
@@ -134,9 +134,7 @@ def test_annotations_are_escaped_as_github_wants() -> None:
 
 def test_an_annotation_without_any_place_has_none() -> None:
     site = {"kind": "event_loop", "count": 1, "functions": ["f"], "origin": None, "sample": None}
-    assert (
-        pytest_plugin._annotation("t", site, "warn") == "::warning title=leak in t::1 event_loop f"
-    )
+    assert annotation("t", site, "warn") == "::warning title=leak in t::1 event_loop f"
 
 
 # The baseline

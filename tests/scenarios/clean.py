@@ -121,15 +121,6 @@ async def a_task_group_that_fails() -> None:
             group.create_task(fail())
 
 
-@clean("asyncio_task", on_loop=True)
-def a_whole_run_that_cancels_what_is_left() -> None:
-    async def main() -> None:
-        kept.append(asyncio.ensure_future(wait_for_ever()))
-        await asyncio.sleep(0)
-
-    run(main())
-
-
 @contextmanager
 def task_before() -> Iterator[asyncio.AbstractEventLoop]:
     with loop_of_a_thread() as loop:
@@ -249,6 +240,12 @@ async def the_default_executor_of_a_loop_that_goes_on() -> None:
 async def a_default_executor_of_ones_own() -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     await asyncio.to_thread(int)
+
+
+@clean("thread_pool")
+def pools_that_never_ran_anything() -> None:
+    kept.extend(ThreadPoolExecutor(1) for _ in range(2))
+    kept.append(ProcessPoolExecutor(1))
 
 
 @clean("thread_pool")

@@ -222,6 +222,16 @@ async def a_task_of_an_eager_factory() -> None:
         loop.set_task_factory(None)
 
 
+async def leaves_a_task() -> None:
+    kept.append(asyncio.ensure_future(wait_for_ever()))
+    await asyncio.sleep(0)
+
+
+@leaves("asyncio_task", count=1, began="leaves_a_task", on_loop=True)
+def a_task_that_the_end_of_a_whole_run_cancels() -> None:
+    run(leaves_a_task())
+
+
 # Jobs
 
 
@@ -289,8 +299,10 @@ def a_pool_with_an_idle_worker() -> None:
 
 
 @leaves("thread_pool", count=2)
-def pools_that_never_ran_anything() -> None:
+def two_pools_of_one_place() -> None:
     kept.extend(ThreadPoolExecutor(1) for _ in range(2))
+    for pool in kept[-2:]:
+        pool.submit(int).result()
 
 
 @leaves("thread_pool", count=1)

@@ -20,7 +20,7 @@ from services.results import Row
 from services.servers import ServerMissing, postgres, redis
 
 CPU_SHARE = 0.2
-"""Instead of a hundredth: times are 30 and 200 times shorter."""
+"""Instead of a hundredth: times are 60 and 200 times shorter."""
 
 _ROW = pytest.StashKey[Row]()
 

@@ -274,7 +274,7 @@ LEAKS: tuple[Leak, ...] = (
         packages=("fastapi", "uvicorn"),
         command=uvicorn,
         kind="thread",
-        functions=("concurrent.futures.thread._worker",),
+        functions=("pool ThreadPoolExecutor",),
         route="/search/{what}",
     ),
     Leak(

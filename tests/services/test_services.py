@@ -26,7 +26,7 @@ from services.seen import Opened, Seen
 from services.servers import listens
 from services.stacks import APPS, HEALTHY, LEAKS, Leak, Spans, Stack
 
-SECONDS = float(os.environ.get("SERVICES_SECONDS") or 80)
+SECONDS = float(os.environ.get("SERVICES_SECONDS") or 60)
 """How long the users of a healthy service stay."""
 LEAKS_S = 90.0
 """How long those of a leaking one do, at most."""
@@ -37,7 +37,7 @@ COMING_UNSEEN_S = 18.0
 """In which users come who stay, where no span says that they do; else it is two thirds of their
 time. Without it a connection can't be told from a leaked task, see docs/detection.md."""
 
-OUTLIVED_S, WINDOW_S, INTERVAL_S = 2.0, 3.0, 0.25
+OUTLIVED_S, WINDOW_S, INTERVAL_S = 1.0, 3.0, 0.25
 SCALE = {"outlived": 60 / OUTLIVED_S, "growth": 600 / WINDOW_S}
 """For how many seconds a second stands."""
 
@@ -182,7 +182,7 @@ def test_nothing_opens_on_a_service_that_is_well(
     assert seen.broken == set()
     # Else nothing would have opened whatever happened.
     assert (tasks >= stack.tasks, threads >= stack.threads) == (True, True), (tasks, threads)
-    assert seen.censuses > SECONDS / WINDOW_S * 3, seen.censuses
+    assert seen.censuses > SECONDS / WINDOW_S * 3 / 2, seen.censuses
     assert (seen.spans_received > 0) == (spans != "none")
 
 
@@ -206,7 +206,7 @@ def test_a_leak_is_found_and_named(
                 users.stop()
             row.cells["traffic"] = traffic(json.loads(users.stdout))
         service.stop()
-    print(service.stderr)
+    print(service.stderr, *seen.detected, sep="\n")
     besides = [each for each in seen.detected if not is_of(each, stack)]
     row.cells["besides"] = wrong(besides)
     row.cells["opened"], row.cells["after"], row.cells["named"] = "**nothing**", "", ""
@@ -242,7 +242,7 @@ def wrong(opened: list[Opened]) -> str:
 
 def plain(message: str) -> str:
     """Return a message with paths that are the same on every machine."""
-    return re.sub(r"/[^ ()]*/(?:site-packages|tests/services/apps)/", "", message)
+    return re.sub(r"/[^ ()]*/(?:site-packages|lib/python3\.\d+|tests/services/apps)/", "", message)
 
 
 def peak(seen: Seen, gauge: names.Metric) -> int:

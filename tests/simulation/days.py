@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from otel_leaks.config import LeakConfig
 from otel_leaks.model import EVIDENCES, Census, Evidence, Failure
-from otel_leaks.watch import Ledger, findings, growth_of
+from otel_leaks.watch import Ledger, findings, growth_of, outlived_of
 from simulation.loads import DAY, Load
-from simulation.world import Process
+from simulation.world import Process, pools_of, requests_of
 
 __all__ = ["Told", "Verdict", "day", "judged"]
 
@@ -53,6 +53,7 @@ def day(
     while start < until_s:
         process = Process(load.places(rng), rng, load.churn)
         ledger, growth = Ledger(config.cooldown_s), growth_of(config)
+        outlived = outlived_of(config)
         before = now = 0.0
         ends = min(start + load.restarts_s, until_s)
         while start + now < ends:
@@ -64,8 +65,10 @@ def day(
                 if rng.random() < load.fails:
                     seen = tuple(each for each in seen if each.kind != "asyncio_task")
                     failures = (Failure("asyncio_task", "RuntimeError", "simulated"),)
-                census = Census(now, seen, failures)
-                found = findings(census, ledger.opened, config, growth)
+                pools = pools_of([live.place for live in process.places], seen)
+                requests = requests_of(process.places)
+                census = Census(now, seen, failures, pools=pools, requests=requests)
+                found = findings(census, ledger.opened, config, growth, outlived=outlived)
                 for change in ledger.update(census, found):
                     finding = change.detection.finding
                     refers = change.detection.refers_to

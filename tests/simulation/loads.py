@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from simulation.world import Churn, Place, Rate
 
@@ -152,6 +152,26 @@ def busy_pool(rng: random.Random, kind: str) -> Place:
     )
 
 
+def bell(total: int, middle_s: float, spread_s: float) -> Rate:
+    """Come around one time of the day."""
+    height = total / spread_s / math.sqrt(2 * math.pi)
+    return lambda t: height * math.exp(-(((t - middle_s) / spread_s) ** 2) / 2)
+
+
+def exactly(live_s: float) -> Callable[[random.Random, float], float]:
+    return lambda _, __: live_s
+
+
+def fixed(rng: random.Random, low: float, high: float, live_s: float) -> Place:
+    """As ``connections``, each for exactly as long."""
+    day, wave = day_of(rng, low, high, 0.0), _wander(rng, 0.1, 20 * MINUTE)
+    return Place(
+        "connection",
+        arrive=lambda t: max(0.0, day(t) / live_s * (1 + wave(t))),
+        live=exactly(live_s),
+    )
+
+
 def drip(name: str, a_minute: float, since_s: float = 0.0, until_s: float = math.inf) -> Place:
     """Leak."""
     return Place(name, arrive=between(since_s, until_s, a_minute / 60))
@@ -287,6 +307,56 @@ HEALTHY = (
         ],
         fails=0.3,
         gap=(9 * HOUR, 12 * HOUR),
+    ),
+    Load(
+        "300 users who log in around 8:30, stay for nine hours, and never reconnect",
+        lambda rng: [
+            *usual(rng),
+            Place("session", arrive=bell(300, 8.5 * HOUR, 15 * MINUTE), live=exactly(9 * HOUR)),
+        ],
+    ),
+    Load(
+        "the day's rise and fall: connections of exactly 20 minutes, 200 to 2,000",
+        lambda rng: [*usual(rng), fixed(rng, 200, 2000, 20 * MINUTE)],
+    ),
+    Load(
+        "the day's rise and fall: connections of exactly 1 hour, 200 to 2,000",
+        lambda rng: [*usual(rng), fixed(rng, 200, 2000, HOUR)],
+    ),
+    Load(
+        "entries of a cache that live for exactly 5 minutes, 5 a second",
+        lambda rng: [*usual(rng), Place("entry", arrive=lambda _: 5.0, live=exactly(5 * MINUTE))],
+    ),
+    Load(
+        "requests in progress that rise to a plateau: 2 clients a minute for four hours",
+        lambda rng: [
+            *usual(rng),
+            Place("websocket", arrive=between(0, 4 * HOUR, 2 / 60), serves=True),
+        ],
+    ),
+    Load(
+        "requests in progress: 5,000 clients within ten minutes",
+        lambda rng: [
+            *usual(rng),
+            Place("websocket", arrive=between(0, 600, 5000 / 600), serves=True),
+        ],
+    ),
+    Load(
+        "thread pools that fill up: 64 workers over four hours, 256 within ten minutes",
+        lambda rng: [
+            *usual(rng),
+            Place(
+                "slow_pool", arrive=between(0, 4 * HOUR, 64 / (4 * HOUR)), kind="thread", pool=64
+            ),
+            Place("fast_pool", arrive=between(0, 600, 256 / 600), kind="thread", pool=256),
+        ],
+    ),
+    Load(
+        "the day's rise and fall of threads: one for each of 20 to 120 connections of 10 minutes",
+        lambda rng: [
+            *usual(rng),
+            replace(connections(rng, "client", 20, 120, 10 * MINUTE), kind="thread"),
+        ],
     ),
 )
 
@@ -426,6 +496,41 @@ LEAKING = (
         lambda rng: [*usual(rng), drip("leak", 1)],
         {"app.leak": 0},
         restarts_s=4 * HOUR,
+    ),
+    Load(
+        "fast leak: 5 a second",
+        lambda rng: [*usual(rng), drip("leak", 300)],
+        {"app.leak": 0},
+    ),
+    Load(
+        "fast leak: 5 a second, in a process that has run for 6 hours",
+        lambda rng: [*usual(rng), drip("leak", 300, 6 * HOUR)],
+        {"app.leak": 6 * HOUR},
+    ),
+    Load(
+        "leak of threads: 3 a minute",
+        lambda rng: [
+            *usual(rng),
+            Place("leak", arrive=between(0, math.inf, 3 / 60), kind="thread"),
+        ],
+        {"app.leak": 0},
+    ),
+    Load(
+        "leak of 1 a minute beside requests in progress, 2 clients a minute for four hours",
+        lambda rng: [
+            *usual(rng),
+            drip("leak", 1),
+            Place("websocket", arrive=between(0, 4 * HOUR, 2 / 60), serves=True),
+        ],
+        {"app.leak": 0},
+    ),
+    Load(
+        "leak of 1 a minute of tasks that create their successor, each after 1 minute",
+        lambda rng: [
+            *usual(rng),
+            Place("leak", arrive=between(0, math.inf, 1 / 60), live=exactly(MINUTE), renews=True),
+        ],
+        {"app.leak": 0},
     ),
 )
 

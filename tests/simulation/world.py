@@ -13,13 +13,28 @@ import heapq
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from otel_leaks.census.followed import FOLLOWED_OF_SITE
-from otel_leaks.model import Followed, Kind, Population, Site, fingerprint
+from otel_leaks.model import (
+    Ended,
+    Followed,
+    Kind,
+    Operation,
+    Pool,
+    Population,
+    Site,
+    fingerprint,
+)
 
 NAMED = 1000
 """Sites that a census names."""
+LOOKED = 1000
+"""Things whose span a census reads, while there are no more."""
+LOOKED_OF_MANY = 270
+"""The same of more."""
+START_S = 1_700_000_000.0
+"""When the process starts, by the clock of the spans."""
 
 Rate = Callable[[float], float]
 """Of a time in seconds."""
@@ -57,6 +72,16 @@ class Place:
     kind: Kind = "asyncio_task"
     start: int = 0
     """Things that are there from the beginning and never end."""
+    serves: bool = False
+    """Whether each thing is a request in progress, whose span is open."""
+    renews: bool = False
+    """Whether each thing that ends creates its successor."""
+    pool: int = 0
+    """The most workers of the thread pool whose workers these are; 0 where they are none."""
+    operation: str = ""
+    """What begins them: requests, whose spans end as they begin; empty for something else."""
+    requests: Rate | None = None
+    """Such requests a second; None where each begins a thing."""
 
 
 @dataclass
@@ -85,16 +110,18 @@ class Live:
     count: int = 0
     followed: list[_Thing] = field(default_factory=list)
     others: list[_Thing] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
-    """Of all that stay, when each ends."""
+    ends: list[tuple[float, float]] = field(default_factory=list)
+    """Of all that stay, when each ends, and when its request did."""
+    served: float = 0.0
+    """Requests that have ended."""
 
     def __post_init__(self) -> None:
         for _ in range(self.place.start):
             self._begin(0.0, math.inf)
 
-    def _begin(self, now: float, ends: float) -> None:
+    def _begin(self, now: float, ends: float, request: float | None = None) -> None:
         self.others.append(_Thing(now, ends))
-        heapq.heappush(self.ends, ends)
+        heapq.heappush(self.ends, (ends, now if request is None else request))
 
     def step(self, before: float, now: float) -> Iterator[Site]:
         """Go on to *now*; yield the sites that have anything."""
@@ -105,9 +132,24 @@ class Live:
         self._look_again(now, weights, fates)
         self._follow_more(now, passing, weights, fates)
         shares = _split(len(self.ends) + passing, weights, self.rng)
+        requests = [request for _, request in self.ends] if self.place.operation else []
         for number, (share, fate) in enumerate(zip(shares, fates, strict=True)):
             if share or fate.ages_s:
-                yield _site(self.place, number, max(share, len(fate.ages_s)), fate)
+                some, requests = requests[:share], requests[share:]
+                site = _site(self.place, number, max(share, len(fate.ages_s)), fate)
+                yield self._with_requests(site, some, now) if some else site
+
+    def _with_requests(self, site: Site, requests: list[float], now: float) -> Site:
+        looked = requests
+        if len(requests) > LOOKED:
+            looked = self.rng.sample(requests, LOOKED_OF_MANY)
+        ages = tuple(sorted(now - each for each in looked))
+        return replace(
+            site,
+            count=len(requests),
+            ended=Ended(len(looked), ages, now_s=START_S + now),
+            operations=(Operation(1, 1, name=self.place.operation),),
+        )
 
     def _live(self, before: float, now: float) -> None:
         place, rng = self.place, self.rng
@@ -118,8 +160,13 @@ class Live:
         for _ in range(poisson(rng, place.arrive(now) * (now - before))):
             born = before + (now - before) * rng.random()
             self._begin(born, born + place.live(rng, born))
-        while self.ends and self.ends[0] <= now:
-            heapq.heappop(self.ends)
+            self.served += place.requests is None
+        if place.requests is not None:
+            self.served += place.requests(now) * (now - before)
+        while self.ends and self.ends[0][0] <= now:
+            ended, request = heapq.heappop(self.ends)
+            if place.renews:
+                self._begin(ended, ended + place.live(rng, ended), request)
         if len(self.others) > 2 * len(self.ends) + 1000:
             self.others = [each for each in self.others if each.ends > now]
 
@@ -175,6 +222,11 @@ def _split(total: int, weights: Sequence[float], rng: random.Random) -> list[int
 
 def _site(place: Place, number: int, count: int, fate: _Fate) -> Site:
     functions = (f"app.{place.name}", f"app.at_{number}")
+    if place.serves:
+        fate = _Fate()
+    elif place.pool:
+        # Of each pool its oldest worker is followed.
+        fate = _Fate([max(fate.ages_s, default=0.0)])
     return Site(
         place.kind,
         functions,
@@ -182,6 +234,8 @@ def _site(place: Place, number: int, count: int, fate: _Fate) -> Site:
         fingerprint(place.kind, functions),
         age_s=max(fate.ages_s, default=0.0),
         followed=Followed(tuple(fate.ages_s), tuple(fate.ended_s), tuple(fate.moved_s)),
+        serving=count if place.serves else 0,
+        pool=place.name if place.pool else None,
     )
 
 
@@ -225,7 +279,30 @@ class Process:
         return [site for _, site in self.short]
 
 
+def requests_of(places: Sequence[Live]) -> tuple[tuple[str, int], ...]:
+    """Return how many requests have ended, by operation."""
+    return tuple(
+        (each.place.operation, int(each.served)) for each in places if each.place.operation
+    )
+
+
+def pools_of(places: Sequence[Place], populations: Sequence[Population]) -> tuple[Pool, ...]:
+    """Return the thread pools whose workers a census sees."""
+    sizes = {
+        site.pool: site.count
+        for each in populations
+        for site in each.sites
+        if site.pool is not None
+    }
+    return tuple(
+        Pool(number, place.name, tuple(range(sizes[place.name])), place.pool, 0)
+        for number, place in enumerate(places)
+        if place.name in sizes
+    )
+
+
 def _population(kind: Kind, sites: list[Site]) -> Population:
     sites.sort(key=lambda site: (-site.count, site.fingerprint))
     count = sum(site.count for site in sites)
-    return Population(kind, count, tuple(sites[:NAMED]), site_count=len(sites))
+    pooled = sum(site.count for site in sites if site.pool is not None)
+    return Population(kind, count, tuple(sites[:NAMED]), site_count=len(sites), pooled=pooled)

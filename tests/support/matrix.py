@@ -58,7 +58,11 @@ AT_THE_ENDS = ("demo", "patterns", "plugin", "test_cli.py")
 ENDS = ("3.10", "3.14")
 
 SELECTED = (
-    ("--leaks", "-m", "not e2e and not reliability and not services and not unwatched"),
+    (
+        "--leaks",
+        "-m",
+        "not e2e and not reliability and not services and not companions and not unwatched",
+    ),
     ("-m", "unwatched"),
 )
 """What is run one after the other, as `make unit` does."""

@@ -127,6 +127,7 @@ class CensusTaker:
         ignores: Ignores | None = None,
         excludes: Callable[[object], bool] | None = None,
         sampled: Collection[str] = (),
+        kinds: Collection[Kind] | None = None,
     ) -> Census:
         """
         Take a census.
@@ -137,6 +138,7 @@ class CensusTaker:
             ignores: What not to count, in place of the taker's own.
             excludes: Says of a thing whether it is not counted.
             sampled: Fingerprints of sites that get a sample besides the largest.
+            kinds: What to read; None for all kinds that there are sources of.
 
         Returns:
             What lives now. A source that raised is in ``failures`` and has no population.
@@ -169,6 +171,8 @@ class CensusTaker:
         )
         populations = []
         for source in self._sources:
+            if kinds is not None and source.kind not in kinds:
+                continue
             try:
                 populations.append(self._run(source.kind, partial(source.read, look)))
             except CensusEnded:
@@ -180,6 +184,7 @@ class CensusTaker:
             populations=tuple(populations),
             pools=workers.pools() if pools is not None else None,
             failures=tuple(failures),
+            requests=tuple(self._spans.requests().items()) if self._spans is not None else None,
             unjudged=look.guard.failures(),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,

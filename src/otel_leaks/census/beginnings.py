@@ -128,12 +128,12 @@ class Beginnings:
 
     def _start(self, original: Callable[..., None]) -> Callable[..., None]:
         current_span, known, inline = self._current_span, owned, INLINE
+        set_note = object.__setattr__
 
         @functools.wraps(original)
-        def start(thread: Any) -> None:
+        def start(*args: Any, **kwargs: Any) -> Any:
             if not self._is_open:  # Below the wrapper of somebody else's.
-                original(thread)
-                return
+                return original(*args, **kwargs)
             try:
                 # All in one function, which is called at each start of a thread.
                 frame = sys._getframe(1)
@@ -144,20 +144,21 @@ class Beginnings:
                     began = (code, frame.f_lasti, module, current_span(), None)
                 else:
                     began = _began(frame, current_span())
-                thread._otel_leaks_began = began
+                set_note(args[0], NOTE, began)
             except Exception:  # noqa: S110 - the application starts its thread, noted or not
                 pass
-            original(thread)
+            return original(*args, **kwargs)
 
         return start
 
     def _create_task(self, original: Callable[..., Any]) -> Callable[..., Any]:
         entry = sys.modules["asyncio.tasks"].create_task.__code__
         known, inline = owned, INLINE
+        set_note = object.__setattr__
 
         @functools.wraps(original)
-        def create_task(loop: Any, *args: Any, **kwargs: Any) -> Any:
-            task = original(loop, *args, **kwargs)
+        def create_task(*args: Any, **kwargs: Any) -> Any:
+            task = original(*args, **kwargs)
             if not self._is_open:
                 return task
             try:
@@ -167,9 +168,9 @@ class Beginnings:
                 code = frame.f_code
                 if known.get(code.co_filename) and code.co_name not in inline:
                     module: Any = frame.f_globals.get("__name__")
-                    task._otel_leaks_began = (code, frame.f_lasti, module, None, None)
+                    set_note(task, NOTE, (code, frame.f_lasti, module, None, None))
                 else:
-                    task._otel_leaks_began = _began(frame, None)
+                    set_note(task, NOTE, _began(frame, None))
             except Exception:  # noqa: S110 - a task of somebody's own with slots
                 pass
             return task

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from otel_leaks.census.origins import living, name_of, program_of
+from otel_leaks.census.names import kept
+from otel_leaks.census.origins import living, name_of, program_of, state_of
 from otel_leaks.census.source import FewSource, Look, Seen
+from otel_leaks.runtime.glimpse import name_of_type
 
 __all__ = ["child_processes"]
 
@@ -28,42 +31,45 @@ def _unreaped(look: Look) -> Iterator[Seen]:
             made = look.origin_of(child)
             name = "subprocess.Popen"
             functions = (name, made.function) if made is not None else (name,)
-            yield Seen(child, (), program, functions)
+            yield Seen(child, (), f"{program}, {state_of(child.pid)}", functions)
     process = sys.modules.get("multiprocessing.process")
     # Private, the same on 3.10 to 3.15: the children that were not joined.
     children = list(getattr(process, "_children", ()))
-    pooled = _pooled() if children else set()  # Goes through the heap.
+    pooled = _pooled(look) if children else set()
     for child in children:
-        popen = getattr(child, "_popen", None)
-        if id(child) in pooled or popen is None or popen.returncode is not None:
-            continue
-        if look.wants(child):
-            target = getattr(child, "_target", None)
-            runs = look.starts.what(child) if look.starts is not None else ""
-            if not runs and target is not None:
-                runs = name_of(target)
-            runs = runs or f"{type(child).__module__}.{type(child).__qualname__}.run"
-            yield Seen(child, (), child.name, (runs,))
+        with contextlib.suppress(Exception):  # One that can't be read is no other's fault.
+            popen = kept(child, "_popen")
+            if id(child) in pooled or popen is None or popen.returncode is not None:
+                continue
+            if look.wants(child):
+                target = kept(child, "_target")
+                runs = look.starts.what(child) if look.starts is not None else ""
+                if not runs and target is not None:
+                    runs = name_of(target)
+                name = f"{child.name}, {state_of(popen.pid)}"
+                yield Seen(child, (), name, (runs or f"{name_of_type(type(child))}.run",))
 
 
 def _popens(look: Look) -> Iterator[tuple[Any, str]]:
     if look.starts is not None and look.starts.is_open:
         for child in list(look.starts.children):
-            if child.is_reaped():
-                look.starts.children.remove(child)
-            else:
+            if not child.is_reaped():
                 yield child, child.name
+            elif child in look.starts.children:
+                look.starts.children.remove(child)
         if look.scope is not None:
             return
     noted = {child.pid for child in look.starts.children} if look.starts is not None else set()
     subprocess = sys.modules.get("subprocess")
     if subprocess is not None:
         for popen in living(subprocess.Popen):
-            if popen.returncode is None and popen.pid not in noted:
-                yield popen, program_of(popen.args)
+            # Without a number it started nothing: a test's double.
+            pid = kept(popen, "pid")
+            if type(pid) is int and kept(popen, "returncode") is None and pid not in noted:
+                yield popen, program_of(kept(popen, "args"))
 
 
-def _pooled() -> set[int]:
+def _pooled(look: Look) -> set[int]:
     """Return the ids of the workers of process pools that live."""
     cls = getattr(sys.modules.get("concurrent.futures.process"), "ProcessPoolExecutor", None)
     if cls is None:
@@ -71,6 +77,6 @@ def _pooled() -> set[int]:
     # Private, the same on 3.10 to 3.15; None once the pool was shut down.
     return {
         id(process)
-        for pool in living(cls)
+        for pool in look.instances("thread_pool", cls)
         for process in list((getattr(pool, "_processes", None) or {}).values())
     }

@@ -74,16 +74,21 @@ def creator_of(
         thread that runs the library; None for neither. And the function of a library that
         creates it for them, None where none does.
     """
+    # At each start of a thread by a library, so in one loop.
     library = None
     walked = 0
+    known, inline = owned, INLINE
     while frame is not None and walked < MAX_WALKED:
         walked += 1
         code = frame.f_code
-        if code.co_name not in INLINE:
-            is_owned = owned.get(code.co_filename)
-            if _learn(frame) if is_owned is None else is_owned:
+        is_owned = known.get(code.co_filename)
+        if is_owned is None:
+            is_owned = _learn(frame)
+        if is_owned:
+            if code.co_name not in inline:
                 return frame, library
-            if library is None and not _is_machinery(frame):
+        else:
+            if library is None and code.co_name not in inline and not _is_machinery(frame):
                 library = frame
             if code.co_flags & CO_COROUTINE:
                 task = _current_task()
@@ -104,11 +109,19 @@ def _learn(frame: FrameType) -> bool:
     return known
 
 
+_machinery: dict[str, bool] = {}
+
+
 def _is_machinery(frame: FrameType) -> bool:
     module = frame.f_globals.get("__name__")
     if type(module) is not str:
         return False
-    return module.partition(".")[0] in _MACHINERY or module.startswith(_WRAPPERS)
+    known = _machinery.get(module)
+    if known is None:
+        known = module.partition(".")[0] in _MACHINERY or module.startswith(_WRAPPERS)
+        if len(_machinery) < MAX_KNOWN:
+            _machinery[module] = known
+    return known
 
 
 def _current_task() -> Any:

@@ -154,14 +154,16 @@ class DestroyedSource:
 
     def _hears(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def call_exception_handler(loop: Any, context: Any) -> Any:
-            task = destroyed_pending(context)
-            if task is not None and self._opened:
+        def call_exception_handler(*args: Any, **kwargs: Any) -> Any:
+            if self._opened:
                 with contextlib.suppress(Exception):  # The finalizer is the application's.
-                    self._note(task)
-                if not is_for_application(task, original):
-                    return None
-            return original(loop, context)
+                    task = destroyed_pending(args[1] if len(args) > 1 else kwargs.get("context"))
+                    if task is not None:
+                        with contextlib.suppress(Exception):
+                            self._note(task)
+                        if not is_for_application(task, original):
+                            return None
+            return original(*args, **kwargs)
 
         return hears(call_exception_handler)
 

@@ -69,25 +69,29 @@ class Gathers:
                     delattr(task, _SILENT)
         self._silent = []
 
-    def _begins(self, original: Callable[..., None]) -> Callable[..., None]:
+    def _begins(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def init(outer: Any, children: Any, **kwargs: Any) -> None:
-            original(outer, children, **kwargs)
-            self._let_speak(children)
+        def init(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            self._let_speak(args[1] if len(args) > 1 else kwargs.get("children"))
+            return result
 
         return init
 
-    def _fails(self, original: Callable[..., None]) -> Callable[..., None]:
+    def _fails(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def set_exception(outer: Any, exception: Any) -> None:
-            original(outer, exception)
-            self._let_speak(outer._children)
+        def set_exception(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            with contextlib.suppress(Exception):
+                self._let_speak(args[0]._children)
+            return result
 
         return set_exception
 
     def _let_speak(self, children: Any) -> None:
-        if not self._is_wrapped:
-            return  # A wrapper of ours that somebody else's wrapper still calls.
+        # A wrapper of ours may still be called by somebody else's.
+        if not self._is_wrapped or type(children) is not list:
+            return
         # In a call of the application's: of tasks of its own class anything may be raised.
         with contextlib.suppress(Exception):
             for child in children:

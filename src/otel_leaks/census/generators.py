@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import opcode
 import sys
@@ -12,15 +13,22 @@ from typing import Any
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.runtime.coroutines import Chain, chain_at
 from otel_leaks.runtime.glimpse import root_of
+from otel_leaks.runtime.reachable import within_coroutines
 
 __all__ = ["async_generators"]
+
+MAX_TASKS = 1000
+"""Tasks that are looked through for the generators that they use."""
+BUDGET_S = 0.1
+"""CPU that this may take for one look."""
 
 
 def async_generators() -> FewSource:
     """
     Reads async generators that were started and neither finished nor closed.
 
-    One that is being waited for right now is part of the task that waits.
+    One that is being waited for right now is part of the task that waits, and so is one that a
+    pending task is in the midst of, in an ``async with`` or an ``async for``.
     """
     return FewSource("async_generator", _left)
 
@@ -33,12 +41,29 @@ def _left(look: Look) -> Iterator[Seen]:
         heap = gc.get_objects()
         generators = [each for each in heap if type(each) is types.AsyncGeneratorType]
         del heap
+    in_use = _in_use(generators, look) if generators else set()
     for generator in generators:
-        if _stands_at_yield(generator):
-            chain = chain_at(root_of(generator))
-            chain = Chain(chain.root, chain.levels[:1])
-            stack = chain.stack(look.names, chain.stands())
-            yield Seen(generator, stack, generator.__qualname__)
+        with contextlib.suppress(Exception):  # One of a class of somebody's own.
+            if id(generator) not in in_use and _stands_at_yield(generator):
+                chain = chain_at(root_of(generator))
+                chain = Chain(chain.root, chain.levels[:1])
+                stack = chain.stack(look.names, chain.stands())
+                yield Seen(generator, stack, generator.__qualname__)
+
+
+def _in_use(generators: list[Any], look: Look) -> set[int]:
+    """Return the ids of those that a pending task is in the midst of: they are part of it."""
+    if look.starts is None:
+        return set()
+    beside = set(map(id, look.besides))
+    coroutines = [
+        task.get_coro()
+        for task in look.starts.noted("asyncio_task")[:MAX_TASKS]
+        if type(task).__module__ in {"_asyncio", "asyncio.tasks"}
+        and id(task) not in beside
+        and not task.done()
+    ]
+    return within_coroutines(coroutines, set(map(id, generators)), budget_s=BUDGET_S)
 
 
 def _stands_at_yield(generator: Any) -> bool:

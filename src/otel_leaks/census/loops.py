@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 
 from otel_leaks.census.origins import loop_roots
-from otel_leaks.census.source import FewSource, Look, Seen
+from otel_leaks.census.source import FewSource, Look, Seen, dropped, made_by
+from otel_leaks.runtime.glimpse import name_of_type
 
 __all__ = ["event_loops"]
 
@@ -22,8 +24,8 @@ def _open(look: Look) -> Iterator[Seen]:
         return
     running = events._get_running_loop()
     for loop in look.candidates("event_loop", *loop_roots()):
-        if loop is running or loop.is_closed():
-            continue
-        made = look.origin_of(loop)
-        name = f"{type(loop).__module__}.{type(loop).__qualname__}"
-        yield Seen(loop, (), name, (name, made.function) if made is not None else (name,))
+        with contextlib.suppress(Exception):  # A double need not have all methods.
+            if loop is running or loop.is_closed():
+                continue
+            yield made_by(look, loop, name_of_type(type(loop)))
+    yield from dropped(look, "event_loop")

@@ -19,22 +19,26 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from operator import is_
-from pathlib import PurePath
-from types import CoroutineType, FrameType
+from types import BuiltinMethodType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_leaks.census.creators import creator_of
+from otel_leaks.census.dropped import CLOSABLE, Dropped, Drops
 from otel_leaks.census.gathers import Gathers, hears, is_for_application
+from otel_leaks.census.makers import Maker, maker_of
+from otel_leaks.census.names import has, kept, name_of, program_of
 from otel_leaks.census.patches import Patches
+from otel_leaks.census.process_wide import ProcessWide
+from otel_leaks.census.runners import wrap_runners
 from otel_leaks.model import Frame, Kind, Origin, Stack
-from otel_leaks.runtime import forks
+from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import chain_at
-from otel_leaks.runtime.executors import pool_workers
-from otel_leaks.runtime.glimpse import root_of
+from otel_leaks.runtime.glimpse import is_subtype, root_of
+from otel_leaks.runtime.reachable import held_only_by
 from otel_leaks.runtime.wrappers import wrapper_of
 
 if TYPE_CHECKING:
@@ -44,23 +48,29 @@ if TYPE_CHECKING:
 __all__ = [
     "Child",
     "Destroyed",
-    "InScope",
+    "Note",
     "Scope",
     "Starts",
     "context_of",
     "current_scope",
     "destroyed_pending",
+    "is_task",
     "living",
     "name_of",
     "on_subclass",
+    "pool_classes",
     "program_of",
     "scope_of_context",
     "starts",
+    "state_of",
     "wrap_every_loop",
 ]
 
 MAX_DEPARTED = 1000
 """Tasks that are gone whose beginning is still known."""
+
+_ITEM_SCOPE = "_otel_leaks_scope"
+"""The attribute of a pool's work item."""
 
 _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
     "otel_leaks_scope", default=None
@@ -144,15 +154,34 @@ class Child:
     def is_reaped(self) -> bool:
         """Say whether somebody has waited for it; where nobody here knows, ask the system."""
         popen = self._popen() if self._popen is not None else None
-        if popen is not None:
-            return popen.returncode is not None
-        if not hasattr(os, "waitid"):
+        if popen is not None and has(popen, "returncode"):
+            return kept(popen, "returncode") is not None
+        if _waitid is None:
             return True  # Windows keeps no zombies.
         try:
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
+            _waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except (OSError, ValueError, OverflowError):  # Reaped, or never its number.
             return True
         return False
+
+    def state(self) -> str:
+        """Say by which number the system knows it, and whether it still runs."""
+        return state_of(self.pid)
+
+
+# Bound now: a test may replace it.
+_waitid = getattr(os, "waitid", None)
+
+
+def state_of(pid: int) -> str:
+    """Say of a child process that is not reaped whether it runs."""
+    if _waitid is None:
+        return f"pid {pid}"
+    try:
+        has_ended = _waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except (OSError, ValueError, OverflowError):  # Reaped meanwhile.
+        return f"pid {pid}"
+    return f"pid {pid}, " + ("has ended, a zombie" if has_ended else "still running")
 
 
 class _Ref(weakref.ref[Any]):
@@ -162,13 +191,19 @@ class _Ref(weakref.ref[Any]):
     key: int
 
 
-class _Note(NamedTuple):
+class Note(NamedTuple):
+    """What is known of where a thing was created, and of its scope."""
+
     ref: _Ref
     kind: Kind
     origin: Origin
     scope: Scope | None
     what: str
     """What a job runs, a process is, a task's wrapper was given; empty where the thing says so."""
+    maker: Maker | None = None
+    """The library that created it; None for the application, and for tasks."""
+    thread: int = 0
+    """Who created it, by the number of the thread."""
 
 
 class _Handed(NamedTuple):
@@ -193,8 +228,32 @@ def current_scope() -> Scope | None:
     scope = _SCOPE.get()
     if scope is not None:
         return scope
-    thread = threading.current_thread()
-    return None if thread in pool_workers() else starts.scope_of(thread)
+    # Not current_thread(): it would list a thread that threading does not know.
+    thread = threading._active.get(native.get_ident())  # type: ignore[attr-defined]
+    if thread is None or kept(thread, "_target") is _worker():
+        return None
+    return starts.scope_of(thread)
+
+
+def _worker() -> object:
+    """Return what the workers of thread pools run: private, the same on 3.10 to 3.15."""
+    return getattr(sys.modules.get("concurrent.futures.thread"), "_worker", starts)
+
+
+def is_task(thing: object) -> bool:
+    """Say whether *thing* is a task by its class, which is not asked."""
+    spaces = (
+        type.__getattribute__(each, "__dict__")
+        for each in type.__getattribute__(type(thing), "__mro__")
+    )
+    return any("get_coro" in space for space in spaces)
+
+
+def _is_done(task: Any) -> bool:
+    try:
+        return bool(task.done())
+    except Exception:  # A class of the application's that says it in its own way.
+        return True
 
 
 class Starts:
@@ -210,10 +269,10 @@ class Starts:
         self._patches = Patches()
         self._wrapped: set[type] = set()
         self._names = CodeNames()
-        self._notes: dict[int, _Note] = {}
-        self._few: dict[int, _Note] = {}
+        self._notes: dict[int, Note] = {}
+        self._few: dict[int, Note] = {}
         """Those of all kinds but tasks, of which there may be very many."""
-        self._departed: dict[int, _Note] = {}
+        self._departed: dict[int, Note] = {}
         self._gathers = Gathers(every=True)
         self._given: dict[str, Frame] = {}
         """What tasks run inside wrappers, by its function."""
@@ -222,6 +281,14 @@ class Starts:
         self._task_refs: Collection[weakref.ref[Any]] = ()
         self.destroyed: list[Destroyed] = []
         self.children: list[Child] = []
+        self.dropped: list[Dropped] = []
+        self._drops = Drops(self._few.get, self._note_dropped)
+        self._older: list[weakref.ref[Any]] | None = None
+        """Loops and pools that were there before; None where nobody has asked."""
+        self.process_wide = ProcessWide()
+        self.cancelling: dict[Scope, Callable[[Any], object]] = {}
+        """What looks at a loop of a scope before its runner cancels all that is left on it."""
+        self._runners: set[str] = set()
 
     def open(self) -> None:
         """Begin to note, for one more user."""
@@ -247,6 +314,12 @@ class Starts:
                 self._handed.clear()
                 self.destroyed.clear()
                 self.children.clear()
+                self.dropped.clear()
+                self._older = None
+                self._drops.close()
+                self.process_wide.clear()
+                self.cancelling.clear()
+                self._runners.clear()
 
     @property
     def is_open(self) -> bool:
@@ -257,18 +330,30 @@ class Starts:
         """Note that *thing* began where *frame* stands, in the scope that is current."""
         if not self.is_open:
             return  # A wrapper of ours that somebody else's wrapper still calls.
-        scope = current_scope()
-        self._enter(_Note(self._ref(thing), kind, self._origin(frame, scope), scope, what))
+        try:
+            scope = current_scope()
+            origin = self._origin(frame, scope)
+            # Of tasks there may be very many.
+            maker = maker_of(frame, self._names) if kind != "asyncio_task" else None
+            here = native.get_ident()
+            note = Note(self._ref(thing), kind, origin, scope, what, maker, here)
+            self._enter(note)
+            if maker is not None:
+                self.process_wide.created(note)
+        except Exception:  # noqa: S110 - in a call of the application's, of whatever objects
+            pass
 
     def _ref(self, thing: object) -> _Ref:
         ref = _Ref(thing, self._gone)
         ref.key = id(thing)
         return ref
 
-    def _enter(self, note: _Note) -> None:
+    def _enter(self, note: Note) -> None:
         self._notes[note.ref.key] = note
         if note.kind != "asyncio_task":
             self._few[note.ref.key] = note
+            if note.kind in CLOSABLE:
+                self._drops.add(note.ref.key)
         if note.scope is not None:
             note.scope.count()
 
@@ -278,6 +363,7 @@ class Starts:
         if note is not None and note.ref is ref:
             self._notes.pop(ref.key, None)
             self._few.pop(ref.key, None)
+            self._drops.gone(ref.key)
             if note.kind == "asyncio_task":
                 # The collector clears references before it calls the finalizer that tells
                 # of a destroyed task; until then its id is its own.
@@ -285,21 +371,24 @@ class Starts:
                     self._departed.clear()
                 self._departed[ref.key] = note
 
+    @property
+    def has_notes_of_tasks(self) -> bool:
+        """Whether any task was noted that lives."""
+        return len(self._notes) > len(self._few)
+
     def scope_of(self, thing: object) -> Scope | None:
         """Return the scope in which *thing* began, None when it is not known."""
         note = self._notes.get(id(thing))
         if note is not None and note.ref() is thing:
             return note.scope
-        if hasattr(thing, "get_coro"):
-            return scope_of_context(context_of(thing))
-        return None
+        return scope_of_context(context_of(thing)) if is_task(thing) else None
 
     def origin_of(self, thing: object) -> Origin | None:
         """Return where *thing* began, None when it is not known."""
         note = self._notes.get(id(thing))
         return note.origin if note is not None and note.ref() is thing else None
 
-    def notes_of(self, things: list[Any]) -> tuple[list[_Note], list[Any]]:
+    def notes_of(self, things: list[Any]) -> tuple[list[Note], list[Any]]:
         """Return the notes of *things* in their order, and the things that have none."""
         found = list(map(self._notes.get, map(id, things)))
         if all(found):
@@ -322,7 +411,48 @@ class Starts:
         return [
             thing
             for note in list(notes.values())
-            if note.kind == kind and (thing := note.ref()) is not None
+            if note.kind == kind
+            and (thing := note.ref()) is not None
+            and type(thing) is not Dropped
+        ]
+
+    def loops_of_this_thread(self, scope: Scope) -> list[Any]:
+        """
+        Return the loops with tasks of *scope* that nobody else runs than the calling thread.
+
+        That made them and all their tasks: a loop that stands still may be that of a thread
+        which runs it call by call.
+        """
+        here = native.get_ident()
+        loops: dict[int, Any] = {}
+        others: set[int] = set()
+        for note in list(self._notes.values()):
+            if note.kind == "event_loop" and note.thread != here:
+                others.add(note.ref.key)
+            if note.kind != "asyncio_task" or (task := note.ref()) is None or not is_task(task):
+                continue
+            with contextlib.suppress(Exception):
+                loop = task.get_loop()
+                if note.thread != here:
+                    others.add(id(loop))
+                elif scope.holds(note.scope) and not task.done():
+                    loops[id(loop)] = loop
+        return [loop for key, loop in loops.items() if key not in others]
+
+    def instances(self, kind: Kind) -> list[Any]:
+        """
+        Return all loops, or all pools, that live: those that were noted, and the older ones.
+
+        For the older ones the heap is gone through, once while this is open.
+        """
+        if self._older is None:
+            found = living(*loop_roots(), *pool_classes())
+            self._older = [weakref.ref(each) for each in found if id(each) not in self._few]
+        roots = loop_roots() if kind == "event_loop" else pool_classes()
+        older = [each for ref in self._older if (each := ref()) is not None]
+        return [
+            *self.noted(kind),
+            *(each for each in older if is_subtype(type(each), *roots)),
         ]
 
     def is_handing_over(self, scope: Scope) -> bool:
@@ -350,7 +480,8 @@ class Starts:
             return False
         caller = tasks.current_task() if running is not None else None
         return any(
-            id(task) not in self._notes and task is not caller and not task.done() for task in found
+            id(task) not in self._notes and task is not caller and not _is_done(task)
+            for task in found
         )
 
     def move(self, scope: Scope, to: Scope | None) -> None:
@@ -362,6 +493,49 @@ class Starts:
                 self._notes[key] = note._replace(scope=to)
                 if key in self._few:
                     self._few[key] = self._notes[key]
+
+    def settle(self, scope: Scope) -> bool:
+        """
+        Take from *scope* what libraries keep for the life of the process.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes = [note for note in list(self._notes.values()) if scope.holds(note.scope)]
+        return self._hand_on(self.process_wide.settle(notes), None)
+
+    def leave_out(self, scope: Scope, kinds: Collection[Kind], holders: Iterable[object]) -> bool:
+        """
+        Take from *scope* what nobody refers to but *holders*: it ends with them.
+
+        Args:
+            scope: Where it was created.
+            kinds: What ends with its last reference.
+            holders: Containers, such as a dict.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes = {
+            note.ref.key: note
+            for note in list(self._few.values())
+            if note.kind in kinds and scope.holds(note.scope)
+        }
+        ids = held_only_by(holders, notes) if notes else set()
+        return self._hand_on([notes[key] for key in ids], None)
+
+    def take_back(self, scope: Scope) -> None:
+        """Charge *scope* with what a library seemed to keep, and does not."""
+        if self._hand_on(self.process_wide.revoked(), scope):
+            scope.count()
+
+    def _hand_on(self, notes: list[Note], to: Scope | None) -> bool:
+        for note in notes:
+            if note.ref.key in self._notes:
+                self._notes[note.ref.key] = note._replace(scope=to)
+                if note.ref.key in self._few:
+                    self._few[note.ref.key] = self._notes[note.ref.key]
+        return bool(notes)
 
     def _origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
         own, library = creator_of(frame, self.origin_of)
@@ -397,8 +571,9 @@ class Starts:
         name = self._names.of_frame(frame)
         return Frame(name.function, name.file, frame.f_lineno)
 
-    # What is wrapped. Each wrapper calls the original first or last, passes on all it
-    # was given, and notes; nothing of the application's is changed.
+    # What is wrapped. Each wrapper passes on all that it was given, as it is, and returns and
+    # raises what the original does. What it notes may fail: these are the application's
+    # calls, with whatever doubles its tests hand over.
 
     def _patch(self) -> None:
         import asyncio.tasks
@@ -418,18 +593,27 @@ class Starts:
         wrap(threading.Thread, "start", self._before("thread"))
         wrap(multiprocessing.process.BaseProcess, "start", self._before("child_process"))
         wrap(subprocess.Popen, "__init__", self._popen)
-        for pool in (
-            concurrent.futures.thread.ThreadPoolExecutor,
-            concurrent.futures.process.ProcessPoolExecutor,
+        for module, pool in (
+            (concurrent.futures.thread, concurrent.futures.thread.ThreadPoolExecutor),
+            (concurrent.futures.process, concurrent.futures.process.ProcessPoolExecutor),
         ):
             wrap(pool, "__init__", self._after_init("thread_pool"))
-            wrap(pool, "submit", self._submit)
+            # Instead of submit(), which others wrap and compare, what submit() makes: private,
+            # the same on 3.10 to 3.15.
+            item = getattr(module, "_WorkItem", None)
+            if item is None:
+                wrap(pool, "submit", self._submit)
+                continue
+            wrap(item, "__init__", self._item)
+            if module is concurrent.futures.thread:
+                wrap(item, "run", self._run)
         wrap(asyncio.AbstractEventLoop, "__init_subclass__", on_subclass(self.wrap_loops))
-        for module in (asyncio, asyncio.tasks):
-            wrap(module, "run_coroutine_threadsafe", self._hand_over)
+        for where in (asyncio, asyncio.tasks):
+            wrap(where, "run_coroutine_threadsafe", self._hand_over)
 
     def wrap_loops(self) -> None:
-        """Wrap loop classes that have appeared since: uvloop may be imported late."""
+        """Wrap loop classes and runners that have appeared since: uvloop may be imported late."""
+        wrap_runners(self._patches, self._runners, self._before_cancelling)
         for root in loop_roots():
             if root in self._wrapped:
                 continue
@@ -449,6 +633,15 @@ class Starts:
                     with contextlib.suppress(TypeError):
                         self._patches.wrap(root, name, make)
 
+    def _before_cancelling(self, loop: Any) -> None:
+        scope = current_scope()
+        while scope is not None:
+            look = self.cancelling.get(scope)
+            if look is not None:
+                look(loop)
+                return
+            scope = scope.parent
+
     def hook_generators(self) -> Callable[[], None]:
         """
         Note the async generators of this thread's loop, which took its hooks when it began.
@@ -458,13 +651,13 @@ class Starts:
         """
         hooks = sys.get_asyncgen_hooks()
         first = hooks.firstiter
-        if first is None or getattr(getattr(first, "__func__", first), "__wrapped__", None):
+        known = getattr(first, "__func__", first)
+        if first is None or (type(known) is FunctionType and hasattr(known, "__wrapped__")):
             return lambda: None
 
         def firstiter(generator: Any) -> None:
             first(generator)
-            if self.is_open:
-                self.note("async_generator", generator, sys._getframe(1))
+            self.note("async_generator", generator, sys._getframe(1))
 
         firstiter.__wrapped__ = first  # type: ignore[attr-defined]
         sys.set_asyncgen_hooks(firstiter=firstiter)
@@ -478,22 +671,41 @@ class Starts:
     def _before(self, kind: Kind) -> Callable[[Any], Any]:
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(original)
-            def start(thing: Any, *args: Any, **kwargs: Any) -> Any:
-                target = getattr(thing, "_target", None)  # multiprocessing deletes it on start
-                what = name_of(target) if target is not None else ""
-                self.note(kind, thing, sys._getframe(1), what=what)
-                return original(thing, *args, **kwargs)
+            def start(*args: Any, **kwargs: Any) -> Any:
+                # Before: it begins things of its own at once.
+                thing = args[0] if args else None
+                earlier = self._notes.get(id(thing))
+                self._note_start(kind, thing, sys._getframe(1))
+                try:
+                    return original(*args, **kwargs)
+                except BaseException:
+                    self._renote(thing, earlier)
+                    raise
 
             return start
 
         return make
 
+    def _note_start(self, kind: Kind, thing: Any, frame: FrameType) -> None:
+        target = kept(thing, "_target")  # multiprocessing deletes it on start
+        self.note(kind, thing, frame, what=name_of(target) if target is not None else "")
+
+    def _renote(self, thing: object, earlier: Note | None) -> None:
+        """Go back to an earlier note: it did not start, or had been started before."""
+        for notes in (self._notes, self._few):
+            if earlier is None or earlier.ref() is not thing:
+                notes.pop(id(thing), None)
+            elif id(thing) in notes:
+                notes[id(thing)] = earlier
+
     def _after_init(self, kind: Kind) -> Callable[[Any], Any]:
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(original)
-            def init(thing: Any, *args: Any, **kwargs: Any) -> None:
-                original(thing, *args, **kwargs)
-                self.note(kind, thing, sys._getframe(1))
+            def init(*args: Any, **kwargs: Any) -> Any:
+                made = original(*args, **kwargs)
+                if args:
+                    self.note(kind, args[0], sys._getframe(1))
+                return made
 
             return init
 
@@ -501,43 +713,65 @@ class Starts:
 
     def _popen(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def init(popen: Any, *args: Any, **kwargs: Any) -> None:
-            original(popen, *args, **kwargs)
-            self._note_child(Child(popen.pid, program_of(popen.args), popen), sys._getframe(1))
+        def init(*args: Any, **kwargs: Any) -> Any:
+            made = original(*args, **kwargs)
+            if args:
+                popen = args[0]
+                self._note_child(kept(popen, "pid"), kept(popen, "args"), sys._getframe(1), popen)
+            return made
 
         return init
 
     def _subprocess(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def noted(made: Any, command: object, frame: FrameType) -> Any:
+            started = await made
+            self._note_started(started, command, frame)
+            return started
+
         @functools.wraps(original)
-        async def spawn(loop: Any, protocol: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
-            made = await original(loop, protocol, command, *args, **kwargs)
-            pid = made[0].get_pid()
-            if pid is not None:
-                self._note_child(Child(pid, program_of(command)), sys._getframe(1))
-            return made
+        def spawn(*args: Any, **kwargs: Any) -> Any:
+            made = original(*args, **kwargs)
+            if not issubclass(type(made), Coroutine):
+                return made
+            return noted(made, args[2] if len(args) > 2 else None, sys._getframe(1))
 
         return spawn
 
-    def _note_child(self, child: Child, frame: FrameType) -> None:
-        self.children.append(child)
-        self.note("child_process", child, frame, what=child.name)
+    def _note_started(self, started: Any, command: object, frame: FrameType) -> None:
+        with contextlib.suppress(Exception):
+            self._note_child(started[0].get_pid(), command, frame)
+
+    def _note_child(
+        self, pid: object, command: object, frame: FrameType, popen: Any = None
+    ) -> None:
+        # A double that started nothing has none.
+        if not self.is_open or type(pid) is not int or pid <= 0:
+            return
+        with contextlib.suppress(Exception):
+            child = Child(pid, program_of(command), popen)
+            self.children.append(child)
+            self.note("child_process", child, frame, what=child.name)
 
     def _create_task(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def create_task(loop: Any, *args: Any, **kwargs: Any) -> Any:
-            task = original(loop, *args, **kwargs)
-            coro = args[0] if args else kwargs.get("coro")
+        def create_task(*args: Any, **kwargs: Any) -> Any:
+            task = original(*args, **kwargs)
+            coro = args[1] if len(args) > 1 else kwargs.get("coro")
             what = self._learn(coro)
             handed = self._handed.get(id(coro)) if self._handed else None
-            if handed is not None and handed.coro() is coro:
-                note = _Note(self._ref(task), "asyncio_task", handed.origin, handed.scope, what)
-                self._enter(note)
-                self._handed.pop(id(coro), None)
-            else:
+            if handed is None or handed.coro() is not coro:
                 self.note("asyncio_task", task, sys._getframe(1), what=what)
+            else:
+                self._note_handed(task, handed, what)
+                self._handed.pop(id(coro), None)
             return task
 
         return create_task
+
+    def _note_handed(self, task: Any, handed: _Handed, what: str) -> None:
+        with contextlib.suppress(Exception):
+            at = (handed.origin, handed.scope, what, None, native.get_ident())
+            self._enter(Note(self._ref(task), "asyncio_task", *at))
 
     def _learn(self, coro: Any) -> str:
         """
@@ -551,61 +785,119 @@ class Starts:
         # Not getattr(): a coroutine of another class may raise for what it does not have.
         if type(coro) is not CoroutineType:
             return ""
-        if wrapper_of(coro.cr_code) is None:
+        with contextlib.suppress(Exception):
+            if wrapper_of(coro.cr_code) is not None:
+                chain = chain_at(root_of(coro)).unwrapped()
+                frame = chain.stack(self._names, [(-1, None)] * len(chain.levels))[0]
+                self._given[frame.function] = frame
+                return frame.function
             if self._names.known(coro.cr_code) is None:
                 chain_at(root_of(coro)).names(self._names)
-            return ""
-        chain = chain_at(root_of(coro)).unwrapped()
-        frame = chain.stack(self._names, [(-1, None)] * len(chain.levels))[0]
-        self._given[frame.function] = frame
-        return frame.function
+        return ""
 
     def _hand_over(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def run_coroutine_threadsafe(coro: Any, loop: Any) -> Any:
-            scope = current_scope()
-            key = id(coro)
-            with contextlib.suppress(TypeError):  # What is no coroutine may have no weak one.
-                ref = weakref.ref(coro, lambda _: self._handed.pop(key, None))
-                self._handed[key] = _Handed(ref, self._origin(sys._getframe(1), scope), scope)
-                if scope is not None:
-                    scope.count()
-            return original(coro, loop)
+        def run_coroutine_threadsafe(*args: Any, **kwargs: Any) -> Any:
+            coro = args[0] if args else kwargs.get("coro")
+            self._note_hand_over(coro, sys._getframe(1))
+            try:
+                return original(*args, **kwargs)
+            except BaseException:
+                self._handed.pop(id(coro), None)
+                raise
 
         return run_coroutine_threadsafe
 
-    def _submit(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        in_process = "ProcessPool" in original.__qualname__
-
-        @functools.wraps(original)
-        def submit(pool: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def _note_hand_over(self, coro: object, frame: FrameType) -> None:
+        if not self.is_open:
+            return
+        with contextlib.suppress(Exception):  # What is no coroutine may have no weak one.
             scope = current_scope()
-            run = fn if scope is None or in_process else InScope(fn, scope)
-            future = original(pool, run, *args, **kwargs)
-            self.note("work_item", future, sys._getframe(1), what=name_of(fn))
+            key = id(coro)
+            ref = weakref.ref(coro, lambda _: self._handed.pop(key, None))
+            self._handed[key] = _Handed(ref, self._origin(frame, scope), scope)
+            if scope is not None:
+                scope.count()
+
+    def _submit(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def submit(*args: Any, **kwargs: Any) -> Any:
+            future = original(*args, **kwargs)
+            self._note_job(future, args[1:], sys._getframe(1))
             return future
 
         return submit
 
+    def _item(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def init(*args: Any, **kwargs: Any) -> Any:
+            made = original(*args, **kwargs)
+            if len(args) > 1:
+                self._note_job(args[1], args[2:], sys._getframe(1), args[0])
+            return made
+
+        return init
+
+    def _note_job(
+        self, future: object, job: tuple[Any, ...], frame: FrameType, item: object = None
+    ) -> None:
+        if not self.is_open:
+            return
+        with contextlib.suppress(Exception):
+            scope = current_scope()
+            if item is not None and scope is not None:
+                object.__setattr__(item, _ITEM_SCOPE, scope)
+            # From 3.14 on it is (fn, args, kwargs) of a thread pool's.
+            fn = job[0] if job else None
+            fn = fn[0] if type(fn) is tuple and fn else fn
+            self.note("work_item", future, frame, what=name_of(fn))
+
+    @staticmethod
+    def _run(original: Callable[..., Any]) -> Callable[..., Any]:
+        """Run a job in the scope that submitted it, on whichever worker."""
+
+        @functools.wraps(original)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            scope = kept(args[0], _ITEM_SCOPE) if args else None
+            if scope is None:
+                return original(*args, **kwargs)
+            token = scope.enter()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                scope.leave(token)
+
+        return run
+
     def _firstiter(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def firstiter(loop: Any, generator: Any) -> None:
-            original(loop, generator)
-            self.note("async_generator", generator, sys._getframe(1))
+        def firstiter(*args: Any, **kwargs: Any) -> Any:
+            made = original(*args, **kwargs)
+            if len(args) > 1:
+                self.note("async_generator", args[1], sys._getframe(1))
+            return made
 
         return firstiter
 
     def _call_exception_handler(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def call_exception_handler(loop: Any, context: dict[str, Any]) -> Any:
-            task = destroyed_pending(context)
-            if task is not None:
-                self._note_destroyed(task)
-                if not is_for_application(task, original):
-                    return None
-            return original(loop, context)
+        def call_exception_handler(*args: Any, **kwargs: Any) -> Any:
+            context = args[1] if len(args) > 1 else kwargs.get("context")
+            if self.is_open:
+                with contextlib.suppress(Exception):
+                    task = destroyed_pending(context)
+                    if task is not None:
+                        with contextlib.suppress(Exception):
+                            self._note_destroyed(task)
+                        if not is_for_application(task, original):
+                            return None
+            return original(*args, **kwargs)
 
         return hears(call_exception_handler)
+
+    def _note_dropped(self, note: Note, left: Dropped) -> None:
+        self.dropped.append(left)
+        self._enter(note._replace(ref=self._ref(left), what=left.name))
 
     def _note_destroyed(self, task: Any) -> None:
         # The task is being destroyed: its note may be gone already, its context is not.
@@ -622,50 +914,7 @@ class Starts:
             outer = stack[0] if stack else Frame("?", "", 0)
             origin = Origin(outer.function, outer.file, outer.line, scope.label if scope else None)
         self.destroyed.append(left)
-        self._enter(_Note(self._ref(left), "destroyed_task", origin, scope, left.name))
-
-
-class InScope:
-    """A job that runs in the scope that submitted it, on whichever worker."""
-
-    __slots__ = ("fn", "scope")
-
-    def __init__(self, fn: Callable[..., Any], scope: Scope) -> None:
-        self.fn = fn
-        self.scope = scope
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the job."""
-        token = self.scope.enter()
-        try:
-            return self.fn(*args, **kwargs)
-        finally:
-            self.scope.leave(token)
-
-
-def name_of(fn: Any) -> str:
-    """Return the qualified name of what a job runs, partials and wrappers looked through."""
-    while True:
-        inner = getattr(fn, "func", None) if isinstance(fn, functools.partial) else None
-        if inner is None and isinstance(fn, InScope):
-            inner = fn.fn
-        if inner is None:
-            break
-        # asyncio.to_thread submits partial(context.run, func, ...).
-        args = fn.args if isinstance(fn, functools.partial) else ()
-        runs_in_context = getattr(inner, "__name__", "") == "run" and isinstance(
-            getattr(inner, "__self__", None), contextvars.Context
-        )
-        fn = args[0] if runs_in_context and args else inner
-    qualname = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    return f"{getattr(fn, '__module__', None) or 'builtins'}.{qualname}"
-
-
-def program_of(command: Any) -> str:
-    """Return the name of the program that a command runs, without folder and arguments."""
-    program = command if isinstance(command, (str, bytes, os.PathLike)) else command[0]
-    words = os.fsdecode(program).split()
-    return PurePath(words[0]).name if words else "?"
+        self._enter(Note(self._ref(left), "destroyed_task", origin, scope, left.name))
 
 
 def context_of(task: Any) -> contextvars.Context | None:
@@ -676,10 +925,13 @@ def context_of(task: Any) -> contextvars.Context | None:
     task refers to is its own, later ones belong to its callbacks. NEVER run anything in
     it: when the loop steps the task meanwhile, the task hangs for ever.
     """
-    get_context = getattr(task, "get_context", None)
+    # Not the task's own, which a class of the application's may define as it pleases.
+    known = getattr(sys.modules.get("asyncio.tasks"), "Task", type(task))
+    get_context = getattr(known if is_subtype(type(task), known) else task, "get_context", None)
     if get_context is not None:
-        context: contextvars.Context = get_context()
-        return context
+        with contextlib.suppress(Exception):
+            found = get_context(task) if is_subtype(type(task), known) else get_context()
+            return found if type(found) is contextvars.Context else None
     return next(
         (each for each in gc.get_referents(task) if type(each) is contextvars.Context), None
     )
@@ -689,14 +941,18 @@ def on_subclass(then: Callable[[], None]) -> Callable[[Callable[..., Any]], obje
     """Return what makes an ``__init_subclass__`` of the root of all loops that calls *then*."""
 
     def make(original: Any) -> object:
-        # What stands there is bound to the root, and is object's, which takes no arguments
-        # and does nothing; or it is what another of these made.
+        # What stands there is bound to the root, and is object's; or somebody's own, or what
+        # another of these made.
         def init_subclass(cls: type, /, **kwargs: Any) -> None:
-            if isinstance(original, classmethod):
+            if isinstance(original, (classmethod, MethodType)):
                 original.__func__(cls, **kwargs)
+            elif type(original) is BuiltinMethodType:
+                # Of whoever comes behind the root in the order of this class.
+                super(original.__self__, cls).__init_subclass__(**kwargs)  # type: ignore[arg-type]
             else:
                 original(**kwargs)
-            then()
+            with contextlib.suppress(Exception):
+                then()
 
         return classmethod(init_subclass)
 
@@ -745,18 +1001,31 @@ def destroyed_pending(context: object) -> Any:
         None when it is about something else. ``Task.__del__`` says so in words alone, the
         same on 3.10 to 3.15.
     """
-    if not isinstance(context, dict):
+    if type(context) is not dict:
         return None
-    if "was destroyed but it is pending" not in str(context.get("message")):
+    message = context.get("message")
+    if type(message) is not str or "was destroyed but it is pending" not in message:
         return None
     task = context.get("task")
-    return task if hasattr(task, "get_coro") else None
+    return task if is_task(task) else None
 
 
 def loop_roots() -> list[type]:
     """Return the classes whose constructors make loops: asyncio's, uvloop's, any other root."""
     root: type | None = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
     return type.__subclasses__(root) if root is not None else []
+
+
+def pool_classes() -> list[type]:
+    """Return the classes of pools, of those modules that were imported."""
+    return [
+        cls
+        for module, name in (
+            ("concurrent.futures.thread", "ThreadPoolExecutor"),
+            ("concurrent.futures.process", "ProcessPoolExecutor"),
+        )
+        if (cls := getattr(sys.modules.get(module), name, None)) is not None
+    ]
 
 
 def living(*classes: type) -> Iterator[Any]:

@@ -8,16 +8,20 @@ to 3.15; where it is gone, jobs are named by what was submitted alone.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from otel_leaks.census.origins import living, loop_roots, name_of
-from otel_leaks.census.source import FewSource, Look, Seen
+from otel_leaks.census.names import has, kept
+from otel_leaks.census.origins import living, loop_roots, name_of, pool_classes
+from otel_leaks.census.process_wide import has_workers
+from otel_leaks.census.source import FewSource, Look, Seen, dropped, made_by
 from otel_leaks.model import Stack
 from otel_leaks.runtime.executors import pool_workers
 from otel_leaks.runtime.frames import modules_of, stacks_of
+from otel_leaks.runtime.glimpse import is_subtype, name_of_type
 
 __all__ = ["thread_pools", "work_items"]
 
@@ -34,12 +38,13 @@ def work_items() -> FewSource:
 def _unfinished(look: Look) -> Iterator[Seen]:
     futures = _futures(look)
     told = set()
-    for future, (runs, stack, thread) in _running(futures, look).items():
+    for future, (runs, stack, thread) in _running(futures, look):
         told.add(id(future))
         yield Seen(future, stack, runs, () if stack else (runs,), thread_id=thread)
     for future, name in futures:
-        if id(future) not in told and not future.done() and look.wants(future):
-            yield Seen(future, (), name, (name,), waits_on="a free worker of its pool")
+        with contextlib.suppress(Exception):  # A double in place of a future.
+            if id(future) not in told and not future.done() and look.wants(future):
+                yield Seen(future, (), name, (name,), waits_on="a free worker of its pool")
 
 
 def _futures(look: Look) -> list[tuple[Any, str]]:
@@ -47,16 +52,16 @@ def _futures(look: Look) -> list[tuple[Any, str]]:
     if look.scope is not None and look.starts is not None:
         noted = look.starts.noted("work_item")
         return [(future, look.starts.what(future) or "?") for future in noted]
-    return [(future, name_of(fn)) for future, fn in _items()]
+    return [(future, name_of(fn)) for future, fn in _items(look)]
 
 
-def _items() -> Iterator[tuple[Any, Any]]:
+def _items(look: Look) -> Iterator[tuple[Any, Any]]:
     # Private, the same on 3.10 to 3.15: a job that waits for a thread, or runs on one.
     work_item = getattr(sys.modules.get("concurrent.futures.thread"), "_WorkItem", None)
     if work_item is not None:
         for item in living(work_item):
             yield item.future, _function_of(item)
-    for pool in _pools():
+    for pool in look.instances("thread_pool", *pool_classes()):
         # Of a process pool only; private, the same on 3.10 to 3.15.
         for item in list((getattr(pool, "_pending_work_items", None) or {}).values()):
             yield item.future, item.fn
@@ -64,7 +69,7 @@ def _items() -> Iterator[tuple[Any, Any]]:
 
 def _running(
     futures: list[tuple[Any, str]], look: Look
-) -> dict[Any, tuple[str, Stack, int | None]]:
+) -> list[tuple[Any, tuple[str, Stack, int | None]]]:
     """
     Return the wanted futures that run on a thread, with what they run, and its stack.
 
@@ -74,22 +79,22 @@ def _running(
     """
     # Private, the same on 3.10 to 3.15; a future that runs says so in public as well, but
     # takes its lock for it, which a worker may hold.
-    running = [(future, name) for future, name in futures if future._state == "RUNNING"]
+    running = [(each, name) for each, name in futures if kept(each, "_state") == "RUNNING"]
     if not running:
-        return {}
+        return []
     busy = list(_busy(look))
-    found: dict[Any, tuple[str, Stack, int | None]] = {}
+    found: dict[int, tuple[Any, tuple[str, Stack, int | None]]] = {}
     for is_exact in (True, False):
         for future, name in running:
-            if id(future) in {id(each) for each in found}:
+            if id(future) in found:
                 continue
             at = next(
                 (i for i, (stack, _) in enumerate(busy) if not is_exact or _runs(stack, name)),
                 None,
             )
             if at is not None:
-                found[future] = (name, *busy.pop(at))
-    return {future: told for future, told in found.items() if look.wants(future)}
+                found[id(future)] = (future, (name, *busy.pop(at)))
+    return [(future, told) for future, told in found.values() if look.wants(future)]
 
 
 def _runs(stack: Stack, name: str) -> bool:
@@ -113,10 +118,10 @@ def _busy(look: Look) -> Iterator[tuple[Stack, int | None]]:
 
 
 def _function_of(item: Any) -> Any:
-    fn = getattr(item, "fn", None)  # 3.10 to 3.13
-    if fn is None:
-        fn = (getattr(item, "task", None) or (None,))[0]  # 3.14: (fn, args, kwargs)
-    return fn
+    if has(item, "fn"):  # 3.10 to 3.13
+        return kept(item, "fn")
+    job = kept(item, "task")  # 3.14: (fn, args, kwargs)
+    return job[0] if type(job) is tuple and job else None
 
 
 def thread_pools() -> FewSource:
@@ -131,48 +136,35 @@ def thread_pools() -> FewSource:
 
 def _open(look: Look) -> Iterator[Seen]:
     pools = [
-        pool for pool in look.candidates("thread_pool", *_pool_classes()) if not _is_shut(pool)
+        pool
+        for pool in look.candidates("thread_pool", *pool_classes())
+        if has_workers(pool) and not _is_shut(pool)
     ]
-    owned = _default_executors() if pools else set()
+    owned = _default_executors(look) if pools else set()
     for pool in pools:
         if id(pool) in owned:
             continue
-        made = look.origin_of(pool)
-        name = f"{type(pool).__module__}.{type(pool).__qualname__}"
-        prefix = str(getattr(pool, "_thread_name_prefix", "") or "")
-        yield Seen(pool, (), prefix or name, (name, made.function) if made is not None else (name,))
-
-
-def _pool_classes() -> list[type]:
-    """Return the classes of pools, of those modules that were imported."""
-    return [
-        cls
-        for module, name in (
-            ("concurrent.futures.thread", "ThreadPoolExecutor"),
-            ("concurrent.futures.process", "ProcessPoolExecutor"),
-        )
-        if (cls := getattr(sys.modules.get(module), name, None)) is not None
-    ]
-
-
-def _pools() -> list[Any]:
-    return list(living(*_pool_classes()))
+        prefix = kept(pool, "_thread_name_prefix")
+        prefix = prefix if type(prefix) is str else ""
+        yield made_by(look, pool, name_of_type(type(pool)), prefix)
+    yield from dropped(look, "thread_pool")
 
 
 def _is_shut(pool: Any) -> bool:
     # Private, the same on 3.10 to 3.15: of thread pools, and of process pools.
-    return bool(getattr(pool, "_shutdown", False) or getattr(pool, "_shutdown_thread", False))
+    return kept(pool, "_shutdown") is True or kept(pool, "_shutdown_thread") is True
 
 
-def _default_executors() -> set[int]:
+def _default_executors(look: Look) -> set[int]:
     """Return the ids of the pools that belong to a loop that is open."""
-    classes = tuple(_pool_classes())
+    classes = tuple(pool_classes())
     owned: set[int] = set()
-    for loop in living(*loop_roots()):
-        if loop.is_closed():
-            continue
-        # Private in asyncio; in uvloop hidden, but the collector sees it.
-        pool = getattr(loop, "_default_executor", None)
-        pools = [pool] if pool is not None else gc.get_referents(loop)
-        owned.update(id(each) for each in pools if isinstance(each, classes))
+    for loop in look.instances("event_loop", *loop_roots()):
+        with contextlib.suppress(Exception):  # A double need not have all methods.
+            if loop.is_closed():
+                continue
+            # Private in asyncio; in uvloop hidden, but the collector sees it.
+            pool = kept(loop, "_default_executor")
+            pools = [pool] if pool is not None else gc.get_referents(loop)
+            owned.update(id(each) for each in pools if is_subtype(type(each), *classes))
     return owned

@@ -220,7 +220,7 @@ class _Loops:
     def note(self, loop: asyncio.AbstractEventLoop) -> None:
         # In the application's constructor nothing may raise: a loop of somebody's own
         # that can't be referred to weakly, or hashed, is not known.
-        with self._lock, contextlib.suppress(TypeError):
+        with self._lock, contextlib.suppress(Exception):
             self._loops.add(loop)
 
     def forget(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -266,12 +266,13 @@ class _Constructors:
                         self._wrap(cls)
 
     def _wrap(self, cls: type) -> None:
-        def make(original: Callable[..., None]) -> Callable[..., None]:
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(original)
-            def init(loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> None:
-                original(loop, *args, **kwargs)
-                for loops in self._told:
-                    loops.note(loop)
+            def init(*args: Any, **kwargs: Any) -> Any:
+                made = original(*args, **kwargs)
+                for loops in self._told if args else ():
+                    loops.note(args[0])
+                return made
 
             return init
 

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from otel_leaks.census.beginnings import Beginnings
+from otel_leaks.census.dropped import CLOSABLE
 from otel_leaks.census.executors import Workers
 from otel_leaks.census.guard import Guard
 from otel_leaks.census.origins import Scope, Starts, living
@@ -26,7 +27,9 @@ __all__ = [
     "Look",
     "Seen",
     "Source",
+    "dropped",
     "largest_first",
+    "made_by",
     "population",
     "share",
     "sited",
@@ -84,6 +87,15 @@ class Look:
         """Whether ``wants`` has to be asked about each thing."""
         return self.scope is not None or bool(self.besides) or self.excludes is not None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all tasks are asked for but those *besides*, and nothing is noted of any."""
+        return (
+            self.scope is None
+            and self.excludes is None
+            and (self.starts is None or not self.starts.has_notes_of_tasks)
+        )
+
     def wants(self, thing: object) -> bool:
         """Say whether *thing* is asked for."""
         if any(thing is each for each in self.besides):
@@ -118,7 +130,9 @@ class Look:
         if unnoted:
             slow = {id(thing) for thing in unnoted}
             things = [thing for thing in things if id(thing) not in slow]
-            some = [thing for thing in unnoted if self._is_in_scope(self.starts.scope_of(thing))]
+            some = unnoted
+            if self.scope is not None:
+                some = [each for each in unnoted if self._is_in_scope(self.starts.scope_of(each))]
             if some:
                 yield None, some
         for note, some in _by_beginning(notes, things):
@@ -137,7 +151,13 @@ class Look:
         """
         if self.scope is not None and self.starts is not None:
             return [thing for thing in self.starts.noted(kind) if self.wants(thing)]
-        return [thing for thing in living(*classes) if self.wants(thing)]
+        return [thing for thing in self.instances(kind, *classes) if self.wants(thing)]
+
+    def instances(self, kind: Kind, *classes: type) -> Iterable[Any]:
+        """Return all instances, asked for or not, where it can be without the heap."""
+        if self.starts is not None and self.starts.is_open and kind in CLOSABLE:
+            return self.starts.instances(kind)
+        return living(*classes)
 
 
 def _by_beginning(notes: list[Any], things: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
@@ -254,6 +274,21 @@ def population(
 def _left(site: Site) -> int:
     """Return how many of a site's tasks outlived their span, of those looked at."""
     return len(site.ended.ages_s) if site.ended is not None else 0
+
+
+def made_by(look: Look, thing: object, name: str, shown: str = "") -> Seen:
+    """Return a thing that stands nowhere: it is known by its class, and by who made it."""
+    made = look.origin_of(thing)
+    return Seen(thing, (), shown or name, (name, made.function) if made is not None else (name,))
+
+
+def dropped(look: Look, kind: Kind) -> Iterator[Seen]:
+    """Yield what is left of the things of *kind* that were collected while they were open."""
+    if look.starts is None or look.scope is None:
+        return
+    for left in list(look.starts.dropped):
+        if left.kind == kind and look.wants(left):
+            yield made_by(look, left, left.name)
 
 
 class FewSource:

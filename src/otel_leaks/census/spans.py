@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, Protocol
 
 from otel_leaks.model import Ended, Operation, SpanEnd
 from otel_leaks.runtime.glimpse import Step, at, drained
-from otel_leaks.runtime.tasks import TaskRef, contexts_of
+from otel_leaks.runtime.tasks import TaskRef, awaited_task, contexts_of
 
 __all__ = [
     "FEW_OF_REQUEST",
@@ -27,8 +28,10 @@ __all__ = [
     "chosen",
     "ended",
     "operations",
+    "request_of",
     "requests_in_progress",
     "span_of",
+    "spans_of",
 ]
 
 READ = 24
@@ -38,6 +41,10 @@ UNSEEN = 9.0
 """When none of so many is seen, there are none."""
 FEW_OF_REQUEST = 16
 """Tasks of one site that a request in progress has at most: with more of them it leaks."""
+DAY_S = 86_400.0
+"""For so long it is remembered how long tasks stayed."""
+MAX_TURNOVERS = 1000
+"""Functions of which that is remembered."""
 MAX_OPERATIONS = 8
 """Operations that a site names."""
 
@@ -63,6 +70,9 @@ class Spans(Protocol):
     def operation_of(self, span: Any) -> Operation | None:
         """Return what a span is; None when it is none."""
 
+    def requests(self) -> Mapping[str, int]:
+        """Return how many requests have ended, by operation."""
+
 
 def span_of(ref: TaskRef, spans: Spans) -> Any:
     """Return the span that a task began in, None where it began in none or is gone."""
@@ -76,24 +86,60 @@ def span_of(ref: TaskRef, spans: Spans) -> Any:
     return None
 
 
+def spans_of(refs: Sequence[TaskRef], spans: Spans) -> list[Any]:
+    """Return what ``span_of`` does of each task, read in one step."""
+    steps = spans.steps
+    try:
+        return drained(
+            lambda: map(next, [_span(ref, steps) for ref in refs], repeat(None)),
+        )
+    except (AttributeError, StopIteration, TypeError):  # There is a task of another make.
+        return [span_of(ref, spans) for ref in refs]
+
+
+def _span(ref: TaskRef, steps: Sequence[Step]) -> Iterator[Any]:
+    root, context = next(contexts_of(ref))
+    return at(root, (context, *steps))
+
+
+def request_of(ref: TaskRef, span: Any, spans: Spans) -> SpanEnd | None:
+    """
+    Return the span by which a task may belong to a request in progress.
+
+    Its own, or that of the task that it awaits: a server whose task of a connection has no span
+    awaits the one that serves its request.
+    """
+    own = spans.end_of(span) if span is not None else None
+    return own or _end_of(awaited_task(ref), spans)
+
+
+def _end_of(ref: TaskRef | None, spans: Spans) -> SpanEnd | None:
+    span = span_of(ref, spans) if ref is not None else None
+    return spans.end_of(span) if span is not None else None
+
+
 class SiteSpans:
     """The spans of the tasks of one site, as far as they were looked at."""
 
-    __slots__ = ("ends", "looked", "operations", "others", "recorded")
+    __slots__ = ("awaited", "ends", "looked", "operations", "others", "recorded")
 
     def __init__(self) -> None:
         self.ends: list[SpanEnd] = []
+        self.awaited: list[SpanEnd] = []
+        """Of the tasks that those without a span await."""
         self.operations: list[tuple[SpanEnd, Operation]] = []
         self.looked = 0
         self.recorded = 0
         self.others = 0
 
-    def note(self, ref: TaskRef, spans: Spans) -> None:
-        """Look at the span of one task."""
+    def note(self, ref: TaskRef, span: Any, spans: Spans) -> None:
+        """Look at the span of one task, None for none."""
         self.looked += 1
-        span = span_of(ref, spans)
         end = spans.end_of(span) if span is not None else None
         if end is None:
+            awaited = _end_of(awaited_task(ref), spans)
+            if awaited is not None:
+                self.awaited.append(awaited)
             return
         self.ends.append(end)
         # A recorded span has a name; of one that has ended a leak is named.
@@ -110,6 +156,7 @@ class SiteSpans:
     def add(self, others: SiteSpans) -> None:
         """Take in those of another site."""
         self.ends += others.ends
+        self.awaited += others.awaited
         self.operations += others.operations
         self.looked += others.looked
 
@@ -219,7 +266,7 @@ def ended(
         covered = (seen + 3 * math.sqrt(seen) + UNSEEN) / share
         left = left[: max(0, len(inner) - math.ceil(covered))]
     ages += left
-    return Ended(spans.looked, tuple(sorted(ages)), turnover_s) if ages else None
+    return Ended(spans.looked, tuple(sorted(ages)), turnover_s, now_s) if ages else None
 
 
 class Turnover:
@@ -227,30 +274,44 @@ class Turnover:
     How long tasks stayed after their span and ended by themselves, from census to census.
 
     Tasks that wait out a lifetime, such as those of a cache or of a pool that renews its
-    connections, are no leak however many they are: old ones end as new ones come.
+    connections, are no leak however many they are: old ones end as new ones come. It is kept
+    by function, as tasks go on from one await to the next, and for a day, as jobs come in
+    bursts.
     """
 
     def __init__(self) -> None:
         self._staying: dict[int, tuple[str, float]] = {}
-        self._longest: dict[str, float] = {}
+        self._longest: dict[str, tuple[float, float]] = {}
+        """The longest stay of each function, and when it ended."""
+        self._ended: list[tuple[str, float]] = []
 
     def gone(self, serial: int, now_s: float) -> None:
         """Note that a task has ended that may have been among those staying."""
-        mark, ended_at = self._staying.pop(serial, ("", now_s))
-        if mark:
-            self._longest[mark] = max(self._longest.get(mark, 0.0), now_s - ended_at)
+        function, ended_at = self._staying.pop(serial, ("", now_s))
+        if function:
+            stayed_s = now_s - ended_at
+            self._ended.append((function, stayed_s))
+            if stayed_s >= self.of(function, now_s):
+                self._longest[function] = (stayed_s, now_s)
 
-    def of(self, mark: str) -> float:
-        """Return how long one of a site's tasks stayed at most, 0 when none has ended."""
-        return self._longest.get(mark, 0.0)
+    def of(self, function: str, now_s: float) -> float:
+        """Return how long one of a function's tasks stayed at most, 0 when none has ended."""
+        stayed_s, at_s = self._longest.get(function, (0.0, now_s))
+        return stayed_s if now_s - at_s <= DAY_S else 0.0
 
-    def keep(self, staying: dict[int, tuple[str, float]], marks: Iterable[str]) -> None:
+    def take_ended(self) -> tuple[tuple[str, float], ...]:
+        """Return what has ended since it was asked last: the function, and how long it stayed."""
+        ended, self._ended = self._ended, []
+        return tuple(ended)
+
+    def keep(self, staying: dict[int, tuple[str, float]]) -> None:
         """
         Remember who stays until the next census.
 
         Args:
-            staying: By serial: the site, and when the span ended.
-            marks: The sites that there are; the others are forgotten.
+            staying: By serial: the function, and when the span ended.
         """
         self._staying = staying
-        self._longest = {mark: self._longest[mark] for mark in marks if mark in self._longest}
+        if len(self._longest) > MAX_TURNOVERS:
+            by_time = sorted(self._longest.items(), key=lambda each: -each[1][1])
+            self._longest = dict(by_time[:MAX_TURNOVERS])

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -37,8 +38,10 @@ from otel_leaks.census.spans import (
     Turnover,
     ended,
     operations,
+    request_of,
     requests_in_progress,
     span_of,
+    spans_of,
 )
 from otel_leaks.census.wrapped import Wrapped
 from otel_leaks.ignores import Ignore
@@ -60,6 +63,7 @@ from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.tasks import (
     Pending,
+    PlainChain,
     TaskRef,
     callbacks_of,
     cancel_was_requested,
@@ -73,6 +77,7 @@ from otel_leaks.runtime.tasks import (
     note_of,
     pending,
     plain_chain_of,
+    plain_chains_of,
     plain_pending,
     waits_on,
 )
@@ -99,6 +104,8 @@ KNOWN_OF_SLICE = 50
 """Such tasks between two pauses: about a quarter of a millisecond, at a cold cache."""
 SPANS_OF_SLICE = 50
 """Such tasks whose span is read between two pauses: about as long."""
+WALKED_AT_ONCE = 32
+"""Tasks whose chains are read in one step: about 50 us."""
 LEVELS_OF_SLICE = 400
 """Levels of await chains that are followed between two pauses: about as long."""
 
@@ -255,10 +262,10 @@ class TaskSource:
         settle = self._inherited.settle
 
         @functools.wraps(original)
-        def init(loop: Any, *args: Any, **kwargs: Any) -> None:
+        def init(*args: Any, **kwargs: Any) -> Any:
             with contextlib.suppress(Exception):  # The application makes its loop in any case.
                 settle()
-            original(loop, *args, **kwargs)
+            return original(*args, **kwargs)
 
         return init
 
@@ -307,7 +314,9 @@ class TaskSource:
             lambda site: self._sampled(site, chains[site.fingerprint, site.origin], timers, look),
             look,
         )
-        return replace(found, unreadable=tuple(sorted(unreadable))) if unreadable else found
+        return replace(
+            found, unreadable=tuple(sorted(unreadable)), stayed=self._turnover.take_ended()
+        )
 
     def _sites(
         self, tallies: dict[Origin | None, _Tally], hidden: Counter[Ignore], look: Look
@@ -362,15 +371,15 @@ class TaskSource:
             for serial, end in _ends(chain, spans):
                 is_over = end.is_entry or end.trace_id not in open_traces
                 if end.ended_at is not None and is_over:
-                    staying[serial] = (site.fingerprint, end.ended_at)
+                    staying[serial] = (site.function, end.ended_at)
             over = ended(
                 chain.spans,
                 now_s=now_s,
                 open_traces=open_traces,
                 share=share,
-                turnover_s=self._turnover.of(site.fingerprint),
+                turnover_s=self._turnover.of(site.function, now_s),
             )
-            chain.serving = Serving(chain.spans.ends, requests)
+            chain.serving = Serving((*chain.spans.ends, *chain.spans.awaited), requests)
             part = chain.serving.count / max(1, chain.spans.looked)
             told.append(
                 replace(
@@ -382,7 +391,7 @@ class TaskSource:
             )
             if number % SITES_OF_SLICE == 0:
                 pause()
-        self._turnover.keep(staying, (site.fingerprint for site in sites))
+        self._turnover.keep(staying)
         return told
 
     def _follow(
@@ -412,9 +421,10 @@ class TaskSource:
             return some
         left = []
         for start in range(0, len(some), SPANS_OF_SLICE):
-            for known in some[start : start + SPANS_OF_SLICE]:
-                span = span_of(known.ref, spans)
-                end = spans.end_of(span) if span is not None else None
+            part = some[start : start + SPANS_OF_SLICE]
+            found = spans_of([known.ref for known in part], spans)
+            for known, span in zip(part, found, strict=True):
+                end = request_of(known.ref, span, spans)
                 if end is None or end not in serving:
                     left.append(known)
             pause()
@@ -425,9 +435,10 @@ class TaskSource:
     ) -> None:
         """Find where tasks stand that are known from the last census, or that they are gone."""
         # The references of known tasks are their only ones without a callback.
-        standing = set(map(id, pending([known.ref for known in some]).refs))
+        standing = pending([known.ref for known in some]).refs
+        stands = dict(zip(map(id, standing), plain_chains_of(standing), strict=True))
         for known in some:
-            if id(known.ref) not in standing:
+            if id(known.ref) not in stands:
                 if look.spans is not None:
                     self._turnover.gone(known.serial, look.spans.now_s())
                 continue
@@ -438,22 +449,30 @@ class TaskSource:
                     continue
                 origin = look.origin_of(task)
                 del task
-            walk = partial(self._walk_again, known, tally_of(origin), look)
+            walk = partial(self._walk_again, known, stands[id(known.ref)], tally_of(origin), look)
             look.guard.ask(self.kind, walk, None)
 
-    def _walk_again(self, known: Known, tally: _Tally, look: Look) -> None:
-        found = self._found(known.ref, tally, None, look)
+    def _walk_again(
+        self, known: Known, plain: PlainChain | None, tally: _Tally, look: Look
+    ) -> None:
+        found = self._found(known.ref, plain, tally, None, look)
         if found is not None:
             found.know(known)
 
     def _found(
-        self, ref: TaskRef, tally: _Tally, key: int | str | None, look: Look
+        self,
+        ref: TaskRef,
+        plain_chain: PlainChain | None,
+        tally: _Tally,
+        key: int | str | None,
+        look: Look,
     ) -> _Chain | None:
         """
         Return the chain in which a task stands.
 
         Args:
             ref: Of the task.
+            plain_chain: Where it stands, when that was read.
             tally: Where the chain is kept.
             key: What the task was counted as; None where it was not counted.
             look: The census in the making.
@@ -461,7 +480,7 @@ class TaskSource:
         Returns:
             None where it stands in none any more, or was counted as something else.
         """
-        plain, ending = plain_chain_of(ref)
+        plain, ending = plain_chain_of(ref) if plain_chain is None else plain_chain
         self._followed(len(plain), look)
         run = tally.wrapped.without_wrappers(plain)
         group = tally.groups.get(run[0]) if run else None
@@ -504,7 +523,10 @@ class TaskSource:
     ) -> None:
         if self._inherited:
             refs = [ref for ref in refs if ref not in self._inherited]
-        if not look.is_selective and look.starts is None and not look.ignores.by_task_name:
+        if look.is_whole and not look.ignores.by_task_name:
+            if look.besides:
+                beside = set(map(id, look.besides))  # In tests: the caller's own task.
+                refs = [ref for ref in refs if id(ref()) not in beside]
             plain = plain_pending(refs)
             if plain is not None:
                 self._count(plain, tally_of(None), look)
@@ -529,11 +551,11 @@ class TaskSource:
     def _by_origin(
         refs: list[TaskRef], look: Look
     ) -> Iterator[tuple[Origin | None, list[TaskRef]]]:
-        if not look.is_selective and look.starts is None:
+        if look.is_whole and not look.besides:
             yield None, refs
             return
         # In tests: the caller's own thread asks about each of them.
-        tasks = [task for ref in refs if (task := ref()) is not None and is_pending(ref)]
+        tasks = [task for ref in pending(refs).refs if (task := ref()) is not None]
         for origin, some in look.wanted(tasks):
             yield origin, refs_to(some)
 
@@ -563,23 +585,33 @@ class TaskSource:
             if group is None:
                 group = tally.groups[key] = _Group(tally.wrapped.code(key))
             group.count += count
-        for i in tally.picked(keys, counted):
-            look.guard.ask(self.kind, partial(self._walk, refs[i], keys[i], tally, look), None)
+        picked = iter(tally.picked(keys, counted))
+        # Which are picked depends on what was found of those before.
+        while some := list(islice(picked, WALKED_AT_ONCE)):
+            asked = []
+            for i, plain in zip(some, plain_chains_of([refs[i] for i in some]), strict=True):
+                walk = partial(self._walk, refs[i], plain, keys[i], tally, look)
+                stands = look.guard.ask(self.kind, walk, None)
+                if stands is not None:
+                    asked.append((stands, refs[i]))
+            if look.spans is not None and asked:
+                self._note_spans(asked, look.spans)
 
-    def _walk(self, ref: TaskRef, key: int | str, tally: _Tally, look: Look) -> None:
-        """Follow the chain of one task."""
-        found = self._found(ref, tally, key, look)
+    def _walk(
+        self,
+        ref: TaskRef,
+        plain: PlainChain | None,
+        key: int | str,
+        tally: _Tally,
+        look: Look,
+    ) -> _Chain | None:
+        """Follow the chain of one task; return it where its span is to be read."""
+        found = self._found(ref, plain, tally, key, look)
         if found is None:
-            return
+            return None
         group = tally.groups[key]
         group.walked += 1
         found.walked += 1
-        if look.spans is not None and (
-            tally.stride == 1
-            or found.walked <= WALKED_OF_GROUP
-            or found.walked % WALKED_OF_SPAN == 0
-        ):
-            found.spans.note(ref, look.spans)
         # A site that turns out to be large gets its samples however many there are.
         is_large = found.walked > LARGE or len(found.known) > KNOWN_OF_SITE
         most = self._places if is_large else KNOWN_OF_SITE
@@ -587,6 +619,18 @@ class TaskSource:
             # The registry's own references have callbacks, so there may be several of a task.
             for own in refs_at(ref):
                 found.know(self._serials.know(own, look.now))
+        is_asked = (
+            tally.stride == 1
+            or found.walked <= WALKED_OF_GROUP
+            or found.walked % WALKED_OF_SPAN == 0
+        )
+        return found if is_asked else None
+
+    @staticmethod
+    def _note_spans(asked: list[tuple[_Chain, TaskRef]], spans: Spans) -> None:
+        found = spans_of([ref for _, ref in asked], spans)
+        for (stands, ref), span in zip(asked, found, strict=True):
+            stands.spans.note(ref, span, spans)
 
     def _look_through(
         self,
@@ -637,18 +681,18 @@ class TaskSource:
         known, found = pending[0]
         stands = found.stands()
         stack = found.stack(self._names, stands)
+        ask = partial(look.guard.ask, self.kind)
         sample = Sample(
             serial=known.serial,
             stack=stack,
             own=own_frame(stack) is not None,
             name=name_of(known.ref),
             age_s=look.now - known.first_seen,
-            awaited=_is_awaited(known.ref),
-            waits_on=self._waits_on(known.ref),
-            timed=is_timed(known.ref, timers),
-            cancelled=cancel_was_requested(known.ref),
-            endless=look.guard.ask(
-                self.kind,
+            awaited=ask(lambda: _is_awaited(known.ref), default=None),
+            waits_on=ask(lambda: self._waits_on(known.ref), default=None),
+            timed=ask(lambda: is_timed(known.ref, timers), default=None),
+            cancelled=ask(lambda: cancel_was_requested(known.ref), default=False),
+            endless=ask(
                 lambda: self._exits.any_endless(
                     (
                         (level.code, offset)

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from otel_leaks.census.beginnings import Beginning, Beginnings
@@ -76,6 +76,7 @@ _WAITS_FOR_CHILD = "ThreadedChildWatcher._do_waitpid"
 _Key = tuple[object, ...]
 _SiteKey = tuple[str, "bool | None", "Origin | None", "str | None"]
 
+_code = itemgetter(0)
 _known_serial = attrgetter("serial")
 _known_first = attrgetter("first_seen", "serial")
 
@@ -312,7 +313,7 @@ class ThreadSource:
             look,
         )
         pooled = sum(site.count for key, site in found.items() if key[3] is not None)
-        return replace(result, pooled=pooled)
+        return replace(result, pooled=pooled, stayed=self._turnover.take_ended())
 
     @staticmethod
     def _ignore_of(place: _Place, mark: str, look: Look) -> Ignore | None:
@@ -375,11 +376,13 @@ class ThreadSource:
         now_s = spans.now_s()
         for serial in before.keys() - reading.ends.keys():
             self._turnover.gone(serial, now_s)
-        marks = {each.serial: site.mark for site in found.values() for each in site.known}
+        functions = {
+            each.serial: site.first.functions[0] for site in found.values() for each in site.known
+        }
         staying = {
-            serial: (marks[serial], end.ended_at)
+            serial: (functions[serial], end.ended_at)
             for serial, end in reading.ends.items()
-            if end.ended_at is not None and serial in marks
+            if end.ended_at is not None and serial in functions
         }
         over = {}
         for key, site in found.items():
@@ -388,16 +391,16 @@ class ThreadSource:
                 now_s=now_s,
                 open_traces=frozenset(),
                 share=1.0,
-                turnover_s=self._turnover.of(site.mark),
+                turnover_s=self._turnover.of(site.first.functions[0], now_s),
             )
             if said is not None:
                 over[key] = said
-        self._turnover.keep(staying, {site.mark for site in found.values()})
+        self._turnover.keep(staying)
         return over
 
-    def _end(self, known: Known, began: Beginning | None, reading: _Reading) -> SpanEnd | None:
+    def _end(self, known: Known, began: Beginning, reading: _Reading) -> SpanEnd | None:
         """Say whether the span of a thread has ended; None where that means nothing."""
-        if began is None or reading.look.beginnings is None:
+        if began[3] is None or reading.look.beginnings is None:
             return None
         end = reading.look.beginnings.span_end(began, self._ends.get(known.serial))
         if end is not None:
@@ -465,7 +468,7 @@ class ThreadSource:
     def _place(self, thread: _Thread, stand: Stand, reading: _Reading) -> None:
         """Count a thread where it stands."""
         look, row = reading.look, thread.row
-        codes = tuple(id(code) for code, *_ in stand)
+        codes = tuple(map(id, map(_code, stand)))
         shape = reading.shapes.get(codes)
         if shape is None:
             shape = reading.shapes[codes] = self._new_shape(row, stand)
@@ -486,7 +489,8 @@ class ThreadSource:
         origin = _origin_of(row.ref, look)
         # Whoever gave a pool a job is not who made the pool, and it outlives the request.
         began = thread.began if pool is None and shape.runner not in RUNNERS else None
-        thread = thread._replace(end=self._end(thread.known, began, reading))
+        if began is not None and look.beginnings is not None:
+            thread = _Thread(*thread[:3], self._end(thread.known, began, reading))
         key = (
             *(row.daemon, origin, _where(began), pool.name if pool is not None else None),
             *(named, *codes),
@@ -516,13 +520,13 @@ class ThreadSource:
         reading.stood[serial] = function
         if shape.own is not None and function == before:
             return _Named(shape.own)
-        return _Named(shape.begins, self._label(thread))
+        return _Named(shape.begins, self._label(thread, reading.look))
 
-    def _label(self, thread: _Thread) -> str | None:
+    def _label(self, thread: _Thread, look: Look) -> str | None:
         """Return what a thread is called that stands in no function of the application's."""
         serial = thread.known.serial
         if serial not in self._labels:
-            self._labels[serial] = _label(thread.row)
+            self._labels[serial] = look.guard.ask(self.kind, partial(_label, thread.row), None)
         return self._labels[serial]
 
     def _new_shape(self, row: Row, stand: Stand) -> _Shape:

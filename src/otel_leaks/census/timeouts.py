@@ -12,7 +12,9 @@ import dis
 from functools import lru_cache
 from types import CodeType
 
-__all__ = ["wakes_itself"]
+from otel_leaks.runtime.frames import stacks_of
+
+__all__ = ["may_wake", "wakes_itself"]
 
 _WAIT = "threading.Condition.wait"
 
@@ -27,6 +29,17 @@ def wakes_itself(function: str, code: CodeType, last_instruction: int) -> bool:
         last_instruction: At which it stands.
     """
     return function == _WAIT and last_instruction >= 0 and _has_timeout(code, last_instruction)
+
+
+def may_wake(ident: int) -> bool:
+    """
+    Say whether a thread may wake by itself: it sleeps, or waits with a timeout.
+
+    Where it stands in a function made in C, that is so when it was given any argument, such
+    as the seconds of ``time.sleep``; ``lock.acquire()`` without one waits for somebody else.
+    """
+    (stand,) = stacks_of((ident,))
+    return bool(stand) and _has_timeout(*stand[0][:2])
 
 
 @lru_cache(maxsize=16)

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
+from otel_leaks.detect.requests import Requests
 from otel_leaks.detect.windows import Fates, Now, Row, Tier, Track
-from otel_leaks.model import Census, Evidence, Finding, Kind, Population, Site, fingerprint
+from otel_leaks.model import Census, End, Evidence, Finding, Kind, Population, Site, fingerprint
 
 __all__ = ["OPENS", "Growth"]
 
@@ -40,10 +41,14 @@ ENDS_BELOW = 0.5
 QUICK = 10
 """Quick windows in a window: what rises steeply is found within some of them."""
 QUICK_JOINED = 5
-"""Quick windows in a long quick one, which sees what is not quite as steep."""
+"""Quick windows in a long quick one, which sees what is not quite as steep: of threads, which
+take much more than tasks, and of which there are seldom as many at once."""
 STEEP: Mapping[Kind, int] = {"asyncio_task": 100, "thread": 2}
-"""So many times the floor has a row of quick windows to rise, of long or short ones: with the
-defaults by a fifth of the limit of the kind. Crowds of clients that connect are less steep."""
+"""So many times the floor has a row of quick windows to rise: with the defaults by a fifth of the
+limit of the kind. Crowds of clients that connect are less steep."""
+LEAST_SHARE = 0.6
+"""Of what the requests of the first half of a row left, as many in the second half leave so much:
+of the sessions and tenants of a service fewer and fewer requests are the first."""
 LARGE = 16
 """Things of a place that has no quick windows yet, at most; the census follows none of them."""
 SLICE = 100
@@ -70,7 +75,9 @@ class _Rise(NamedTuple):
 class _Series:
     """The bounded history of one site, one function with all its sites, or the pools of a name."""
 
-    __slots__ = ("fingerprint", "function", "marks", "now", "rise", "sites", "tracks")
+    __slots__ = (
+        *("fingerprint", "function", "marks", "now", "operations", "rise", "sites", "tracks"),
+    )
 
     def __init__(self, function: str, mark: str, now: Now) -> None:
         self.function = function
@@ -82,6 +89,8 @@ class _Series:
         """Those that an open finding was last seen at."""
         self.marks: tuple[str, ...] = ()
         """Fingerprints of the largest sites in the last census that had any."""
+        self.operations: frozenset[str] = frozenset()
+        """The requests that left most of it behind, where they are known."""
         self.now = now
 
     def note(self, now: Now, at: float) -> None:
@@ -139,10 +148,8 @@ class _Kind:
         """And pools, by what they are called as functions."""
         self.open: list[tuple[str, _Series]] = []
         """With their keys, as the last window left them."""
-
-    def series(self) -> Iterator[_Series]:
-        yield from self.sites.values()
-        yield from self.functions.values()
+        self.over: list[tuple[str, _Series, _Rise, End]] = []
+        """Those that the last window has ended, and why."""
 
 
 class Growth:
@@ -177,6 +184,8 @@ class Growth:
         self._kinds: dict[Kind, _Kind] = {
             kind: _Kind(_tiers(kind, window_s, windows, floor)) for kind, _ in OPENS
         }
+        self._requests = Requests()
+        self._requests_every_s = window_s / 2
 
     def look(self, census: Census) -> tuple[Finding, ...]:
         """
@@ -188,9 +197,13 @@ class Growth:
 
         Returns:
             0..n findings on one site or one function each, in the order of the census;
-            each as long as it is open, which is until most of what had piled up is gone.
+            each as long as it is open, which is until most of what had piled up is gone, and
+            once more with why it ends.
         """
         findings: list[Finding] = []
+        if census.requests is not None:
+            counts = dict(census.requests)
+            self._requests.note(census.taken_at, counts, self._requests_every_s)
         pools = Counter(pool.name for pool in census.pools or ())
         for population in census.populations:
             history = self._kinds.get(population.kind)
@@ -239,9 +252,23 @@ class Growth:
                 self._close(history, tier, now, is_whole=is_whole)
         self._note(history, history.sites, sites, now, at, is_whole=is_whole)
         self._note(history, history.functions, functions, now, at, is_whole=is_whole)
-        return [
-            self._finding(series, sites.get(key) or functions.get(key, []), population.kind, at)
+        told: list[tuple[str, _Series, _Rise, End | None]] = [
+            (key, series, series.rise, None)
             for key, series in history.open
+            if series.rise is not None
+        ]
+        told += history.over
+        history.over = []
+        return [
+            self._finding(
+                series,
+                rise,
+                sites.get(key) or functions.get(key, []),
+                kind=population.kind,
+                at=at,
+                ended=ended,
+            )
+            for key, series, rise, ended in told
         ]
 
     def _note(
@@ -263,6 +290,7 @@ class Growth:
                 function = key if site.pool is not None else site.function
                 series = known[key] = _Series(function, mark, now[key])
             series.marks = tuple(site.fingerprint for site in sites[: self._max_sites])
+            series.operations = _left_by(sites)
             series.note(now[key], at)
         if is_whole or len(known) > MAX_SERIES:
             gone = [key for key in known if key not in there]
@@ -295,10 +323,14 @@ class Growth:
         clock, rules = history.clocks[tier], history.tiers[tier]
         self._end_windows(history, tier)
         clock.number += 1
-        for series in history.series():
-            if series.rise is not None and series.rise.tier == tier:
-                series.rise = _still(series, series.rise, rules)
-                series.sites = series.sites if series.rise is not None else ()
+        for known in (history.sites, history.functions):
+            for key, series in known.items():
+                rise = series.rise
+                if rise is None or rise.tier != tier:
+                    continue
+                series.rise, why = _still(series, rise, rules)
+                if why is not None:
+                    history.over.append((key, series, rise, why))
         # What stands in one place is told by that place, the rest by its function.
         missing = history.nothing if is_whole else None
         for known, others in (
@@ -349,7 +381,7 @@ class Growth:
             before.append(slower.peaks[:-2])
         peak = max((floor for peaks in before for floor in peaks), default=-1)
         rows = [(Row(track.windows[-most:], track.windows[:-most], peak), rules.floor)]
-        if number % rules.joined == 0:
+        if rules.long_floor is not None and number % rules.joined == 0:
             earlier = track.day[:-most]
             if not tier:
                 peak = max((window.floor for window in earlier), default=-1)
@@ -362,15 +394,38 @@ class Growth:
                     row.stays(self._least_stayed, rules.most_ends, moves=moves)
                     or (not tier and row.renews())
                 )
+                and not self._is_registry(series, row)
             ):
                 first, last = row.windows[0], row.windows[-1]
                 return _Rise(tier, first.since, first.floor, last.floor, last.stayed, last.until)
         return None
 
-    def _finding(self, series: _Series, sites: Sequence[Site], kind: Kind, at: float) -> Finding:
-        assert series.rise is not None
+    def _is_registry(self, series: _Series, row: Row) -> bool:
+        """Say whether fewer and fewer of the requests leave something behind."""
+        operations = tuple(series.operations & self._requests.newest.keys())
+        if not operations:
+            return False
+        first, middle, last = (row.windows[i] for i in (0, len(row.windows) // 2, -1))
+        before, between, after = (
+            self._requests.until(each.since, operations) for each in (first, middle, last)
+        )
+        left = (middle.floor - first.floor) * (after - between)
+        return (last.floor - middle.floor) * (between - before) < LEAST_SHARE * left
+
+    def _finding(
+        self,
+        series: _Series,
+        rise: _Rise,
+        sites: Sequence[Site],
+        *,
+        kind: Kind,
+        at: float,
+        ended: End | None,
+    ) -> Finding:
         if sites:
-            series.sites = tuple(map(_shown, sites[: self._max_sites]))
+            since_s = at - rise.since
+            newest = sorted(sites, key=lambda site: (-_came(site, since_s), -site.count))
+            series.sites = tuple(map(_shown, newest[: self._max_sites]))
         is_pools = bool(series.sites) and series.sites[0].pool is not None
         return Finding(
             kind=kind,
@@ -380,9 +435,10 @@ class Growth:
             age_s=max((site.age_s for site in sites), default=0.0),
             sites=series.sites,
             site_count=len(sites),
-            grown=series.now.total - series.rise.base,
-            grown_s=at - series.rise.since,
+            grown=series.now.total - rise.base,
+            grown_s=at - rise.since,
             pools=series.now.total if is_pools else None,
+            ended=ended,
         )
 
 
@@ -391,7 +447,15 @@ def _tiers(kind: Kind, window_s: float, windows: int, floor: int) -> tuple[Tier,
     rest_s = SLOW * DAY * window_s
     return (
         Tier(window_s, floor, SLOW, floor, DAY, MOST_ENDS, rest_s),
-        Tier(window_s / QUICK, steep, QUICK_JOINED, steep, 2 * windows, 0.0, rest_s),
+        Tier(
+            window_s / QUICK,
+            steep,
+            QUICK_JOINED,
+            steep if kind == "thread" else None,
+            2 * windows,
+            0.0,
+            rest_s,
+        ),
     )
 
 
@@ -414,6 +478,21 @@ def _now(site: Site, tiers: Sequence[Tier]) -> Now:
     return Now(total, total, len(followed.ages_s), len(followed.ended_s), tuple(fates))
 
 
+def _came(site: Site, since_s: float) -> int:
+    """Return how many of the followed things of a site have come in the last seconds."""
+    ages_s = site.followed.ages_s if site.followed is not None else ()
+    return sum(age_s < since_s for age_s in ages_s)
+
+
+def _left_by(sites: Sequence[Site]) -> frozenset[str]:
+    """Return the operations whose requests left most of what stands at some sites."""
+    looked = sum(site.ended.looked for site in sites if site.ended is not None)
+    left = sum(len(site.ended.ages_s) for site in sites if site.ended is not None)
+    if 2 * left < looked or not left:
+        return frozenset()
+    return frozenset(each.name for site in sites for each in site.operations if each.name)
+
+
 def _shown(site: Site) -> Site:
     """Return *site* with a sample of what came last: the oldest may have been there before."""
     if site.newest is None:
@@ -431,17 +510,16 @@ def _is_there(rise: _Rise, now: Now | None) -> bool:
     return now is None or now.total >= _half(rise)
 
 
-def _still(series: _Series, rise: _Rise, rules: Tier) -> _Rise | None:
-    """Return what an open finding is measured by from now on, None when it has ended."""
+def _still(series: _Series, rise: _Rise, rules: Tier) -> tuple[_Rise | None, End | None]:
+    """Return what an open finding is measured by from now on, or why it has ended."""
     track = series.tracks[rise.tier]
     if track is None or not track.windows:
-        return rise
+        return rise, None
     last = track.windows[-1]
     if last.top < _half(rise) and last.stayed <= ENDS_BELOW * rise.stayed:
-        return None
+        return None, "ended"
     grew_at = last.until if last.floor > rise.top else rise.grew_at
     if last.until - grew_at >= rules.rest_s:
-        return None
-    return rise._replace(
-        top=max(rise.top, last.floor), stayed=max(rise.stayed, last.stayed), grew_at=grew_at
-    )
+        return None, "steady"
+    top, stayed = max(rise.top, last.floor), max(rise.stayed, last.stayed)
+    return rise._replace(top=top, stayed=stayed, grew_at=grew_at), None

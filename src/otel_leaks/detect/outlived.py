@@ -1,131 +1,371 @@
-"""outlived: tasks go on long after the request that began them."""
+"""
+outlived: things go on long after the request that began them.
+
+Pools, caches, drivers, tenants and jobs that a request begins go on after it, too, and are
+no leak. They are told from one by what they do next: no more come, although requests do; or
+they end. docs/outlived.md has the rule and its reasons.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Collection
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median_high
 
-from otel_leaks.model import Census, Evidence, Finding, Kind, Site
+from otel_leaks.detect.requests import Requests
+from otel_leaks.detect.staying import DAY_S, Ages, Group
+from otel_leaks.model import Census, End, Evidence, Finding, Kind, Population, Site
 
-__all__ = ["OPENS", "outlived"]
+__all__ = ["OPENS", "Outlived"]
 
-OPENS: tuple[tuple[Kind, Evidence], ...] = (("asyncio_task", "outlived"),)
+OPENS: tuple[tuple[Kind, Evidence], ...] = (
+    ("asyncio_task", "outlived"),
+    ("thread", "outlived"),
+)
 """The pairs of kind and evidence that this policy can open."""
 
-WINDOWS = 5
-"""So many windows, each as long as the limit, must all have brought new tasks. Connections and
-entries of caches that live for up to five minutes thus stay silent with the default limit."""
 COMING = 5
 """More than so many times the least number is a finding while more keep coming. A pool of 50
 connections that is slow to warm up is as large as that, and then no more come."""
 MANY = 10
 """So many times the least number is a finding also when no more come."""
+VERY_MANY = 100
+"""So many times the least number is a finding soon."""
+SOON = 5
+"""Windows, each as long as the limit, for which very many have to have come evenly."""
+LATE = 18
+"""The same of fewer: jobs that requests begin take minutes, and nobody has seen one end yet."""
+LATEST = 36
+"""The same where few of the requests leave something: tenants or sessions do so until all are
+there."""
+SLICES = {SOON: 5, LATE: 6, LATEST: 6}
+"""Parts of these windows, each of which must have brought its part."""
+FEW_OF_REQUESTS = 0.25
+"""Of the requests of an operation."""
+LEAST_OF_SLICE = 0.5
+"""Of the mean: what a pool's warm-up adds gets less and less, and what a leak adds does not."""
+LEAST_OF_HALF = 0.7
+"""Of the things that the first half of all requests left, the second half leaves so many: of the
+tenants of a service fewer and fewer are new."""
 LEAST_SEEN = 10
-"""A site that was only sampled needs so many tasks seen."""
+"""A group that was only sampled needs so many things seen."""
 TURNOVER = 2.0
-"""Where tasks were seen to end by themselves, those count that stayed so many times as long."""
+"""Where things were seen to end by themselves, those count that stayed so many times as long."""
+MOST_SURVIVE = 0.7
+"""Of the things of a group: where more of them outlast how long those stayed that ended, these
+are few among others."""
 HYSTERESIS = 0.1
 """An open finding ends below the least number by this part of it."""
+LOW_CENSUSES = 2
+"""Censuses in a row that see an end before it is one."""
+EXACT = 0.98
+"""Of a group's things: where so many were looked at, what is missing has ended."""
+MAX_GROUPS = 1000
+"""Groups of a kind that are remembered."""
 
 
-def outlived(
-    census: Census,
-    *,
-    limit_s: float,
-    at_least: int,
-    open_marks: Collection[str] = (),
-    max_sites: int,
-) -> tuple[Finding, ...]:
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """One group in one census."""
+
+    key: str
+    sites: tuple[Site, ...]
+    ages: Ages
+    start_s: float
+    """Things count that have stayed longer."""
+    turnover_s: float
+    """The longest that one stayed that ended by itself, 0 where none did."""
+    at: float
+    operations: tuple[str, ...]
+    """Those whose requests are counted; empty where they are not known."""
+
+    @property
+    def count(self) -> int:
+        return round(self.ages.above(self.start_s))
+
+
+class Outlived:
     """
-    Report sites whose tasks are pending though their span ended long ago.
-
-    A pool, cache or driver that is lazily begun in requests leaves tasks behind too, and
-    they are no leak. There are few of them, and once it is warm no more come. So a site opens
-    only above five times *at_least* while more keep coming, evenly in each of five windows of
-    *limit_s*; or at ten times *at_least*, of different requests, that have all stayed for
-    five times *limit_s*.
+    Remembers what outlived its request, and says what of it is a leak.
 
     Args:
-        census: One census; sites without an ended span are passed over.
-        limit_s: Seconds since the span's end, > 0.
-        at_least: How many such tasks are worth a look, >= 1.
-        open_marks: Fingerprints of the sites with an open finding. Theirs holds as long as
-            nine tenths of *at_least* are left.
-        max_sites: The most new findings, >= 1.
-
-    Returns:
-        0..n findings, the largest first; equal sizes by fingerprint.
+        limit_s: Seconds since the span's end from which on a thing has outlived it, > 0.
+        at_least: How many such things are worth a look, >= 1.
+        max_sites: The most new findings, and sites of one, >= 1.
+        pause: Called between slices of work, some tenths of a millisecond apart.
     """
-    population = census.of("asyncio_task")
-    held, new = [], []
-    for site in population.sites if population is not None else ():
-        if site.ended is None:
-            continue
-        is_open = site.fingerprint in open_marks
-        over = _over(site, limit_s)
-        count = round(len(over) * site.count / site.ended.looked)
-        bound = at_least * (1 - HYSTERESIS) if is_open else at_least
-        if count < bound or not over:
-            continue
-        if is_open:
-            held.append(_finding(site, count, over))
-        elif _goes_on(over, site, limit_s, at_least) or _is_many(over, site, limit_s, at_least):
-            new.append(_finding(site, count, over))
-    new.sort(key=_largest_first)
-    return tuple(sorted((*held, *new[:max_sites]), key=_largest_first))
+
+    def __init__(
+        self,
+        *,
+        limit_s: float,
+        at_least: int,
+        max_sites: int,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._pause = pause
+        self._limit_s = limit_s
+        self._at_least = at_least
+        self._max_sites = max_sites
+        self._groups: dict[Kind, dict[str, Group]] = {kind: {} for kind, _ in OPENS}
+        self._requests = Requests()
+
+    def look(self, census: Census, opened: Iterable[Finding] = ()) -> tuple[Finding, ...]:
+        """
+        Enter a census; report what outlived its request and is a leak.
+
+        Args:
+            census: Taken after all that were entered before.
+            opened: The findings of this policy that are open.
+
+        Returns:
+            0..n findings, the largest first; equal sizes by fingerprint. Each open one that has
+            not ended is among them, as it was where nothing is known of it; and one that has
+            ended says so.
+        """
+        if census.requests is not None:
+            self._requests.note(census.taken_at, dict(census.requests), self._limit_s)
+        by_kind: dict[Kind, dict[str, Finding]] = {kind: {} for kind, _ in OPENS}
+        for finding in opened:
+            if finding.group is not None:
+                by_kind[finding.kind][finding.group] = finding
+        found: list[Finding] = []
+        for kind, known in by_kind.items():
+            population = census.of(kind)
+            if population is not None:
+                found += self._look(population, known, census.taken_at)
+        return tuple(sorted(found, key=_largest_first))
+
+    def _look(
+        self, population: Population, opened: Mapping[str, Finding], at: float
+    ) -> list[Finding]:
+        by_group: dict[str, list[Site]] = {}
+        counts: Counter[str] = Counter()
+        for site in population.sites:
+            counts[site.function] += site.count
+            if site.ended is not None:
+                by_group.setdefault(site.function, []).append(site)
+        stayed: dict[str, list[float]] = {}
+        for function, stay_s in population.stayed:
+            stayed.setdefault(function, []).append(stay_s)
+        is_whole = population.site_count <= len(population.sites)
+        groups = self._groups[population.kind]
+        for key in (*by_group, *stayed):
+            groups.setdefault(key, Group()).seen_at = at
+        new, held = [], []
+        for key, group in groups.items():
+            sites = by_group.get(key, [])
+            ages = Ages(sites)
+            if sites or is_whole:
+                self._learn(group, sites, ages, stayed.get(key, ()), at)
+            now = self._now(key, group, sites, ages, at, is_open=key in opened)
+            if key in opened:
+                held.append(self._held(opened[key], group, now, counts[key], is_whole=is_whole))
+            elif sites and self._is_leak(now):
+                new.append(self._finding(now))
+            self._pause()
+        unknown = [finding for key, finding in opened.items() if key not in groups]
+        self._forget(groups, opened, at)
+        new.sort(key=_largest_first)
+        return [*held, *unknown, *new[: self._max_sites]]
+
+    def _learn(
+        self,
+        group: Group,
+        sites: Sequence[Site],
+        ages: Ages,
+        stayed: Iterable[float],
+        at: float,
+    ) -> None:
+        """Remember how many are left, and how long those stayed that have ended."""
+        ended = [site.ended for site in sites if site.ended is not None]
+        if ended:
+            group.clock_s = max(each.now_s for each in ended) - at
+        births: Counter[float] | None = None
+        if sum(each.looked for each in ended) >= EXACT * sum(site.count for site in sites):
+            births = Counter(round(each.now_s - age, 4) for each in ended for age in each.ages_s)
+        group.note(at, births, stayed, self._limit_s)
+        group.keep(at, ages.above(self._limit_s), self._limit_s)
+
+    def _now(
+        self,
+        key: str,
+        group: Group,
+        sites: Sequence[Site],
+        ages: Ages,
+        at: float,
+        *,
+        is_open: bool,
+    ) -> _Now:
+        counted = self._requests.newest
+        names = {each.name for site in sites for each in site.operations if each.name}
+        operations = tuple(sorted(name for name in names if name in counted))
+        turnover_s = group.longest_s
+        if not group.is_exact:
+            # Known by the census of some.
+            told = (site.ended.turnover_s for site in sites if site.ended is not None)
+            turnover_s = max(turnover_s, *told, 0.0)
+        start_s = self._limit_s
+        if turnover_s and self._all_end(group, ages, turnover_s, at, is_open=is_open):
+            start_s = max(start_s, TURNOVER * turnover_s)
+        return _Now(key, tuple(sites), ages, start_s, turnover_s, at, operations)
+
+    def _all_end(
+        self, group: Group, ages: Ages, turnover_s: float, at: float, *, is_open: bool
+    ) -> bool:
+        """
+        Say whether it is likely that the others end as those did that have ended.
+
+        It is not where most of those that were there outlast them: then they are few among
+        others, or each makes the next one, which goes on in its place. As long as too few
+        were there to know, a finding that is open is not denied.
+        """
+        usual_s = median_high(each for _, each in group.stays) if group.stays else turnover_s
+        there = group.left_at(at - usual_s + self._limit_s)
+        if there < self._at_least:
+            return not is_open
+        return ages.above(usual_s) <= MOST_SURVIVE * there
+
+    def _is_leak(self, now: _Now) -> bool:
+        count = now.ages.above(now.start_s)
+        if count <= COMING * self._at_least:
+            return False
+        if count >= VERY_MANY * self._at_least and self._goes_on(now, SOON):
+            return True
+        if self._flattens(now):
+            return self._is_many(now)
+        if self._goes_on(now, LATE) or self._is_many(now):
+            return True
+        return count > MANY * self._at_least and self._goes_on(now, LATEST)
+
+    def _goes_on(self, now: _Now, windows: int) -> bool:
+        """Say whether each part of the last windows left its part behind."""
+        slices = SLICES[windows]
+        length_s = windows * self._limit_s / slices
+        edges = [now.start_s + i * length_s for i in range(slices + 1)]
+        seen = [now.ages.seen(edges[i], edges[i + 1]) for i in range(slices)]
+        total = sum(seen)
+        has_gone_on = now.ages.longest_s >= edges[-1] - length_s / 2
+        if not has_gone_on or total < min(self._at_least, LEAST_SEEN):
+            return False
+        expected = [total / slices] * slices
+        if now.operations:
+            served = [
+                self._requests.until(now.at - edges[i], now.operations)
+                - self._requests.until(now.at - edges[i + 1], now.operations)
+                for i in range(slices)
+            ]
+            all_served = sum(served)
+            if all_served > 0:
+                share = total * now.ages.weight / all_served
+                if share < FEW_OF_REQUESTS and windows != LATEST:
+                    return False
+                expected = [total * each / all_served for each in served]
+        asked = [(s, e) for s, e in zip(seen, expected, strict=True) if e >= 1]
+        # Traffic that pauses leaves nothing, but there must have been some most of the time.
+        is_even = all(s >= max(1.0, LEAST_OF_SLICE * e) for s, e in asked)
+        return 2 * len(asked) > slices and is_even
+
+    def _flattens(self, now: _Now) -> bool:
+        """Say whether fewer of the later requests have left something than of the first ones."""
+        if not now.operations:
+            return False
+        first = now.at - now.ages.longest_s
+        last = now.at - now.start_s
+        begin = self._requests.until(first, now.operations)
+        end = self._requests.until(last, now.operations)
+        middle = self._requests.when((begin + end) / 2, now.operations)
+        late = now.ages.seen(now.start_s, now.at - middle)
+        early = now.ages.seen(now.at - middle, now.ages.longest_s)
+        # Where few of the requests leave something, it has to be certain that they still do.
+        noise = math.sqrt(early)
+        least = LEAST_OF_HALF * early
+        return late < (least + noise if self._is_few_of_requests(now) else least - noise)
+
+    def _is_many(self, now: _Now) -> bool:
+        """Say whether very many requests left something behind, and none of it has ended since."""
+        least_s = max(now.start_s, LATE * self._limit_s)
+        requests = now.ages.requests(least_s)
+        count = requests * now.ages.weight
+        if count < MANY * self._at_least or requests < min(self._at_least, LEAST_SEEN):
+            return False
+        return count >= VERY_MANY * self._at_least or not self._is_few_of_requests(now)
+
+    def _is_few_of_requests(self, now: _Now) -> bool:
+        share = self._share(now)
+        return share is not None and share < FEW_OF_REQUESTS
+
+    def _share(self, now: _Now) -> float | None:
+        """Return how many things a request leaves, from the first that left one to the last."""
+        ages = now.ages
+        if not now.operations:
+            return None
+        first, last = now.at - ages.longest_s, now.at - ages.shortest_s(now.start_s)
+        served = self._requests.until(last, now.operations) - self._requests.until(
+            first, now.operations
+        )
+        return ages.above(now.start_s) / served if served > 0 else None
+
+    def _held(
+        self, finding: Finding, group: Group, now: _Now, count: int, *, is_whole: bool
+    ) -> Finding:
+        """Say of an open finding that it goes on, that it has ended, or the same as before."""
+        least = self._at_least * (1 - HYSTERESIS)
+        if now.ages.above(now.start_s) >= least:
+            group.low = 0
+            return replace(self._finding(now), fingerprint=finding.fingerprint)
+        left = now.ages.above(self._limit_s)
+        is_sampled = bool(group.births) and group.births[-1] is None
+        if not now.sites and not is_whole:
+            return finding
+        if is_sampled and left < least <= count:
+            # Only a part was looked at, and too little of it is certain.
+            return finding
+        group.low += 1
+        if group.low < LOW_CENSUSES:
+            return finding
+        why: End = "passing" if left >= least else "ended"
+        sites = tuple(
+            replace(site, ended=replace(site.ended, turnover_s=now.turnover_s))
+            for site in now.sites
+            if site.ended is not None
+        )
+        return replace(finding, count=round(left), sites=sites or finding.sites, ended=why)
+
+    def _finding(self, now: _Now) -> Finding:
+        sites = sorted(now.sites, key=_most_left)
+        share = self._share(now)
+        return Finding(
+            kind=sites[0].kind,
+            evidence="outlived",
+            count=now.count,
+            fingerprint=sites[0].fingerprint,
+            age_s=max(now.ages.longest_s, *(site.age_s for site in sites)),
+            sites=tuple(sites[: self._max_sites]),
+            site_count=len(sites),
+            group=now.key,
+            one_of=max(1, round(1 / share)) if share else None,
+        )
+
+    @staticmethod
+    def _forget(groups: dict[str, Group], opened: Mapping[str, Finding], at: float) -> None:
+        """Forget what has been gone for a day, and the oldest beyond the most."""
+        old = [key for key, group in groups.items() if at - group.seen_at > DAY_S]
+        for key in old:
+            if key not in opened:
+                del groups[key]
+        if len(groups) > MAX_GROUPS:
+            by_age = sorted(groups, key=lambda key: (key in opened, groups[key].seen_at))
+            for key in by_age[: len(groups) - MAX_GROUPS]:
+                del groups[key]
 
 
-def _over(site: Site, limit_s: float) -> tuple[float, ...]:
-    """Return the ages of those that have stayed too long, in ascending order."""
+def _most_left(site: Site) -> tuple[float, str]:
     ended = site.ended
-    if ended is None:
-        return ()
-    return ended.ages_s[bisect_right(ended.ages_s, max(limit_s, TURNOVER * ended.turnover_s)) :]
-
-
-def _goes_on(over: tuple[float, ...], site: Site, limit_s: float, at_least: int) -> bool:
-    """Say whether each of the last windows left its part behind, and the last one, too."""
-    ended = site.ended
-    if ended is None:
-        return False
-    start = max(limit_s, TURNOVER * ended.turnover_s)
-    counts = [0] * WINDOWS
-    for age in over:
-        window = int((age - start) // limit_s)
-        if window < WINDOWS:
-            counts[window] += 1
-    total = sum(counts)
-    # Half the mean: what a pool's warm-up adds gets less and less, and what a leak adds does not.
-    return (
-        len(over) * site.count / ended.looked > COMING * at_least
-        and total >= min(at_least, LEAST_SEEN)
-        and min(counts) >= max(1.0, total / WINDOWS / 2)
-    )
-
-
-def _is_many(over: tuple[float, ...], site: Site, limit_s: float, at_least: int) -> bool:
-    """Say whether very many requests left something behind, and none of it has ended since."""
-    ended = site.ended
-    if ended is None:
-        return False
-    # What began in one span has one age: a service that starts its workers in a span of
-    # its own has many of them, but one span.
-    requests = len({age for age in over if age > WINDOWS * limit_s})
-    return requests * site.count / ended.looked >= MANY * at_least and requests >= min(
-        at_least, LEAST_SEEN
-    )
-
-
-def _finding(site: Site, count: int, over: tuple[float, ...]) -> Finding:
-    return Finding(
-        kind="asyncio_task",
-        evidence="outlived",
-        count=count,
-        fingerprint=site.fingerprint,
-        age_s=max(over[-1], site.age_s),
-        sites=(site,),
-        site_count=1,
-    )
+    left = site.count * len(ended.ages_s) / ended.looked if ended is not None else 0.0
+    return (-left, site.fingerprint)
 
 
 def _largest_first(finding: Finding) -> tuple[int, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from otel_leaks.model import Census, Evidence, Finding, Kind, Pool, Site, fingerprint
@@ -71,6 +73,8 @@ class Saturated:
         self._max_sites = max_sites
         self._stalls: dict[int, _Stall] = {}
         self._open: set[int] = set()
+        self._found: dict[str, Finding] = {}
+        """What was found in the last census, by the pool's name."""
         self._suspects: frozenset[str] = frozenset()
 
     def look(self, census: Census) -> tuple[Finding, ...]:
@@ -81,7 +85,8 @@ class Saturated:
             census: Taken after all that were entered before. Without pools nothing changes.
 
         Returns:
-            0..n findings, the longest queue first; one for all pools of a name.
+            0..n findings, the longest queue first; one for all pools of a name. One that has
+            ended is among them once, and says so.
         """
         if census.pools is None:
             return ()
@@ -106,7 +111,17 @@ class Saturated:
         by_name: dict[str, Pool] = {}
         for pool in stuck:
             by_name.setdefault(pool.name, pool)
-        return tuple(self._finding(census, pool) for pool in by_name.values())
+        before = self._found
+        self._found = {name: self._finding(census, pool) for name, pool in by_name.items()}
+        waiting = Counter[str]()
+        for pool in census.pools:
+            waiting[pool.name] += pool.queued
+        over = (
+            replace(finding, count=waiting[name], ended="ended")
+            for name, finding in before.items()
+            if name not in self._found
+        )
+        return (*self._found.values(), *over)
 
     def suspects(self) -> frozenset[str]:
         """Return the fingerprints of sites that want a sample in the next census."""

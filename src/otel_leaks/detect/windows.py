@@ -12,7 +12,7 @@ __all__ = ["Fates", "Now", "Row", "Tier", "Track", "Window"]
 
 LEAST_RISE = 0.1
 """Of the first floor: by so much the last one is above it."""
-LEAST_STEP = 0.5
+LEAST_STEP = 0.6
 """Of the mean step; its square root is taken off, as a leak drips unevenly."""
 LEAST_SLOPE = 0.7
 """Of the slope before: what flattens is a warm-up."""
@@ -40,8 +40,8 @@ class Tier(NamedTuple):
     """In a row of windows, in all."""
     joined: int
     """Windows in a long one."""
-    long_floor: int
-    """In a row of long ones."""
+    long_floor: int | None
+    """In a row of long ones; None where these are not judged."""
     kept: int
     """Long windows that are remembered."""
     most_ends: float
@@ -103,11 +103,13 @@ class Window(NamedTuple):
     """Sum of all falls from census to census."""
     at_once: float
     """The largest part of the followed things that ended between two censuses."""
+    most_stayed: int
+    """The most that had stayed at once."""
 
     @property
     def is_full(self) -> bool:
         """Whether all places of those that are followed are taken."""
-        return self.followed < self.top and self.stayed >= FULL * self.followed
+        return self.followed < self.total and self.stayed >= FULL * self.followed
 
 
 def _joined(one: Window, other: Window) -> Window:
@@ -125,6 +127,7 @@ def _joined(one: Window, other: Window) -> Window:
         one.ends + other.ends,
         one.falls + other.falls,
         max(one.at_once, other.at_once),
+        max(one.most_stayed, other.most_stayed),
     )
 
 
@@ -142,6 +145,7 @@ class Track:
             "followed",
             "last",
             "looks",
+            "most_stayed",
             "moved",
         ),
         *("peaks", "since", "stayed", "sum", "top", "until", "windows"),
@@ -159,7 +163,7 @@ class Track:
         self._begin()
 
     def _begin(self) -> None:
-        self.looks = self.floor = self.top = self.sum = 0
+        self.looks = self.floor = self.top = self.sum = self.most_stayed = 0
         self.followed = self.stayed = self.ended = self.moved = self.ends = self.falls = 0
         self.since = self.until = self.at_once = 0.0
 
@@ -183,6 +187,7 @@ class Track:
             self.ends += now.ended
             self.at_once = max(self.at_once, now.ended / max(now.ended, now.followed))
         self.stayed += fates.stayed
+        self.most_stayed = max(self.most_stayed, fates.stayed)
         self.ended += fates.ended
         self.moved += fates.moved
 
@@ -206,6 +211,7 @@ class Track:
             self.ends,
             self.falls,
             self.at_once,
+            self.most_stayed,
         )
         self.windows = [*self.windows[-most + 1 :], window]
         if number % tier.joined == 0 or not self.day:
@@ -256,7 +262,7 @@ class Row:
         gone = sum(each.ended + (each.moved if moves else 0) for each in self.windows)
         followed = sum(each.stayed for each in self.windows) / len(self.windows)
         first, middle, last = (self.windows[i] for i in (0, (len(self.windows) - 1) // 2, -1))
-        more, lately = last.stayed - first.stayed, last.stayed - middle.stayed
+        more, lately = last.stayed - first.most_stayed, last.stayed - middle.stayed
         return gone <= most_ends * followed and (
             (more >= least and lately >= LEAST_LATELY * least)
             or (last.stayed >= least and last.is_full)

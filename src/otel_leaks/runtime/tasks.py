@@ -19,8 +19,8 @@ import types
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import chain, compress, islice, repeat, tee
-from operator import attrgetter, is_
+from itertools import chain, compress, count, islice, repeat, tee
+from operator import attrgetter, is_, is_not, not_
 from typing import Any, NamedTuple
 
 from otel_leaks.runtime.coroutines import Chain, chain_at, deeper, ids_inwards
@@ -52,6 +52,7 @@ __all__ = [
     "Pending",
     "TaskRef",
     "awaited_ids",
+    "awaited_task",
     "callbacks_of",
     "cancel_was_requested",
     "chain_of",
@@ -66,6 +67,7 @@ __all__ = [
     "note_of",
     "pending",
     "plain_chain_of",
+    "plain_chains_of",
     "plain_pending",
     "waits_on",
 ]
@@ -274,6 +276,55 @@ def pending(refs: Sequence[TaskRef]) -> Pending:
     return Pending(own, keys, codes)
 
 
+def plain_chains_of(refs: Sequence[TaskRef]) -> list[PlainChain | None]:
+    """
+    Return what ``plain_chain_of`` does of many tasks, read in one step, in 2 us each.
+
+    None for one that is to be read by itself: it stands deeper than ``LEVELS_AT_ONCE``, or
+    there is a task of another make among them.
+    """
+    task = _class_in_c()
+    if task is None:
+        return [None] * len(refs)
+    try:
+        rows = drained(lambda: chain.from_iterable(_levels(refs, task)))
+    except TypeError:
+        return [None] * len(refs)
+    ids: list[list[int]] = [[] for _ in refs]
+    ends: list[type | None] = [None] * len(refs)
+    for found, number in rows:
+        if type(found) is int:
+            ids[number].append(found)
+        else:
+            ends[number] = found
+    return [
+        None if end is types.CoroutineType else (tuple(keys), end if keys else None)
+        for keys, end in zip(ids, ends, strict=True)
+    ]
+
+
+def _levels(refs: Sequence[TaskRef], task: Any) -> list[Iterator[tuple[Any, int]]]:
+    """Make iterators over the levels of all chains; each yields values with the task's number."""
+    rows: list[Iterator[tuple[Any, int]]] = []
+    one, other = tee(map(deref, refs))
+    is_there, again = tee(map(is_not, other, repeat(None)))
+    numbers: Iterator[int] = compress(count(), is_there)
+    objects: Iterator[Any] = map(task.get_coro, compress(one, again))
+    for _ in range(LEVELS_AT_ONCE):
+        coded, ending, inner, typed = tee(objects, 4)
+        goes_on = tee(map(is_, map(type, typed), repeat(types.CoroutineType)), 6)
+        ends = [map(not_, each) for each in goes_on[:2]]
+        ids, last, further = tee(numbers, 3)
+        codes = map(id, map(_cr_code, compress(coded, goes_on[2])))
+        rows.append(zip(codes, compress(ids, goes_on[3]), strict=False))
+        kinds = map(type, compress(ending, ends[0]))
+        rows.append(zip(kinds, compress(last, ends[1]), strict=False))
+        objects = map(types.CoroutineType.cr_await.__get__, compress(inner, goes_on[4]))
+        numbers = compress(further, goes_on[5])
+    rows.append(zip(map(type, objects), numbers, strict=False))
+    return rows
+
+
 def awaited_ids(refs: Sequence[TaskRef], level: int) -> list[int]:
     """
     Return the id of the code of each task's coroutine that is *level* further in, in 0.5 us each.
@@ -333,7 +384,13 @@ def chain_of(ref: TaskRef) -> Chain:
     return chain_at(root, (make.coro,)) if make is not None else Chain(root, [])
 
 
-def plain_chain_of(ref: TaskRef) -> tuple[tuple[int, ...], type | None]:
+PlainChain = tuple["tuple[int, ...]", "type | None"]
+
+LEVELS_AT_ONCE = 5
+"""Levels of chains that are read of many tasks at once."""
+
+
+def plain_chain_of(ref: TaskRef) -> PlainChain:
     """
     Return the ids of the codes of the native coroutines that a task stands in, in 3 us.
 
@@ -393,6 +450,21 @@ def waits_on(ref: TaskRef) -> tuple[type, Chain | None] | None:
         return None
     waiter = _make_of(kind)
     return kind, chain_at(root, (make.waiter, present, waiter.coro)) if waiter else None
+
+
+def awaited_task(ref: TaskRef) -> TaskRef | None:
+    """Return the task that another one awaits, None where it awaits none."""
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    kind = types_at(root, (make.waiter, present)) if make is not None else None
+    if make is None or kind is None or _make_of(kind) is None:
+        return None
+    waiter = make.waiter
+    try:
+        found = drained(lambda: map(weakref.ref, at(root, (waiter, present))))
+    except (AttributeError, TypeError):  # It is another one by now.
+        return None
+    return found[0] if found else None
 
 
 def job_waited_on(ref: TaskRef) -> type | None:

@@ -195,6 +195,9 @@ def is_idle_in_anyio(ref: ThreadRef) -> bool:
     root = root_of_ref(ref)
     if types_at(root, way) is not deque:
         return False
+    # A loop that is closed tells none of them to end, and they keep the process.
+    if first(root, (members, item("loop"), present, members, item("_closed"))) is True:
+        return False
     own = first(root, (partial(map, id),))
     return own in drained(lambda: map(id, chain.from_iterable(at(root, way))))
 

@@ -94,7 +94,8 @@ class Entries(SpanProcessor):
 
     def __init__(self) -> None:
         self.is_on = False
-        self._open: weakref.WeakValueDictionary[int, Entry] = weakref.WeakValueDictionary()
+        # By span id. A plain dict of weak references is faster than a WeakValueDictionary.
+        self._open: dict[int, weakref.ref[Entry]] = {}
         self._ended: dict[str, int] = {}
 
     @property
@@ -116,7 +117,7 @@ class Entries(SpanProcessor):
                 if outer is None:
                     return
             if outer is None or (span.kind in SERVED and not outer.is_served):
-                outer = self._open[span.get_span_context().span_id] = Entry(span)
+                outer = self._new(span)
             _note(span, outer)
         except Exception:  # noqa: S110 - the application starts its span, noted or not
             pass
@@ -127,7 +128,8 @@ class Entries(SpanProcessor):
             return
         try:
             said = span.get_span_context()
-            entry = self._open.pop(said.span_id, None) if said is not None else None
+            ref = self._open.pop(said.span_id, None) if said is not None else None
+            entry = ref() if ref is not None else None
             if entry is not None:
                 entry.end(span)
                 name = plain(span.name)[:MAX_CHARS]
@@ -136,6 +138,17 @@ class Entries(SpanProcessor):
                 self._ended[name] = self._ended.get(name, 0) + 1
         except Exception:  # noqa: S110 - the application ends its span, noted or not
             pass
+
+    def _new(self, span: Span) -> Entry:
+        entry, opened = Entry(span), self._open
+        key = entry.span_id
+
+        def lost(_: object) -> None:
+            # Of a span that is dropped without its end.
+            opened.pop(key, None)
+
+        opened[key] = weakref.ref(entry, lost)
+        return entry
 
 
 def entry_of(span: Any) -> Entry | None:

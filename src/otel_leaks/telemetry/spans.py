@@ -53,10 +53,11 @@ _ALWAYS = Switch(is_on=True)
 
 
 def note_end(
-    original: Callable[..., None],
+    original: Callable[..., Any],
     switch: Switch = _ALWAYS,
     count: Callable[[], None] = lambda: None,
-) -> Callable[..., None]:
+    now_ns: Callable[[], int] = time.time_ns,
+) -> Callable[..., Any]:
     """
     Wrap ``NonRecordingSpan.end``, so that a span that the sampler dropped knows its end.
 
@@ -66,14 +67,15 @@ def note_end(
     none, or of a remote service, the span was the first one of its trace in this process, and
     *count* is called; else it knows from then on which span it was inside of.
     """
-    invalid, now_ns, current = trace.INVALID_SPAN, time.time_ns, trace.get_current_span
+    invalid, current = trace.INVALID_SPAN, trace.get_current_span
     variable, key = _privates()
 
     @functools.wraps(original)
-    def end(span: Any, end_time: int | None = None) -> None:
+    def end(*args: Any, **kwargs: Any) -> Any:
         # INVALID_SPAN is one for all: it has no end of its own.
-        if switch.is_on and span is not invalid:
+        if switch.is_on and args and args[0] is not invalid:
             try:
+                span = args[0]
                 parent = current() if variable is None else variable.get().get(key)
                 is_first = not hasattr(span, "_otel_leaks_ended_ns")
                 if parent is None or parent is invalid or parent.get_span_context().is_remote:
@@ -88,7 +90,7 @@ def note_end(
                 span._otel_leaks_ended_ns = now_ns()
             except Exception:  # noqa: S110 - the application ends its span, noted or not
                 pass
-        original(span, end_time)
+        return original(*args, **kwargs)
 
     return end
 

@@ -1,0 +1,183 @@
+"""
+The door to pytest: ``pytest --leaks``.
+
+pytest imports this in every run of every project that has the package, so it works with
+any pytest from 6.2 on, imports nothing of the engine and patches nothing. Where leaks are
+looked for, ``session`` does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from otel_leaks.pytest_plugin.session import LeaksPlugin
+
+MODES = ("fail", "warn", "off")
+PYTEST, PLUGGY = (7, 4), (1, 2)
+"""What --leaks needs: pluggy has hooks as plain wrappers from 1.2 on."""
+
+_PLUGIN = "_otel_leaks"
+"""The attribute of a config; pytest has no stash before 7.0."""
+
+
+class _Mode(argparse.Action):
+    """``--leaks`` alone is fail, also where a path follows; see _keep_paths."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own signature
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002 - argparse's own signature
+    ) -> None:
+        if values not in MODES and not _is_path(values):
+            raise argparse.ArgumentError(
+                self, f"must be one of {', '.join(MODES)}, got {values!r}; --leaks alone is fail"
+            )
+        setattr(namespace, self.dest, values if values in MODES else "fail")
+
+
+def _is_path(word: str) -> bool:
+    return os.path.exists(word.partition("::")[0])  # noqa: PTH110 - a word, not yet a path
+
+
+def _keep_paths(args: list[str], namespace: argparse.Namespace) -> None:
+    """
+    Let a path after ``--leaks`` be a path, before the arguments are read for good.
+
+    To argparse it is the option's value; so the option is given one in *args*, and the
+    path goes among those of *namespace*, which pytest looks for conftest files at.
+    """
+    for i, (word, following) in enumerate(itertools.pairwise(args)):
+        if word == "--":
+            return
+        if word == "--leaks" and following not in MODES and _is_path(following):
+            args[i] = "--leaks=fail"
+            namespace.file_or_dir = [*(namespace.file_or_dir or ()), following]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flags and the ini settings."""
+    group = parser.getgroup("leaks", "leaked threads, asyncio tasks and others (otel-leaks)")
+    group.addoption(
+        "--leaks",
+        action=_Mode,
+        nargs="?",
+        const="fail",
+        default=None,
+        metavar="fail|warn|off",
+        help="what a test that leaves something behind does; --leaks alone is fail",
+    )
+    group.addoption(
+        "--leaks-baseline",
+        metavar="FILE",
+        default=None,
+        help="leaks whose fingerprints are in FILE pass, new ones fail, stale ones are told",
+    )
+    group.addoption(
+        "--leaks-baseline-update",
+        action="store_true",
+        help="write the leaks of this run to the file of --leaks-baseline",
+    )
+    group.addoption(
+        "--leaks-json", metavar="FILE", default=None, help="write all leaks to FILE as JSON"
+    )
+    group.addoption(
+        "--leaks-selftest",
+        action="store_true",
+        help="plant a leak of each kind first, and fail when one is not found",
+    )
+    parser.addini("leaks", "the mode, as --leaks: fail, warn or off", default="off")
+    parser.addini(
+        "leaks_ignore",
+        'what is no leak anywhere, one a line: ignore_thread("name-*", reason="why")',
+        type="linelist",
+        default=[],
+    )
+    parser.addini(
+        "leaks_grace",
+        "how long things may take to end: attempts and max_delay_s, such as 20 0.1",
+        default="",
+    )
+    parser.addini(
+        "leaks_run_on_failure",
+        "look for leaks of a test that failed as well",
+        type="bool",
+        default=False,
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers; where leaks are looked for, the plugin."""
+    config.addinivalue_line(
+        "markers",
+        "leaks(ignore=..., grace=...): what this test may leave behind, how long it may take",
+    )
+    config.addinivalue_line(
+        "markers", "allow_leaks(reason=...): this test may leave things behind, for a reason"
+    )
+    mode = _mode(config, config.getoption("--leaks"))
+    if config.option.collectonly:
+        return  # No test runs that could leak.
+    if mode != "off":
+        missing = _missing()
+        if missing:
+            raise pytest.UsageError(missing)
+        # None where the package was loaded late, by pytest_plugins of a conftest file.
+        plugin = getattr(config, _PLUGIN, None) or _begin(config, mode)
+        plugin.configure()
+        config.pluginmanager.register(plugin, "otel_leaks_active")
+    elif config.getoption("--leaks-selftest") or config.getoption("--leaks-baseline-update"):
+        raise pytest.UsageError(
+            "--leaks-selftest and --leaks-baseline-update look for leaks: give --leaks as well"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    """Begin to note before conftest files are imported, which may leave things as well."""
+    _keep_paths(args, early_config.known_args_namespace)
+    mode = _mode(early_config, getattr(early_config.known_args_namespace, "leaks", None))
+    is_collecting = getattr(early_config.known_args_namespace, "collectonly", False)
+    if mode != "off" and not is_collecting and not _missing():
+        _begin(early_config, mode)
+
+
+def _mode(config: pytest.Config, given: str | None) -> str:
+    mode: str = given or config.getini("leaks")
+    if mode not in MODES:
+        raise pytest.UsageError(f"ini leaks must be one of {', '.join(MODES)}, got {mode!r}")
+    return mode
+
+
+def _missing() -> str | None:
+    """Say what --leaks lacks here; None when pytest and pluggy are new enough."""
+    import pluggy
+
+    here = (("pytest", pytest.__version__, PYTEST), ("pluggy", pluggy.__version__, PLUGGY))
+    if all(_numbers(version) >= least for _, version, least in here):
+        return None
+    needs = " and ".join(f"{name} {'.'.join(map(str, least))}" for name, _, least in here)
+    has = " and ".join(f"{name} {version}" for name, version, _ in here)
+    return f"--leaks needs {needs} or newer, and here are {has}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def _begin(config: pytest.Config, mode: str) -> LeaksPlugin:
+    from otel_leaks.pytest_plugin.session import LeaksPlugin
+
+    plugin = LeaksPlugin(config, mode)
+    setattr(config, _PLUGIN, plugin)
+    # Made first, it runs last: after pytest_unconfigure and the clean-ups of others.
+    config.add_cleanup(plugin.conclude)
+    return plugin

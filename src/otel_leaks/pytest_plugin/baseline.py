@@ -1,0 +1,87 @@
+"""Known leaks, by fingerprint: a file that a team works off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otel_leaks.pytest_plugin.usage import usage
+
+if TYPE_CHECKING:
+    from otel_leaks.testing import Report
+
+
+class Baseline:
+    """Known leaks, by fingerprint: a file that a team works off."""
+
+    def __init__(self, file: str | None, *, update: bool) -> None:
+        if update and file is None:
+            raise pytest.UsageError("--leaks-baseline-update needs --leaks-baseline FILE")
+        self._file = Path(file) if file is not None else None
+        self._update = update
+        self.known: dict[str, Any] = {}
+        self.seen: dict[str, Any] = {}
+        self.known_seen: set[str] = set()
+        if self._file is not None and not update:
+            self.known = usage("--leaks-baseline", self._read)
+
+    def _read(self) -> dict[str, Any]:
+        assert self._file is not None
+        try:
+            body = json.loads(self._file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(
+                f"can't read {self._file}: {error.strerror}; write it with --leaks-baseline-update"
+            ) from None
+        except RecursionError:
+            raise ValueError(f"{self._file} is no JSON that can be read: too deep") from None
+        except ValueError as error:  # Bytes that are no text, and numbers without end, as well.
+            raise ValueError(
+                f"{self._file} is no JSON: {error}; write it with --leaks-baseline-update"
+            ) from None
+        fingerprints = body.get("fingerprints") if isinstance(body, dict) else None
+        if not isinstance(fingerprints, dict):
+            raise ValueError(  # noqa: TRY004 - a file of a wrong form, not a type
+                f'{self._file} must be an object with "fingerprints"; '
+                "write it with --leaks-baseline-update"
+            )
+        return fingerprints
+
+    def without_known(self, report: Report) -> Report:
+        """Return *report* without the known leaks; while the file is written, all are."""
+        from otel_leaks.testing import Report
+
+        if self._file is None:
+            return report
+        for site in report:
+            self.seen[site.fingerprint] = {"kind": site.kind, "function": site.function}
+            if site.fingerprint in self.known:
+                self.known_seen.add(site.fingerprint)
+        if self._update:
+            return Report((), report.hidden)
+        new = tuple(site for site in report if site.fingerprint not in self.known)
+        return Report(new, report.hidden)
+
+    def save(self) -> None:
+        """Write the file, where that was asked for."""
+        if self._file is not None and self._update:
+            body = {"fingerprints": dict(sorted(self.seen.items()))}
+            self._file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+
+    def lines(self) -> Iterable[str]:
+        """Say what was written, known or stale."""
+        if self._file is None:
+            return
+        if self._update:
+            yield f"leaks: {len(self.seen)} fingerprints written to {self._file}"
+            return
+        if self.known_seen:
+            yield f"leaks: {len(self.known_seen)} known ones, of {self._file}, were let pass"
+        for mark, what in self.known.items():
+            if mark not in self.known_seen:
+                function = what.get("function", "?") if isinstance(what, dict) else "?"
+                yield f"leaks: {mark} ({function}) is stale, take it out of {self._file}"

@@ -1,0 +1,68 @@
+"""Runs the garbage collector without making what it collects the fault of a test."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import traceback
+from types import SimpleNamespace
+from typing import Any
+
+__all__ = ["Collection"]
+
+
+class _Named:
+    """Stands for an object that is gone, by what it called itself."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class Collection:
+    """
+    Collects garbage, whoever's it is; what its finalizers raise is reported after the tests.
+
+    Without the plugin that garbage would have been collected at some other time, and pytest
+    attributes an error of a finalizer to the test in which it happens.
+    """
+
+    def __init__(self) -> None:
+        self._raised: list[Any] = []
+
+    def collect(self) -> None:
+        """Collect now."""
+        hook = sys.unraisablehook
+        sys.unraisablehook = self._keep
+        try:
+            gc.collect()
+        finally:
+            sys.unraisablehook = hook
+
+    def _keep(self, raised: Any) -> None:
+        # As text: the traceback, or the object itself, would be kept alive.
+        try:
+            name = _Named(repr(raised.object))
+        except Exception:
+            name = _Named("<an object whose repr() raises>")
+        trace = "".join(traceback.format_tb(raised.exc_traceback))
+        value = raised.exc_value
+        self._raised.append(
+            SimpleNamespace(
+                exc_type=raised.exc_type,
+                exc_value=value.with_traceback(None) if value is not None else None,
+                exc_traceback=None,
+                err_msg="\n".join(filter(None, (raised.err_msg, trace))) or None,
+                object=name,
+            )
+        )
+
+    def report(self) -> None:
+        """Hand over what was raised, to whomever it would have been handed then."""
+        raised, self._raised = self._raised, []
+        for each in raised:
+            with contextlib.suppress(Exception):
+                sys.unraisablehook(each)

@@ -1,0 +1,192 @@
+"""
+How a leak and the outcome of its test go together: neither vanishes.
+
+A leak is no failure that a test may expect, and none that a skip may hide. What was found
+travels with the report of its test, so that it arrives from a forked child, and from a worker
+of pytest-xdist that crashed later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from otel_leaks.testing import add_note
+
+if TYPE_CHECKING:
+    from otel_leaks.testing import Report
+
+__all__ = ["Ledger", "Outcomes", "is_failure", "raised_in_unittest"]
+
+ATTRIBUTE = "otel_leaks"
+"""Of a report: what was found since the one before, as JSON has it."""
+
+# Bound now: a test may replace it.
+_urandom = os.urandom
+
+_DICTS = ("told", "of_markers", "seen")
+_SETS = ("used", "kept", "known_seen")
+
+
+class Ledger:
+    """What a run found and used, in all of its processes."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, dict[str, Any]] = {}
+        """The leaks, each under a name of its own."""
+        self.of_markers: dict[str, str] = {}
+        """The ignores of markers, and where they stand."""
+        self.seen: dict[str, Any] = {}
+        self.used: set[str] = set()
+        self.kept: set[str] = set()
+        self.known_seen: set[str] = set()
+        self.is_left = False
+        """Whether something was left that fails no single test."""
+        self._handed: set[tuple[str, str]] = set()
+
+    def add(self, label: str, report: Report) -> None:
+        """Add the leaks of a test or fixture, or of the session."""
+        name = _urandom(8).hex()
+        plain = json.loads(report.to_json())
+        self.told[name] = {"id": name, "in": label, "text": str(report), **plain}
+
+    def news(self) -> dict[str, Any]:
+        """Return what was not handed over before, empty when there is none."""
+        found: dict[str, Any] = {}
+        for name in (*_DICTS, *_SETS):
+            every = getattr(self, name)
+            new = [key for key in every if (name, key) not in self._handed]
+            self._handed.update((name, key) for key in new)
+            if new:
+                found[name] = {key: every[key] for key in new} if name in _DICTS else new
+        return found
+
+    def all(self) -> dict[str, Any]:
+        """Return everything, as a worker hands it over at its end."""
+        kept = {name: sorted(getattr(self, name)) for name in _SETS}
+        return {**{name: getattr(self, name) for name in _DICTS}, **kept, "is_left": self.is_left}
+
+    def take(self, found: dict[str, Any]) -> None:
+        """Take over what another process found; what is known already stays as it is."""
+        for name in _DICTS:
+            every = getattr(self, name)
+            for key, value in found.get(name, {}).items():
+                every.setdefault(key, value)
+        for name in _SETS:
+            getattr(self, name).update(found.get(name, ()))
+        self.is_left = self.is_left or found.get("is_left", False)
+
+
+class _Leak(NamedTuple):
+    """A leak of the phase of a test that is about to be reported."""
+
+    text: str
+    error: BaseException | None
+    """What was raised for it; None where the phase had raised already."""
+
+
+class Outcomes:
+    """
+    Fails tests that leak, and sends what was found along with their reports.
+
+    Its hooks cost each test something once they are registered.
+
+    Args:
+        ledger: What was found.
+        fails: Whether a leak fails its test.
+    """
+
+    def __init__(self, ledger: Ledger, *, fails: bool) -> None:
+        self._ledger = ledger
+        self._fails = fails
+        self._pending: tuple[pytest.Item, _Leak] | None = None
+
+    def tell(self, item: pytest.Item, text: str, raised: BaseException | None) -> None:
+        """
+        Let a phase of a test fail with a leak, beside what it raised itself.
+
+        Raises:
+            pytest.fail.Exception: It raised nothing.
+        """
+        if raised is not None:
+            add_note(raised, text)
+        if not self._fails:
+            return
+        error = pytest.fail.Exception(text, pytrace=False) if raised is None else None
+        self._pending = (item, _Leak(text, error))
+        if error is not None:
+            raise error
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, Any, Any]:
+        """Put the leak beside the outcome that the test has without it."""
+        leak = self._pending[1] if self._pending is not None and self._pending[0] is item else None
+        self._pending = None
+        hidden = None
+        # An expected failure is one of the test's own.
+        if leak is not None and item.get_closest_marker("xfail") is not None:
+            hidden = call.excinfo
+            if hidden is not None and hidden.value is leak.error:
+                call.excinfo = None
+        try:
+            report = yield
+        finally:
+            if hidden is not None:
+                call.excinfo = hidden
+        if leak is not None:
+            _put_beside(report, leak.text)
+        news = self._ledger.news()
+        if news:
+            setattr(report, ATTRIBUTE, news)
+        return report
+
+
+def _put_beside(report: Any, text: str) -> None:
+    longrepr = report.longrepr
+    if report.failed:
+        if text in report.longreprtext:
+            return
+        if isinstance(longrepr, str):
+            report.longrepr = f"{longrepr}\n\n{text}"
+        elif hasattr(longrepr, "addsection"):
+            longrepr.addsection("leaks", text)
+        else:
+            report.sections.append(("leaks", text))
+        return
+    beside = []
+    reason = vars(report).pop("wasxfail", None)
+    if reason is not None:
+        beside = [f"[{'XPASS' if report.passed else 'XFAIL'}] {reason}".rstrip()]
+    elif report.skipped:
+        beside = [f"[SKIPPED] {longrepr[2] if isinstance(longrepr, tuple) else longrepr}"]
+    report.outcome = "failed"
+    report.longrepr = "\n\n".join((*beside, text))
+
+
+def is_failure(raised: BaseException | None) -> bool:
+    """Say whether a test failed with what it raised; a skip is none, nor a success."""
+    if raised is None:
+        return False
+    skips: tuple[type[BaseException], ...] = (pytest.skip.Exception,)
+    unittest = sys.modules.get("unittest")
+    if unittest is not None:
+        skips += (unittest.SkipTest,)
+    # What pytest makes of the unexpected success of a unittest.TestCase.
+    is_success = isinstance(raised, pytest.fail.Exception) and str(raised.msg).startswith(
+        "Unexpected success"
+    )
+    return not isinstance(raised, skips) and not is_success
+
+
+def raised_in_unittest(item: pytest.Item) -> BaseException | None:
+    """Return what a unittest.TestCase raised: it is kept, and raises nothing out of its call."""
+    # Private to pytest's unittest plugin, the same in 7 to 9.
+    found = getattr(item, "_excinfo", None)
+    return found[0].value if found else None

@@ -1,0 +1,158 @@
+"""
+Whose turn is still to come: who may yet end what a test or a fixture left behind.
+
+A test is judged after its own teardown; a fixture after the teardown of the fixtures that
+it asked for, and not before that of its test. Each is looked at first when it ends, for only
+then can be read where things stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pytest
+
+    from otel_leaks.census.origins import Scope
+    from otel_leaks.ignores import Ignore
+    from otel_leaks.testing import BeforeCancelling, Grace, Report
+
+__all__ = [
+    "Charged",
+    "Fixture",
+    "Settings",
+    "asked_by_name",
+    "has_finalizers",
+    "holders_of",
+    "in_turn",
+    "is_awaited_in_vain",
+]
+
+
+class Settings(NamedTuple):
+    """What holds for a test or fixture."""
+
+    ignores: tuple[Ignore, ...]
+    grace: Grace
+    is_allowed: bool
+
+
+class Charged:
+    """A test's call, or a fixture: what leaks are attributed to."""
+
+    __slots__ = ("cancelled", "case", "runners", "scope", "settings", "waits_for")
+
+    def __init__(self, scope: Scope, settings: Settings, cancelled: Report) -> None:
+        self.scope = scope
+        self.settings = settings
+        self.cancelled = cancelled
+        """What its runner found pending, and cancelled without a word."""
+        self.runners: BeforeCancelling | None = None
+        """Looks at its loops before that; made by the first runner."""
+        self.case: Any = None
+        """The instance of the test's class, where it may be an asynchronous case."""
+        self.waits_for: set[Fixture] = set()
+        """Fixtures that may still end what it left."""
+
+    def headed(self, report: Report) -> str:
+        """Return the text of its report; a test is named by pytest."""
+        return str(report)
+
+
+class Fixture(Charged):
+    """A fixture that is set up, or being so."""
+
+    __slots__ = ("_token", "asked", "definition", "is_function", "is_set_up", "may_end_things")
+
+    def __init__(
+        self,
+        scope: Scope,
+        settings: Settings,
+        cancelled: Report,
+        definition: pytest.FixtureDef[Any],
+    ) -> None:
+        super().__init__(scope, settings, cancelled)
+        self.definition = definition
+        self.is_function = definition.scope == "function"
+        self.is_set_up = False
+        self.may_end_things = False
+        """Whether it has a teardown, and that is the user's."""
+        self.asked: list[Fixture] = []
+        """The fixtures that it asked for."""
+        self._token: Any = None
+
+    def enter(self) -> None:
+        """Attribute to it what its teardown creates, too."""
+        self._token = self.scope.enter()
+
+    def leave(self) -> None:
+        """Its teardown is over."""
+        if self._token is not None:
+            self.scope.leave(self._token)
+
+    def headed(self, report: Report) -> str:
+        """Return the text of its report, under its name."""
+        # Where it was set up stands in the message below, not in its first line.
+        return f"{(self.scope.label or '').partition(' of ')[0]} {report}"
+
+    def all_asked(self) -> Iterator[Fixture]:
+        """Yield the fixtures that it asked for, and those that these asked for."""
+        found = list(self.asked)
+        for each in found:  # Grows while it is walked.
+            found.extend(more for more in each.asked if more not in found)
+        yield from found
+
+
+def has_finalizers(item: pytest.Item) -> bool:
+    """Say whether a test's teardown runs finalizers of the user: ``request.addfinalizer``."""
+    # Private, the same in 7 to 9; without it such a test is judged after its call.
+    stack = getattr(getattr(item.session, "_setupstate", None), "stack", {})
+    finalizers = stack.get(item, ((),))[0]
+    return any(not _module_of(each).startswith("_pytest.") for each in finalizers)
+
+
+def _module_of(finalizer: Callable[..., object]) -> str:
+    while isinstance(finalizer, partial):
+        finalizer = finalizer.func
+    module = getattr(finalizer, "__module__", None)
+    return module if isinstance(module, str) else ""
+
+
+def holders_of(item: pytest.Item, fixtures: Iterable[Fixture]) -> Iterator[object]:
+    """Yield what pytest itself holds a test's values in, until the test is over."""
+    # Private, the same in 7 to 9: the instance of its class is an attribute of the item.
+    yield vars(item)
+    yield getattr(item, "funcargs", None) or {}
+    for each in fixtures:
+        cached = each.definition.cached_result
+        if each.is_function and cached is not None:
+            yield cached
+
+
+def asked_by_name(request: Any) -> set[str]:
+    """Return the fixtures that ``request.getfixturevalue`` was asked for, by anybody."""
+    # Private, the same in 7 to 9; without it a fixture is judged a little early.
+    static = getattr(getattr(request, "_pyfuncitem", None), "_fixtureinfo", None)
+    return set(getattr(request, "_fixture_defs", ())) - set(getattr(static, "names_closure", ()))
+
+
+def is_awaited_in_vain(scope: Scope) -> bool:
+    """Say whether a task of *scope* was cancelled, and its loop runs until it ends."""
+    from otel_leaks.census.origins import starts
+
+    return any(
+        not task.done()
+        and scope.holds(starts.scope_of(task))
+        and task.get_loop().is_running()
+        and getattr(task, "cancelling", lambda: 1)()  # 3.11 and later.
+        for task in starts.noted("asyncio_task")
+    )
+
+
+def in_turn(waiting: list[Charged]) -> list[Charged]:
+    """Take from *waiting* those whose things nobody can end any more."""
+    due = [each for each in waiting if not each.waits_for]
+    waiting[:] = [each for each in waiting if each.waits_for]
+    return due

@@ -1,0 +1,130 @@
+"""
+Time that passes between two looks, and loops that run meanwhile.
+
+This runs while the doubles of a test may still stand: of ``time.sleep``, of the clocks, of a
+loop's ``create_task``. So it sleeps and measures with what was bound when this was first
+imported, and makes a loop run without its clock: one iteration at a time, each of which
+asyncio ends at once when it was told to stop before.
+
+What escapes from a loop is the application's, and ends nothing of ours: also SystemExit, which
+asyncio lets through. Ctrl-C still ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from types import coroutine
+from typing import Any
+
+from otel_leaks.runtime import native
+
+__all__ = ["pause_inside", "run_for"]
+
+LEAST_TURNS = 5
+"""Of each loop, however short the time: a cancelled task takes two or three to end."""
+STEP_S = 0.001
+"""Between two turns."""
+
+_base = asyncio.BaseEventLoop
+_stop, _run_forever, _is_running = _base.stop, _base.run_forever, _base.is_running
+_signal, _handler_of, _SIGINT = signal.signal, signal.getsignal, signal.SIGINT
+
+
+def run_for(delay_s: float, loops: Iterable[Any]) -> None:
+    """
+    Let *delay_s* pass in real time, and *loops* run meanwhile.
+
+    Args:
+        delay_s: Seconds >= 0. A callback that takes longer is waited for.
+        loops: Of the calling thread, where no loop runs; one that is running by now, or is
+            closed, is left alone.
+    """
+    until = native.monotonic() + delay_s
+    # A thread that was started to run one of them gets the time to do so.
+    native.sleep(min(delay_s, STEP_S))
+    turning = list(loops)
+    with _interrupts() as interrupts:
+        turns = 0
+        while turning:
+            turning = [loop for loop in turning if _turn(loop, interrupts)]
+            turns += 1
+            left_s = until - native.monotonic()
+            if turns >= LEAST_TURNS:
+                if left_s <= 0:
+                    return
+                native.sleep(min(left_s, STEP_S))
+    native.sleep(max(until - native.monotonic(), 0.0))
+
+
+async def pause_inside(delay_s: float) -> None:
+    """Let *delay_s* pass in real time inside of a running loop, whose clock may stand still."""
+    until = native.monotonic() + delay_s
+    turns = 0
+    while turns < LEAST_TURNS or native.monotonic() < until:
+        await _next_turn()
+        turns += 1
+        if turns >= LEAST_TURNS:
+            native.sleep(min(max(until - native.monotonic(), 0.0), STEP_S))
+
+
+@coroutine
+def _next_turn() -> Generator[None, None, None]:
+    """What ``asyncio.sleep(0)`` does, which a test may have replaced."""
+    yield
+
+
+def _turn(loop: Any, interrupts: list[object]) -> bool:
+    """Run one iteration of a loop; return whether there may be another."""
+    try:
+        stop, run = _methods(type(loop))
+        if loop.is_running() or loop.is_closed():
+            return False
+        stop(loop)
+        run(loop)
+    except (SystemExit, KeyboardInterrupt):
+        if interrupts:
+            raise
+    except (Exception, asyncio.CancelledError):
+        # It was begun elsewhere meanwhile, or is somebody's own that can't be run.
+        return False
+    return True
+
+
+def _methods(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """
+    Return what stops and what runs a loop of a class.
+
+    Of asyncio's own the originals: with a double of ``stop`` it would run for ever.
+    """
+    own: dict[str, Any] = {}
+    for name, original in (("stop", _stop), ("run_forever", _run_forever)):
+        owner = next(each for each in cls.__mro__ if name in vars(each))
+        own[name] = original if owner is _base else vars(owner)[name]
+    return own["stop"], own["run_forever"]
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[object]]:
+    """Give a list that is not empty once Ctrl-C was pressed."""
+    pressed: list[object] = []
+    before = _handler_of(_SIGINT)
+    if threading.main_thread().ident != native.get_ident() or not callable(before):
+        yield pressed
+        return
+
+    def press(*args: Any) -> Any:
+        pressed.append(True)
+        return before(*args)
+
+    _signal(_SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        if _handler_of(_SIGINT) is press:
+            with contextlib.suppress(TypeError, ValueError):
+                _signal(_SIGINT, before)

@@ -49,7 +49,7 @@ fuzz: $(VENV)/.ready ## Try options, ignores, baselines, reports and bodies that
 
 companions: $(VENV)/.ready ## The pytest plugin beside old and new pytest, pytest-asyncio, anyio and other plugins
 	PYTHONPATH=tests $(BIN)/python -m companions.environments
-	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions
+	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions -o faulthandler_timeout=600
 
 soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
 	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))

@@ -31,7 +31,7 @@ RUNS = (
     *((name, "") for name in ("pytest-7.4", *ALONE, "newest")),
     *(("pytest-7.4", each) for each in ("--forked", "-n2", "--reruns=1", "--cov --timeout=60")),
     # pytest-forked runs no test under pytest 9.
-    *(("newest", each) for each in ("-n2", "--reruns=1", "--count=2 --cov", "--randomly-seed=7")),
+    *(("newest", each) for each in ("-n2", "--reruns=1", "--count=2", "--randomly-seed=7 --cov")),
 )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Generator
 from typing import Any
 
 from otel_leaks.runtime.tasks import (
+    FEWEST_AT_ONCE,
     LEVELS_AT_ONCE,
     TaskRef,
     plain_chain_of,
@@ -88,6 +89,7 @@ def test_a_task_that_is_gone_shifts_no_other() -> None:
         await asyncio.sleep(0)
         gone = asyncio.create_task(asyncio.sleep(0))
         refs: list[TaskRef] = [weakref.ref(each) for each in (tasks[0], gone, *tasks[1:])]
+        refs += refs[2:] * FEWEST_AT_ONCE
         await gone
         del gone
         await asyncio.sleep(0)  # What woke this task refers to the one that ended.
@@ -105,7 +107,8 @@ def test_tasks_of_another_make_are_left_to_be_read_one_by_one() -> None:
     async def main() -> None:
         own = asyncio.current_task()
         assert own is not None
-        refs: list[TaskRef] = [weakref.ref(own), weakref.ref(asyncio.get_running_loop())]
-        assert plain_chains_of(refs) == [None, None]
+        refs: list[TaskRef] = [weakref.ref(own)] * FEWEST_AT_ONCE
+        refs.append(weakref.ref(asyncio.get_running_loop()))
+        assert plain_chains_of(refs) == [None] * len(refs)
 
     asyncio.run(main())

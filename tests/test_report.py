@@ -150,6 +150,29 @@ def test_a_finding_is_said_in_one_sentence(finding: Finding, said: str) -> None:
     assert sentence(finding) == said
 
 
+@pytest.mark.parametrize(
+    ("own", "created"),
+    [(False, ", created at /srv/app/rooms.py:12 in app.rooms.join"), (True, ""), (None, "")],
+)
+def test_what_stands_in_a_library_alone_is_said_with_who_created_it(
+    own: bool | None, created: str
+) -> None:
+    frame = Frame("asyncio.locks.Event.wait", "/usr/lib/python3/locks.py", 213)
+    site = Site(
+        "asyncio_task",
+        (frame.function,),
+        80,
+        "0" * 12,
+        origin=Origin("app.rooms.join", "/srv/app/rooms.py", 12),
+        sample=Sample(1, (frame,), "Task-1", 1.0, own=own),
+    )
+    finding = Finding("asyncio_task", "threshold", 93, limit=50, sites=(site,), site_count=4)
+    assert sentence(finding) == (
+        "93 asyncio tasks pending, more than the limit of 50; most of them: 80 in "
+        f"asyncio.locks.Event.wait (/usr/lib/python3/locks.py:213{created})"
+    )
+
+
 def test_a_site_without_a_sample_is_said_without_a_place() -> None:
     site = Site("asyncio_task", ("app.poll",), 3, "0" * 12, age_s=40.0)
     assert site_line(site) == "3 in app.poll, the oldest for at least 40 s"

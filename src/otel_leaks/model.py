@@ -201,6 +201,8 @@ class Sample:
     """Whether it is proved of a task that nothing but its cancellation can end it."""
     origin: Origin | None = None
     """Where that very thing was created, when that was noted."""
+    own: bool | None = None
+    """Whether a frame of its stack is the application's; None when nobody looked."""
     backlog: Pool | None = None
     """The pool whose worker a thread is, when all its workers are busy and its queue
     only grows."""

@@ -205,7 +205,15 @@ def _where(site: Site) -> str:
     if site.idle or site.sample is None or not site.sample.stack:
         return ""
     frame = site.sample.stack[0]
-    return f" ({frame.file}:{frame.line})"
+    return f" ({frame.file}:{frame.line}{_created(site)})"
+
+
+def _created(site: Site) -> str:
+    """Say who created what stands in a library's code alone, when that is known."""
+    origin = site.origin
+    if site.sample is None or site.sample.own is not False or origin is None or not origin.file:
+        return ""
+    return f", created at {origin.file}:{origin.line} in {origin.function}"
 
 
 def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -> str:

@@ -418,3 +418,16 @@ async def test_how_long_a_task_stayed_is_known_of_its_function_wherever_it_goes_
     assert moved.stayed == ()
     ((function, stayed_s),) = ended.stayed
     assert (function.endswith("export"), stayed_s) == (True, 120.0)
+
+
+@pytest.mark.asyncio
+async def test_the_requests_that_are_linked_to_are_those_that_ended_first(
+    source: TaskSource,
+) -> None:
+    requests = Requests()
+    for n in (0, 20, 3, 7, 1, 12, 5, 9, 15, 11, 2, 8):
+        requests.serve(f"POST /{n}", ended_at=END_S - n)
+    await settle()
+    names = [each.name for each in of(census(source)).operations]
+    await requests.close()
+    assert names == [f"POST /{n}" for n in (20, 15, 12, 11, 9, 8, 7, 5)]

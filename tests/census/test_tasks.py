@@ -122,6 +122,7 @@ def test_a_task_is_told_with_its_whole_await_chain(source: TaskSource, loop: Loo
                     age_s=0.0,
                     awaited=False,
                     waits_on="asyncio.Future",
+                    own=True,
                 ),
             ),
         ),
@@ -214,6 +215,17 @@ def test_a_running_task_is_counted_once(source: TaskSource) -> None:
     finally:
         loop.close()
     assert found.count == 1
+
+
+def test_a_sample_says_whether_it_has_a_frame_of_the_applications(
+    source: TaskSource, loop: Loop
+) -> None:
+    start(loop, outer(), asyncio.Event().wait())
+    population = read(source)
+    own = [
+        sample_of(population, name).own for name in (f"{HERE}.outer", "asyncio.locks.Event.wait")
+    ]
+    assert own == [True, False]
 
 
 def test_the_name_that_a_user_gave_is_told(source: TaskSource, loop: Loop) -> None:

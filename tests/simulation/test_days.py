@@ -6,7 +6,7 @@ import pytest
 
 from simulation.days import Told, day, judged
 from simulation.loads import DAY, HEALTHY, LEAKING, Load
-from simulation.table import PAGE, rows_in
+from simulation.table import FIRST_WORD_S, PAGE, rows_in
 
 PAGE_TEXT = PAGE.read_text(encoding="utf-8")
 
@@ -47,6 +47,20 @@ def test_the_page_has_every_load_and_no_wrong_finding(name: str, loads: tuple[Lo
     ]
     assert [row[0] for row in rows] == [load.name for load in loads]
     assert {row[-1] for row in rows} == {"0"}
+
+
+def test_the_page_says_that_the_first_word_comes_in_time() -> None:
+    rows = [row.strip("|").split("|") for row in rows_in(PAGE_TEXT, "first")]
+    assert [row[0].strip() for row in rows] == [
+        load.name for load in LEAKING if load.name in FIRST_WORD_S
+    ]
+    for _, most, found in rows:
+        assert seconds_of(found.rpartition(" to ")[2].rstrip(") ")) <= seconds_of(most)
+
+
+def seconds_of(text: str) -> float:
+    number, unit = text.split()
+    return float(number) * {"min": 60.0, "h": 3600.0}[unit]
 
 
 def test_the_page_says_that_every_leak_was_detected() -> None:

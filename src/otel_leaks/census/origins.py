@@ -289,6 +289,7 @@ class Starts:
         self.cancelling: dict[Scope, Callable[[Any], object]] = {}
         """What looks at a loop of a scope before its runner cancels all that is left on it."""
         self._runners: set[str] = set()
+        self._modules = 0
 
     def open(self) -> None:
         """Begin to note, for one more user."""
@@ -320,6 +321,7 @@ class Starts:
                 self.process_wide.clear()
                 self.cancelling.clear()
                 self._runners.clear()
+                self._modules = 0
 
     @property
     def is_open(self) -> bool:
@@ -613,7 +615,7 @@ class Starts:
 
     def wrap_loops(self) -> None:
         """Wrap loop classes and runners that have appeared since: uvloop may be imported late."""
-        wrap_runners(self._patches, self._runners, self._before_cancelling)
+        self._wrap_new_runners()
         for root in loop_roots():
             if root in self._wrapped:
                 continue
@@ -632,6 +634,13 @@ class Starts:
                 if hasattr(root, name):
                     with contextlib.suppress(TypeError):
                         self._patches.wrap(root, name, make)
+
+    def _wrap_new_runners(self) -> None:
+        # A runner makes its loop before it cancels; it may have been imported a moment ago.
+        if self.is_open and self._modules != len(sys.modules):
+            self._modules = len(sys.modules)
+            with contextlib.suppress(Exception):
+                wrap_runners(self._patches, self._runners, self._before_cancelling)
 
     def _before_cancelling(self, loop: Any) -> None:
         scope = current_scope()
@@ -705,6 +714,8 @@ class Starts:
                 made = original(*args, **kwargs)
                 if args:
                     self.note(kind, args[0], sys._getframe(1))
+                    if kind == "event_loop":
+                        self._wrap_new_runners()
                 return made
 
             return init

@@ -61,11 +61,14 @@ class ProcessWide:
     def __init__(self) -> None:
         self._sites: dict[_Key, _Site] = {}
         self._kept: dict[int, tuple[Note, Maker]] = {}
+        self._of_policy: set[int] = set()
+        """Loops that were the event loop policy's own, by the key of their note."""
 
     def clear(self) -> None:
         """Forget all."""
         self._sites.clear()
         self._kept.clear()
+        self._of_policy.clear()
 
     def created(self, note: Note) -> None:
         """Take note of what a library creates; see whether such things pile up."""
@@ -95,11 +98,10 @@ class ProcessWide:
             maker = note.maker or _maker_of_task(note)
             if thing is None or maker is None or _is_worker(thing) or _keeps_process(thing):
                 continue
-            if (
-                maker.occasion
-                or (note.kind == "event_loop" and thing is current_loop())
-                or self._is_of_kept_thread(note, maker, found)
-            ):
+            is_policys = note.kind == "event_loop" and thing is current_loop()
+            if is_policys:
+                self._of_policy.add(note.ref.key)
+            if maker.occasion or is_policys or self._is_of_kept_thread(note, maker, found):
                 found.append(note)
             else:
                 searched.append((note, maker, thing))
@@ -159,6 +161,11 @@ class ProcessWide:
             if not maker.occasion and is_open(note.kind, thing := note.ref())
         ]
         held = {note.ref.key for note in self._search(again)}
+        # One that the policy gave up since, as asyncio.run() makes it do, is still nobody's;
+        # several of them pile up.
+        of_policy = [(note, maker) for note, maker, _ in again if note.ref.key in self._of_policy]
+        places = Counter(_key(note, maker) for note, maker in of_policy)
+        held.update(note.ref.key for note, maker in of_policy if places[_key(note, maker)] == 1)
         revoked = [note for note, *_ in again if note.ref.key not in held]
         for note in revoked:
             del self._kept[note.ref.key]

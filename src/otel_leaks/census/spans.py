@@ -109,37 +109,29 @@ def request_of(ref: TaskRef, span: Any, spans: Spans) -> SpanEnd | None:
     Its own, or that of the task that it awaits: a server whose task of a connection has no span
     awaits the one that serves its request.
     """
-    own = spans.end_of(span) if span is not None else None
-    return own or _end_of(awaited_task(ref), spans)
-
-
-def _end_of(ref: TaskRef | None, spans: Spans) -> SpanEnd | None:
-    span = span_of(ref, spans) if ref is not None else None
+    if span is None:
+        awaited = awaited_task(ref)
+        span = span_of(awaited, spans) if awaited is not None else None
     return spans.end_of(span) if span is not None else None
 
 
 class SiteSpans:
     """The spans of the tasks of one site, as far as they were looked at."""
 
-    __slots__ = ("awaited", "ends", "looked", "operations", "others", "recorded")
+    __slots__ = ("ends", "looked", "operations", "others", "recorded")
 
     def __init__(self) -> None:
         self.ends: list[SpanEnd] = []
-        self.awaited: list[SpanEnd] = []
-        """Of the tasks that those without a span await."""
         self.operations: list[tuple[SpanEnd, Operation]] = []
         self.looked = 0
         self.recorded = 0
         self.others = 0
 
-    def note(self, ref: TaskRef, span: Any, spans: Spans) -> None:
+    def note(self, span: Any, spans: Spans) -> None:
         """Look at the span of one task, None for none."""
         self.looked += 1
         end = spans.end_of(span) if span is not None else None
         if end is None:
-            awaited = _end_of(awaited_task(ref), spans)
-            if awaited is not None:
-                self.awaited.append(awaited)
             return
         self.ends.append(end)
         # A recorded span has a name; of one that has ended a leak is named.
@@ -156,7 +148,6 @@ class SiteSpans:
     def add(self, others: SiteSpans) -> None:
         """Take in those of another site."""
         self.ends += others.ends
-        self.awaited += others.awaited
         self.operations += others.operations
         self.looked += others.looked
 
@@ -214,8 +205,12 @@ class Serving:
 
 def operations(spans: SiteSpans) -> tuple[Operation, ...]:
     """Choose some operations of a site, each of another trace, as ``Site`` has them."""
-    over = [operation for end, operation in spans.operations if end.ended_at is not None]
-    return chosen(over or [operation for _, operation in spans.operations])
+    # The oldest first: a task whose request has just ended may be about to end, too.
+    over = sorted(
+        ((end.ended_at, operation) for end, operation in spans.operations if end.ended_at),
+        key=lambda each: each[0],
+    )
+    return chosen([each for _, each in over] or [each for _, each in spans.operations])
 
 
 def chosen(given: Iterable[Operation]) -> tuple[Operation, ...]:

@@ -32,6 +32,7 @@ from otel_leaks.census.registry import TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
 from otel_leaks.census.spans import (
+    READ,
     Serving,
     SiteSpans,
     Spans,
@@ -45,6 +46,7 @@ from otel_leaks.census.spans import (
 )
 from otel_leaks.census.wrapped import Wrapped
 from otel_leaks.ignores import Ignore
+from otel_leaks.libraries import own_frame
 from otel_leaks.model import (
     OTHER,
     Followed,
@@ -378,8 +380,14 @@ class TaskSource:
                 share=share,
                 turnover_s=self._turnover.of(site.function, now_s),
             )
-            chain.serving = Serving((*chain.spans.ends, *chain.spans.awaited), requests)
-            part = chain.serving.count / max(1, chain.spans.looked)
+            ends, looked = chain.spans.ends, chain.spans.looked
+            if requests and not ends:
+                # A server's tasks of connections may await those that serve their requests.
+                some = chain.oldest(READ)
+                awaited = (request_of(known.ref, None, spans) for known in some)
+                ends, looked = [end for end in awaited if end is not None], len(some)
+            chain.serving = Serving(ends, requests)
+            part = chain.serving.count / max(1, looked)
             told.append(
                 replace(
                     site,
@@ -628,8 +636,8 @@ class TaskSource:
     @staticmethod
     def _note_spans(asked: list[tuple[_Chain, TaskRef]], spans: Spans) -> None:
         found = spans_of([ref for _, ref in asked], spans)
-        for (stands, ref), span in zip(asked, found, strict=True):
-            stands.spans.note(ref, span, spans)
+        for (stands, _), span in zip(asked, found, strict=True):
+            stands.spans.note(span, spans)
 
     def _look_through(
         self,
@@ -680,9 +688,11 @@ class TaskSource:
         known, found = pending[0]
         stands = found.stands()
         ask = partial(look.guard.ask, self.kind)
+        stack = found.stack(self._names, stands)
         sample = Sample(
             serial=known.serial,
-            stack=found.stack(self._names, stands),
+            stack=stack,
+            own=own_frame(stack) is not None,
             name=name_of(known.ref),
             age_s=look.now - known.first_seen,
             awaited=ask(lambda: _is_awaited(known.ref), default=None),

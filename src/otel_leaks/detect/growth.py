@@ -410,7 +410,14 @@ class Growth:
             self._requests.until(each.since, operations) for each in (first, middle, last)
         )
         left = (middle.floor - first.floor) * (after - between)
-        return (last.floor - middle.floor) * (between - before) < LEAST_SHARE * left
+        if (last.floor - middle.floor) * (between - before) < LEAST_SHARE * left:
+            return True
+        # Where users come for hours and each goes on asking, a row is too short to show it.
+        begin = self._requests.until(0.0, operations)
+        earlier = first.floor * (after - before)
+        return first.floor >= self._least_stayed and (
+            (last.floor - first.floor) * (before - begin) < LEAST_SHARE * earlier
+        )
 
     def _finding(
         self,

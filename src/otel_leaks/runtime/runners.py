@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import types
-import weakref
 from functools import partial
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from otel_leaks.runtime.glimpse import (
     root_of,
     types_at,
 )
+from otel_leaks.runtime.remembered import Remembered
 from otel_leaks.runtime.wrappers import Given, Runner
 
 __all__ = ["Function", "function_at"]
@@ -65,8 +65,8 @@ _PLAIN = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, type(N
 
 _Next = tuple[_Way, tuple[str, ...]]
 """The way to another object, and the attributes that lead on from there."""
-_plans: dict[tuple[int, tuple[str, ...]], tuple[weakref.ref[type], Function | _Next | None]] = {}
-_functions: dict[int, tuple[weakref.ref[types.CodeType], Function | None]] = {}
+_plans: Remembered[Function | _Next | None] = Remembered(MAX_KNOWN)
+_functions: Remembered[Function | None] = Remembered(MAX_KNOWN)
 
 
 def function_at(
@@ -113,13 +113,9 @@ and leads to a library's; it is, and leads to one of the application's."""
 
 def _may_be(kind: type, code: types.CodeType, runner: Runner) -> tuple[int, ...]:
     """Return what an object is to each variable of a runner, 0 for nothing."""
-    known = runner.by_kind.get(id(kind))
-    if known is None or known[0]() is not kind:
-        key, by_kind = id(kind), runner.by_kind
-        ref = weakref.ref(kind, lambda _: by_kind.pop(key, None))
-        chances = tuple(_chance(kind, code, given) for given in runner.given)
-        known = by_kind[key] = (ref, chances)
-    return known[1]
+    return runner.by_kind.of(
+        kind, lambda: tuple(_chance(kind, code, given) for given in runner.given)
+    )
 
 
 def _chance(kind: type, code: types.CodeType, given: Given) -> int:
@@ -160,14 +156,7 @@ def _function(
 
 def _plan(kind: type, attributes: tuple[str, ...]) -> Function | _Next | None:
     """Return what the class of an object says of what its attributes lead to."""
-    key = (id(kind), attributes)
-    known = _plans.get(key)
-    if known is None or known[0]() is not kind:
-        if len(_plans) >= MAX_KNOWN:
-            _plans.clear()
-        ref = weakref.ref(kind, lambda _: _plans.pop(key, None))
-        known = _plans[key] = (ref, _made(kind, attributes))
-    return known[1]
+    return _plans.of(kind, partial(_made, kind, attributes), attributes)
 
 
 def _made(kind: type, attributes: tuple[str, ...]) -> Function | _Next | None:
@@ -206,15 +195,11 @@ def _own(root: Root, way: _Way) -> Function | None:
     code = first(root, (*way, _CODE))
     if type(code) is not types.CodeType:
         return None
-    known = _functions.get(id(code))
-    if known is None or known[0]() is not code:
-        if len(_functions) >= MAX_KNOWN:
-            _functions.clear()
-        key = id(code)
-        ref = weakref.ref(code, lambda _: _functions.pop(key, None))
-        module, qualname = first(root, (*way, *_MODULE)), first(root, (*way, _QUALNAME))
-        found = None
-        if type(module) is str and type(qualname) is str and is_own(code.co_filename, module):
-            found = Function(code, module, qualname)
-        known = _functions[key] = (ref, found)
-    return known[1]
+    return _functions.of(code, partial(_if_own, root, way, code))
+
+
+def _if_own(root: Root, way: _Way, code: types.CodeType) -> Function | None:
+    module, qualname = first(root, (*way, *_MODULE)), first(root, (*way, _QUALNAME))
+    if type(module) is not str or type(qualname) is not str or not is_own(code.co_filename, module):
+        return None
+    return Function(code, module, qualname)

@@ -17,11 +17,12 @@ import dis
 import inspect
 import sys
 import types
-import weakref
 from collections import deque
+from functools import partial
 from typing import NamedTuple
 
 from otel_leaks.libraries import is_library
+from otel_leaks.runtime.remembered import Remembered
 
 __all__ = ["Given", "Runner", "Wrapper", "runner_of", "take_unread", "wrapper_of"]
 
@@ -29,6 +30,8 @@ MAX_CODE_BYTES = 4000
 """Of a function that is looked at, two milliseconds; a longer one is no wrapper."""
 MAX_KNOWN = 5000
 """Functions whose answer is kept."""
+MAX_KINDS = 500
+"""Classes of what one of them refers to."""
 
 _LOADS = frozenset(
     {
@@ -69,7 +72,7 @@ class Runner:
 
     def __init__(self, given: tuple[Given, ...]) -> None:
         self.given = given
-        self.by_kind: dict[int, tuple[weakref.ref[type], tuple[int, ...]]] = {}
+        self.by_kind: Remembered[tuple[int, ...]] = Remembered(MAX_KINDS)
         """What objects of a class are to each of *given*, by the id of the class."""
 
 
@@ -88,7 +91,7 @@ class Wrapper(NamedTuple):
 
 
 _unread: deque[tuple[str, str]] = deque(maxlen=10)
-_known: dict[int, tuple[weakref.ref[types.CodeType], Wrapper | Runner | None]] = {}
+_known: Remembered[Wrapper | Runner | None] = Remembered(MAX_KNOWN)
 
 
 def wrapper_of(code: types.CodeType | None) -> Wrapper | None:
@@ -112,19 +115,15 @@ def wrapper_or_runner(code: types.CodeType | None) -> Wrapper | Runner | None:
     """Return what *code* is given to run, None for nothing, and for code of the application."""
     if code is None or not is_library(code.co_filename):
         return None
-    known = _known.get(id(code))
-    if known is None or known[0]() is not code:
-        if len(_known) >= MAX_KNOWN:
-            _known.clear()
-        key = id(code)
-        try:
-            found = _read(code)
-        except Exception as error:  # Bytecode that another tool made, or a new Python's.
-            found = None
-            _unread.append((type(error).__qualname__, str(error)))
-        known = (weakref.ref(code, lambda _: _known.pop(key, None)), found)
-        _known[key] = known
-    return known[1]
+    return _known.of(code, partial(_read_or_note, code))
+
+
+def _read_or_note(code: types.CodeType) -> Wrapper | Runner | None:
+    try:
+        return _read(code)
+    except Exception as error:  # Bytecode that another tool made, or a new Python's.
+        _unread.append((type(error).__qualname__, str(error)))
+        return None
 
 
 def take_unread() -> list[tuple[str, str]]:
@@ -150,6 +149,7 @@ def _wrapper(instructions: list[dis.Instruction], names: set[str]) -> Wrapper | 
     found: list[Given] = []
     awaits_at: list[tuple[int, int]] = []
     enters = False
+    aliases = _aliases(instructions, names)
     for i, each in enumerate(instructions):
         if each.opname == "GET_ANEXT":
             return None
@@ -159,12 +159,32 @@ def _wrapper(instructions: list[dis.Instruction], names: set[str]) -> Wrapper | 
             enters = True
             continue
         given = _loaded(instructions[:i], awaits=each.opname == "GET_AWAITABLE")
-        if given is None or given.name not in names:
+        if given is None or given.name not in names | aliases.keys():
             return None
+        alias = aliases.get(given.name)
+        if alias is not None:
+            found.append(Given(alias.name, (*alias.attributes, *given.attributes)))
         found.append(given)
         last = instructions[min(i + _AWAIT_STEPS, len(instructions) - 1)]
         awaits_at.append((each.offset, last.offset))
     return Wrapper(tuple(dict.fromkeys(found)), enters, tuple(awaits_at)) if found else None
+
+
+def _aliases(instructions: list[dis.Instruction], names: set[str]) -> dict[str, Given]:
+    """Return the variables that only ever are what was given, and what that is."""
+    found: dict[str, Given] = {}
+    others: set[str] = set()
+    for i, each in enumerate(instructions):
+        if not each.opname.startswith("STORE_FAST"):
+            continue
+        # Of two variables that one instruction is about, the first is what it stores.
+        stored = str(each.argval[0] if type(each.argval) is tuple else each.argval)
+        given = _loaded(instructions[:i], awaits=True)
+        if given is None or given.name not in names or each.opname == "STORE_FAST_STORE_FAST":
+            others.add(stored)
+        else:
+            found[stored] = given
+    return {name: given for name, given in found.items() if name not in others | names}
 
 
 def _runner(instructions: list[dis.Instruction], names: set[str]) -> Runner | None:

@@ -1,0 +1,47 @@
+"""Answers about code objects and classes, each found once, that keep none of them alive."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Remembered"]
+
+_Answer = TypeVar("_Answer")
+
+
+class Remembered(Generic[_Answer]):
+    """
+    Answers by the identity of what they are about.
+
+    Args:
+        most: How many are kept.
+    """
+
+    __slots__ = ("_known", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: dict[tuple[int, object], tuple[weakref.ref[Any], _Answer]] = {}
+
+    def of(self, thing: Any, find: Callable[[], _Answer], about: object = None) -> _Answer:
+        """
+        Return the answer about *thing*, which *find* finds the first time.
+
+        Args:
+            thing: A code object or a class.
+            find: Finds it.
+            about: Tells several answers about the same thing apart.
+        """
+        key = (id(thing), about)
+        found = self._known.get(key)
+        if found is None or found[0]() is not thing:
+            answer = find()
+            if len(self._known) >= self._most:
+                self._known.clear()
+            # Not by a global: at the end of the interpreter there is none any more.
+            known = self._known
+            ref = weakref.ref(thing, lambda _: known.pop(key, None))
+            found = known[key] = (ref, answer)
+        return found[1]

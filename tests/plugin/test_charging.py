@@ -95,7 +95,7 @@ def test_what_a_unittest_ends_in_its_own_teardown_is_no_leak(run: Run) -> None:
 
 
 @pytest.mark.parametrize("base", ["TestCase", "IsolatedAsyncioTestCase"])
-def test_the_failure_of_a_unittest_wins(run: Run, base: str) -> None:
+def test_the_failure_of_a_unittest_wins_and_no_skip_hides_a_leak(run: Run, base: str) -> None:
     result = run(
         f"""
         import unittest
@@ -113,9 +113,12 @@ def test_the_failure_of_a_unittest_wins(run: Run, base: str) -> None:
         "--leaks",
         "-oleaks_run_on_failure=true",
     )
-    result.assert_outcomes(failed=1, skipped=1)
+    result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         ["*AssertionError: 1 != 2", "*leaked: 1 thread alive: leaky.stuck*"]
+    )
+    result.stdout.fnmatch_lines(
+        ["[[]SKIPPED[]] *not here", "*leaked: 1 thread alive: leaky.stuck*"]
     )
 
 
@@ -382,7 +385,7 @@ def test_a_leak_inside_of_a_nested_scope_is_the_tests_when_it_swallows_the_error
     result.stdout.fnmatch_lines(["leaked: 1 thread alive: leaky.stuck, *"])
 
 
-def test_an_expected_failure_takes_a_leak_as_its_failure(run: Run) -> None:
+def test_a_leak_is_no_failure_that_a_test_may_expect(run: Run) -> None:
     result = run(
         """
         import pytest
@@ -394,8 +397,9 @@ def test_an_expected_failure_takes_a_leak_as_its_failure(run: Run) -> None:
         """,
         "--leaks",
     )
-    result.assert_outcomes(xfailed=1)
-    assert result.ret == 0
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["[[]XPASS(strict)[]] leaks", "*leaked: 1 thread alive: *"])
+    assert result.ret == 1
 
 
 def test_an_exporter_that_a_test_leaves_behind_is_its_own_and_one_of_the_session_is_nobodys(

@@ -214,3 +214,33 @@ def test_a_forked_child_has_none_of_its_parents_pools() -> None:
         timeout=60,
     )
     assert done.stdout.split() == ["1", "0"]
+
+
+class ReadsBeforeAPoolBegins(Executors):
+    """A pool's first worker starts right after the pools were read."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        super().__init__()
+        self._begin = begin
+
+    def read(self, pause: Callable[[], None]) -> tuple[Pool, ...]:
+        found = super().read(pause)
+        self._begin()
+        return found
+
+
+def test_a_worker_that_starts_as_the_pools_are_read_is_no_thread_of_its_own() -> None:
+    stand = Stand()
+    with ThreadPoolExecutor(1) as pool:
+
+        def begin() -> None:
+            pool.submit(stuck, stand)
+            stand.arrived(1)
+
+        census = CensusTaker(
+            ignores=Ignores(()), max_sites=1, executors=ReadsBeforeAPoolBegins(begin)
+        ).take()
+        stand.release(1)
+    threads = census.of("thread")
+    assert threads is not None
+    assert not any("support.leaks.stuck" in site.functions for site in threads.sites)

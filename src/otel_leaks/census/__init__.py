@@ -29,6 +29,7 @@ from otel_leaks.ignores import Ignores
 from otel_leaks.model import Census, Failure, Kind, Pool
 from otel_leaks.runtime import native
 from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.threads import ThreadRef, living
 
 __all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
 
@@ -148,6 +149,8 @@ class CensusTaker:
         """
         started, cpu_started = self._clock(), self._cpu_clock()
         failures: list[Failure] = []
+        # Before the pools: a worker that starts between the two would look like no pool's.
+        threads = self._threads() if self._tells_pools else None
         pools = self._pools(failures) if self._tells_pools else None
         workers = Workers(partial(self._executors.read, self._pause))
         if self._tells_pools:
@@ -168,6 +171,7 @@ class CensusTaker:
             sampled,
             workers,
             providers=self._providers,
+            threads=threads,
         )
         populations = []
         for source in self._sources:
@@ -189,6 +193,12 @@ class CensusTaker:
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,
         )
+
+    def _threads(self) -> list[ThreadRef] | None:
+        try:
+            return living()
+        except self._caught:  # Their own source says so.
+            return None
 
     def _pools(self, failures: list[Failure]) -> tuple[Pool, ...] | None:
         try:

@@ -20,6 +20,7 @@ from otel_leaks.census.spans import Spans
 from otel_leaks.ignores import Ignore, Ignores
 from otel_leaks.model import Hidden, Kind, Origin, Population, Sample, Site, Stack, fingerprint
 from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.threads import ThreadRef
 
 __all__ = [
     "MAX_KEPT_SITES",
@@ -81,6 +82,8 @@ class Look:
     """Asks what may fail about one thing."""
     providers: Callable[[], Iterable[object]] = tuple
     """Returns providers of telemetry that are in use besides those set for the process."""
+    threads: list[ThreadRef] | None = None
+    """The threads that lived before the pools were read; None where those are read later."""
 
     @property
     def is_selective(self) -> bool:

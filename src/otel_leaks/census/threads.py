@@ -245,7 +245,7 @@ class ThreadSource:
 
     def read(self, look: Look) -> Population:
         """Count living threads, group them by their stack, and sample the largest sites."""
-        refs = living()
+        refs = living() if look.threads is None else look.threads
         if look.every_kind:
             workers = set(map(id, refs_to(pool_workers())))
             refs = [ref for ref in refs if id(ref) not in workers and not _serves(ref)]

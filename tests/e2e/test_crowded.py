@@ -27,7 +27,8 @@ def test_100_000_tasks_at_5_000_sites_900_deep_are_two_small_detections() -> Non
         assert 0 < detection["records"] < 128 * 1024
     # The innermost frames are there, whatever was left out.
     assert tasks["innermost"] == ["deep"]
-    assert threads["innermost"] == ["wait"]
+    # The main thread is one of them, and may stand in its selector by then.
+    assert {*threads["innermost"]} - {"select"} == {"wait"}
     assert 0 < metrics["size"] < 64 * 1024
     # Each WARNING is short too.
     assert len(done.stderr) < 2 * 16 * 1024

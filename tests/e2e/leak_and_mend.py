@@ -14,6 +14,8 @@ import sys
 from opentelemetry import trace
 
 WITHIN_S = 20
+APART_S = 0.1
+"""Between two rounds: above the cooldown that the test sets."""
 
 
 class Heard(logging.Handler):
@@ -47,6 +49,7 @@ async def main(rounds: int, tasks: int) -> None:
             reply.set()
             await asyncio.gather(*leaked)
             await asyncio.wait_for(heard.over.wait(), WITHIN_S)
+        await asyncio.sleep(APART_S)
 
 
 if __name__ == "__main__":

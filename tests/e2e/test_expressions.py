@@ -153,7 +153,7 @@ def test_every_expression_returns_data(
                         ("code_function_name", "leaky_service.drain_queue"),
                         ("job", "shop"),
                         ("service_version", "7"),
-                    ): 80
+                    ): 82
                 }
             ),
         )

@@ -151,7 +151,13 @@ def told_of(receiver: Collector, kind: str, count: int) -> Span:
 
 
 VARYING = ("python.leak.fingerprint", "python.leak.age", "code.stacktrace")
-UNSET = "it waits on an event that nobody sets: set it when its owner ends, or cancel what waits"
+UNSET_THREAD = (
+    "it waits on an event that nobody sets: set it when its owner ends, and join the thread"
+)
+UNSET = (
+    "it waits on an event that nobody sets: set it when its owner ends, or cancel the task and "
+    "await it"
+)
 
 
 def assert_tasks_explained(span: Span) -> None:
@@ -194,11 +200,12 @@ def assert_threads_explained(span: Span) -> None:
         "python.leak.application.function": "leaky_service.drain_queue",
         "python.leak.application.file": leaky_service.__file__,
         "python.leak.application.line": where,
-        "python.leak.hint": UNSET,
+        "python.leak.hint": UNSET_THREAD,
         "python.leak.origin.function": "leaky_service.leak_threads",
         "python.leak.origin.file": leaky_service.__file__,
         "python.leak.origin.line": line_of("thread.start()"),
         "python.leak.operation": "POST /leak/threads",
+        "http.route": "/leak/threads",
     }
     assert_fingerprint(sample)
     assert stack(sample)[0] == (leaky_service.__file__, where, "drain_queue")

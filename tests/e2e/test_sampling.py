@@ -31,6 +31,8 @@ def test_200_of_200_detections_arrive_when_one_trace_in_a_hundred_is_sampled(
                 "OTEL_TRACES_SAMPLER_ARG": "0.01",
                 "OTEL_PYTHON_LEAKS_INTERVAL_S": "0.01",
                 "OTEL_PYTHON_LEAKS_TASK_LIMIT": "15",
+                # What comes back sooner would be the same detection.
+                "OTEL_PYTHON_LEAKS_COOLDOWN_S": "0.05",
             }
             command = instrumented(sys.executable, str(PROGRAM), str(ROUNDS), "20")
             program = Program(command, variables, tmp_path / f"program-{n}.log")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import unittest
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,6 +45,7 @@ from support.leaks import Stand, forever, settle, stopped_loop, stuck
 
 ONCE = Grace(attempts=1)
 NOW = Grace(attempts=3, max_delay_s=0.0)
+leaves_tasks = pytest.mark.allow_leaks(reason="tasks are left to the runner that cancels them")
 
 
 @pytest.fixture
@@ -167,6 +169,44 @@ def test_what_may_wake_by_itself_is_waited_for_a_second(
     assert now_s[0] == pytest.approx(waited_s, abs=0.01)
 
 
+def test_what_is_between_two_waits_is_waited_for_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, pauses = [0.0], [0]
+    first, stands, second = threading.Event(), threading.Event(), threading.Lock()
+    threads: list[threading.Thread] = []
+
+    def poll() -> None:
+        stands.set()
+        first.wait(1000)
+        second.acquire()
+
+    def stand_in(function: str) -> None:
+        while sys._current_frames()[threads[0].ident or 0].f_code.co_name != function:
+            time.sleep(0.001)
+
+    def sleep(seconds: float) -> None:
+        now_s[0] += seconds
+        pauses[0] += 1
+        if pauses[0] == Grace().attempts - 1:
+            first.set()
+            stand_in("poll")
+        elif pauses[0] == Grace().attempts:
+            second.release()
+            threads[0].join(20)
+
+    def leave_it() -> None:
+        threads.append(threading.Thread(target=poll, daemon=True))
+        threads[0].start()
+        assert stands.wait(20)
+        stand_in("wait")
+        monkeypatch.setattr(native, "sleep", sleep)
+        monkeypatch.setattr(native, "monotonic", lambda: now_s[0])
+
+    second.acquire()
+    with verify_none():
+        leave_it()
+    assert pauses == [Grace().attempts]
+
+
 def test_while_it_waits_the_loop_runs() -> None:
     async def end_in(rounds: int) -> None:
         await settle(rounds)
@@ -179,6 +219,7 @@ def test_while_it_waits_the_loop_runs() -> None:
     assert not asyncio.run(main()).cancelled()
 
 
+@leaves_tasks
 def test_while_it_waits_the_loop_is_not_blocked(pauses: list[float]) -> None:
     async def main() -> None:
         with pytest.raises(LeaksFound):
@@ -222,6 +263,7 @@ def test_leaks_found_is_an_assertion_error() -> None:
     assert issubclass(LeaksFound, AssertionError)
 
 
+@leaves_tasks
 def test_ten_thousand_equal_leaks_give_a_short_message() -> None:
     async def main() -> LeaksFound:
         tasks: list[asyncio.Future[None]] = []
@@ -270,6 +312,7 @@ def test_a_decorated_function_is_verified_and_keeps_its_name_and_result(stand: S
     assert leave(is_leaking=False) == "done"
 
 
+@leaves_tasks
 def test_a_decorated_coroutine_function_stays_one_and_is_verified() -> None:
     tasks: list[asyncio.Future[None]] = []
 
@@ -289,6 +332,7 @@ def test_a_decorated_coroutine_function_stays_one_and_is_verified() -> None:
     asyncio.run(main())
 
 
+@leaves_tasks
 def test_of_concurrent_calls_of_one_decorated_function_only_the_leaking_one_fails() -> None:
     tasks: list[asyncio.Future[None]] = []
 
@@ -345,6 +389,7 @@ def test_calls_in_several_threads_are_told_apart(stand: Stand) -> None:
     assert found == {0: "clean", 1: "leaks", 2: "clean"}
 
 
+@leaves_tasks
 def test_one_object_serves_several_blocks_at_once() -> None:
     verified = verify_none(grace=NOW)
     tasks: list[asyncio.Future[None]] = []
@@ -362,6 +407,7 @@ def test_one_object_serves_several_blocks_at_once() -> None:
     assert [type(each) for each in asyncio.run(main())] == [LeaksFound, type(None), type(None)]
 
 
+@leaves_tasks
 def test_a_task_of_an_unrelated_coroutine_is_not_blamed_on_the_scope() -> None:
     async def other(go: asyncio.Event, gone: asyncio.Event) -> None:
         await go.wait()
@@ -537,6 +583,7 @@ def test_the_line_to_paste_ignores_the_leak(stand: Stand) -> None:
         begin(stand)
 
 
+@leaves_tasks
 def test_tasks_are_ignored_by_their_name() -> None:
     async def main() -> None:
         async with verify_none(ignore_task("heartbeat-*"), grace=ONCE):
@@ -772,6 +819,7 @@ def test_production_and_tests_take_their_patches_back_in_any_order() -> None:
     )
 
 
+@leaves_tasks
 def test_the_hooks_debug_flag_factory_and_handlers_of_the_loop_stay() -> None:
     def handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         pass

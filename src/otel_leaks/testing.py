@@ -22,6 +22,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from types import FrameType, TracebackType
@@ -82,9 +83,11 @@ PROVED = 2000
 ENDED_BY_LAST_REFERENCE: tuple[Kind, ...] = ("thread_pool", "async_generator")
 """Kinds that end when nobody refers to them any more, without waiting for a collection."""
 LONGEST_S = 1.0
-"""How long a leaking scope may be waited for, seconds, where its grace is the default."""
+"""How long what may wake is waited for, seconds, where the grace is the default."""
 PAUSE_S = 0.05
 """The pauses after the grace, seconds."""
+LEAST_PAUSES = 13
+"""After the grace: on a loaded machine, where looks take long, it may take longer in all."""
 MAX_SITES = 50
 """Sites of a kind whose stack is read."""
 
@@ -96,7 +99,7 @@ class Grace:
 
     Attempts rather than seconds, so that a loaded machine still gets its looks. The
     pauses between them double from a microsecond; what is clean is not waited for. With the
-    defaults a thread or task that sleeps, or waits with a timeout, gets up to a second.
+    defaults what runs, sleeps, or waits with a timeout gets a second, longer where looks are slow.
     """
 
     attempts: int = 20
@@ -596,7 +599,7 @@ def _with_destroyed_as_pending(before: Report, after: Report) -> Report:
 
 
 def _may_wake(report: Report) -> bool:
-    """Say whether something of a report sleeps, or waits with a timeout: it may only poll."""
+    """Say whether something of a report may go on by itself: it may only poll."""
     from otel_leaks.census.timeouts import may_wake
 
     return any(
@@ -741,6 +744,8 @@ class Check:
         self._collect = collect
         self._held = _Held(ignores, loop, failed)
         self._is_underway = False
+        self._woke: deque[bool] = deque(maxlen=2)
+        """Whether something might wake in the last looks: it may be between two waits in one."""
         self.report = Report()
         """What was found last."""
 
@@ -784,6 +789,7 @@ class Check:
                 # What is only waiting for the collector is no leak.
                 self._collect()
                 self._look_again()
+            self._woke.append(_may_wake(self.report))
         if grace == Grace():
             yield from self._longer_pauses(until)
         if self.report:
@@ -791,9 +797,15 @@ class Check:
 
     def _longer_pauses(self, until: float) -> Iterator[float]:
         """Go on until what may wake by itself had time for it: it may have been told to end."""
-        while _may_wake(self.report) and (left_s := until - native.monotonic()) > 0:
-            yield min(PAUSE_S, left_s)
+        least = LEAST_PAUSES
+        while self.report and any(self._woke):
+            left_s = until - native.monotonic()
+            if left_s <= 0 and least <= 0:
+                return
+            yield min(PAUSE_S, left_s) if left_s > 0 else PAUSE_S
+            least -= 1
             self._look_again()
+            self._woke.append(_may_wake(self.report))
 
     def _leave_out(self, starts: Starts) -> bool:
         """

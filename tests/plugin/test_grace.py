@@ -34,16 +34,16 @@ POLLING = """
 
     def get():
         try:
-            queue.Queue().get(timeout=0.7)
+            queue.Queue().get(timeout=0.5)
         except queue.Empty:
             pass
 
     WAITS = {
-        "sleep": lambda: time.sleep(0.7),
-        "event": lambda: never.wait(0.7),
-        "lock": lambda: lock.acquire(timeout=0.7),
+        "sleep": lambda: time.sleep(0.5),
+        "event": lambda: never.wait(0.5),
+        "lock": lambda: lock.acquire(timeout=0.5),
         "queue": get,
-        "loop": lambda: asyncio.run(asyncio.sleep(0.7)),
+        "loop": lambda: asyncio.run(asyncio.sleep(0.5)),
     }
 """
 
@@ -60,7 +60,7 @@ def test_what_was_told_to_end_and_only_polls_is_no_leak(run: Run) -> None:
     async def test_task():
         async def monitor():
             while not closed:
-                await asyncio.sleep(0.7)
+                await asyncio.sleep(0.5)
 
         closed = []
         task = asyncio.create_task(monitor())

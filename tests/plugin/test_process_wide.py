@@ -381,6 +381,63 @@ def test_what_a_plugin_of_pytest_keeps_running_is_its_own(
     assert result.ret == 0
 
 
+STUCK = """
+    import asyncio
+    import threading
+    import pytest
+
+    never = threading.Event()
+
+    @pytest.fixture(scope="session")
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.fixture(scope="session", autouse=True)
+    async def runner(anyio_backend):
+        yield
+"""
+RELEASE = """
+    import pytest
+
+    # Or the teardown of the loop waits for the job.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(item):
+        item.module.never.set()
+"""
+CREATED_BY_LOOP = {
+    "task": "asyncio.ensure_future(asyncio.to_thread(job))",
+    "callback": "loop.call_soon(loop.run_in_executor, None, job)",
+}
+
+
+@pytest.mark.parametrize("how", CREATED_BY_LOOP)
+def test_what_a_plugins_loop_runs_is_created_by_none_of_its_hooks(
+    run: Run, pytester: pytest.Pytester, how: str
+) -> None:
+    pytester.makeconftest(textwrap.dedent(RELEASE))
+    result = run(
+        textwrap.dedent(STUCK)
+        + textwrap.dedent(
+            f"""
+            @pytest.mark.anyio
+            async def test_leaks():
+                loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+                def job():
+                    loop.call_soon_threadsafe(begun.set)
+                    never.wait()
+
+                {CREATED_BY_LOOP[how]}
+                await begun.wait()
+            """
+        ),
+        "--leaks",
+        plugins=("anyio",),
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*1 job of a pool not ended*"])
+
+
 def test_a_pool_that_never_had_a_worker_is_nothing(run: Run) -> None:
     result = run(
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from types import FrameType
 from typing import Literal, NamedTuple
@@ -20,6 +21,8 @@ MAX_FRAMES = 200
 """Frames that are looked at, from the innermost outwards."""
 
 _RUNNERS = frozenset({"_pytest", "pluggy", "pytest"})
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_SUSPENDED = _COROUTINE | inspect.CO_GENERATOR
 
 
 class Maker(NamedTuple):
@@ -72,7 +75,11 @@ def maker_of(frame: FrameType | None, names: CodeNames) -> Maker | None:
 
 
 def _outwards(frame: FrameType | None) -> Iterator[tuple[FrameType, str]]:
-    """Yield the frames of libraries, and their packages, up to the application's."""
+    """
+    Yield the frames of libraries, and their packages, up to the application's.
+
+    Who runs a loop creates nothing of what its tasks and callbacks do: there it ends, too.
+    """
     for _ in range(MAX_FRAMES):
         if frame is None:
             return
@@ -81,5 +88,13 @@ def _outwards(frame: FrameType | None) -> Iterator[tuple[FrameType, str]]:
         if package != "otel_leaks":
             if not is_library(frame.f_code.co_filename):
                 return
+            # A callback of asyncio's own loop; those of uvloop have no frame.
+            if module == "asyncio.events" and frame.f_code.co_name == "_run":
+                return
             yield frame, package
-        frame = frame.f_back
+        outer = frame.f_back
+        if frame.f_code.co_flags & _COROUTINE and not (
+            outer is not None and outer.f_code.co_flags & _SUSPENDED
+        ):
+            return
+        frame = outer

@@ -33,19 +33,31 @@ def wakes_itself(function: str, code: CodeType, last_instruction: int) -> bool:
 
 def may_wake(ident: int) -> bool:
     """
-    Say whether a thread may wake by itself: it sleeps, or waits with a timeout.
+    Say whether a thread may go on by itself: it runs, sleeps, or waits with a timeout.
 
     Where it stands in a function made in C, that is so when it was given any argument, such
     as the seconds of ``time.sleep``; ``lock.acquire()`` without one waits for somebody else.
     """
     (stand,) = stacks_of((ident,))
-    return bool(stand) and _has_timeout(*stand[0][:2])
+    return bool(stand) and (_runs(*stand[0][:2]) or _has_timeout(*stand[0][:2]))
 
 
 @lru_cache(maxsize=16)
 def _has_timeout(code: CodeType, last_instruction: int) -> bool:
+    at = _at(code, last_instruction)
+    # PRECALL on 3.11, CALL_METHOD on 3.10: the argument is the number of arguments.
+    return at is not None and "CALL" in at.opname and bool(at.arg)
+
+
+@lru_cache(maxsize=16)
+def _runs(code: CodeType, last_instruction: int) -> bool:
+    """Say whether it is at no call, neither of a function nor of what ``with`` enters."""
+    at = _at(code, last_instruction)
+    return at is not None and "CALL" not in at.opname and "WITH" not in at.opname
+
+
+def _at(code: CodeType, last_instruction: int) -> dis.Instruction | None:
     at = [each for each in dis.get_instructions(code) if each.offset <= last_instruction]
     while at and at[-1].opname == "CACHE":
         at.pop()
-    # PRECALL on 3.11, CALL_METHOD on 3.10: the argument is the number of arguments.
-    return bool(at) and "CALL" in at[-1].opname and bool(at[-1].arg)
+    return at[-1] if at else None

@@ -64,12 +64,11 @@ def run_for(delay_s: float, loops: Iterable[Any]) -> None:
 async def pause_inside(delay_s: float) -> None:
     """Let *delay_s* pass in real time inside of a running loop, whose clock may stand still."""
     until = native.monotonic() + delay_s
-    turns = 0
-    while turns < LEAST_TURNS or native.monotonic() < until:
+    for _ in range(LEAST_TURNS):
         await _next_turn()
-        turns += 1
-        if turns >= LEAST_TURNS:
-            native.sleep(min(max(until - native.monotonic(), 0.0), STEP_S))
+    while (left_s := until - native.monotonic()) > 0:
+        native.sleep(min(left_s, STEP_S))
+        await _next_turn()
 
 
 @coroutine

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.reliability
 TASKS = 60
 TIMEOUT_S = 2.0
 """After which an exporter gives a batch up; the SDK's default of 10 s makes these tests longer."""
+COOLDOWN_S = 1.0
 
 WATCHED = {
     "OTEL_SERVICE_NAME": "shop",
@@ -44,7 +45,7 @@ WATCHED = {
     "OTEL_BSP_SCHEDULE_DELAY": "200",
     "OTEL_PYTHON_LEAKS_INTERVAL_S": "0.1",
     "OTEL_PYTHON_LEAKS_TASK_LIMIT": "50",
-    "OTEL_PYTHON_LEAKS_COOLDOWN_S": "1",
+    "OTEL_PYTHON_LEAKS_COOLDOWN_S": f"{COOLDOWN_S:.0f}",
 }
 UNWATCHED = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "leaks"}
 PAIR = ("python.leak.kind", "python.leak.evidence")
@@ -223,9 +224,11 @@ def leak(service: Service) -> None:
 
 
 def fix(service: Service) -> None:
+    """Fix it, wait until the log has that, and until a leak is another one again."""
     before = logged(service, RESOLVED)
     service.post("/mend").raise_for_status()
     eventually(lambda: logged(service, RESOLVED) > before)
+    time.sleep(COOLDOWN_S + 0.5)
 
 
 def logged(service: Service, what: str) -> int:

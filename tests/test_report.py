@@ -144,6 +144,11 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
             "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), 61 more than "
             "80 min ago: ever more come, and those that came stay",
         ),
+        (
+            Finding("thread", "growth", 93, sites=(SITE,), grown=0, grown_s=4800.0),
+            "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), no more than "
+            "80 min ago: ever more come, and those that came stay",
+        ),
     ],
 )
 def test_a_finding_is_said_in_one_sentence(finding: Finding, said: str) -> None:

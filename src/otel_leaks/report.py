@@ -179,16 +179,18 @@ def _operation(finding: Finding) -> str:
 
 def _grown(finding: Finding) -> str:
     """Say what piles up, and how fast."""
+    # At night there may be as few as when the rise began, and those that came are still there.
+    more = f"{finding.grown or 'no'} more than"
     if finding.pools is not None and finding.sites:
         where = site_line(finding.sites[0])
         return (
-            f"{finding.pools} thread pools {finding.sites[0].pool}, {finding.grown} more than "
+            f"{finding.pools} thread pools {finding.sites[0].pool}, {more} "
             f"{duration(finding.grown_s)} ago: more and more are created, and none is shut down; "
             f"most of their {finding.count} threads: {where}"
         )
     where = f" in {finding.sites[0].function}{_where(finding.sites[0])}" if finding.sites else ""
     return (
-        f"{_counted(finding.kind, finding.count)}{where}, {finding.grown} more than "
+        f"{_counted(finding.kind, finding.count)}{where}, {more} "
         f"{duration(finding.grown_s)} ago: ever more come, and those that came stay"
     )
 

@@ -373,6 +373,22 @@ def test_a_site_that_is_gone_is_named_until_it_has_ended() -> None:
     assert [(each.count, each.sites[0].function) for each in found] == [(0, "app.run")]
 
 
+def test_what_is_all_gone_has_ended_before_its_window_has() -> None:
+    policy = growth()
+    list(fed(policy, rising()))
+    (found,) = policy.look(census(42.0))
+    assert (found.count, found.grown, found.ended) == (0, 0, "ended")
+
+
+def test_by_night_there_may_be_no_more_than_when_the_rise_began() -> None:
+    policy = growth()
+    windows = rising(first=50)
+    windows[-1] = [site(90, stayed=80)]
+    list(fed(policy, windows))
+    (found,) = policy.look(census(42.0, site(55, stayed=55)))
+    assert (found.count, found.grown, found.ended) == (55, 0, None)
+
+
 def test_a_leak_that_stops_is_open_for_a_day() -> None:
     policy = growth()
     stopped = [*rising(), *[[site(40)]] * (SLOW * DAY + 2)]
@@ -550,7 +566,7 @@ def left_by(requests: Sequence[int], *, ended: int = 10) -> list[Finding]:
     """Enter ten more tasks a window, and how many requests had ended by then."""
     policy = growth()
     found: tuple[Finding, ...] = ()
-    for i in range(5 * WINDOWS + 1):
+    for i in range(len(requests)):
         looked = site(2 * (i + 1))
         left = replace(
             looked,
@@ -567,6 +583,12 @@ def test_sessions_of_which_each_makes_ever_more_requests_are_none() -> None:
     assert left_by(requests) == []
     # Most of them are of no request.
     assert len(left_by(requests, ended=9)) == 1
+
+
+@pytest.mark.parametrize("windows", range(WINDOWS, 20))
+def test_sessions_that_come_evenly_and_each_go_on_asking_are_none(windows: int) -> None:
+    """Each makes some requests as it comes: a row alone does not show that fewer are the first."""
+    assert left_by([4 * i + i * i for i in range(5 * windows + 1)]) == []
 
 
 def test_what_each_request_leaves_behind_is_growth() -> None:

@@ -28,6 +28,8 @@ class Load:
     fails: float = 0.0
     """The part of the censuses in which tasks can't be read."""
     interval_s: float = 10.0
+    most_interval_s: float = 60.0
+    """The longest interval at which the load can be judged."""
     gap: tuple[float, float] | None = None
     """When the process is suspended, and until when, seconds."""
 
@@ -531,6 +533,8 @@ LEAKING = (
             Place("leak", arrive=between(0, math.inf, 1 / 60), live=exactly(MINUTE), renews=True),
         ],
         {"app.leak": 0},
+        # What lives for no longer than an interval can't be told from ever larger batches.
+        most_interval_s=30.0,
     ),
 )
 

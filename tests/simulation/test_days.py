@@ -14,7 +14,7 @@ PAGE_TEXT = PAGE.read_text(encoding="utf-8")
 def told_of(load: Load) -> tuple[Told, ...]:
     # A hundred thousand sites take a while to make.
     until_s = 5 * 3600.0 if load.churn is not None else DAY
-    return day(load, 0, interval_s=60.0, until_s=until_s)
+    return day(load, 0, interval_s=load.most_interval_s, until_s=until_s)
 
 
 @pytest.mark.parametrize("load", HEALTHY, ids=lambda load: load.name)

@@ -253,7 +253,8 @@ class Growth:
         self._note(history, history.sites, sites, now, at, is_whole=is_whole)
         self._note(history, history.functions, functions, now, at, is_whole=is_whole)
         told: list[tuple[str, _Series, _Rise, End | None]] = [
-            (key, series, series.rise, None)
+            # Of what is all gone there is nothing to tell until the window ends.
+            (key, series, series.rise, None if series.now.total else "ended")
             for key, series in history.open
             if series.rise is not None
         ]
@@ -414,9 +415,10 @@ class Growth:
             return True
         # Where users come for hours and each goes on asking, a row is too short to show it.
         begin = self._requests.until(0.0, operations)
-        earlier = first.floor * (after - before)
-        return first.floor >= self._least_stayed and (
-            (last.floor - first.floor) * (before - begin) < LEAST_SHARE * earlier
+        return any(
+            (last.floor - floor) * (until - begin) < LEAST_SHARE * floor * (after - until)
+            for floor, until in ((first.floor, before), (middle.floor, between))
+            if floor >= self._least_stayed / 2
         )
 
     def _finding(
@@ -442,7 +444,7 @@ class Growth:
             age_s=max((site.age_s for site in sites), default=0.0),
             sites=series.sites,
             site_count=len(sites),
-            grown=series.now.total - rise.base,
+            grown=max(0, series.now.total - rise.base),
             grown_s=at - rise.since,
             pools=series.now.total if is_pools else None,
             ended=ended,

@@ -86,6 +86,8 @@ LONGEST_S = 1.0
 """How long what may wake is waited for, seconds, where the grace is the default."""
 PAUSE_S = 0.05
 """The pauses after the grace, seconds."""
+LOOKS_REMEMBERED = 4
+"""What might wake in one of them may: a loaded machine leaves it between two waits for long."""
 LEAST_PAUSES = 13
 """After the grace: on a loaded machine, where looks take long, it may take longer in all."""
 MAX_SITES = 50
@@ -744,7 +746,7 @@ class Check:
         self._collect = collect
         self._held = _Held(ignores, loop, failed)
         self._is_underway = False
-        self._woke: deque[bool] = deque(maxlen=2)
+        self._woke: deque[bool] = deque(maxlen=LOOKS_REMEMBERED)
         """Whether something might wake in the last looks: it may be between two waits in one."""
         self.report = Report()
         """What was found last."""

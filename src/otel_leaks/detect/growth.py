@@ -418,7 +418,7 @@ class Growth:
         return any(
             (last.floor - floor) * (until - begin) < LEAST_SHARE * floor * (after - until)
             for floor, until in ((first.floor, before), (middle.floor, between))
-            if floor >= self._least_stayed / 2
+            if floor >= self._least_stayed / 4
         )
 
     def _finding(

@@ -605,7 +605,9 @@ def _may_wake(report: Report) -> bool:
     from otel_leaks.census.timeouts import may_wake
 
     return any(
-        bool(site.sample.timed)
+        # Of a loop nothing says whether a thread is about to close it.
+        site.kind == "event_loop"
+        or bool(site.sample.timed)
         or (
             site.kind == "thread"
             and site.sample.thread_id is not None

@@ -144,6 +144,7 @@ def test_80_threads_and_500_tasks_are_counted_exactly_and_explained(
     assert told == [("python.leak.detected", 80, 1), ("python.leak.detected", 500, 1)]
 
 
+@pytest.mark.unwatched  # On 3.10 the plugin's own wrapper stands between a worker and its job.
 def test_a_pool_whose_queue_grows_has_gauges_and_explains_its_threads(
     instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
 ) -> None:
@@ -157,10 +158,10 @@ def test_a_pool_whose_queue_grows_has_gauges_and_explains_its_threads(
             looks()
             jobs.append(pool.submit(stuck, stand))
         looks()
-        series = meters.series()
-        told = plain(spans.all[0].attributes)
-        (sample,) = [plain(event.attributes) for event in spans.all[0].events]
+        series, (span, *_) = meters.series(), spans.all
         stand.release(len(jobs))
+    told = plain(span.attributes)
+    (sample,) = [plain(event.attributes) for event in span.events]
     of_pool = frozenset({("python.thread_pool.name", "leak-mail")})
     assert series["python.thread_pool.thread.count"][of_pool] == 6
     assert series["python.thread_pool.thread.limit"][of_pool] == 6

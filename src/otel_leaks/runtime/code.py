@@ -97,6 +97,10 @@ def line_of(code: types.CodeType, instruction: int) -> int:
     return code.co_firstlineno
 
 
+MAX_WRAPPED = 10
+"""Functions around each other that are looked through."""
+
+
 def _names_of(module: str | None) -> Mapping[str, Any]:
     try:
         # Not by getattr(): a lazy module would be loaded by it.
@@ -127,8 +131,13 @@ def _qualname_3_10(code: types.CodeType, module: str | None) -> str:
                 continue
             for member in list(members.values()):
                 function = _function_in(member)
-                if type(function) is types.FunctionType and function.__code__ is code:
-                    return function.__qualname__
+                for _ in range(MAX_WRAPPED):
+                    if type(function) is not types.FunctionType:
+                        break
+                    if function.__code__ is code:
+                        return function.__qualname__
+                    # One that was patched, by us or by somebody else.
+                    function = function.__dict__.get("__wrapped__")
     return code.co_name
 
 

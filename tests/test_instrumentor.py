@@ -144,7 +144,6 @@ def test_80_threads_and_500_tasks_are_counted_exactly_and_explained(
     assert told == [("python.leak.detected", 80, 1), ("python.leak.detected", 500, 1)]
 
 
-@pytest.mark.unwatched  # On 3.10 the plugin's own wrapper stands between a worker and its job.
 def test_a_pool_whose_queue_grows_has_gauges_and_explains_its_threads(
     instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
 ) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 import sys
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -22,7 +21,7 @@ if __name__ == "__main__":
 
 from simulation.days import Verdict, day, judged
 from simulation.loads import HOUR, MINUTE, Load, between, exactly, usual
-from simulation.table import minutes
+from simulation.table import minutes, with_rows
 from simulation.world import Place, Rate
 
 __all__ = ["HEALTHY", "LEAKING", "PAGE"]
@@ -210,15 +209,6 @@ def row_of(load: Load, verdicts: list[Verdict]) -> str:
     return f"| {load.name} | {len(first)} of {len(verdicts)} | {times} | {wrong} | {ended} |"
 
 
-def rows_in(page: str, name: str) -> list[str]:
-    """Return the rows of the table *name* as they stand in the page."""
-    return [line for line in _table(name).findall(page)[0][1].splitlines()[2:] if line]
-
-
-def _table(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(<!-- table: {name} -->\n)(.*?)(?=\n\n|\Z)", re.DOTALL)
-
-
 def main() -> None:
     days = int(sys.argv[1]) if len(sys.argv) > 1 else DAYS
     loads = (*HEALTHY, *LEAKING)
@@ -240,8 +230,7 @@ def main() -> None:
     }
     page = PAGE.read_text(encoding="utf-8")
     for name, some in rows.items():
-        body = heads[name] + "\n".join(some)
-        page = _table(name).sub(lambda found, body=body: found[1] + body, page)  # type: ignore[misc]
+        page = with_rows(page, name, heads[name], some)
     PAGE.write_text(page, encoding="utf-8")
 
 

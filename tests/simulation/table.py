@@ -105,6 +105,12 @@ def rows_in(page: str, name: str) -> list[str]:
     return [line for line in _table(name).findall(page)[0][1].splitlines()[2:] if line]
 
 
+def with_rows(page: str, name: str, head: str, rows: Sequence[str]) -> str:
+    """Return the page with these rows, under *head*, as its table *name*."""
+    body = head + "\n".join(rows)
+    return _table(name).sub(lambda found: found[1] + body, page)
+
+
 def _table(name: str) -> re.Pattern[str]:
     return re.compile(rf"(<!-- table: {name} -->\n)(.*?)(?=\n\n|\Z)", re.DOTALL)
 
@@ -125,8 +131,7 @@ def main() -> None:
     # It may have been edited meanwhile.
     page = PAGE.read_text(encoding="utf-8")
     for name, rows in made.items():
-        body = heads[name] + "\n".join(rows)
-        page = _table(name).sub(lambda found, body=body: found[1] + body, page)  # type: ignore[misc]
+        page = with_rows(page, name, heads[name], rows)
     PAGE.write_text(page, encoding="utf-8")
 
 

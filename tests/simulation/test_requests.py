@@ -6,7 +6,8 @@ import pytest
 
 from simulation.days import day, judged
 from simulation.loads import Load
-from simulation.requests import HALF_DAY, HEALTHY, LEAKING, PAGE, rows_in
+from simulation.requests import HALF_DAY, HEALTHY, LEAKING, PAGE
+from simulation.table import rows_in
 
 PAGE_TEXT = PAGE.read_text(encoding="utf-8")
 

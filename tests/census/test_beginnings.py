@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -340,19 +341,22 @@ def test_a_loop_class_that_comes_later_is_wrapped_and_all_are_restored() -> None
     assert vars(asyncio.BaseEventLoop)["create_task"] is before
 
 
+def site_of(source: ThreadSource, beginnings: Beginnings, reader: SpanReader) -> Site:
+    """Return the site of the only thread that leaks."""
+    seen = Look(
+        *(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None), beginnings=beginnings, spans=reader
+    )
+    (found,) = source.read(seen).sites
+    return found
+
+
 def test_a_thread_that_is_still_there_after_its_request_says_for_how_long() -> None:
     reader = SpanReader()
     beginnings = Beginnings(reader.current, reader.operation, reader.end)
     beginnings.open()
     source = ThreadSource()
     stand = Stand()
-
-    def site() -> Site:
-        seen = Look(
-            *(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None), beginnings=beginnings, spans=reader
-        )
-        (found,) = source.read(seen).sites
-        return found
+    site = partial(site_of, source, beginnings, reader)
 
     try:
         with TRACER.start_as_current_span("POST /reports") as span:
@@ -403,13 +407,7 @@ def test_a_thread_that_began_in_an_inner_span_belongs_to_the_request_around_it()
     beginnings.open()
     source = ThreadSource()
     stand = Stand()
-
-    def site() -> Site:
-        seen = Look(
-            *(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None), beginnings=beginnings, spans=reader
-        )
-        (found,) = source.read(seen).sites
-        return found
+    site = partial(site_of, source, beginnings, reader)
 
     try:
         with tracer.start_as_current_span("POST /reports"):

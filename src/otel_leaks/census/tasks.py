@@ -41,7 +41,6 @@ from otel_leaks.census.spans import (
     operations,
     request_of,
     requests_in_progress,
-    span_of,
     spans_of,
 )
 from otel_leaks.census.wrapped import Wrapped
@@ -752,8 +751,9 @@ def _not_hidden(refs: list[TaskRef], hidden: Counter[Ignore], look: Look) -> Ite
 
 def _ends(chain: _Chain, spans: Spans) -> Iterator[tuple[int, SpanEnd]]:
     """Yield the ends of the spans of the tasks that are to be known in the next census."""
-    for known in sorted(chain.known, key=_serial)[:KNOWN_OF_SITE]:
-        span = span_of(known.ref, spans)
+    oldest = chain.oldest(KNOWN_OF_SITE)
+    found = spans_of([known.ref for known in oldest], spans)
+    for known, span in zip(oldest, found, strict=True):
         end = spans.end_of(span) if span is not None else None
         if end is not None:
             yield known.serial, end

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_leaks.census.names import kept
 from otel_leaks.census.process_wide import has_workers, is_open
+from otel_leaks.runtime.glimpse import name_of_type
 
 if TYPE_CHECKING:
     from otel_leaks.census.origins import Note
@@ -99,11 +100,7 @@ class Drops:
                 owned.add(id(kept(thing, "_default_executor")))
             thing = None
         return [
-            (note, _name_of(thing))
+            (note, name_of_type(type(thing)))
             for note, thing in found
             if id(thing) not in owned and (note.kind != "thread_pool" or has_workers(thing))
         ]
-
-
-def _name_of(thing: Any) -> str:
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"

@@ -34,10 +34,10 @@ from otel_leaks.model import (
     Population,
     Site,
 )
+from otel_leaks.monitor.ledger import Ledger
 from otel_leaks.monitor.watch import (
     BLIND_REPLACEMENTS,
     OPENABLE,
-    Ledger,
     Watch,
     findings,
     fresh_for_s,

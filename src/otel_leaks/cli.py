@@ -58,11 +58,12 @@ def _demo(options: argparse.Namespace) -> int:
     from otel_leaks.demo.run import TASK_LIMIT, run
     from otel_leaks.viewer.terminal import Screen
 
-    return run(
-        seconds=options.seconds,
-        task_limit=TASK_LIMIT if options.limit is None else options.limit,
-        screen=Screen(sys.stdout),
-    )
+    with Screen(sys.stdout) as screen:
+        return run(
+            seconds=options.seconds,
+            task_limit=TASK_LIMIT if options.limit is None else options.limit,
+            screen=screen,
+        )
 
 
 def _examples(options: argparse.Namespace) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from otel_leaks.config import LeakConfig
+from otel_leaks.monitor.watch import OPENABLE
 from otel_leaks.telemetry import names
-from otel_leaks.watch import OPENABLE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

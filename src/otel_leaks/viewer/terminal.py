@@ -183,9 +183,7 @@ def _limited(counted: Counted, marks: Marks, room: int) -> Text:
     return Text.assemble("  ", *bar, "  ", said)
 
 
-def _functions(
-    counted: Counted, history: Sequence[Counts], marks: Marks, width: int
-) -> list[Text]:
+def _functions(counted: Counted, history: Sequence[Counts], marks: Marks, width: int) -> list[Text]:
     before = [
         dict(known.functions) if (known := each.of(counted.kind)) is not None else {}
         for each in history[-SPARKS:]
@@ -287,7 +285,7 @@ class Screen:
         )
         """Whether pictures are drawn in place."""
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Screen:  # noqa: PYI034  (Self is of Python 3.11)
         return self
 
     def __exit__(

@@ -737,7 +737,7 @@ def test_an_exporter_that_blocks_does_not_hold_the_application(
 @pytest.fixture
 def _quick_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a monitor that hangs replaced within moments."""
-    monkeypatch.setattr("otel_leaks.monitor.watch.TICK_S", 0.02)
+    monkeypatch.setattr("otel_leaks.monitor.guard.TICK_S", 0.02)
 
 
 @pytest.mark.usefixtures("_quick_guard")
@@ -1174,7 +1174,7 @@ def test_in_turns_with_the_threading_instrumentation_no_patch_piles_up(
         def count(frame: Any, event: str, _: object) -> None:
             nonlocal seen
             code = frame.f_code
-            ours = code.co_filename.endswith("beginnings.py") and code.co_name == "start"
+            ours = code.co_filename.endswith("production.py") and code.co_name == "start"
             seen += event == "call" and ours
 
         thread = threading.Thread(target=int)

@@ -54,6 +54,7 @@ class Rises:
         if track is None:
             return None
         rules = history.tiers[tier]
+        most_s = LONG_SLEEP * self._windows * rules.window_s
         for row, least in self._rows(series, track, history, tier):
             if (
                 len(row.windows) == self._windows
@@ -63,7 +64,7 @@ class Rises:
                     or (not tier and row.renews())
                 )
                 and not row.serves_clients()
-                and not series.sleep.lasts(at, LONG_SLEEP * self._windows * rules.window_s)
+                and not series.sleep.lasts(at, most_s, rules.window_s)
                 and not self._is_registry(series, row)
             ):
                 first, last = row.windows[0], row.windows[-1]

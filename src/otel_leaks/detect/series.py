@@ -241,11 +241,10 @@ def now_of(site: Site, tiers: Sequence[Tier]) -> Now:
     if followed is None:
         return Now(total, total, 0, 0, tuple(Fates(0, 0, 0) for _ in tiers))
     some = (followed.ages_s, followed.ended_s, followed.moved_s)
+    # Run for each of a thousand sites in each census: in C, that takes a third of the time.
+    stayed = [float(tier.window_s).__le__ for tier in tiers]
     fates = (
-        Fates(
-            *(sum(age_s >= tier.window_s for age_s in ages_s) if ages_s else 0 for ages_s in some)
-        )
-        for tier in tiers
+        Fates(*(sum(map(each, ages_s)) if ages_s else 0 for ages_s in some)) for each in stayed
     )
     return Now(
         total,

@@ -14,7 +14,6 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 
-from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.executors import Executors, Workers
 from otel_leaks.census.followed import LARGE
 from otel_leaks.census.in_use import FEW_OF_TASK
@@ -23,6 +22,7 @@ from otel_leaks.census.spans import FEW_OF_REQUEST
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Pool, Site
+from otel_leaks.origins.production import Beginnings
 from otel_leaks.telemetry.spans import SpanReader
 from support.leaks import ONLY_LEAKS, Stand, stuck
 

@@ -14,7 +14,7 @@ import pytest
 
 from e2e.receiving import Collector, eventually
 from e2e.serving import Program, Serve, Service, free_ports
-from otel_leaks.watch import OPENABLE
+from otel_leaks.monitor.watch import OPENABLE
 
 pytestmark = pytest.mark.e2e
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 
-from otel_leaks.census.beginnings import Beginning, Beginnings
 from otel_leaks.census.spans import FEW_OF_REQUEST
+from otel_leaks.origins.production import Beginning, Beginnings
 from otel_leaks.runtime.tasks import is_pending
 
 __all__ = ["FEW_OF_TASK", "in_use"]

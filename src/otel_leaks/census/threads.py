@@ -23,16 +23,12 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
-from otel_leaks.census.beginnings import Beginning, Beginnings
-from otel_leaks.census.endless import Exits
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
 from otel_leaks.census.in_use import in_use
 from otel_leaks.census.jobs import ANYIO_RUNS, RUNNERS, is_carrier, job_in, own_in
-from otel_leaks.census.owners import may_wait, waits_for_dead
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.census.spans import READ, SiteSpans, Turnover, chosen, ended
-from otel_leaks.census.timeouts import wakes_itself
 from otel_leaks.ignores import Ignore
 from otel_leaks.libraries import is_own_module
 from otel_leaks.model import (
@@ -48,6 +44,9 @@ from otel_leaks.model import (
     Stack,
     fingerprint,
 )
+from otel_leaks.origins.production import Beginning, Beginnings
+from otel_leaks.runtime.bytecode.endless import Exits
+from otel_leaks.runtime.bytecode.lock_owners import may_wait, waits_for_dead
 from otel_leaks.runtime.code import CodeName, CodeNames, Place
 from otel_leaks.runtime.executors import has_job_in_anyio, pool_workers
 from otel_leaks.runtime.feeders import FEEDS, buffer_of, held_buffers
@@ -64,6 +63,7 @@ from otel_leaks.runtime.threads import (
     target_of,
     timer_function,
 )
+from otel_leaks.runtime.timeouts import wakes_itself
 
 __all__ = ["ThreadSource"]
 

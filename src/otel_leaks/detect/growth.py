@@ -79,7 +79,9 @@ class Growth:
         if census.requests is not None:
             counts = dict(census.requests)
             self._requests.note(census.taken_at, counts, self._requests_every_s)
-        pools = Counter(pool.name for pool in census.pools or ())
+        pools: Counter[str] = Counter()
+        for pool in census.pools or ():
+            pools[pool.name] += not pool.is_in_use
         for population in census.populations:
             history = self._kinds.get(population.kind)
             if history is not None:

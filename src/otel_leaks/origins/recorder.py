@@ -14,13 +14,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import gc
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
+from gc import get_referents
 from operator import is_
 from types import CoroutineType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +41,7 @@ from otel_leaks.runtime.heap import held_only_by, living
 from otel_leaks.runtime.loops import loop_roots, on_subclass
 from otel_leaks.runtime.names import has, kept, name_of, program_of
 from otel_leaks.runtime.patches import Patches
+from otel_leaks.runtime.running import current_task, running_loop
 from otel_leaks.runtime.wrappers import wrapper_of
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Child:
     __slots__ = ("__weakref__", "_popen", "name", "pid")
 
     def __init__(self, pid: int, name: str, popen: subprocess.Popen[Any] | None = None) -> None:
-        self._popen = weakref.ref(popen) if popen is not None else None
+        self._popen = weakref.ReferenceType(popen) if popen is not None else None
         self.pid = pid
         self.name = name
 
@@ -447,7 +448,9 @@ class Starts:
         """
         if self._older is None:
             found = living(*loop_roots(), *pool_classes())
-            self._older = [weakref.ref(each) for each in found if id(each) not in self._few]
+            self._older = [
+                weakref.ReferenceType(each) for each in found if id(each) not in self._few
+            ]
         roots = loop_roots() if kind == "event_loop" else pool_classes()
         older = [each for ref in self._older if (each := ref()) is not None]
         return [
@@ -470,7 +473,7 @@ class Starts:
             return False
         found = [task for ref in list(self._task_refs) if (task := ref()) is not None]
         tasks = sys.modules["asyncio.tasks"]
-        running = sys.modules["asyncio.events"]._get_running_loop()
+        running = running_loop()
         if sys.version_info >= (3, 14):
             # The sets are empty there; the loops that are known have the tasks.
             loops = self.noted("event_loop") if self._notes else []
@@ -478,7 +481,7 @@ class Starts:
                 found += tasks.all_tasks(loop)
         if not found:
             return False
-        caller = tasks.current_task() if running is not None else None
+        caller = current_task()
         return any(
             id(task) not in self._notes and task is not caller and not _is_done(task)
             for task in found
@@ -823,7 +826,7 @@ class Starts:
         with contextlib.suppress(Exception):  # What is no coroutine may have no weak one.
             scope = current_scope()
             key = id(coro)
-            ref = weakref.ref(coro, lambda _: self._handed.pop(key, None))
+            ref = weakref.ReferenceType(coro, lambda _: self._handed.pop(key, None))
             self._handed[key] = _Handed(ref, self._origin(frame, scope), scope)
             if scope is not None:
                 scope.count()
@@ -941,9 +944,7 @@ def context_of(task: Any) -> contextvars.Context | None:
         with contextlib.suppress(Exception):
             found = get_context(task) if is_subtype(type(task), known) else get_context()
             return found if type(found) is contextvars.Context else None
-    return next(
-        (each for each in gc.get_referents(task) if type(each) is contextvars.Context), None
-    )
+    return next((each for each in get_referents(task) if type(each) is contextvars.Context), None)
 
 
 def destroyed_pending(context: object) -> Any:

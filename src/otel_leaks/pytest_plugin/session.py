@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from otel_leaks.origins.recorder import Scope
     from otel_leaks.testing import Grace, Report
 
+# Not json.dumps and json.loads: a test may have replaced them.
+_COMPACT, _FROM_JSON = json.JSONEncoder(separators=(",", ":")), json.JSONDecoder()
+
 SESSION = "the session, outside of tests and fixtures"
 AT_THE_END = "at the end of the session"
 
@@ -737,7 +740,7 @@ class LeaksPlugin:
     ) -> None:
         for label, _, report in told:
             self._ledger.add(label, report)
-            plain = json.dumps(json.loads(report.to_json()), separators=(",", ":"))
+            plain = _COMPACT.encode(_FROM_JSON.decode(report.to_json()))
             item.user_properties.append(("leaks", plain))
         self._watch_outcomes()
         self._outcomes.tell(item, "\n\n".join(text for _, text, _ in told), raised)

@@ -92,7 +92,7 @@ def creator_of(
         elif code.co_name in _RUN_LOOPS and _runs_loop(frame):
             # Who runs a loop creates nothing of what its tasks and callbacks create. The task has
             # no frame where its coroutine was compiled, as by Cython.
-            task = _current_task()
+            task = current_task()
             return (note_of(task) if task is not None else None), library
         else:
             if library is None and code.co_name not in inline and not _is_machinery(frame):

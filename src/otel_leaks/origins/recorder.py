@@ -222,18 +222,23 @@ def scope_of_context(context: contextvars.Context | None) -> Scope | None:
 
 def current_scope() -> Scope | None:
     """
-    Return the scope of the running code: of its context, or of its thread.
+    Return the scope of the running code: of its context, or of its task or thread.
 
     A pool's worker is in no scope of its own, it runs jobs of many.
     """
     scope = _SCOPE.get()
     if scope is not None:
         return scope
+    # One that was made with an empty context, which is all that runs in it knows.
+    task = current_task()
+    scope = starts.scope_of(task) if task is not None else None
+    if scope is not None:
+        return scope
     # Not current_thread(): it would list a thread that threading does not know.
     thread = threading._active.get(native.get_ident())  # type: ignore[attr-defined]
     if thread is None or kept(thread, "_target") is _worker():
         return None
-    return starts.scope_of(thread)
+    return starts.scope_of(thread) or starts.standing.get(native.get_ident())
 
 
 def _worker() -> object:
@@ -289,6 +294,8 @@ class Starts:
         self.process_wide = ProcessWide()
         self.cancelling: dict[Scope, Callable[[Any], object]] = {}
         """What looks at a loop of a scope before its runner cancels all that is left on it."""
+        self.standing: dict[int, Scope] = {}
+        """The scope of a thread, by its number, for code that runs in an empty context."""
         self._runners: set[str] = set()
         self._modules = 0
 

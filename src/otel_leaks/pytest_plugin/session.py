@@ -107,6 +107,7 @@ class LeaksPlugin:
 
     def __init__(self, config: pytest.Config, mode: str) -> None:
         from otel_leaks.origins.recorder import Scope, starts
+        from otel_leaks.runtime.native import get_ident
         from otel_leaks.runtime.patches import Patches
         from otel_leaks.testing import Check, Grace, Report, _door
 
@@ -148,6 +149,8 @@ class LeaksPlugin:
         self._is_open = True
         self._session = Scope(SESSION)
         self._token = self._session.enter()
+        self._thread = get_ident()
+        self._starts.standing[self._thread] = self._session
         self._configuring = Scope(SESSION, self._session)
         """Until the session starts: the counterpart of pytest_unconfigure."""
         self._configuring_token: Any = self._configuring.enter()
@@ -182,6 +185,7 @@ class LeaksPlugin:
             watch_exit()
             self._configured()
             self._session.leave(self._token)
+            self._starts.standing.pop(self._thread, None)
             self._patches.restore()
             self._door.close()
             self._hangs.close()
@@ -346,6 +350,7 @@ class LeaksPlugin:
             if context is not None:
                 context.run(scope.enter)
         token = scope.enter()
+        self._starts.standing[self._thread] = scope
         try:
             result = yield
         except BaseException as error:
@@ -358,6 +363,7 @@ class LeaksPlugin:
 
     def _judge(self, item: pytest.Item, call: Charged, raised: BaseException | None) -> None:
         self._call = call.case = None
+        self._starts.standing[self._thread] = self._session
         self._item = item
         scope = call.scope
         self._hangs.stop()

@@ -443,3 +443,43 @@ def test_an_exporter_that_a_test_leaves_behind_is_its_own_and_one_of_the_session
             "     in       test_it.py::test_that_makes_one_for_a_tenant",
         ]
     )
+
+
+def test_what_is_created_in_an_empty_context_belongs_to_the_test_that_runs(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+        import contextvars
+        import pytest
+        import leaky
+
+        def test_thread():
+            contextvars.Context().run(leaky.thread)
+
+        @pytest.fixture
+        def loop():
+            loop = asyncio.new_event_loop()
+            yield loop
+            loop.close()
+
+        async def leaves():
+            contextvars.Context().run(leaky.task)
+
+        def test_task(loop):
+            loop.run_until_complete(leaves())
+
+        async def parent():
+            leaky.task()
+            await asyncio.Event().wait()
+
+        def test_task_of_a_task(loop):
+            contextvars.Context().run(lambda: leaky.kept.append(loop.create_task(parent())))
+            loop.run_until_complete(asyncio.sleep(0))
+
+        def test_clean():
+            contextvars.Context().run(int)
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=1, failed=3)
+    assert not [line for line in result.outlines if "at the end of the session" in line]

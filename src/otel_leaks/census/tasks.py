@@ -574,7 +574,7 @@ class TaskSource:
             if name_of_type(kind) in _OWN and is_readable(kind):
                 self._trusted.add(kind)
             key = id(kind)
-            ref = weakref.ref(kind, lambda _: self._asked.pop(key, None))
+            ref = weakref.ReferenceType(kind, lambda _: self._asked.pop(key, None))
             asked = self._asked[key] = (ref, is_readable(kind))
         return asked[1]
 

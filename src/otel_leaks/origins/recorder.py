@@ -14,13 +14,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import gc
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
+from gc import get_referents
 from operator import is_
 from types import CoroutineType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,6 +43,7 @@ from otel_leaks.runtime.heap import held_only_by, living
 from otel_leaks.runtime.loops import loop_roots, on_subclass
 from otel_leaks.runtime.names import has, kept, name_of, program_of
 from otel_leaks.runtime.patches import Patches
+from otel_leaks.runtime.running import current_task, running_loop
 from otel_leaks.runtime.wrappers import wrapper_of
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Child:
     __slots__ = ("__weakref__", "_popen", "name", "pid")
 
     def __init__(self, pid: int, name: str, popen: subprocess.Popen[Any] | None = None) -> None:
-        self._popen = weakref.ref(popen) if popen is not None else None
+        self._popen = weakref.ReferenceType(popen) if popen is not None else None
         self.pid = pid
         self.name = name
 
@@ -221,18 +222,23 @@ def scope_of_context(context: contextvars.Context | None) -> Scope | None:
 
 def current_scope() -> Scope | None:
     """
-    Return the scope of the running code: of its context, or of its thread.
+    Return the scope of the running code: of its context, or of its task or thread.
 
     A pool's worker is in no scope of its own, it runs jobs of many.
     """
     scope = _SCOPE.get()
     if scope is not None:
         return scope
+    # One that was made with an empty context, which is all that runs in it knows.
+    task = current_task()
+    scope = starts.scope_of(task) if task is not None else None
+    if scope is not None:
+        return scope
     # Not current_thread(): it would list a thread that threading does not know.
     thread = threading._active.get(native.get_ident())  # type: ignore[attr-defined]
     if thread is None or kept(thread, "_target") is _worker():
         return None
-    return starts.scope_of(thread)
+    return starts.scope_of(thread) or starts.standing.get(native.get_ident())
 
 
 def _worker() -> object:
@@ -288,6 +294,8 @@ class Starts:
         self.process_wide = ProcessWide()
         self.cancelling: dict[Scope, Callable[[Any], object]] = {}
         """What looks at a loop of a scope before its runner cancels all that is left on it."""
+        self.standing: dict[int, Scope] = {}
+        """The scope of a thread, by its number, for code that runs in an empty context."""
         self._runners: set[str] = set()
         self._modules = 0
 
@@ -458,7 +466,9 @@ class Starts:
         """
         if self._older is None:
             found = living(*loop_roots(), *pool_classes())
-            self._older = [weakref.ref(each) for each in found if id(each) not in self._few]
+            self._older = [
+                weakref.ReferenceType(each) for each in found if id(each) not in self._few
+            ]
         roots = loop_roots() if kind == "event_loop" else pool_classes()
         older = [each for ref in self._older if (each := ref()) is not None]
         return [
@@ -481,7 +491,7 @@ class Starts:
             return False
         found = [task for ref in list(self._task_refs) if (task := ref()) is not None]
         tasks = sys.modules["asyncio.tasks"]
-        running = sys.modules["asyncio.events"]._get_running_loop()
+        running = running_loop()
         if sys.version_info >= (3, 14):
             # The sets are empty there; the loops that are known have the tasks.
             loops = self.noted("event_loop") if self._notes else []
@@ -489,7 +499,7 @@ class Starts:
                 found += tasks.all_tasks(loop)
         if not found:
             return False
-        caller = tasks.current_task() if running is not None else None
+        caller = current_task()
         return any(
             id(task) not in self._notes and task is not caller and not _is_done(task)
             for task in found
@@ -863,7 +873,7 @@ class Starts:
         with contextlib.suppress(Exception):  # What is no coroutine may have no weak one.
             scope = current_scope()
             key = id(coro)
-            ref = weakref.ref(coro, lambda _: self._handed.pop(key, None))
+            ref = weakref.ReferenceType(coro, lambda _: self._handed.pop(key, None))
             self._handed[key] = _Handed(ref, self._origin(frame, scope), scope)
             if scope is not None:
                 scope.count()
@@ -984,9 +994,7 @@ def context_of(task: Any) -> contextvars.Context | None:
         with contextlib.suppress(Exception):
             found = get_context(task) if is_subtype(type(task), known) else get_context()
             return found if type(found) is contextvars.Context else None
-    return next(
-        (each for each in gc.get_referents(task) if type(each) is contextvars.Context), None
-    )
+    return next((each for each in get_referents(task) if type(each) is contextvars.Context), None)
 
 
 def destroyed_pending(context: object) -> Any:

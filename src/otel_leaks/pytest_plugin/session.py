@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from otel_leaks.origins.recorder import Scope
     from otel_leaks.testing import Grace, Report
 
+# Not json.dumps and json.loads: a test may have replaced them.
+_COMPACT, _FROM_JSON = json.JSONEncoder(separators=(",", ":")), json.JSONDecoder()
+
 SESSION = "the session, outside of tests and fixtures"
 AT_THE_END = "at the end of the session"
 
@@ -104,6 +107,7 @@ class LeaksPlugin:
 
     def __init__(self, config: pytest.Config, mode: str) -> None:
         from otel_leaks.origins.recorder import Scope, starts
+        from otel_leaks.runtime.native import get_ident
         from otel_leaks.runtime.patches import Patches
         from otel_leaks.testing import Check, Grace, Report, _door
 
@@ -145,6 +149,8 @@ class LeaksPlugin:
         self._is_open = True
         self._session = Scope(SESSION)
         self._token = self._session.enter()
+        self._thread = get_ident()
+        self._starts.standing[self._thread] = self._session
         self._configuring = Scope(SESSION, self._session)
         """Until the session starts: the counterpart of pytest_unconfigure."""
         self._configuring_token: Any = self._configuring.enter()
@@ -179,6 +185,7 @@ class LeaksPlugin:
             watch_exit()
             self._configured()
             self._session.leave(self._token)
+            self._starts.standing.pop(self._thread, None)
             self._patches.restore()
             self._door.close()
             self._hangs.close()
@@ -343,6 +350,7 @@ class LeaksPlugin:
             if context is not None:
                 context.run(scope.enter)
         token = scope.enter()
+        self._starts.standing[self._thread] = scope
         try:
             result = yield
         except BaseException as error:
@@ -355,6 +363,7 @@ class LeaksPlugin:
 
     def _judge(self, item: pytest.Item, call: Charged, raised: BaseException | None) -> None:
         self._call = call.case = None
+        self._starts.standing[self._thread] = self._session
         self._item = item
         scope = call.scope
         self._hangs.stop()
@@ -737,7 +746,7 @@ class LeaksPlugin:
     ) -> None:
         for label, _, report in told:
             self._ledger.add(label, report)
-            plain = json.dumps(json.loads(report.to_json()), separators=(",", ":"))
+            plain = _COMPACT.encode(_FROM_JSON.decode(report.to_json()))
             item.user_properties.append(("leaks", plain))
         self._watch_outcomes()
         self._outcomes.tell(item, "\n\n".join(text for _, text, _ in told), raised)

@@ -17,6 +17,9 @@ from otel_leaks.model import Frame, Hidden, Kind, Sample, Site, Stack
 from otel_leaks.report.hints import hint
 from otel_leaks.report.texts import MAX_CHARS, between, tail
 
+# Not json.dumps: a test may have replaced it.
+_AS_JSON = json.JSONEncoder(indent=2)
+
 __all__ = [
     "leaks_json",
     "leaks_text",
@@ -169,7 +172,7 @@ def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
         # What a census follows is for its policies; there may be hundreds of numbers.
         del each["followed"]
     body = {"sites": told, "hidden": [asdict(each) for each in hidden]}
-    return json.dumps(body, indent=2)
+    return _AS_JSON.encode(body)
 
 
 def _place(file: str, line: int) -> str:

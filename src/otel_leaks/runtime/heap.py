@@ -10,15 +10,18 @@ from __future__ import annotations
 import collections
 import contextvars
 import functools
-import gc
 import sys
 import threading
 import time
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
+from gc import get_referents, get_referrers
 from typing import Any
 
 from otel_leaks.libraries import is_library
+
+# Bound now: a test may replace it.
+_thread_time = time.thread_time
 
 __all__ = ["held_by_package", "held_only_by", "living", "within_coroutines"]
 
@@ -130,16 +133,16 @@ def _walk(
     held = collections.deque(roots)
     seen = set(map(id, roots))
     found |= seen & set(targets)
-    until = time.thread_time() + budget_s
+    until = _thread_time() + budget_s
     queue = list(roots)
     number = 0
     while queue and number < MOST and len(found) < len(targets):
         following: list[Any] = []
         for thing in queue:
             number += 1
-            if number % LOOKED_AT_ONCE == 0 and time.thread_time() > until:
+            if number % LOOKED_AT_ONCE == 0 and _thread_time() > until:
                 return found
-            for each in gc.get_referents(thing) if through_frames else _referents(thing):
+            for each in get_referents(thing) if through_frames else _referents(thing):
                 key = id(each)
                 if key in seen:
                     continue
@@ -164,7 +167,7 @@ def _referents(thing: Any) -> Iterable[Any]:
     if issubclass(kind, threading.local):
         # The garbage collector does not show them; these are the calling thread's.
         return list(threading.local.__getattribute__(thing, "__dict__").values())
-    return gc.get_referents(thing)
+    return get_referents(thing)
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:
@@ -238,7 +241,7 @@ def held_only_by(
     queue = list(roots)
     for thing in queue:  # Grows while it is walked.
         below = []
-        for each in gc.get_referents(thing):
+        for each in get_referents(thing):
             kind = type(each)
             key = id(each)
             if key in root_ids or _is_module(each) or issubclass(kind, type):
@@ -280,4 +283,4 @@ def living(*classes: type) -> Iterator[Any]:
         below: list[type] = type.__subclasses__(cls)
         every.extend(each for each in below if each not in every)
     # type(), not isinstance: a lazy proxy would be made to load by it.
-    return (each for each in gc.get_referrers(*every) if issubclass(type(each), tuple(classes)))
+    return (each for each in get_referrers(*every) if issubclass(type(each), tuple(classes)))

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import gc
 import sys
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from gc import get_referents
 from itertools import chain, compress, count, islice, repeat, tee
 from operator import attrgetter, is_, is_not, not_
 from typing import Any, NamedTuple
@@ -113,7 +113,7 @@ _WRITTEN_IN_PYTHON = _Make(
 def _contexts(tasks: Iterator[Any]) -> Iterator[Any]:
     # 3.12 and later say it; before, the garbage collector does: the first context that a
     # task refers to is its own, later ones belong to its callbacks.
-    one, other = tee(chain.from_iterable(map(gc.get_referents, tasks)))
+    one, other = tee(chain.from_iterable(map(get_referents, tasks)))
     is_context = map(partial(is_, contextvars.Context), map(type, other))
     return islice(compress(one, is_context), 1)
 

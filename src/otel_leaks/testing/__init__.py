@@ -18,7 +18,6 @@ import functools
 import gc
 import inspect
 import sys
-import threading
 import time
 import warnings
 import weakref
@@ -41,7 +40,7 @@ from otel_leaks.ignores import (
     ignore_top_function,
 )
 from otel_leaks.model import Hidden
-from otel_leaks.runtime import forks, native
+from otel_leaks.runtime import forks, native, running
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -69,8 +68,10 @@ __all__ = [
     "verify_none",
 ]
 
-# Bound now: a test may replace it.
+# Bound now: a test may replace them.
 _thread_time = time.thread_time
+_is_collecting, _collect, _stop_collecting = gc.isenabled, gc.collect, gc.disable
+_go_on_collecting = gc.enable
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -210,7 +211,7 @@ class _Things:
 
     def add(self, thing: object) -> bool:
         """Add a thing; always true, so that a look that asks for it goes on to the next."""
-        self._refs[id(thing)] = weakref.ref(thing)
+        self._refs[id(thing)] = weakref.ReferenceType(thing)
         return True
 
     def has(self, thing: object) -> bool:
@@ -312,16 +313,11 @@ _door = _Door()
 
 def _caller() -> tuple[object, ...]:
     """Return what is no leak: the calling task, its thread and the main thread."""
-    tasks = sys.modules.get("asyncio.tasks")
-    task = None
-    if tasks is not None and _is_in_loop():
-        task = tasks.current_task()
-    return (threading.main_thread(), threading.current_thread(), task)
+    return (running.main_thread(), running.this_thread(), running.current_task())
 
 
 def _is_in_loop() -> bool:
-    events = sys.modules.get("asyncio.events")
-    return events is not None and events._get_running_loop() is not None
+    return running.running_loop() is not None
 
 
 def _checked(ignores: tuple[Ignore, ...], grace: Grace) -> None:
@@ -704,13 +700,13 @@ class BeforeCancelling:
 @contextlib.contextmanager
 def not_collecting() -> Iterator[None]:
     """Let the garbage collector destroy nothing meanwhile that is being looked at."""
-    is_collecting = gc.isenabled()
-    gc.disable()
+    is_collecting = _is_collecting()
+    _stop_collecting()
     try:
         yield
     finally:
         if is_collecting:
-            gc.enable()
+            _go_on_collecting()
 
 
 def new_sites(report: Report, known: Report) -> Report:
@@ -737,7 +733,7 @@ class Check:
         *,
         loop: Any = None,
         holders: Callable[[], Iterable[object]] | None = None,
-        collect: Callable[[], object] = gc.collect,
+        collect: Callable[[], object] = _collect,
         failed: Callable[[tuple[Failure, ...]], None] | None = None,
         runners: BeforeCancelling | None = None,
     ) -> None:

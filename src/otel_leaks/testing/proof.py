@@ -26,12 +26,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from gc import get_objects, get_referents, get_referrers
 from typing import Any
 
 from otel_leaks.model import fingerprint
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import awaitables, chain_at
 from otel_leaks.runtime.glimpse import root_of
+from otel_leaks.runtime.running import current_task
 from otel_leaks.runtime.task_registry import TaskRegistry
 
 __all__ = ["Proof", "Verdict", "prove"]
@@ -121,7 +123,7 @@ def prove(
     if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
         return Proof((), "references can be counted on CPython with its GIL only")
     if sys.version_info[:2] == (3, 12):
-        # Seen on 3.12.1, on asyncio and uvloop: gc.get_referrers() did not return.
+        # Seen on 3.12.1, on asyncio and uvloop: get_referrers() did not return.
         return Proof((), "on Python 3.12 the collector's search for referrers may never end")
     collects = gc.isenabled()
     # A collection in the middle would run finalizers, and change what was counted.
@@ -150,8 +152,7 @@ def _pending() -> tuple[Any, ...]:
         refs = registry.refs(lambda: None)
     finally:
         registry.close()
-    running = sys.modules["asyncio.events"]._get_running_loop()
-    current = module.current_task() if running is not None else None
+    current = current_task()
     found = {id(task): task for ref in refs if (task := ref()) is not None}
     return tuple(task for task in found.values() if task is not current and not task.done())
 
@@ -257,7 +258,7 @@ class _Search:
                 seen.add(id(each))
                 if len(seen) > MAX_TIMED:
                     return None
-                ahead += gc.get_referents(each)
+                ahead += get_referents(each)
         return reached
 
     def _add(self, task: Any) -> None:
@@ -330,7 +331,7 @@ class _Search:
                 continue
             opens = self._opens(holder)
             own = _Own(holder) if key in self._waits else None
-            for held in gc.get_referents(holder):
+            for held in get_referents(holder):
                 target = id(held)
                 if target not in wanted:
                     continue
@@ -350,13 +351,13 @@ class _Search:
 
     def _referrers(self, asked: tuple[Any, ...], wanted: set[int]) -> list[Any]:
         if len(wanted) <= FEW:
-            return gc.get_referrers(*asked)
-        objects = gc.get_objects()
+            return get_referrers(*asked)
+        objects = get_objects()
         found = []  # Made later, so that it is none of them.
         for count, each in enumerate(objects):
             if count % CHECK_EVERY == 0:
                 self._check_clock()
-            if not wanted.isdisjoint(map(id, gc.get_referents(each))):
+            if not wanted.isdisjoint(map(id, get_referents(each))):
                 found.append(each)
         return found
 
@@ -400,7 +401,7 @@ class _Search:
         # Both are called by one instruction, from C: a thread switch comes between two.
         steps: tuple[Iterator[list[Any]], ...] = (
             iter(partial(list, map(sys.getrefcount, counted)), None),
-            iter(partial(gc.get_referents, *holders), None),
+            iter(partial(get_referents, *holders), None),
         )
         counts, referents = map(next, steps)
         explained = Counter(map(id, referents))

@@ -25,8 +25,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan
 
-from otel_leaks.census.beginnings import Beginnings
-from otel_leaks.census.patches import Patches
+from otel_leaks.origins.production import Beginnings
+from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
 
 BATCH = 1000

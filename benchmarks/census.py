@@ -27,8 +27,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan
 
 from otel_leaks.census import CensusTaker
-from otel_leaks.census.patches import Patches
 from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
 
 ROUNDS = 5

@@ -21,7 +21,7 @@ from otel_leaks.census import CensusTaker
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Detection, Followed, Population, Site, fingerprint
-from otel_leaks.watch import Watch, growth_of
+from otel_leaks.monitor.watch import Watch, growth_of
 
 TASKS = 1_000_000
 SITES = 10_000

@@ -26,8 +26,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from otel_leaks.census import CensusTaker
 from otel_leaks.ignores import BUILT_IN, Ignores
+from otel_leaks.monitor.watch import PAUSE_S
 from otel_leaks.telemetry.spans import SpanReader
-from otel_leaks.watch import PAUSE_S
 
 SECONDS = 8.0
 ROUNDS = 5

@@ -18,38 +18,32 @@ ROOT = Path(otel_leaks.__file__).parent
 # Each module or package of ours, and what of ours it may import. A package may import
 # its own modules. "" is otel_leaks itself, for __version__.
 ALLOWED: dict[str, set[str]] = {
-    "": {"instrumentor", "telemetry.otlp", "proof"},
+    "": {"instrumentor", "telemetry.otlp", "testing.proof"},
     "model": set(),
-    "runtime": {"model", "libraries"},
-    "texts": set(),
-    "masks": {"texts"},
-    "outgoing": {"model", "texts", "masks"},
-    "log": {"texts", "masks"},
+    "libraries": {"model"},
+    "ignores": {"model"},
     "config": {"model", "ignores"},
     "environment_variables": {"config"},
-    "ignores": {"model"},
-    "hints": {"model", "libraries"},
-    "libraries": {"model"},
-    "report": {"model", "hints", "libraries", "texts"},
-    "census": {"model", "ignores", "runtime", "libraries"},
+    "runtime": {"model", "libraries"},
+    "origins": {"model", "libraries", "runtime"},
+    "census": {"model", "libraries", "ignores", "runtime", "origins"},
     "detect": {"model"},
-    "telemetry": {
-        *("model", "runtime", "report", "hints", "libraries"),
-        *("texts", "masks", "outgoing", "log"),
+    "report": {"model", "libraries"},
+    "log": {"report.texts", "report.masks"},
+    "monitor": {
+        *("model", "config", "runtime", "census", "detect"),
+        *("log", "report.texts", "report.masks"),
     },
-    "watch": {"model", "runtime", "config", "census", "detect", "texts", "masks", "log"},
+    "telemetry": {"model", "libraries", "runtime", "report", "log"},
     "instrumentor": {
-        *("", "model", "runtime", "config", "ignores", "report"),
-        *("census", "detect", "telemetry", "watch", "log", "masks"),
+        *("", "model", "config", "ignores", "runtime", "origins", "census"),
+        *("detect", "monitor", "report", "telemetry", "log"),
     },
-    "proof": {"model", "census", "runtime"},
-    "testing": {"model", "runtime", "ignores", "report", "census", "testcase", "proof"},
-    "testcase": {"testing", "ignores"},
-    "selftest": {"model", "testing", "census"},
+    "testing": {"model", "ignores", "runtime", "origins", "census", "report"},
     "pytest_plugin": {
-        *("testing", "runtime", "ignores", "report", "model", "census", "selftest", "texts"),
+        *("testing", "model", "ignores", "runtime", "origins", "census", "report"),
     },
-    "viewer": {"telemetry.names", "texts"},
+    "viewer": {"telemetry.names", "report.texts"},
     "demo": {"", "instrumentor", "telemetry", "viewer"},
     "shipped": set(),
     "cli": {"", "viewer", "instrumentor", "demo", "shipped"},
@@ -132,13 +126,13 @@ def test_the_reader_of_imports_sees_those_in_functions_and_modules_of_packages(
         "import os.path\n"
         "from otel_leaks.detect import threshold as _t\n"
         "from otel_leaks.model import Site\n"
-        "def f():\n    from otel_leaks import watch, __version__\n"
+        "def f():\n    from otel_leaks import model, __version__\n"
     )
     assert list(imported(path)) == [
         "os.path",
         "otel_leaks.detect.threshold",
         "otel_leaks.model",
-        "otel_leaks.watch",
+        "otel_leaks.model",
         "otel_leaks",
     ]
 
@@ -157,9 +151,10 @@ def run(program: str) -> str:
 def test_the_engine_loads_nothing_of_opentelemetry_or_of_optional_runtimes() -> None:
     told = run(f"""
         import sys
-        import otel_leaks, otel_leaks.census, otel_leaks.report, otel_leaks.ignores
-        import otel_leaks.config, otel_leaks.model, otel_leaks.detect.threshold, otel_leaks.watch
-        import otel_leaks.environment_variables, otel_leaks.proof
+        import otel_leaks, otel_leaks.census, otel_leaks.report.text, otel_leaks.ignores
+        import otel_leaks.config, otel_leaks.model, otel_leaks.detect.threshold
+        import otel_leaks.monitor.watch
+        import otel_leaks.environment_variables, otel_leaks.testing.proof
         print(sorted(name for name in sys.modules if name.partition(".")[0] in {FOREIGN!r}))
     """)
     assert told == "[]\n"
@@ -205,8 +200,8 @@ def test_importing_the_instrumentor_starts_and_patches_nothing() -> None:
 
 def test_the_package_names_what_it_resolves_when_it_is_first_used() -> None:
     from otel_leaks.instrumentor import LeakInstrumentor
-    from otel_leaks.proof import prove
     from otel_leaks.telemetry.otlp import configure
+    from otel_leaks.testing.proof import prove
 
     assert otel_leaks.LeakInstrumentor is LeakInstrumentor
     assert otel_leaks.configure is configure

@@ -22,14 +22,14 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased,
 from opentelemetry.trace import NonRecordingSpan, SpanKind
 
 from otel_leaks.census import CensusTaker, Executors
-from otel_leaks.census.beginnings import Beginnings
-from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect.growth import Growth
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Finding
+from otel_leaks.monitor.watch import findings, saturated_of
+from otel_leaks.origins.production import Beginnings
+from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
-from otel_leaks.watch import findings, saturated_of
 from support.leaks import settle
 
 WINDOWS = 4

@@ -53,4 +53,4 @@ def test_importing_a_door_to_tests_loads_nothing_heavy(module: str) -> None:
 
 
 def test_what_is_heavy_would_be_seen() -> None:
-    assert loaded_by("otel_leaks.selftest") == ["asyncio"]
+    assert loaded_by("otel_leaks.testing.selftest") == ["asyncio"]

@@ -20,13 +20,13 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, TraceIdRatioBased
 
 from otel_leaks import LeakInstrumentor, __version__, instrumentor
-from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.model import fingerprint
+from otel_leaks.monitor.watch import Watch
+from otel_leaks.origins.production import Beginnings
 from otel_leaks.runtime import forks
 from otel_leaks.telemetry.metrics import Metrics
-from otel_leaks.watch import Watch
 from support import leaks
 from support.exported import Meters, Records, Spans, attributes, plain
 from support.leaks import ONLY_LEAKS, Stand, forever, running_loop, settle, standing, stuck
@@ -719,7 +719,7 @@ class Blocking(SpanProcessor):
 def test_an_exporter_that_blocks_does_not_hold_the_application(
     instrument: Instrument, meters: Meters, spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from otel_leaks import watch
+    from otel_leaks.monitor import watch
 
     monkeypatch.setattr(watch, "JOIN_S", 0.01)
     blocking = Blocking()
@@ -737,7 +737,7 @@ def test_an_exporter_that_blocks_does_not_hold_the_application(
 @pytest.fixture
 def _quick_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a monitor that hangs replaced within moments."""
-    monkeypatch.setattr("otel_leaks.watch.TICK_S", 0.02)
+    monkeypatch.setattr("otel_leaks.monitor.watch.TICK_S", 0.02)
 
 
 @pytest.mark.usefixtures("_quick_guard")
@@ -986,13 +986,13 @@ def test_a_fork_waits_for_a_report_that_is_stuck_once_and_for_the_next_one_again
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
     "lock",
-    ["telemetry.metrics._registering", "census.patches._lock", "instrumentor._active._reporting"],
+    ["telemetry.metrics._registering", "runtime.patches._lock", "instrumentor._active._reporting"],
 )
 def test_a_lock_of_ours_that_another_thread_holds_at_a_fork_stops_nothing_in_the_child(
     lock: str,
 ) -> None:
     told = run(f"""
-        import otel_leaks.census.patches, otel_leaks.telemetry.metrics
+        import otel_leaks.runtime.patches, otel_leaks.telemetry.metrics
         LeakInstrumentor().instrument(**providers)
         wait()
         held = threading.Event()

@@ -20,13 +20,14 @@ from opentelemetry.sdk.trace.sampling import Sampler, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanKind
 
 from otel_leaks.census import CensusTaker
-from otel_leaks.census.patches import Patches
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import Ignores, ignore_top_function
-from otel_leaks.report import resolution, sentence
+from otel_leaks.monitor.ledger import Ledger
+from otel_leaks.monitor.watch import findings, outlived_of
+from otel_leaks.report.text import resolution, sentence
+from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
-from otel_leaks.watch import Ledger, findings, outlived_of
 
 MINUTE, HOUR = 60.0, 3600.0
 START_S = 1_700_000_000.0

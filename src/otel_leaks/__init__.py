@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from otel_leaks.instrumentor import LeakInstrumentor
-    from otel_leaks.proof import prove
     from otel_leaks.telemetry.otlp import configure
+    from otel_leaks.testing.proof import prove
 
 __version__ = "0.1.0.dev0"
 
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> object:
 
         return configure
     if name == "prove":
-        from otel_leaks.proof import prove
+        from otel_leaks.testing.proof import prove
 
         return prove
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

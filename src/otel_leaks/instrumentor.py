@@ -26,22 +26,22 @@ from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_pro
 
 from otel_leaks import __version__
 from otel_leaks.census import CensusTaker, Executors
-from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.isolation import Parts
-from otel_leaks.census.patches import Patches
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import IN_PRODUCTION, Ignores
 from otel_leaks.log import log as _log
-from otel_leaks.masks import masked
 from otel_leaks.model import Census, Detection
+from otel_leaks.monitor.watch import OPENABLE, Watch, fresh_for_s, limits
+from otel_leaks.origins.production import Beginnings
+from otel_leaks.report.masks import masked
 from otel_leaks.runtime import forks, native, uwsgi
+from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.connections import renew_connections
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.forks import restart_exports
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
 from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
-from otel_leaks.watch import OPENABLE, Watch, fresh_for_s, limits
 
 __all__ = ["LeakInstrumentor"]
 

@@ -15,8 +15,8 @@ import sys
 import traceback
 from typing import Final
 
-from otel_leaks.masks import masked_path
-from otel_leaks.texts import between, name_text, printable, tail
+from otel_leaks.report.masks import masked_path
+from otel_leaks.report.texts import between, name_text, printable, tail
 
 __all__ = ["LoggedError", "log", "stand_in"]
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from otel_leaks.census.destroyed import MAX_COROUTINES, DestroyedSource
-from otel_leaks.census.origins import loop_roots, starts
 from otel_leaks.census.source import Look
 from otel_leaks.ignores import Ignore, Ignores, ignore_any_function
 from otel_leaks.model import OTHER, Frame, Population, fingerprint
+from otel_leaks.origins.recorder import starts
+from otel_leaks.runtime.loops import loop_roots
 from support.installed import installed
 from support.leaks import settle
 

@@ -20,11 +20,13 @@ from typing import Any
 
 import pytest
 
-from otel_leaks.census import EVERY_SOURCE, SOURCES, Source, origins
-from otel_leaks.census.origins import Scope, Starts, living
+from otel_leaks.census import EVERY_SOURCE, SOURCES, Source
 from otel_leaks.census.source import Look
 from otel_leaks.ignores import Ignore, Ignores, ignore_created_by, ignore_fingerprint, ignore_module
 from otel_leaks.model import Hidden, Kind, Population
+from otel_leaks.origins import recorder as origins
+from otel_leaks.origins.recorder import Scope, Starts
+from otel_leaks.runtime.heap import living
 from support.leaks import Stand, settle, stopped_loop
 
 pytestmark = pytest.mark.unwatched

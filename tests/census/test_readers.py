@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from otel_leaks.census import CensusTaker
-from otel_leaks.census.endless import Exits, is_endless
-from otel_leaks.census.owners import may_wait, waits_for_dead
-from otel_leaks.census.timeouts import wakes_itself
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census
+from otel_leaks.runtime.bytecode.endless import Exits, is_endless
+from otel_leaks.runtime.bytecode.lock_owners import may_wait, waits_for_dead
 from otel_leaks.runtime.code import line_of
+from otel_leaks.runtime.timeouts import wakes_itself
 from otel_leaks.runtime.wrappers import take_unread, wrapper_of
 from support.leaks import ONLY_LEAKS, Stand, forever, settle, standing, stopped_loop, stuck
 

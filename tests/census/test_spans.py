@@ -13,13 +13,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
-from otel_leaks.census.origins import context_of
-from otel_leaks.census.patches import Patches
 from otel_leaks.census.source import Look
 from otel_leaks.census.spans import MAX_OPERATIONS
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Ended, Operation, Population, Site, SpanEnd
+from otel_leaks.origins.recorder import context_of
+from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
 from support.leaks import forever, settle
 

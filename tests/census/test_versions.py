@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from otel_leaks.census import registry
 from otel_leaks.census.tasks import TaskSource
+from otel_leaks.runtime import task_registry as registry
 from support.leaks import forever, look, running_loop, settle, stopped_loop
 
 _PyTask: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from otel_leaks.detect.outlived import COMING, LATE, MANY, OPENS, VERY_MANY, Outlived
 from otel_leaks.model import Census, Ended, Finding, Operation, Population, Site
-from otel_leaks.watch import Ledger
+from otel_leaks.monitor.ledger import Ledger
 
 MARK = "0123456789ab"
 NOTIFY = "app.notify"

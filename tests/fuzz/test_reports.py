@@ -8,7 +8,6 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_leaks import report
 from otel_leaks.model import (
     Detection,
     Ended,
@@ -24,7 +23,8 @@ from otel_leaks.model import (
     Site,
     fingerprint,
 )
-from otel_leaks.outgoing import outgoing, shown_frame
+from otel_leaks.report import text as report
+from otel_leaks.report.outgoing import outgoing, shown_frame
 
 words = st.text(max_size=30) | st.sampled_from(
     ["", "a\nb", "a\rb", "\x1b[2J", "a\u2028b", "\ud800", "a" * 5000, "\0", "asyncio.tasks.sleep"]

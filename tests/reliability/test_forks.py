@@ -49,7 +49,7 @@ metrics.get_meter("shop").create_observable_gauge("slow", [slow])
 kept = tasks(20_000)
 if watched:
     # Back to back: there is always a census under way.
-    otel_leaks.watch.CPU_SHARE = 1e9
+    otel_leaks.monitor.watch.CPU_SHARE = 1e9
     otel_leaks.LeakInstrumentor().instrument(interval_s=0.001, task_limit=100)
 failed = []
 
@@ -136,7 +136,7 @@ def test_no_child_hangs_in_a_storm_of_forks(received: Telemetry, row: Row) -> No
     row.section, row.server = "Forks", "a program with 20,000 tasks"
     row.done = "500 forks from four threads, in censuses back to back and exports every 20 ms"
     row.expected = "no child hangs: each records metrics, makes an instrument and uninstruments"
-    hung = run("import otel_leaks.watch\n" + textwrap.dedent(STORM), received, watched=True)
+    hung = run("import otel_leaks.monitor.watch\n" + textwrap.dedent(STORM), received, watched=True)
     row.seen = f"{hung} of 500 children did not end"
     assert hung == 0
 

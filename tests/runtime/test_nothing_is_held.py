@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from otel_leaks.census import CensusTaker, Executors
-from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.ignores import Ignores
+from otel_leaks.origins.production import Beginnings
 from otel_leaks.telemetry.spans import SpanReader
 
 CENSUSES = 150

@@ -56,7 +56,8 @@ def _scale_budget(package: Path) -> None:
     What is installed as an entry point of that group runs before all instrumentations.
     """
     (package / "scaled.py").write_text(
-        f"from otel_leaks import watch\n\n\ndef scale():\n    watch.CPU_SHARE = {CPU_SHARE}\n"
+        "from otel_leaks.monitor import watch\n\n\n"
+        f"def scale():\n    watch.CPU_SHARE = {CPU_SHARE}\n"
     )
     metadata = package / "scaled-1.dist-info"
     metadata.mkdir()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from otel_leaks.config import LeakConfig
 from otel_leaks.model import EVIDENCES, Census, Evidence, Failure
-from otel_leaks.watch import Ledger, findings, growth_of, outlived_of
+from otel_leaks.monitor.ledger import Ledger
+from otel_leaks.monitor.watch import findings, growth_of, outlived_of
 from simulation.loads import DAY, Load
 from simulation.world import Process, pools_of, requests_of
 

@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, Tracer
 
-from otel_leaks.census.patches import Patches
 from otel_leaks.model import OTHER, Operation, SpanEnd
+from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.entries import MAX_OPERATIONS, entries_of, entry_of
 from otel_leaks.telemetry.spans import SpanReader, note_end
 

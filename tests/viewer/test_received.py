@@ -29,9 +29,9 @@ from otel_leaks.model import (
     Sample,
 )
 from otel_leaks.model import Site as LeakSite
+from otel_leaks.report.texts import printable
 from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.metrics import Metrics
-from otel_leaks.texts import printable
 from otel_leaks.viewer.otlp import Export
 from otel_leaks.viewer.received import (
     Counted,

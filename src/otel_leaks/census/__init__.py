@@ -12,14 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from otel_leaks.census.beginnings import Beginnings
 from otel_leaks.census.children import child_processes
 from otel_leaks.census.destroyed import DestroyedSource, destroyed_tasks
 from otel_leaks.census.executors import Executors, Workers
 from otel_leaks.census.generators import async_generators
 from otel_leaks.census.isolation import CensusEnded, Parts, SkippedError, text_of, type_name
 from otel_leaks.census.loops import event_loops
-from otel_leaks.census.origins import Scope, Starts
 from otel_leaks.census.pools import thread_pools, work_items
 from otel_leaks.census.source import Look, Source
 from otel_leaks.census.spans import Spans
@@ -27,6 +25,8 @@ from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Census, Failure, Kind, Pool
+from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.recorder import Scope, Starts
 from otel_leaks.runtime import native
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.threads import ThreadRef, living

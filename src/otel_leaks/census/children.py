@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from otel_leaks.census.names import kept
-from otel_leaks.census.origins import living, name_of, program_of, state_of
 from otel_leaks.census.source import FewSource, Look, Seen
+from otel_leaks.origins.recorder import name_of, program_of, state_of
 from otel_leaks.runtime.glimpse import name_of_type
+from otel_leaks.runtime.heap import living
+from otel_leaks.runtime.names import kept
 
 __all__ = ["child_processes"]
 

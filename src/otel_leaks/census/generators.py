@@ -13,7 +13,7 @@ from typing import Any
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.runtime.coroutines import Chain, chain_at
 from otel_leaks.runtime.glimpse import root_of
-from otel_leaks.runtime.reachable import within_coroutines
+from otel_leaks.runtime.heap import within_coroutines
 
 __all__ = ["async_generators"]
 

@@ -35,8 +35,8 @@ _CARRIERS = frozenset(
         "wrapt",
         "opentelemetry.instrumentation.threading",
         "sentry_sdk.integrations.threading",
-        "otel_leaks.census.origins",
-        "otel_leaks.census.beginnings",
+        "otel_leaks.origins.recorder",
+        "otel_leaks.origins.production",
     }
 )
 

@@ -6,9 +6,9 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from otel_leaks.census.origins import loop_roots
 from otel_leaks.census.source import FewSource, Look, Seen, dropped, made_by
 from otel_leaks.runtime.glimpse import name_of_type
+from otel_leaks.runtime.loops import loop_roots
 
 __all__ = ["event_loops"]
 

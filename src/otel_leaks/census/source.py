@@ -10,16 +10,17 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol
 
-from otel_leaks.census.beginnings import Beginnings
-from otel_leaks.census.dropped import CLOSABLE
 from otel_leaks.census.executors import Workers
 from otel_leaks.census.guard import Guard
-from otel_leaks.census.origins import Scope, Starts, living
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.spans import Spans
 from otel_leaks.ignores import Ignore, Ignores
 from otel_leaks.model import Hidden, Kind, Origin, Population, Sample, Site, Stack, fingerprint
+from otel_leaks.origins.dropped import CLOSABLE
+from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.recorder import Scope, Starts
 from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.heap import living
 from otel_leaks.runtime.threads import ThreadRef
 
 __all__ = [

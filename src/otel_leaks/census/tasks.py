@@ -23,12 +23,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any
 
-from otel_leaks.census.beginnings import Beginnings
-from otel_leaks.census.endless import Exits
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
-from otel_leaks.census.origins import wrap_every_loop
-from otel_leaks.census.patches import Patches
-from otel_leaks.census.registry import TaskRegistry
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
 from otel_leaks.census.spans import (
@@ -57,10 +52,15 @@ from otel_leaks.model import (
     SpanEnd,
     fingerprint,
 )
+from otel_leaks.origins.production import Beginnings
+from otel_leaks.runtime.bytecode.endless import Exits
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import Chain, is_plain_end
 from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
+from otel_leaks.runtime.loops import wrap_every_loop
+from otel_leaks.runtime.patches import Patches
+from otel_leaks.runtime.task_registry import TaskRegistry
 from otel_leaks.runtime.tasks import (
     Pending,
     PlainChain,

@@ -30,7 +30,7 @@ def _in_repository(file: str) -> str:
 
 def _escaped(text: str, *, ends: str = ":,") -> str:
     """Escape text for a workflow command; *ends* are what ends a property's value."""
-    from otel_leaks.texts import printable
+    from otel_leaks.report.texts import printable
 
     for each in "%\r\n" + ends:
         text = text.replace(each, f"%{ord(each):02X}")

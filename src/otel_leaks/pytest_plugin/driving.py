@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from otel_leaks.census.origins import Scope, starts
+from otel_leaks.origins.recorder import Scope, starts
 from otel_leaks.runtime import native
 
 

@@ -44,7 +44,7 @@ def _living() -> list[threading.Thread]:
 
 def _origins() -> dict[int, str]:
     """Return where each thread was created that the process will wait for."""
-    from otel_leaks.census.origins import starts
+    from otel_leaks.origins.recorder import starts
 
     found: dict[int, str] = {}
     for thread in _living():

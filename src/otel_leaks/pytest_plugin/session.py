@@ -40,9 +40,9 @@ from otel_leaks.pytest_plugin.turns import (
 from otel_leaks.pytest_plugin.usage import usage
 
 if TYPE_CHECKING:
-    from otel_leaks.census.origins import Scope
     from otel_leaks.ignores import Ignore
     from otel_leaks.model import Failure, Kind
+    from otel_leaks.origins.recorder import Scope
     from otel_leaks.testing import Grace, Report
 
 SESSION = "the session, outside of tests and fixtures"
@@ -103,8 +103,8 @@ class LeaksPlugin:
     """
 
     def __init__(self, config: pytest.Config, mode: str) -> None:
-        from otel_leaks.census.origins import Scope, starts
-        from otel_leaks.census.patches import Patches
+        from otel_leaks.origins.recorder import Scope, starts
+        from otel_leaks.runtime.patches import Patches
         from otel_leaks.testing import Check, Grace, Report, _door
 
         # Looked up once: a test is over in some hundred microseconds.
@@ -190,7 +190,7 @@ class LeaksPlugin:
         """Begin the session; test the tester, where that was asked for."""
         self._configured()
         if self._config.getoption("--leaks-selftest") and not self._is_worker:
-            from otel_leaks.selftest import missed
+            from otel_leaks.testing.selftest import missed
 
             self._selftest = missed()
 
@@ -482,7 +482,7 @@ class LeaksPlugin:
 
     def _torn_down(self) -> Charged | None:
         """Return the fixture that is being torn down: the last of anyio's closes the runner."""
-        from otel_leaks.census.origins import current_scope
+        from otel_leaks.origins.recorder import current_scope
 
         scope = current_scope()
         return next((each for each in self._fixtures.values() if each.scope is scope), None)
@@ -748,7 +748,7 @@ def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     async def call(runner: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        from otel_leaks.census.origins import current_scope
+        from otel_leaks.origins.recorder import current_scope
 
         scope = current_scope()
         if scope is None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import pytest
 
-    from otel_leaks.census.origins import Scope
     from otel_leaks.ignores import Ignore
+    from otel_leaks.origins.recorder import Scope
     from otel_leaks.testing import BeforeCancelling, Grace, Report
 
 __all__ = [
@@ -140,7 +140,7 @@ def asked_by_name(request: Any) -> set[str]:
 
 def is_awaited_in_vain(scope: Scope) -> bool:
     """Say whether a task of *scope* was cancelled, and its loop runs until it ends."""
-    from otel_leaks.census.origins import starts
+    from otel_leaks.origins.recorder import starts
 
     return any(
         not task.done()

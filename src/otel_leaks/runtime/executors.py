@@ -45,6 +45,7 @@ __all__ = [
     "anyio_served",
     "has_job_in_anyio",
     "multiprocessing_served",
+    "pool_classes",
     "pool_workers",
     "served_by",
     "served_queues",
@@ -256,3 +257,15 @@ def _kept(kind: type, name: str) -> Step:
     return (
         slot if slot is not None else lambda objects: map(dict.get, members(objects), repeat(name))
     )
+
+
+def pool_classes() -> list[type]:
+    """Return the classes of pools, of those modules that were imported."""
+    return [
+        cls
+        for module, name in (
+            ("concurrent.futures.thread", "ThreadPoolExecutor"),
+            ("concurrent.futures.process", "ProcessPoolExecutor"),
+        )
+        if (cls := getattr(sys.modules.get(module), name, None)) is not None
+    ]

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.trace import SpanKind
 
 from otel_leaks.model import OTHER
-from otel_leaks.texts import plain
+from otel_leaks.report.texts import plain
 
 __all__ = ["MAX_CHARS", "MAX_OPERATIONS", "SERVED", "Entries", "Entry", "entries_of", "entry_of"]
 

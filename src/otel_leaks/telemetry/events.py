@@ -22,16 +22,16 @@ from opentelemetry.sdk.trace import SpanLimits, Tracer
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import Link, SpanContext, TraceFlags, TracerProvider
 
-from otel_leaks.hints import hint
 from otel_leaks.libraries import began_in_library, own_frame
 from otel_leaks.log import log as _log
 from otel_leaks.model import Detection, Emit, Evidence, Finding, Site
-from otel_leaks.outgoing import outgoing, shown_frame
-from otel_leaks.report import resolution, sentence, stack_text
+from otel_leaks.report.hints import hint
+from otel_leaks.report.outgoing import outgoing, shown_frame
+from otel_leaks.report.text import resolution, sentence, stack_text
+from otel_leaks.report.texts import MAX_CHARS, between, name_text, tail
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.allowance import Allowance
 from otel_leaks.telemetry.logs import LogEvents
-from otel_leaks.texts import MAX_CHARS, between, name_text, tail
 
 __all__ = ["MAX_BYTES", "Events", "Told", "tell"]
 

@@ -23,13 +23,13 @@ from typing import Any
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
-from otel_leaks.masks import masked
 from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool, Population
+from otel_leaks.report.masks import masked
+from otel_leaks.report.texts import name_text
 from otel_leaks.runtime import forks, native
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.exits import Exports
 from otel_leaks.telemetry.forks import renew_locks
-from otel_leaks.texts import name_text
 
 __all__ = ["Admission", "Board", "Metrics"]
 

@@ -26,8 +26,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, propaga
 
 from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
+from otel_leaks.report.texts import plain
 from otel_leaks.telemetry.entries import MAX_CHARS, SERVED, Entries, Entry, entries_of, entry_of
-from otel_leaks.texts import plain
 
 __all__ = ["MAX_CHARS", "SpanReader", "Switch", "note_end"]
 

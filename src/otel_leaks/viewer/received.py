@@ -20,8 +20,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from otel_leaks.report.texts import printable
 from otel_leaks.telemetry import names
-from otel_leaks.texts import printable
 
 __all__ = [
     "Counted",

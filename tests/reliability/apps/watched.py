@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 _never = threading.Event()
-_MONITOR = ("otel_leaks.watch", "otel_leaks.monitor")
+_MONITOR = ("otel_leaks.monitor.watch", "otel_leaks.monitor")
 
 
 def instrument_in_code() -> None:

@@ -1,0 +1,173 @@
+"""What became of each finding: it opens, is reminded of, resolves, and may come back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from otel_leaks.model import Census, Detection, End, Evidence, Finding, Kind
+
+__all__ = ["Change", "Ledger"]
+
+AT_ONCE: frozenset[End] = frozenset({"ended", "passing", "steady", "quiet"})
+"""Ends of which a policy is sure. There may soon be more again of what is below its limit."""
+MISSING_CENSUSES = 3
+"""Censuses in a row that don't have a finding before it ends."""
+MAX_ENDED = 256
+"""Detections that are remembered after their end."""
+LONGEST_COOLDOWN_S = 3600.0
+"""The longest pause between two tellings, unless the first one is longer."""
+
+_Key = tuple[Kind, Evidence, "str | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a detection in one census."""
+
+    what: Literal["opened", "told_again", "resolved"]
+    detection: Detection
+
+
+class Ledger:
+    """
+    Keeps the detections from opening to end.
+
+    A finding ends at once when its policy says that what it was about has ended. When it is
+    only missing, or its policy says that there are fewer, it ends after several censuses, and
+    not before *cooldown_s*: what wavers around a limit is one detection. What opens again
+    within *cooldown_s* of its end is the same detection, and no longer ends at once.
+
+    Args:
+        cooldown_s: Seconds until an open detection is told again; then twice that, up
+            to an hour.
+    """
+
+    def __init__(self, cooldown_s: float) -> None:
+        self._cooldown_s = cooldown_s
+        self._open: dict[object, Detection] = {}
+        self._tell_at: dict[object, float] = {}
+        self._ending: dict[object, _Ending] = {}
+        self._returned: set[object] = set()
+        """Those open ones that had ended before."""
+        self._ended: dict[object, Detection] = {}
+        """The last ones that ended, in the order in which they did."""
+
+    @property
+    def opened(self) -> tuple[Detection, ...]:
+        """The detections that are open, in the order in which they opened."""
+        return tuple(self._open.values())
+
+    def update(
+        self, census: Census, found: Iterable[Finding], unasked: Collection[Evidence] = ()
+    ) -> tuple[Change, ...]:
+        """
+        Enter the findings of a census.
+
+        Args:
+            census: A detection of a kind that this census could not read stays as it is.
+            found: All findings of this census.
+            unasked: Evidences whose policy could not be asked; their detections stay, too.
+
+        Returns:
+            What is to be told, ends first.
+        """
+        now = census.taken_at
+        by_key = {each.key: each for each in found}
+        unread = {failure.kind for failure in census.failures}
+        changes = []
+        for key, detection in list(self._open.items()):
+            finding = detection.finding
+            if key not in by_key and (finding.kind in unread or finding.evidence in unasked):
+                continue
+            said = by_key[key] if key in by_key else replace(finding, ended="absent")
+            if said.ended is None:
+                self._ending.pop(key, None)
+            elif self._is_over(key, said.ended, now):
+                since = self._ending.pop(key).since
+                self._returned.discard(key)
+                ended = replace(detection, finding=said, seen_at=since)
+                del self._open[key]
+                self._remember(key, ended, now)
+                changes.append(Change("resolved", ended))
+        for key, finding in by_key.items():
+            if finding.ended is not None:
+                continue
+            known = self._open.get(key) or self._again(key, now)
+            if known is None:
+                detection = Detection(
+                    finding,
+                    opened_at=now,
+                    seen_at=now,
+                    peak=finding.count,
+                    refers_to=self._told_before(finding),
+                )
+                self._open[key] = detection
+                self._tell_at[key] = now + self._cooldown_s
+                changes.append(Change("opened", detection))
+                continue
+            detection = replace(
+                known, finding=finding, seen_at=now, peak=max(known.peak, finding.count)
+            )
+            if now >= self._tell_at[key]:
+                longest = max(LONGEST_COOLDOWN_S, self._cooldown_s)
+                doubled = self._cooldown_s * 2 ** min(known.told, 20)
+                self._tell_at[key] = now + min(doubled, longest)
+                detection = replace(detection, told=known.told + 1)
+                changes.append(Change("told_again", detection))
+            self._open[key] = detection
+        return tuple(changes)
+
+    def _is_over(self, key: object, why: End, now: float) -> bool:
+        """Note that a detection may have ended; say whether it is over."""
+        ending = self._ending.setdefault(key, _Ending(now))
+        ending.censuses += 1
+        return (why in AT_ONCE and key not in self._returned) or (
+            ending.censuses >= MISSING_CENSUSES and now - ending.since >= self._cooldown_s
+        )
+
+    def _remember(self, key: object, ended: Detection, now: float) -> None:
+        self._ended.pop(key, None)
+        self._ended[key] = ended
+        # After its end was told, its next reminder tells that it goes on.
+        self._tell_at[key] = min(self._tell_at[key], now + self._cooldown_s)
+        while len(self._ended) > MAX_ENDED:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest]
+            self._tell_at.pop(oldest, None)
+
+    def _again(self, key: object, now: float) -> Detection | None:
+        """Return the detection that ended a short while ago and opens again."""
+        ended = self._ended.pop(key, None)
+        if ended is None or now - ended.seen_at > self._cooldown_s:
+            return None
+        self._returned.add(key)
+        return ended
+
+    def _told_before(self, finding: Finding) -> _Key | None:
+        """Return the key of the oldest open detection that tells of the same leak."""
+        return next(
+            (
+                each.refers_to or each.finding.key
+                for each in self._open.values()
+                if each.finding.kind == finding.kind
+                and not _places(each.finding).isdisjoint(_places(finding))
+            ),
+            None,
+        )
+
+
+@dataclass(slots=True)
+class _Ending:
+    """A detection that may have ended."""
+
+    since: float
+    censuses: int = 0
+
+
+def _places(finding: Finding) -> set[str]:
+    """Return what a finding is about: fingerprints, its own and its largest site's, a function."""
+    marks = {site.fingerprint for site in finding.sites[:1]}
+    marks |= {site.function for site in finding.sites[:1]}
+    return marks | {finding.fingerprint} if finding.fingerprint is not None else marks

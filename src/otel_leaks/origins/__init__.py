@@ -1,0 +1,1 @@
+"""Where an object was created, and which scope it belongs to."""

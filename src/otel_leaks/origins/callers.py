@@ -1,0 +1,153 @@
+"""
+Who created a thread, a task or a pool: the application's line, and the library that did it there.
+
+Most are created by a library on behalf of the application: by a scheduler, a client, a server.
+The line of the application that led to it stands further out in the stack. Where none does, it
+is that of the task or the thread that runs the library: who created that one created this
+one, too. An event loop and a pool run what many want done, so there is no further to go.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeVar
+
+from otel_leaks.libraries import is_own
+from otel_leaks.runtime.executors import pool_workers
+
+__all__ = ["INLINE", "creator_of", "owned"]
+
+MAX_WALKED = 500
+"""Frames that are looked at; a recursion that is deeper is nobody's way of creating a thread."""
+MAX_KNOWN = 4096
+"""Files of which it is kept whose they are."""
+
+CO_COROUTINE = 0x80
+"""A flag of code objects, ``inspect.CO_COROUTINE``."""
+
+# 3.12 and later have generator expressions alone.
+INLINE = frozenset({"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"})
+"""Names of code that runs in a frame of its own and is a part of another function."""
+
+# Packages that create only what they are told to, and those that wrap such functions. They are
+# not named as the library that created something. One that is missing here is; the line of the
+# application is the same.
+_MACHINERY = frozenset(
+    {
+        "anyio",
+        "asyncio",
+        "concurrent",
+        "contextlib",
+        "functools",
+        "otel_leaks",
+        "subprocess",
+        "threading",
+        "uvloop",
+        "wrapt",
+    }
+)
+
+# Functions that run what others want done, and their modules; a callback of uvloop has no frame
+# of its own.
+_RUN_LOOPS = {"_run": "asyncio.events", "run": "asyncio.runners"}
+
+_WRAPPERS = ("opentelemetry.instrumentation.", "sentry_sdk.integrations.")
+
+_T = TypeVar("_T")
+
+owned: dict[str, bool] = {}
+"""Whether the functions of a file are the application's; of files that were asked for."""
+
+
+def creator_of(
+    frame: FrameType | None, note_of: Callable[[Any], _T | None]
+) -> tuple[FrameType | _T | None, FrameType | None]:
+    """
+    Find who creates something.
+
+    Args:
+        frame: Where it is created.
+        note_of: Returns what was noted of the creation of a task or a thread.
+
+    Returns:
+        The innermost function of the application, or what was noted of the task or the
+        thread that runs the library; None for neither. And the function of a library that
+        creates it for them, None where none does.
+    """
+    # At each start of a thread by a library, so in one loop.
+    library = None
+    walked = 0
+    known, inline = owned, INLINE
+    while frame is not None and walked < MAX_WALKED:
+        walked += 1
+        code = frame.f_code
+        is_owned = known.get(code.co_filename)
+        if is_owned is None:
+            is_owned = _learn(frame)
+        if is_owned:
+            if code.co_name not in inline:
+                return frame, library
+        elif code.co_name in _RUN_LOOPS and _runs_loop(frame):
+            # Who runs a loop creates nothing of what its tasks and callbacks create. The task has
+            # no frame where its coroutine was compiled, as by Cython.
+            task = _current_task()
+            return (note_of(task) if task is not None else None), library
+        else:
+            if library is None and code.co_name not in inline and not _is_machinery(frame):
+                library = frame
+            if code.co_flags & CO_COROUTINE:
+                task = _current_task()
+                if task is not None and getattr(task.get_coro(), "cr_frame", None) is frame:
+                    noted = note_of(task)
+                    if noted is not None:
+                        return noted, library
+        frame = frame.f_back
+    return _noted_of_thread(note_of), library
+
+
+def _learn(frame: FrameType) -> bool:
+    file, module = frame.f_code.co_filename, frame.f_globals.get("__name__")
+    known = is_own(file, module if type(module) is str else "")
+    # Code that was made of a string is of no file: its module decides, each time.
+    if not file.startswith("<") and len(owned) < MAX_KNOWN:
+        owned[file] = known
+    return known
+
+
+def _runs_loop(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__")
+    return type(module) is str and module == _RUN_LOOPS[frame.f_code.co_name]
+
+
+_machinery: dict[str, bool] = {}
+
+
+def _is_machinery(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__")
+    if type(module) is not str:
+        return False
+    known = _machinery.get(module)
+    if known is None:
+        known = module.partition(".")[0] in _MACHINERY or module.startswith(_WRAPPERS)
+        if len(_machinery) < MAX_KNOWN:
+            _machinery[module] = known
+    return known
+
+
+def _current_task() -> Any:
+    tasks = sys.modules.get("asyncio.tasks")
+    if tasks is None or sys.modules["asyncio.events"]._get_running_loop() is None:
+        return None
+    return tasks.current_task()
+
+
+def _noted_of_thread(note_of: Callable[[Any], _T | None]) -> _T | None:
+    # Private, the same on 3.10 to 3.15; current_thread() makes one where there is none.
+    thread = getattr(threading, "_active", {}).get(threading.get_ident())
+    # Workers have jobs of many.
+    if thread is None or thread in pool_workers() or hasattr(thread, "idle_workers"):
+        return None
+    return note_of(thread)

@@ -1,0 +1,106 @@
+"""
+Loops and pools that the garbage collector takes while they are open.
+
+Nothing refers to such a one any more, so no look finds it once it is collected, and the look
+itself may run the collection. So what is open before a collection and gone after it is noted,
+whoever runs it. A pool that goes with its last reference, at once, ends its workers, and is
+none of these; a loop always waits for a collection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.origins.process_wide import has_workers, is_open
+from otel_leaks.runtime.glimpse import name_of_type
+from otel_leaks.runtime.names import kept
+
+if TYPE_CHECKING:
+    from otel_leaks.origins.recorder import Note
+
+__all__ = ["CLOSABLE", "Dropped", "Drops"]
+
+CLOSABLE = frozenset({"event_loop", "thread_pool"})
+"""Kinds of what is seen to be dropped."""
+
+
+class Dropped:
+    """A loop or pool that was collected while it was open: what is left of it."""
+
+    __slots__ = ("__weakref__", "kind", "name")
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+
+
+class Drops:
+    """
+    Notes what collections take.
+
+    Args:
+        note_of: Returns the note of a thing, by its key.
+        drop: Called with the note of one that was dropped, and with what is left of it.
+    """
+
+    def __init__(
+        self, note_of: Callable[[int], Note | None], drop: Callable[[Note, Dropped], None]
+    ) -> None:
+        self._note_of = note_of
+        self._drop = drop
+        self._keys: set[int] = set()
+        self._open: list[tuple[Note, str]] = []
+        self._is_listening = False
+
+    def add(self, key: int) -> None:
+        """Watch a thing that can be closed."""
+        self._keys.add(key)
+        if not self._is_listening:
+            self._is_listening = True
+            gc.callbacks.append(self._collects)
+
+    def gone(self, key: int) -> None:
+        """Forget a thing that is gone."""
+        self._keys.discard(key)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._keys.clear()
+        self._open.clear()
+        if self._is_listening:
+            self._is_listening = False
+            with contextlib.suppress(ValueError):
+                gc.callbacks.remove(self._collects)
+
+    def _collects(self, phase: str, info: object) -> None:  # noqa: ARG002 - gc's own signature
+        with contextlib.suppress(Exception):
+            if phase == "start":
+                self._open = self._all_open() if self._keys else []
+            elif self._open:
+                seen, self._open = self._open, []
+                for note, name in seen:
+                    if note.ref() is None:
+                        self._drop(note, Dropped(note.kind, name))
+
+    def _all_open(self) -> list[tuple[Note, str]]:
+        found: list[tuple[Note, Any]] = []
+        owned = set()
+        for key in list(self._keys):
+            note = self._note_of(key)
+            # What is charged to nobody is of no interest, such as what a library keeps.
+            if note is None or note.scope is None or (note.maker and note.maker.occasion):
+                continue
+            thing = note.ref()
+            if is_open(note.kind, thing):
+                found.append((note, thing))
+                # A loop that goes takes its executor along.
+                owned.add(id(kept(thing, "_default_executor")))
+            thing = None
+        return [
+            (note, name_of_type(type(thing)))
+            for note, thing in found
+            if id(thing) not in owned and (note.kind != "thread_pool" or has_workers(thing))
+        ]

@@ -1,0 +1,271 @@
+"""
+What libraries keep for the life of the process: an executor, a monitor, cached workers.
+
+Nobody's test can end such a thing, and whichever comes first would be charged with it. By
+rule, not by name: a library's code created it, and that same library refers to it, from a
+global, a class, a cache or a thread-local; or it did so while it was imported, or in a hook
+of pytest. A thread that is no daemon is never meant to live so long: the process would not end.
+
+A registry of all that was ever made refers to leaks as well. So who creates another one at the
+same place while the library still refers to an earlier one does not reuse them: they pile up,
+and are leaks. What a cache of workers has handed out it does not refer to.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.libraries import is_library, is_python
+from otel_leaks.origins.makers import Maker
+from otel_leaks.runtime.heap import held_by_package
+from otel_leaks.runtime.names import kept
+
+if TYPE_CHECKING:
+    from otel_leaks.model import Kind
+    from otel_leaks.origins.recorder import Note
+
+__all__ = ["ProcessWide", "current_loop", "has_workers", "is_open"]
+
+BUDGET_S = 0.25
+"""CPU for the search of one look."""
+BUDGET_OF_CREATION_S = 0.05
+"""CPU for the search when another one is created at the same place."""
+SEARCHES_OF_SITE = 4
+"""Searches when another one is created at the same place, in the life of a process."""
+MISSES_OF_SITE = 5
+"""Looks in which the library did not refer to what it created there; then none is searched for."""
+
+_Key = tuple[str, str, str, int]
+
+
+class _Site:
+    """A place in a library at which things of one kind are created."""
+
+    __slots__ = ("misses", "piles_up", "refs", "searches")
+
+    def __init__(self) -> None:
+        self.refs: list[weakref.ref[Any]] = []
+        self.piles_up = False
+        self.searches = 0
+        self.misses = 0
+
+
+class ProcessWide:
+    """Decides what is the process's, of what libraries created."""
+
+    def __init__(self) -> None:
+        self._sites: dict[_Key, _Site] = {}
+        self._kept: dict[int, tuple[Note, Maker]] = {}
+        self._of_policy: set[int] = set()
+        """Loops that were the event loop policy's own, by the key of their note."""
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._sites.clear()
+        self._kept.clear()
+        self._of_policy.clear()
+
+    def created(self, note: Note) -> None:
+        """Take note of what a library creates; see whether such things pile up."""
+        maker = note.maker
+        if maker is None or maker.occasion or _is_worker(note.ref()):
+            return
+        site = self._sites.setdefault(_key(note, maker), _Site())
+        site.refs = [ref for ref in site.refs if is_open(note.kind, ref())]
+        if site.refs and not site.piles_up and site.searches < SEARCHES_OF_SITE:
+            site.searches += 1
+            anchors: list[Any] = []
+            for ref in site.refs[:8]:
+                anchors += _anchors(note.kind, ref())
+            ids = set(map(id, anchors))
+            site.piles_up = any(
+                held_by_package(package, ids, budget_s=BUDGET_OF_CREATION_S)
+                for package in maker.packages
+            )
+        site.refs.append(note.ref)
+
+    def settle(self, notes: Iterable[Note]) -> list[Note]:
+        """Return those of *notes* whose things are the process's."""
+        found: list[Note] = []
+        searched: list[tuple[Note, Maker, Any]] = []
+        for note in notes:
+            thing = note.ref()
+            maker = note.maker or _maker_of_task(note)
+            if thing is None or maker is None or _is_worker(thing) or _keeps_process(thing):
+                continue
+            is_policys = note.kind == "event_loop" and thing is current_loop()
+            if is_policys:
+                self._of_policy.add(note.ref.key)
+            if maker.occasion or is_policys or self._is_of_kept_thread(note, maker, found):
+                found.append(note)
+            else:
+                searched.append((note, maker, thing))
+        found += self._search(searched)
+        for note in found:
+            maker = note.maker or _maker_of_task(note)
+            if maker is not None:
+                self._kept[note.ref.key] = (note, maker)
+        return found
+
+    def _is_of_kept_thread(self, note: Note, maker: Maker, found: list[Note]) -> bool:
+        """Say whether a thread of the same library created it that is the process's itself."""
+        thread = threading._active.get(note.thread)  # type: ignore[attr-defined]
+        its = next(
+            (
+                each
+                for each in (*found, *(kept for kept, _ in self._kept.values()))
+                if thread is not None and each.ref() is thread
+            ),
+            None,
+        )
+        return (
+            its is not None
+            and its.maker is not None
+            and not (set(its.maker.packages).isdisjoint(maker.packages))
+        )
+
+    def _search(self, searched: list[tuple[Note, Maker, Any]]) -> list[Note]:
+        # One task for a loop; several of them on one are not what a library keeps once.
+        of_loop = Counter(_loop_key(*each) for each in searched)
+        wanted: dict[str, dict[int, tuple[Note, Any]]] = {}
+        for note, maker, thing in searched:
+            site = self._sites.setdefault(_key(note, maker), _Site())
+            if site.piles_up or site.misses >= MISSES_OF_SITE:
+                continue
+            if note.kind == "asyncio_task" and of_loop[_loop_key(note, maker, thing)] > 1:
+                continue
+            site.misses += 1
+            for anchor in _anchors(note.kind, thing):
+                for package in maker.packages:
+                    wanted.setdefault(package, {})[id(anchor)] = (note, anchor)
+        found: dict[int, Note] = {}
+        for package, anchors in wanted.items():
+            for key in held_by_package(package, anchors, budget_s=BUDGET_S):
+                note = anchors[key][0]
+                found[note.ref.key] = note
+        for note, maker, _ in searched:
+            if note.ref.key in found:
+                self._sites[_key(note, maker)].misses = 0
+        return list(found.values())
+
+    def revoked(self) -> list[Note]:
+        """Return what was taken for the process's, and piles up or is referred to no more."""
+        again = [
+            (note, maker, thing)
+            for note, maker in self._kept.values()
+            if not maker.occasion and is_open(note.kind, thing := note.ref())
+        ]
+        held = {note.ref.key for note in self._search(again)}
+        # One that the policy gave up since, as asyncio.run() makes it do, is still nobody's;
+        # several of them pile up.
+        of_policy = [(note, maker) for note, maker, _ in again if note.ref.key in self._of_policy]
+        places = Counter(_key(note, maker) for note, maker in of_policy)
+        held.update(note.ref.key for note, maker in of_policy if places[_key(note, maker)] == 1)
+        revoked = [note for note, *_ in again if note.ref.key not in held]
+        for note in revoked:
+            del self._kept[note.ref.key]
+        return revoked
+
+    def lines(self) -> list[str]:
+        """Say what is kept and lives, one line for each place."""
+        counts = Counter(
+            (maker.packages[0], note.kind, maker.function)
+            for note, maker in self._kept.values()
+            if maker.occasion != "policy"
+            and (note.kind != "thread_pool" or has_workers(note.ref()))
+            and is_open(note.kind, note.ref())
+        )
+        return [
+            f"{package} keeps {count} {kind.replace('_', ' ')}{'s' if count > 1 else ''} for the "
+            f"life of the process, created by {function}"
+            for (package, kind, function), count in sorted(counts.items())
+        ]
+
+
+def current_loop() -> Any:
+    """Return the calling thread's loop of asyncio's policy, None for none; makes no loop."""
+    events = sys.modules.get("asyncio.events")
+    policy = getattr(events, "_event_loop_policy", None)
+    # Private, the same on 3.10 to 3.15: of asyncio's own policies, and of those below them.
+    local = kept(policy, "_local") if policy is not None else None
+    return getattr(local, "_loop", None) if isinstance(local, threading.local) else None
+
+
+def has_workers(pool: Any) -> bool:
+    """Say whether a pool ever started a worker; one that did not holds nothing."""
+    # Private, the same on 3.10 to 3.15: of thread pools, and of process pools.
+    return bool(getattr(pool, "_threads", True) and getattr(pool, "_processes", True))
+
+
+def _key(note: Note, maker: Maker) -> _Key:
+    return (note.kind, maker.function, maker.file, maker.line)
+
+
+def _loop_key(note: Note, maker: Maker, thing: Any) -> tuple[Any, ...]:
+    loop = thing.get_loop() if note.kind == "asyncio_task" else None
+    return (*_key(note, maker), id(loop))
+
+
+def _maker_of_task(note: Note) -> Maker | None:
+    """Return the library that created a task, of which no more than its origin is noted."""
+    if note.kind != "asyncio_task":
+        return None
+    library = getattr(note.origin, "library", None)
+    where = library or note.origin
+    if not where.file or not is_library(where.file) or is_python(where.file):
+        return None
+    package = where.function.partition(".")[0]
+    return Maker((package,), where.function, where.file, where.line, "")
+
+
+def _is_worker(thing: Any) -> bool:
+    """Say whether a thread is a pool's worker, which belongs to its pool."""
+    worker = getattr(sys.modules.get("concurrent.futures.thread"), "_worker", None)
+    return worker is not None and kept(thing, "_target") is worker
+
+
+def _keeps_process(thing: Any) -> bool:
+    """Say whether it is a thread for which the process would never end."""
+    return isinstance(thing, threading.Thread) and kept(thing, "_daemonic") is False
+
+
+def _anchors(kind: Kind, thing: Any) -> list[Any]:
+    """Return what a library refers to instead of a thing: what a thread works for."""
+    if kind == "thread":
+        works_for = getattr(kept(thing, "_target"), "__self__", None)
+        return [thing] if works_for is None else [thing, works_for]
+    if kind == "child_process":
+        ref = getattr(thing, "_popen", None)  # Of a Child; of multiprocessing it is no reference.
+        popen = ref() if isinstance(ref, weakref.ref) else None
+        return [thing] if popen is None else [thing, popen]
+    return [thing]
+
+
+def is_open(kind: Kind, thing: Any) -> bool:
+    """Say whether nobody has ended a thing."""
+    if thing is None:
+        return False
+    try:
+        return bool(_OPEN.get(kind, bool)(thing))
+    except Exception:  # The application's, or its double.
+        return False
+
+
+def _is_child_open(child: Any) -> bool:
+    ended = getattr(child, "is_reaped", None)
+    return not ended() if ended is not None else child.exitcode is None
+
+
+_OPEN: Mapping[Kind, Callable[[Any], object]] = {
+    "thread": lambda thread: thread.is_alive(),
+    "thread_pool": lambda pool: not (kept(pool, "_shutdown") or kept(pool, "_shutdown_thread")),
+    "event_loop": lambda loop: not loop.is_closed(),
+    "asyncio_task": lambda task: not task.done(),
+    "work_item": lambda future: not future.done(),
+    "child_process": _is_child_open,
+}

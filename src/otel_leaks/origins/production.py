@@ -1,0 +1,194 @@
+"""
+Where threads and tasks began, noted in production at the least cost.
+
+A note is a tuple on the thing itself, so nothing has to be kept or forgotten; it says
+which code was at which instruction, and is turned into names by a census that shows it.
+It holds no frame, no context and no span, whose locals it would keep alive, and a task weakly.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+from otel_leaks.model import Frame, Operation, Origin, SpanEnd
+from otel_leaks.origins.callers import INLINE, creator_of, owned
+from otel_leaks.runtime.code import CodeNames, line_of
+from otel_leaks.runtime.current import running_task
+from otel_leaks.runtime.loops import wrap_every_loop
+from otel_leaks.runtime.patches import Patches
+from otel_leaks.runtime.tasks import NOTE, TaskRef
+
+__all__ = ["Beginning", "Beginnings"]
+
+CurrentSpan = Callable[[], "tuple[Any, ...] | None"]
+"""Returns something that says which span is current; None for none."""
+
+
+Place = tuple[CodeType, int, str]
+"""Code, instruction and module."""
+
+Beginning = tuple[CodeType, int, str, "tuple[Any, ...] | None", "Place | None", "TaskRef | None"]
+"""A note on a thread or a task: where the application created it, what ``CurrentSpan`` said, where
+a library did so for it, and of a thread the task that started it. A bare tuple: made at each start,
+and a named one takes five times as long."""
+
+
+class Beginnings:
+    """
+    Notes where things begin, from ``open`` to ``close``.
+
+    Args:
+        current_span: Asked when a thread is started, about half a microsecond long.
+        operation: Says what an answer of *current_span* is.
+        span_end: Says whether the span of such an answer has ended, given what it said before.
+        tasks: Whether the beginnings of asyncio tasks are noted too.
+    """
+
+    def __init__(
+        self,
+        current_span: CurrentSpan = lambda: None,
+        operation: Callable[..., Operation | None] = lambda *_: None,
+        span_end: Callable[[Any, SpanEnd | None], SpanEnd | None] = lambda *_: None,
+        *,
+        tasks: bool = False,
+    ) -> None:
+        self._current_span = current_span
+        self._operation = operation
+        self._span_end = span_end
+        self._tasks = tasks
+        self._patches = Patches()
+        self._wrapped: set[type] = set()
+        self._names = CodeNames()
+        self._is_open = False
+
+    def open(self) -> None:
+        """Begin to note."""
+        self._is_open = True
+        self._patches.wrap(threading.Thread, "start", self._start)
+        self.wrap_loops()
+
+    def close(self) -> None:
+        """Restore what was patched. Living threads forget their notes, tasks keep theirs."""
+        self._is_open = False
+        self._patches.restore()
+        self._wrapped.clear()
+        for thread in threading.enumerate():
+            vars(thread).pop(NOTE, None)
+
+    def wrap_loops(self) -> None:
+        """Wrap the loop classes that there are, and be told of those that come."""
+        if self._is_open and self._tasks:
+            wrap_every_loop(
+                self._patches, self._wrapped, "create_task", self._create_task, self.wrap_loops
+            )
+
+    @staticmethod
+    def of(thing: Any) -> Beginning | None:
+        """Return the note on a thread or a task of the caller's, None when there is none."""
+        return Beginnings.read(getattr(thing, NOTE, None))
+
+    @staticmethod
+    def read(note: object) -> Beginning | None:
+        """Return what stands in ``NOTE`` as a note, None when that is nothing of ours."""
+        return note if type(note) is tuple and len(note) == 6 else None
+
+    def origin(self, beginning: Beginning) -> Origin:
+        """Turn a note into words."""
+        code, instruction, module, _, via, _ = beginning
+        found = self._frame(code, instruction, module)
+        library = self._frame(*via) if via is not None else None
+        return Origin(found.function, found.file, found.line, library=library)
+
+    def _frame(self, code: CodeType, instruction: int, module: str) -> Frame:
+        name = self._names.name(code, module)
+        return Frame(name.function, name.file, line_of(code, instruction))
+
+    def operation(self, beginning: Beginning) -> Operation | None:
+        """Return the span that was current at the beginning, None for none."""
+        span = beginning[3]
+        return self._operation(*span) if span is not None else None
+
+    def span_end(self, beginning: Beginning, before: SpanEnd | None) -> SpanEnd | None:
+        """
+        Say whether the span has ended that was current at the beginning.
+
+        Args:
+            beginning: A note.
+            before: What was said of it in the last census.
+
+        Returns:
+            None for no span.
+        """
+        span = beginning[3]
+        return self._span_end(span, before) if span is not None else None
+
+    def _start(self, original: Callable[..., None]) -> Callable[..., None]:
+        current_span, known, inline = self._current_span, owned, INLINE
+        set_note = object.__setattr__
+
+        @functools.wraps(original)
+        def start(*args: Any, **kwargs: Any) -> Any:
+            if not self._is_open:  # Below the wrapper of somebody else's.
+                return original(*args, **kwargs)
+            try:
+                # All in one function, which is called at each start of a thread.
+                frame = sys._getframe(1)
+                code = frame.f_code
+                began: Beginning | None
+                if known.get(code.co_filename) and code.co_name not in inline:
+                    module: Any = frame.f_globals.get("__name__")
+                    began = (code, frame.f_lasti, module, current_span(), None, running_task())
+                else:
+                    began = _began(frame, current_span(), running_task())
+                set_note(args[0], NOTE, began)
+            except Exception:  # noqa: S110 - the application starts its thread, noted or not
+                pass
+            return original(*args, **kwargs)
+
+        return start
+
+    def _create_task(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        entry = sys.modules["asyncio.tasks"].create_task.__code__
+        known, inline = owned, INLINE
+        set_note = object.__setattr__
+
+        @functools.wraps(original)
+        def create_task(*args: Any, **kwargs: Any) -> Any:
+            task = original(*args, **kwargs)
+            if not self._is_open:
+                return task
+            try:
+                frame = sys._getframe(1)
+                if frame.f_code is entry:  # asyncio.create_task()
+                    frame = frame.f_back or frame
+                code = frame.f_code
+                if known.get(code.co_filename) and code.co_name not in inline:
+                    module: Any = frame.f_globals.get("__name__")
+                    set_note(task, NOTE, (code, frame.f_lasti, module, None, None, None))
+                else:
+                    set_note(task, NOTE, _began(frame, None, None))
+            except Exception:  # noqa: S110 - a task of somebody's own with slots
+                pass
+            return task
+
+        return create_task
+
+
+def _began(
+    frame: FrameType, span: tuple[Any, ...] | None, task: TaskRef | None
+) -> Beginning | None:
+    own, library = creator_of(frame, Beginnings.of)
+    via = _place(library) if library is not None else None
+    if isinstance(own, tuple):
+        return (*own[:3], span, own[4] if via is None else via, task)
+    found = own or library
+    return (*_place(found), span, via, task) if found is not None else None
+
+
+def _place(frame: FrameType) -> Place:
+    return frame.f_code, frame.f_lasti, str(frame.f_globals.get("__name__"))

@@ -1,0 +1,95 @@
+"""
+Findings as they may leave the process: printable, in bounds, and without secrets in names.
+
+All telemetry and all log lines about a finding are made of one of these. Fingerprints stay
+those of the names as the application has them. Reports of tests are not made of them: they
+stay on the developer's machine and keep the names of threads and tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+from otel_leaks.model import Finding, Frame, Operation, Origin, Pool, Sample, Site
+from otel_leaks.report.masks import masked, masked_path
+from otel_leaks.report.texts import between, name_text, tail
+
+__all__ = ["outgoing", "shown_frame"]
+
+
+def outgoing(
+    finding: Finding, *, max_frames: int = 1, step: Callable[[], None] = lambda: None
+) -> Finding:
+    """
+    Return *finding* as it may leave the process.
+
+    Args:
+        finding: As the policies have it.
+        max_frames: Frames that its stacks keep besides the outermost, >= 1, the innermost.
+        step: Called before each site; may raise.
+    """
+    # Many frames are of few files.
+    file_text = cache(tail)
+    sites = []
+    for site in finding.sites:
+        step()
+        sites.append(_site(site, max_frames, file_text))
+    pool = _pool(finding.pool) if finding.pool is not None else None
+    return replace(finding, sites=tuple(sites), pool=pool)
+
+
+def shown_frame(frame: Frame, file_text: Callable[[str], str] = tail) -> Frame:
+    """Return *frame* printable and in bounds: the tail of its file, both ends of its function."""
+    return Frame(name_text(frame.function), file_text(frame.file), frame.line)
+
+
+def _site(site: Site, max_frames: int, file_text: Callable[[str], str]) -> Site:
+    return replace(
+        site,
+        functions=tuple(map(name_text, site.functions)),
+        origin=_origin(site.origin) if site.origin is not None else None,
+        newest=None,
+        outlived=None,
+        sample=_sample(site.sample, max_frames, file_text) if site.sample is not None else None,
+        operations=tuple(map(_operation, site.operations)),
+        pool=masked(site.pool) if site.pool is not None else None,
+    )
+
+
+def _origin(origin: Origin) -> Origin:
+    return replace(
+        origin,
+        function=name_text(origin.function),
+        file=tail(origin.file),
+        scope=between(origin.scope) if origin.scope is not None else None,
+        library=shown_frame(origin.library) if origin.library is not None else None,
+    )
+
+
+def _sample(sample: Sample, max_frames: int, file_text: Callable[[str], str]) -> Sample:
+    stack = (
+        sample.stack
+        if len(sample.stack) <= max_frames
+        else (sample.stack[0], *sample.stack[-max_frames:])
+    )
+    return replace(
+        sample,
+        stack=tuple(shown_frame(frame, file_text) for frame in stack),
+        name=masked(sample.name),
+        origin=_origin(sample.origin) if sample.origin is not None else None,
+        waits_on=between(sample.waits_on) if sample.waits_on is not None else None,
+        backlog=_pool(sample.backlog) if sample.backlog is not None else None,
+    )
+
+
+def _pool(pool: Pool) -> Pool:
+    return replace(pool, name=masked(pool.name))
+
+
+def _operation(operation: Operation) -> Operation:
+    """Keep the name of a span that is exported anyway, without what may be a secret."""
+    if not operation.is_sampled:
+        return replace(operation, name="", route="")
+    return replace(operation, name=masked_path(operation.name), route=masked_path(operation.route))

@@ -1,0 +1,75 @@
+"""
+Looks before a runner cancels what is left on its loop, which it does without a word.
+
+``asyncio.run`` and ``asyncio.Runner``, and through them ``anyio.run`` and asgiref, cancel in
+one function, ``asyncio.runners._cancel_all_tasks``: private, the same on 3.10 to 3.15. Others
+have a copy of it under that name, such as uvloop and anyio for 3.10.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable
+from types import AsyncGeneratorType, FunctionType, ModuleType
+from typing import Any
+
+from otel_leaks.runtime.patches import Patches
+
+__all__ = ["is_on", "wrap_runners"]
+
+_NAME = "_cancel_all_tasks"
+
+
+def wrap_runners(patches: Patches, wrapped: set[str], before: Callable[[Any], None]) -> None:
+    """
+    Wrap the runners of all modules that there are.
+
+    Args:
+        patches: Takes it back.
+        wrapped: Names of modules whose runner is wrapped; those that are wrapped now are added.
+        before: Called with the loop, in the thread that has run it.
+    """
+    all_tasks = sys.modules["asyncio.tasks"].all_tasks
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def cancel_all_tasks(*args: Any, **kwargs: Any) -> Any:
+            loop = args[0] if args else kwargs.get("loop")
+            held: object = None
+            # A runner whose main coroutine raised has something else to report.
+            if loop is not None and sys.exc_info()[1] is None:
+                with contextlib.suppress(Exception):
+                    # Or a collection destroys pending what is about to be cancelled.
+                    held = all_tasks(loop)
+                    before(loop)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                del held
+
+        return cancel_all_tasks
+
+    # Each time anew: some are in the midst of their import.
+    for name, module in list(sys.modules.items()):
+        if name in wrapped or not issubclass(type(module), ModuleType):
+            continue
+        if type(vars(module).get(_NAME)) is FunctionType:
+            wrapped.add(name)
+            patches.wrap(module, _NAME, make)
+
+
+def is_on(loop: Any) -> Callable[[object], bool]:
+    """Return what says whether a task or an async generator is one of *loop*."""
+    # Private in asyncio and in uvloop, the same on 3.10 to 3.15.
+    generators = set(map(id, getattr(loop, "_asyncgens", ())))
+
+    def is_here(thing: Any) -> bool:
+        if type(thing) is AsyncGeneratorType:
+            return id(thing) in generators
+        # What is left of a task that was destroyed meanwhile does not say.
+        get_loop = getattr(thing, "get_loop", None)
+        return get_loop is None or get_loop() is loop
+
+    return is_here

@@ -1,0 +1,291 @@
+"""
+Every asyncio task of the process, whichever loop and thread it belongs to.
+
+CPython keeps tasks in another place in almost every version, none of them public for
+all loops at once:
+
+- 3.10, 3.11: ``asyncio.tasks._all_tasks``, a WeakSet;
+- 3.12, 3.13: ``_scheduled_tasks``, a WeakSet, and ``_eager_tasks``, a set of those
+  that run their first step eagerly;
+- 3.14 and later: lists in C, one a thread, that only ``asyncio.all_tasks(loop)`` reads.
+  The loops must be known, so the making of loops is noted while a registry is open.
+  ``_scheduled_tasks`` and ``_eager_tasks`` have the tasks of ``asyncio.tasks._PyTask``
+  only, which in turn ``asyncio.all_tasks`` does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, compress, islice, tee
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.runtime import forks
+from otel_leaks.runtime.glimpse import deref, drained, refs_to
+from otel_leaks.runtime.heap import living
+from otel_leaks.runtime.loops import loop_roots
+from otel_leaks.runtime.patches import Patches
+from otel_leaks.runtime.tasks import TaskRef
+
+if TYPE_CHECKING:
+    # Looked up in sys.modules: where asyncio was not imported there are no tasks.
+    import asyncio
+
+__all__ = ["TaskRegistry"]
+
+_PER_LOOP = sys.version_info >= (3, 14)
+
+
+class TaskRegistry:
+    """Hands out weak references to the tasks of the process."""
+
+    def __init__(self) -> None:
+        self._loops = _Loops() if _PER_LOOP else None
+
+    def open(self) -> None:
+        """Begin to note loops, where that is needed."""
+        if self._loops is not None:
+            self._loops.open()
+
+    def close(self) -> None:
+        """Restore what opening patched."""
+        if self._loops is not None:
+            self._loops.close()
+
+    def forked(self) -> None:
+        """Start anew in a forked child: another thread may have held our lock."""
+        if self._loops is not None:
+            self._loops.forked()
+
+    def refs(self, pause: Callable[[], None]) -> list[TaskRef]:
+        """
+        Return weak references to all tasks, finished ones that somebody holds included.
+
+        Args:
+            pause: Called between slices, where making the list takes long.
+
+        Returns:
+            References in no order, each task once.
+        """
+        module = sys.modules.get("asyncio.tasks")
+        if module is None:
+            return []
+        if self._loops is None:
+            return _in_sets(module)
+        # all_tasks() in C does not read the sets, the one in Python (3.13 and before) does.
+        refs = _in_sets(module) if hasattr(module, "_c_all_tasks") else []
+        self._loops.discover()
+        for loop in self._loops:
+            try:
+                found = _refs_of(module, loop)
+            except Exception:  # Of a task of somebody's own: all_tasks() calls done() of each.
+                return _once_each([*refs, *_on_heap(module)])
+            if not found and _is_closed(loop):
+                self._loops.forget(loop)
+            refs += found
+            pause()
+        return refs
+
+
+def _in_sets(tasks: ModuleType) -> list[TaskRef]:
+    """
+    Return references to the tasks that asyncio keeps in sets.
+
+    Copying a set is one step for other threads; iterating a WeakSet is not. A task may
+    go from the eager ones to the others meanwhile, so these are read first.
+    """
+    eager = refs_to(getattr(tasks, "_eager_tasks", ()))
+    every = getattr(tasks, "_scheduled_tasks", None)
+    if every is None:
+        every = getattr(tasks, "_all_tasks", None)  # 3.10, 3.11
+    refs: list[TaskRef] = list(every.data) if every is not None else []
+    if eager:
+        graduated = set(drained(lambda: map(id, map(deref, refs))))
+        ids = drained(lambda: map(id, map(deref, eager)))
+        refs += [ref for ref, key in zip(eager, ids, strict=True) if key not in graduated]
+    return refs
+
+
+def _refs_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> list[TaskRef]:
+    # In the thread that runs the loop, 3.14 looks at the tasks made in that thread only
+    # and misses those that another one made for the loop. Where no loop runs, it looks
+    # at all threads. The two functions are documented as low-level ones for event loops.
+    events = sys.modules["asyncio.events"]
+    running = events._get_running_loop()
+    if running is not loop:
+        return _all_of(tasks, loop)
+    events._set_running_loop(None)
+    try:
+        return _all_of(tasks, loop)
+    finally:
+        events._set_running_loop(running)
+
+
+def _all_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> list[TaskRef]:
+    ask = partial(tasks.all_tasks, loop)
+    for _ in range(20):
+        with contextlib.suppress(RuntimeError):
+            # "Set changed size during iteration": another thread added a task.
+            return _refs_from(ask)
+    return _refs_from(ask)
+
+
+def _on_heap(tasks: ModuleType) -> list[TaskRef]:
+    """
+    Find tasks through the garbage collector, which asks none of them.
+
+    One pass over the heap, some ten milliseconds for a million objects.
+    """
+    classes = [tasks.Task, *_below(tasks.Task)]
+    return drained(lambda: map(weakref.ref, _instances(classes)))
+
+
+def _below(cls: type) -> Iterator[type]:
+    below: list[type] = type.__subclasses__(cls)
+    for each in below:
+        yield each
+        yield from _below(each)
+
+
+def _instances(classes: list[type]) -> Iterator[Any]:
+    ids = frozenset(map(id, classes))
+    referrers = islice(iter(partial(gc.get_referrers, *classes), None), 1)
+    one, other = tee(chain.from_iterable(referrers))
+    return compress(one, map(ids.__contains__, map(id, map(type, other))))
+
+
+def _once_each(refs: list[TaskRef]) -> list[TaskRef]:
+    keys = drained(lambda: map(id, map(deref, refs)))
+    return list(dict(zip(keys, refs, strict=True)).values())
+
+
+def _refs_from(ask: Callable[[], set[Any]]) -> list[TaskRef]:
+    # In one step: the last owner of a task must not be a census.
+    return drained(lambda: map(weakref.ref, chain.from_iterable(islice(iter(ask, None), 1))))
+
+
+class _Loops:
+    """
+    The event loops of the process, held weakly.
+
+    Loops that live when it is opened are found once through the garbage collector,
+    later ones by a wrapper of the constructor of each loop class: one more call for
+    each new loop, nothing for each task.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant: the collector may run a finalizer in it that makes a loop.
+        self._lock = forks.Lock()
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._searched: set[type] = set()
+        self._opened = False
+
+    def __iter__(self) -> Iterator[asyncio.AbstractEventLoop]:
+        with self._lock:
+            return iter(list(self._loops))
+
+    def forked(self) -> None:
+        self._lock.renew()
+        _constructors.forked()
+
+    def open(self) -> None:
+        self._opened = True
+        _constructors.tell(self)
+        self.discover()
+
+    def close(self) -> None:
+        self._opened = False
+        _constructors.leave(self)
+        with self._lock:
+            self._searched = set()
+            self._loops = weakref.WeakSet()
+
+    def discover(self) -> None:
+        """Wrap loop classes that appeared since, and find the loops they already have."""
+        if not self._opened:
+            return
+        new = [cls for cls in loop_roots() if cls not in self._searched]
+        if not new:
+            return
+        _constructors.wrap(new)
+        self._searched.update(new)
+        for loop in living(*new):
+            self.note(loop)
+
+    def note(self, loop: asyncio.AbstractEventLoop) -> None:
+        # In the application's constructor nothing may raise: a loop of somebody's own
+        # that can't be referred to weakly, or hashed, is not known.
+        with self._lock, contextlib.suppress(Exception):
+            self._loops.add(loop)
+
+    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ask *loop* no more; asking one takes as long as there are tasks on all loops."""
+        with self._lock:
+            self._loops.discard(loop)
+
+
+class _Constructors:
+    """The wrapped constructors of loop classes: once, however many registries are open."""
+
+    def __init__(self) -> None:
+        self._lock = forks.Lock()
+        self._told: tuple[_Loops, ...] = ()
+        self._patches = Patches()
+        self._wrapped: set[type] = set()
+
+    def forked(self) -> None:
+        self._lock.renew()
+
+    def tell(self, loops: _Loops) -> None:
+        """Note each new loop in *loops*, too."""
+        with self._lock:
+            self._told = (*(each for each in self._told if each is not loops), loops)
+
+    def leave(self, loops: _Loops) -> None:
+        """Tell *loops* no more; restore the constructors when nobody is told."""
+        with self._lock:
+            self._told = tuple(each for each in self._told if each is not loops)
+            if self._told:
+                return
+            self._patches.restore()
+            self._wrapped.clear()
+
+    def wrap(self, classes: list[type]) -> None:
+        """Wrap those of *classes* that are not, as long as anybody is told."""
+        with self._lock:
+            for cls in classes:
+                if self._told and cls not in self._wrapped:
+                    # A class made in C can't be changed; its loops are found when they
+                    # are there at the opening.
+                    with contextlib.suppress(TypeError):
+                        self._wrap(cls)
+
+    def _wrap(self, cls: type) -> None:
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(original)
+            def init(*args: Any, **kwargs: Any) -> Any:
+                made = original(*args, **kwargs)
+                for loops in self._told if args else ():
+                    loops.note(args[0])
+                return made
+
+            return init
+
+        self._patches.wrap(cls, "__init__", make)
+        self._wrapped.add(cls)
+
+
+_constructors = _Constructors()
+
+
+def _is_closed(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return loop.is_closed()
+    except Exception:  # A loop of somebody's own need not have all methods.
+        return False

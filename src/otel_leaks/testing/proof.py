@@ -1,0 +1,429 @@
+"""
+Experimental: the proof that nothing can wake a task any more.
+
+A pending task waits on a future. Whoever is to wake it has to get hold of that future: of the
+future itself, or of the queue, event or lock that holds it. If all references to these, and to
+what holds them in turn, are held by tasks that can't be woken either, nobody ever will.
+
+So the search goes backwards, from the future to what refers to it, and counts. A reference
+that is not explained, because it is held by running code, by C, by a module or by anything
+that the collector does not see, is somebody who may still come: then nothing is claimed.
+What is claimed at last is checked in one step in which no other thread runs.
+
+On demand only: it goes through the heap several times. It never calls ``gc.collect()``, which
+may run code of the application, and was seen to hang on 3.12.1 while the heap was searched.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import sys
+import time
+import types
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from otel_leaks.model import fingerprint
+from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.coroutines import awaitables, chain_at
+from otel_leaks.runtime.glimpse import root_of
+from otel_leaks.runtime.task_registry import TaskRegistry
+
+__all__ = ["Proof", "Verdict", "prove"]
+
+MAX_NODES = 200_000
+"""Objects that one search follows backwards."""
+FEW = 64
+"""So many objects at most are searched for by the collector, more by ourselves."""
+CHECK_EVERY = 2_000
+"""Objects between two looks at the clock."""
+MAX_TIMED = 20_000
+"""Objects that the timers of a loop may lead to; with more all its tasks may be cancelled."""
+MAX_CHECKS = 3
+"""How often what was found is checked, when other threads change it meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of one pending task."""
+
+    name: str
+    functions: tuple[str, ...]
+    """Qualified names of its coroutines, outermost first."""
+    fingerprint: str
+    is_orphaned: bool
+    """True: nothing but its cancellation, or the collector, can end it. False: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What one search found."""
+
+    verdicts: tuple[Verdict, ...] = ()
+    """One for each pending task that was asked about."""
+    gave_up: str | None = None
+    """Why the search ended before its end; nothing is claimed then."""
+    took_s: float = 0.0
+
+    @property
+    def orphaned(self) -> tuple[Verdict, ...]:
+        """The tasks that nothing can wake any more."""
+        return tuple(each for each in self.verdicts if each.is_orphaned)
+
+    def __str__(self) -> str:
+        if self.gave_up is not None:
+            return f"gave up: {self.gave_up}"
+        said = [f"{len(self.orphaned)} of {len(self.verdicts)} pending tasks are orphaned: "]
+        said[0] += (
+            "nothing but cancellation can end them" if self.orphaned else "none is known to be"
+        )
+        said += [f"  {each.name}: {each.functions[-1]}" for each in self.orphaned if each.functions]
+        return "\n".join(said)
+
+
+class _GaveUpError(Exception):
+    """Ends a search; says why."""
+
+
+def prove(
+    *tasks: Any, budget_s: float = 5.0, clock: Callable[[], float] = time.perf_counter
+) -> Proof:
+    """
+    Prove of pending tasks that nothing can wake them any more.
+
+    Experimental. Claims nothing that it can't explain, so a task of which it says nothing may
+    be orphaned as well: one that is reachable from a module, for one.
+
+    Args:
+        tasks: Those asked about; without any, all pending ones on all loops. The task that
+            is running is none of them.
+        budget_s: Seconds after which it gives up, > 0.
+        clock: Seconds.
+
+    Returns:
+        A verdict for each, or why it gave up.
+
+    Raises:
+        TypeError: Something else than a task was given.
+        ValueError: *budget_s* is not > 0.
+    """
+    if not budget_s > 0:
+        raise ValueError(f"budget_s must be > 0 seconds, got {budget_s!r}")
+    for each in tasks:
+        if not hasattr(each, "get_coro"):
+            raise TypeError(f"prove() takes asyncio tasks, got {each!r}")
+    started = clock()
+    if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return Proof((), "references can be counted on CPython with its GIL only")
+    if sys.version_info[:2] == (3, 12):
+        # Seen on 3.12.1, on asyncio and uvloop: gc.get_referrers() did not return.
+        return Proof((), "on Python 3.12 the collector's search for referrers may never end")
+    collects = gc.isenabled()
+    # A collection in the middle would run finalizers, and change what was counted.
+    gc.disable()
+    try:
+        every = _pending()
+        try:
+            orphaned = _Search(every, deadline=started + budget_s, clock=clock).run()
+        except _GaveUpError as error:
+            return Proof((), str(error), clock() - started)
+        asked = tasks or every
+        verdicts = tuple(_verdicts([each for each in asked if not each.done()], orphaned))
+        return Proof(verdicts, None, clock() - started)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _pending() -> tuple[Any, ...]:
+    module = sys.modules.get("asyncio.tasks")
+    if module is None:
+        return ()
+    registry = TaskRegistry()
+    registry.open()
+    try:
+        refs = registry.refs(lambda: None)
+    finally:
+        registry.close()
+    running = sys.modules["asyncio.events"]._get_running_loop()
+    current = module.current_task() if running is not None else None
+    found = {id(task): task for ref in refs if (task := ref()) is not None}
+    return tuple(task for task in found.values() if task is not current and not task.done())
+
+
+def _verdicts(tasks: Iterable[Any], orphaned: set[int]) -> Iterator[Verdict]:
+    names = CodeNames()
+    for task in tasks:
+        chain = chain_at(root_of(task.get_coro())).unwrapped()
+        functions = tuple(name.function for name in chain.names(names))
+        mark = fingerprint("asyncio_task", functions)
+        yield Verdict(task.get_name(), functions, mark, id(task) in orphaned)
+
+
+# What ends the search: somebody reaches it, or it can't be told that nobody does.
+_ROOTS = (type, types.ModuleType, types.CodeType, contextvars.Context)
+
+
+class _Probe:
+    """Referred to by the search alone: what is counted of it, is counted of all."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Own:
+    """What a task refers to by itself: what it waits on, and its callbacks."""
+
+    def __init__(self, task: Any) -> None:
+        # Private, the same on 3.10 to 3.15: pairs of a callback and its context.
+        pairs = task._callbacks or ()
+        self._pairs = set(map(id, pairs))
+        self._once = {id(task._fut_waiter), *(id(callback) for callback, *_ in pairs)}
+
+    def is_own(self, held: Any) -> bool:
+        """Say whether *held* is one of them; asked once about each reference."""
+        if id(held) in self._once:
+            self._once.discard(id(held))
+            return True
+        return type(held) is list and bool(held) and self._pairs.issuperset(map(id, held))
+
+
+class _Search:
+    """
+    One search.
+
+    A node is an object from which a future can be reached. An opaque object, a blocked task
+    or one of its coroutines, explains references but is not followed: to have a task is not
+    to be able to wake it.
+    """
+
+    def __init__(
+        self, tasks: Iterable[Any], *, deadline: float, clock: Callable[[], float]
+    ) -> None:
+        self._deadline = deadline
+        self._clock = clock
+        self._waits: dict[int, int] = {}
+        """Of each blocked task the future that it waits on, both by id."""
+        self._opaque: dict[int, tuple[Any, int]] = {}
+        """Objects by id, each with the id of the task whose it is."""
+        probe = _Probe()
+        self._probe = id(probe)
+        # The one place that holds nodes: so each has the same number of references from here.
+        self._nodes: dict[int, Any] = {id(probe): probe}
+        self._holders: dict[int, set[int]] = {}
+        """Of each node the ids of the nodes and opaque objects that refer to it."""
+        self._live: set[int] = set()
+        """Ids of nodes that somebody may reach."""
+        self._modules = {
+            id(vars(module))
+            for module in list(sys.modules.values())
+            if isinstance(module, types.ModuleType)
+        }
+        self._timed: set[int] = set()
+        """Ids of tasks that a timer may cancel, such as that of ``asyncio.timeout``."""
+        for task in tasks:
+            self._add(task)
+        self._note_timers()
+
+    def _note_timers(self) -> None:
+        loops = {id(task.get_loop()): task.get_loop() for task, _ in self._blocked()}
+        for loop in loops.values():
+            # Private in asyncio, the same on 3.10 to 3.15; another loop does not say.
+            timers = getattr(loop, "_scheduled", None)
+            reached = self._reached_by(timers) if type(timers) is list else None
+            self._timed |= {
+                key
+                for task, key in self._blocked()
+                if task.get_loop() is loop and (reached is None or key in reached)
+            }
+
+    def _blocked(self) -> list[tuple[Any, int]]:
+        return [(self._opaque[key][0], key) for key in self._waits]
+
+    def _reached_by(self, timers: list[Any]) -> set[int] | None:
+        """Return the ids of blocked tasks that *timers* lead to; None for too many objects."""
+        seen: set[int] = set()
+        reached: set[int] = set()
+        ahead = [timer for timer in list(timers) if not timer.cancelled()]
+        while ahead:
+            each = ahead.pop()
+            if id(each) in self._opaque:
+                reached.add(self._opaque[id(each)][1])
+            elif id(each) not in seen and not self._opens(each):
+                seen.add(id(each))
+                if len(seen) > MAX_TIMED:
+                    return None
+                ahead += gc.get_referents(each)
+        return reached
+
+    def _add(self, task: Any) -> None:
+        # A task of another class may have more ways to be woken. What a task waits on is
+        # private, the same on 3.10 to 3.15.
+        if type(task) is not getattr(sys.modules.get("_asyncio"), "Task", None):
+            return
+        future = task._fut_waiter
+        if future is None or future.done():
+            return
+        self._waits[id(task)] = id(future)
+        self._opaque[id(task)] = (task, id(task))
+        for awaitable in awaitables(task.get_coro()):
+            self._opaque[id(awaitable)] = (awaitable, id(task))
+        if not hasattr(future, "get_coro"):
+            self._nodes[id(future)] = future
+
+    def run(self) -> set[int]:
+        """
+        Return the ids of the tasks that nothing can wake.
+
+        Raises:
+            _GaveUpError: The time was over, or too much had to be looked at.
+        """
+        ahead = [each for each in self._nodes if each != self._probe]
+        while ahead:
+            ahead = self._follow(ahead)
+        for _ in range(MAX_CHECKS):
+            orphaned = self._orphaned()
+            if not orphaned or self._holds(orphaned):
+                return orphaned
+        raise _GaveUpError("what holds the futures changed while it was looked at")
+
+    def _follow(self, ids: list[int]) -> list[int]:
+        """Find what refers to some nodes; return those of them that are to be followed next."""
+        self._check_clock()
+        before = set(self._nodes)
+        explained = self._note_holders(set(ids))
+        for each, count in zip(ids, self._counts(ids), strict=True):
+            if count != explained[each]:
+                self._live.add(each)
+        ahead = {
+            holder
+            for each in ids
+            if each not in self._live
+            for holder in self._holders[each]
+            if holder not in before and holder in self._nodes
+        }
+        for each in set(self._nodes) - before - ahead:
+            del self._nodes[each]
+        if len(self._nodes) > MAX_NODES:
+            raise _GaveUpError(f"more than {MAX_NODES} objects had to be looked at")
+        return list(ahead)
+
+    def _counts(self, ids: list[int]) -> list[int]:
+        """Return how many references there are to nodes besides ours."""
+        *counts, ours = map(sys.getrefcount, map(self._nodes.__getitem__, (*ids, self._probe)))
+        return [count - ours for count in counts]
+
+    def _note_holders(self, wanted: set[int]) -> Counter[int]:
+        """Note what refers to the nodes *wanted*; return how many references that explains."""
+        explained: Counter[int] = Counter()
+        for each in wanted:
+            self._holders.setdefault(each, set())
+        asked = tuple(map(self._nodes.__getitem__, wanted))
+        ours = {id(asked), id(self._nodes)}
+        for holder in self._referrers(asked, wanted):
+            key = id(holder)
+            if key in ours or _is_ours(holder):
+                continue
+            opens = self._opens(holder)
+            own = _Own(holder) if key in self._waits else None
+            for held in gc.get_referents(holder):
+                target = id(held)
+                if target not in wanted:
+                    continue
+                explained[target] += 1
+                # What was set on a task as an attribute, whoever has the task can reach.
+                if opens or (own is not None and not own.is_own(held)):
+                    self._live.add(target)
+                else:
+                    self._holders[target].add(key)
+            if not opens and key not in self._opaque:
+                self._nodes.setdefault(key, holder)
+        for each in wanted:
+            for ref in weakref.getweakrefs(self._nodes[each]):
+                self._holders[each].add(id(ref))
+                self._nodes.setdefault(id(ref), ref)
+        return explained
+
+    def _referrers(self, asked: tuple[Any, ...], wanted: set[int]) -> list[Any]:
+        if len(wanted) <= FEW:
+            return gc.get_referrers(*asked)
+        objects = gc.get_objects()
+        found = []  # Made later, so that it is none of them.
+        for count, each in enumerate(objects):
+            if count % CHECK_EVERY == 0:
+                self._check_clock()
+            if not wanted.isdisjoint(map(id, gc.get_referents(each))):
+                found.append(each)
+        return found
+
+    def _opens(self, holder: Any) -> bool:
+        """Say whether running code reaches *holder* for certain, or may."""
+        cls = type(holder)
+        return (
+            issubclass(cls, _ROOTS)
+            or id(holder) in self._modules
+            or cls.__name__.startswith("hamt")  # What contexts keep their variables in.
+            or issubclass(cls, sys.modules["asyncio.events"].AbstractEventLoop)
+        )
+
+    def _orphaned(self) -> set[int]:
+        """Return the blocked tasks that no live node and no live task can wake."""
+        holds: dict[int, list[int]] = {}
+        for held, holders in self._holders.items():
+            for holder in holders:
+                owner = self._opaque[holder][1] if holder in self._opaque else holder
+                holds.setdefault(owner, []).append(held)
+        for task, future in self._waits.items():
+            holds.setdefault(future, []).append(task)
+        known = {*self._nodes, *self._waits}
+        live = {each for each in {*holds, *self._live} if each in self._live or each not in known}
+        live |= self._timed
+        ahead = list(live)
+        while ahead:
+            for each in holds.get(ahead.pop(), ()):
+                if each not in live:
+                    live.add(each)
+                    ahead.append(each)
+        self._live |= live & set(self._nodes)
+        return set(self._waits) - live
+
+    def _holds(self, orphaned: set[int]) -> bool:
+        """Check all that was found once more, in one step in which no other thread runs."""
+        self._check_clock()
+        ids = [each for each in self._nodes if each not in self._live and each != self._probe]
+        counted = (*map(self._nodes.__getitem__, ids), self._nodes[self._probe])
+        holders = (*counted, *(each for each, task in self._opaque.values() if task in orphaned))
+        # Both are called by one instruction, from C: a thread switch comes between two.
+        steps: tuple[Iterator[list[Any]], ...] = (
+            iter(partial(list, map(sys.getrefcount, counted)), None),
+            iter(partial(gc.get_referents, *holders), None),
+        )
+        counts, referents = map(next, steps)
+        explained = Counter(map(id, referents))
+        *found, ours = counts
+        changed = {
+            each for each, count in zip(ids, found, strict=True) if count - ours != explained[each]
+        }
+        self._live |= changed
+        moved = {each for each in orphaned if not self._still_waits(each)}
+        for each in moved:
+            del self._waits[each]
+        return not changed and not moved
+
+    def _still_waits(self, key: int) -> bool:
+        task, _ = self._opaque[key]
+        future = task._fut_waiter
+        return id(future) == self._waits[key] and not future.done()
+
+    def _check_clock(self) -> None:
+        if self._clock() > self._deadline:
+            raise _GaveUpError("the time was over")
+
+
+def _is_ours(holder: object) -> bool:
+    # On 3.10 a frame refers to its variables also while it runs.
+    return type(holder) is types.FrameType and holder.f_code.co_filename == __file__

@@ -1,0 +1,1178 @@
+from __future__ import annotations
+
+import _thread
+import asyncio
+import dataclasses
+import dis
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from otel_leaks.census import CensusTaker
+from otel_leaks.census.isolation import Parts
+from otel_leaks.census.source import Look
+from otel_leaks.config import LeakConfig
+from otel_leaks.ignores import Ignores
+from otel_leaks.model import (
+    Census,
+    Detection,
+    End,
+    Ended,
+    Evidence,
+    Failure,
+    Finding,
+    Followed,
+    Kind,
+    Population,
+    Site,
+)
+from otel_leaks.monitor.ledger import Ledger
+from otel_leaks.monitor.watch import (
+    BLIND_REPLACEMENTS,
+    OPENABLE,
+    Watch,
+    findings,
+    fresh_for_s,
+    growth_of,
+    limits,
+)
+
+
+def census(now: float, *, unread: tuple[Kind, ...] = (), **counts: int) -> Census:
+    kinds: dict[str, Kind] = {"thread": "thread", "task": "asyncio_task"}
+    return Census(
+        now,
+        tuple(Population(kinds[name], count) for name, count in counts.items()),
+        tuple(Failure(kind, "RuntimeError", "broken") for kind in unread),
+    )
+
+
+def finding(count: int, kind: Kind = "thread", evidence: Evidence = "threshold") -> Finding:
+    return Finding(kind, evidence, count, limit=5)
+
+
+def over(finding: Finding, left: int = 0, why: End = "ended") -> Finding:
+    """Return what a policy says of an open finding that has ended."""
+    return dataclasses.replace(finding, count=left, ended=why)
+
+
+class Book:
+    """A ledger, and what it says."""
+
+    def __init__(self, cooldown_s: float = 300.0) -> None:
+        self.ledger = Ledger(cooldown_s)
+
+    def enter(self, now: float, *found: Finding, unread: tuple[Kind, ...] = ()) -> list[Any]:
+        changes = self.ledger.update(census(now, unread=unread), found)
+        return [(each.what, each.detection.finding.count) for each in changes]
+
+
+# What opens and ends
+
+
+def test_a_finding_opens_once_and_ends_once() -> None:
+    book = Book()
+    said = [
+        book.enter(0.0),
+        book.enter(10.0, finding(6)),
+        book.enter(20.0, finding(9)),
+        book.enter(30.0, finding(7)),
+        book.enter(40.0, over(finding(7), left=2)),
+        book.enter(50.0),
+    ]
+    assert said == [[], [("opened", 6)], [], [], [("resolved", 2)], []]
+
+
+def test_what_ends_is_told_with_its_peak_and_how_long_it_was_open() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [finding(6)])
+    ledger.update(census(20.0), [finding(9)])
+    ledger.update(census(30.0), [finding(7)])
+    end = over(finding(7), left=2)
+    (change,) = ledger.update(census(40.0), [end])
+    assert change.detection == Detection(end, opened_at=10.0, seen_at=40.0, peak=9, told=1)
+    assert change.detection.open_s == 30.0
+
+
+def test_what_is_open_is_held_as_it_stands_now() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [finding(9)])
+    ledger.update(census(20.0), [finding(7)])
+    assert ledger.opened == (Detection(finding(7), opened_at=10.0, seen_at=20.0, peak=9, told=1),)
+
+
+def test_what_opens_again_after_its_cooldown_is_a_new_detection() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [finding(9)])
+    ledger.update(census(20.0), [over(finding(9))])
+    (change,) = ledger.update(census(321.0), [finding(6)])
+    assert (change.what, change.detection) == (
+        "opened",
+        Detection(finding(6), opened_at=321.0, seen_at=321.0, peak=6, told=1),
+    )
+
+
+def test_what_opens_again_within_its_cooldown_is_the_same_detection() -> None:
+    book = Book()
+    assert [
+        book.enter(10.0, finding(9)),
+        book.enter(20.0, over(finding(9))),
+        book.enter(30.0, finding(6)),
+        book.enter(310.0, finding(7)),
+    ] == [[("opened", 9)], [("resolved", 0)], [], [("told_again", 7)]]
+    (found,) = book.ledger.opened
+    assert (found.opened_at, found.peak, found.told) == (10.0, 9, 2)
+
+
+def test_after_its_end_was_told_what_goes_on_is_told_within_one_cooldown() -> None:
+    book = Book(cooldown_s=100.0)
+    for now in range(0, 2000, 10):
+        book.enter(float(now), finding(9))
+    told = [
+        now
+        for now in range(2000, 2200, 10)
+        if book.enter(float(now), over(finding(9)) if now == 2000 else finding(9))
+    ]
+    assert told == [2000, 2100]
+
+
+def test_bursts_are_one_detection_that_ends_once_more_after_the_last() -> None:
+    book = Book(cooldown_s=100.0)
+    changes = [
+        what
+        for now in range(0, 1000, 10)
+        for what, _ in book.enter(
+            float(now), finding(9) if now % 50 < 20 and now < 700 else over(finding(9))
+        )
+    ]
+    assert [each for each in changes if each != "told_again"] == ["opened", "resolved", "resolved"]
+
+
+@pytest.mark.parametrize("why", ["below", "absent"])
+def test_what_is_missing_or_below_its_limit_ends_after_several_censuses_and_its_cooldown(
+    why: End,
+) -> None:
+    def told(cooldown_s: float) -> list[tuple[float, float, End | None]]:
+        ledger = Ledger(cooldown_s)
+        ledger.update(census(0.0), [finding(9)])
+        missing = [over(finding(9), left=4, why=why)] if why == "below" else []
+        return [
+            (now, change.detection.seen_at, change.detection.finding.ended)
+            for now in (10.0, 20.0, 30.0, 40.0, 50.0)
+            for change in ledger.update(census(now), missing)
+        ]
+
+    assert told(1.0) == [(30.0, 10.0, why)]
+    assert told(40.0) == [(50.0, 10.0, why)]
+    assert told(300.0) == []
+
+
+def test_what_is_missing_for_a_while_and_comes_back_never_ended() -> None:
+    book = Book(cooldown_s=100.0)
+    changes = [
+        what
+        for now in range(0, 500, 10)
+        for what, _ in book.enter(float(now), *([finding(9)] if now % 100 < 20 else []))
+    ]
+    assert set(changes) == {"opened", "told_again"}
+
+
+def test_what_a_policy_says_of_an_end_that_is_not_open_is_nothing() -> None:
+    assert Book().enter(10.0, over(finding(9))) == []
+
+
+def test_two_kinds_open_and_end_each_for_itself_and_ends_are_told_first() -> None:
+    book = Book()
+    tasks = finding(8, "asyncio_task")
+    assert [
+        book.enter(10.0, finding(6)),
+        book.enter(20.0, finding(6), tasks),
+        book.enter(30.0, over(finding(6)), tasks),
+        book.enter(40.0, over(tasks), dataclasses.replace(finding(7), evidence="growth")),
+    ] == [
+        [("opened", 6)],
+        [("opened", 8)],
+        [("resolved", 0)],
+        [("resolved", 0), ("opened", 7)],
+    ]
+
+
+def test_a_kind_that_could_not_be_read_stays_open() -> None:
+    book = Book()
+    tasks = finding(8, "asyncio_task")
+    assert [
+        book.enter(10.0, finding(6), tasks),
+        book.enter(20.0, over(tasks), unread=("thread",)),
+        book.enter(30.0, finding(7)),
+        *(book.enter(now, unread=("thread",)) for now in (40.0, 50.0, 1000.0)),
+        book.enter(1010.0, over(finding(7))),
+    ] == [
+        [("opened", 6), ("opened", 8)],
+        [("resolved", 0)],
+        [],
+        *([], [], []),
+        [("resolved", 0)],
+    ]
+
+
+def test_an_open_one_is_told_again_after_its_cooldown_then_after_twice_that_up_to_an_hour() -> None:
+    book = Book(cooldown_s=600.0)
+    told = [now for now in range(0, 20_000, 100) if book.enter(float(now), finding(6))]
+    # After 10, 20, 40 minutes, and from there on after 60.
+    assert told == [0, 600, 1800, 4200, 7800, 11_400, 15_000, 18_600]
+
+
+def test_a_cooldown_of_more_than_an_hour_is_kept() -> None:
+    book = Book(cooldown_s=7200.0)
+    told = [now for now in range(0, 30_000, 100) if book.enter(float(now), finding(6))]
+    assert told == [0, 7200, 14_400, 21_600, 28_800]
+
+
+def test_what_is_told_again_says_how_often_it_was_told() -> None:
+    ledger = Ledger(10.0)
+    told = []
+    for now in (0.0, 10.0, 30.0):
+        told += [(c.what, c.detection.told) for c in ledger.update(census(now), [finding(6)])]
+    assert told == [("opened", 1), ("told_again", 2), ("told_again", 3)]
+
+
+def test_an_open_one_is_told_at_very_long_last_without_overflow() -> None:
+    ledger = Ledger(1.0)
+    for now in range(0, 3600 * 1500, 3600):
+        ledger.update(census(float(now)), [finding(6)])
+    assert ledger.opened[0].told == 1500
+
+
+# Two findings on one leak
+
+
+def site(count: int, mark: str) -> Site:
+    return Site("thread", (f"app.{mark}",), count, mark)
+
+
+LEAK, OTHER_LEAK, POOL = site(80, "leak"), site(60, "other"), site(50, "pool")
+TOO_MANY = dataclasses.replace(finding(190), sites=(LEAK, OTHER_LEAK, POOL))
+GROWS, OTHER_GROWS = (
+    Finding("thread", "growth", each.count, fingerprint=each.fingerprint, sites=(each,))
+    for each in (LEAK, OTHER_LEAK)
+)
+
+
+@pytest.mark.parametrize(("first", "second"), [(TOO_MANY, GROWS), (GROWS, TOO_MANY)])
+def test_the_threshold_of_a_kind_and_the_growth_of_its_largest_site_are_one_story(
+    first: Finding, second: Finding
+) -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [first])
+    ledger.update(census(20.0), [first, second])
+    told = [(each.finding, each.refers_to) for each in ledger.opened]
+    assert told == [(first, None), (second, first.key)]
+
+
+def test_what_opens_in_one_census_refers_to_what_opened_before_it() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [TOO_MANY, GROWS])
+    assert [each.refers_to for each in ledger.opened] == [None, TOO_MANY.key]
+
+
+def test_a_third_refers_to_the_first_as_well() -> None:
+    ledger = Ledger(300.0)
+    function = dataclasses.replace(GROWS, fingerprint="function")
+    for now, found in enumerate(([TOO_MANY], [TOO_MANY, GROWS], [TOO_MANY, GROWS, function])):
+        ledger.update(census(float(now)), found)
+    assert [each.refers_to for each in ledger.opened] == [None, TOO_MANY.key, TOO_MANY.key]
+
+
+def test_what_fills_no_threshold_is_a_story_of_its_own() -> None:
+    ledger = Ledger(300.0)
+    tasks = dataclasses.replace(GROWS, kind="asyncio_task")
+    ledger.update(census(10.0), [TOO_MANY, OTHER_GROWS, tasks])
+    assert [each.refers_to for each in ledger.opened] == [None, None, None]
+
+
+def test_a_reference_is_kept_when_it_is_told_again_and_when_the_first_has_ended() -> None:
+    ledger = Ledger(10.0)
+    ledger.update(census(10.0), [TOO_MANY])
+    ledger.update(census(20.0), [TOO_MANY, GROWS])
+    ended, again = ledger.update(census(30.0), [over(TOO_MANY), GROWS])
+    assert [(each.what, each.detection.refers_to) for each in (ended, again)] == [
+        ("resolved", None),
+        ("told_again", TOO_MANY.key),
+    ]
+
+
+def test_what_opens_after_the_first_has_ended_refers_to_nothing() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [TOO_MANY])
+    ledger.update(census(20.0), [over(TOO_MANY), GROWS])
+    assert [each.refers_to for each in ledger.opened] == [None]
+
+
+# What the policies are asked
+
+
+def test_every_option_that_is_a_threshold_is_the_limit_of_its_kind() -> None:
+    config = LeakConfig(thread_limit=7, task_limit=None)
+    assert limits(config) == {"thread": 7, "asyncio_task": None}
+
+
+def test_the_policies_are_asked_with_what_is_open() -> None:
+    config = LeakConfig(thread_limit=10, task_limit=10)
+    now = census(1.0, thread=10, task=10)
+    open_thread = Detection(finding(11), 0.0, 0.0, 11)
+    assert [
+        [each.kind for each in findings(now, (), config)],
+        [each.kind for each in findings(now, (open_thread,), config)],
+    ] == [[], ["thread"]]
+
+
+def left_behind(count: int, age_s: float = 1500.0) -> Census:
+    """Return a census of tasks whose requests ended so long ago, and of a destroyed one."""
+    ages = tuple(age_s + n for n in range(count))
+    leaking = Site("asyncio_task", ("app.notify",), count, "a" * 12, ended=Ended(count, ages))
+    lost = Site("destroyed_task", ("app.poll",), 1, "b" * 12, quiet_s=100.0)
+    return Census(
+        1.0,
+        (
+            Population("asyncio_task", count, (leaking,), 1),
+            Population("destroyed_task", 1, (lost,), 1),
+        ),
+    )
+
+
+def test_growth_is_asked_with_its_options_and_its_history() -> None:
+    config = LeakConfig(growth_window_s=10, growth_windows=3, growth_floor=5)
+    growth = growth_of(config)
+    found: tuple[Finding, ...] = ()
+    for i in range(20):
+        piled = dataclasses.replace(site(2 * i + 1, "leak"), followed=Followed((50.0,) * 2 * i))
+        now = Census(2.5 * i, (Population("thread", piled.count, (piled,), 1),))
+        found = findings(now, (), config, growth)
+    assert [(each.evidence, each.fingerprint) for each in found] == [("growth", "leak")]
+
+
+def test_without_a_floor_no_growth_is_watched() -> None:
+    assert growth_of(LeakConfig(growth_floor=None)) is None
+
+
+def test_everything_that_a_policy_opens_is_listed_as_openable() -> None:
+    both = (*census(1.0, thread=300, task=20_000).populations, *left_behind(100).populations[1:])
+    found = findings(Census(1.0, both), (), LeakConfig())
+    found += findings(left_behind(100), (), LeakConfig())
+    assert {(each.kind, each.evidence) for each in found} <= set(OPENABLE)
+    assert len(found) == 5
+
+
+def test_the_options_of_outlived_and_the_cooldown_reach_their_policies() -> None:
+    def evidences(count: int, *opened: Finding, **options: Any) -> list[str]:
+        before = [Detection(each, 0.0, 0.0, each.count) for each in opened]
+        found = findings(left_behind(count), before, LeakConfig(**options))
+        return [each.evidence for each in found]
+
+    (outlived, _) = findings(left_behind(100), (), LeakConfig())
+    assert evidences(100) == ["outlived", "destroyed"]
+    assert evidences(99) == ["destroyed"]
+    assert evidences(99, outlived) == ["outlived", "destroyed"]
+    assert evidences(50, outlived_count=5) == ["outlived", "destroyed"]
+    assert evidences(100, outlived_s=300.0) == ["destroyed"]
+    assert evidences(100, cooldown_s=50.0) == ["outlived"]
+
+
+# The watch
+
+
+class Source:
+    """Gives the counts that it is told to give, one a census."""
+
+    kind: Kind = "thread"
+
+    def __init__(self, *counts: int | Exception) -> None:
+        self.counts = list(counts)
+        self.done: list[str] = []
+        self.read_event = threading.Event()
+        self.in_census = threading.Event()
+        self.go_on: Callable[[Look], None] = lambda _: None
+
+    def open(self) -> None:
+        self.done.append("open")
+
+    def close(self) -> None:
+        self.done.append("close")
+
+    def forked(self) -> None:
+        self.done.append("forked")
+
+    def read(self, look: Look) -> Population:
+        self.in_census.set()
+        self.go_on(look)
+        count = self.counts.pop(0) if self.counts else 0
+        if isinstance(count, Exception):
+            raise count
+        return Population(self.kind, count)
+
+
+class Ear:
+    """Hears, and raises when it is told to."""
+
+    def __init__(self, *, fails: tuple[str, ...] = ()) -> None:
+        self.heard: list[tuple[str, int]] = []
+        self.fails = fails
+        self.looks = threading.Semaphore(0)
+
+    def _hear(self, what: str, number: int) -> None:
+        self.heard.append((what, number))
+        if what in self.fails:
+            raise ValueError(what)
+
+    def opened(self, detection: Detection) -> None:
+        self._hear("opened", detection.finding.count)
+
+    def told_again(self, detection: Detection) -> None:
+        self._hear("told_again", detection.finding.count)
+
+    def resolved(self, detection: Detection) -> None:
+        self._hear("resolved", detection.peak)
+
+    def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:  # noqa: ARG002 - a listener's
+        self.looks.release()
+        self._hear("looked", len(opened))
+
+
+FAST = LeakConfig(interval_s=0.001, thread_limit=5)
+
+
+def watch_of(
+    source: Source,
+    ear: Ear,
+    *,
+    config: LeakConfig | None = None,
+    clock: Callable[[], float] | None = None,
+    **options: Any,
+) -> Watch:
+    ticks = iter(range(10**6))
+    parts = Parts()
+
+    def taker(pause: Callable[[], None]) -> CensusTaker:
+        return CensusTaker(
+            ignores=Ignores(()),
+            max_sites=1,
+            pause=pause,
+            clock=clock or (lambda: float(next(ticks))),
+            sources=[lambda: source],
+            parts=parts,
+        )
+
+    return Watch(config or LeakConfig(thread_limit=5), taker, ear, parts=parts, **options)
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[[Watch], Watch]]:
+    watches = []
+
+    def start(watch: Watch) -> Watch:
+        watches.append(watch)
+        watch.start()
+        return watch
+
+    yield start
+    for watch in watches:
+        watch.stop()
+
+
+def monitors() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "otel-leaks-watch"]
+
+
+def test_the_listener_hears_of_each_census_after_what_opened_and_ended_in_it() -> None:
+    ear = Ear()
+    watch = watch_of(Source(1, 6, 9, 2), ear)
+    for _ in range(4):
+        watch.look()
+    assert ear.heard == [
+        ("looked", 0),
+        ("opened", 6),
+        ("looked", 1),
+        ("looked", 1),
+        ("resolved", 9),
+        ("looked", 0),
+    ]
+
+
+def test_an_open_finding_is_told_again_through_the_watch() -> None:
+    ear = Ear()
+    now = iter([0.0, 0.0, 100.0, 100.0, 400.0, 400.0])
+    watch = watch_of(Source(6, 7, 8), ear, clock=lambda: next(now))
+    for _ in range(3):
+        watch.look()
+    assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 6), ("told_again", 8)]
+
+
+def test_a_count_that_wavers_around_the_limit_is_one_detection() -> None:
+    ear = Ear()
+    watch = watch_of(Source(*(101, 99, 101, 95, 102)), ear, config=LeakConfig(thread_limit=100))
+    for _ in range(5):
+        watch.look()
+    assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 101)]
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "delay_s"), [(0.0, 10.0), (0.05, 10.0), (0.1, 10.0), (0.5, 50.0), (3.0, 300.0)]
+)
+def test_looking_takes_at_most_one_percent_of_a_core(cost_s: float, delay_s: float) -> None:
+    cpu = iter([7.0, 7.0 + cost_s])
+    watch = watch_of(Source(), Ear(), cpu_clock=lambda: next(cpu))
+    assert watch.look() == pytest.approx(delay_s)
+
+
+def test_a_number_is_fresh_for_three_looks_and_five_seconds_at_least() -> None:
+    slow = dataclasses.replace(census(0.0), wall_s=2.0, cpu_s=0.3)
+    assert [
+        fresh_for_s(census(0.0), LeakConfig(interval_s=0.1)),
+        fresh_for_s(census(0.0), LeakConfig(interval_s=10.0)),
+        fresh_for_s(slow, LeakConfig(interval_s=10.0)),
+    ] == [5.0, 30.0, 96.0]
+
+
+def test_a_listener_that_raises_is_logged_once_and_the_next_is_heard(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ear = Ear(fails=("opened", "looked"))
+    watch = watch_of(Source(6, 6, 0, 6), ear)
+    for _ in range(4):
+        watch.look()
+    assert [what for what, _ in ear.heard] == [
+        *("opened", "looked", "looked", "resolved", "looked", "looked")
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "reporting a census or a detection failed; what failed is tried again at the next "
+        "censuses; this is told once"
+    ]
+    assert caplog.records[0].exc_info is not None
+
+
+def test_a_broken_source_is_logged_once_with_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    ear = Ear()
+    watch = watch_of(Source(RuntimeError("no"), RuntimeError("no"), KeyError("k"), 1), ear)
+    for _ in range(4):
+        watch.look()
+    left_out = "is left out; the others go on. Please report this with your Python version"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the census of thread failed (RuntimeError: no) and {left_out}",
+        f"the census of thread failed (KeyError: 'k') and {left_out}",
+    ]
+    assert ear.heard == [("looked", 0)] * 4
+
+
+class Unexaminable(Source):
+    """Reads threads, of which one can't be examined."""
+
+    def read(self, look: Look) -> Population:
+        look.guard.ask("thread", lambda: dis.opname[-1000], "")
+        return super().read(look)
+
+
+def test_what_cannot_be_examined_is_logged_once_and_is_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ear = Ear()
+    watch = watch_of(Unexaminable(1, 1, 6), ear)
+    for _ in range(3):
+        watch.look()
+    assert [record.getMessage() for record in caplog.records] == [
+        "one thread could not be examined (IndexError: list index out of range): it is counted, "
+        "but a hint, its stack or its name may be missing. Please report this with your Python "
+        "version"
+    ]
+    assert [what for what, _ in ear.heard] == ["looked", "looked", "opened", "looked"]
+
+
+class Raising(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - a handler's
+        raise OSError("the disk is full")
+
+
+@pytest.fixture
+def raising_handler() -> Iterator[None]:
+    """Put a handler of the application's on the logger that raises."""
+    handler = Raising()
+    log = logging.getLogger("otel_leaks")
+    log.addHandler(handler)
+    yield
+    log.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("raising_handler")
+def test_a_log_handler_that_raises_does_not_end_the_watch() -> None:
+    ear = Ear(fails=("opened",))
+    watch = watch_of(Source(RuntimeError("no"), 6, 0), ear)
+    for _ in range(3):
+        assert watch.look() == 10.0
+    assert ear.heard == [
+        ("looked", 0),
+        ("opened", 6),
+        ("looked", 1),
+        ("resolved", 6),
+        ("looked", 0),
+    ]
+
+
+# What raises and what hangs
+
+
+class GreenletExit(BaseException):
+    """What gevent raises into a greenlet to end it."""
+
+
+RAISED = [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GreenletExit, GeneratorExit]
+
+
+class RaisingEar(Ear):
+    """Raises whatever it is given, wherever it is called."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self.error = error
+
+    def _hear(self, what: str, number: int) -> None:
+        super()._hear(what, number)
+        raise self.error
+
+
+class Exiting(logging.Handler):
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self.error = error
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - a handler's
+        raise self.error
+
+
+@pytest.fixture
+def handlers() -> Iterator[Callable[[logging.Handler], None]]:
+    """Put handlers of the application's on the logger."""
+    log = logging.getLogger("otel_leaks")
+    added: list[logging.Handler] = []
+
+    def add(handler: logging.Handler) -> None:
+        added.append(handler)
+        log.addHandler(handler)
+
+    yield add
+    for handler in added:
+        log.removeHandler(handler)
+
+
+@pytest.mark.parametrize("error", RAISED)
+def test_nothing_that_the_listener_raises_ends_the_monitor(
+    started: Callable[[Watch], Watch], error: type[BaseException]
+) -> None:
+    ear = RaisingEar(error)
+    started(watch_of(Source(6, 0), ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    assert [what for what, _ in ear.heard[:4]] == ["opened", "looked", "resolved", "looked"]
+    assert len(monitors()) == 1
+
+
+@pytest.mark.parametrize("error", RAISED)
+def test_nothing_that_a_log_handler_raises_ends_the_monitor(
+    started: Callable[[Watch], Watch],
+    handlers: Callable[[logging.Handler], None],
+    error: type[BaseException],
+) -> None:
+    handlers(Exiting(error))
+    ear = Ear(fails=("opened",))
+    source = Source(RuntimeError("no"), 6)
+    started(watch_of(source, ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    assert ("opened", 6) in ear.heard
+
+
+@pytest.mark.parametrize("error", RAISED)
+def test_nothing_that_a_source_raises_ends_the_monitor(
+    started: Callable[[Watch], Watch], caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    source, ear = Source(), Ear()
+
+    def fail(_: Look) -> None:
+        raise error("out of a property")
+
+    source.go_on = fail
+    started(watch_of(source, ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"{error.__qualname__}: out of a property) and is left out" in message
+
+
+def test_what_is_raised_into_the_monitor_from_outside_is_logged_and_it_goes_on(
+    started: Callable[[Watch], Watch], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As debuggers do; and gevent, which kills greenlets."""
+    raised: list[BaseException] = [SystemExit()]
+
+    class Interrupted(Watch):
+        def look(self) -> float:
+            if raised:
+                raise raised.pop()
+            return super().look()
+
+    ear = Ear()
+    taker = watch_of(Source(), ear)._taker
+    started(Interrupted(FAST, lambda _: taker, ear))
+    assert ear.looks.acquire(timeout=20)
+    assert [record.getMessage() for record in caplog.records] == [
+        "SystemExit was raised in the monitor thread, which goes on"
+    ]
+
+
+def test_ctrl_c_in_a_log_handler_of_the_main_thread_is_not_taken(
+    handlers: Callable[[logging.Handler], None],
+) -> None:
+    handlers(Exiting(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        watch_of(Source(RuntimeError("no")), Ear())._say(logging.ERROR, "something")
+
+
+def test_a_policy_that_raises_costs_the_others_nothing_and_resolves_none_of_its_detections(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from otel_leaks.detect import outlived, threshold
+
+    ear = Ear()
+    watch = watch_of(Source(6, 6, 6, 0), ear)
+    watch.look()
+
+    def fail(*_: object, **__: object) -> tuple[Finding, ...]:
+        raise SystemExit("a policy")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(threshold, "threshold", fail)
+        watch.look()
+        broken.setattr(outlived.Outlived, "look", fail)
+    watch.look()
+    watch.look()
+    assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 6), ("resolved", 6)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the policy threshold failed and is left out; the others go on, and it is tried again. "
+        "Please report this; this is told once"
+    ]
+
+
+class Hung:
+    """Waits wherever it is called, until it is let go."""
+
+    def __init__(self) -> None:
+        self.held = threading.Event()
+        self.free = threading.Event()
+
+    def __call__(self, *_: object) -> None:
+        self.held.set()
+        self.free.wait(60)
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hung]:
+    """Give what hangs, noticed within moments; in the end it does not any more."""
+    from otel_leaks.monitor import watch as watch_module
+
+    monkeypatch.setattr(watch_module, "TICK_S", 0.02)
+    hung = Hung()
+    before = set(monitors())
+    yield hung
+    hung.free.set()
+    for each in set(monitors()) - before:
+        each.join(20)
+
+
+def waits_for(seen: Callable[[], object]) -> bool:
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + 30
+    while not seen() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return bool(seen())
+
+
+def test_a_source_that_hangs_is_left_out_until_it_returns_and_the_others_go_on(
+    hung: Hung, started: Callable[[Watch], Watch], caplog: pytest.LogCaptureFixture
+) -> None:
+    source, ear, read = Source(*[7] * 10**4), Ear(), Source(*[3] * 10**4)
+    read.kind = "asyncio_task"
+    source.go_on = lambda _: None if hung.free.is_set() else hung()
+    seen: list[Census] = []
+    heard = ear.looked
+
+    def looked(census: Census, opened: tuple[Detection, ...]) -> None:
+        seen.append(census)
+        heard(census, opened)
+
+    ear.looked = looked  # type: ignore[method-assign]
+
+    def taker(pause: Callable[[], None]) -> CensusTaker:
+        return CensusTaker(
+            ignores=Ignores(()),
+            max_sites=1,
+            pause=pause,
+            sources=[lambda: source, lambda: read],
+            parts=parts,
+        )
+
+    parts = Parts()
+    started(Watch(FAST, taker, ear, parts=parts, cpu_clock=lambda: 0.0))
+    assert hung.held.wait(20)
+    assert waits_for(lambda: len(seen) > 3)
+    without = seen[-1]
+    assert len(monitors()) == 2  # The one that hangs, and the one that goes on.
+    hung.free.set()
+    assert waits_for(lambda: not seen[-1].failures)
+    assert waits_for(lambda: len(monitors()) == 1)
+    assert [(each.kind, each.error_type) for each in without.failures] == [("thread", "timeout")]
+    assert [each.kind for each in without.populations] == ["asyncio_task"]
+    assert [each.kind for each in seen[-1].populations] == ["thread", "asyncio_task"]
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("the census of thread did not return within ")
+    assert " s; left out until then, while the rest goes on. It waits in\n" in message
+    assert "in __call__" in message
+
+
+def test_a_listener_that_hangs_does_not_hold_the_numbers(
+    hung: Hung, started: Callable[[Watch], Watch]
+) -> None:
+    class Stuck(Ear):
+        def opened(self, detection: Detection) -> None:
+            hung()
+            super().opened(detection)
+
+    ear = Stuck()
+    watch = started(watch_of(Source(*[6] * 10**4), ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert hung.held.wait(20)
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    watch.stop()
+
+
+def test_what_was_to_be_reported_after_what_hangs_is_reported_by_who_goes_on(
+    hung: Hung, started: Callable[[Watch], Watch]
+) -> None:
+    class Stuck(Ear):
+        def resolved(self, detection: Detection) -> None:
+            super().resolved(detection)
+            hung()
+
+    ear = Stuck()
+    source, tasks = Source(6, *[0] * 10**4), Source(0, *[8] * 10**4)
+    tasks.kind = "asyncio_task"
+    parts = Parts()
+
+    def taker(pause: Callable[[], None]) -> CensusTaker:
+        sources: list[Callable[[], Source]] = [lambda: source, lambda: tasks]
+        return CensusTaker(
+            ignores=Ignores(()), max_sites=1, pause=pause, sources=sources, parts=parts
+        )
+
+    config = LeakConfig(interval_s=0.001, thread_limit=5, task_limit=5)
+    started(Watch(config, taker, ear, parts=parts, cpu_clock=lambda: 0.0))
+    assert hung.held.wait(20)
+    # The listener as a whole is left out until it returns; what waits is not lost.
+    assert waits_for(lambda: len(monitors()) == 2)
+    hung.free.set()
+    assert waits_for(lambda: ("opened", 8) in ear.heard)
+    assert [each for each in ear.heard if each[0] != "looked"] == [
+        ("opened", 6),
+        ("resolved", 6),
+        ("opened", 8),
+    ]
+
+
+def test_a_log_handler_that_hangs_holds_neither_the_monitor_nor_its_end(
+    hung: Hung,
+    started: Callable[[Watch], Watch],
+    handlers: Callable[[logging.Handler], None],
+) -> None:
+    class Stuck(logging.Handler):
+        # Not emit, during which a lock is held that pytest's own logging wants.
+        def handle(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - a handler's
+            hung()
+            return True
+
+    handlers(Stuck())
+    source, ear = Source(RuntimeError("no"), *[6] * 10**4), Ear()
+    watch = started(watch_of(source, ear, config=FAST, cpu_clock=lambda: 0.0))
+    assert hung.held.wait(20)
+    assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
+    assert ("opened", 6) in ear.heard
+    watch.stop()
+    assert watch._given_up is False
+
+
+def test_a_monitor_that_hangs_nobody_knows_where_is_replaced_some_times_only(
+    hung: Hung, started: Callable[[Watch], Watch]
+) -> None:
+    class Lost(Watch):
+        def look(self) -> float:
+            hung()
+            return 0.0
+
+    taker = watch_of(Source(), Ear())._taker
+    before = len(monitors())
+    watch = started(Lost(FAST, lambda _: taker, Ear()))
+    assert waits_for(lambda: watch._blind_replacements > BLIND_REPLACEMENTS)
+    assert len(monitors()) - before == BLIND_REPLACEMENTS + 1
+    hung.free.set()
+
+
+def test_a_monitor_whose_replacement_can_have_no_thread_is_replaced_by_its_guard(
+    hung: Hung, started: Callable[[Watch], Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, ear = Source(*[6] * 10**4), Ear()
+    watch = watch_of(source, ear, config=FAST, cpu_clock=lambda: 0.0)
+    source.go_on = lambda _: None if len(ear.heard) < 2 else hung()
+    start = watch._start_thread
+    calls: list[None] = []
+
+    def fail_later() -> None:
+        calls.append(None)
+        if len(calls) > 1:
+            raise RuntimeError("can't start new thread")
+        start()
+
+    monkeypatch.setattr(watch, "_start_thread", fail_later)
+    started(watch)
+    assert hung.held.wait(20)
+    heard = len(ear.heard)
+    assert waits_for(lambda: len(ear.heard) > heard + 3)
+    watch.stop()
+    assert waits_for(lambda: len(calls) == 2)
+
+
+def test_a_census_that_no_guard_can_watch_is_taken(
+    started: Callable[[Watch], Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import _thread
+
+    ear = Ear()
+    watch = watch_of(Source(), ear)
+
+    def fail(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(_thread, "start_new_thread", fail)
+        watch._guarded_look()
+    assert ear.heard == [("looked", 0)]
+
+
+def test_between_two_looks_there_is_one_thread(started: Callable[[Watch], Watch]) -> None:
+    ear = Ear()
+    before = _thread._count()
+    started(watch_of(Source(), ear))
+    assert ear.looks.acquire(timeout=20)
+    assert waits_for(lambda: _thread._count() == before + 1)
+
+
+def test_the_monitor_is_a_daemon_of_its_own_name_and_looks_at_once(
+    started: Callable[[Watch], Watch],
+) -> None:
+    ear = Ear()
+    started(watch_of(Source(6), ear))
+    assert ear.looks.acquire(timeout=20)
+    assert [thread.daemon for thread in monitors()] == [True]
+    assert ear.heard[0] == ("opened", 6)
+
+
+def test_the_monitor_looks_again_and_again(started: Callable[[Watch], Watch]) -> None:
+    ear = Ear()
+    started(watch_of(Source(), ear, config=LeakConfig(interval_s=0.001), cpu_clock=lambda: 0.0))
+    assert [ear.looks.acquire(timeout=20) for _ in range(5)] == [True] * 5
+
+
+def test_stopping_ends_the_thread_and_closes_the_sources(
+    started: Callable[[Watch], Watch],
+) -> None:
+    source, ear = Source(), Ear()
+    watch = started(watch_of(source, ear))
+    assert ear.looks.acquire(timeout=20)
+    watch.stop()
+    assert (monitors(), source.done) == ([], ["open", "close"])
+
+
+def test_stopping_again_does_nothing_more(started: Callable[[Watch], Watch]) -> None:
+    ear = Ear()
+    watch = started(watch_of(Source(), ear))
+    assert ear.looks.acquire(timeout=20)
+    watch.stop()
+    heard = list(ear.heard)
+    watch.stop()
+    assert ear.heard == heard
+
+
+def test_stopping_ends_a_census_that_is_half_done(started: Callable[[Watch], Watch]) -> None:
+    source, ear = Source(), Ear()
+
+    def for_ever(look: Look) -> None:
+        while True:
+            look.pause()
+
+    source.go_on = for_ever
+    watch = started(watch_of(source, ear, sleep=lambda _: None))
+    assert source.in_census.wait(20)
+    watch.stop()
+    assert (monitors(), ear.heard) == ([], [])
+
+
+def test_a_watch_that_was_never_started_can_be_stopped() -> None:
+    source = Source()
+    watch_of(source, Ear()).stop()
+    assert source.done == ["close"]
+
+
+def test_stopping_does_not_wait_for_ever_and_nothing_is_told_afterwards(
+    started: Callable[[Watch], Watch],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A log handler or an exporter of the application may hold the monitor."""
+    from otel_leaks.monitor import watch as watch_module
+
+    monkeypatch.setattr(watch_module, "JOIN_S", 0.01)
+    held, free = threading.Event(), threading.Event()
+
+    class Stuck(Ear):
+        def opened(self, detection: Detection) -> None:
+            held.set()
+            free.wait(20)
+            super().opened(detection)
+
+    ear = Stuck()
+    watch = started(watch_of(Source(6), ear))
+    assert held.wait(20)
+    (monitor,) = monitors()
+    watch.stop()
+    messages = [record.getMessage() for record in caplog.records]
+    free.set()
+    monitor.join(20)
+    assert "the monitor thread did not end within" in messages[0]
+    # What it was telling is told; the census after it is not.
+    assert ear.heard == [("opened", 6)]
+
+
+def test_between_two_slices_the_monitor_sleeps() -> None:
+    slept: list[float] = []
+    source = Source()
+
+    def slices(look: Look) -> None:
+        for _ in range(3):
+            look.pause()
+
+    source.go_on = slices
+    watch_of(source, Ear(), sleep=slept.append).look()
+    assert slept == [0.0005] * 3
+
+
+def test_after_a_fork_the_history_is_empty_and_a_new_monitor_looks(
+    started: Callable[[Watch], Watch],
+) -> None:
+    source, ear = Source(6, 7), Ear()
+    watch = started(watch_of(source, ear))
+    assert ear.looks.acquire(timeout=20)
+    (parents,) = monitors()
+    # As in a child: its thread is gone, whatever the object says.
+    watch._stopping.set()
+    parents.join(20)
+    watch.forked()
+    assert ear.looks.acquire(timeout=20)
+    assert source.done == ["open", "forked"]
+    assert [each for each in ear.heard if each[0] == "opened"] == [("opened", 6), ("opened", 7)]
+    assert len(monitors()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_watch_survives_a_fork_in_the_middle_of_a_census() -> None:
+    program = textwrap.dedent("""
+        import os, sys, threading, time
+        from otel_leaks.census import CensusTaker
+        from otel_leaks.config import LeakConfig
+        from otel_leaks.ignores import Ignores
+        from otel_leaks.model import Population
+        from otel_leaks.monitor.watch import Watch
+
+        in_census = threading.Event()
+        looked = threading.Event()
+
+        class Source:
+            kind = "thread"
+            def open(self): pass
+            close = forked = open
+            def read(self, look):
+                in_census.set()
+                while os.getpid() == parent:
+                    look.pause()
+                return Population("thread", 1)
+
+        class Ear:
+            def looked(self, census, opened): looked.set()
+
+        parent = os.getpid()
+        watch = Watch(LeakConfig(), lambda pause: CensusTaker(
+            ignores=Ignores(()), max_sites=1, pause=pause, sources=[Source]), Ear())
+        watch.start()
+        assert in_census.wait(20)
+        child = os.fork()
+        if child == 0:
+            watch.forked()
+            ok = looked.wait(20)
+            watch.stop()
+            end = time.monotonic() + 20
+            while threading.active_count() > 1 and time.monotonic() < end:
+                time.sleep(0.01)
+            os._exit(0 if ok and threading.active_count() == 1 else 1)
+        status = os.waitpid(child, 0)[1]
+        watch.stop()
+        print(status, threading.active_count())
+    """)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("0 1\n", "")
+
+
+def test_a_detection_is_replaced_whole_and_never_changed() -> None:
+    ledger = Ledger(300.0)
+    ledger.update(census(10.0), [finding(9)])
+    (before,) = ledger.opened
+    kept = dataclasses.replace(before)
+    ledger.update(census(20.0), [finding(10)])
+    assert before == kept
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="3.14 keeps tasks of other makes where only it sees them"
+)
+def test_a_class_of_tasks_that_can_not_be_read_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Foreign:
+        def done(self) -> bool:
+            raise AssertionError("code of the application was called")
+
+    foreign = Foreign()
+    asyncio._register_task(foreign)  # type: ignore[arg-type]
+    watch = Watch(LeakConfig(), lambda _: CensusTaker(ignores=Ignores(()), max_sites=5), Ear())
+    try:
+        for _ in range(2):
+            watch.look()
+    finally:
+        asyncio._unregister_task(foreign)  # type: ignore[arg-type]
+    told = [each.getMessage() for each in caplog.records if "not counted" in each.getMessage()]
+    assert [each.partition(", since")[0] for each in told] == [
+        f"asyncio tasks of the class {Foreign.__module__}.{Foreign.__qualname__} are not counted"
+    ]

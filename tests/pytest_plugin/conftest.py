@@ -1,0 +1,110 @@
+"""Runs pytest, with the plugin, on a small suite in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.forking import Forking
+
+LEAKY = """
+    import asyncio
+    import threading
+
+    kept = []
+    event = threading.Event()
+
+    def stuck():
+        event.wait()
+
+    def thread(name=None):
+        started = threading.Thread(target=stuck, daemon=True, name=name)
+        started.start()
+        return started
+
+    async def waiting():
+        await asyncio.Event().wait()
+
+    def task(loop=None):
+        made = (loop or asyncio.get_running_loop()).create_task(waiting())
+        kept.append(made)
+        return made
+"""
+"""A module of the suite: what its tests leave behind."""
+
+
+def paths(*some: str | None) -> str:
+    return os.pathsep.join(filter(None, some))
+
+
+OTHERS = ("asyncio", "anyio", "xdist", "hypothesispytest")
+QUICK = "leaks_grace=4 0.001"
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[Forking | None]:
+    """What starts pytest without an interpreter of its own, where processes can fork."""
+    if sys.platform == "win32":
+        yield None
+        return
+    server = Forking()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, forking: Forking | None) -> Run:
+    """
+    Return what runs a suite.
+
+    It takes the source of ``test_it.py``, arguments of pytest, which of the ``plugins``
+    of others are loaded, further ``files``, and whether leaks get only a ``quick`` grace.
+    """
+    for name in ("CI", "GITHUB_ACTIONS", "GITHUB_WORKSPACE", "PYTEST_ADDOPTS", "PYTHONWARNINGS"):
+        monkeypatch.delenv(name, raising=False)  # A test that wants one sets it later.
+    monkeypatch.setenv("COLUMNS", "300")
+    pytester.makepyfile(leaky=textwrap.dedent(LEAKY))
+    start = pytester.popen
+
+    def start_or_fork(command: tuple[str, ...], **how: Any) -> Any:
+        folder = str(Path.cwd())
+        environ = {**os.environ, "PYTHONPATH": paths(folder, os.environ.get("PYTHONPATH"))}
+        if (
+            forking is None
+            or command[:2] != (sys.executable, "-mpytest")
+            or not forking.can_run(environ)
+        ):
+            return start(command, **how)
+        return forking.run(command[2:], environ, folder, how["stdout"], how["stderr"])
+
+    monkeypatch.setattr(pytester, "popen", start_or_fork)
+
+    def run_suite(
+        source: str,
+        *args: str,
+        plugins: tuple[str, ...] = (),
+        quick: bool = True,
+        timeout_s: float = 100,
+        **files: str,
+    ) -> pytest.RunResult:
+        pytester.makepyfile(
+            test_it=textwrap.dedent(source),
+            **{name: textwrap.dedent(text) for name, text in files.items()},
+        )
+        options = [f"-pno:{name}" for name in OTHERS if name not in plugins]
+        options += ["-pno:cacheprovider", "-Werror"]
+        if "asyncio" in plugins:
+            options.append("-oasyncio_default_fixture_loop_scope=function")
+        if quick:
+            options.append(f"-o{QUICK}")
+        return pytester.runpytest_subprocess(*options, *args, timeout=timeout_s)
+
+    return run_suite

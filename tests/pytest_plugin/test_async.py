@@ -1,0 +1,454 @@
+"""pytest-asyncio and anyio: shared loops, their runners, loops that stand still."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_plugin.conftest import Run
+
+ASYNCIO = ("asyncio",)
+ANYIO = ("anyio",)
+
+IS_UVLOOP_HERE = sys.platform != "win32"
+
+
+@pytest.mark.parametrize("scope", ["function", "class", "module", "package", "session"])
+def test_tests_on_a_loop_of_any_scope_are_told_apart(run: Run, scope: str) -> None:
+    result = run(
+        f"""
+        import asyncio
+        import pytest
+        from leaky import task
+
+        pytestmark = pytest.mark.asyncio(loop_scope="{scope}")
+
+        class TestIt:
+            async def test_before(self):
+                await asyncio.sleep(0)
+
+            async def test_leaking(self):
+                task()
+
+            async def test_after(self):
+                await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+        """,
+        "--leaks",
+        plugins=ASYNCIO,
+        __init__="",
+    )
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "leaked: 1 asyncio task pending: leaky.waiting, began leaky.py:*",
+            "     awaited  no, nothing awaits it",
+            "     in       *test_it.py::TestIt::test_leaking",
+        ]
+    )
+    assert "end of the session" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("policy", ["asyncio", "uvloop"])
+def test_anyio_tests_are_told_apart_on_either_loop(run: Run, policy: str) -> None:
+    if policy == "uvloop":
+        pytest.importorskip("uvloop")
+    result = run(
+        f"""
+        import asyncio
+        import anyio
+        import pytest
+        from leaky import task
+
+        @pytest.fixture(scope="module", params=[{{"use_uvloop": {policy == "uvloop"}}}])
+        def anyio_backend(request):
+            return "asyncio", request.param
+
+        pytestmark = pytest.mark.anyio
+
+        async def test_loop():
+            assert type(asyncio.get_running_loop()).__module__.startswith("{policy}")
+
+        async def test_leaking():
+            task()
+
+        async def test_clean():
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep, 0)
+
+        @pytest.fixture(scope="module")
+        async def shared():
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep_forever)
+                yield
+                group.cancel_scope.cancel()
+
+        async def test_with_a_fixture(shared):
+            await anyio.sleep(0)
+
+        async def test_leaking_with_a_fixture(shared):
+            task()
+        """,
+        "--leaks",
+        plugins=ANYIO,
+    )
+    result.assert_outcomes(passed=3, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "     in       test_it.py::test_leaking[[]*",
+            "     in       test_it.py::test_leaking_with_a_fixture[[]*",
+        ]
+    )
+
+
+@pytest.mark.parametrize("scope", ["function", "module", "session"])
+def test_async_fixtures_are_charged_when_they_are_torn_down(run: Run, scope: str) -> None:
+    result = run(
+        f"""
+        import asyncio
+        import pytest
+        import pytest_asyncio
+        from leaky import task
+
+        pytestmark = pytest.mark.asyncio(loop_scope="{scope}")
+
+        @pytest_asyncio.fixture(scope="{scope}", loop_scope="{scope}")
+        async def leaking():
+            return task()
+
+        @pytest_asyncio.fixture(scope="{scope}", loop_scope="{scope}")
+        async def leaking_after():
+            running = asyncio.create_task(asyncio.sleep(3600))
+            yield
+            running.cancel()
+            task()
+
+        @pytest_asyncio.fixture(scope="{scope}", loop_scope="{scope}")
+        async def clean():
+            running = asyncio.create_task(asyncio.sleep(3600))
+            yield
+            running.cancel()
+
+        async def test_it(leaking, leaking_after, clean):
+            pass
+        """,
+        "--leaks",
+        plugins=ASYNCIO,
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    heads = sorted(line for line in result.stdout.lines if line.startswith("fixture "))
+    said = "leaked: 1 asyncio task pending: leaky.waiting, began leaky.py:*"
+    for name, head in zip(("leaking", "leaking_after"), heads, strict=True):
+        pytest.LineMatcher([head]).fnmatch_lines([f"fixture {name} ({scope}) {said}"])
+    assert "end of the session" not in result.stdout.str()
+
+
+def test_async_fixtures_of_anyio_are_charged_when_they_are_torn_down(run: Run) -> None:
+    result = run(
+        """
+        import pytest
+        from leaky import task
+
+        pytestmark = pytest.mark.anyio
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.fixture
+        async def leaking():
+            task()
+            yield
+
+        async def test_it(leaking):
+            pass
+        """,
+        "--leaks",
+        plugins=ANYIO,
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["fixture leaking (function) leaked: 1 asyncio task pending: *"])
+
+
+WILL_END = """
+    import asyncio
+    import unittest
+    import pytest
+
+    class TestIsolated(unittest.IsolatedAsyncioTestCase):
+        async def test_it(self):
+            self.task = asyncio.create_task(steps())
+
+    async def steps():
+        # Ends by itself, but only on a loop that runs.
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    @pytest.mark.asyncio
+    async def test_asyncio():
+        asyncio.create_task(steps())
+
+    @pytest.mark.anyio
+    async def test_anyio():
+        asyncio.create_task(steps())
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.fixture
+    def loop():
+        loop = asyncio.new_event_loop()
+        yield loop
+        loop.close()
+
+    def test_a_loop_of_ones_own(loop):
+        loop.create_task(steps())
+"""
+
+
+def test_loops_that_stand_still_are_driven_for_the_grace(run: Run) -> None:
+    result = run(
+        WILL_END,
+        "--leaks",
+        plugins=("asyncio", "anyio"),
+        quick=False,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_a_loop_that_a_leftover_stops_does_not_break_the_run(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+        import pytest
+        from leaky import task
+
+        @pytest.fixture
+        def loop():
+            loop = asyncio.new_event_loop()
+            yield loop
+            loop.close()
+
+        def test_it(loop):
+            made = task(loop)
+            loop.run_until_complete(asyncio.sleep(0))
+            for _ in range(3):
+                loop.call_soon(loop.stop)
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["leaked: 1 asyncio task pending: leaky.waiting, began *"])
+
+
+def test_a_task_on_the_loop_of_another_thread_is_its_tests(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+        import threading
+        import pytest
+        from leaky import waiting
+
+        @pytest.fixture(scope="module")
+        def loop():
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever)
+            thread.start()
+            yield loop
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.run_until_complete(cancel_all())
+            loop.close()
+
+        async def cancel_all():
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for each in others:
+                each.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        def test_leaking(loop):
+            began = threading.Event()
+            async def inner():
+                began.set()
+                await waiting()
+            asyncio.run_coroutine_threadsafe(inner(), loop)
+            began.wait()
+
+        def test_clean(loop):
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+        """,
+        "--leaks",
+        plugins=(),
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["leaked: 1 asyncio task pending: test_it.test_leaking.*"])
+
+
+SWALLOWING = """
+    import asyncio
+    import unittest
+    import pytest
+
+    async def swallow():
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                pass
+
+    kept = []
+
+    async def leak():
+        kept.append(asyncio.get_running_loop().create_task(swallow()))
+        await asyncio.sleep(0)
+"""
+HANGING = {
+    "asyncio": """
+    @pytest.mark.asyncio
+    async def test_it():
+        await leak()
+""",
+    "asyncio-session": """
+    @pytest.mark.asyncio(loop_scope="session")
+    async def test_it():
+        await leak()
+
+    @pytest.mark.asyncio(loop_scope="session")
+    async def test_other():
+        pass
+""",
+    "fixture": """
+    import pytest_asyncio
+
+    @pytest_asyncio.fixture
+    async def leaking():
+        await leak()
+
+    @pytest.mark.asyncio
+    async def test_it(leaking):
+        pass
+""",
+    "anyio": """
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.mark.anyio
+    async def test_it():
+        await leak()
+""",
+    "unittest": """
+    class TestIt(unittest.IsolatedAsyncioTestCase):
+        async def test_it(self):
+            await leak()
+""",
+}
+
+
+@pytest.mark.parametrize("how", HANGING)
+def test_the_verdict_is_out_although_the_teardown_hangs(
+    run: Run, pytester: pytest.Pytester, how: str
+) -> None:
+    run(SWALLOWING + HANGING[how], "--co", plugins=("asyncio", "anyio"))
+    out, error = Path("out.txt"), Path("error.txt")
+    with out.open("w") as stdout, error.open("w") as stderr:
+        running = pytester.popen(
+            [
+                *(sys.executable, "-m", "pytest", "--leaks", "-pno:xdist", "-pno:hypothesispytest"),
+                *("-oasyncio_default_fixture_loop_scope=function", "-pno:cacheprovider"),
+            ],
+            stdout=stdout,
+            stderr=stderr,
+        )
+        try:
+            until = time.monotonic() + 60
+            while "ignore_fingerprint" not in error.read_text():
+                assert time.monotonic() < until, out.read_text()
+                assert running.poll() is None, out.read_text()
+                time.sleep(0.05)
+        finally:
+            running.kill()
+            running.wait()
+    pytest.LineMatcher(error.read_text().splitlines()).fnmatch_lines(
+        [
+            "leaks: a teardown takes longer than 3 s; these tasks leaked, and may not end when *",
+            "*test_it* leaked: 1 asyncio task pending: test_it.swallow, began test_it.py:*",
+            "     began    test_it.py:* in test_it.leak",
+        ]
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.11 gave the case a finalizer")
+def test_a_case_that_the_collector_closes_looks_at_no_other_test(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+        import gc
+        import unittest
+
+        class Case(unittest.IsolatedAsyncioTestCase):
+            async def nothing(self):
+                pass
+
+        def left():
+            case = Case("nothing")
+            case.itself = case
+            # As a run that was interrupted leaves it.
+            case._setupAsyncioRunner()
+
+        def test_it():
+            async def main():
+                waiting = asyncio.ensure_future(asyncio.Event().wait())
+                await asyncio.sleep(0)
+                left()
+                gc.collect()
+                waiting.cancel()
+
+            asyncio.run(main())
+        """,
+        "--leaks",
+        "-Wignore::ResourceWarning",
+        "-Wignore::pytest.PytestUnraisableExceptionWarning",
+    )
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_what_a_failed_gather_leaves_behind_fails_its_test(run: Run, collects: bool) -> None:
+    result = run(
+        f"""
+        import asyncio
+        import contextlib
+        import gc
+        import pytest
+
+        pytestmark = pytest.mark.asyncio
+
+        async def answer():
+            await asyncio.get_running_loop().create_future()
+
+        async def fail():
+            raise ConnectionError
+
+        async def test_gather():
+            with contextlib.suppress(ConnectionError):
+                await asyncio.gather(answer(), fail())
+            if {collects}:
+                await asyncio.sleep(0)
+                gc.collect()
+            else:
+                gc.disable()
+
+        async def test_after():
+            await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+        """,
+        "--leaks",
+        plugins=ASYNCIO,
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    state = "destroyed" if collects else "pending"
+    result.stdout.fnmatch_lines([f"leaked: 1 *{state}*: test_it.answer, began test_it.py:*"])
+    assert "Task was destroyed" not in result.stdout.str() + result.stderr.str()

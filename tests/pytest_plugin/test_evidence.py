@@ -1,0 +1,194 @@
+"""The look does not destroy its evidence, and what a leak holds is no leak of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_plugin.conftest import Run
+
+DROPPED = """
+    import asyncio
+    import gc
+    from concurrent.futures import ThreadPoolExecutor
+    import pytest
+
+    class Client:
+        def __init__(self):
+            self.itself = self
+            self.pool = ThreadPoolExecutor(1)
+            self.pool.submit(int).result()
+
+    def call(coro):
+        loop = asyncio.new_event_loop()
+        return loop.run_until_complete(coro)
+"""
+
+
+@pytest.mark.parametrize("collection", ["pass", "gc.collect()"])
+def test_a_loop_or_pool_that_is_dropped_open_is_a_leak(run: Run, collection: str) -> None:
+    result = run(
+        DROPPED
+        + f"""
+    def test_loop():
+        call(asyncio.sleep(0))
+        {collection}
+
+    def test_loops():
+        for _ in range(3):
+            call(asyncio.sleep(0))
+            {collection}
+
+    def test_pool():
+        Client()
+        {collection}
+
+    def test_with_its_executor():
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(loop.run_in_executor(None, int))
+        del loop
+        {collection}
+
+    @pytest.fixture
+    def fixture():
+        call(asyncio.sleep(0))
+        {collection}
+
+    def test_of_fixture(fixture):
+        pass
+
+    def test_clean():
+        gc.collect()
+    """,
+        "--leaks",
+        "-Wignore::ResourceWarning",
+        # 3.10 may finalize the sockets of an open loop before the loop.
+        "-Wignore::pytest.PytestUnraisableExceptionWarning",
+    )
+    result.assert_outcomes(passed=2, failed=4, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*leaked: 1 event loop not closed: *began test_it.py:13",
+            "leaked: 1 event loop not closed: *",
+            "leaked: 3 event loops not closed: *",
+            "leaked: 1 pool not shut down: *",
+            "leaked: 1 event loop not closed: *",
+        ]
+    )
+
+
+def test_what_is_closed_before_it_is_dropped_is_no_leak(run: Run) -> None:
+    result = run(
+        DROPPED
+        + """
+    def test_policy():
+        policy = asyncio.get_event_loop_policy()
+        policy.get_event_loop().run_until_complete(asyncio.sleep(0))
+        policy.set_event_loop(None)
+        gc.collect()
+
+    def test_loop():
+        loop = asyncio.new_event_loop()
+        loop.itself = loop
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+    def test_pool():
+        client = Client()
+        client.pool.shutdown(wait=False)
+        del client
+        gc.collect()
+
+    def test_run():
+        asyncio.run(asyncio.sleep(0))
+        gc.collect()
+
+    def test_last_reference():
+        ThreadPoolExecutor(1).submit(int).result()
+    """,
+        "--leaks",
+        "-Wignore::DeprecationWarning",
+        "-Wignore::ResourceWarning",
+        # 3.10 may finalize the sockets of an open loop before the loop.
+        "-Wignore::pytest.PytestUnraisableExceptionWarning",
+    )
+    result.assert_outcomes(passed=5)
+
+
+IN_USE = """
+    import asyncio
+    import contextlib
+    import pytest
+
+    kept = []
+
+    @contextlib.asynccontextmanager
+    async def connection():
+        yield
+
+    async def numbers():
+        for number in range(3):
+            yield number
+
+    async def in_with():
+        async with connection():
+            await asyncio.Event().wait()
+
+    async def in_stack():
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(connection())
+            await asyncio.Event().wait()
+
+    async def in_for():
+        async for _ in numbers():
+            await asyncio.Event().wait()
+
+    async def through():
+        async for each in numbers():
+            yield each
+
+    async def nested():
+        async for _ in through():
+            await in_with()
+
+    async def half_way():
+        generator = numbers()
+        async for _ in generator:
+            break
+        kept.append(generator)
+        await asyncio.Event().wait()
+"""
+
+
+def test_what_a_pending_task_is_in_the_midst_of_is_part_of_it(run: Run) -> None:
+    result = run(
+        IN_USE
+        + """
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize("how", [in_with, in_stack, in_for, nested])
+    async def test_in_use(how):
+        kept.append(asyncio.create_task(how()))
+        await asyncio.sleep(0)
+
+    def test_run():
+        async def main():
+            kept.append(asyncio.create_task(nested()))
+            await asyncio.sleep(0)
+
+        asyncio.run(main())
+
+    @pytest.mark.asyncio
+    async def test_left():
+        generator = numbers()
+        async for _ in generator:
+            break
+        kept.append(generator)
+    """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(failed=6)
+    heads = [line for line in result.stdout.lines if line.startswith("leaked: ")]
+    assert [head.partition(": ")[2].partition(":")[0] for head in heads] == [
+        *["1 asyncio task pending"] * 5,
+        "1 async generator neither finished nor closed",
+    ]

@@ -1,0 +1,228 @@
+"""What a test begins through a fixture that ends it: judged when that has had its turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_plugin.conftest import Run
+
+FACTORY = """
+    import asyncio
+    import unittest
+    import pytest
+    import pytest_asyncio
+    from leaky import task, thread, event
+
+    async def cancelled(tasks):
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+"""
+
+
+@pytest.mark.parametrize("scope", ["function", "module", "session"])
+def test_a_task_that_an_async_fixture_ends_is_no_leak_and_another_is(run: Run, scope: str) -> None:
+    result = run(
+        FACTORY
+        + f"""
+    pytestmark = pytest.mark.asyncio(loop_scope="{scope}")
+
+    @pytest_asyncio.fixture(loop_scope="{scope}")
+    async def start():
+        tasks = []
+        yield lambda: tasks.append(task())
+        await cancelled(tasks)
+
+    async def test_clean(start):
+        start()
+        await asyncio.sleep(0)
+
+    async def test_leaking(start):
+        start()
+        await besides()
+        await asyncio.sleep(0)
+
+    async def besides():
+        task()
+    """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_leaking*",
+            "leaked: 1 asyncio task pending: leaky.waiting, began leaky.py:*",
+            "     in       test_it.py::test_leaking",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*test_it.py::test_clean*leaked*")
+
+
+@pytest.mark.parametrize("policy", ["on its own loop", "on a shared one"])
+def test_a_task_that_a_fixture_of_anyio_ends_is_no_leak_and_another_is(
+    run: Run, policy: str
+) -> None:
+    keeps = "async def keeps():" if policy == "on a shared one" else "def keeps():"
+    result = run(
+        FACTORY
+        + f"""
+    @pytest.fixture(scope="module")
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.fixture(scope="module")
+    {keeps}
+        yield
+
+    @pytest.fixture
+    async def start(keeps):
+        tasks = []
+        yield lambda: tasks.append(task())
+        await cancelled(tasks)
+
+    @pytest.mark.anyio
+    async def test_clean(start):
+        start()
+        await asyncio.sleep(0)
+
+    @pytest.mark.anyio
+    async def test_leaking(start):
+        start()
+        task()
+        await asyncio.sleep(0)
+    """,
+        "--leaks",
+        plugins=("anyio", "asyncio"),
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        ["leaked: 1 asyncio task pending: *", "     in       test_it.py::test_leaking"]
+    )
+
+
+def test_a_thread_that_a_fixture_or_a_teardown_method_ends_is_no_leak(run: Run) -> None:
+    result = run(
+        FACTORY
+        + """
+    @pytest.fixture
+    def threads(request):
+        made = []
+        request.addfinalizer(lambda: [event.set(), *(each.join() for each in made)])
+        event.clear()
+        return made
+
+    def test_by_a_finalizer(threads):
+        threads.append(thread())
+
+    class TestMethods:
+        def setup_method(self):
+            event.clear()
+
+        def teardown_method(self):
+            event.set()
+            self.thread.join()
+
+        def test_by_teardown_method(self):
+            self.thread = thread()
+    """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+
+
+def test_a_leak_is_the_calls_failure_where_no_fixture_could_end_it(run: Run) -> None:
+    result = run(
+        FACTORY
+        + """
+    @pytest.fixture
+    def value():
+        return 1
+
+    @pytest.fixture(scope="module")
+    def wide():
+        yield
+
+    @pytest.mark.asyncio
+    async def test_it(value, wide, tmp_path, monkeypatch, capsys):
+        task()
+        await asyncio.sleep(0)
+    """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(failed=1)
+
+
+def test_a_task_that_only_its_loops_end_ends_is_a_leak(run: Run) -> None:
+    # Its own loop fixture cancels all, as a runner does, and says nothing.
+    result = run(
+        FACTORY
+        + """
+    @pytest.fixture(autouse=True)
+    def around():
+        yield
+
+    @pytest.fixture
+    def own_loop():
+        loop = asyncio.new_event_loop()
+        yield loop
+        loop.run_until_complete(cancelled(asyncio.all_tasks(loop)))
+        loop.close()
+
+    async def leak():
+        task()
+
+    def test_own_loop(own_loop):
+        own_loop.run_until_complete(leak())
+
+    @pytest.mark.asyncio
+    async def test_runner():
+        task()
+    """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(passed=2, errors=2)
+    result.stdout.fnmatch_lines(
+        ["     in       test_it.py::test_own_loop", "     in       test_it.py::test_runner"]
+    )
+
+
+def test_what_is_told_at_the_teardown_is_told_once(run: Run) -> None:
+    result = run(
+        FACTORY
+        + """
+    @pytest.fixture
+    def around():
+        yield
+
+    def test_it(around):
+        thread()
+    """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    assert result.stdout.str().count("leaked: 1 thread") == 2  # The message, the summary's line.
+
+
+def test_a_failing_test_has_its_leaks_judged_after_its_fixtures_too(run: Run) -> None:
+    result = run(
+        FACTORY
+        + """
+    @pytest.fixture
+    def ends():
+        event.clear()
+        yield
+        event.set()
+
+    def test_it(ends):
+        thread().join(0)
+        assert not "failed"
+    """,
+        "--leaks",
+        "-oleaks_run_on_failure=true",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*leaked:*")

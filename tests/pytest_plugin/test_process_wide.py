@@ -1,0 +1,510 @@
+"""What libraries keep for the life of the process is no test's leak; what piles up is."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from pytest_plugin.conftest import Run
+
+LIBRARY = """
+    import asyncio
+    import functools
+    import subprocess
+    import sys
+    import threading
+    import weakref
+    from concurrent.futures import ThreadPoolExecutor
+
+    class Monitor:
+        instance = None
+        registry = []
+
+        def __init__(self):
+            self.end = threading.Event()
+            self.thread = threading.Thread(target=self.run, daemon=True)
+            self.thread.start()
+
+        def run(self):
+            self.end.wait()
+
+        @classmethod
+        def get(cls):
+            if cls.instance is None:
+                cls.instance = cls()
+            return cls.instance
+
+    def register():
+        Monitor.registry.append(Monitor())
+
+    class Worker:
+        __slots__ = ("jobs", "lock", "done")
+
+        def __init__(self):
+            self.jobs, self.done = [], threading.Event()
+            self.lock = threading.Lock()
+            self.lock.acquire()
+            threading.Thread(target=self._work, daemon=True).start()
+
+        def _work(self):
+            while self.lock.acquire(timeout=30):
+                job = self.jobs.pop()
+                job()
+                _cache.idle[self] = None
+                self.done.set()
+
+    class Cache:
+        def __init__(self):
+            self.idle = {}
+
+        def run(self, job):
+            worker = self.idle.popitem()[0] if self.idle else Worker()
+            worker.done.clear()
+            worker.jobs.append(job)
+            worker.lock.release()
+            return worker
+
+    _cache = Cache()
+
+    def run_all(*jobs):
+        # All at once, as a nursery does.
+        for worker in [_cache.run(job) for job in jobs]:
+            worker.done.wait()
+
+    class Sync:
+        executor = ThreadPoolExecutor(1)
+        executors = []
+
+    Sync.executor.submit(int).result()
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+    def executor_each():
+        Sync.executor = ThreadPoolExecutor(1)
+        Sync.executor.submit(int).result()
+
+    def executors():
+        Sync.executors.append(ThreadPoolExecutor(1))
+        Sync.executors[-1].submit(int).result()
+
+    def local_executor():
+        pool = ThreadPoolExecutor(1)
+        pool.submit(int).result()
+        return pool
+
+    @functools.lru_cache
+    def cached_executor():
+        return local_executor()
+
+    _local = threading.local()
+
+    def of_thread():
+        if not hasattr(_local, "executor"):
+            _local.executor = local_executor()
+
+    _watched = weakref.WeakKeyDictionary()
+    _tasks = []
+
+    async def _watch():
+        await asyncio.Event().wait()
+
+    def watch():
+        loop = asyncio.get_running_loop()
+        if loop not in _watched:
+            _watched[loop] = loop.create_task(_watch())
+
+    def respond():
+        _tasks.append(asyncio.get_running_loop().create_task(_watch()))
+
+    _server = None
+
+    def serve():
+        global _server
+        if _server is None:
+            _server = subprocess.Popen(
+                [sys.executable, "-S", "-c", "import sys; sys.stdin.read()"],
+                stdin=subprocess.PIPE,
+            )
+
+    _loops = {}
+
+    def loop_for(name):
+        if name not in _loops:
+            _loops[name] = asyncio.new_event_loop()
+        return _loops[name]
+
+    class Client:
+        def __init__(self):
+            self.monitor = Monitor()
+"""
+
+
+@pytest.fixture
+def run_with_library(run: Run, pytester: pytest.Pytester) -> Run:
+    """Return what runs a suite beside ``library``, which is installed."""
+    folder = pytester.mkdir("site-packages")
+    (folder / "library.py").write_text(textwrap.dedent(LIBRARY), encoding="utf-8")
+
+    def run_suite(source: str, *args: str, **more: object) -> pytest.RunResult:
+        return run(source, "-opythonpath=site-packages", *args, **more)
+
+    return run_suite
+
+
+KEPT = {
+    "import": "pass",
+    "first use": "library.Monitor.get()",
+    "closure of a cache": "library.cached_executor()",
+    "thread-local": "library.of_thread()",
+    "child": "library.serve()",
+    "loop": "library.loop_for('a')",
+    "one worker": "library.run_all(int)",
+    "several workers": "library.run_all(int, int, int)",
+}
+
+
+@pytest.mark.parametrize("use", KEPT.values(), ids=KEPT)
+def test_what_a_library_keeps_once_is_no_leak(run_with_library: Run, use: str) -> None:
+    result = run_with_library(
+        f"""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(number):
+            import library
+            {use}
+        """,
+        "--leaks",
+        "-Wignore::ResourceWarning",
+    )
+    result.assert_outcomes(passed=3)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "leaks: library keeps 1 thread for the life of the process, created by library.*",
+            "leaks: library keeps 1 thread pool for the life of the process, *library.Sync",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*leaked*")
+
+
+def test_what_a_library_keeps_for_each_loop_is_no_leak(run_with_library: Run) -> None:
+    result = run_with_library(
+        """
+        import library
+        import pytest
+
+        pytestmark = pytest.mark.asyncio
+
+        async def test_one():
+            library.watch()
+            library.watch()
+
+        async def test_other():
+            library.watch()
+        """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+
+
+def test_a_cache_may_grow_while_its_workers_are_busy(run_with_library: Run) -> None:
+    result = run_with_library(
+        """
+        import library
+
+        def test_one():
+            library.run_all(int)
+
+        def test_two():
+            library.run_all(int, int)
+
+        def test_three():
+            library.run_all(int, int, int)
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=3)
+    assert result.ret == 0
+
+
+PILING_UP = {
+    "monitors": "library.register()",
+    "executors of a class": "library.executors()",
+    "executors in one attribute": "library.executor_each()",
+}
+
+
+@pytest.mark.parametrize("leak", PILING_UP.values(), ids=PILING_UP)
+def test_what_a_library_refers_to_and_piles_up_is_a_leak(run_with_library: Run, leak: str) -> None:
+    result = run_with_library(
+        f"""
+        import library
+        import pytest
+
+        kept = []
+
+        @pytest.mark.parametrize("number", range(10))
+        def test_it(number):
+            {leak}
+            kept.append(library.Sync.executor)
+        """,
+        "--leaks",
+    )
+    # The first can't be told from one that is made for the life of the process.
+    result.assert_outcomes(passed=1, failed=9)
+    result.stdout.fnmatch_lines(
+        ["at the end of the session leaked: *", "     in       test_it.py::test_it[[]0[]]"]
+    )
+
+
+def test_what_piles_up_in_one_test_is_its_leak(run_with_library: Run) -> None:
+    result = run_with_library(
+        """
+        import library
+
+        def test_it():
+            for _ in range(10):
+                library.register()
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["leaked: 10 threads alive: *"])
+
+
+def test_tasks_that_a_library_keeps_for_each_request_are_leaks(run_with_library: Run) -> None:
+    result = run_with_library(
+        """
+        import library
+        import pytest
+
+        @pytest.mark.asyncio
+        async def test_it():
+            library.respond()
+            library.respond()
+        """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(failed=1)
+
+
+def test_what_only_the_application_refers_to_is_a_leak(run_with_library: Run) -> None:
+    result = run_with_library(
+        """
+        import library
+
+        kept = []
+
+        def test_client():
+            kept.append(library.Client())
+
+        def test_stuck_job():
+            library._cache.run(kept[0].monitor.end.wait)
+
+        def test_executor():
+            kept.append(library.local_executor())
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(failed=3)
+
+
+def test_workers_of_xdist_report_what_libraries_keep_once(run_with_library: Run) -> None:
+    result = run_with_library(
+        """
+        import library
+        import pytest
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(number):
+            library.Monitor.get()
+        """,
+        "--leaks",
+        "-n2",
+        plugins=("xdist",),
+    )
+    result.assert_outcomes(passed=4)
+    assert result.ret == 0
+    lines = [line for line in result.stdout.lines if "library.Monitor.__init__" in line]
+    assert lines == [
+        "leaks: library keeps 1 thread for the life of the process, created by "
+        "library.Monitor.__init__"
+    ]
+
+
+def test_importing_asgiref_fails_nothing_and_neither_does_collecting(run: Run) -> None:
+    pytest.importorskip("asgiref")
+    source = "import asgiref.sync\ndef test_clean(): assert asgiref.sync.sync_to_async\n"
+    for args in ([], ["--collect-only"]):
+        result = run(source, "--leaks", *args)
+        assert result.ret == 0
+        result.stdout.no_fnmatch_line("*leaked*")
+
+
+PLUGIN = """
+    import threading
+
+    class Server:
+        def run(self):
+            threading.Event().wait()
+
+    def pytest_configure(config):
+        threading.Thread(target=Server().run, daemon=True).start()
+"""
+
+
+def test_what_a_plugin_of_pytest_keeps_running_is_its_own(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    folder = pytester.mkdir("site-packages")
+    (folder / "a_plugin.py").write_text(textwrap.dedent(PLUGIN), encoding="utf-8")
+    result = run(
+        """
+        pytest_plugins = "pytester"
+
+        def test_clean():
+            pass
+
+        def test_of_a_plugin(pytester):
+            pytester.makepyfile("def test_it(): pass")
+            pytester.runpytest_inprocess("-pa_plugin", "-pno:leaks").assert_outcomes(passed=1)
+        """,
+        "-opythonpath=site-packages",
+        "-pa_plugin",
+        "--leaks",
+    )
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+
+
+STUCK = """
+    import asyncio
+    import threading
+    import pytest
+
+    never = threading.Event()
+
+    @pytest.fixture(scope="session")
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.fixture(scope="session", autouse=True)
+    async def runner(anyio_backend):
+        yield
+"""
+RELEASE = """
+    import pytest
+
+    # Or the teardown of the loop waits for the job.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(item):
+        item.module.never.set()
+"""
+CREATED_BY_LOOP = {
+    "task": "asyncio.ensure_future(asyncio.to_thread(job))",
+    "callback": "loop.call_soon(loop.run_in_executor, None, job)",
+}
+
+
+@pytest.mark.parametrize("how", CREATED_BY_LOOP)
+def test_what_a_plugins_loop_runs_is_created_by_none_of_its_hooks(
+    run: Run, pytester: pytest.Pytester, how: str
+) -> None:
+    pytester.makeconftest(textwrap.dedent(RELEASE))
+    result = run(
+        textwrap.dedent(STUCK)
+        + textwrap.dedent(
+            f"""
+            @pytest.mark.anyio
+            async def test_leaks():
+                loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+                def job():
+                    loop.call_soon_threadsafe(begun.set)
+                    never.wait()
+
+                {CREATED_BY_LOOP[how]}
+                await begun.wait()
+            """
+        ),
+        "--leaks",
+        plugins=("anyio",),
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*1 job of a pool not ended*"])
+
+
+def test_a_pool_that_never_had_a_worker_is_nothing(run: Run) -> None:
+    result = run(
+        """
+        from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+        kept = []
+
+        def test_it():
+            kept.extend([ThreadPoolExecutor(1), ProcessPoolExecutor(1)])
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_idle_workers_of_trio_are_its_cache(run: Run) -> None:
+    pytest.importorskip("trio")
+    result = run(
+        """
+        import threading
+        import trio
+        import anyio.from_thread
+
+        def test_thread():
+            trio.run(trio.to_thread.run_sync, int)
+
+        def test_portal():
+            with anyio.from_thread.start_blocking_portal("trio") as portal:
+                portal.call(anyio.sleep, 0)
+
+        async def several():
+            barrier = threading.Barrier(4)
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(trio.to_thread.run_sync, barrier.wait)
+
+        def test_several():
+            trio.run(several)
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=3)
+    assert result.ret == 0
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_job_that_is_stuck_on_a_cached_worker_is_found(run: Run, idle: bool) -> None:
+    pytest.importorskip("trio")
+    result = run(
+        f"""
+        import threading
+        import trio
+
+        def test_idle():
+            if {idle}:
+                trio.run(trio.to_thread.run_sync, int)
+
+        async def abandoned():
+            with trio.move_on_after(0.01):
+                await trio.to_thread.run_sync(threading.Event().wait, abandon_on_cancel=True)
+
+        def test_stuck():
+            trio.run(abandoned)
+        """,
+        "--leaks",
+    )
+    # The worker of another test's is seen to be in use at the end.
+    result.assert_outcomes(passed=1 + idle, failed=1 - idle)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*leaked: 1 thread alive: *"])

@@ -85,11 +85,12 @@ def _run(place: Workplace, mode: str | None, *tests: str) -> Ran:
 def _differing(
     place: Workplace, without: list[Ran], others: list[Ran]
 ) -> tuple[list[dict[str, str]], list[str]]:
-    found = {}
+    found: dict[tuple[str, str | None], tuple[str, Ran]] = {}
     for run in others:
         for node_id, outcome in candidates(without, run):
             found.setdefault((node_id, run.mode), (outcome, run))
-    differing, flaky = [], []
+    differing: list[dict[str, str]] = []
+    flaky: list[str] = []
     for (node_id, mode), (outcome, run) in found.items():
         same_mode = [each for each in others if each.mode == mode]
         is_always = len(same_mode) > 1 and all(

@@ -139,7 +139,7 @@ class Workplace:
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(paths),
             "FIELD_OUTCOMES": str(folder / "outcomes.json"),
-            **self.suite.variables,
+            **dict(self.suite.variables),
         }
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 __all__ = ["SUITES", "Suite"]
 
@@ -24,7 +22,8 @@ class Suite:
     """Paths of the source that would be imported instead of the package as installed."""
     server: str = ""
     """``redis``: run one, and put its port where ``{port}`` stands."""
-    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    variables: tuple[tuple[str, str], ...] = ()
+    """Of the environment, beside those that every suite has."""
 
     @property
     def requirements(self) -> Path:

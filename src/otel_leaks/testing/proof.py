@@ -42,6 +42,8 @@ MAX_NODES = 200_000
 """Objects that one search follows backwards."""
 FEW = 64
 """So many objects at most are searched for by the collector, more by ourselves."""
+FEW_NODES = 1_000
+"""With more, what is found already is gone through at each doubling of the steps alone."""
 CHECK_EVERY = 2_000
 """Objects between two looks at the clock."""
 MAX_TIMED = 20_000
@@ -284,8 +286,14 @@ class _Search:
             _GaveUpError: The time was over, or too much had to be looked at.
         """
         ahead = [each for each in self._nodes if each != self._probe]
+        levels = 0
         while ahead:
+            # A few steps often show that each task can be woken, and the rest may go on for long.
+            is_due = len(self._nodes) <= FEW_NODES or levels & (levels - 1) == 0
+            if is_due and self._waits.keys() <= self._reached_from_live():
+                return set()
             ahead = self._follow(ahead)
+            levels += 1
         for _ in range(MAX_CHECKS):
             orphaned = self._orphaned()
             if not orphaned or self._holds(orphaned):
@@ -373,6 +381,18 @@ class _Search:
 
     def _orphaned(self) -> set[int]:
         """Return the blocked tasks that no live node and no live task can wake."""
+        holds = self._what_each_holds()
+        known = {*self._nodes, *self._waits}
+        unknown = {each for each in holds if each not in known}
+        live = _reached(holds, {*self._live, *unknown, *self._timed})
+        self._live |= live & set(self._nodes)
+        return set(self._waits) - live
+
+    def _reached_from_live(self) -> set[int]:
+        """Return what is live for certain, whatever is still found."""
+        return _reached(self._what_each_holds(), {*self._live, *self._timed})
+
+    def _what_each_holds(self) -> dict[int, list[int]]:
         holds: dict[int, list[int]] = {}
         for held, holders in self._holders.items():
             for holder in holders:
@@ -380,17 +400,7 @@ class _Search:
                 holds.setdefault(owner, []).append(held)
         for task, future in self._waits.items():
             holds.setdefault(future, []).append(task)
-        known = {*self._nodes, *self._waits}
-        live = {each for each in {*holds, *self._live} if each in self._live or each not in known}
-        live |= self._timed
-        ahead = list(live)
-        while ahead:
-            for each in holds.get(ahead.pop(), ()):
-                if each not in live:
-                    live.add(each)
-                    ahead.append(each)
-        self._live |= live & set(self._nodes)
-        return set(self._waits) - live
+        return holds
 
     def _holds(self, orphaned: set[int]) -> bool:
         """Check all that was found once more, in one step in which no other thread runs."""
@@ -423,6 +433,17 @@ class _Search:
     def _check_clock(self) -> None:
         if self._clock() > self._deadline:
             raise _GaveUpError("the time was over")
+
+
+def _reached(holds: dict[int, list[int]], live: set[int]) -> set[int]:
+    """Return *live* with all that is held from there."""
+    ahead = list(live)
+    while ahead:
+        for each in holds.get(ahead.pop(), ()):
+            if each not in live:
+                live.add(each)
+                ahead.append(each)
+    return live
 
 
 def _is_ours(holder: object) -> bool:

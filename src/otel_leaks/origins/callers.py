@@ -118,7 +118,10 @@ def _learn(frame: FrameType) -> bool:
 
 def _runs_loop(frame: FrameType) -> bool:
     module = frame.f_globals.get("__name__")
-    return type(module) is str and module == _RUN_LOOPS[frame.f_code.co_name]
+    if type(module) is not str or module != _RUN_LOOPS[frame.f_code.co_name]:
+        return False
+    # A runner creates the main task before its loop runs.
+    return sys.modules["asyncio.events"]._get_running_loop() is not None
 
 
 _machinery: dict[str, bool] = {}

@@ -31,7 +31,7 @@ from otel_leaks.origins.behalf import BEHALF, handing_on, methods_of
 from otel_leaks.origins.callers import creator_of
 from otel_leaks.origins.dropped import CLOSABLE, Dropped, Drops
 from otel_leaks.origins.makers import Maker, maker_of
-from otel_leaks.origins.process_wide import ProcessWide
+from otel_leaks.origins.process_wide import Line, ProcessWide
 from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.cancelling import wrap_runners
 from otel_leaks.runtime.code import CodeNames
@@ -524,6 +524,18 @@ class Starts:
         """
         notes = [note for note in list(self._notes.values()) if scope.holds(note.scope)]
         return self._hand_on(self.process_wide.settle(notes), None)
+
+    def give_back(self, scope: Scope, lines: Collection[Line]) -> bool:
+        """
+        Give what a library seems to keep back to *scope*, where its line led to a leak as well.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        released = self.process_wide.released(scope, lines)
+        for note in released:
+            self._hand_on([note], note.scope)
+        return bool(released)
 
     def leave_out(self, scope: Scope, kinds: Collection[Kind], holders: Iterable[object]) -> bool:
         """

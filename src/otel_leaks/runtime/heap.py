@@ -20,10 +20,10 @@ from typing import Any
 
 from otel_leaks.libraries import is_library
 
+__all__ = ["has_holder", "held_by_package", "held_only_by", "living", "within_coroutines"]
+
 # Bound now: a test may replace it.
 _thread_time = time.thread_time
-
-__all__ = ["held_by_package", "held_only_by", "living", "within_coroutines"]
 
 MOST = 200_000
 """Objects that a walk looks at, about a quarter of a second."""
@@ -214,6 +214,29 @@ def _module_of(kind: Any) -> str:
 
 def _top(module: str) -> str:
     return module.partition(".")[0]
+
+
+_MACHINERY = frozenset({"_asyncio", "asyncio", "uvloop", "builtins", "weakref", "otel_leaks"})
+"""Packages whose objects refer to a task in order to run it; builtins are methods that do."""
+_HOLDERS: tuple[type, ...] = (
+    *(dict, list, tuple, set, frozenset, types.CellType, types.MethodType),
+    *(types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType),
+)
+
+
+def has_holder(task: object) -> bool:
+    """
+    Say whether anything refers to a task, besides what runs it: its loop, what wakes it.
+
+    The whole heap is gone through, once.
+    """
+    ours = sys._getframe()
+    return any(
+        issubclass(type(each), _HOLDERS)
+        or (type(each) is not types.FrameType and _top(_module_of(type(each))) not in _MACHINERY)
+        for each in gc.get_referrers(task)
+        if each is not ours
+    )
 
 
 def held_only_by(

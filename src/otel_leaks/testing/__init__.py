@@ -797,8 +797,17 @@ class Check:
             self._woke.append(_may_wake(self.report))
         if grace == Grace():
             yield from self._longer_pauses(until)
+        if self.report and self._give_back(starts):
+            self.report = self._held.look(self._scope, self._kinds).with_hidden(self.report)
         if self.report:
             self.report = _proved(self.report)
+
+    def _give_back(self, starts: Starts) -> bool:
+        """Take for leaks what a library seems to keep, created by the line of another leak."""
+        from otel_leaks.origins.process_wide import line_of
+
+        through = [s.origin for s in self.report if s.origin is not None and s.origin.library]
+        return starts.give_back(self._scope, set(map(line_of, through)))
 
     def _longer_pauses(self, until: float) -> Iterator[float]:
         """Go on until what may wake by itself had time for it: it may have been told to end."""

@@ -471,8 +471,12 @@ def test_the_heap_is_not_searched_for_tasks_that_a_timer_wakes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     searches = []
-    original = gc.get_referrers
-    monkeypatch.setattr(gc, "get_referrers", lambda *o: searches.append(1) or original(*o))
+
+    def searched(*targets: object) -> list[Any]:
+        searches.append(1)
+        return gc.get_referrers(*targets)
+
+    monkeypatch.setattr("otel_leaks.testing.proof.get_referrers", searched)
 
     async def main() -> Proof:
         sleeping = asyncio.create_task(asyncio.sleep(3600))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from otel_leaks.libraries import is_own
 from otel_leaks.runtime.executors import pool_workers
-from otel_leaks.runtime.running import current_task, this_thread
+from otel_leaks.runtime.running import current_task, running_loop, this_thread
 
 __all__ = ["INLINE", "creator_of", "owned"]
 
@@ -121,7 +121,7 @@ def _runs_loop(frame: FrameType) -> bool:
     if type(module) is not str or module != _RUN_LOOPS[frame.f_code.co_name]:
         return False
     # A runner creates the main task before its loop runs.
-    return sys.modules["asyncio.events"]._get_running_loop() is not None
+    return running_loop() is not None
 
 
 _machinery: dict[str, bool] = {}

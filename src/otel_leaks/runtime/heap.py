@@ -234,7 +234,7 @@ def has_holder(task: object) -> bool:
     return any(
         issubclass(type(each), _HOLDERS)
         or (type(each) is not types.FrameType and _top(_module_of(type(each))) not in _MACHINERY)
-        for each in gc.get_referrers(task)
+        for each in get_referrers(task)
         if each is not ours
     )
 

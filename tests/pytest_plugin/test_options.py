@@ -169,19 +169,19 @@ def test_the_grace_waits_for_what_ends_by_itself(run: Run) -> None:
     # The second look finds it ended, however slow the machine: the first look ends it.
     source = """
         import threading
-        from otel_leaks import testing
+        from otel_leaks.testing import looks
 
         release = threading.Event()
 
         def test_it():
-            look = testing._Door.look
+            look = looks._SharedTaker.look
             def looked(*args, **kwargs):
                 try:
                     return look(*args, **kwargs)
                 finally:
                     release.set()
                     ending.join()
-            testing._Door.look = looked
+            looks._SharedTaker.look = looked
             ending = threading.Thread(target=release.wait)
             ending.start()
     """

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from otel_leaks.testing import add_note
+from otel_leaks.testing.verify import add_note
 
 if TYPE_CHECKING:
-    from otel_leaks.testing import Report
+    from otel_leaks.testing.report import Report
 
 __all__ = ["Ledger", "Outcomes", "is_failure", "raised_in_unittest"]
 

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from otel_leaks.ignores import Ignore
     from otel_leaks.model import Failure, Kind
     from otel_leaks.origins.recorder import Scope
-    from otel_leaks.testing import Grace, Report
+    from otel_leaks.testing.grace import Grace
+    from otel_leaks.testing.report import Report
 
 # Not json.dumps and json.loads: a test may have replaced them.
 _COMPACT, _FROM_JSON = json.JSONEncoder(separators=(",", ":")), json.JSONDecoder()
@@ -60,7 +61,7 @@ _XUNIT = re.compile(r"_(?:xunit|unittest)_(setup_[a-z]+|setUpClass|setUpModule)_
 
 
 def _grace_of_ini(text: str) -> Grace:
-    from otel_leaks.testing import Grace
+    from otel_leaks.testing.grace import Grace
 
     words = text.replace(",", " ").replace("attempts=", " ").replace("max_delay_s=", " ").split()
     if not words:
@@ -109,7 +110,10 @@ class LeaksPlugin:
         from otel_leaks.origins.recorder import Scope, starts
         from otel_leaks.runtime.native import get_ident
         from otel_leaks.runtime.patches import Patches
-        from otel_leaks.testing import Check, Grace, Report, _door
+        from otel_leaks.testing.checks import Check
+        from otel_leaks.testing.grace import Grace
+        from otel_leaks.testing.looks import shared_taker
+        from otel_leaks.testing.report import Report
 
         # Looked up once: a test is over in some hundred microseconds.
         self._scope_class = Scope
@@ -117,7 +121,7 @@ class LeaksPlugin:
         self._check_class = Check
         self._clean = Report()
         self._one_look = Grace(attempts=1)
-        self._door = _door
+        self._shared_taker = shared_taker
         self._config = config
         self._mode = mode
         self._ledger = Ledger()
@@ -145,7 +149,7 @@ class LeaksPlugin:
         self._wrapped: set[tuple[type, str]] = set()
         self._patches = Patches()
         self._hangs = Hangs()
-        _door.open()
+        shared_taker.open()
         self._is_open = True
         self._session = Scope(SESSION)
         self._token = self._session.enter()
@@ -187,7 +191,7 @@ class LeaksPlugin:
             self._session.leave(self._token)
             self._starts.standing.pop(self._thread, None)
             self._patches.restore()
-            self._door.close()
+            self._shared_taker.close()
             self._hangs.close()
 
     # The session
@@ -455,7 +459,8 @@ class LeaksPlugin:
         return close
 
     def _look_before_cancelling(self, charged: Charged) -> None:
-        from otel_leaks.testing import CANCELLED_BY_RUNNERS, new_sites, not_collecting
+        from otel_leaks.testing.checks import CANCELLED_BY_RUNNERS, not_collecting
+        from otel_leaks.testing.report import new_sites
 
         if charged.settings.is_allowed:
             return
@@ -474,7 +479,7 @@ class LeaksPlugin:
         if charged.settings.is_allowed:
             return
         if charged.runners is None:
-            from otel_leaks.testing import BeforeCancelling
+            from otel_leaks.testing.checks import BeforeCancelling
 
             ignores = (*self._ignores, *charged.settings.ignores)
             charged.runners = BeforeCancelling(charged.scope, ignores, charged.settings.grace)

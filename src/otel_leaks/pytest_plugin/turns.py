@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from otel_leaks.ignores import Ignore
     from otel_leaks.origins.recorder import Scope
-    from otel_leaks.testing import BeforeCancelling, Grace, Report
+    from otel_leaks.testing.checks import BeforeCancelling
+    from otel_leaks.testing.grace import Grace
+    from otel_leaks.testing.report import Report
 
 __all__ = [
     "Charged",

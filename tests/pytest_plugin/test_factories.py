@@ -226,3 +226,96 @@ def test_a_failing_test_has_its_leaks_judged_after_its_fixtures_too(run: Run) ->
     )
     result.assert_outcomes(failed=1)
     result.stdout.no_fnmatch_line("*leaked:*")
+
+
+OWNERS = """
+    import threading
+    import unittest
+    import pytest
+    import leaky
+
+    class Client:
+        '''Starts its thread when it is used first.'''
+
+        def __init__(self):
+            self.stop, self.thread = threading.Event(), None
+
+        def ask(self):
+            if self.thread is None:
+                self.thread = threading.Thread(target=self.stop.wait, daemon=True)
+                self.thread.start()
+
+        def close(self):
+            self.stop.set()
+            self.thread.join()
+
+    @pytest.fixture(scope="session")
+    def client():
+        client = Client()
+        yield client
+        client.close()
+
+    @pytest.fixture(scope="module")
+    def connect():
+        clients = []
+
+        def connect():
+            clients.append(Client())
+            clients[-1].ask()
+
+        yield connect
+        for client in clients:
+            client.close()
+
+    @pytest.fixture(scope="module")
+    def forgets():
+        client = Client()
+        yield client
+
+    def test_client(client):
+        client.ask()
+
+    def test_factory(connect):
+        connect()
+        connect()
+
+    def test_of_the_test_itself(client, connect):
+        leaky.thread("mine")
+
+    def test_nobody_ends(forgets):
+        forgets.ask()
+
+    class TestCase(unittest.TestCase):
+        @classmethod
+        def setUpClass(cls):
+            cls.client = Client()
+
+        @classmethod
+        def tearDownClass(cls):
+            cls.client.close()
+
+        def test_client(self):
+            self.client.ask()
+
+    class TestPlain:
+        def setup_class(cls):
+            cls.client = Client()
+
+        def teardown_class(cls):
+            cls.client.close()
+
+        def test_client(self):
+            self.client.ask()
+"""
+
+
+def test_what_a_wider_fixture_holds_is_judged_when_that_is_torn_down(run: Run) -> None:
+    result = run(OWNERS, "--leaks", "-rA")
+    result.assert_outcomes(passed=5, failed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "fixture forgets (module) leaked: *",
+            "*in *test_it.py::test_nobody_ends",
+            "FAILED test_it.py::test_of_the_test_itself*",
+        ]
+    )

@@ -152,6 +152,11 @@ class Child:
         self.pid = pid
         self.name = name
 
+    @property
+    def popen(self) -> object:
+        """What started it, as long as that lives."""
+        return self._popen() if self._popen is not None else None
+
     def is_reaped(self) -> bool:
         """Say whether somebody has waited for it; where nobody here knows, ask the system."""
         popen = self._popen() if self._popen is not None else None
@@ -556,6 +561,32 @@ class Starts:
         }
         ids = held_only_by(holders, notes) if notes else set()
         return self._hand_on([notes[key] for key in ids], None)
+
+    def hand_over(
+        self, scope: Scope, to: Scope, held: Callable[[Collection[int]], Collection[int]]
+    ) -> bool:
+        """
+        Charge another scope with what one created for it.
+
+        Args:
+            scope: Where it was created.
+            to: Whose owner is to end it.
+            held: Returns which of the objects that have these ids the owner holds.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes: dict[int, Note] = {}
+        for note in list(self._notes.values()):
+            thing = note.ref() if scope.holds(note.scope) else None
+            if thing is not None:
+                # A child is noted by its number, and held by what started it.
+                thing = (thing.popen if type(thing) is Child else None) or thing
+                notes[id(thing)] = note
+        if not self._hand_on([notes[key] for key in held(notes)] if notes else [], to):
+            return False
+        to.count()
+        return True
 
     def take_back(self, scope: Scope) -> None:
         """Charge *scope* with what a library seemed to keep, and does not."""

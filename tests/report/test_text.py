@@ -112,7 +112,7 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         (
             outlived(Operation(1, 1)),
             "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived the spans that "
-            "they began in, the oldest by 6 min",
+            "in which they were created, the oldest by 6 min",
         ),
         (
             saturated(),
@@ -276,8 +276,8 @@ def test_a_duration_is_written_as_a_person_would(seconds: float, written: str) -
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("/x/site-packages/lib.py", "began    /x/site-packages/lib.py:3 in lib.open, a library\n"),
-        ("/srv/app/main.py", "began    /srv/app/main.py:3 in lib.open\n"),
+        ("/x/site-packages/lib.py", "created  /x/site-packages/lib.py:3 in lib.open, a library\n"),
+        ("/srv/app/main.py", "created  /srv/app/main.py:3 in lib.open\n"),
     ],
 )
 def test_a_message_says_when_a_library_began_it(file: str, said: str) -> None:
@@ -292,7 +292,7 @@ def test_a_message_has_the_line_of_the_application_and_the_library_that_it_went_
         49,
     )
     origin = Origin("app.main", "/srv/app/main.py", 3, library=library)
-    said = "began    /srv/app/main.py:3 in app.main, through apscheduler (executors/pool.py:49)\n"
+    said = "created  /srv/app/main.py:3 in app.main, through apscheduler (executors/pool.py:49)\n"
     assert said in leaks_text([replace(SITE, origin=origin)], [])
 
 
@@ -410,7 +410,7 @@ def test_a_message_is_made_of_its_own_lines_alone_whatever_the_names_are() -> No
     text, expected = (leaks_text((each,), (Hidden(ODD, 1),)) for each in (site, plain))
     assert len(text.split("\n")) == len(expected.split("\n"))
     assert all(line.isprintable() for line in text.split("\n"))
-    assert text.startswith(f"leaked: 2 threads alive: {SHOWN}, began /srv/{SHOWN}.py:7")
+    assert text.startswith(f"2 leaked threads: {SHOWN}, created at /srv/{SHOWN}.py:7")
     assert f"hidden: 1 by {SHOWN}" in text
 
 

@@ -26,6 +26,8 @@ __all__ = [
     "stack_text",
 ]
 
+NOTHING = "nothing leaked"
+
 MAX_OWN_FRAMES = 6
 """Of a stack in a test's message: the application's innermost ones."""
 MAX_LINE_CHARS = 2 * MAX_CHARS
@@ -84,10 +86,10 @@ def _end(finding: Finding, took: str) -> str:
     where = f" in {function}" if function else ""
     left = f": {_left(finding.count)}" if finding.ended not in {None, "absent"} else ""
     said = {
-        "destroyed": f"no asyncio task {function} was destroyed while pending any more",
+        "destroyed": f"no more asyncio tasks {function} are destroyed while pending",
         "saturated": f"thread pool {_pool_name(finding)} takes jobs again after {took}: "
         f"{finding.count} wait",
-        "growth": f"{noun}{where} do not pile up any more after {took}: {_left(finding.count)}",
+        "growth": f"{noun}{where} no longer pile up after {took}: {_left(finding.count)}",
     }.get(finding.evidence)
     if said is not None:
         return said
@@ -166,7 +168,7 @@ def _operation(finding: Finding) -> str:
     """Name what the things of a finding outlived."""
     named = [each for each in finding.sites[0].operations if each.name]
     if not named:
-        return "the spans that they began in"
+        return "the spans in which they were created"
     first = named[0]
     others = len({each.name for each in named} - {first.name})
     said = first.name
@@ -185,13 +187,13 @@ def _grown(finding: Finding) -> str:
         where = site_line(finding.sites[0])
         return (
             f"{finding.pools} thread pools {finding.sites[0].pool}, {more} "
-            f"{duration(finding.grown_s)} ago: more and more are created, and none is shut down; "
+            f"{duration(finding.grown_s)} ago: new ones keep coming, and none is shut down; "
             f"most of their {finding.count} threads: {where}"
         )
     where = f" in {finding.sites[0].function}{_where(finding.sites[0])}" if finding.sites else ""
     return (
         f"{_counted(finding.kind, finding.count)}{where}, {more} "
-        f"{duration(finding.grown_s)} ago: ever more come, and those that came stay"
+        f"{duration(finding.grown_s)} ago: new ones keep coming, and old ones do not end"
     )
 
 
@@ -261,14 +263,14 @@ def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 2
         most: Sites that are written out; the others are counted.
 
     Returns:
-        What leaked, where it waits, where it began, what to do, and the line that
-        ignores it; some lines a site, however many things stand there.
+        What leaked, where it waits, what created it, what to do, and the line that
+        ignores it; some lines a site, however many objects stand there.
     """
     counts: dict[Kind, int] = {}
     for site in sites:
         counts[site.kind] = counts.get(site.kind, 0) + site.count
-    lines = ["leaked: " + ", ".join(_counted(kind, count) for kind, count in counts.items())]
     # The one line that a summary of many failures shows.
+    lines = [", ".join(_leaked(kind, count) for kind, count in counts.items()) or NOTHING]
     if sites:
         lines[0] += f": {_headline(sites[0], is_only=len(sites) == 1)}"
     for number, site in enumerate(sites[:most], 1):
@@ -283,10 +285,10 @@ def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 2
 
 
 def _headline(site: Site, *, is_only: bool) -> str:
-    """Name the largest site, and where it began."""
+    """Name the largest site, and where it was created."""
     said = site.function if is_only else f"{site.count} in {site.function}"
     if site.origin is not None:
-        said += f", began {_place(site.origin.file, site.origin.line)}"
+        said += f", created at {_place(site.origin.file, site.origin.line)}"
     return said
 
 
@@ -297,13 +299,13 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
     if sample is not None:
         which = f"{sample.name}, " if sample.name and sample.name != site.function else ""
         of = " (one of them)" if site.count > 1 else ""
-        rows.append(("name", f"{which}known for {sample.age_s:.1f} s{of}"))
+        rows.append(("name", f"{which}at least {sample.age_s:.1f} s old{of}"))
         rows += _waits(sample)
         if sample.awaited is not None:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
     if site.keeps_process:
         rows.append(("exit", _KEEPS["thread" if site.kind == "thread" else "job"]))
-    rows += _began(site)
+    rows += _created_at(site)
     if sample is not None and sample.is_orphaned:
         rows.append(("proof", _ORPHANED))
     said = hint(site)
@@ -314,16 +316,16 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
         yield f"     {name:8} {text}"
 
 
-def _began(site: Site) -> Iterator[tuple[str, str]]:
-    """Say who created it, and in which test."""
+def _created_at(site: Site) -> Iterator[tuple[str, str]]:
+    """Say what created it, and in which test."""
     if site.origin is None:
         return
-    began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
+    where = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
     if began_in_library(site):
-        began += ", a library"
+        where += ", a library"
     elif site.origin.library is not None:
-        began += f", through {_library_place(site.origin.library)}"
-    yield "began", began
+        where += f", through {_library_place(site.origin.library)}"
+    yield "created", where
     if site.origin.scope is not None:
         yield "in", site.origin.scope
 
@@ -377,6 +379,13 @@ def duration(seconds: float) -> str:
     if minutes < 120:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _leaked(kind: Kind, count: int) -> str:
+    one, many, state = _NOUNS[kind]
+    noun = one if count == 1 else many
+    # Destroyed is what it is: nothing of it is left that could leak.
+    return f"{count} {noun} {state}" if kind == "destroyed_task" else f"{count} leaked {noun}"
 
 
 def _counted(kind: Kind, count: int) -> str:

@@ -223,7 +223,7 @@ def test_tasks_that_only_grow_are_told_once_with_their_site_and_resolved(
         "growth",
         fingerprint("asyncio_task", (FOREVER,)),
     )
-    assert ": ever more come, and those that came stay" in str(said["python.leak.message"])
+    assert ": new ones keep coming, and old ones do not end" in str(said["python.leak.message"])
     (sample,) = told.events
     assert plain(sample.attributes)["code.function.name"] == FOREVER
     assert "in forever" in str(plain(sample.attributes)["code.stacktrace"])

@@ -137,12 +137,12 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         (
             Finding("thread", "growth", 93, sites=(SITE,), grown=61, grown_s=4800.0),
             "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), 61 more than "
-            "80 min ago: ever more come, and those that came stay",
+            "80 min ago: new ones keep coming, and old ones do not end",
         ),
         (
             Finding("thread", "growth", 93, sites=(SITE,), grown=0, grown_s=4800.0),
             "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), no more than "
-            "80 min ago: ever more come, and those that came stay",
+            "80 min ago: new ones keep coming, and old ones do not end",
         ),
     ],
 )
@@ -209,8 +209,7 @@ def test_the_end_of_a_saturation_says_how_many_jobs_wait() -> None:
 def test_the_end_of_a_growth_says_how_many_are_left() -> None:
     finding = Finding("thread", "growth", 3, sites=(SITE,), grown=3, grown_s=9000.0)
     assert resolution(Detection(finding, opened_at=100.0, seen_at=820.0, peak=93)) == (
-        "threads in app.jobs.Worker.run do not pile up any more after 12 min: 3 are left; "
-        "the peak was 93"
+        "threads in app.jobs.Worker.run no longer pile up after 12 min: 3 are left; the peak was 93"
     )
 
 
@@ -376,7 +375,7 @@ def test_the_end_of_a_threshold_says_how_many_are_left() -> None:
 def test_the_end_of_what_was_destroyed_says_how_many_there_were() -> None:
     finding = destroyed(DESTROYED, 3)
     assert resolution(Detection(finding, opened_at=0.0, seen_at=300.0, peak=7)) == (
-        "no asyncio task app.poll was destroyed while pending any more; there were 7"
+        "no more asyncio tasks app.poll are destroyed while pending; there were 7"
     )
 
 

@@ -107,7 +107,7 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         (
             outlived(Operation(1, 1)),
             "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived the spans that "
-            "they began in, the oldest by 6 min",
+            "in which they were created, the oldest by 6 min",
         ),
         (
             saturated(),
@@ -137,12 +137,12 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         (
             Finding("thread", "growth", 93, sites=(SITE,), grown=61, grown_s=4800.0),
             "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), 61 more than "
-            "80 min ago: ever more come, and those that came stay",
+            "80 min ago: new ones keep coming, and old ones do not end",
         ),
         (
             Finding("thread", "growth", 93, sites=(SITE,), grown=0, grown_s=4800.0),
             "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), no more than "
-            "80 min ago: ever more come, and those that came stay",
+            "80 min ago: new ones keep coming, and old ones do not end",
         ),
     ],
 )
@@ -209,8 +209,7 @@ def test_the_end_of_a_saturation_says_how_many_jobs_wait() -> None:
 def test_the_end_of_a_growth_says_how_many_are_left() -> None:
     finding = Finding("thread", "growth", 3, sites=(SITE,), grown=3, grown_s=9000.0)
     assert resolution(Detection(finding, opened_at=100.0, seen_at=820.0, peak=93)) == (
-        "threads in app.jobs.Worker.run do not pile up any more after 12 min: 3 are left; "
-        "the peak was 93"
+        "threads in app.jobs.Worker.run no longer pile up after 12 min: 3 are left; the peak was 93"
     )
 
 
@@ -271,8 +270,8 @@ def test_a_duration_is_written_as_a_person_would(seconds: float, written: str) -
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("/x/site-packages/lib.py", "began    /x/site-packages/lib.py:3 in lib.open, a library\n"),
-        ("/srv/app/main.py", "began    /srv/app/main.py:3 in lib.open\n"),
+        ("/x/site-packages/lib.py", "created  /x/site-packages/lib.py:3 in lib.open, a library\n"),
+        ("/srv/app/main.py", "created  /srv/app/main.py:3 in lib.open\n"),
     ],
 )
 def test_a_message_says_when_a_library_began_it(file: str, said: str) -> None:
@@ -287,7 +286,7 @@ def test_a_message_has_the_line_of_the_application_and_the_library_that_it_went_
         49,
     )
     origin = Origin("app.main", "/srv/app/main.py", 3, library=library)
-    said = "began    /srv/app/main.py:3 in app.main, through apscheduler (executors/pool.py:49)\n"
+    said = "created  /srv/app/main.py:3 in app.main, through apscheduler (executors/pool.py:49)\n"
     assert said in leaks_text([replace(SITE, origin=origin)], [])
 
 
@@ -376,7 +375,7 @@ def test_the_end_of_a_threshold_says_how_many_are_left() -> None:
 def test_the_end_of_what_was_destroyed_says_how_many_there_were() -> None:
     finding = destroyed(DESTROYED, 3)
     assert resolution(Detection(finding, opened_at=0.0, seen_at=300.0, peak=7)) == (
-        "no asyncio task app.poll was destroyed while pending any more; there were 7"
+        "no more asyncio tasks app.poll are destroyed while pending; there were 7"
     )
 
 
@@ -405,7 +404,7 @@ def test_a_message_is_made_of_its_own_lines_alone_whatever_the_names_are() -> No
     text, expected = (leaks_text((each,), (Hidden(ODD, 1),)) for each in (site, plain))
     assert len(text.split("\n")) == len(expected.split("\n"))
     assert all(line.isprintable() for line in text.split("\n"))
-    assert text.startswith(f"leaked: 2 threads alive: {SHOWN}, began /srv/{SHOWN}.py:7")
+    assert text.startswith(f"2 leaked threads: {SHOWN}, created at /srv/{SHOWN}.py:7")
     assert f"hidden: 1 by {SHOWN}" in text
 
 

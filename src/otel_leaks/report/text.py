@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
-from otel_leaks.detect.words import counted
+from otel_leaks.detect.words import NOUNS, counted
 from otel_leaks.libraries import began_in_library, is_library
 from otel_leaks.model import Frame, Hidden, Kind, Sample, Site, Stack
 from otel_leaks.report.hints import hint
@@ -22,6 +22,8 @@ __all__ = [
     "leaks_text",
     "stack_text",
 ]
+
+NOTHING = "nothing leaked"
 
 MAX_OWN_FRAMES = 6
 """Of a stack in a test's message: the application's innermost ones."""
@@ -81,14 +83,14 @@ def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 2
         most: Sites that are written out; the others are counted.
 
     Returns:
-        What leaked, where it waits, where it began, what to do, and the line that
+        What leaked, where it waits, what created it, what to do, and the line that
         ignores it; some lines a site, however many things stand there.
     """
     counts: dict[Kind, int] = {}
     for site in sites:
         counts[site.kind] = counts.get(site.kind, 0) + site.count
-    lines = ["leaked: " + ", ".join(counted(kind, count) for kind, count in counts.items())]
     # The one line that a summary of many failures shows.
+    lines = [", ".join(_leaked(kind, count) for kind, count in counts.items()) or NOTHING]
     if sites:
         lines[0] += f": {_headline(sites[0], is_only=len(sites) == 1)}"
     for number, site in enumerate(sites[:most], 1):
@@ -103,10 +105,10 @@ def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 2
 
 
 def _headline(site: Site, *, is_only: bool) -> str:
-    """Name the largest site, and where it began."""
+    """Name the largest site, and where it was created."""
     said = site.function if is_only else f"{site.count} in {site.function}"
     if site.origin is not None:
-        said += f", began {_place(site.origin.file, site.origin.line)}"
+        said += f", created at {_place(site.origin.file, site.origin.line)}"
     return said
 
 
@@ -117,13 +119,13 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
     if sample is not None:
         which = f"{sample.name}, " if sample.name and sample.name != site.function else ""
         of = " (one of them)" if site.count > 1 else ""
-        rows.append(("name", f"{which}known for {sample.age_s:.1f} s{of}"))
+        rows.append(("name", f"{which}at least {sample.age_s:.1f} s old{of}"))
         rows += _waits(sample)
         if sample.awaited is not None:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
     if site.keeps_process:
         rows.append(("exit", _KEEPS["thread" if site.kind == "thread" else "job"]))
-    rows += _began(site)
+    rows += _created_at(site)
     if sample is not None and sample.is_orphaned:
         rows.append(("proof", _ORPHANED))
     said = hint(site)
@@ -134,16 +136,16 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
         yield f"     {name:8} {text}"
 
 
-def _began(site: Site) -> Iterator[tuple[str, str]]:
-    """Say who created it, and in which test."""
+def _created_at(site: Site) -> Iterator[tuple[str, str]]:
+    """Say what created it, and in which test."""
     if site.origin is None:
         return
-    began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
+    where = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
     if began_in_library(site):
-        began += ", a library"
+        where += ", a library"
     elif site.origin.library is not None:
-        began += f", through {_library_place(site.origin.library)}"
-    yield "began", began
+        where += f", through {_library_place(site.origin.library)}"
+    yield "created", where
     if site.origin.scope is not None:
         yield "in", site.origin.scope
 
@@ -187,3 +189,11 @@ def _library_place(frame: Frame) -> str:
     package = frame.function.partition(".")[0]
     below = frame.file.replace("\\", "/").rpartition(f"/{package}/")[2]
     return f"{package} ({below.rpartition('/')[2] if below == frame.file else below}:{frame.line})"
+
+
+def _leaked(kind: Kind, count: int) -> str:
+    # Destroyed is what it is: nothing of it is left that could leak.
+    if kind == "destroyed_task":
+        return counted(kind, count)
+    one, many, _ = NOUNS[kind]
+    return f"{count} leaked {one if count == 1 else many}"

@@ -22,13 +22,14 @@ from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
 from gc import get_referents
 from operator import is_
-from types import CoroutineType, FrameType, FunctionType
+from types import CodeType, CoroutineType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_leaks.libraries import is_library
 from otel_leaks.model import Frame, Kind, Origin, Stack
 from otel_leaks.origins.behalf import BEHALF, handing_on, methods_of
 from otel_leaks.origins.callers import creator_of
+from otel_leaks.origins.direct import registry, watching
 from otel_leaks.origins.dropped import CLOSABLE, Dropped, Drops
 from otel_leaks.origins.makers import Maker, maker_of
 from otel_leaks.origins.process_wide import Line, ProcessWide
@@ -290,6 +291,8 @@ class Starts:
         self._origins: dict[tuple[object, ...], Origin] = {}
         self._handed: dict[int, _Handed] = {}
         self._task_refs: Collection[weakref.ref[Any]] = ()
+        self._noting_code: CodeType | None = None
+        """Of the function that asks loops for tasks, and notes them."""
         self.destroyed: list[Destroyed] = []
         self.children: list[Child] = []
         self.dropped: list[Dropped] = []
@@ -656,11 +659,12 @@ class Starts:
         import multiprocessing.process
         import subprocess
 
-        tasks = getattr(asyncio.tasks, "_scheduled_tasks", None)
-        if tasks is None:
-            tasks = getattr(asyncio.tasks, "_all_tasks", None)
+        tasks = registry()
         # .data: the length of a WeakSet is counted in Python, and is asked for after each test.
         self._task_refs = tasks.data if tasks is not None else ()
+        if tasks is not None:
+            add = watching(self._note_direct, lambda code: code is self._noting_code)
+            self._patches.wrap(tasks, "add", add)
 
         self._gathers.open()
         wrap = self._patches.wrap
@@ -868,7 +872,16 @@ class Starts:
                 self._handed.pop(id(coro), None)
             return task
 
+        made: Any = create_task
+        self._noting_code = made.__code__
         return create_task
+
+    def _note_direct(self, task: Any, frame: FrameType) -> None:
+        if self.is_open:
+            # Not of a class of the application's.
+            is_known = type(task).__module__ in {"_asyncio", "asyncio.tasks"}
+            what = self._learn(task.get_coro()) if is_known else ""
+            self.note("asyncio_task", task, frame, what=what)
 
     def _note_handed(self, task: Any, handed: _Handed, what: str) -> None:
         with contextlib.suppress(Exception):

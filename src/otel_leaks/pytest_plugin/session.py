@@ -516,7 +516,7 @@ class LeaksPlugin:
         Its teardown would hang then, and nobody be told what leaked.
         """
         if any(site.kind == "asyncio_task" for site in report):
-            self._hangs.add(scope, f"{scope.label} {report}")
+            self._hangs.add(scope, f"{scope.label}: {report}")
             self._watch_teardowns()
 
     def _watch_teardowns(self) -> None:
@@ -661,7 +661,7 @@ class LeaksPlugin:
             is_warning = self._mode == "warn"
             terminal.section("leaks", yellow=is_warning, red=not is_warning)
             for each in untold:
-                write(f"{each['in']} {each['text']}")
+                write(f"{each['in']}: {each['text']}")
                 write("")
         if os.environ.get("GITHUB_ACTIONS") == "true":
             for each in told:

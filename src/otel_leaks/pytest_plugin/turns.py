@@ -107,7 +107,7 @@ class Fixture(Charged):
     def headed(self, report: Report) -> str:
         """Return the text of its report, under its name."""
         # Where it was set up stands in the message below, not in its first line.
-        return f"{(self.scope.label or '').partition(' of ')[0]} {report}"
+        return f"{(self.scope.label or '').partition(' of ')[0]}: {report}"
 
     def all_asked(self) -> Iterator[Fixture]:
         """Yield the fixtures that it asked for, and those that these asked for."""

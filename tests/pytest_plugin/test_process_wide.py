@@ -338,6 +338,7 @@ def test_a_cache_may_grow_while_its_workers_are_busy(run_with_library: Run) -> N
             library.run_all(int, int, int)
         """,
         "--leaks",
+        quick=False,  # A worker may still be at its last job.
     )
     result.assert_outcomes(passed=3)
     assert result.ret == 0

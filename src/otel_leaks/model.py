@@ -171,6 +171,8 @@ class Pool:
     stuck_s: float = 0.0
     """Seconds for which the job at the head of the queue has been the same: nobody has taken
     one, so each worker still has the job that it had before. 0 for an empty queue."""
+    is_in_use: bool = False
+    """Whether it belongs to a request in progress, or to the task that created it and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,8 @@ class Sample:
     """Whether it waits for a lock whose owner is a thread that has ended."""
     timed: bool | None = False
     """Whether a timer will wake it, or cancel it; None when that is not known."""
+    due_s: float | None = None
+    """Seconds until a timer wakes a task, or cancels it; None where none is known to."""
     cancelled: bool = False
     """Whether its cancellation was requested. False on Python 3.10 once it was woken by it."""
     is_orphaned: bool = False
@@ -218,6 +222,10 @@ class Followed:
     """The same of those that stood here in the last census and have ended since."""
     moved_s: tuple[float, ...] = ()
     """The same of those that stand at another site now."""
+    asked: int = 0
+    """How many of them were asked whether they have a live connection of a client."""
+    connected: int = 0
+    """How many of those have one, each its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +266,12 @@ class Site:
     """Of destroyed tasks in production, where they are counted and not listed: seconds since
     another one was noted."""
     followed: Followed | None = None
-    """What became of some of its things, when they are followed from census to census. Tasks
-    of requests in progress are not."""
+    """What became of some of its things, when they are followed from census to census. Those
+    that *serving* counts are not."""
     serving: int = 0
     """How many of its tasks belong to a request in progress: its span is open. An estimate
-    where *count* is one, or only a part was looked at."""
+    where *count* is one, or only a part was looked at. Of threads those as well that a task
+    created which goes on, and workers of such pools."""
 
     @property
     def keeps_process(self) -> bool:

@@ -81,7 +81,7 @@ def test_without_the_extra_it_says_what_to_install(
     assert main(["demo"]) == 2
     assert capsys.readouterr() == (
         "",
-        "otel-leaks demo needs starlette and uvicorn: pip install 'otel-leaks[view]'\n",
+        "otel-leaks demo needs rich, starlette, uvicorn: pip install 'otel-leaks[view]'\n",
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_leaks.detect import growth as growth_module
-from otel_leaks.detect.growth import DAY, MAX_SERIES, OPENS, SLOW, Growth
+from otel_leaks.detect import series as series_module
+from otel_leaks.detect.growth import OPENS, Growth
+from otel_leaks.detect.series import DAY, MAX_SERIES, SLOW
 from otel_leaks.model import (
     Census,
     Ended,
@@ -415,7 +416,7 @@ def test_a_site_that_is_gone_for_a_window_is_forgotten() -> None:
 def test_however_many_sites_come_and_go_a_leak_is_not_driven_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(growth_module, "MAX_SERIES", 20)
+    monkeypatch.setattr(series_module, "MAX_SERIES", 20)
     policy, most = growth(), 0
     number = 0
     now = 0.0
@@ -512,6 +513,29 @@ def test_ever_more_pools_are_growth_wherever_their_workers_stand() -> None:
     assert (found.count, found.pools, found.grown) == (80, 40, 30)
     assert found.fingerprint == fingerprint("thread", ("pool export",))
     assert found.sites == tuple(windows[-1][0])
+
+
+def test_pools_that_are_in_use_do_not_count() -> None:
+    def found_where(in_use: Callable[[int], bool]) -> list[Finding]:
+        policy = growth()
+        found: tuple[Finding, ...] = ()
+        for i in range(5 * WINDOWS + 1):
+            pools = tuple(
+                Pool(n, "export", (n,), 1, 0, is_in_use=in_use(n)) for n in range(4 * (i + 1))
+            )
+            left = sum(not pool.is_in_use for pool in pools)
+            at = replace(
+                site(len(pools), kind="thread"),
+                pool="export",
+                serving=len(pools) - left,
+                followed=Followed((99.0,) * left),
+            )
+            found = policy.look(replace(census(2.0 * i, at), pools=pools))
+        return list(found)
+
+    assert found_where(lambda _: True) == []
+    (found,) = found_where(lambda n: n % 2 == 0)
+    assert (found.count, found.pools) == (42, 42)
 
 
 def test_jobs_in_pools_are_not_taken_for_threads_of_the_same_function() -> None:

@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from otel_leaks.census.followed import FOLLOWED_OF_SITE
 from otel_leaks.model import (
@@ -23,6 +24,7 @@ from otel_leaks.model import (
     Operation,
     Pool,
     Population,
+    Sample,
     Site,
     fingerprint,
 )
@@ -33,6 +35,8 @@ LOOKED = 1000
 """Things whose span a census reads, while there are no more."""
 LOOKED_OF_MANY = 270
 """The same of more."""
+ASKED = 8
+"""Things of a site that a census asks whether they have a connection."""
 START_S = 1_700_000_000.0
 """When the process starts, by the clock of the spans."""
 
@@ -76,8 +80,14 @@ class Place:
     """Whether each thing is a request in progress, whose span is open."""
     renews: bool = False
     """Whether each thing that ends creates its successor."""
+    wakes_s: float = 0.0
+    """Seconds for which a timer lets each thing sleep, again and again; 0 where none does."""
+    connected: bool = False
+    """Whether each thing that ends by itself has a live connection of a client until then."""
     pool: int = 0
     """The most workers of the thread pool whose workers these are; 0 where they are none."""
+    pool_of_each: bool = False
+    """Whether each thing is the only worker of a thread pool of its own; in use where it serves."""
     operation: str = ""
     """What begins them: requests, whose spans end as they begin; empty for something else."""
     requests: Rate | None = None
@@ -137,7 +147,25 @@ class Live:
             if share or fate.ages_s:
                 some, requests = requests[:share], requests[share:]
                 site = _site(self.place, number, max(share, len(fate.ages_s)), fate)
+                if self.place.wakes_s or self.place.connected:
+                    site = self._looked_at(site, number, now)
                 yield self._with_requests(site, some, now) if some else site
+
+    def _looked_at(self, site: Site, number: int, now: float) -> Site:
+        """Say when the oldest wakes, and how many have a connection."""
+        here = [thing for thing in self.followed if thing.where == number]
+        if not here or site.followed is None:
+            return site
+        oldest = min(here, key=lambda thing: thing.born)
+        asked = self.rng.sample(here, min(ASKED, len(here))) if self.place.connected else []
+        connected = sum(thing.ends < math.inf for thing in asked)
+        followed = replace(site.followed, asked=len(asked), connected=connected)
+        if not self.place.wakes_s:
+            return replace(site, followed=followed)
+        sleeps_s = self.place.wakes_s
+        due = oldest.born + sleeps_s * math.ceil((now - oldest.born) / sleeps_s)
+        sample = Sample(round(oldest.born * 1e6), (), "", now - oldest.born, due_s=due - now)
+        return replace(site, followed=followed, sample=sample)
 
     def _with_requests(self, site: Site, requests: list[float], now: float) -> Site:
         looked = requests
@@ -172,6 +200,14 @@ class Live:
 
     def _look_again(self, now: float, weights: list[float], fates: list[_Fate]) -> None:
         """See what became of those that were followed."""
+        if len(fates) == 1:
+            # Most places have one site, and this is where the time of a day goes.
+            (fate,) = fates
+            fate.ended_s += [now - each.seen for each in self.followed if each.ends <= now]
+            if fate.ended_s:
+                self.followed = [each for each in self.followed if each.ends > now]
+            fate.ages_s += [now - each.seen for each in self.followed]
+            return
         kept = []
         for thing in self.followed:
             if thing.ends <= now:
@@ -235,7 +271,7 @@ def _site(place: Place, number: int, count: int, fate: _Fate) -> Site:
         age_s=max(fate.ages_s, default=0.0),
         followed=Followed(tuple(fate.ages_s), tuple(fate.ended_s), tuple(fate.moved_s)),
         serving=count if place.serves else 0,
-        pool=place.name if place.pool else None,
+        pool=place.name if place.pool or place.pool_of_each else None,
     )
 
 
@@ -294,11 +330,23 @@ def pools_of(places: Sequence[Place], populations: Sequence[Population]) -> tupl
         for site in each.sites
         if site.pool is not None
     }
-    return tuple(
+    shared = [
         Pool(number, place.name, tuple(range(sizes[place.name])), place.pool, 0)
         for number, place in enumerate(places)
-        if place.name in sizes
-    )
+        if place.name in sizes and not place.pool_of_each
+    ]
+    single = [
+        pool
+        for place in places
+        if place.name in sizes and place.pool_of_each
+        for pool in _pools(place.name, sizes[place.name], is_in_use=place.serves)
+    ]
+    return (*shared, *single)
+
+
+@lru_cache(maxsize=8)
+def _pools(name: str, count: int, *, is_in_use: bool) -> tuple[Pool, ...]:
+    return tuple(Pool(i, name, (i,), 1, 0, is_in_use=is_in_use) for i in range(count))
 
 
 def _population(kind: Kind, sites: list[Site]) -> Population:

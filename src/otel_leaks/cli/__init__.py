@@ -18,7 +18,7 @@ from otel_leaks import __version__
 
 __all__ = ["main"]
 
-_NEEDS = ("starlette", "uvicorn")
+_NEEDS = ("rich", "starlette", "uvicorn")
 _INTERRUPTED = 130
 
 
@@ -53,16 +53,17 @@ def _demo(options: argparse.Namespace) -> int:
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         return _refuse(
-            f"otel-leaks demo needs {' and '.join(missing)}: pip install 'otel-leaks[view]'"
+            f"otel-leaks demo needs {', '.join(missing)}: pip install 'otel-leaks[view]'"
         )
     from otel_leaks.demo.run import TASK_LIMIT, run
     from otel_leaks.viewer.terminal import Screen
 
-    return run(
-        seconds=options.seconds,
-        task_limit=TASK_LIMIT if options.limit is None else options.limit,
-        screen=Screen(sys.stdout),
-    )
+    with Screen(sys.stdout) as screen:
+        return run(
+            seconds=options.seconds,
+            task_limit=TASK_LIMIT if options.limit is None else options.limit,
+            screen=screen,
+        )
 
 
 def _examples(options: argparse.Namespace) -> int:

@@ -121,7 +121,7 @@ def run(*, seconds: float, task_limit: int, screen: Screen) -> int:
         orders = traffic.answered
     screen.write("")
     if story.leak is not None:
-        screen.write(*explain(story.leak, screen.style, screen.columns), "")
+        screen.write(explain(story.leak, screen.marks, screen.columns), "")
     screen.write(*ending(story, orders=orders, elapsed_s=elapsed_s, seconds=seconds))
     return 0 if story.leak is not None else 1
 
@@ -180,4 +180,4 @@ def _watch(
         if story.leak is not None and before.leak is None:
             until = min(until, time.monotonic() + _LINGER_S)
         if len(story.history) > len(before.history) and not screen.live:
-            screen.write(status(replace(scene, history=story.history), screen.style))
+            screen.write(status(replace(scene, history=story.history), screen.marks))

@@ -1,23 +1,26 @@
 """
 What was received, as text for a terminal or a pipe.
 
-Pure but for ``Screen``: frozen values in, lines out. A line is never wider than it is
-told to be, so that a picture can be drawn over the one before.
+Pure but for ``Screen``: frozen values in, Rich text out. Colors, NO_COLOR, consoles that
+are no terminal, dumb, narrow or old, and drawing in place are Rich's.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from otel_leaks.viewer.received import Counted, Counts, Detected, Place, Site
 
-__all__ = ["Scene", "Screen", "Style", "explain", "picture", "status", "style_for"]
+__all__ = ["ASCII", "UNICODE", "Marks", "Scene", "Screen", "explain", "picture", "status"]
 
 FUNCTIONS = 3
 """Functions of a kind that a picture shows."""
@@ -41,36 +44,23 @@ _STATES: Mapping[str, str] = {
     "destroyed_task": "destroyed while pending",
 }
 
-Tint = Literal["bold", "dim", "red", "yellow", "green"]
-_SGR: Mapping[Tint, str] = {
-    "bold": "1",
-    "dim": "2",
-    "red": "1;31",
-    "yellow": "33",
-    "green": "32",
-}
-
 
 @dataclass(frozen=True, slots=True)
-class Style:
-    """What the reader's terminal can show."""
+class Marks:
+    """The characters that a picture is made of."""
 
-    color: bool = False
-    unicode: bool = True
+    full: str
+    """Of a bar, as its ``empty`` part."""
+    empty: str
+    ellipsis: str
+    step: str
+    """Into a call."""
+    sparks: str
+    """The levels of a sparkline, the lowest first."""
 
-    def paint(self, text: str, tint: Tint | None) -> str:
-        """Return *text* in a tint, where there is color."""
-        return f"\x1b[{_SGR[tint]}m{text}\x1b[0m" if self.color and tint is not None else text
 
-    @property
-    def marks(self) -> tuple[str, str, str, str]:
-        """Full and empty part of a bar, ellipsis, step into a call."""
-        return ("█", "░", "…", "└ ") if self.unicode else ("#", ".", "...", "\\ ")
-
-    @property
-    def sparks(self) -> str:
-        """The levels of a sparkline, the lowest first."""
-        return "▁▂▃▄▅▆▇█" if self.unicode else "_.-=+*%#"
+UNICODE = Marks("█", "░", "…", "└ ", "▁▂▃▄▅▆▇█")
+ASCII = Marks("#", ".", "...", "\\ ", "_.-=+*%#")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,71 +75,75 @@ class Scene:
     """Oldest first."""
 
 
-def style_for(stream: TextIO, environ: Mapping[str, str]) -> Style:
-    """Return the style of a stream: color on a terminal only, and never under NO_COLOR."""
-    try:
-        "█░▁…└".encode(stream.encoding or "ascii")
-        unicode = True
-    except UnicodeEncodeError:
-        unicode = False
-    return Style(color=_is_live(stream, environ) and not environ.get("NO_COLOR"), unicode=unicode)
-
-
-def picture(scene: Scene, style: Style, columns: int) -> tuple[str, ...]:
+def picture(scene: Scene, marks: Marks, columns: int) -> Text:
     """
     Draw the counts of now, how they came about, and their limits.
 
     Args:
         scene: What to show.
-        style: What the terminal can.
-        columns: Its width, >= ``NARROWEST``; the lines are narrower than that.
+        marks: What to draw it with.
+        columns: Width of the terminal, >= ``NARROWEST``; the lines are narrower than that.
     """
     width = columns - 1
     elapsed = f"{scene.elapsed_s:.0f} s"
-    title = _cut(scene.title, width - len(elapsed) - 2, style)
+    title = _cut(scene.title, width - len(elapsed) - 2, marks)
     gap = " " * (width - len(title) - len(elapsed))
-    lines = [style.paint(title, "bold") + gap + style.paint(elapsed, "dim"), scene.note]
+    lines = [Text.assemble((title, "bold"), gap, (elapsed, "dim")), Text(scene.note)]
     if scene.history:
         for counted in scene.history[-1].counted:
-            total = f"{_NOUNS[counted.kind] + 's':<13}{counted.count:>5}"
-            total += _limited(counted, style, min(BAR, width - 44))
-            lines += ["", total, *_functions(counted, scene.history, style, width)]
-    return tuple(lines)
+            total = Text(f"{_NOUNS[counted.kind] + 's':<13}{counted.count:>5}")
+            total.append_text(_limited(counted, marks, min(BAR, width - 44)))
+            lines += [Text(), total, *_functions(counted, scene.history, marks, width)]
+    return _joined(lines)
 
 
-def status(scene: Scene, style: Style) -> str:
+def status(scene: Scene, marks: Marks) -> Text:
     """Say in one line what a picture says in many."""
-    parts = [f"{scene.elapsed_s:3.0f} s"]
+    parts = [Text(f"{scene.elapsed_s:3.0f} s")]
     if scene.history:
         parts += [
-            f"{_NOUNS[each.kind]}s {each.count:>4}{_limited(each, style, SHORT_BAR)}"
+            Text(f"{_NOUNS[each.kind]}s {each.count:>4}").append_text(
+                _limited(each, marks, SHORT_BAR)
+            )
             for each in scene.history[-1].counted
         ]
-    parts.append(scene.note)
-    return "   ".join(parts)
+    parts.append(Text(scene.note))
+    return Text("   ").join(parts)
 
 
-def explain(detected: Detected, style: Style, columns: int | None) -> tuple[str, ...]:
+def explain(detected: Detected, marks: Marks, columns: int | None) -> Text:
     """
-    Tell of a detection with its largest site.
+    Describe a detection with its largest site.
 
     Args:
         detected: As it was received.
-        style: What the terminal can.
-        columns: Its width, None for as wide as it gets: paths are not shortened then.
+        marks: What to draw it with.
+        columns: Width of the terminal, None for as wide as it gets: paths are not
+            shortened then.
     """
     width = columns - 1 if columns is not None else None
-    lines = [style.paint("LEAK DETECTED", "red"), *_wrapped(detected.message, width), ""]
+    lines = [Text("LEAK DETECTED", "bold red"), *map(Text, _wrapped(detected.message, width))]
     if not detected.sites:
-        return tuple(lines[:-1])
-    site = detected.sites[0]
+        return _joined(lines)
+    lines.append(Text())
+    for label, text in _rows(detected, detected.sites[0], marks, width):
+        lines.append(Text.assemble("  ", (label.ljust(_LABEL), "dim"), text))
+    return _joined(lines)
+
+
+_LABEL = len("fingerprint") + 2
+
+
+def _rows(
+    detected: Detected, site: Site, marks: Marks, width: int | None
+) -> list[tuple[str, str | Text]]:
     noun = _counted_noun(detected.kind, site.count)
     state = _STATES.get(detected.kind, "alive")
     if detected.count > site.count:
         noun += f", of {detected.count} {state} in all"
-    rows = [("what", noun), ("function", style.paint(site.function, "bold"))]
+    rows: list[tuple[str, str | Text]] = [("what", noun), ("function", Text(site.function, "bold"))]
     if site.operation:
-        rows.append(("request", style.paint(site.operation, "bold")))
+        rows.append(("request", Text(site.operation, "bold")))
     is_destroyed = detected.kind == "destroyed_task"
     if not is_destroyed:
         rows.append(("oldest", f"{state} for at least {_duration(site.age_s)}"))
@@ -158,9 +152,10 @@ def explain(detected: Detected, style: Style, columns: int | None) -> tuple[str,
         rows.append(("awaited by", awaited))
     if site.origin is not None:
         room = width - 2 - _LABEL - len(site.origin.function) - 2 if width is not None else None
-        rows.append(("began in", f"{site.origin.function}  {_where(site.origin, room, style)}"))
+        where = _where(site.origin, room, marks)
+        rows.append(("created in", f"{site.origin.function}  {where}"))
     label = "coroutine" if is_destroyed else "waits at"
-    for line in _stack(site, style, width):
+    for line in _stack(site, marks, width):
         rows.append((label, line))
         label = ""
     if site.hint:
@@ -168,37 +163,32 @@ def explain(detected: Detected, style: Style, columns: int | None) -> tuple[str,
         first, *others = _wrapped(site.hint, room)
         rows += [("hint", first), *(("", line) for line in others)]
     rows.append(("fingerprint", f"{site.fingerprint}, the same on every host"))
-    lines += [f"  {style.paint(label.ljust(_LABEL), 'dim')}{text}" for label, text in rows]
-    return tuple(lines)
+    return rows
 
 
-_LABEL = len("fingerprint") + 2
-
-
-def _limited(counted: Counted, style: Style, room: int) -> str:
+def _limited(counted: Counted, marks: Marks, room: int) -> Text:
     """Draw a count beside its limit."""
     if counted.limit is None:
-        return ""
-    full, empty, _, _ = style.marks
+        return Text()
     filled = min(room, round(room * counted.count / max(counted.limit, 1)))
-    tint: Tint = "green"
+    color = "green"
     if _is_over(counted):
-        tint = "red"
+        color = "bold red"
     elif counted.count > 0.6 * counted.limit:
-        tint = "yellow"
-    bar = style.paint(full * filled, tint) + style.paint(empty * (room - filled), "dim")
-    said = f"limit {counted.limit}"
+        color = "yellow"
+    said: tuple[str, str] = (f"limit {counted.limit}", "")
     if _is_over(counted):
-        said = style.paint(f"over the limit of {counted.limit}", "red")
-    return f"  {bar}  {said}"
+        said = (f"over the limit of {counted.limit}", "bold red")
+    bar = (marks.full * filled, color), (marks.empty * (room - filled), "dim")
+    return Text.assemble("  ", *bar, "  ", said)
 
 
-def _functions(counted: Counted, history: Sequence[Counts], style: Style, width: int) -> list[str]:
+def _functions(counted: Counted, history: Sequence[Counts], marks: Marks, width: int) -> list[Text]:
     before = [
         dict(known.functions) if (known := each.of(counted.kind)) is not None else {}
         for each in history[-SPARKS:]
     ]
-    # The least that fills a sparkline: one thing more or less is no landscape.
+    # The least that fills a sparkline: one task more or less is no landscape.
     most = max([10, *(count for each in before for count in each.values())])
     # The function that most of them run stands out when they are too many.
     worst = next(
@@ -206,40 +196,39 @@ def _functions(counted: Counted, history: Sequence[Counts], style: Style, width:
     )
     lines = []
     for function, count in counted.functions[:FUNCTIONS]:
-        sparks = _sparkline([each.get(function, 0) for each in before], most, style)
-        line = f"{count:>18}  {sparks.ljust(SPARKS)}  {_cut(function, width - 38, style)}"
-        lines.append(style.paint(line, "red" if function == worst else None))
+        sparks = _sparkline([each.get(function, 0) for each in before], most, marks)
+        line = f"{count:>18}  {sparks.ljust(SPARKS)}  {_cut(function, width - 38, marks)}"
+        lines.append(Text(line, "bold red" if function == worst else ""))
     others = counted.functions[FUNCTIONS:]
     if others:
         count = sum(number for _, number in others)
         what = "one other" if len(others) == 1 else f"{len(others)} others"
-        lines.append(f"{count:>18}  {' ' * SPARKS}  in {what}")
+        lines.append(Text(f"{count:>18}  {' ' * SPARKS}  in {what}"))
     return lines
 
 
-def _sparkline(readings: Sequence[int], most: int, style: Style) -> str:
-    top = len(style.sparks) - 1
-    return "".join(style.sparks[round(top * each / most)] for each in readings)
+def _sparkline(readings: Sequence[int], most: int, marks: Marks) -> str:
+    top = len(marks.sparks) - 1
+    return "".join(marks.sparks[round(top * each / most)] for each in readings)
 
 
-def _stack(site: Site, style: Style, width: int | None) -> list[str]:
+def _stack(site: Site, marks: Marks, width: int | None) -> list[Text]:
     """Write one level a line, indented by its depth, what it calls below it."""
-    step = style.marks[3]
     names = [
-        ("  " * (depth - 1) + step if depth else "") + place.function
+        ("  " * (depth - 1) + marks.step if depth else "") + place.function
         for depth, place in enumerate(site.stack)
     ]
     column = max(map(len, names), default=0) + 2
     room = None if width is None else width - 2 - _LABEL - column
     return [
-        name.ljust(column) + style.paint(_where(place, room, style), "dim")
+        Text.assemble(name.ljust(column), (_where(place, room, marks), "dim"))
         for name, place in zip(names, site.stack, strict=True)
     ]
 
 
-def _where(place: Place, room: int | None, style: Style) -> str:
+def _where(place: Place, room: int | None, marks: Marks) -> str:
     where = f"{place.file}:{place.line}"
-    return where if room is None else _cut(where, room, style)
+    return where if room is None else _cut(where, room, marks)
 
 
 def _is_over(counted: Counted) -> bool:
@@ -260,62 +249,80 @@ def _wrapped(text: str, width: int | None) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _cut(text: str, room: int, style: Style) -> str:
+def _cut(text: str, room: int, marks: Marks) -> str:
     """Keep the end of *text*, which says most of a path or a qualified name."""
     room = max(room, 12)
     if len(text) <= room:
         return text
-    ellipsis = style.marks[2]
-    return ellipsis + text[len(ellipsis) - room :]
+    return marks.ellipsis + text[len(marks.ellipsis) - room :]
 
 
-def _is_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Say whether what stands on *stream* can be drawn over."""
-    if not stream.isatty() or environ.get("TERM") == "dumb":
-        return False
-    if shutil.get_terminal_size().columns < NARROWEST:
-        return False
-    # Older consoles of Windows print escape codes as they are.
-    return sys.platform != "win32" or "WT_SESSION" in environ
+def _joined(lines: Sequence[Text]) -> Text:
+    return Text("\n", no_wrap=True, overflow="ignore").join(lines)
 
 
 class Screen:
     """
     Writes to a person: pictures in place on a terminal, plain lines elsewhere.
 
+    A context manager: what was drawn last stays, and the cursor is back at its end.
+
     Args:
         stream: Where to.
-        environ: ``NO_COLOR`` and ``TERM`` are looked at.
+        environ: ``NO_COLOR``, ``TERM``, ``COLUMNS`` and what else Rich reads.
     """
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
-        self._stream = stream
-        self._drawn = 0
-        self.style = style_for(stream, environ)
-        self.live = _is_live(stream, environ)
+        self._console = Console(
+            file=stream, highlight=False, markup=False, emoji=False, _environ=environ
+        )
+        self._drawn: Live | None = None
+        self.marks = ASCII if self._console.options.ascii_only else UNICODE
+        self.live = (
+            self._console.is_terminal
+            and not self._console.is_dumb_terminal
+            and self._console.width >= NARROWEST
+        )
         """Whether pictures are drawn in place."""
+
+    def __enter__(self) -> Screen:  # noqa: PYI034  (Self is of Python 3.11)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stay()
 
     @property
     def columns(self) -> int | None:
         """Width of the terminal, None where there is none."""
-        return shutil.get_terminal_size().columns if self.live else None
+        return self._console.width if self.live else None
 
     def draw(self, scene: Scene) -> None:
         """Draw a picture over the last one; on no terminal, do nothing."""
-        if not self.live:
+        if not self.live or self._console.width < NARROWEST:
             return
-        size = shutil.get_terminal_size()
-        if size.columns < NARROWEST:
-            return
-        # What has left the top of the terminal can't be drawn over.
-        lines = picture(scene, self.style, size.columns)[: size.lines - 1]
-        up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        self._stream.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
-        self._stream.flush()
-        self._drawn = len(lines)
+        if self._drawn is None:
+            self._drawn = Live(
+                console=self._console,
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                vertical_overflow="crop",
+            )
+            self._drawn.start()
+        self._drawn.update(picture(scene, self.marks, self._console.width), refresh=True)
 
-    def write(self, *lines: str) -> None:
+    def write(self, *lines: str | Text) -> None:
         """Write lines that stay."""
-        self._stream.write("".join(f"{line}\n" for line in lines))
-        self._stream.flush()
-        self._drawn = 0
+        self._stay()
+        for line in lines:
+            self._console.print(line, soft_wrap=True)
+
+    def _stay(self) -> None:
+        drawn, self._drawn = self._drawn, None
+        if drawn is not None:
+            drawn.stop()

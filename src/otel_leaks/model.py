@@ -197,6 +197,8 @@ class Sample:
     """Whether it waits for a lock whose owner is a thread that has ended."""
     timed: bool | None = False
     """Whether a timer will wake it, or cancel it; None when that is not known."""
+    due_s: float | None = None
+    """Seconds until a timer wakes a task, or cancels it; None where none is known to."""
     cancelled: bool = False
     """Whether its cancellation was requested. False on Python 3.10 once it was woken by it."""
     is_orphaned: bool = False
@@ -220,6 +222,10 @@ class Followed:
     """The same of those that stood here in the last census and have ended since."""
     moved_s: tuple[float, ...] = ()
     """The same of those that stand at another site now."""
+    asked: int = 0
+    """How many of them were asked whether they have a live connection of a client."""
+    connected: int = 0
+    """How many of those have one, each its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_leaks.detect import growth as growth_module
-from otel_leaks.detect.growth import DAY, MAX_SERIES, OPENS, SLOW, Growth
+from otel_leaks.detect import series as series_module
+from otel_leaks.detect.growth import OPENS, Growth
+from otel_leaks.detect.series import DAY, MAX_SERIES, SLOW
 from otel_leaks.model import (
     Census,
     Ended,
@@ -415,7 +416,7 @@ def test_a_site_that_is_gone_for_a_window_is_forgotten() -> None:
 def test_however_many_sites_come_and_go_a_leak_is_not_driven_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(growth_module, "MAX_SERIES", 20)
+    monkeypatch.setattr(series_module, "MAX_SERIES", 20)
     policy, most = growth(), 0
     number = 0
     now = 0.0

@@ -174,6 +174,16 @@ def fixed(rng: random.Random, low: float, high: float, live_s: float) -> Place:
     )
 
 
+def entries(live_s: float, a_second: float, since_s: float = 0.0) -> Place:
+    """Wait for a timer, and end."""
+    return Place(
+        "entry",
+        arrive=between(since_s, math.inf, a_second),
+        live=exactly(live_s),
+        wakes_s=live_s,
+    )
+
+
 def drip(name: str, a_minute: float, since_s: float = 0.0, until_s: float = math.inf) -> Place:
     """Leak."""
     return Place(name, arrive=between(since_s, until_s, a_minute / 60))
@@ -328,6 +338,42 @@ HEALTHY = (
     Load(
         "entries of a cache that live for exactly 5 minutes, 5 a second",
         lambda rng: [*usual(rng), Place("entry", arrive=lambda _: 5.0, live=exactly(5 * MINUTE))],
+    ),
+    Load(
+        "entries of a cache that a timer ends after exactly 15 minutes, 5 a second",
+        lambda rng: [*usual(rng), entries(15 * MINUTE, 5.0)],
+    ),
+    Load(
+        "the same after 6 hours: the cache is used from then on",
+        lambda rng: [*usual(rng), entries(15 * MINUTE, 5.0, since_s=6 * HOUR)],
+    ),
+    Load(
+        "entries of a cache that a timer ends after exactly 2 hours, 2 a minute",
+        lambda rng: [*usual(rng), entries(2 * HOUR, 2 / 60)],
+    ),
+    Load(
+        "300 clients that connect one after another for two hours and stay connected",
+        lambda rng: [
+            *usual(rng),
+            Place(
+                "client",
+                arrive=between(0, 2 * HOUR, 300 / (2 * HOUR)),
+                live=exactly(9 * HOUR),
+                connected=True,
+            ),
+        ],
+    ),
+    Load(
+        "300 users who connect around 8:30, over two hours, and never reconnect",
+        lambda rng: [
+            *usual(rng),
+            Place(
+                "session",
+                arrive=bell(300, 8.5 * HOUR, 30 * MINUTE),
+                live=exactly(9 * HOUR),
+                connected=True,
+            ),
+        ],
     ),
     Load(
         "requests in progress that rise to a plateau: 2 clients a minute for four hours",
@@ -556,6 +602,29 @@ LEAKING = (
         {"app.leak": 0},
         # What lives for no longer than an interval can't be told from ever larger batches.
         most_interval_s=30.0,
+    ),
+    Load(
+        "leak of 1 a minute of tasks that a timer wakes each hour, in vain",
+        lambda rng: [*usual(rng), replace(drip("leak", 1), wakes_s=HOUR)],
+        {"app.leak": 0},
+    ),
+    Load(
+        "fast leak: 5 a second of tasks that a timer wakes each minute, in vain",
+        lambda rng: [*usual(rng), replace(drip("leak", 300), wakes_s=MINUTE)],
+        {"app.leak": 0},
+    ),
+    Load(
+        "leak of 1 a minute at the site of 60 connections that stay",
+        lambda rng: [
+            *usual(rng),
+            Place(
+                "leak",
+                arrive=lambda t: 60 / 600 if t < 600 else 1 / 60,
+                live=lambda _, born: DAY if born < 600 else math.inf,
+                connected=True,
+            ),
+        ],
+        {"app.leak": 600.0},
     ),
 )
 

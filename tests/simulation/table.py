@@ -49,7 +49,8 @@ def row_of(load: Load, verdicts: Sequence[Verdict]) -> str:
             times += f"; threshold {minutes(median(first))}"
         cells.append((f"{lives} of {len(verdicts)}", times))
     detected, times = (", ".join(some) for some in zip(*cells, strict=True))
-    return f"| {load.name} | {detected} | {times} | {wrong} |"
+    ended = sum(each.resolved for each in verdicts)
+    return f"| {load.name} | {detected} | {times} | {wrong} | {ended} |"
 
 
 def minutes(seconds: float) -> str:
@@ -121,8 +122,8 @@ def main() -> None:
     heads = {
         "healthy": "| load | days | opened |\n|---|---|---|\n",
         "leaking": (
-            "| leak | detected | after: median (first to last) | opened besides |\n"
-            "|---|---|---|---|\n"
+            "| leak | detected | after: median (first to last) | opened besides | ended |\n"
+            "|---|---|---|---|---|\n"
         ),
         "first": "| leak | at most | found after: median (first to last) |\n|---|---|---|\n",
     }

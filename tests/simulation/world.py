@@ -24,6 +24,7 @@ from otel_leaks.model import (
     Operation,
     Pool,
     Population,
+    Sample,
     Site,
     fingerprint,
 )
@@ -34,6 +35,8 @@ LOOKED = 1000
 """Things whose span a census reads, while there are no more."""
 LOOKED_OF_MANY = 270
 """The same of more."""
+ASKED = 8
+"""Things of a site that a census asks whether they have a connection."""
 START_S = 1_700_000_000.0
 """When the process starts, by the clock of the spans."""
 
@@ -77,6 +80,10 @@ class Place:
     """Whether each thing is a request in progress, whose span is open."""
     renews: bool = False
     """Whether each thing that ends creates its successor."""
+    wakes_s: float = 0.0
+    """Seconds for which a timer lets each thing sleep, again and again; 0 where none does."""
+    connected: bool = False
+    """Whether each thing that ends by itself has a live connection of a client until then."""
     pool: int = 0
     """The most workers of the thread pool whose workers these are; 0 where they are none."""
     pool_of_each: bool = False
@@ -140,7 +147,25 @@ class Live:
             if share or fate.ages_s:
                 some, requests = requests[:share], requests[share:]
                 site = _site(self.place, number, max(share, len(fate.ages_s)), fate)
+                if self.place.wakes_s or self.place.connected:
+                    site = self._looked_at(site, number, now)
                 yield self._with_requests(site, some, now) if some else site
+
+    def _looked_at(self, site: Site, number: int, now: float) -> Site:
+        """Say when the oldest wakes, and how many have a connection."""
+        here = [thing for thing in self.followed if thing.where == number]
+        if not here or site.followed is None:
+            return site
+        oldest = min(here, key=lambda thing: thing.born)
+        asked = self.rng.sample(here, min(ASKED, len(here))) if self.place.connected else []
+        connected = sum(thing.ends < math.inf for thing in asked)
+        followed = replace(site.followed, asked=len(asked), connected=connected)
+        if not self.place.wakes_s:
+            return replace(site, followed=followed)
+        sleeps_s = self.place.wakes_s
+        due = oldest.born + sleeps_s * math.ceil((now - oldest.born) / sleeps_s)
+        sample = Sample(round(oldest.born * 1e6), (), "", now - oldest.born, due_s=due - now)
+        return replace(site, followed=followed, sample=sample)
 
     def _with_requests(self, site: Site, requests: list[float], now: float) -> Site:
         looked = requests
@@ -175,6 +200,14 @@ class Live:
 
     def _look_again(self, now: float, weights: list[float], fates: list[_Fate]) -> None:
         """See what became of those that were followed."""
+        if len(fates) == 1:
+            # Most places have one site, and this is where the time of a day goes.
+            (fate,) = fates
+            fate.ended_s += [now - each.seen for each in self.followed if each.ends <= now]
+            if fate.ended_s:
+                self.followed = [each for each in self.followed if each.ends > now]
+            fate.ages_s += [now - each.seen for each in self.followed]
+            return
         kept = []
         for thing in self.followed:
             if thing.ends <= now:

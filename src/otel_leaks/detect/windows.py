@@ -30,6 +30,9 @@ MOST_FALLS = 0.1
 """Of the deviation that as many independent comings and goings have: where a count falls by no
 more from census to census, each thing that ends is replaced at once. Traffic has four times as
 much (the mean fall of a normal deviate is 0.4 of its deviation)."""
+MOST_CONNECTED = 0.8
+"""Of the followed things that were asked: where so many have a live connection of a client, each
+its own, what is connected bounds them."""
 
 
 class Tier(NamedTuple):
@@ -69,6 +72,10 @@ class Now(NamedTuple):
     """Followed things that have ended since the last census, however long they were there."""
     fates: tuple[Fates, ...]
     """For each tier."""
+    asked: int = 0
+    """Followed things that were asked whether they have a connection of their own."""
+    connected: int = 0
+    """Those of them that have."""
 
     def __add__(self, other: Now) -> Now:  # type: ignore[override]
         return Now(
@@ -80,6 +87,8 @@ class Now(NamedTuple):
                 Fates(one[0] + two[0], one[1] + two[1], one[2] + two[2])
                 for one, two in zip(self.fates, other.fates, strict=True)
             ),
+            self.asked + other.asked,
+            self.connected + other.connected,
         )
 
 
@@ -105,6 +114,9 @@ class Window(NamedTuple):
     """The largest part of the followed things that ended between two censuses."""
     most_stayed: int
     """The most that had stayed at once."""
+    asked: int
+    """Whether they have a connection of their own, in all censuses."""
+    connected: int
 
     @property
     def is_full(self) -> bool:
@@ -128,6 +140,8 @@ def _joined(one: Window, other: Window) -> Window:
         one.falls + other.falls,
         max(one.at_once, other.at_once),
         max(one.most_stayed, other.most_stayed),
+        one.asked + other.asked,
+        one.connected + other.connected,
     )
 
 
@@ -136,7 +150,9 @@ class Track:
 
     __slots__ = (
         *(
+            "asked",
             "at_once",
+            "connected",
             "day",
             "ended",
             "ends",
@@ -165,6 +181,7 @@ class Track:
     def _begin(self) -> None:
         self.looks = self.floor = self.top = self.sum = self.most_stayed = 0
         self.followed = self.stayed = self.ended = self.moved = self.ends = self.falls = 0
+        self.asked = self.connected = 0
         self.since = self.until = self.at_once = 0.0
 
     def note(self, now: Now, fates: Fates, at: float) -> None:
@@ -190,6 +207,8 @@ class Track:
         self.most_stayed = max(self.most_stayed, fates.stayed)
         self.ended += fates.ended
         self.moved += fates.moved
+        self.asked += now.asked
+        self.connected += now.connected
 
     def close(self, most: int, number: int, tier: Tier) -> None:
         """End the window *number*, and keep the last *most*."""
@@ -212,6 +231,8 @@ class Track:
             self.falls,
             self.at_once,
             self.most_stayed,
+            self.asked,
+            self.connected,
         )
         self.windows = [*self.windows[-most + 1 :], window]
         if number % tier.joined == 0 or not self.day:
@@ -267,6 +288,12 @@ class Row:
             (more >= least and lately >= LEAST_LATELY * least)
             or (last.stayed >= least and last.is_full)
         )
+
+    def serves_clients(self) -> bool:
+        """Say whether nearly each thing has a live connection of a client of its own."""
+        lately = self.windows[len(self.windows) // 2 :]
+        asked = sum(each.asked for each in lately)
+        return asked > 0 and sum(each.connected for each in lately) >= MOST_CONNECTED * asked
 
     def renews(self) -> bool:
         """

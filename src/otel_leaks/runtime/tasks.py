@@ -63,6 +63,7 @@ __all__ = [
     "is_timed",
     "job_waited_on",
     "kinds_of",
+    "loop_and_waiter",
     "name_of",
     "note_of",
     "pending",
@@ -451,6 +452,15 @@ def waits_on(ref: TaskRef) -> tuple[type, Chain | None] | None:
         return None
     waiter = _make_of(kind)
     return kind, chain_at(root, (make.waiter, present, waiter.coro)) if waiter else None
+
+
+def loop_and_waiter(
+    ref: TaskRef,
+) -> tuple[Root, tuple[Step, ...], tuple[Step, ...]] | None:
+    """Return the root of a task, and the ways to its loop and to the future that will wake it."""
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    return (root, (make.loop, present), (make.waiter, present)) if make is not None else None
 
 
 def awaited_task(ref: TaskRef) -> TaskRef | None:

@@ -1,0 +1,266 @@
+"""The history of sites, functions and pools: their windows, and what they rise by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from otel_leaks.detect.sleep import Sleep
+from otel_leaks.detect.windows import Fates, Now, Tier, Track
+from otel_leaks.model import End, Kind, Site, fingerprint
+
+__all__ = ["DAY", "MAX_SERIES", "SLOW", "History", "Rise", "Series", "now_of", "pool_key", "tiers"]
+
+LEAST_CENSUSES = 3
+"""Of a window: where censuses are dear and so few, windows are longer."""
+SLOW = 6
+"""Windows in a long one, which sees what rises in hours."""
+DAY = 24
+"""Long windows that are remembered."""
+MOST_ENDS = 1 / 32
+"""Of the things that are followed: so many may end while the floor rises."""
+QUICK = 10
+"""Quick windows in a window: what rises steeply is found within some of them."""
+QUICK_JOINED = 5
+"""Quick windows in a long quick one, which sees what is not quite as steep: of threads, which
+take much more than tasks, and of which there are seldom as many at once."""
+STEEP: Mapping[Kind, int] = {"asyncio_task": 100, "thread": 2}
+"""So many times the floor has a row of quick windows to rise: with the defaults by a fifth of the
+limit of the kind. Crowds of clients that connect are less steep."""
+LARGE = 16
+"""Things of a place that has no quick windows yet, at most; the census follows none of them."""
+SLICE = 100
+"""Sites between two pauses."""
+MAX_SERIES = 2000
+"""Sites of a kind that are remembered, and as many functions."""
+
+_Item = TypeVar("_Item")
+
+
+class Rise(NamedTuple):
+    """What an open finding is measured by."""
+
+    tier: int
+    """In whose windows."""
+    since: float
+    base: int
+    top: int
+    stayed: int
+    grew_at: float
+    """When the last window with a new top ended."""
+
+
+class Series:
+    """The bounded history of one site, one function with all its sites, or the pools of a name."""
+
+    __slots__ = (
+        *("fingerprint", "function", "marks", "now", "operations", "rise", "sites", "sleep"),
+        "tracks",
+    )
+
+    def __init__(self, function: str, mark: str, now: Now) -> None:
+        self.function = function
+        self.fingerprint = mark
+        self.tracks: list[Track | None] = [Track(), *(None for _ in now.fates[1:])]
+        """For each tier; None where it has no windows yet."""
+        self.rise: Rise | None = None
+        self.sites: tuple[Site, ...] = ()
+        """Those that an open finding was last seen at."""
+        self.marks: tuple[str, ...] = ()
+        """Fingerprints of the largest sites in the last census that had any."""
+        self.operations: frozenset[str] = frozenset()
+        """The requests that left most of it behind, where they are known."""
+        self.sleep = Sleep()
+        self.now = now
+
+    def note(self, now: Now, at: float) -> None:
+        """Enter a census."""
+        self.now = now
+        for tier, fates in enumerate(now.fates):
+            track = self.tracks[tier]
+            if track is None and now.total > LARGE:
+                track = self.tracks[tier] = Track()
+            if track is not None:
+                track.note(now, fates, at)
+
+    @property
+    def top(self) -> int:
+        """The most things in a census of the window that goes on."""
+        return self.tracks[0].top if self.tracks[0] is not None else 0
+
+    @property
+    def first_floor(self) -> int:
+        """The floor of the oldest window that is remembered."""
+        track = self.tracks[0]
+        return track.windows[0].floor if track is not None and track.windows else 0
+
+
+class _Clock:
+    """When the windows of a tier begin and end."""
+
+    __slots__ = ("began", "looks", "number")
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.looks = 0
+        self.number = 0
+
+    def is_over(self, at: float, window_s: float) -> bool:
+        """Enter a census; say whether it is the first after a window."""
+        is_over = (
+            self.began is not None and at - self.began >= window_s and self.looks >= LEAST_CENSUSES
+        )
+        if self.began is None or is_over:
+            self.began, self.looks = at, 0
+        self.looks += 1
+        return is_over
+
+
+class History:
+    """
+    The history of one kind. It is bounded, whatever comes and goes.
+
+    Args:
+        tiers: As ``tiers()`` makes them.
+        pause: Called between slices of work, some tenths of a millisecond apart.
+    """
+
+    def __init__(self, tiers: Sequence[Tier], pause: Callable[[], None]) -> None:
+        self.tiers = tiers
+        self.clocks = [_Clock() for _ in tiers]
+        self.nothing = Now(0, 0, 0, 0, tuple(Fates(0, 0, 0) for _ in tiers))
+        self.sites: dict[str, Series] = {}
+        self.functions: dict[str, Series] = {}
+        """And pools, by what they are called as functions."""
+        self.open: list[tuple[str, Series]] = []
+        """With their keys, as the last window left them."""
+        self.over: list[tuple[str, Series, Rise, End]] = []
+        """Those that the last window has ended, and why."""
+        self._pause = pause
+
+    def series(self) -> Iterator[tuple[str, Series]]:
+        """Yield all that is remembered, by its key; sites first."""
+        yield from self.sites.items()
+        yield from self.functions.items()
+
+    def note(
+        self,
+        known: dict[str, Series],
+        there: Mapping[str, list[Site]],
+        now: Mapping[str, Now],
+        at: float,
+        *,
+        max_sites: int,
+        is_whole: bool,
+    ) -> None:
+        """
+        Enter a census.
+
+        Args:
+            known: The sites, or the functions.
+            there: Those that the census has, by their keys.
+            now: What it says of each.
+            at: Its time.
+            max_sites: The most sites of each that want a sample.
+            is_whole: Whether what is missing there has nothing.
+        """
+        for key, sites in self.sliced(there.items()):
+            series = known.get(key)
+            if series is None:
+                site = sites[0]
+                # A key is what names a function or a pool, or the fingerprint of a site.
+                mark = fingerprint(site.kind, (key,)) if known is self.functions else key
+                function = key if site.pool is not None else site.function
+                series = known[key] = Series(function, mark, now[key])
+            series.marks = tuple(site.fingerprint for site in sites[:max_sites])
+            series.operations = _left_by(sites)
+            series.sleep.note(sites, at)
+            series.note(now[key], at)
+        if not is_whole and len(known) <= MAX_SERIES:
+            return
+        gone = [key for key in known if key not in there]
+        if is_whole:
+            for key in self.sliced(gone):
+                known[key].note(self.nothing, at)
+        if len(known) > MAX_SERIES:
+            # Never what is there: no crowd of short-lived sites drives a leak out.
+            gone.sort(key=lambda key: (known[key].rise is not None, known[key].top))
+            for key in gone[: len(known) - MAX_SERIES]:
+                del known[key]
+
+    def end_windows(self, tier: int, kept: int) -> None:
+        """End the windows of a tier, keep the last *kept*, and forget what is gone."""
+        number, rules = self.clocks[tier].number, self.tiers[tier]
+        for known in (self.sites, self.functions):
+            for key, series in self.sliced(list(known.items())):
+                track = series.tracks[tier]
+                if track is None:
+                    continue
+                if not track.looks or track.top or series.rise is not None:
+                    track.close(kept, number, rules)
+                elif tier == 0:
+                    del known[key]
+                else:
+                    series.tracks[tier] = None
+
+    def sliced(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Yield *items*, and pause now and then."""
+        for number, item in enumerate(items, 1):
+            yield item
+            if number % SLICE == 0:
+                self._pause()
+
+
+def tiers(kind: Kind, window_s: float, windows: int, floor: int) -> tuple[Tier, Tier]:
+    """Return how a kind is judged: in windows as long as configured, and in quick ones."""
+    steep = STEEP[kind] * floor
+    rest_s = SLOW * DAY * window_s
+    return (
+        Tier(window_s, floor, SLOW, floor, DAY, MOST_ENDS, rest_s),
+        Tier(
+            window_s / QUICK,
+            steep,
+            QUICK_JOINED,
+            steep if kind == "thread" else None,
+            2 * windows,
+            0.0,
+            rest_s,
+        ),
+    )
+
+
+def pool_key(name: str) -> str:
+    """Return what the pools of a name are called among the functions."""
+    return f"pool {name}"
+
+
+def now_of(site: Site, tiers: Sequence[Tier]) -> Now:
+    """Return what a census says of a site."""
+    # Requests in progress are left out here as they are of those that are followed.
+    total, followed = site.count - site.serving, site.followed
+    if followed is None:
+        return Now(total, total, 0, 0, tuple(Fates(0, 0, 0) for _ in tiers))
+    some = (followed.ages_s, followed.ended_s, followed.moved_s)
+    # Run for each of a thousand sites in each census: in C, that takes a third of the time.
+    stayed = [float(tier.window_s).__le__ for tier in tiers]
+    fates = (
+        Fates(*(sum(map(each, ages_s)) if ages_s else 0 for ages_s in some)) for each in stayed
+    )
+    return Now(
+        total,
+        total,
+        len(followed.ages_s),
+        len(followed.ended_s),
+        tuple(fates),
+        followed.asked,
+        followed.connected,
+    )
+
+
+def _left_by(sites: Sequence[Site]) -> frozenset[str]:
+    """Return the operations whose requests left most of what stands at some sites."""
+    looked = sum(site.ended.looked for site in sites if site.ended is not None)
+    left = sum(len(site.ended.ages_s) for site in sites if site.ended is not None)
+    if 2 * left < looked or not left:
+        return frozenset()
+    return frozenset(each.name for site in sites for each in site.operations if each.name)

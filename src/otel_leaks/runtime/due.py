@@ -1,0 +1,150 @@
+"""
+When the timers of event loops wake tasks.
+
+A task that sleeps waits for a future, and a timer of its loop is to resolve that one; a deadline of
+``asyncio.timeout()`` refers to the task itself. Private names: ``_scheduled`` of asyncio's loops,
+``_args`` and ``_callback`` of their handles, ``_task`` of ``asyncio.Timeout``, the same on 3.10 to
+3.15. Loops written in C, such as uvloop's, keep their timers in a set, and what each refers to has
+the same order in all of them. Their clock is the monotonic one, as asyncio's is.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, compress, islice, repeat, tee
+from operator import is_
+from typing import Any, NamedTuple
+
+from otel_leaks.runtime.glimpse import (
+    IS_ATOMIC,
+    Root,
+    Step,
+    at,
+    attribute,
+    drained_until_error,
+    first,
+    in_c,
+    item,
+    members,
+    of_type,
+    present,
+    referent_types,
+    referents,
+    types_at,
+)
+from otel_leaks.runtime.tasks import TaskRef, loop_and_waiter
+
+__all__ = ["Due"]
+
+MAX_TIMERS = 20_000
+"""Of one loop: 20 ms. What more of them are to wake is not known."""
+SLICE = 100
+"""Timers that are read in one step: a tenth of a millisecond."""
+
+_SELF = attribute(vars(types.MethodType)["__self__"])
+_LAST = slice(-1, None)
+
+
+class _Handle(NamedTuple):
+    """How the timers of a loop are read; each step leads to one object for each timer."""
+
+    when: Step
+    args: Step
+    callback: Step
+
+
+class Due:
+    """When the timers of loops wake tasks, each loop read once: for one census."""
+
+    def __init__(
+        self, pause: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pause = pause
+        self._clock = clock
+        self._loops: dict[int, dict[int, float]] = {}
+
+    def in_s(self, ref: TaskRef) -> float | None:
+        """Return in how many seconds a timer wakes or cancels a task; None where none is known."""
+        ways = loop_and_waiter(ref)
+        if ways is None or not IS_ATOMIC:
+            return None
+        root, loop, waiter = ways
+        key = first(root, (*loop, partial(map, id)))
+        if key is None:
+            return None
+        if key not in self._loops:
+            self._loops[key] = self._read(root, loop)
+        wakes = self._loops[key]
+        ids = (first(root, (*way, partial(map, id))) for way in (waiter, ()))
+        due = [wakes[each] for each in ids if each in wakes]
+        return max(0.0, min(due) - self._clock()) if due else None
+
+    def _read(self, root: Root, loop: tuple[Step, ...]) -> dict[int, float]:
+        """Return when the timers of a loop are due, by the ids of what they wake."""
+        found: dict[int, float] = {}
+        timers: tuple[Step, ...] = (*loop, members, item("_scheduled"), present)
+        if types_at(root, timers) is not list:
+            timers = (*loop, referents, of_type(set))
+        timers = (*timers, chain.from_iterable)
+        for start in range(0, MAX_TIMERS, SLICE):
+            self._pause()
+            some: tuple[Step, ...] = (*timers, partial(_slice, start))
+            kind = types_at(root, some)
+            handle = _handle_of(root, some, kind) if kind is not None else None
+            if handle is None:
+                break
+            for pairs in (_futures, _tasks):
+                rows = drained_until_error(lambda: pairs(at(root, some), handle))  # noqa: B023
+                found.update((key, when) for when, key in rows if type(when) is float)
+        return found
+
+
+def _slice(start: int, timers: Iterator[Any]) -> Iterator[Any]:
+    return islice(timers, start, start + SLICE)
+
+
+def _futures(timers: Iterator[Any], handle: _Handle) -> Iterator[tuple[Any, int]]:
+    """Yield of each timer when it is due, and the id of what it hands on first."""
+    one, other = tee(timers)
+    # The collector sees the items of a tuple last to first, and nothing of None.
+    items = map(list.__getitem__, map(gc.get_referents, handle.args(other)), repeat(_LAST))
+    return zip(handle.when(one), map(id, map(next, map(iter, items), repeat(None))), strict=False)
+
+
+def _tasks(timers: Iterator[Any], handle: _Handle) -> Iterator[tuple[Any, int]]:
+    """Yield when deadlines of ``asyncio.timeout()`` are due, and the ids of their tasks."""
+    deadline = getattr(sys.modules.get("asyncio.timeouts"), "Timeout", None)
+    bound = _where(timers, handle.callback, types.MethodType)
+    owned = _where(bound, lambda some: _SELF(handle.callback(some)), deadline)
+    one, other = tee(owned)
+    tasks = item("_task")(members(_SELF(handle.callback(other))))
+    return zip(handle.when(one), map(id, tasks), strict=False)
+
+
+def _where(timers: Iterator[Any], step: Step, kind: Any) -> Iterator[Any]:
+    """Leave out timers of which a step leads to an object of another type."""
+    one, other = tee(timers)
+    return compress(one, map(partial(is_, kind), map(type, step(other))))
+
+
+def _handle_of(root: Root, some: tuple[Step, ...], kind: type) -> _Handle | None:
+    when, args, callback = (in_c(kind, name) for name in ("_when", "_args", "_callback"))
+    if when is not None and args is not None and callback is not None:
+        return _Handle(when, args, callback)
+    types_of_one = referent_types(root, (*some, lambda timers: islice(timers, 1)))
+    size = len(types_of_one)
+    if float not in types_of_one:
+        return None
+
+    def nth(number: int) -> Step:
+        return lambda timers: islice(
+            chain.from_iterable(map(gc.get_referents, timers)), number, None, size
+        )
+
+    # Behind what it calls: the arguments, or None.
+    return _Handle(nth(types_of_one.index(float)), nth(1), nth(0))

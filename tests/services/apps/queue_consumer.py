@@ -1,12 +1,13 @@
 """
 A consumer without a server: workers for each partition, jobs in flight, and attempts again.
 
-Partitions are assigned one after the other, as other consumers go away.
+More partitions are assigned to it each time another consumer goes away.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -16,9 +17,9 @@ from opentelemetry.trace import SpanKind
 from redis.asyncio import Redis
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
-PARTITIONS = 48
-EACH_S = 0.4
-"""Between two partitions that are assigned."""
+ASSIGNED = (16, 24, 48)
+"""Partitions, after each time that they are assigned anew."""
+ANEW_S = 6.0
 
 tracer = trace.get_tracer("queue_consumer")
 
@@ -79,15 +80,13 @@ async def main() -> None:
         asyncio.create_task(poll(redis, inboxes)),
     ]
     print("consuming", flush=True)
-    for partition in range(1, PARTITIONS):
-        inboxes[partition] = asyncio.Queue(10)
-        tasks.append(asyncio.create_task(work(redis, inboxes[partition])))
-        tasks.append(asyncio.create_task(beat(redis, partition)))
-        try:
-            await asyncio.wait_for(stopped.wait(), EACH_S)
-        except asyncio.TimeoutError:
-            continue
-        break
+    for count in ASSIGNED:
+        for partition in range(len(inboxes), count):
+            inboxes[partition] = asyncio.Queue(10)
+            tasks.append(asyncio.create_task(work(redis, inboxes[partition])))
+            tasks.append(asyncio.create_task(beat(redis, partition)))
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stopped.wait(), ANEW_S)
     await stopped.wait()
     for task in tasks:
         task.cancel()

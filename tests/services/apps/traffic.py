@@ -197,7 +197,7 @@ async def mcp_sessions(users: Users) -> None:
             await session.initialize()
             while True:
                 await session.call_tool("price", {"item": "book"})
-                await asyncio.sleep(random.uniform(0.5, 1))
+                await asyncio.sleep(random.uniform(1, 2))
 
     await users.stay("sessions", 40, converse)
 

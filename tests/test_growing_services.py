@@ -391,3 +391,38 @@ def test_a_pool_that_goes_on_is_not_saturated_however_long_its_queue_is(monitor:
     for _ in range(2):
         turns.put(None)
     pool.shutdown()
+
+
+async def lives_for(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def polls() -> None:
+    while True:
+        await lives_for(0.001)
+
+
+@pytest.mark.asyncio
+async def test_what_a_timer_is_still_to_end_is_no_growth(monitor: Monitor) -> None:
+    service = Service()
+    found = await grown(monitor, lambda: service.begin(lives_for(150.0)))
+    await service.close()
+    assert found == []
+
+
+@pytest.mark.asyncio
+async def test_what_sleeps_for_much_longer_than_windows_are_remembered_grows(
+    monitor: Monitor,
+) -> None:
+    service = Service()
+    found = await grown(monitor, lambda: service.begin(lives_for(1e6)))
+    await service.close()
+    assert found == named(lives_for)
+
+
+@pytest.mark.asyncio
+async def test_what_a_timer_wakes_again_and_again_grows(monitor: Monitor) -> None:
+    service = Service()
+    found = await grown(monitor, lambda: service.begin(polls()))
+    await service.close()
+    assert found == named(polls)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from otel_leaks.census.followed import FOLLOWED_OF_SITE
 from otel_leaks.model import (
+    Clients,
     Ended,
     Followed,
     Kind,
@@ -151,18 +152,17 @@ class Live:
     def _looked_at(self, site: Site, number: int, now: float) -> Site:
         """Say when the oldest wakes, and how many have a connection."""
         here = [thing for thing in self.followed if thing.where == number]
-        if not here or site.followed is None:
+        if not here:
             return site
         oldest = min(here, key=lambda thing: thing.born)
         asked = self.rng.sample(here, min(ASKED, len(here))) if self.place.connected else []
-        connected = sum(thing.ends < math.inf for thing in asked)
-        followed = replace(site.followed, asked=len(asked), connected=connected)
+        clients = Clients(len(asked), sum(thing.ends < math.inf for thing in asked))
         if not self.place.wakes_s:
-            return replace(site, followed=followed)
+            return replace(site, clients=clients)
         sleeps_s = self.place.wakes_s
         due = oldest.born + sleeps_s * math.ceil((now - oldest.born) / sleeps_s)
         sample = Sample(round(oldest.born * 1e6), (), "", now - oldest.born, due_s=due - now)
-        return replace(site, followed=followed, sample=sample)
+        return replace(site, sample=sample)
 
     def _with_requests(self, site: Site, requests: list[float], now: float) -> Site:
         looked = requests

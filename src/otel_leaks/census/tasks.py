@@ -56,6 +56,7 @@ from otel_leaks.origins.production import Beginnings
 from otel_leaks.runtime.bytecode.endless import Exits
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import Chain, is_plain_end
+from otel_leaks.runtime.due import Due
 from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.loops import wrap_every_loop
@@ -306,12 +307,14 @@ class TaskSource:
         look.pause()
         fates = self._follow([(each.fingerprint, each.origin) for each in largest], chains, look)
         look.pause()
-        timers = Timers(look.pause)
+        timers, due = Timers(look.pause), Due(look.pause)
         found = population(
             self.kind,
             (replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites),
             hidden,
-            lambda site: self._sampled(site, chains[site.fingerprint, site.origin], timers, look),
+            lambda site: self._sampled(
+                site, chains[site.fingerprint, site.origin], timers, due, look
+            ),
             look,
         )
         return replace(
@@ -665,7 +668,7 @@ class TaskSource:
         tally.wrapped.note_run(chain)
         return chain
 
-    def _sampled(self, site: Site, chain: _Chain, timers: Timers, look: Look) -> Site:
+    def _sampled(self, site: Site, chain: _Chain, timers: Timers, due: Due, look: Look) -> Site:
         """
         Return *site* with the oldest of its tasks that still stands there.
 
@@ -687,6 +690,8 @@ class TaskSource:
         known, found = pending[0]
         stands = found.stands()
         ask = partial(look.guard.ask, self.kind)
+        # The timers of a loop may be very many.
+        is_suspect = site.fingerprint in look.sampled
         stack = found.stack(self._names, stands)
         sample = Sample(
             serial=known.serial,
@@ -697,6 +702,7 @@ class TaskSource:
             awaited=ask(lambda: _is_awaited(known.ref), default=None),
             waits_on=ask(lambda: self._waits_on(known.ref), default=None),
             timed=ask(lambda: is_timed(known.ref, timers), default=None),
+            due_s=ask(lambda: due.in_s(known.ref), default=None) if is_suspect else None,
             cancelled=ask(lambda: cancel_was_requested(known.ref), default=False),
             endless=ask(
                 lambda: self._exits.any_endless(

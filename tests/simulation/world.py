@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from otel_leaks.census.clients import ASKED
 from otel_leaks.census.followed import FOLLOWED_OF_SITE
 from otel_leaks.model import (
     Clients,
@@ -35,8 +36,6 @@ LOOKED = 1000
 """Things whose span a census reads, while there are no more."""
 LOOKED_OF_MANY = 270
 """The same of more."""
-ASKED = 8
-"""Things of a site that a census asks whether they have a connection."""
 START_S = 1_700_000_000.0
 """When the process starts, by the clock of the spans."""
 

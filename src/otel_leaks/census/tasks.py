@@ -23,6 +23,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any
 
+from otel_leaks.census.clients import ConnectedTasks
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
@@ -43,6 +44,7 @@ from otel_leaks.ignores import Ignore
 from otel_leaks.libraries import own_frame
 from otel_leaks.model import (
     OTHER,
+    Clients,
     Followed,
     Kind,
     Origin,
@@ -212,6 +214,8 @@ class TaskSource:
         self._turnover = Turnover()
         self._exits = Exits()
         self._following = Following()
+        self._connected = ConnectedTasks()
+        self._clients: dict[_SiteKey, Clients] = {}
         self._places = places(0)
         self._levels = 0
         """Levels that were followed since the last pause."""
@@ -239,6 +243,7 @@ class TaskSource:
         self._serials = Serials()
         self._turnover = Turnover()
         self._following = Following()
+        self._connected = ConnectedTasks()
 
     def forked(self) -> None:
         """
@@ -250,6 +255,7 @@ class TaskSource:
         self._serials = Serials()
         self._turnover = Turnover()
         self._following = Following()
+        self._connected = ConnectedTasks()
         self._inherited.settle()
 
     def _wrap_loops(self) -> None:
@@ -310,7 +316,7 @@ class TaskSource:
         timers, due = Timers(look.pause), Due(look.pause)
         found = population(
             self.kind,
-            (replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites),
+            (self._with_fates(site, fates) for site in sites),
             hidden,
             lambda site: self._sampled(
                 site, chains[site.fingerprint, site.origin], timers, due, look
@@ -403,6 +409,10 @@ class TaskSource:
         self._turnover.keep(staying)
         return told
 
+    def _with_fates(self, site: Site, fates: dict[_SiteKey, Followed]) -> Site:
+        key = (site.fingerprint, site.origin)
+        return replace(site, followed=fates.get(key), clients=self._clients.get(key))
+
     def _follow(
         self,
         largest: list[_SiteKey],
@@ -419,6 +429,10 @@ class TaskSource:
         if look.spans is not None:
             for key, some in standing.items():
                 standing[key] = self._left_behind(some, chains[key].serving, look.spans, look.pause)
+        suspects = {key: some for key, some in standing.items() if key[0] in look.sampled}
+        self._clients = look.guard.ask(
+            self.kind, partial(self._connected.ask, suspects, look), dict[_SiteKey, Clients]()
+        )
         return self._following.update(standing, _has_ended, look.now)
 
     @staticmethod

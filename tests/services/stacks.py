@@ -53,6 +53,8 @@ class Leak(Stack):
     """What it is called, any of these."""
     route: str
     """The route of the request, or what else names the operation."""
+    ends_with_users: bool = False
+    """Whether what leaks talks to them, and ends when they go."""
 
     @property
     def line(self) -> int:
@@ -394,5 +396,6 @@ LEAKS: tuple[Leak, ...] = (
         command=uvicorn,
         functions=("websockets.asyncio.connection.Connection.keepalive",),
         route="/quotes/{share}",
+        ends_with_users=True,
     ),
 )

@@ -98,8 +98,9 @@ class Growth:
         found = []
         for history in self._kinds.values():
             for _, series in history.series():
-                if series.rise is not None or any(each.stayed for each in series.now.fates):
-                    rise = series.now.total - series.first_floor
+                rise = series.now.total - series.first_floor
+                stays = rise > 0 and any(each.stayed for each in series.now.fates)
+                if series.rise is not None or stays:
                     found.append((series.rise is not None, rise, series.marks))
         found.sort(reverse=True)
         marks = dict.fromkeys(mark for *_, some in found for mark in some)

@@ -57,6 +57,7 @@ __all__ = [
     "cancel_was_requested",
     "chain_of",
     "contexts_of",
+    "coroutine_of",
     "function_of",
     "is_pending",
     "is_readable",
@@ -471,6 +472,13 @@ def waits_on(ref: TaskRef) -> tuple[type, Chain | None] | None:
         return None
     waiter = _make_of(kind)
     return kind, chain_at(root, (make.waiter, present, waiter.coro)) if waiter else None
+
+
+def coroutine_of(ref: TaskRef) -> tuple[Root, Step] | None:
+    """Return the root of a task, and the step to its outermost coroutine."""
+    root = root_of_ref(ref)
+    make = _make_of(types_at(root, ()))
+    return (root, make.coro) if make is not None else None
 
 
 def loop_and_waiter(

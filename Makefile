@@ -5,6 +5,12 @@ BIN := $(VENV)/bin
 # One more than there are cores: tests of processes and threads mostly wait.
 XDIST := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 8))")
 
+# Without --no-compile, pip compiles ten thousand files, of which the tests import one in ten.
+PIP := --quiet --disable-pip-version-check --no-compile
+
+# Hundreds of interpreters are started: where none may keep bytecode, each compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup test check unit e2e reliability services companions soak latency parts datadog matrix demo bench dashboards lock fuzz clean
 
@@ -15,8 +21,8 @@ setup: $(VENV)/.ready ## Make the virtual environment, with pinned versions
 
 $(VENV)/.ready: pyproject.toml tests/requirements.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install $(PIP) -r tests/requirements.txt
+	$(BIN)/python -m pip install $(PIP) --no-deps -e .
 	@touch $@
 
 test: check unit ## Lint, types and the tests that need nothing but Python

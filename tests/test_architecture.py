@@ -27,8 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"model", "libraries"},
     "origins": {"model", "libraries", "runtime"},
     "census": {"model", "libraries", "ignores", "runtime", "origins"},
-    "detect": {"model"},
-    "report": {"model", "libraries"},
+    "detect": {"model", "config"},
+    "report": {"model", "libraries", "detect"},
     "log": {"report.texts", "report.masks"},
     "monitor": {
         *("model", "config", "runtime", "census", "detect"),

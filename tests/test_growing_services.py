@@ -23,10 +23,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanKind
 
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.config import LeakConfig
-from otel_leaks.detect.growth import Growth
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Finding
-from otel_leaks.monitor.watch import findings, saturated_of
+from otel_leaks.monitor.policies import Policies
 from otel_leaks.origins.production import Beginnings
 from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
@@ -50,7 +49,13 @@ class Monitor:
     def __init__(self, **options: Any) -> None:
         self.now = 0.0
         self.config = LeakConfig(
-            growth_window_s=10.0, growth_windows=WINDOWS, growth_floor=10, **options
+            **{
+                "growth_window_s": 10.0,
+                "growth_windows": WINDOWS,
+                "growth_floor": 10,
+                "max_sites": 3,
+                **options,
+            }
         )
         self.spans = SpanReader()
         self.beginnings = Beginnings(self.spans.current, self.spans.operation)
@@ -63,16 +68,14 @@ class Monitor:
             executors=Executors(clock=lambda: self.now),
             beginnings=self.beginnings,
         )
-        self.growth = Growth(window_s=10.0, windows=WINDOWS, floor=10, max_sites=3)
-        self.saturated = saturated_of(self.config)
+        self.policies = Policies(self.config)
         self.taker.open()
         self.census = Census(0.0)
 
     def look(self) -> list[Finding]:
         """Take a census, a third of a window after the one before."""
-        suspects = self.growth.suspects() | self.saturated.suspects()
-        self.census = self.taker.take(sampled=suspects)
-        found = findings(self.census, (), self.config, self.growth, saturated=self.saturated)
+        self.census = self.taker.take(sampled=self.policies.suspects())
+        found = self.policies.look(self.census)
         self.now += 10.0 / LOOKS
         return list(found)
 

@@ -172,6 +172,8 @@ class Pool:
     stuck_s: float = 0.0
     """Seconds for which the job at the head of the queue has been the same: nobody has taken
     one, so each worker still has the job that it had before. 0 for an empty queue."""
+    is_in_use: bool = False
+    """Whether it belongs to a request in progress, or to the task that created it and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,13 +270,14 @@ class Site:
     """Of destroyed tasks in production, where they are counted and not listed: seconds since
     another one was noted."""
     followed: Followed | None = None
-    """What became of some of its things, when they are followed from census to census. Tasks
-    of requests in progress are not."""
+    """What became of some of its things, when they are followed from census to census. Those
+    that *serving* counts are not."""
     clients: Clients | None = None
     """Of some of those that are followed; None where none was asked."""
     serving: int = 0
     """How many of its tasks belong to a request in progress: its span is open. An estimate
-    where *count* is one, or only a part was looked at."""
+    where *count* is one, or only a part was looked at. Of threads those as well that a task
+    created which goes on, and workers of such pools."""
 
     @property
     def keeps_process(self) -> bool:

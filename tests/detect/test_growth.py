@@ -515,6 +515,29 @@ def test_ever_more_pools_are_growth_wherever_their_workers_stand() -> None:
     assert found.sites == tuple(windows[-1][0])
 
 
+def test_pools_that_are_in_use_do_not_count() -> None:
+    def found_where(in_use: Callable[[int], bool]) -> list[Finding]:
+        policy = growth()
+        found: tuple[Finding, ...] = ()
+        for i in range(5 * WINDOWS + 1):
+            pools = tuple(
+                Pool(n, "export", (n,), 1, 0, is_in_use=in_use(n)) for n in range(4 * (i + 1))
+            )
+            left = sum(not pool.is_in_use for pool in pools)
+            at = replace(
+                site(len(pools), kind="thread"),
+                pool="export",
+                serving=len(pools) - left,
+                followed=Followed((99.0,) * left),
+            )
+            found = policy.look(replace(census(2.0 * i, at), pools=pools))
+        return list(found)
+
+    assert found_where(lambda _: True) == []
+    (found,) = found_where(lambda n: n % 2 == 0)
+    assert (found.count, found.pools) == (42, 42)
+
+
 def test_jobs_in_pools_are_not_taken_for_threads_of_the_same_function() -> None:
     own = [site(10 * i, "job", kind="thread") for i in range(1, 5)]
     windows = [([*pooled(50, 1), each], 1) for each in own]

@@ -92,7 +92,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             # A new connection for each request: with several workers each gets its turn.
             client = httpx.Client(
                 base_url=f"http://127.0.0.1:{port}",
-                timeout=10,
+                timeout=60,
                 limits=httpx.Limits(max_keepalive_connections=0),
             )
             at_end.callback(client.close)

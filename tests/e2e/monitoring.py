@@ -100,7 +100,7 @@ class Server:
         (port,) = free_ports(1)
         self.address = f"127.0.0.1:{port}"
         self.url = f"http://{self.address}"
-        self.client = httpx.Client(base_url=self.url, timeout=10)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
         command = [str(binary), f"--web.listen-address={self.address}", *flags]
         self.program = Program(command, {}, log, cwd=cwd)
 

@@ -14,9 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.serving import Program, free_ports
 
-__all__ = ["EXAMPLE", "Collector", "Event", "Record", "Span", "eventually"]
+__all__ = ["EXAMPLE", "PATIENCE_S", "Collector", "Event", "Record", "Span", "eventually"]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "collector.yaml"
+
+PATIENCE_S = 120.0
+"""Limit of each wait. It is far above what a quiet machine needs, as a loaded one needs more."""
 
 T = TypeVar("T")
 Attributes = Mapping[str, Any]
@@ -129,7 +132,7 @@ class Collector:
         eventually(lambda: self.program.alive() and "Everything is ready" in self.log)
 
     def metrics_page(self) -> str:
-        with urllib.request.urlopen(self.metrics_url, timeout=5) as response:
+        with urllib.request.urlopen(self.metrics_url, timeout=60) as response:
             text: str = response.read().decode()
         return text
 
@@ -222,7 +225,7 @@ def _value(value: Mapping[str, Any]) -> Any:
 
 
 def eventually(
-    read: Callable[[], T], holds: Callable[[T], object] = bool, *, within_s: float = 30.0
+    read: Callable[[], T], holds: Callable[[T], object] = bool, *, within_s: float = PATIENCE_S
 ) -> T:
     """
     Read again and again until *holds*, and return what was read.

@@ -17,7 +17,7 @@ import httpx
 
 __all__ = ["Program", "Serve", "Service", "free_ports", "instrumented"]
 
-STOP_S = 20.0
+STOP_S = 60.0
 
 
 class Program:

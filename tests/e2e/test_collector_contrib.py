@@ -193,11 +193,12 @@ def test_a_leak_is_masked_and_what_is_told_is_counted(
     (end,) = eventually(lambda: backend.spans("python.leak.resolved"))
     assert end.attributes["python.leak.kind"] == "asyncio_task"
 
+    resolved = eventually(lambda: counted("resolved", *pair))
+    assert resolved == {tasks: 1}
     told = eventually(
         lambda: backend.spans("python.leak.detected"),
         lambda spans: counted("detected", *pair) == {tasks: len(spans)},
     )
-    assert counted("resolved", *pair) == {tasks: 1}
     functions = [event.attributes["code.function.name"] for span in told for event in span.events]
     assert counted("sample", "code_function_name") == {
         ("shop", name): functions.count(name) for name in set(functions)

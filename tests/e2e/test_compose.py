@@ -64,7 +64,7 @@ def test_the_shop_leaks_and_mends_when_it_is_asked_to(receiver: Collector, tmp_p
         [*command, f"--app-dir={COMPOSE.parent / 'compose'}"], variables, tmp_path / "log"
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
             def pending() -> int:
                 running.alive()

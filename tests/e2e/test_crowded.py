@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.e2e
+
 
 def test_100_000_tasks_at_5_000_sites_900_deep_are_two_small_detections() -> None:
     service = Path(__file__).with_name("crowded_service.py")
@@ -14,7 +18,7 @@ def test_100_000_tasks_at_5_000_sites_900_deep_are_two_small_detections() -> Non
         [sys.executable, "-X", "utf8", str(service), "100000", "5000", "900"],
         capture_output=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     sent = json.loads(done.stdout)

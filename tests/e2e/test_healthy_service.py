@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from e2e.receiving import Collector, eventually
+from e2e.receiving import PATIENCE_S, Collector, eventually
 from e2e.serving import Program, Serve, Service, free_ports
-from otel_leaks.monitor.watch import OPENABLE
+from otel_leaks.detect.policies import OPENABLE
 
 pytestmark = pytest.mark.e2e
 
@@ -91,7 +91,7 @@ async def load(url: str, until: Callable[[], bool]) -> int:
         async def watch() -> None:
             await asyncio.sleep(LOAD_S)
             try:
-                await asyncio.to_thread(eventually, until, within_s=60)
+                await asyncio.to_thread(eventually, until)
             finally:
                 enough.set()
 
@@ -138,7 +138,7 @@ def test_without_a_collector_uninstrument_returns_at_once(tmp_path: Path, protoc
         tmp_path / "program.log",
     )
     try:
-        assert program.wait(60) == 0, program.log
+        assert program.wait(PATIENCE_S) == 0, program.log
     finally:
         program.stop()
     took_s = [float(line) for line in program.log.splitlines() if re.fullmatch(r"[\d.]+", line)]

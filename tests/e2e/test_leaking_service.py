@@ -13,7 +13,7 @@ import pytest
 from e2e import leaky_service
 from e2e.receiving import Collector, Event, Record, Span, eventually
 from e2e.serving import Serve, Service
-from otel_leaks.monitor.watch import OPENABLE
+from otel_leaks.detect.policies import OPENABLE
 
 pytestmark = pytest.mark.e2e
 
@@ -98,11 +98,13 @@ def test_the_samples_are_log_records_beside_the_span_where_they_are_asked_for(
     service.post("/leak/tasks", n=TASKS).raise_for_status()
 
     detected = eventually(lambda: receiver.records("python.leak.detected"))[0]
-    (span,) = [
-        each
-        for each in eventually(lambda: receiver.spans("python.leak.detected"))
-        if each.span_id == detected.span_id
-    ]
+    (span,) = eventually(
+        lambda: [
+            each
+            for each in receiver.spans("python.leak.detected")
+            if each.span_id == detected.span_id
+        ]
+    )
     assert span.events == ()
     assert (detected.trace_id, detected.scope) == (span.trace_id, "otel_leaks")
     assert detected.attributes == span.attributes

@@ -20,6 +20,9 @@ from otel_leaks.census import CensusTaker
 from otel_leaks.census.isolation import Parts
 from otel_leaks.census.source import Look
 from otel_leaks.config import LeakConfig
+from otel_leaks.detect import growth
+from otel_leaks.detect.policies import OPENABLE
+from otel_leaks.detect.threshold import limits
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import (
     Census,
@@ -35,14 +38,11 @@ from otel_leaks.model import (
     Site,
 )
 from otel_leaks.monitor.ledger import Ledger
+from otel_leaks.monitor.policies import Policies
 from otel_leaks.monitor.watch import (
     BLIND_REPLACEMENTS,
-    OPENABLE,
     Watch,
-    findings,
     fresh_for_s,
-    growth_of,
-    limits,
 )
 
 
@@ -329,8 +329,8 @@ def test_the_policies_are_asked_with_what_is_open() -> None:
     now = census(1.0, thread=10, task=10)
     open_thread = Detection(finding(11), 0.0, 0.0, 11)
     assert [
-        [each.kind for each in findings(now, (), config)],
-        [each.kind for each in findings(now, (open_thread,), config)],
+        [each.kind for each in Policies(config).look(now)],
+        [each.kind for each in Policies(config).look(now, (open_thread,))],
     ] == [[], ["thread"]]
 
 
@@ -350,23 +350,23 @@ def left_behind(count: int, age_s: float = 1500.0) -> Census:
 
 def test_growth_is_asked_with_its_options_and_its_history() -> None:
     config = LeakConfig(growth_window_s=10, growth_windows=3, growth_floor=5)
-    growth = growth_of(config)
+    policies = Policies(config)
     found: tuple[Finding, ...] = ()
     for i in range(20):
         piled = dataclasses.replace(site(2 * i + 1, "leak"), followed=Followed((50.0,) * 2 * i))
         now = Census(2.5 * i, (Population("thread", piled.count, (piled,), 1),))
-        found = findings(now, (), config, growth)
+        found = policies.look(now)
     assert [(each.evidence, each.fingerprint) for each in found] == [("growth", "leak")]
 
 
 def test_without_a_floor_no_growth_is_watched() -> None:
-    assert growth_of(LeakConfig(growth_floor=None)) is None
+    assert growth.POLICY.begin(LeakConfig(growth_floor=None), lambda: None) is None
 
 
 def test_everything_that_a_policy_opens_is_listed_as_openable() -> None:
     both = (*census(1.0, thread=300, task=20_000).populations, *left_behind(100).populations[1:])
-    found = findings(Census(1.0, both), (), LeakConfig())
-    found += findings(left_behind(100), (), LeakConfig())
+    found = Policies(LeakConfig()).look(Census(1.0, both))
+    found += Policies(LeakConfig()).look(left_behind(100))
     assert {(each.kind, each.evidence) for each in found} <= set(OPENABLE)
     assert len(found) == 5
 
@@ -374,10 +374,10 @@ def test_everything_that_a_policy_opens_is_listed_as_openable() -> None:
 def test_the_options_of_outlived_and_the_cooldown_reach_their_policies() -> None:
     def evidences(count: int, *opened: Finding, **options: Any) -> list[str]:
         before = [Detection(each, 0.0, 0.0, each.count) for each in opened]
-        found = findings(left_behind(count), before, LeakConfig(**options))
+        found = Policies(LeakConfig(**options)).look(left_behind(count), before)
         return [each.evidence for each in found]
 
-    (outlived, _) = findings(left_behind(100), (), LeakConfig())
+    (outlived, _) = Policies(LeakConfig()).look(left_behind(100))
     assert evidences(100) == ["outlived", "destroyed"]
     assert evidences(99) == ["destroyed"]
     assert evidences(99, outlived) == ["outlived", "destroyed"]

@@ -44,6 +44,32 @@ async def open_task(made, run):
 async def open_task_in_a_task(made, run):
     await asyncio.create_task(open_task(made, run))
 
+class Peer(asyncio.Protocol):
+    def __init__(self, made, run):
+        self.made, self.run = made, run
+
+    def connection_made(self, transport):
+        self.made.append(asyncio.get_running_loop().create_task(self.run()))
+        self.transport = transport
+
+    def connection_lost(self, error):
+        pass
+
+async def serve(made, run):
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: Peer(made, run), "127.0.0.1", 0)
+
+async def connect(made, run, port):
+    loop = asyncio.get_running_loop()
+    return await loop.create_connection(lambda: Peer(made, run), "127.0.0.1", port)
+
+def soon(made, run):
+    loop = asyncio.get_running_loop()
+    loop.call_later(0, lambda: made.append(loop.create_task(run())))
+
+def in_pool(pool, client, *args):
+    return pool.submit(client.open, *args)
+
 @dataclass
 class Made:
     run: object
@@ -216,3 +242,97 @@ def test_things_of_one_place_have_one_origin(lib: ModuleType) -> None:
     finally:
         origins.starts.close()
     assert len(found) == 1
+
+
+async def cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - for what a callback does
+        await asyncio.sleep(0)
+
+
+def test_what_a_connection_creates_has_the_line_that_serves_or_connects(lib: ModuleType) -> None:
+    served: list[asyncio.Task[None]] = []
+    connected: list[asyncio.Task[None]] = []
+
+    async def main() -> list[tuple[str, int, str | None]]:
+        server = await lib.serve(served, forever)
+        port = server.sockets[0].getsockname()[1]
+        transport, _ = await lib.connect(connected, forever, port)
+        await until(lambda: bool(served and connected))
+        found = [said(origins.starts.origin_of(each)) for each in (served[0], connected[0])]
+        await cancelled(served + connected)
+        transport.close()
+        server.close()
+        return found
+
+    origins.starts.open()
+    try:
+        found = asyncio.run(main())
+    finally:
+        origins.starts.close()
+    made = "leaklib.Peer.connection_made"
+    assert found == [
+        ("main", line_of(main, "server = await"), made),
+        ("main", line_of(main, "transport, _ = await"), made),
+    ]
+
+
+def test_what_a_timer_creates_has_the_line_that_set_it(lib: ModuleType) -> None:
+    made: list[asyncio.Task[None]] = []
+
+    async def main() -> tuple[str, int, str | None]:
+        lib.soon(made, forever)
+        await until(lambda: bool(made))
+        found = said(origins.starts.origin_of(made[0]))
+        await cancelled(made)
+        return found
+
+    origins.starts.open()
+    try:
+        found = asyncio.run(main())
+    finally:
+        origins.starts.close()
+    assert found == ("main", line_of(main, "lib.soon("), "leaklib.soon.<locals>.<lambda>")
+
+
+def test_what_a_job_creates_in_a_scope_has_the_line_that_submitted_it(lib: ModuleType) -> None:
+    stand, client = Stand(), lib.Client()
+    origins.starts.open()
+    scope = origins.Scope("test")
+    token = scope.enter()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int).result()
+            lib.in_pool(pool, client, stuck, stand).result()
+        found = origins.starts.origin_of(client.thread)
+    finally:
+        scope.leave(token)
+        origins.starts.close()
+    ended(stand, client.thread)
+    me = test_what_a_job_creates_in_a_scope_has_the_line_that_submitted_it
+    assert said(found) == (me.__name__, line_of(me, "lib.in_pool("), OPEN)
+
+
+def test_a_loops_callback_that_nobody_of_the_application_registered_is_the_librarys(
+    lib: ModuleType,
+) -> None:
+    made: list[asyncio.Task[None]] = []
+    origins.starts.open()
+    loop = asyncio.new_event_loop()
+    loop.call_soon(lib.Peer(made, forever).connection_made, None)
+    loop.call_soon(loop.stop)
+    try:
+        loop.run_forever()
+        found = origins.starts.origin_of(made[0])
+        loop.run_until_complete(cancelled(made))
+    finally:
+        origins.starts.close()
+        loop.close()
+    assert found is not None
+    # The line that runs the loop is not the one that created it.
+    assert found.function == "leaklib.Peer.connection_made"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_leaks.detect.words import duration, site_line
 from otel_leaks.model import (
     Detection,
     End,
@@ -20,14 +21,8 @@ from otel_leaks.model import (
     Sample,
     Site,
 )
-from otel_leaks.report.text import (
-    duration,
-    leaks_text,
-    resolution,
-    sentence,
-    site_line,
-    stack_text,
-)
+from otel_leaks.report.sentences import resolution, sentence
+from otel_leaks.report.text import leaks_text, stack_text
 
 STACK = (
     Frame("app.jobs.Worker.run", "/srv/app/jobs.py", 41),

@@ -172,8 +172,9 @@ HEALTHY: tuple[Stack, ...] = (
         packages=("django", "asgiref", "uvicorn"),
         command=django,
         variables={"DJANGO_SETTINGS_MODULE": "django_streams"},
-        coming_s=9.0,
+        coming_s=18.0,
         tasks=230,
+        threads=230,
     ),
     Stack(
         name="gthread",

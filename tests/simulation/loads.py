@@ -390,6 +390,19 @@ HEALTHY = (
         ],
     ),
     Load(
+        "streams that have a thread pool each: 230 within an hour, which stay",
+        lambda rng: [
+            *usual(rng),
+            Place(
+                "stream",
+                arrive=between(0, HOUR, 230 / HOUR),
+                kind="thread",
+                serves=True,
+                pool_of_each=True,
+            ),
+        ],
+    ),
+    Load(
         "thread pools that fill up: 64 workers over four hours, 256 within ten minutes",
         lambda rng: [
             *usual(rng),
@@ -560,6 +573,14 @@ LEAKING = (
         lambda rng: [
             *usual(rng),
             Place("leak", arrive=between(0, math.inf, 3 / 60), kind="thread"),
+        ],
+        {"app.leak": 0},
+    ),
+    Load(
+        "leak of thread pools: 3 a minute, each of a request that has ended",
+        lambda rng: [
+            *usual(rng),
+            Place("leak", arrive=between(0, math.inf, 3 / 60), kind="thread", pool_of_each=True),
         ],
         {"app.leak": 0},
     ),

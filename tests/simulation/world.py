@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from otel_leaks.census.clients import ASKED
 from otel_leaks.census.followed import FOLLOWED_OF_SITE
@@ -85,6 +86,8 @@ class Place:
     """Whether each thing that ends by itself has a live connection of a client until then."""
     pool: int = 0
     """The most workers of the thread pool whose workers these are; 0 where they are none."""
+    pool_of_each: bool = False
+    """Whether each thing is the only worker of a thread pool of its own; in use where it serves."""
     operation: str = ""
     """What begins them: requests, whose spans end as they begin; empty for something else."""
     requests: Rate | None = None
@@ -267,7 +270,7 @@ def _site(place: Place, number: int, count: int, fate: _Fate) -> Site:
         age_s=max(fate.ages_s, default=0.0),
         followed=Followed(tuple(fate.ages_s), tuple(fate.ended_s), tuple(fate.moved_s)),
         serving=count if place.serves else 0,
-        pool=place.name if place.pool else None,
+        pool=place.name if place.pool or place.pool_of_each else None,
     )
 
 
@@ -326,11 +329,23 @@ def pools_of(places: Sequence[Place], populations: Sequence[Population]) -> tupl
         for site in each.sites
         if site.pool is not None
     }
-    return tuple(
+    shared = [
         Pool(number, place.name, tuple(range(sizes[place.name])), place.pool, 0)
         for number, place in enumerate(places)
-        if place.name in sizes
-    )
+        if place.name in sizes and not place.pool_of_each
+    ]
+    single = [
+        pool
+        for place in places
+        if place.name in sizes and place.pool_of_each
+        for pool in _pools(place.name, sizes[place.name], is_in_use=place.serves)
+    ]
+    return (*shared, *single)
+
+
+@lru_cache(maxsize=8)
+def _pools(name: str, count: int, *, is_in_use: bool) -> tuple[Pool, ...]:
+    return tuple(Pool(i, name, (i,), 1, 0, is_in_use=is_in_use) for i in range(count))
 
 
 def _population(kind: Kind, sites: list[Site]) -> Population:

@@ -445,8 +445,14 @@ def _say(version: str, output: str, *, failed: bool) -> None:
 
 
 def _clean_environment() -> dict[str, str]:
-    """Return this process's environment without what belongs to its own Python."""
+    """
+    Return this process's environment without what belongs to its own Python.
+
+    Nor with what keeps a Python from writing bytecode: each of the hundreds that the tests
+    start would compile all it imports.
+    """
     own = {"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "PYENV_VERSION", "__PYVENV_LAUNCHER__"}
+    own.add("PYTHONDONTWRITEBYTECODE")
     return {name: value for name, value in os.environ.items() if name not in own}
 
 

@@ -60,6 +60,7 @@ class Workers:
         self._pools: tuple[Pool, ...] | None = None
         self._of: dict[int, Pool] = {}
         self._busy: Counter[int] = Counter()
+        self._in_use: frozenset[int] = frozenset()
 
     def pool_of(self, ident: int | None) -> Pool | None:
         """Return the pool whose worker a thread is, None for none."""
@@ -72,10 +73,17 @@ class Workers:
         """Note that a worker of *pool* was seen to run a job."""
         self._busy[pool.serial] += 1
 
+    def note_in_use(self, serials: frozenset[int]) -> None:
+        """Note which pools belong to what goes on."""
+        self._in_use = serials
+
     def pools(self) -> tuple[Pool, ...]:
         """Return the pools, with how many of their workers were seen to run a job."""
         found = self._read() if self._pools is None else self._pools
-        return tuple(replace(pool, busy=self._busy[pool.serial]) for pool in found)
+        return tuple(
+            replace(pool, busy=self._busy[pool.serial], is_in_use=pool.serial in self._in_use)
+            for pool in found
+        )
 
 
 @dataclass(slots=True)

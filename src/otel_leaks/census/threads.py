@@ -19,10 +19,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
+from otel_leaks.census.in_use import in_use
 from otel_leaks.census.jobs import ANYIO_RUNS, RUNNERS, is_carrier, job_in, own_in
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
@@ -127,8 +129,8 @@ class _Place:
     """Threads that stand in the same stack of functions and are named alike."""
 
     __slots__ = (
-        *("count", "daemon", "first", "functions", "known", "last", "left", "named", "notes"),
-        *("origin", "pool", "shape", "spans", "stand", "workers"),
+        *("count", "daemon", "first", "functions", "known", "last", "named", "notes", "origin"),
+        *("over", "pool", "shape", "stand", "workers"),
     )
 
     def __init__(
@@ -140,9 +142,8 @@ class _Place:
         self.functions = functions
         self.first = self.last = first
         """The oldest thread and the newest."""
-        self.left: _Thread | None = None
-        """The oldest whose span has ended."""
-        self.spans = SiteSpans()
+        self.over: list[_Thread] = []
+        """Those whose span has ended."""
         self.count = 0
         self.daemon = False
         self.pool: str | None = None
@@ -160,11 +161,8 @@ class _Place:
             self.first = thread
         if known.serial > self.last.known.serial:
             self.last = thread
-        self.spans.looked += 1
-        if thread.end is not None:
-            self.spans.ends.append(thread.end)
-            if thread.end.ended_at is not None:
-                self.left = _older(self.left, thread)
+        if thread.end is not None and thread.end.ended_at is not None:
+            self.over.append(thread)
         if thread.began is not None and len(self.notes) < READ:
             self.notes.append(thread.began)
         if pool is not None:
@@ -182,13 +180,14 @@ class _Place:
 class _Site:
     """The places of one site, the first of which has its oldest thread."""
 
-    __slots__ = (*("count", "first", "known", "last", "left", "mark", "notes", "spans", "workers"),)
+    __slots__ = (*("count", "first", "known", "last", "left", "mark", "notes", "over", "workers"),)
 
     def __init__(self, mark: str, place: _Place) -> None:
         self.mark = mark
         self.first = self.last = place
-        self.left = place if place.left is not None else None
-        self.spans = place.spans
+        self.over = [(place, each) for each in place.over]
+        self.left: tuple[_Place, _Thread] | None = None
+        """The oldest whose span has ended, and that is in nobody's use."""
         self.count = place.count
         self.known = place.known
         self.workers = place.workers
@@ -201,11 +200,7 @@ class _Site:
         for serial, known in place.workers.items():
             oldest = self.workers.setdefault(serial, known)
             self.workers[serial] = min(oldest, known, key=_known_serial)
-        self.spans.add(place.spans)
-        if place.left is not None and (
-            self.left is None or _older(self.left.left, place.left) is place.left
-        ):
-            self.left = place
+        self.over += [(place, each) for each in place.over]
         self.first = min(self.first, place, key=_oldest)
         self.last = max(self.last, place, key=_newest)
 
@@ -270,7 +265,7 @@ class ThreadSource:
         self._labels = {
             serial: label for serial, label in self._labels.items() if serial in reading.stood
         }
-        self._pools = {serial: self._pools.get(serial, look.now) for serial in reading.pools}
+        self._pools = {serial: self._pools.get(serial, look.now) for serial in reading.oldest}
         found: dict[_SiteKey, _Site] = {}
         for number, place in enumerate(reading.places.values(), 1):
             if number % SLICE == 0:
@@ -285,8 +280,9 @@ class ThreadSource:
                 found[place.key(mark)] = _Site(mark, place)
             else:
                 site.add(place)
-        fates = self._follow(found, look)
-        over = self._ended(found, reading)
+        used = self._used(found, reading)
+        fates = self._follow(found, used, look)
+        over = self._ended(found, used, reading)
         sites = (
             Site(
                 self.kind,
@@ -300,6 +296,7 @@ class ThreadSource:
                 idle=site.first.named.idle,
                 followed=fates.get(key),
                 ended=over.get(key),
+                serving=reading.serving(site, used),
             )
             for key, site in found.items()
         )
@@ -328,8 +325,8 @@ class ThreadSource:
         if found.last.last.known.serial != sample.serial:
             newest = self._sample(found.last, found.last.last, look)
         left = None
-        if found.left is not None and found.left.left is not None and site.ended is not None:
-            left = self._sample(found.left, found.left.left, look)
+        if found.left is not None and site.ended is not None:
+            left = self._sample(*found.left, look)
         site = replace(site, sample=sample, newest=newest, outlived=left)
         beginnings = look.beginnings
         if beginnings is None:
@@ -367,13 +364,14 @@ class ThreadSource:
             origin=origin,
         )
 
-    def _ended(self, found: dict[_SiteKey, _Site], reading: _Reading) -> dict[_SiteKey, Ended]:
+    def _ended(
+        self, found: dict[_SiteKey, _Site], used: frozenset[int], reading: _Reading
+    ) -> dict[_SiteKey, Ended]:
         """Say how long the spans are over that the threads of each site began in."""
         before, self._ends = self._ends, reading.ends
-        spans = reading.look.spans
-        if spans is None:
+        if reading.look.spans is None:
             return {}
-        now_s = spans.now_s()
+        now_s = reading.look.spans.now_s()
         for serial in before.keys() - reading.ends.keys():
             self._turnover.gone(serial, now_s)
         functions = {
@@ -386,8 +384,15 @@ class ThreadSource:
         }
         over = {}
         for key, site in found.items():
+            left = [each for each in site.over if each[1].known.serial not in used]
+            if not left:
+                continue
+            site.left = min(left, key=lambda each: each[1].known.serial)
+            spans = SiteSpans()
+            spans.looked = site.count
+            spans.ends = [each.end for _, each in left if each.end is not None]
             said = ended(
-                site.spans,
+                spans,
                 now_s=now_s,
                 open_traces=frozenset(),
                 share=1.0,
@@ -410,17 +415,43 @@ class ThreadSource:
                 return None
         return end
 
-    def _follow(self, found: dict[_SiteKey, _Site], look: Look) -> dict[_SiteKey, Followed]:
+    @staticmethod
+    def _used(found: dict[_SiteKey, _Site], reading: _Reading) -> frozenset[int]:
+        """Return which threads are in use, and which pools; the serials of these below zero."""
+        look = reading.look
+        if look.beginnings is None:
+            return frozenset()
+        threads = (
+            (each.serial, key, began)
+            for key, site in found.items()
+            for each in site.known
+            if (began := reading.began.get(each.serial)) is not None
+        )
+        pools = (
+            (-serial, name, began)
+            for serial, (_, name, began) in reading.oldest.items()
+            if began is not None
+        )
+        used = in_use(chain(threads, pools), look.beginnings, look.pause)
+        look.workers.note_in_use(frozenset(-serial for serial in used if serial < 0))
+        return used
+
+    def _follow(
+        self, found: dict[_SiteKey, _Site], used: frozenset[int], look: Look
+    ) -> dict[_SiteKey, Followed]:
         """Follow the oldest threads of each of the largest sites; of pools, the pools."""
         known = {
             key: site.known if key[3] is None else self._pools_at(site, found)
             for key, site in found.items()
         }
-        large = [key for key, some in known.items() if len(some) > LARGE]
-        largest = sorted(large, key=lambda key: -len(known[key]))
+        left = {
+            key: [each for each in some if each.serial not in used] for key, some in known.items()
+        }
+        large = [key for key, some in left.items() if len(some) > LARGE]
+        largest = sorted(large, key=lambda key: -len(left[key]))
         most = places(len(large))
         standing = {
-            key: sorted(known[key], key=_known_first)[:most]
+            key: sorted(left[key], key=_known_first)[:most]
             for key in largest[: MAX_FOLLOWED // most]
         }
         alive = {each.serial for some in known.values() for each in some}
@@ -480,7 +511,7 @@ class ThreadSource:
         if pool is not None:
             # Of one without a limit, or that is left by its owner, the workers are threads.
             if pool.is_open and len(pool.workers) <= pool.limit:
-                reading.pools.add(pool.serial)
+                reading.add_worker(thread, pool)
             else:
                 pool = None
         named = self._name(thread, shape, pool, reading)
@@ -490,6 +521,7 @@ class ThreadSource:
         # Whoever gave a pool a job is not who made the pool, and it outlives the request.
         began = thread.began if pool is None and shape.runner not in RUNNERS else None
         if began is not None and look.beginnings is not None:
+            reading.began[thread.known.serial] = began
             thread = _Thread(*thread[:3], self._end(thread.known, began, reading))
         key = (
             *(row.daemon, origin, _where(began), pool.name if pool is not None else None),
@@ -549,9 +581,29 @@ class _Reading:
         self.hidden: Counter[Ignore] = Counter()
         self.seen: list[Known] = []
         self.stood: dict[int, str] = {}
-        self.pools: set[int] = set()
         self.ends: dict[int, SpanEnd] = {}
+        self.began: dict[int, Beginning] = {}
+        """The notes on threads that are no workers, by their serials."""
+        self.pool_of: dict[int, int] = {}
+        """The serials of pools by those of their workers."""
+        self.oldest: dict[int, tuple[int, str, Beginning | None]] = {}
+        """The oldest worker of each pool, the pool's name, and the note on that worker."""
         self._held: frozenset[int] | None = None
+
+    def add_worker(self, thread: _Thread, pool: Pool) -> None:
+        """Note that a thread is a worker of a pool."""
+        serial = thread.known.serial
+        self.pool_of[serial] = pool.serial
+        if serial <= self.oldest.get(pool.serial, (serial, "", None))[0]:
+            self.oldest[pool.serial] = (serial, pool.name, thread.began)
+
+    def serving(self, site: _Site, used: frozenset[int]) -> int:
+        """Return how many threads of a site are in use, or workers of pools that are."""
+        if not used:
+            return 0
+        return sum(
+            each.serial in used or -self.pool_of.get(each.serial, 0) in used for each in site.known
+        )
 
     def is_held(self, buffer: int | None) -> bool:
         """Say whether somebody holds the queue of ``multiprocessing`` with that buffer."""
@@ -634,10 +686,6 @@ def _waits_for_dead(place: _Place, ident: int | None) -> bool:
         and may_wait(*place.stand[0][:2])
         and waits_for_dead(ident, *place.stand[0][:2])
     )
-
-
-def _older(one: _Thread | None, other: _Thread) -> _Thread:
-    return other if one is None or other.known.serial < one.known.serial else one
 
 
 def _oldest(place: _Place) -> int:

@@ -21,51 +21,25 @@ from typing import Any, Protocol
 from otel_leaks.census import CensusEnded, CensusTaker
 from otel_leaks.census.isolation import TIMEOUT, Parts, SkippedError, type_name
 from otel_leaks.config import LeakConfig
-from otel_leaks.detect import backlog as _backlog
-from otel_leaks.detect import destroyed as _destroyed
-from otel_leaks.detect import growth as _growth
-from otel_leaks.detect import outlived as _outlived
-from otel_leaks.detect import saturated as _saturated
-from otel_leaks.detect import threshold as _threshold
-from otel_leaks.detect.growth import Growth
-from otel_leaks.detect.outlived import Outlived
-from otel_leaks.detect.saturated import Saturated
 from otel_leaks.log import log as _log
 from otel_leaks.model import (
-    EVIDENCES,
     Census,
     Detection,
     Evidence,
     Failure,
     Finding,
-    Kind,
-    Pool,
 )
 from otel_leaks.monitor.ledger import Change, Ledger
+from otel_leaks.monitor.policies import Policies
 from otel_leaks.report.masks import masked_path
 from otel_leaks.report.texts import name_text, tail
 from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.glimpse import IS_ATOMIC
 
 __all__ = [
-    "OPENABLE",
     "Listener",
     "Watch",
-    "findings",
-    "growth_of",
-    "limits",
-    "outlived_of",
-    "saturated_of",
 ]
-
-OPENABLE: tuple[tuple[Kind, Evidence], ...] = (
-    *_threshold.OPENS,
-    *_growth.OPENS,
-    *_outlived.OPENS,
-    *_destroyed.OPENS,
-    *_saturated.OPENS,
-)
-"""The pairs of kind and evidence that any policy can open. A new policy adds its own."""
 
 CPU_SHARE = 0.01
 """The part of one core that looking may take."""
@@ -123,104 +97,10 @@ class Listener(Protocol):
         """Hear of a census, with the detections that are open after it."""
 
 
-def limits(config: LeakConfig) -> dict[Kind, int | None]:
-    """Return the threshold of each kind."""
-    return {"thread": config.thread_limit, "asyncio_task": config.task_limit}
-
-
-def growth_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> Growth | None:
-    """Return an empty history of growth, None when that is turned off."""
-    if config.growth_floor is None:
-        return None
-    return Growth(
-        window_s=config.growth_window_s,
-        windows=config.growth_windows,
-        floor=config.growth_floor,
-        max_sites=config.max_sites,
-        pause=pause,
-    )
-
-
-def outlived_of(config: LeakConfig, pause: Callable[[], None] = lambda: None) -> Outlived:
-    """Return an empty history of what outlived its request."""
-    return Outlived(
-        limit_s=config.outlived_s,
-        at_least=config.outlived_count,
-        max_sites=config.max_sites,
-        pause=pause,
-    )
-
-
-def saturated_of(config: LeakConfig) -> Saturated:
-    """Return an empty history of thread pools."""
-    limit_s = config.saturated_s
-    if limit_s is None:
-        limit_s = config.growth_window_s / 2
-    return Saturated(limit_s=limit_s, max_sites=config.max_sites)
-
-
 def fresh_for_s(census: Census, config: LeakConfig) -> float:
     """Return how many seconds the numbers of *census* may be reported: three looks long."""
     delay_s = max(config.interval_s, census.cpu_s / CPU_SHARE)
     return max(FRESH_S, FRESH_LOOKS * (delay_s + census.wall_s))
-
-
-Attempt = Callable[[Evidence, Callable[[], tuple[Finding, ...]]], tuple[Finding, ...]]
-"""Asks one policy, named by its evidence; what it can't answer are no findings."""
-
-
-def findings(
-    census: Census,
-    opened: Iterable[Detection],
-    config: LeakConfig,
-    growth: Growth | None = None,
-    attempt: Attempt = lambda _, ask: ask(),
-    *,
-    saturated: Saturated | None = None,
-    outlived: Outlived | None = None,
-) -> tuple[Finding, ...]:
-    """
-    Ask every policy.
-
-    Args:
-        census: The newest census.
-        opened: The detections that were open before it.
-        config: The policies' options.
-        growth: The history of all censuses before it; this one is entered into it.
-        attempt: Asks each policy.
-        saturated: The history of their thread pools, as *growth*.
-        outlived: The history of what outlived its request, as *growth*; None for an empty one.
-    """
-    opened = tuple(opened)
-    marks = {
-        evidence: {
-            each.finding.fingerprint or "" for each in opened if each.finding.evidence == evidence
-        }
-        for evidence in EVIDENCES
-    }
-    open_pairs = {(each.finding.kind, each.finding.evidence) for each in opened}
-    policies: dict[Evidence, Callable[[], tuple[Finding, ...]]] = {
-        "threshold": lambda: _threshold.threshold(
-            census,
-            limits=limits(config),
-            open_kinds={kind for kind, evidence in open_pairs if evidence == "threshold"},
-            max_sites=config.max_sites,
-        ),
-        "growth": lambda: growth.look(census) if growth is not None else (),
-        "outlived": lambda: (outlived or outlived_of(config)).look(
-            census, [each.finding for each in opened if each.finding.evidence == "outlived"]
-        ),
-        "destroyed": lambda: _destroyed.destroyed(
-            census,
-            quiet_s=config.cooldown_s,
-            open_marks=marks["destroyed"],
-            max_sites=config.max_sites,
-        ),
-        "saturated": lambda: saturated.look(census) if saturated is not None else (),
-    }
-    return tuple(
-        finding for evidence, ask in policies.items() for finding in attempt(evidence, ask)
-    )
 
 
 class Watch:
@@ -269,10 +149,7 @@ class Watch:
         self._given_up = False
         self._taker = taker(self._pause)
         self._ledger = Ledger(config.cooldown_s)
-        self._pools: deque[tuple[Pool, ...]] = deque(maxlen=_backlog.LOOKS)
-        self._growth = growth_of(config, self._pause)
-        self._saturated = saturated_of(config)
-        self._outlived = outlived_of(config, self._pause)
+        self._policies = Policies(config, self._pause)
         self._logged: set[object] = set()
         # What a guard has to say, which the thread that goes on logs: a line, and more lines.
         self._notices: deque[tuple[str, str]] = deque(maxlen=8)
@@ -338,10 +215,7 @@ class Watch:
 
     def _forget(self) -> None:
         self._ledger = Ledger(self._config.cooldown_s)
-        self._pools.clear()
-        self._growth = growth_of(self._config, self._pause)
-        self._saturated = saturated_of(self._config)
-        self._outlived = outlived_of(self._config, self._pause)
+        self._policies = Policies(self._config, self._pause)
         self._report(self._taker.forked())
 
     def stop(self) -> None:
@@ -407,28 +281,15 @@ class Watch:
             self._say(logging.ERROR, "%s", line, lines=more)
         self._tell_changes()
         self._hear("listener", self._retry)
-        growth, saturated, opened = self._growth, self._saturated, self._ledger.opened
-        grows = growth.suspects() if growth is not None else frozenset()
-        census = self._taker.take(sampled=grows | saturated.suspects())
+        # A fork replaces them while this thread, which is not in the child, goes on here.
+        policies, opened = self._policies, self._ledger.opened
+        census = self._taker.take(sampled=policies.suspects())
         self._report(census.failures)
         self._report_unjudged(census.unjudged)
         self._report_unreadable(census)
-        if census.pools is not None:
-            self._pools.append(census.pools)
-        full = _backlog.backlogs(tuple(self._pools))
         unasked: set[Evidence] = set()
-        found = findings(
-            census,
-            opened,
-            self._config,
-            growth,
-            partial(self._ask, unasked),
-            saturated=saturated,
-            outlived=self._outlived,
-        )
-        changes = self._ledger.update(
-            census, [_backlog.explained(each, full) for each in found], unasked
-        )
+        found = policies.look(census, opened, partial(self._ask, unasked))
+        changes = self._ledger.update(census, found, unasked)
         self._changes.extend(changes)
         self._tell_changes()
         self._hear("metrics", lambda: self._listener.looked(census, self._ledger.opened))

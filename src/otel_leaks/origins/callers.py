@@ -42,7 +42,6 @@ _MACHINERY = frozenset(
         "concurrent",
         "contextlib",
         "functools",
-        "multiprocessing",
         "otel_leaks",
         "subprocess",
         "threading",
@@ -50,6 +49,10 @@ _MACHINERY = frozenset(
         "wrapt",
     }
 )
+
+# Functions that run what others want done, and their modules; a callback of uvloop has no frame
+# of its own.
+_RUN_LOOPS = {"_run": "asyncio.events", "run": "asyncio.runners"}
 
 _WRAPPERS = ("opentelemetry.instrumentation.", "sentry_sdk.integrations.")
 
@@ -87,6 +90,11 @@ def creator_of(
         if is_owned:
             if code.co_name not in inline:
                 return frame, library
+        elif code.co_name in _RUN_LOOPS and _runs_loop(frame):
+            # Who runs a loop creates nothing of what its tasks and callbacks create. The task has
+            # no frame where its coroutine was compiled, as by Cython.
+            task = _current_task()
+            return (note_of(task) if task is not None else None), library
         else:
             if library is None and code.co_name not in inline and not _is_machinery(frame):
                 library = frame
@@ -107,6 +115,11 @@ def _learn(frame: FrameType) -> bool:
     if not file.startswith("<") and len(owned) < MAX_KNOWN:
         owned[file] = known
     return known
+
+
+def _runs_loop(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__")
+    return type(module) is str and module == _RUN_LOOPS[frame.f_code.co_name]
 
 
 _machinery: dict[str, bool] = {}

@@ -3,7 +3,7 @@ Where threads and tasks began, noted in production at the least cost.
 
 A note is a tuple on the thing itself, so nothing has to be kept or forgotten; it says
 which code was at which instruction, and is turned into names by a census that shows it.
-It holds no frame, no context and no span, whose locals it would keep alive.
+It holds no frame, no context and no span, whose locals it would keep alive, and a task weakly.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 from otel_leaks.model import Frame, Operation, Origin, SpanEnd
 from otel_leaks.origins.callers import INLINE, creator_of, owned
 from otel_leaks.runtime.code import CodeNames, line_of
+from otel_leaks.runtime.current import running_task
 from otel_leaks.runtime.loops import wrap_every_loop
 from otel_leaks.runtime.patches import Patches
-from otel_leaks.runtime.tasks import NOTE
+from otel_leaks.runtime.tasks import NOTE, TaskRef
 
 __all__ = ["Beginning", "Beginnings"]
 
@@ -31,10 +32,10 @@ CurrentSpan = Callable[[], "tuple[Any, ...] | None"]
 Place = tuple[CodeType, int, str]
 """Code, instruction and module."""
 
-Beginning = tuple[CodeType, int, str, "tuple[Any, ...] | None", "Place | None"]
-"""A note on a thread or a task: where the application created it, what ``CurrentSpan`` said, and
-where a library did so for it. A bare tuple: made at each start, and a named one takes five times
-as long."""
+Beginning = tuple[CodeType, int, str, "tuple[Any, ...] | None", "Place | None", "TaskRef | None"]
+"""A note on a thread or a task: where the application created it, what ``CurrentSpan`` said, where
+a library did so for it, and of a thread the task that started it. A bare tuple: made at each start,
+and a named one takes five times as long."""
 
 
 class Beginnings:
@@ -94,11 +95,11 @@ class Beginnings:
     @staticmethod
     def read(note: object) -> Beginning | None:
         """Return what stands in ``NOTE`` as a note, None when that is nothing of ours."""
-        return note if type(note) is tuple and len(note) == 5 else None
+        return note if type(note) is tuple and len(note) == 6 else None
 
     def origin(self, beginning: Beginning) -> Origin:
         """Turn a note into words."""
-        code, instruction, module, _, via = beginning
+        code, instruction, module, _, via, _ = beginning
         found = self._frame(code, instruction, module)
         library = self._frame(*via) if via is not None else None
         return Origin(found.function, found.file, found.line, library=library)
@@ -141,9 +142,9 @@ class Beginnings:
                 began: Beginning | None
                 if known.get(code.co_filename) and code.co_name not in inline:
                     module: Any = frame.f_globals.get("__name__")
-                    began = (code, frame.f_lasti, module, current_span(), None)
+                    began = (code, frame.f_lasti, module, current_span(), None, running_task())
                 else:
-                    began = _began(frame, current_span())
+                    began = _began(frame, current_span(), running_task())
                 set_note(args[0], NOTE, began)
             except Exception:  # noqa: S110 - the application starts its thread, noted or not
                 pass
@@ -168,9 +169,9 @@ class Beginnings:
                 code = frame.f_code
                 if known.get(code.co_filename) and code.co_name not in inline:
                     module: Any = frame.f_globals.get("__name__")
-                    set_note(task, NOTE, (code, frame.f_lasti, module, None, None))
+                    set_note(task, NOTE, (code, frame.f_lasti, module, None, None, None))
                 else:
-                    set_note(task, NOTE, _began(frame, None))
+                    set_note(task, NOTE, _began(frame, None, None))
             except Exception:  # noqa: S110 - a task of somebody's own with slots
                 pass
             return task
@@ -178,13 +179,15 @@ class Beginnings:
         return create_task
 
 
-def _began(frame: FrameType, span: tuple[Any, ...] | None) -> Beginning | None:
+def _began(
+    frame: FrameType, span: tuple[Any, ...] | None, task: TaskRef | None
+) -> Beginning | None:
     own, library = creator_of(frame, Beginnings.of)
     via = _place(library) if library is not None else None
     if isinstance(own, tuple):
-        return (*own[:3], span, own[4] if via is None else via)
+        return (*own[:3], span, own[4] if via is None else via, task)
     found = own or library
-    return (*_place(found), span, via) if found is not None else None
+    return (*_place(found), span, via, task) if found is not None else None
 
 
 def _place(frame: FrameType) -> Place:

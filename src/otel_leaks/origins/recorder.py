@@ -25,7 +25,9 @@ from operator import is_
 from types import CoroutineType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from otel_leaks.libraries import is_library
 from otel_leaks.model import Frame, Kind, Origin, Stack
+from otel_leaks.origins.behalf import BEHALF, handing_on, methods_of
 from otel_leaks.origins.callers import creator_of
 from otel_leaks.origins.dropped import CLOSABLE, Dropped, Drops
 from otel_leaks.origins.makers import Maker, maker_of
@@ -67,8 +69,8 @@ __all__ = [
 MAX_DEPARTED = 1000
 """Tasks that are gone whose beginning is still known."""
 
-_ITEM_SCOPE = "_otel_leaks_scope"
-"""The attribute of a pool's work item."""
+_SUBMITTED = "_otel_leaks_submitted"
+"""The attribute of a pool's work item: the scope that submitted it, and where."""
 
 _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
     "otel_leaks_scope", default=None
@@ -265,7 +267,7 @@ class Starts:
         self._users = 0
         self._lock = forks.Lock()
         self._patches = Patches()
-        self._wrapped: set[type] = set()
+        self._wrapped: set[object] = set()
         self._names = CodeNames()
         self._notes: dict[int, Note] = {}
         self._few: dict[int, Note] = {}
@@ -326,13 +328,22 @@ class Starts:
         """Whether anybody notes."""
         return self._users > 0
 
-    def note(self, kind: Kind, thing: object, frame: FrameType | None, *, what: str = "") -> None:
+    def note(
+        self,
+        kind: Kind,
+        thing: object,
+        frame: FrameType | None,
+        *,
+        what: str = "",
+        origin: Origin | None = None,
+    ) -> None:
         """Note that *thing* began where *frame* stands, in the scope that is current."""
         if not self.is_open:
             return  # A wrapper of ours that somebody else's wrapper still calls.
         try:
             scope = current_scope()
-            origin = self._origin(frame, scope)
+            if origin is None:
+                origin = self._origin(frame, scope)
             # Of tasks there may be very many.
             maker = maker_of(frame, self._names) if kind != "asyncio_task" else None
             here = native.get_ident()
@@ -539,6 +550,9 @@ class Starts:
 
     def _origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
         own, library = creator_of(frame, self.origin_of)
+        if own is None or (isinstance(own, Origin) and is_library(own.file)):
+            # A library's callback, or one of its tasks of which no more is known.
+            own = BEHALF.get() or (own if library is None else None)
         if isinstance(own, Origin):
             if library is None:
                 return own
@@ -562,6 +576,13 @@ class Starts:
             )
             self._origins[key] = origin
         return origin
+
+    def _line_at(self, frame: FrameType) -> Origin | None:
+        """Return the line of the application that leads to *frame*, None for none."""
+        if not self.is_open:
+            return None
+        origin = self._origin(frame, current_scope())
+        return origin if origin.file and not is_library(origin.file) else None
 
     def _one(self, origin: Origin) -> Origin:
         """Return the one that is equal, where there is one: things are grouped by identity."""
@@ -615,6 +636,11 @@ class Starts:
         """Wrap loop classes and runners that have appeared since: uvloop may be imported late."""
         self._wrap_new_runners()
         for root in loop_roots():
+            for cls, name, often in methods_of(root):
+                if (cls, name) not in self._wrapped:
+                    self._wrapped.add((cls, name))
+                    with contextlib.suppress(TypeError):
+                        self._patches.wrap(cls, name, handing_on(self._line_at, often=often))
             if root in self._wrapped:
                 continue
             self._wrapped.add(root)
@@ -764,12 +790,26 @@ class Starts:
     def _create_task(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def create_task(*args: Any, **kwargs: Any) -> Any:
-            task = original(*args, **kwargs)
             coro = args[1] if len(args) > 1 else kwargs.get("coro")
-            what = self._learn(coro)
             handed = self._handed.get(id(coro)) if self._handed else None
-            if handed is None or handed.coro() is not coro:
-                self.note("asyncio_task", task, sys._getframe(1), what=what)
+            if handed is not None and handed.coro() is not coro:
+                handed = None
+            origin = handed.origin if handed is not None else None
+            if origin is None and self.is_open:
+                with contextlib.suppress(Exception):
+                    origin = self._origin(sys._getframe(1), current_scope())
+            # Before: an eager task runs at once, and a task keeps a copy of the context.
+            if origin is None or is_library(origin.file):
+                task = original(*args, **kwargs)
+            else:
+                token = BEHALF.set(origin)
+                try:
+                    task = original(*args, **kwargs)
+                finally:
+                    BEHALF.reset(token)
+            what = self._learn(coro)
+            if handed is None:
+                self.note("asyncio_task", task, sys._getframe(1), what=what, origin=origin)
             else:
                 self._note_handed(task, handed, what)
                 self._handed.pop(id(coro), None)
@@ -854,12 +894,13 @@ class Starts:
             return
         with contextlib.suppress(Exception):
             scope = current_scope()
+            origin = self._origin(frame, scope)
             if item is not None and scope is not None:
-                object.__setattr__(item, _ITEM_SCOPE, scope)
+                object.__setattr__(item, _SUBMITTED, (scope, origin))
             # From 3.14 on it is (fn, args, kwargs) of a thread pool's.
             fn = job[0] if job else None
             fn = fn[0] if type(fn) is tuple and fn else fn
-            self.note("work_item", future, frame, what=name_of(fn))
+            self.note("work_item", future, frame, what=name_of(fn), origin=origin)
 
     @staticmethod
     def _run(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -867,13 +908,15 @@ class Starts:
 
         @functools.wraps(original)
         def run(*args: Any, **kwargs: Any) -> Any:
-            scope = kept(args[0], _ITEM_SCOPE) if args else None
-            if scope is None:
+            submitted = kept(args[0], _SUBMITTED) if args else None
+            if submitted is None:
                 return original(*args, **kwargs)
-            token = scope.enter()
+            scope, origin = submitted
+            token, behalf = scope.enter(), BEHALF.set(origin)
             try:
                 return original(*args, **kwargs)
             finally:
+                BEHALF.reset(behalf)
                 scope.leave(token)
 
         return run

@@ -1,5 +1,5 @@
 """
-Findings as text, the same for every reader.
+Leaks and stacks as text.
 
 Paths, functions and line numbers only: no source lines, no locals, no arguments.
 """
@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
+from otel_leaks.detect.words import counted
 from otel_leaks.libraries import began_in_library, is_library
-from otel_leaks.model import Detection, Finding, Frame, Hidden, Kind, Sample, Site, Stack
+from otel_leaks.model import Frame, Hidden, Kind, Sample, Site, Stack
 from otel_leaks.report.hints import hint
 from otel_leaks.report.texts import MAX_CHARS, between, tail
 
 __all__ = [
-    "duration",
     "leaks_json",
     "leaks_text",
-    "resolution",
-    "sentence",
-    "site_line",
     "stack_text",
 ]
 
@@ -39,183 +36,6 @@ _KEEPS = {
     "thread": "the process does not exit before it ends: it is not a daemon thread",
     "job": "the process does not exit before it ends: the interpreter waits for jobs of pools",
 }
-
-_NOUNS: Mapping[Kind, tuple[str, str, str]] = {
-    "thread": ("thread", "threads", "alive"),
-    "asyncio_task": ("asyncio task", "asyncio tasks", "pending"),
-    "work_item": ("job of a pool", "jobs of a pool", "not ended"),
-    "thread_pool": ("pool", "pools", "not shut down"),
-    "event_loop": ("event loop", "event loops", "not closed"),
-    "async_generator": ("async generator", "async generators", "neither finished nor closed"),
-    "child_process": ("child process", "child processes", "not reaped"),
-    "destroyed_task": ("asyncio task", "asyncio tasks", "destroyed while pending"),
-}
-
-
-def sentence(finding: Finding) -> str:
-    """Say what was found, in one sentence without a full stop."""
-    if finding.evidence == "growth":
-        return _grown(finding)
-    if finding.evidence == "outlived":
-        return _outlived(finding)
-    if finding.evidence == "destroyed":
-        return _destroyed(finding)
-    if finding.evidence == "saturated":
-        return _saturated(finding)
-    said = _counted(finding.kind, finding.count)
-    if finding.limit is not None:
-        said += f", more than the limit of {finding.limit}"
-    if finding.sites:
-        said += f"; most of them: {site_line(finding.sites[0])}"
-    return said
-
-
-def resolution(detection: Detection) -> str:
-    """Say why a finding ended and how many are left, in one sentence without a full stop."""
-    finding = detection.finding
-    took = duration(detection.open_s)
-    return f"{_end(finding, took)}; {_peak(detection)}"
-
-
-def _end(finding: Finding, took: str) -> str:
-    """Say that a finding ended after *took*, and how many are left."""
-    noun = _NOUNS[finding.kind][1]
-    function = finding.sites[0].function if finding.sites else ""
-    where = f" in {function}" if function else ""
-    left = f": {_left(finding.count)}" if finding.ended not in {None, "absent"} else ""
-    said = {
-        "destroyed": f"no asyncio task {function} was destroyed while pending any more",
-        "saturated": f"thread pool {_pool_name(finding)} takes jobs again after {took}: "
-        f"{finding.count} wait",
-        "growth": f"{noun}{where} do not pile up any more after {took}: {_left(finding.count)}",
-    }.get(finding.evidence)
-    if said is not None:
-        return said
-    if finding.ended == "absent":
-        of = where if finding.evidence != "threshold" else ""
-        return f"{finding.evidence} of {noun}{of} was last confirmed {took} after it opened"
-    if finding.evidence == "outlived":
-        which = f"the {noun} {function} that outlived {_operation(finding)}"
-        if finding.ended == "passing":
-            stayed = finding.sites[0].ended
-            late = f" after up to {duration(stayed.turnover_s)}" if stayed is not None else ""
-            return f"{which} turned out to end by themselves{late}{left}"
-        gone = "have ended" if finding.ended == "ended" else "are gone"
-        return f"{which} {gone} after {took}{left}"
-    below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
-    return f"{noun} are back{below} after {took}{left}"
-
-
-def _peak(detection: Detection) -> str:
-    of_all = detection.finding.evidence == "destroyed"
-    return f"there were {detection.peak}" if of_all else f"the peak was {detection.peak}"
-
-
-def _left(count: int) -> str:
-    """Say how many are left."""
-    return "none is left" if not count else f"{count} {'is' if count == 1 else 'are'} left"
-
-
-def _outlived(finding: Finding) -> str:
-    """Say what outlived which request."""
-    site = finding.sites[0]
-    one, many, _ = _NOUNS[finding.kind]
-    noun = one if finding.count == 1 else many
-    said = f"{finding.count} {noun} {site.function}{_where(site)} outlived {_operation(finding)}"
-    longest = max(site.ended.ages_s) if site.ended is not None else finding.age_s
-    said += f", the oldest by {duration(longest)}"
-    return said if finding.one_of is None else f"{said}; {_share(finding, finding.one_of)}"
-
-
-def _share(finding: Finding, one_of: int) -> str:
-    """Say how many of the requests leave something behind."""
-    names = {each.name for each in finding.sites[0].operations if each.name}
-    which = names.pop() if len(names) == 1 else "such request" + "s" * (one_of > 1)
-    return f"{'each' if one_of == 1 else f'1 of {one_of}'} {which} leaves one"
-
-
-def _destroyed(finding: Finding) -> str:
-    """Say of which coroutine pending tasks were destroyed."""
-    site = finding.sites[0]
-    one = finding.count == 1
-    noun = "asyncio task" if one else "asyncio tasks"
-    return (
-        f"{finding.count} {noun} {site.function}{_where(site)} {'was' if one else 'were'} "
-        "destroyed while pending: nothing held a reference, so nothing could have woken "
-        + ("it" if one else "them")
-    )
-
-
-def _saturated(finding: Finding) -> str:
-    """Say which thread pool is stuck, and in what."""
-    threads = "its only thread has" if finding.limit == 1 else f"all {finding.limit} threads have"
-    jobs = "the same job" if finding.limit == 1 else "the same jobs"
-    waiting = "1 job waits" if finding.count == 1 else f"{finding.count} jobs wait"
-    said = (
-        f"thread pool {_pool_name(finding)} is saturated: {threads} run {jobs} for at least "
-        f"{duration(finding.age_s)} while {waiting}"
-    )
-    return f"{said}; most of those: {site_line(finding.sites[0])}" if finding.sites else said
-
-
-def _pool_name(finding: Finding) -> str:
-    return finding.pool.name if finding.pool is not None else ""
-
-
-def _operation(finding: Finding) -> str:
-    """Name what the things of a finding outlived."""
-    named = [each for each in finding.sites[0].operations if each.name]
-    if not named:
-        return "the spans that they began in"
-    first = named[0]
-    others = len({each.name for each in named} - {first.name})
-    said = first.name
-    if first.route and first.route not in first.name:
-        said += f" {first.route}"
-    if others:
-        said += f" and {others} other operation{'s' if others > 1 else ''}"
-    return said
-
-
-def _grown(finding: Finding) -> str:
-    """Say what piles up, and how fast."""
-    # At night there may be as few as when the rise began, and those that came are still there.
-    more = f"{finding.grown or 'no'} more than"
-    if finding.pools is not None and finding.sites:
-        where = site_line(finding.sites[0])
-        return (
-            f"{finding.pools} thread pools {finding.sites[0].pool}, {more} "
-            f"{duration(finding.grown_s)} ago: more and more are created, and none is shut down; "
-            f"most of their {finding.count} threads: {where}"
-        )
-    where = f" in {finding.sites[0].function}{_where(finding.sites[0])}" if finding.sites else ""
-    return (
-        f"{_counted(finding.kind, finding.count)}{where}, {more} "
-        f"{duration(finding.grown_s)} ago: ever more come, and those that came stay"
-    )
-
-
-def site_line(site: Site) -> str:
-    """Say how many things stand at a site, and where, on one line."""
-    age = f", the oldest for at least {duration(site.age_s)}" if site.age_s >= 1 else ""
-    return f"{site.count} in {site.function}{_where(site)}{age}"
-
-
-def _where(site: Site) -> str:
-    """Say in brackets where a site's function stands, when that is known."""
-    # Idle workers are named by their pool, and not by a function.
-    if site.idle or site.sample is None or not site.sample.stack:
-        return ""
-    frame = site.sample.stack[0]
-    return f" ({frame.file}:{frame.line}{_created(site)})"
-
-
-def _created(site: Site) -> str:
-    """Say who created what stands in a library's code alone, when that is known."""
-    origin = site.origin
-    if site.sample is None or site.sample.own is not False or origin is None or not origin.file:
-        return ""
-    return f", created at {origin.file}:{origin.line} in {origin.function}"
 
 
 def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -> str:
@@ -267,7 +87,7 @@ def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 2
     counts: dict[Kind, int] = {}
     for site in sites:
         counts[site.kind] = counts.get(site.kind, 0) + site.count
-    lines = ["leaked: " + ", ".join(_counted(kind, count) for kind, count in counts.items())]
+    lines = ["leaked: " + ", ".join(counted(kind, count) for kind, count in counts.items())]
     # The one line that a summary of many failures shows.
     if sites:
         lines[0] += f": {_headline(sites[0], is_only=len(sites) == 1)}"
@@ -292,7 +112,7 @@ def _headline(site: Site, *, is_only: bool) -> str:
 
 def _site_lines(number: int, site: Site) -> Iterator[str]:
     sample = site.sample
-    yield f"{number}. {_counted(site.kind, site.count)}: {site.function}"
+    yield f"{number}. {counted(site.kind, site.count)}: {site.function}"
     rows: list[tuple[str, str]] = []
     if sample is not None:
         which = f"{sample.name}, " if sample.name and sample.name != site.function else ""
@@ -367,18 +187,3 @@ def _library_place(frame: Frame) -> str:
     package = frame.function.partition(".")[0]
     below = frame.file.replace("\\", "/").rpartition(f"/{package}/")[2]
     return f"{package} ({below.rpartition('/')[2] if below == frame.file else below}:{frame.line})"
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as a person would: ``40 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = int(seconds // 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _counted(kind: Kind, count: int) -> str:
-    one, many, state = _NOUNS[kind]
-    return f"{count} {one if count == 1 else many} {state}"

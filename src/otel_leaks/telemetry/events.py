@@ -24,10 +24,11 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags, TracerProvider
 
 from otel_leaks.libraries import began_in_library, own_frame
 from otel_leaks.log import log as _log
-from otel_leaks.model import Detection, Emit, Evidence, Finding, Site
+from otel_leaks.model import Detection, Emit, Evidence, Finding, Operation, Site
 from otel_leaks.report.hints import hint
 from otel_leaks.report.outgoing import outgoing, shown_frame
-from otel_leaks.report.text import resolution, sentence, stack_text
+from otel_leaks.report.sentences import operation_of, resolution, sentence
+from otel_leaks.report.text import stack_text
 from otel_leaks.report.texts import MAX_CHARS, between, name_text, tail
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.allowance import Allowance
@@ -152,8 +153,7 @@ def _head(
         attributes[names.LIMIT] = finding.limit
     if finding.fingerprint is not None:
         attributes[names.FINGERPRINT] = finding.fingerprint
-    if finding.evidence == "outlived":
-        attributes.update(_operation(finding.sites[0]))
+    attributes.update(_named(operation_of(finding)))
     if finding.pool is not None:
         attributes[names.POOL] = finding.pool.name
     if refers_to is not None:
@@ -213,11 +213,14 @@ def _with_stack(
 
 def _operation(site: Site) -> Attributes:
     """Name the operation that the most of a site's things began in."""
-    named = next((each for each in site.operations if each.name), None)
-    if named is None:
+    return _named(next((each for each in site.operations if each.name), None))
+
+
+def _named(operation: Operation | None) -> Attributes:
+    if operation is None:
         return {}
-    route = {names.ROUTE: named.route} if named.route else {}
-    return {names.OPERATION: named.name, **route}
+    route = {names.ROUTE: operation.route} if operation.route else {}
+    return {names.OPERATION: operation.name, **route}
 
 
 _FILES = frozenset({names.FILE, names.OWN_FILE, names.ORIGIN_FILE})
@@ -468,8 +471,7 @@ class Events:
             attributes[names.LIMIT] = finding.limit
         if finding.fingerprint is not None:
             attributes[names.FINGERPRINT] = finding.fingerprint
-        if finding.evidence == "outlived":
-            attributes.update(_operation(finding.sites[0]))
+        attributes.update(_named(operation_of(finding)))
         if finding.pool is not None:
             attributes[names.POOL] = finding.pool.name
         return message, attributes

@@ -1,0 +1,87 @@
+"""
+On whose behalf the callbacks of an event loop run.
+
+What a server's connection, a timer or a protocol creates, a library's callback creates, and
+nobody of the application stands in its stack. So whoever had the callback registered is handed
+on in its context, which is a copy of that of the caller.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from otel_leaks.model import Origin
+
+__all__ = ["BEHALF", "handing_on", "methods_of"]
+
+BEHALF: contextvars.ContextVar[Origin | None] = contextvars.ContextVar(
+    "otel_leaks_behalf", default=None
+)
+"""The application's line that had the running callback registered, or created the task."""
+
+_TIMED = ("call_at", "call_later", "call_soon_threadsafe")
+"""Called all the time, by the same tasks."""
+# Private, the same on 3.10 to 3.15: all that a loop serves or connects goes through one of them,
+# while the coroutine that asks for it stands in the stack.
+_CONNECTING = (
+    *("_add_reader", "_start_serving", "_make_socket_transport", "_make_ssl_transport"),
+    *("_make_datagram_transport", "_make_read_pipe_transport", "_make_write_pipe_transport"),
+)
+
+
+def methods_of(root: type) -> Iterator[tuple[type, str, bool]]:
+    """
+    Yield the methods of a class of loops, and of those below it, that register callbacks.
+
+    ``call_soon`` is none of them: it is called at each step of each task.
+
+    Yields:
+        The class, the name of the method, and whether it is called all the time.
+    """
+    classes = [root]
+    for cls in classes:  # Grows while it is walked.
+        below: list[type] = type.__subclasses__(cls)
+        classes += [each for each in below if each not in classes]
+        names = vars(cls)
+        yield from ((cls, name, name in _TIMED) for name in _TIMED + _CONNECTING if name in names)
+        if cls is root and not cls.__module__.startswith("asyncio."):
+            # The methods of uvloop are inherited from a class made in C.
+            inherited = [name for name in _TIMED if name not in names and hasattr(cls, name)]
+            yield from ((cls, name, True) for name in inherited)
+
+
+def handing_on(
+    origin_at: Callable[[FrameType], Origin | None], *, often: bool
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """
+    Return what wraps a method that registers callbacks.
+
+    Args:
+        origin_at: Returns the line of the application that leads to a frame, None for none.
+        often: Whether the line that created the calling task will do.
+    """
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def register(*args: Any, **kwargs: Any) -> Any:
+            origin = None
+            if not often or BEHALF.get() is None:
+                with suppress(Exception):
+                    origin = origin_at(sys._getframe(1))
+            if origin is None:
+                return original(*args, **kwargs)
+            token = BEHALF.set(origin)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                BEHALF.reset(token)
+
+        return register
+
+    return make

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+
+from otel_leaks.runtime.current import running_task
+
+
+def test_the_running_task_is_that_of_the_calling_thread() -> None:
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert running_task() is weakref.ref(task)
+        found = [running_task()]
+        thread = threading.Thread(target=lambda: found.append(running_task()))
+        thread.start()
+        thread.join(20)
+        assert found[1] is None
+
+    asyncio.run(main())
+    assert running_task() is None
+
+
+def test_a_callback_of_a_loop_runs_in_no_task() -> None:
+    loop = asyncio.new_event_loop()
+    found: list[weakref.ref[object] | None] = []
+    loop.call_soon(lambda: found.append(running_task()))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert found == [None]

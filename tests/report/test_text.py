@@ -106,7 +106,7 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         ),
         (
             outlived(Operation(1, 1)),
-            "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived the spans that "
+            "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived the spans "
             "in which they were created, the oldest by 6 min",
         ),
         (

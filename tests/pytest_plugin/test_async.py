@@ -169,7 +169,7 @@ def test_async_fixtures_of_anyio_are_charged_when_they_are_torn_down(run: Run) -
         plugins=ANYIO,
     )
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["fixture leaking (function) 1 leaked asyncio task: *"])
+    result.stdout.fnmatch_lines(["fixture leaking (function): 1 leaked asyncio task: *"])
 
 
 WILL_END = """

@@ -208,9 +208,9 @@ def test_xunit_style_set_ups_are_named_as_they_are_written(run: Run) -> None:
     result.assert_outcomes(passed=2, errors=2)
     result.stdout.fnmatch_lines(
         [
-            "setup_method 1 leaked thread: *",
-            "setup_class 1 leaked thread: *",
-            "setUpClass 1 leaked thread: *",
+            "setup_method: 1 leaked thread: *",
+            "setup_class: 1 leaked thread: *",
+            "setUpClass: 1 leaked thread: *",
         ]
     )
 
@@ -296,7 +296,7 @@ def test_a_fixture_asked_for_in_the_call_is_charged_itself(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["fixture leaking (function) 1 leaked thread: *"])
+    result.stdout.fnmatch_lines(["fixture leaking (function): 1 leaked thread: *"])
 
 
 def test_a_fixture_that_fails_is_told_of_its_failure_alone(run: Run) -> None:
@@ -338,7 +338,7 @@ def test_a_teardown_that_fails_keeps_its_error_and_has_the_leaks_as_a_note(run: 
     )
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
-        ["*ValueError: its own", "*fixture failing (function) 1 leaked thread: *"]
+        ["*ValueError: its own", "*fixture failing (function): 1 leaked thread: *"]
     )
 
 

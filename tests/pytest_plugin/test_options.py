@@ -43,7 +43,7 @@ def test_warn_tells_and_passes(run: Run) -> None:
     result.assert_outcomes(passed=2)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["*= leaks =*", "test_it.py::test_leaking 1 leaked thread: leaky.stuck, created at *"]
+        ["*= leaks =*", "test_it.py::test_leaking: 1 leaked thread: leaky.stuck, created at *"]
     )
 
 

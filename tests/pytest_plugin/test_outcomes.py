@@ -274,7 +274,7 @@ def test_a_leak_of_an_attempt_that_is_run_again_is_in_the_summary(run: Run) -> N
     )
     assert result.parseoutcomes() == {"passed": 1, "rerun": 1}
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*= leaks =*", "test_it.py::test_it 1 leaked thread *"])
+    result.stdout.fnmatch_lines(["*= leaks =*", "test_it.py::test_it: 1 leaked thread: *"])
 
 
 def test_an_error_of_ours_costs_no_test_and_no_summary(run: Run) -> None:
@@ -304,7 +304,7 @@ def test_an_error_of_ours_costs_no_test_and_no_summary(run: Run) -> None:
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
-            "test_it.py::test_leaks 1 leaked thread *",
+            "test_it.py::test_leaks: 1 leaked thread: *",
             "leaks: child_process can't be read (ValueError: not this one)",
         ]
     )
@@ -320,7 +320,7 @@ def test_a_file_that_can_not_be_written_costs_no_summary(run: Run) -> None:
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
-            "test_it.py::test_leaks 1 leaked thread *",
+            "test_it.py::test_leaks: 1 leaked thread: *",
             "leaks: missing/leaks.json can't be written (FileNotFoundError: *)",
         ]
     )

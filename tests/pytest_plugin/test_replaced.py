@@ -254,7 +254,7 @@ def test_a_suite_that_counts_its_threads_sees_none_of_ours(run: Run) -> None:
         plugins=("asyncio",),
     )
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["test_it.py::test_leaves_a_task 1 leaked asyncio task *"])
+    result.stdout.fnmatch_lines(["test_it.py::test_leaves_a_task: 1 leaked asyncio task: *"])
 
 
 @pytest.mark.parametrize("error", ["SystemExit(3)", "KeyboardInterrupt", "ValueError"])

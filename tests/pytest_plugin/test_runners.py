@@ -196,9 +196,9 @@ def test_runs_in_fixtures_and_outside_of_tests_are_looked_into(run: Run) -> None
     result.assert_outcomes(passed=2, errors=2)
     result.stdout.fnmatch_lines(
         [
-            "fixture of_fixture (function) 1 leaked asyncio task: test_it.forever, *",
-            "fixture after (module) 1 leaked asyncio task: test_it.forever, *",
-            "at the end of the session 1 leaked asyncio task: test_it.forever, *",
+            "fixture of_fixture (function): 1 leaked asyncio task: test_it.forever, *",
+            "fixture after (module): 1 leaked asyncio task: test_it.forever, *",
+            "at the end of the session: 1 leaked asyncio task: test_it.forever, *",
         ]
     )
 

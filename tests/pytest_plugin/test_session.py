@@ -124,7 +124,7 @@ def test_what_is_left_from_anywhere_fails_the_session_once_with_its_origin(
     )
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    said = "at the end of the session 1 leaked thread: leaky.stuck, created at leaky.py:12"
+    said = "at the end of the session: 1 leaked thread: leaky.stuck, created at leaky.py:12"
     assert result.stdout.lines.count(said) == 1
     assert result.stdout.str().count("1. 1 thread alive") == 1
     result.stdout.fnmatch_lines(["     in       the session, outside of tests and fixtures"])
@@ -134,7 +134,7 @@ def test_in_warn_mode_what_is_left_is_told_and_the_session_passes(run: Run) -> N
     result = run("from leaky import thread\nthread()\ndef test_it(): pass", "--leaks=warn")
     result.assert_outcomes(passed=1)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["at the end of the session 1 leaked thread: leaky.stuck*"])
+    result.stdout.fnmatch_lines(["at the end of the session: 1 leaked thread: leaky.stuck*"])
 
 
 def test_a_session_without_tests_fails_too_when_it_leaks(run: Run) -> None:

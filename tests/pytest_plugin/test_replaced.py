@@ -42,8 +42,8 @@ SLEEPS = """
 def test_a_double_of_sleep_is_no_failure_and_its_test_gets_its_grace(run: Run) -> None:
     result = run(SLEEPS, "--leaks=warn", "-v", plugins=("asyncio",), quick=False)
     result.assert_outcomes(passed=5)
-    told = [line for line in result.outlines if " leaked: " in line]
-    assert [line.split(" leaked: ")[0].partition("[")[0] for line in told] == [
+    told = [line for line in result.outlines if ": 1 leaked " in line]
+    assert [line.split(": 1 leaked ")[0].partition("[")[0] for line in told] == [
         "test_it.py::test_a_task_is_left"
     ] * 3
 
@@ -71,7 +71,7 @@ def test_a_double_of_a_loops_method_is_no_failure(run: Run, name: str) -> None:
     """
     result = run(source, "--leaks=warn")
     result.assert_outcomes(passed=2)
-    assert len([line for line in result.outlines if " leaked: 1 asyncio task" in line]) == 2
+    assert len([line for line in result.outlines if " 1 leaked asyncio task" in line]) == 2
 
 
 REPLACED = """
@@ -254,7 +254,7 @@ def test_a_suite_that_counts_its_threads_sees_none_of_ours(run: Run) -> None:
         plugins=("asyncio",),
     )
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["test_it.py::test_leaves_a_task leaked: 1 asyncio task *"])
+    result.stdout.fnmatch_lines(["test_it.py::test_leaves_a_task: 1 leaked asyncio task: *"])
 
 
 @pytest.mark.parametrize("error", ["SystemExit(3)", "KeyboardInterrupt", "ValueError"])

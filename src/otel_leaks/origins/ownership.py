@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from otel_leaks.model import Kind
 from otel_leaks.origins.notes import Note, Notes
 from otel_leaks.origins.process_wide import Line, ProcessWide
 from otel_leaks.origins.scopes import Scope
+from otel_leaks.origins.stand_ins import Child
 from otel_leaks.runtime.heap import held_only_by
 
 __all__ = ["Ownership"]
@@ -76,6 +77,32 @@ class Ownership:
         }
         ids = held_only_by(holders, notes) if notes else set()
         return self._hand_on([notes[key] for key in ids], None)
+
+    def hand_over(
+        self, scope: Scope, to: Scope, held: Callable[[Collection[int]], Collection[int]]
+    ) -> bool:
+        """
+        Charge another scope with what one created for it.
+
+        Args:
+            scope: Where it was created.
+            to: Whose owner is to end it.
+            held: Returns which of the objects that have these ids the owner holds.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes: dict[int, Note] = {}
+        for note in list(self._notes.every.values()):
+            thing = note.ref() if scope.holds(note.scope) else None
+            if thing is not None:
+                # A child is noted by its number, and held by what started it.
+                thing = (thing.popen if type(thing) is Child else None) or thing
+                notes[id(thing)] = note
+        if not self._hand_on([notes[key] for key in held(notes)] if notes else [], to):
+            return False
+        to.count()
+        return True
 
     def take_back(self, scope: Scope) -> None:
         """Charge *scope* with what a library seemed to keep, and does not."""

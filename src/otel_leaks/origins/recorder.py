@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from otel_leaks.model import Kind, Origin
+from otel_leaks.origins.direct import registry
 from otel_leaks.origins.lines import Lines
 from otel_leaks.origins.makers import maker_of
 from otel_leaks.origins.notes import Note, Notes
@@ -79,11 +80,9 @@ class Starts(Notes):
                 self.cancelling.clear()
 
     def _find_registry(self) -> None:
-        import asyncio.tasks
+        import asyncio.tasks  # noqa: F401 - whose registry it is
 
-        tasks = getattr(asyncio.tasks, "_scheduled_tasks", None)
-        if tasks is None:
-            tasks = getattr(asyncio.tasks, "_all_tasks", None)
+        tasks = registry()
         # .data: the length of a WeakSet is counted in Python, and is asked for after each test.
         self._task_refs = tasks.data if tasks is not None else ()
 

@@ -46,6 +46,11 @@ class Child:
         self.pid = pid
         self.name = name
 
+    @property
+    def popen(self) -> object:
+        """What started it, as long as that lives."""
+        return self._popen() if self._popen is not None else None
+
     def is_reaped(self) -> bool:
         """Say whether somebody has waited for it; where nobody here knows, ask the system."""
         popen = self._popen() if self._popen is not None else None

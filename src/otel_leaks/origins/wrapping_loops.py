@@ -7,12 +7,13 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Coroutine
-from types import FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
 from otel_leaks.libraries import is_library
 from otel_leaks.model import Frame, Origin
 from otel_leaks.origins.behalf import BEHALF, handing_on, methods_of
+from otel_leaks.origins.direct import registry, watching
 from otel_leaks.origins.notes import Note
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.origins.stand_ins import Destroyed
@@ -54,11 +55,17 @@ class LoopWrapping:
         self._handed: dict[int, Handed] = {}
         self._runners: set[str] = set()
         self._modules = 0
+        self._noting_code: CodeType | None = None
+        """Of the function that asks loops for tasks, and notes them."""
 
     def open(self) -> None:
         """Wrap what is there once."""
         import asyncio.tasks
 
+        tasks = registry()
+        if tasks is not None:
+            add = watching(self._note_direct, lambda code: code is self._noting_code)
+            self._patches.wrap(tasks, "add", add)
         self._gathers.open()
         wrap = self._patches.wrap
         wrap(asyncio.AbstractEventLoop, "__init_subclass__", on_subclass(self.wrap_loops))
@@ -202,7 +209,16 @@ class LoopWrapping:
                 self._handed.pop(id(coro), None)
             return task
 
+        made: Any = create_task
+        self._noting_code = made.__code__
         return create_task
+
+    def _note_direct(self, task: Any, frame: FrameType) -> None:
+        if self._records.is_open:
+            # Not of a class of the application's.
+            is_known = type(task).__module__ in {"_asyncio", "asyncio.tasks"}
+            what = self._records.lines.learn(task.get_coro()) if is_known else ""
+            self._records.note("asyncio_task", task, frame, what=what)
 
     def _note_handed(self, task: Any, handed: Handed, what: str) -> None:
         with contextlib.suppress(Exception):

@@ -28,6 +28,7 @@ from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.markers import marker_arguments
 from otel_leaks.pytest_plugin.outcomes import ATTRIBUTE as OF_REPORT
 from otel_leaks.pytest_plugin.outcomes import Ledger, Outcomes, is_failure, raised_in_unittest
+from otel_leaks.pytest_plugin.owners import hand_to_owners, is_owner
 from otel_leaks.pytest_plugin.turns import (
     Charged,
     Fixture,
@@ -386,6 +387,7 @@ class LeaksPlugin:
     ) -> None:
         if call.settings.is_allowed or (is_failure(raised) and not self._on_failure):
             return
+        self._hand_to_owners(item, call)
         if self._may_end_later(item):
             # Such as a factory that ends what the test began through it.
             found = self._look_once(call)
@@ -398,6 +400,12 @@ class LeaksPlugin:
         if report:
             self._watch_for_hangs(call.scope, report)
             self._tell([(item.nodeid, str(report), report)], item, raised)
+
+    def _hand_to_owners(self, item: pytest.Item, call: Charged) -> None:
+        """Charge wider fixtures with what a test made their objects create, and they hold."""
+        owners = [each for each in self._fixtures.values() if is_owner(each)]
+        if owners and self._look_once(call):
+            hand_to_owners(call.scope, owners, item)
 
     def _may_end_later(self, item: pytest.Item) -> bool:
         """Say whether the teardown of a test may end what its call left."""
@@ -508,7 +516,7 @@ class LeaksPlugin:
         Its teardown would hang then, and nobody be told what leaked.
         """
         if any(site.kind == "asyncio_task" for site in report):
-            self._hangs.add(scope, f"{scope.label} {report}")
+            self._hangs.add(scope, f"{scope.label}: {report}")
             self._watch_teardowns()
 
     def _watch_teardowns(self) -> None:
@@ -578,11 +586,12 @@ class LeaksPlugin:
         try:
             result = yield
             fixture.is_set_up = True
+            fixture.is_xunit = _XUNIT.match(fixturedef.argname) is not None
             owns_loop = owns_loop or _is_loop(result)
             fixture.may_end_things = (
                 len(fixturedef._finalizers) > finalizers
                 and not owns_loop
-                and (package not in _ENDS_NOTHING or _XUNIT.match(fixturedef.argname) is not None)
+                and (package not in _ENDS_NOTHING or fixture.is_xunit)
             )
             return result
         finally:
@@ -652,7 +661,7 @@ class LeaksPlugin:
             is_warning = self._mode == "warn"
             terminal.section("leaks", yellow=is_warning, red=not is_warning)
             for each in untold:
-                write(f"{each['in']} {each['text']}")
+                write(f"{each['in']}: {each['text']}")
                 write("")
         if os.environ.get("GITHUB_ACTIONS") == "true":
             for each in told:

@@ -32,7 +32,7 @@ import operator
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from gc import disable, enable, get_referents, isenabled
 from itertools import chain, compress, islice, repeat, tee
@@ -58,6 +58,7 @@ __all__ = [
     "nth_item",
     "of_class",
     "of_type",
+    "own_refs",
     "present",
     "referent",
     "referent_types",
@@ -229,6 +230,14 @@ def refs_to(things: Iterable[Any]) -> list[weakref.ref[Any]]:
 def refs_at(ref: weakref.ref[Any]) -> list[weakref.ref[Any]]:
     """Return the weak reference without a callback to what *ref* refers to; none when it ended."""
     return drained(lambda: map(weakref.ref, present(map(deref, (ref,)))))
+
+
+def own_refs(refs: Sequence[weakref.ref[Any]]) -> Sequence[weakref.ref[Any] | None]:
+    """Return what ``refs_at`` does of many: None for all where one of them has ended."""
+    try:
+        return drained(lambda: map(weakref.ref, map(deref, refs)))
+    except TypeError:
+        return [None] * len(refs)
 
 
 def members(objects: Iterator[Any]) -> Iterator[Any]:

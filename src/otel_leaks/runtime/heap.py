@@ -20,7 +20,14 @@ from typing import Any
 
 from otel_leaks.libraries import is_library
 
-__all__ = ["has_holder", "held_by_package", "held_only_by", "living", "within_coroutines"]
+__all__ = [
+    "has_holder",
+    "held_by",
+    "held_by_package",
+    "held_only_by",
+    "living",
+    "within_coroutines",
+]
 
 # Bound now: a test may replace it.
 _thread_time = time.thread_time
@@ -50,6 +57,7 @@ _OPAQUE = (
     complex,
     type(None),
 )
+_TEST_RUNNERS = frozenset({"_pytest", "pluggy", "pytest_asyncio", "otel_leaks"})
 _LRU = type(functools.lru_cache(lambda: None))
 
 
@@ -90,6 +98,40 @@ def held_by_package(package: str, targets: Collection[int], *, budget_s: float) 
 
     roots = [vars(module) for module in modules if _is_module(module)]
     return _walk(roots, targets, is_followed, budget_s)
+
+
+def held_by(roots: Iterable[object], targets: Collection[int], *, budget_s: float) -> set[int]:
+    """
+    Find what values hold: in attributes, containers, closures, suspended generators.
+
+    Not through modules, classes, loops, contexts and what belongs to pytest, which lead to
+    everything.
+
+    Args:
+        roots: The values.
+        targets: As for ``held_by_package``.
+        budget_s: As for ``held_by_package``.
+    """
+    spaces = _spaces()
+    loop = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", types.ModuleType)
+
+    def is_followed(thing: Any) -> bool:
+        kind = type(thing)
+        if kind is dict:
+            return id(thing) not in spaces
+        if kind is types.GeneratorType:
+            return not thing.gi_running
+        if kind in {types.AsyncGeneratorType, types.FrameType}:
+            return True  # Before 3.11 the frame of a generator has its variables.
+        if kind in _OPAQUE or issubclass(kind, (type, contextvars.Context)):
+            return False
+        return not _is_of(kind, loop) and _top(_module_of(kind)) not in _TEST_RUNNERS
+
+    return _walk([each for each in roots if is_followed(each)], targets, is_followed, budget_s)
+
+
+def _is_of(kind: type, root: type) -> bool:
+    return root in type.__getattribute__(kind, "__mro__")
 
 
 def within_coroutines(

@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ELSEWHERE := scenarios or e2e or reliability or services or companions
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions soak latency parts datadog matrix demo bench dashboards lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions field soak latency parts datadog matrix demo bench dashboards lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -65,6 +65,9 @@ companions: $(VENV)/.ready ## The pytest plugin beside old and new pytest, pytes
 	PYTHONPATH=tests $(BIN)/python -m companions.environments
 	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions -o faulthandler_timeout=600
 
+field: $(VENV)/.ready ## Run the suites of others with --leaks and without (SUITES="httpx redis": some; hours)
+	PYTHONPATH=tests nice $(BIN)/python -m field $(SUITES)
+
 soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
 	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
 
@@ -109,6 +112,9 @@ lock: $(VENV)/.ready ## Pin the development versions anew
 		tests/services/requirements.in --output-file tests/services/requirements.txt
 	for list in tests/companions/*.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
+			$$list --output-file $${list%.in}.txt || exit 1; done
+	for list in tests/field/lists/*.in; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
 			$$list --output-file $${list%.in}.txt || exit 1; done
 
 clean: ## Remove what setup made

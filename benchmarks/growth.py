@@ -19,9 +19,10 @@ from typing import Any
 
 from otel_leaks.census import CensusTaker
 from otel_leaks.config import LeakConfig
+from otel_leaks.detect.growth import POLICY
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Detection, Followed, Population, Site, fingerprint
-from otel_leaks.monitor.watch import Watch, growth_of
+from otel_leaks.monitor.watch import Watch
 
 TASKS = 1_000_000
 SITES = 10_000
@@ -44,7 +45,7 @@ def named_sites(first: int) -> tuple[Site, ...]:
 
 def cpu_of_a_census(*, fresh: bool) -> float:
     """Return milliseconds for each census of as many sites as are named, over a day."""
-    policy = growth_of(LeakConfig())
+    policy = POLICY.begin(LeakConfig(), lambda: None)
     assert policy is not None
     spent, censuses = 0.0, 300
     for n in range(censuses):

@@ -24,8 +24,8 @@ from otel_leaks.census.tasks import TaskSource
 from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import Ignores, ignore_top_function
 from otel_leaks.monitor.ledger import Ledger
-from otel_leaks.monitor.watch import findings, outlived_of
-from otel_leaks.report.text import resolution, sentence
+from otel_leaks.monitor.policies import Policies
+from otel_leaks.report.sentences import resolution, sentence
 from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
 
@@ -111,7 +111,7 @@ class Service:
     async def watched(self, traffic: Awaitable[None], *, interval_s: float = 30.0) -> None:
         """Take censuses while there is traffic."""
         config = LeakConfig(task_limit=None)
-        policy, ledger = outlived_of(config), Ledger(config.cooldown_s)
+        policies, ledger = Policies(config), Ledger(config.cooldown_s)
         taker = CensusTaker(
             ignores=Ignores((ignore_top_function("*.watched", reason="the test's own"),)),
             max_sites=10,
@@ -126,7 +126,7 @@ class Service:
                 await asyncio.sleep(interval_s)
                 census = taker.take()
                 assert census.failures == ()
-                found = findings(census, ledger.opened, config, outlived=policy)
+                found = policies.look(census, ledger.opened)
                 for change in ledger.update(census, found):
                     if change.what != "told_again":
                         say = sentence if change.what == "opened" else None

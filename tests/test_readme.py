@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from otel_leaks.config import LeakConfig
-from otel_leaks.monitor.watch import OPENABLE
+from otel_leaks.detect.policies import POLICIES
 from otel_leaks.telemetry import names
 
 ROOT = Path(__file__).parent.parent
@@ -33,8 +33,8 @@ def test_the_readme_can_be_read_in_one_go() -> None:
 
 
 def test_the_readme_has_every_evidence() -> None:
-    expected = {f"`{evidence}`" for _, evidence in OPENABLE}
-    assert expected == {row[0] for row in rows(README, "What it finds")}
+    expected = [[f"`{each.evidence}`", each.says, each.opens_when] for each in POLICIES]
+    assert expected == rows(README, "What it finds")
 
 
 def test_the_table_of_options_has_every_option_with_its_default() -> None:

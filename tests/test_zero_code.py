@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from otel_leaks.config import LeakConfig
-from otel_leaks.monitor.watch import OPENABLE
+from otel_leaks.detect.policies import OPENABLE
 
 COMMAND = Path(sys.executable).with_name(
     "opentelemetry-instrument.exe" if os.name == "nt" else "opentelemetry-instrument"

@@ -28,10 +28,12 @@ from otel_leaks import __version__
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.isolation import Parts
 from otel_leaks.config import LeakConfig
+from otel_leaks.detect.policies import OPENABLE
+from otel_leaks.detect.threshold import limits
 from otel_leaks.ignores import IN_PRODUCTION, Ignores
 from otel_leaks.log import log as _log
 from otel_leaks.model import Census, Detection
-from otel_leaks.monitor.watch import OPENABLE, Watch, fresh_for_s, limits
+from otel_leaks.monitor.watch import Watch, fresh_for_s
 from otel_leaks.origins.production import Beginnings
 from otel_leaks.report.masks import masked
 from otel_leaks.runtime import forks, native, uwsgi

@@ -14,7 +14,7 @@ import pytest
 
 from e2e.receiving import PATIENCE_S, Collector, eventually
 from e2e.serving import Program, Serve, Service, free_ports
-from otel_leaks.monitor.watch import OPENABLE
+from otel_leaks.detect.policies import OPENABLE
 
 pytestmark = pytest.mark.e2e
 

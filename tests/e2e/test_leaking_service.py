@@ -13,7 +13,7 @@ import pytest
 from e2e import leaky_service
 from e2e.receiving import Collector, Event, Record, Span, eventually
 from e2e.serving import Serve, Service
-from otel_leaks.monitor.watch import OPENABLE
+from otel_leaks.detect.policies import OPENABLE
 
 pytestmark = pytest.mark.e2e
 

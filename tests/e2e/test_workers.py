@@ -9,7 +9,7 @@ import pytest
 
 from e2e.receiving import Collector, Span, eventually
 from e2e.serving import Serve, Service
-from otel_leaks.monitor.watch import OPENABLE
+from otel_leaks.detect.policies import OPENABLE
 
 pytestmark = [
     pytest.mark.e2e,

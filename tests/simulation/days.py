@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from otel_leaks.config import LeakConfig
 from otel_leaks.model import EVIDENCES, Census, Evidence, Failure
 from otel_leaks.monitor.ledger import Ledger
-from otel_leaks.monitor.watch import findings, growth_of, outlived_of
+from otel_leaks.monitor.policies import Policies
 from simulation.loads import DAY, Load
 from simulation.world import Process, pools_of, requests_of
 
@@ -53,8 +53,7 @@ def day(
     start = 0.0
     while start < until_s:
         process = Process(load.places(rng), rng, load.churn)
-        ledger, growth = Ledger(config.cooldown_s), growth_of(config)
-        outlived = outlived_of(config)
+        ledger, policies = Ledger(config.cooldown_s), Policies(config)
         before = now = 0.0
         ends = min(start + load.restarts_s, until_s)
         while start + now < ends:
@@ -69,7 +68,7 @@ def day(
                 pools = pools_of([live.place for live in process.places], seen)
                 requests = requests_of(process.places)
                 census = Census(now, seen, failures, pools=pools, requests=requests)
-                found = findings(census, ledger.opened, config, growth, outlived=outlived)
+                found = policies.look(census, ledger.opened)
                 for change in ledger.update(census, found):
                     finding = change.detection.finding
                     refers = change.detection.refers_to

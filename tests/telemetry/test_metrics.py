@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 
+from otel_leaks.detect.policies import OPENABLE
 from otel_leaks.model import Census, Detection, Failure, Finding, Kind, Pool, Population, Site
-from otel_leaks.monitor.watch import OPENABLE
 from otel_leaks.telemetry import metrics as metrics_module
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.metrics import AT_ONCE, IN_A_LIFE, Admission, Metrics

@@ -16,13 +16,14 @@ import sys
 import types
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from operator import attrgetter
 from typing import Any
 
+from otel_leaks.census.clients import ConnectedTasks
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
@@ -43,6 +44,7 @@ from otel_leaks.ignores import Ignore
 from otel_leaks.libraries import own_frame
 from otel_leaks.model import (
     OTHER,
+    Clients,
     Followed,
     Kind,
     Origin,
@@ -56,7 +58,8 @@ from otel_leaks.origins.production import Beginnings
 from otel_leaks.runtime.bytecode.endless import Exits
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import Chain, is_plain_end
-from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
+from otel_leaks.runtime.due import Due
+from otel_leaks.runtime.glimpse import name_of_type, own_refs, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.loops import wrap_every_loop
 from otel_leaks.runtime.patches import Patches
@@ -85,8 +88,10 @@ from otel_leaks.runtime.timers import Timers
 
 __all__ = ["TaskSource"]
 
-SLICE = 200
-"""Tasks between two pauses: about a quarter of a millisecond."""
+SLICE = 400
+"""Tasks between two pauses, as most are: about a fifth of a millisecond."""
+MIXED_AT_ONCE = 200
+"""The same where there are tasks of other makes among them, which take longer."""
 SITES_OF_SLICE = 20
 """Sites between two pauses, when their spans are told."""
 WALKED = 1000
@@ -108,6 +113,9 @@ WALKED_AT_ONCE = 32
 """Tasks whose chains are read in one step: about 50 us."""
 LEVELS_OF_SLICE = 400
 """Levels of await chains that are followed between two pauses: about as long."""
+
+FEW_DIFFERENT = 3
+"""Keys of which each is counted for itself, which is faster."""
 
 _OWN = frozenset({"_asyncio.Task", "asyncio.tasks.Task"})
 """asyncio's classes of tasks; what comes from elsewhere is not kept alive by being known."""
@@ -211,7 +219,11 @@ class TaskSource:
         self._turnover = Turnover()
         self._exits = Exits()
         self._following = Following()
+        self._connected = ConnectedTasks()
+        self._clients: dict[_SiteKey, Clients] = {}
         self._places = places(0)
+        self._ends: dict[int, SpanEnd | None] = {}
+        """Of the known tasks whose span this census has read, by serial; None for no span."""
         self._levels = 0
         """Levels that were followed since the last pause."""
         self._trusted: set[type] = {type(None)}
@@ -238,6 +250,7 @@ class TaskSource:
         self._serials = Serials()
         self._turnover = Turnover()
         self._following = Following()
+        self._connected = ConnectedTasks()
 
     def forked(self) -> None:
         """
@@ -249,6 +262,7 @@ class TaskSource:
         self._serials = Serials()
         self._turnover = Turnover()
         self._following = Following()
+        self._connected = ConnectedTasks()
         self._inherited.settle()
 
     def _wrap_loops(self) -> None:
@@ -278,6 +292,7 @@ class TaskSource:
         refs = self._registry.refs(look.pause)
         look.pause()
         total = len(refs)
+        self._ends = {}
         tallies: dict[Origin | None, _Tally] = {}
 
         def tally_of(origin: Origin | None) -> _Tally:
@@ -306,12 +321,14 @@ class TaskSource:
         look.pause()
         fates = self._follow([(each.fingerprint, each.origin) for each in largest], chains, look)
         look.pause()
-        timers = Timers(look.pause)
+        timers, due = Timers(look.pause), Due(look.pause)
         found = population(
             self.kind,
-            (replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites),
+            (self._with_fates(site, fates) for site in sites),
             hidden,
-            lambda site: self._sampled(site, chains[site.fingerprint, site.origin], timers, look),
+            lambda site: self._sampled(
+                site, chains[site.fingerprint, site.origin], timers, due, look
+            ),
             look,
         )
         return replace(
@@ -367,11 +384,15 @@ class TaskSource:
         requests = requests_in_progress(end for _, chain in of_site for end in chain.spans.ends)
         staying: dict[int, tuple[str, float]] = {}
         told = []
-        for number, (site, chain) in enumerate(of_site, 1):
-            for serial, end in _ends(chain, spans):
-                is_over = end.is_entry or end.trace_id not in open_traces
-                if end.ended_at is not None and is_over:
-                    staying[serial] = (site.function, end.ended_at)
+        stay = [chain.oldest(KNOWN_OF_SITE) for _, chain in of_site]
+        self._read_ends([known for some in stay for known in some], spans, pause)
+        for number, ((site, chain), some) in enumerate(zip(of_site, stay, strict=True), 1):
+            for known in some:
+                end = self._ends[known.serial]
+                if end is None or end.ended_at is None:
+                    continue
+                if end.is_entry or end.trace_id not in open_traces:
+                    staying[known.serial] = (site.function, end.ended_at)
             over = ended(
                 chain.spans,
                 now_s=now_s,
@@ -382,9 +403,9 @@ class TaskSource:
             ends, looked = chain.spans.ends, chain.spans.looked
             if requests and not ends:
                 # A server's tasks of connections may await those that serve their requests.
-                some = chain.oldest(READ)
-                awaited = (request_of(known.ref, None, spans) for known in some)
-                ends, looked = [end for end in awaited if end is not None], len(some)
+                oldest = chain.oldest(READ)
+                awaited = (request_of(known.ref, None, spans) for known in oldest)
+                ends, looked = [end for end in awaited if end is not None], len(oldest)
             chain.serving = Serving(ends, requests)
             part = chain.serving.count / max(1, looked)
             told.append(
@@ -399,6 +420,10 @@ class TaskSource:
                 pause()
         self._turnover.keep(staying)
         return told
+
+    def _with_fates(self, site: Site, fates: dict[_SiteKey, Followed]) -> Site:
+        key = (site.fingerprint, site.origin)
+        return replace(site, followed=fates.get(key), clients=self._clients.get(key))
 
     def _follow(
         self,
@@ -416,25 +441,37 @@ class TaskSource:
         if look.spans is not None:
             for key, some in standing.items():
                 standing[key] = self._left_behind(some, chains[key].serving, look.spans, look.pause)
+        suspects = {key: some for key, some in standing.items() if key[0] in look.sampled}
+        self._clients = look.guard.ask(
+            self.kind, partial(self._connected.ask, suspects, look), dict[_SiteKey, Clients]()
+        )
         return self._following.update(standing, _has_ended, look.now)
 
-    @staticmethod
     def _left_behind(
-        some: list[Known], serving: Serving | None, spans: Spans, pause: Callable[[], None]
+        self, some: list[Known], serving: Serving | None, spans: Spans, pause: Callable[[], None]
     ) -> list[Known]:
         """Leave out the tasks of requests in progress."""
         if serving is None or not serving.count:
             return some
+        self._read_ends(some, spans, pause)
         left = []
-        for start in range(0, len(some), SPANS_OF_SLICE):
-            part = some[start : start + SPANS_OF_SLICE]
-            found = spans_of([known.ref for known in part], spans)
-            for known, span in zip(part, found, strict=True):
-                end = request_of(known.ref, span, spans)
-                if end is None or end not in serving:
-                    left.append(known)
-            pause()
+        for number, known in enumerate(some, 1):
+            end = self._ends[known.serial] or request_of(known.ref, None, spans)
+            if end is None or end not in serving:
+                left.append(known)
+            if number % SPANS_OF_SLICE == 0:
+                pause()
         return left
+
+    def _read_ends(self, known: Iterable[Known], spans: Spans, pause: Callable[[], None]) -> None:
+        """Read the spans of known tasks that this census has not read yet."""
+        unread = [each for each in known if each.serial not in self._ends]
+        for start in range(0, len(unread), SPANS_OF_SLICE):
+            some = unread[start : start + SPANS_OF_SLICE]
+            found = spans_of([each.ref for each in some], spans)
+            for each, span in zip(some, found, strict=True):
+                self._ends[each.serial] = spans.end_of(span) if span is not None else None
+            pause()
 
     def _walk_known(
         self, some: list[Known], tally_of: Callable[[Origin | None], _Tally], look: Look
@@ -533,14 +570,18 @@ class TaskSource:
             if look.besides:
                 beside = set(map(id, look.besides))  # In tests: the caller's own task.
                 refs = [ref for ref in refs if id(ref()) not in beside]
-            plain = plain_pending(refs)
+            tally = tally_of(None)
+            plain = plain_pending(refs, tally.wrapped.codes)
             if plain is not None:
-                self._count(plain, tally_of(None), look)
+                self._count(plain, tally, look)
                 return
-        refs = self._readable(refs, unreadable)
-        for origin, some in self._by_origin(refs, look):
-            kept = list(_not_hidden(some, hidden, look)) if look.ignores.by_task_name else some
-            self._count(pending(kept), tally_of(origin), look)
+        for start in range(0, len(refs), MIXED_AT_ONCE):
+            if start:
+                look.pause()
+            readable = self._readable(refs[start : start + MIXED_AT_ONCE], unreadable)
+            for origin, some in self._by_origin(readable, look):
+                kept = list(_not_hidden(some, hidden, look)) if look.ignores.by_task_name else some
+                self._count(pending(kept), tally_of(origin), look)
 
     def _readable(self, refs: list[TaskRef], unreadable: set[str]) -> list[TaskRef]:
         """Leave out tasks of classes that can't be read, and note the names of these."""
@@ -574,7 +615,7 @@ class TaskSource:
             if name_of_type(kind) in _OWN and is_readable(kind):
                 self._trusted.add(kind)
             key = id(kind)
-            ref = weakref.ref(kind, lambda _: self._asked.pop(key, None))
+            ref = weakref.ReferenceType(kind, lambda _: self._asked.pop(key, None))
             asked = self._asked[key] = (ref, is_readable(kind))
         return asked[1]
 
@@ -585,7 +626,7 @@ class TaskSource:
         refs, ids, codes = found
         keys: list[int | str] = [*ids]
         self._look_through(refs, keys, codes, tally, look)
-        counted = Counter(keys)
+        counted = _numbers(keys)
         for key, count in counted.items():
             group = tally.groups.get(key)
             if group is None:
@@ -632,11 +673,14 @@ class TaskSource:
         )
         return found if is_asked else None
 
-    @staticmethod
-    def _note_spans(asked: list[tuple[_Chain, TaskRef]], spans: Spans) -> None:
-        found = spans_of([ref for _, ref in asked], spans)
-        for (stands, _), span in zip(asked, found, strict=True):
-            stands.spans.note(span, spans)
+    def _note_spans(self, asked: list[tuple[_Chain, TaskRef]], spans: Spans) -> None:
+        refs = [ref for _, ref in asked]
+        found = spans_of(refs, spans)
+        known = map(self._serials.of, own_refs(refs))
+        for (stands, _), each, span in zip(asked, known, found, strict=True):
+            end = stands.spans.note(span, spans)
+            if each is not None:
+                self._ends[each.serial] = end
 
     def _look_through(
         self,
@@ -647,7 +691,8 @@ class TaskSource:
         look: Look,
     ) -> None:
         """Put what a wrapper runs in the wrapper's place, and a name where there is no code."""
-        if not tally.wrapped.learn(codes, look.pause):
+        tally.wrapped.learn(codes, look.pause)
+        if not tally.wrapped.has_any(keys):
             return
         for i in tally.wrapped.look_through(refs, keys):
             unwrapped = partial(self._unwrapped_key, refs[i], tally, look)
@@ -665,7 +710,7 @@ class TaskSource:
         tally.wrapped.note_run(chain)
         return chain
 
-    def _sampled(self, site: Site, chain: _Chain, timers: Timers, look: Look) -> Site:
+    def _sampled(self, site: Site, chain: _Chain, timers: Timers, due: Due, look: Look) -> Site:
         """
         Return *site* with the oldest of its tasks that still stands there.
 
@@ -687,6 +732,8 @@ class TaskSource:
         known, found = pending[0]
         stands = found.stands()
         ask = partial(look.guard.ask, self.kind)
+        # The timers of a loop may be very many.
+        is_suspect = site.fingerprint in look.sampled
         stack = found.stack(self._names, stands)
         sample = Sample(
             serial=known.serial,
@@ -697,6 +744,7 @@ class TaskSource:
             awaited=ask(lambda: _is_awaited(known.ref), default=None),
             waits_on=ask(lambda: self._waits_on(known.ref), default=None),
             timed=ask(lambda: is_timed(known.ref, timers), default=None),
+            due_s=ask(lambda: due.in_s(known.ref), default=None) if is_suspect else None,
             cancelled=ask(lambda: cancel_was_requested(known.ref), default=False),
             endless=ask(
                 lambda: self._exits.any_endless(
@@ -726,6 +774,14 @@ class TaskSource:
         return name.removeprefix("_") if name.startswith("_asyncio.") else name
 
 
+def _numbers(keys: list[int | str]) -> Mapping[int | str, int]:
+    """Return how often each key is there; mostly there are few different ones."""
+    different = set(keys)
+    if len(different) > FEW_DIFFERENT:
+        return Counter(keys)
+    return {key: keys.count(key) for key in different}
+
+
 def _counted(tally: _Tally, names: CodeNames) -> Iterator[tuple[_Chain, int]]:
     """Split each group's count among the chains that were seen of it."""
     for group in tally.groups.values():
@@ -747,16 +803,6 @@ def _not_hidden(refs: list[TaskRef], hidden: Counter[Ignore], look: Look) -> Ite
             yield ref
         else:
             hidden[ignore] += 1
-
-
-def _ends(chain: _Chain, spans: Spans) -> Iterator[tuple[int, SpanEnd]]:
-    """Yield the ends of the spans of the tasks that are to be known in the next census."""
-    oldest = chain.oldest(KNOWN_OF_SITE)
-    found = spans_of([known.ref for known in oldest], spans)
-    for known, span in zip(oldest, found, strict=True):
-        end = spans.end_of(span) if span is not None else None
-        if end is not None:
-            yield known.serial, end
 
 
 def _age_s(chain: _Chain, look: Look) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
-from otel_leaks.model import Census, Evidence, Finding, Kind
+from otel_leaks.config import LeakConfig
+from otel_leaks.detect.policy import Policy
+from otel_leaks.detect.words import where
+from otel_leaks.model import Census, Detection, Evidence, Finding, Kind
 
-__all__ = ["OPENS", "destroyed"]
+__all__ = ["OPENS", "POLICY", "destroyed"]
 
 OPENS: tuple[tuple[Kind, Evidence], ...] = (("destroyed_task", "destroyed"),)
 """The pairs of kind and evidence that this policy can open."""
@@ -53,3 +56,53 @@ def destroyed(
         )
         for site, is_quiet in (*goes_on, *ended)
     )
+
+
+class _Destroyed:
+    def __init__(self, config: LeakConfig, pause: Callable[[], None]) -> None:
+        del pause
+        self._quiet_s = config.cooldown_s
+        self._max_sites = config.max_sites
+
+    def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
+        return destroyed(
+            census,
+            quiet_s=self._quiet_s,
+            open_marks={each.fingerprint or "" for each in opened},
+            max_sites=self._max_sites,
+        )
+
+    @staticmethod
+    def suspects() -> tuple[str, ...]:
+        return ()
+
+
+def _found(finding: Finding) -> str:
+    site = finding.sites[0]
+    one = finding.count == 1
+    noun = "asyncio task" if one else "asyncio tasks"
+    return (
+        f"{finding.count} {noun} {site.function}{where(site)} {'was' if one else 'were'} "
+        "destroyed while pending: nothing held a reference, so nothing could have woken "
+        + ("it" if one else "them")
+    )
+
+
+def _ended(detection: Detection) -> str:
+    sites = detection.finding.sites
+    function = sites[0].function if sites else ""
+    return (
+        f"no more asyncio tasks {function} are destroyed while pending; there were {detection.peak}"
+    )
+
+
+POLICY = Policy(
+    evidence="destroyed",
+    kinds=tuple(kind for kind, _ in OPENS),
+    says="nobody could ever wake it",
+    opens_when="the garbage collector destroyed pending tasks",
+    options=("cooldown_s", "max_sites"),
+    begin=_Destroyed,
+    found=_found,
+    ended=_ended,
+)

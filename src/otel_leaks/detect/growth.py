@@ -10,16 +10,19 @@ docs/detection.md has the rule, its reasons, and what it does in a day of simula
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
+from otel_leaks.config import LeakConfig
+from otel_leaks.detect.policy import Policy
 from otel_leaks.detect.requests import Requests
 from otel_leaks.detect.rises import Rises, is_there
 from otel_leaks.detect.series import History, Rise, Series, now_of, pool_key, tiers
 from otel_leaks.detect.windows import Now
-from otel_leaks.model import Census, End, Evidence, Finding, Kind, Population, Site
+from otel_leaks.detect.words import NOUNS, counted, duration, left, peak, site_line, where
+from otel_leaks.model import Census, Detection, End, Evidence, Finding, Kind, Population, Site
 
-__all__ = ["OPENS", "Growth"]
+__all__ = ["OPENS", "POLICY", "Growth"]
 
 OPENS: tuple[tuple[Kind, Evidence], ...] = (
     ("thread", "growth"),
@@ -62,19 +65,21 @@ class Growth:
         self._requests_every_s = window_s / 2
         self._rises = Rises(windows, floor, self._requests)
 
-    def look(self, census: Census) -> tuple[Finding, ...]:
+    def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
         """
         Enter a census; report what grows.
 
         Args:
             census: Taken after all that were entered before. A kind without a
                 population is left as it was: missing data is not zero.
+            opened: Not used: what was found is remembered.
 
         Returns:
             0..n findings on one site or one function each, in the order of the census;
             each as long as it is open, which is until most of what had piled up is gone, and
             once more with why it ends.
         """
+        del opened
         findings: list[Finding] = []
         if census.requests is not None:
             counts = dict(census.requests)
@@ -93,8 +98,9 @@ class Growth:
         found = []
         for history in self._kinds.values():
             for _, series in history.series():
-                if series.rise is not None or any(each.stayed for each in series.now.fates):
-                    rise = series.now.total - series.first_floor
+                rise = series.now.total - series.first_floor
+                stays = rise > 0 and any(each.stayed for each in series.now.fates)
+                if series.rise is not None or stays:
                     found.append((series.rise is not None, rise, series.marks))
         found.sort(reverse=True)
         marks = dict.fromkeys(mark for *_, some in found for mark in some)
@@ -225,3 +231,56 @@ def _shown(site: Site) -> Site:
     if site.newest is None:
         return site
     return replace(site, sample=site.newest, origin=site.newest.origin or site.origin)
+
+
+def _begin(config: LeakConfig, pause: Callable[[], None]) -> Growth | None:
+    if config.growth_floor is None:
+        return None
+    return Growth(
+        window_s=config.growth_window_s,
+        windows=config.growth_windows,
+        floor=config.growth_floor,
+        max_sites=config.max_sites,
+        pause=pause,
+    )
+
+
+def _found(finding: Finding) -> str:
+    """Say what piles up, and how fast."""
+    # At night there may be as few as when the rise began, and those that came are still there.
+    more = f"{finding.grown or 'no'} more than"
+    if finding.pools is not None and finding.sites:
+        return (
+            f"{finding.pools} thread pools {finding.sites[0].pool}, {more} "
+            f"{duration(finding.grown_s)} ago: new ones keep coming, and none is shut down; "
+            f"most of their {finding.count} threads: {site_line(finding.sites[0])}"
+        )
+    at = f" in {finding.sites[0].function}{where(finding.sites[0])}" if finding.sites else ""
+    return (
+        f"{counted(finding.kind, finding.count)}{at}, {more} "
+        f"{duration(finding.grown_s)} ago: new ones keep coming, and old ones do not end"
+    )
+
+
+def _ended(detection: Detection) -> str:
+    finding = detection.finding
+    at = f" in {finding.sites[0].function}" if finding.sites else ""
+    return (
+        f"{NOUNS[finding.kind][1]}{at} no longer pile up after "
+        f"{duration(detection.open_s)}: {left(finding.count)}; {peak(detection)}"
+    )
+
+
+POLICY = Policy(
+    evidence="growth",
+    kinds=tuple(kind for kind, _ in OPENS),
+    says="it only ever grows",
+    opens_when=(
+        "the count at one place in the code rises for over an hour without flattening, or for "
+        "minutes at a high rate, and what was created stays"
+    ),
+    options=("growth_window_s", "growth_windows", "growth_floor", "max_sites"),
+    begin=_begin,
+    found=_found,
+    ended=_ended,
+)

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_high
 
+from otel_leaks.config import LeakConfig
+from otel_leaks.detect.policy import Policy
 from otel_leaks.detect.requests import Requests
 from otel_leaks.detect.staying import DAY_S, Ages, Group
-from otel_leaks.model import Census, End, Evidence, Finding, Kind, Population, Site
+from otel_leaks.detect.words import NOUNS, duration, last_confirmed, left, peak, where
+from otel_leaks.model import Census, Detection, End, Evidence, Finding, Kind, Population, Site
 
-__all__ = ["OPENS", "Outlived"]
+__all__ = ["OPENS", "POLICY", "Outlived"]
 
 OPENS: tuple[tuple[Kind, Evidence], ...] = (
     ("asyncio_task", "outlived"),
@@ -112,7 +115,7 @@ class Outlived:
         self._groups: dict[Kind, dict[str, Group]] = {kind: {} for kind, _ in OPENS}
         self._requests = Requests()
 
-    def look(self, census: Census, opened: Iterable[Finding] = ()) -> tuple[Finding, ...]:
+    def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
         """
         Enter a census; report what outlived its request and is a leak.
 
@@ -137,6 +140,11 @@ class Outlived:
             if population is not None:
                 found += self._look(population, known, census.taken_at)
         return tuple(sorted(found, key=_largest_first))
+
+    @staticmethod
+    def suspects() -> tuple[str, ...]:
+        """Return nothing: each site of the census is looked at as it is."""
+        return ()
 
     def _look(
         self, population: Population, opened: Mapping[str, Finding], at: float
@@ -370,3 +378,74 @@ def _most_left(site: Site) -> tuple[float, str]:
 
 def _largest_first(finding: Finding) -> tuple[int, str]:
     return (-finding.count, finding.fingerprint or "")
+
+
+def _begin(config: LeakConfig, pause: Callable[[], None]) -> Outlived:
+    return Outlived(
+        limit_s=config.outlived_s,
+        at_least=config.outlived_count,
+        max_sites=config.max_sites,
+        pause=pause,
+    )
+
+
+def _found(finding: Finding) -> str:
+    """Say what outlived which request."""
+    site = finding.sites[0]
+    one, many, _ = NOUNS[finding.kind]
+    noun = one if finding.count == 1 else many
+    said = f"{finding.count} {noun} {site.function}{where(site)} outlived {_operation(finding)}"
+    longest = max(site.ended.ages_s) if site.ended is not None else finding.age_s
+    said += f", the oldest by {duration(longest)}"
+    return said if finding.one_of is None else f"{said}; {_leaving(finding, finding.one_of)}"
+
+
+def _leaving(finding: Finding, one_of: int) -> str:
+    """Say how many of the requests leave something behind."""
+    names = {each.name for each in finding.sites[0].operations if each.name}
+    which = names.pop() if len(names) == 1 else "such request" + "s" * (one_of > 1)
+    return f"{'each' if one_of == 1 else f'1 of {one_of}'} {which} leaves one"
+
+
+def _ended(detection: Detection) -> str:
+    finding, took = detection.finding, duration(detection.open_s)
+    function = finding.sites[0].function if finding.sites else ""
+    if finding.ended == "absent":
+        at = f" in {function}" if function else ""
+        return f"{last_confirmed(detection, at)}; {peak(detection)}"
+    rest = f": {left(finding.count)}" if finding.ended is not None else ""
+    which = f"the {NOUNS[finding.kind][1]} {function} that outlived {_operation(finding)}"
+    if finding.ended == "passing":
+        stayed = finding.sites[0].ended
+        late = f" after up to {duration(stayed.turnover_s)}" if stayed is not None else ""
+        return f"{which} turned out to end by themselves{late}{rest}; {peak(detection)}"
+    gone = "have ended" if finding.ended == "ended" else "are gone"
+    return f"{which} {gone} after {took}{rest}; {peak(detection)}"
+
+
+def _operation(finding: Finding) -> str:
+    """Name what the things of a finding outlived."""
+    named = [each for each in finding.sites[0].operations if each.name]
+    if not named:
+        return "the spans in which they were created"
+    first = named[0]
+    others = len({each.name for each in named} - {first.name})
+    said = first.name
+    if first.route and first.route not in first.name:
+        said += f" {first.route}"
+    if others:
+        said += f" and {others} other operation{'s' if others > 1 else ''}"
+    return said
+
+
+POLICY = Policy(
+    evidence="outlived",
+    kinds=tuple(kind for kind, _ in OPENS),
+    says="it outlived its request",
+    opens_when="tasks are pending long after their request's span ended, and more keep coming",
+    options=("outlived_s", "outlived_count", "max_sites"),
+    begin=_begin,
+    found=_found,
+    ended=_ended,
+    is_of_operation=True,
+)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from otel_leaks.model import Census, Evidence, Finding, Kind, Pool, Site, fingerprint
+from otel_leaks.config import LeakConfig
+from otel_leaks.detect.policy import Policy
+from otel_leaks.detect.words import duration, peak, site_line
+from otel_leaks.model import Census, Detection, Evidence, Finding, Kind, Pool, Site, fingerprint
 
-__all__ = ["OPENS", "Saturated"]
+__all__ = ["OPENS", "POLICY", "Saturated"]
 
 OPENS: tuple[tuple[Kind, Evidence], ...] = (("thread_pool", "saturated"),)
 """The pairs of kind and evidence that this policy can open."""
@@ -77,33 +80,35 @@ class Saturated:
         """What was found in the last census, by the pool's name."""
         self._suspects: frozenset[str] = frozenset()
 
-    def look(self, census: Census) -> tuple[Finding, ...]:
+    def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
         """
         Enter a census; report the pools that are stuck.
 
         Args:
             census: Taken after all that were entered before. Without pools nothing changes.
+            opened: Not used: what was found is remembered.
 
         Returns:
             0..n findings, the longest queue first; one for all pools of a name. One that has
             ended is among them once, and says so.
         """
+        del opened
         if census.pools is None:
             return ()
         stuck: list[Pool] = []
         suspects: set[str] = set()
         known, self._stalls = self._stalls, {}
-        opened, self._open = self._open, set()
+        was_open, self._open = self._open, set()
         for pool in census.pools:
             stall = self._stalls[pool.serial] = known.get(pool.serial) or _Stall()
             stall.note(pool)
             limit_s = self._limit_s
-            if pool.serial not in opened:
+            if pool.serial not in was_open:
                 limit_s = max(limit_s, min(LONGER * stall.longest_s, LONGEST * limit_s))
             if not pool.queued or len(pool.workers) < pool.limit or pool.stuck_s < limit_s / 2:
                 continue
             suspects.update(site.fingerprint for site in self._sites(census, pool))
-            if pool.stuck_s >= limit_s and (pool.serial in opened or stall.grows()):
+            if pool.stuck_s >= limit_s and (pool.serial in was_open or stall.grows()):
                 stuck.append(pool)
                 self._open.add(pool.serial)
         self._suspects = frozenset(suspects)
@@ -149,3 +154,47 @@ class Saturated:
             site_count=len(sites),
             pool=pool,
         )
+
+
+def _begin(config: LeakConfig, pause: Callable[[], None]) -> Saturated:
+    del pause
+    limit_s = config.saturated_s
+    if limit_s is None:
+        limit_s = config.growth_window_s / 2
+    return Saturated(limit_s=limit_s, max_sites=config.max_sites)
+
+
+def _found(finding: Finding) -> str:
+    """Say which thread pool is stuck, and in what."""
+    threads = "its only thread has" if finding.limit == 1 else f"all {finding.limit} threads have"
+    jobs = "the same job" if finding.limit == 1 else "the same jobs"
+    waiting = "1 job waits" if finding.count == 1 else f"{finding.count} jobs wait"
+    said = (
+        f"thread pool {_name(finding)} is saturated: {threads} run {jobs} for at least "
+        f"{duration(finding.age_s)} while {waiting}"
+    )
+    return f"{said}; most of those: {site_line(finding.sites[0])}" if finding.sites else said
+
+
+def _ended(detection: Detection) -> str:
+    finding = detection.finding
+    return (
+        f"thread pool {_name(finding)} takes jobs again after {duration(detection.open_s)}: "
+        f"{finding.count} wait; {peak(detection)}"
+    )
+
+
+def _name(finding: Finding) -> str:
+    return finding.pool.name if finding.pool is not None else ""
+
+
+POLICY = Policy(
+    evidence="saturated",
+    kinds=tuple(kind for kind, _ in OPENS),
+    says="nothing is done any more",
+    opens_when="each thread of a pool has run the same job for minutes, and its queue grows",
+    options=("saturated_s", "growth_window_s", "max_sites"),
+    begin=_begin,
+    found=_found,
+    ended=_ended,
+)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from otel_leaks.model import Census, End, Evidence, Finding, Kind
+from otel_leaks.config import LeakConfig
+from otel_leaks.detect.policy import Policy
+from otel_leaks.detect.words import (
+    NOUNS,
+    counted,
+    duration,
+    last_confirmed,
+    left,
+    peak,
+    site_line,
+)
+from otel_leaks.model import Census, Detection, End, Evidence, Finding, Kind
 
-__all__ = ["OPENS", "threshold"]
+__all__ = ["OPENS", "POLICY", "limits", "threshold"]
 
 OPENS: tuple[tuple[Kind, Evidence], ...] = (
     ("thread", "threshold"),
@@ -76,3 +87,58 @@ def threshold(
 
 def _end(count: int, limit: int) -> End:
     return "ended" if count <= GONE * limit else "below"
+
+
+def limits(config: LeakConfig) -> dict[Kind, int | None]:
+    """Return the limit of each kind."""
+    return {"thread": config.thread_limit, "asyncio_task": config.task_limit}
+
+
+class _Limits:
+    def __init__(self, config: LeakConfig, pause: Callable[[], None]) -> None:
+        del pause
+        self._limits = limits(config)
+        self._max_sites = config.max_sites
+
+    def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
+        return threshold(
+            census,
+            limits=self._limits,
+            open_kinds={each.kind for each in opened},
+            max_sites=self._max_sites,
+        )
+
+    @staticmethod
+    def suspects() -> tuple[str, ...]:
+        return ()
+
+
+def _found(finding: Finding) -> str:
+    said = counted(finding.kind, finding.count)
+    if finding.limit is not None:
+        said += f", more than the limit of {finding.limit}"
+    if finding.sites:
+        said += f"; most of them: {site_line(finding.sites[0])}"
+    return said
+
+
+def _ended(detection: Detection) -> str:
+    finding = detection.finding
+    if finding.ended == "absent":
+        return f"{last_confirmed(detection)}; {peak(detection)}"
+    below = f" below the limit of {finding.limit}" if finding.limit is not None else ""
+    rest = f": {left(finding.count)}" if finding.ended is not None else ""
+    noun, took = NOUNS[finding.kind][1], duration(detection.open_s)
+    return f"{noun} are back{below} after {took}{rest}; {peak(detection)}"
+
+
+POLICY = Policy(
+    evidence="threshold",
+    kinds=tuple(kind for kind, _ in OPENS),
+    says="too many",
+    opens_when="there are more threads or tasks than the limit",
+    options=("thread_limit", "task_limit", "max_sites"),
+    begin=_Limits,
+    found=_found,
+    ended=_ended,
+)

@@ -1,0 +1,68 @@
+"""Asks every policy what a census means."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from otel_leaks.config import LeakConfig
+from otel_leaks.detect import backlog
+from otel_leaks.detect.policies import POLICIES
+from otel_leaks.detect.policy import Memory
+from otel_leaks.model import Census, Detection, Evidence, Finding, Pool
+
+__all__ = ["Attempt", "Policies"]
+
+Attempt = Callable[[Evidence, Callable[[], tuple[Finding, ...]]], tuple[Finding, ...]]
+"""Asks one policy, named by its evidence; what it can't answer are no findings."""
+
+
+class Policies:
+    """
+    All policies, with what each remembers of the censuses of one process.
+
+    Args:
+        config: Their options.
+        pause: Called between slices of work.
+    """
+
+    def __init__(self, config: LeakConfig, pause: Callable[[], None] = lambda: None) -> None:
+        begun = {policy.evidence: policy.begin(config, pause) for policy in POLICIES}
+        self._memories = {
+            evidence: memory for evidence, memory in begun.items() if memory is not None
+        }
+        self._pools: deque[tuple[Pool, ...]] = deque(maxlen=backlog.LOOKS)
+
+    def suspects(self) -> frozenset[str]:
+        """Return the fingerprints of sites that want a sample in the next census."""
+        return frozenset().union(*(each.suspects() for each in self._memories.values()))
+
+    def look(
+        self,
+        census: Census,
+        opened: Iterable[Detection] = (),
+        attempt: Attempt = lambda _, ask: ask(),
+    ) -> tuple[Finding, ...]:
+        """
+        Enter a census; return all findings.
+
+        Args:
+            census: Taken after all that were entered before.
+            opened: The detections that were open before it.
+            attempt: Asks each policy.
+        """
+        if census.pools is not None:
+            self._pools.append(census.pools)
+        full = backlog.backlogs(tuple(self._pools))
+        known: dict[Evidence, list[Finding]] = {evidence: [] for evidence in self._memories}
+        for each in opened:
+            known.setdefault(each.finding.evidence, []).append(each.finding)
+        found: list[Finding] = []
+        for evidence, memory in self._memories.items():
+            found += attempt(evidence, partial(_ask, memory, census, known[evidence]))
+        return tuple(backlog.explained(each, full) for each in found)
+
+
+def _ask(memory: Memory, census: Census, opened: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(memory.look(census, opened))

@@ -21,6 +21,7 @@ from otel_leaks.origins.production import Beginnings
 from otel_leaks.origins.recorder import Scope, Starts
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.heap import living
+from otel_leaks.runtime.instances import Instances
 from otel_leaks.runtime.threads import ThreadRef
 
 __all__ = [
@@ -83,6 +84,8 @@ class Look:
     """Asks what may fail about one thing."""
     providers: Callable[[], Iterable[object]] = tuple
     """Returns providers of telemetry that are in use besides those set for the process."""
+    heap: Instances = field(default_factory=Instances)
+    """Finds things of which nobody noted that they were created."""
     threads: list[ThreadRef] | None = None
     """The threads that lived before the pools were read; None where those are read later."""
 

@@ -63,26 +63,20 @@ from otel_leaks.runtime.glimpse import name_of_type, own_refs, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.loops import wrap_every_loop
 from otel_leaks.runtime.patches import Patches
+from otel_leaks.runtime.task_chains import PlainChain, chain_of, plain_chain_of, plain_chains_of
+from otel_leaks.runtime.task_makes import is_readable
 from otel_leaks.runtime.task_registry import TaskRegistry
+from otel_leaks.runtime.task_waits import callbacks_of, is_timed, job_waited_on, waits_on
 from otel_leaks.runtime.tasks import (
     Pending,
-    PlainChain,
     TaskRef,
-    callbacks_of,
     cancel_was_requested,
-    chain_of,
     is_pending,
-    is_readable,
-    is_timed,
-    job_waited_on,
     kinds_of,
     name_of,
     note_of,
     pending,
-    plain_chain_of,
-    plain_chains_of,
     plain_pending,
-    waits_on,
 )
 from otel_leaks.runtime.timers import Timers
 

@@ -37,7 +37,8 @@ from otel_leaks.runtime.glimpse import (
     referents,
     types_at,
 )
-from otel_leaks.runtime.tasks import TaskRef, loop_and_waiter
+from otel_leaks.runtime.task_waits import loop_and_waiter
+from otel_leaks.runtime.tasks import TaskRef
 
 __all__ = ["Due"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any, Protocol
@@ -73,6 +73,9 @@ class Spans(Protocol):
     def requests(self) -> Mapping[str, int]:
         """Return how many requests have ended, by operation."""
 
+    def threads(self, pause: Callable[[], None]) -> frozenset[int]:
+        """Return the idents of threads in which a request began that is in progress."""
+
 
 def span_of(ref: TaskRef, spans: Spans) -> Any:
     """Return the span that a task began in, None where it began in none or is gone."""
@@ -127,12 +130,12 @@ class SiteSpans:
         self.recorded = 0
         self.others = 0
 
-    def note(self, span: Any, spans: Spans) -> None:
-        """Look at the span of one task, None for none."""
+    def note(self, span: Any, spans: Spans) -> SpanEnd | None:
+        """Look at the span of one task, None for none; return its end."""
         self.looked += 1
         end = spans.end_of(span) if span is not None else None
         if end is None:
-            return
+            return None
         self.ends.append(end)
         # A recorded span has a name; of one that has ended a leak is named.
         if end.is_recorded and end.ended_at is not None:
@@ -144,6 +147,7 @@ class SiteSpans:
         operation = spans.operation_of(span) if is_asked else None
         if operation is not None:
             self.operations.append((end, operation))
+        return end
 
     def add(self, others: SiteSpans) -> None:
         """Take in those of another site."""

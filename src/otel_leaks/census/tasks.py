@@ -726,9 +726,10 @@ class TaskSource:
         known, found = pending[0]
         stands = found.stands()
         ask = partial(look.guard.ask, self.kind)
-        # The timers of a loop may be very many.
-        is_suspect = site.fingerprint in look.sampled
         stack = found.stack(self._names, stands)
+        timed = ask(lambda: is_timed(known.ref, timers), default=None)
+        # The timers of a loop may be very many.
+        may_wake = timed is not False and site.fingerprint in look.sampled
         sample = Sample(
             serial=known.serial,
             stack=stack,
@@ -737,8 +738,8 @@ class TaskSource:
             age_s=look.now - known.first_seen,
             awaited=ask(lambda: _is_awaited(known.ref), default=None),
             waits_on=ask(lambda: self._waits_on(known.ref), default=None),
-            timed=ask(lambda: is_timed(known.ref, timers), default=None),
-            due_s=ask(lambda: due.in_s(known.ref), default=None) if is_suspect else None,
+            timed=timed,
+            due_s=ask(lambda: due.in_s(known.ref), default=None) if may_wake else None,
             cancelled=ask(lambda: cancel_was_requested(known.ref), default=False),
             endless=ask(
                 lambda: self._exits.any_endless(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import opcode
 import sys
 import types
 from collections.abc import Iterator
+from gc import get_objects
 from typing import Any
 
 from otel_leaks.census.source import FewSource, Look, Seen
@@ -38,7 +38,7 @@ def _left(look: Look) -> Iterator[Seen]:
         generators = look.candidates("async_generator")
     else:
         # Their class is none that refers to them, so the whole heap is gone through.
-        heap = gc.get_objects()
+        heap = get_objects()
         generators = [each for each in heap if type(each) is types.AsyncGeneratorType]
         del heap
     in_use = _in_use(generators, look) if generators else set()

@@ -48,6 +48,10 @@ class Serials:
             known = self._known[id(ref)] = Known(ref, next(self._next), now)
         return known
 
+    def of(self, ref: weakref.ref[Any] | None) -> Known | None:
+        """Return what is known of the thing that such a reference refers to, None for nothing."""
+        return self._known.get(id(ref))
+
     def keep(self, known: list[Known]) -> None:
         """Forget all but *known*, in the order given, and of those what has ended."""
         alive = is_alive(each.ref for each in known)

@@ -130,12 +130,12 @@ class SiteSpans:
         self.recorded = 0
         self.others = 0
 
-    def note(self, span: Any, spans: Spans) -> None:
-        """Look at the span of one task, None for none."""
+    def note(self, span: Any, spans: Spans) -> SpanEnd | None:
+        """Look at the span of one task, None for none; return its end."""
         self.looked += 1
         end = spans.end_of(span) if span is not None else None
         if end is None:
-            return
+            return None
         self.ends.append(end)
         # A recorded span has a name; of one that has ended a leak is named.
         if end.is_recorded and end.ended_at is not None:
@@ -147,6 +147,7 @@ class SiteSpans:
         operation = spans.operation_of(span) if is_asked else None
         if operation is not None:
             self.operations.append((end, operation))
+        return end
 
     def add(self, others: SiteSpans) -> None:
         """Take in those of another site."""

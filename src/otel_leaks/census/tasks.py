@@ -16,7 +16,7 @@ import sys
 import types
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -59,7 +59,7 @@ from otel_leaks.runtime.bytecode.endless import Exits
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import Chain, is_plain_end
 from otel_leaks.runtime.due import Due
-from otel_leaks.runtime.glimpse import name_of_type, refs_at, refs_to
+from otel_leaks.runtime.glimpse import name_of_type, own_refs, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.loops import wrap_every_loop
 from otel_leaks.runtime.patches import Patches
@@ -88,8 +88,10 @@ from otel_leaks.runtime.timers import Timers
 
 __all__ = ["TaskSource"]
 
-SLICE = 200
-"""Tasks between two pauses: about a quarter of a millisecond."""
+SLICE = 400
+"""Tasks between two pauses, as most are: about a fifth of a millisecond."""
+MIXED_AT_ONCE = 200
+"""The same where there are tasks of other makes among them, which take longer."""
 SITES_OF_SLICE = 20
 """Sites between two pauses, when their spans are told."""
 WALKED = 1000
@@ -111,6 +113,9 @@ WALKED_AT_ONCE = 32
 """Tasks whose chains are read in one step: about 50 us."""
 LEVELS_OF_SLICE = 400
 """Levels of await chains that are followed between two pauses: about as long."""
+
+FEW_DIFFERENT = 3
+"""Keys of which each is counted for itself, which is faster."""
 
 _OWN = frozenset({"_asyncio.Task", "asyncio.tasks.Task"})
 """asyncio's classes of tasks; what comes from elsewhere is not kept alive by being known."""
@@ -217,6 +222,8 @@ class TaskSource:
         self._connected = ConnectedTasks()
         self._clients: dict[_SiteKey, Clients] = {}
         self._places = places(0)
+        self._ends: dict[int, SpanEnd | None] = {}
+        """Of the known tasks whose span this census has read, by serial; None for no span."""
         self._levels = 0
         """Levels that were followed since the last pause."""
         self._trusted: set[type] = {type(None)}
@@ -285,6 +292,7 @@ class TaskSource:
         refs = self._registry.refs(look.pause)
         look.pause()
         total = len(refs)
+        self._ends = {}
         tallies: dict[Origin | None, _Tally] = {}
 
         def tally_of(origin: Origin | None) -> _Tally:
@@ -376,11 +384,15 @@ class TaskSource:
         requests = requests_in_progress(end for _, chain in of_site for end in chain.spans.ends)
         staying: dict[int, tuple[str, float]] = {}
         told = []
-        for number, (site, chain) in enumerate(of_site, 1):
-            for serial, end in _ends(chain, spans):
-                is_over = end.is_entry or end.trace_id not in open_traces
-                if end.ended_at is not None and is_over:
-                    staying[serial] = (site.function, end.ended_at)
+        stay = [chain.oldest(KNOWN_OF_SITE) for _, chain in of_site]
+        self._read_ends([known for some in stay for known in some], spans, pause)
+        for number, ((site, chain), some) in enumerate(zip(of_site, stay, strict=True), 1):
+            for known in some:
+                end = self._ends[known.serial]
+                if end is None or end.ended_at is None:
+                    continue
+                if end.is_entry or end.trace_id not in open_traces:
+                    staying[known.serial] = (site.function, end.ended_at)
             over = ended(
                 chain.spans,
                 now_s=now_s,
@@ -391,9 +403,9 @@ class TaskSource:
             ends, looked = chain.spans.ends, chain.spans.looked
             if requests and not ends:
                 # A server's tasks of connections may await those that serve their requests.
-                some = chain.oldest(READ)
-                awaited = (request_of(known.ref, None, spans) for known in some)
-                ends, looked = [end for end in awaited if end is not None], len(some)
+                oldest = chain.oldest(READ)
+                awaited = (request_of(known.ref, None, spans) for known in oldest)
+                ends, looked = [end for end in awaited if end is not None], len(oldest)
             chain.serving = Serving(ends, requests)
             part = chain.serving.count / max(1, looked)
             told.append(
@@ -435,23 +447,31 @@ class TaskSource:
         )
         return self._following.update(standing, _has_ended, look.now)
 
-    @staticmethod
     def _left_behind(
-        some: list[Known], serving: Serving | None, spans: Spans, pause: Callable[[], None]
+        self, some: list[Known], serving: Serving | None, spans: Spans, pause: Callable[[], None]
     ) -> list[Known]:
         """Leave out the tasks of requests in progress."""
         if serving is None or not serving.count:
             return some
+        self._read_ends(some, spans, pause)
         left = []
-        for start in range(0, len(some), SPANS_OF_SLICE):
-            part = some[start : start + SPANS_OF_SLICE]
-            found = spans_of([known.ref for known in part], spans)
-            for known, span in zip(part, found, strict=True):
-                end = request_of(known.ref, span, spans)
-                if end is None or end not in serving:
-                    left.append(known)
-            pause()
+        for number, known in enumerate(some, 1):
+            end = self._ends[known.serial] or request_of(known.ref, None, spans)
+            if end is None or end not in serving:
+                left.append(known)
+            if number % SPANS_OF_SLICE == 0:
+                pause()
         return left
+
+    def _read_ends(self, known: Iterable[Known], spans: Spans, pause: Callable[[], None]) -> None:
+        """Read the spans of known tasks that this census has not read yet."""
+        unread = [each for each in known if each.serial not in self._ends]
+        for start in range(0, len(unread), SPANS_OF_SLICE):
+            some = unread[start : start + SPANS_OF_SLICE]
+            found = spans_of([each.ref for each in some], spans)
+            for each, span in zip(some, found, strict=True):
+                self._ends[each.serial] = spans.end_of(span) if span is not None else None
+            pause()
 
     def _walk_known(
         self, some: list[Known], tally_of: Callable[[Origin | None], _Tally], look: Look
@@ -550,14 +570,18 @@ class TaskSource:
             if look.besides:
                 beside = set(map(id, look.besides))  # In tests: the caller's own task.
                 refs = [ref for ref in refs if id(ref()) not in beside]
-            plain = plain_pending(refs)
+            tally = tally_of(None)
+            plain = plain_pending(refs, tally.wrapped.codes)
             if plain is not None:
-                self._count(plain, tally_of(None), look)
+                self._count(plain, tally, look)
                 return
-        refs = self._readable(refs, unreadable)
-        for origin, some in self._by_origin(refs, look):
-            kept = list(_not_hidden(some, hidden, look)) if look.ignores.by_task_name else some
-            self._count(pending(kept), tally_of(origin), look)
+        for start in range(0, len(refs), MIXED_AT_ONCE):
+            if start:
+                look.pause()
+            readable = self._readable(refs[start : start + MIXED_AT_ONCE], unreadable)
+            for origin, some in self._by_origin(readable, look):
+                kept = list(_not_hidden(some, hidden, look)) if look.ignores.by_task_name else some
+                self._count(pending(kept), tally_of(origin), look)
 
     def _readable(self, refs: list[TaskRef], unreadable: set[str]) -> list[TaskRef]:
         """Leave out tasks of classes that can't be read, and note the names of these."""
@@ -591,7 +615,7 @@ class TaskSource:
             if name_of_type(kind) in _OWN and is_readable(kind):
                 self._trusted.add(kind)
             key = id(kind)
-            ref = weakref.ref(kind, lambda _: self._asked.pop(key, None))
+            ref = weakref.ReferenceType(kind, lambda _: self._asked.pop(key, None))
             asked = self._asked[key] = (ref, is_readable(kind))
         return asked[1]
 
@@ -602,7 +626,7 @@ class TaskSource:
         refs, ids, codes = found
         keys: list[int | str] = [*ids]
         self._look_through(refs, keys, codes, tally, look)
-        counted = Counter(keys)
+        counted = _numbers(keys)
         for key, count in counted.items():
             group = tally.groups.get(key)
             if group is None:
@@ -649,11 +673,14 @@ class TaskSource:
         )
         return found if is_asked else None
 
-    @staticmethod
-    def _note_spans(asked: list[tuple[_Chain, TaskRef]], spans: Spans) -> None:
-        found = spans_of([ref for _, ref in asked], spans)
-        for (stands, _), span in zip(asked, found, strict=True):
-            stands.spans.note(span, spans)
+    def _note_spans(self, asked: list[tuple[_Chain, TaskRef]], spans: Spans) -> None:
+        refs = [ref for _, ref in asked]
+        found = spans_of(refs, spans)
+        known = map(self._serials.of, own_refs(refs))
+        for (stands, _), each, span in zip(asked, known, found, strict=True):
+            end = stands.spans.note(span, spans)
+            if each is not None:
+                self._ends[each.serial] = end
 
     def _look_through(
         self,
@@ -664,7 +691,8 @@ class TaskSource:
         look: Look,
     ) -> None:
         """Put what a wrapper runs in the wrapper's place, and a name where there is no code."""
-        if not tally.wrapped.learn(codes, look.pause):
+        tally.wrapped.learn(codes, look.pause)
+        if not tally.wrapped.has_any(keys):
             return
         for i in tally.wrapped.look_through(refs, keys):
             unwrapped = partial(self._unwrapped_key, refs[i], tally, look)
@@ -746,6 +774,14 @@ class TaskSource:
         return name.removeprefix("_") if name.startswith("_asyncio.") else name
 
 
+def _numbers(keys: list[int | str]) -> Mapping[int | str, int]:
+    """Return how often each key is there; mostly there are few different ones."""
+    different = set(keys)
+    if len(different) > FEW_DIFFERENT:
+        return Counter(keys)
+    return {key: keys.count(key) for key in different}
+
+
 def _counted(tally: _Tally, names: CodeNames) -> Iterator[tuple[_Chain, int]]:
     """Split each group's count among the chains that were seen of it."""
     for group in tally.groups.values():
@@ -767,16 +803,6 @@ def _not_hidden(refs: list[TaskRef], hidden: Counter[Ignore], look: Look) -> Ite
             yield ref
         else:
             hidden[ignore] += 1
-
-
-def _ends(chain: _Chain, spans: Spans) -> Iterator[tuple[int, SpanEnd]]:
-    """Yield the ends of the spans of the tasks that are to be known in the next census."""
-    oldest = chain.oldest(KNOWN_OF_SITE)
-    found = spans_of([known.ref for known in oldest], spans)
-    for known, span in zip(oldest, found, strict=True):
-        end = spans.end_of(span) if span is not None else None
-        if end is not None:
-            yield known.serial, end
 
 
 def _age_s(chain: _Chain, look: Look) -> float:

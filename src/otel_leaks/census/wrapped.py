@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from otel_leaks.runtime.coroutines import Chain
 from otel_leaks.runtime.tasks import TaskRef, awaited_ids, function_of
@@ -29,21 +29,26 @@ class Wrapped:
         self._run: set[Key] = set()
         """The application's functions that runners await."""
 
-    def learn(self, codes: Mapping[int, types.CodeType | None], pause: Callable[[], None]) -> bool:
+    @property
+    def codes(self) -> Mapping[Key, types.CodeType | None]:
+        """The codes that were noted, by their ids."""
+        return self._codes
+
+    def learn(self, codes: Mapping[int, types.CodeType | None], pause: Callable[[], None]) -> None:
         """
         Note the codes of outermost coroutines.
 
         Args:
             codes: By their ids.
             pause: Called after each wrapper that is new.
-
-        Returns:
-            Whether there is a wrapper among them.
         """
         for key, code in codes.items():
             if key not in self._codes and self.note(code) is not None:
                 pause()
-        return not self._wrappers.keys().isdisjoint(codes)
+
+    def has_any(self, keys: Iterable[Key]) -> bool:
+        """Say whether there is a wrapper among the codes with these ids."""
+        return bool(self._wrappers) and not self._wrappers.keys().isdisjoint(keys)
 
     def note(self, code: types.CodeType | None) -> Wrapper | None:
         """Note one code, and return what it wraps."""

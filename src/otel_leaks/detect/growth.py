@@ -252,13 +252,13 @@ def _found(finding: Finding) -> str:
     if finding.pools is not None and finding.sites:
         return (
             f"{finding.pools} thread pools {finding.sites[0].pool}, {more} "
-            f"{duration(finding.grown_s)} ago: more and more are created, and none is shut down; "
+            f"{duration(finding.grown_s)} ago: new ones keep coming, and none is shut down; "
             f"most of their {finding.count} threads: {site_line(finding.sites[0])}"
         )
     at = f" in {finding.sites[0].function}{where(finding.sites[0])}" if finding.sites else ""
     return (
         f"{counted(finding.kind, finding.count)}{at}, {more} "
-        f"{duration(finding.grown_s)} ago: ever more come, and those that came stay"
+        f"{duration(finding.grown_s)} ago: new ones keep coming, and old ones do not end"
     )
 
 
@@ -266,7 +266,7 @@ def _ended(detection: Detection) -> str:
     finding = detection.finding
     at = f" in {finding.sites[0].function}" if finding.sites else ""
     return (
-        f"{NOUNS[finding.kind][1]}{at} do not pile up any more after "
+        f"{NOUNS[finding.kind][1]}{at} no longer pile up after "
         f"{duration(detection.open_s)}: {left(finding.count)}; {peak(detection)}"
     )
 

@@ -28,13 +28,13 @@ its first step to its last: nobody else sees it off.
 
 from __future__ import annotations
 
-import gc
 import operator
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from gc import disable, enable, get_referents, isenabled
 from itertools import chain, compress, islice, repeat, tee
 from typing import Any, TypeVar
 
@@ -58,6 +58,7 @@ __all__ = [
     "nth_item",
     "of_class",
     "of_type",
+    "own_refs",
     "present",
     "referent",
     "referent_types",
@@ -119,13 +120,13 @@ def item(key: str) -> Step:
 def referent(number: int) -> Step:
     """Return the step to the object that is the *number*-th that the collector sees of one."""
     return lambda objects: islice(
-        chain.from_iterable(map(gc.get_referents, objects)), number, number + 1
+        chain.from_iterable(map(get_referents, objects)), number, number + 1
     )
 
 
 def referents(objects: Iterator[Any]) -> Iterator[Any]:
     """Step to all that the collector sees of objects: the items of a tuple, what a cell holds."""
-    return chain.from_iterable(map(gc.get_referents, objects))
+    return chain.from_iterable(map(get_referents, objects))
 
 
 def of_type(kind: type) -> Step:
@@ -156,7 +157,7 @@ def drained_until_error(make: Callable[[], Iterator[_Value]]) -> list[_Value]:
 
 
 _COLLECTS_INSIDE = sys.version_info < (3, 12)
-_AGAIN = (int, gc.enable)
+_AGAIN = (int, enable)
 _call = operator.methodcaller("__call__")
 
 
@@ -169,8 +170,8 @@ def _drained_without_collecting(
     try:
         values.extend(
             chain(
-                map(was_on.append, islice(iter(gc.isenabled, None), 1)),
-                islice(iter(gc.disable, 0), 1),
+                map(was_on.append, islice(iter(isenabled, None), 1)),
+                islice(iter(disable, 0), 1),
                 make(),
                 islice(again, 1),
             )
@@ -231,6 +232,14 @@ def refs_at(ref: weakref.ref[Any]) -> list[weakref.ref[Any]]:
     return drained(lambda: map(weakref.ref, present(map(deref, (ref,)))))
 
 
+def own_refs(refs: Sequence[weakref.ref[Any]]) -> Sequence[weakref.ref[Any] | None]:
+    """Return what ``refs_at`` does of many: None for all where one of them has ended."""
+    try:
+        return drained(lambda: map(weakref.ref, map(deref, refs)))
+    except TypeError:
+        return [None] * len(refs)
+
+
 def members(objects: Iterator[Any]) -> Iterator[Any]:
     """Step to the ``__dict__`` of an object; AttributeError for one without."""
     return map(object.__getattribute__, objects, repeat("__dict__"))
@@ -249,7 +258,7 @@ def nth_item(number: int) -> Step:
 def referent_types(root: Root, steps: Iterable[Step]) -> list[type]:
     """Return the types of what the collector sees of an object; none where that is gone."""
     return drained_until_error(
-        lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, steps))))
+        lambda: map(type, chain.from_iterable(map(get_referents, at(root, steps))))
     )
 
 

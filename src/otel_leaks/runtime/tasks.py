@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import gc
 import sys
 import types
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from gc import get_referents
 from itertools import chain, compress, count, islice, repeat, tee
 from operator import attrgetter, is_, is_not, not_
 from typing import Any, NamedTuple
@@ -81,6 +81,8 @@ NOTE = "_otel_leaks_began"
 
 _NATIVE = frozenset({types.CoroutineType})
 _cr_code = attrgetter("cr_code")
+_native_code = types.CoroutineType.cr_code.__get__
+"""Raises TypeError for whatever is no coroutine of CPython's own, and asks it nothing."""
 
 
 class _Make(NamedTuple):
@@ -114,7 +116,7 @@ _WRITTEN_IN_PYTHON = _Make(
 def _contexts(tasks: Iterator[Any]) -> Iterator[Any]:
     # 3.12 and later say it; before, the garbage collector does: the first context that a
     # task refers to is its own, later ones belong to its callbacks.
-    one, other = tee(chain.from_iterable(map(gc.get_referents, tasks)))
+    one, other = tee(chain.from_iterable(map(get_referents, tasks)))
     is_context = map(partial(is_, contextvars.Context), map(type, other))
     return islice(compress(one, is_context), 1)
 
@@ -196,15 +198,20 @@ class Pending(NamedTuple):
     keys: Sequence[int]
     """Of each task the id of the code of its outermost coroutine."""
     codes: dict[int, types.CodeType | None]
-    """These codes by their ids. None, under its id, stands for a coroutine that is none of
-    CPython's own, and for a task that runs its first step eagerly and has none yet."""
+    """These codes by their ids, without those that the caller knows. None, under its id, stands
+    for a coroutine that is none of CPython's own, and for a task that runs its first step eagerly
+    and has none yet."""
 
 
-def plain_pending(refs: Sequence[TaskRef]) -> Pending | None:
+def plain_pending(refs: Sequence[TaskRef], known: Container[int | str] = ()) -> Pending | None:
     """
     Read tasks that are as most are: made in C, and running coroutines of CPython's own.
 
     At a fraction of the cost of ``pending``.
+
+    Args:
+        refs: Of the tasks.
+        known: The ids of codes that the caller holds; these are left out of the codes returned.
 
     Returns:
         None when there is another among them.
@@ -212,23 +219,33 @@ def plain_pending(refs: Sequence[TaskRef]) -> Pending | None:
     task = _class_in_c()
     if task is None:
         return None
+    # These methods are C's, also for a subclass that has others, and raise TypeError for a
+    # task of another make, and for None: that of a task which is gone, which is rare.
+    for alive in (iter, present):
+        try:
+            return _plain_pending(refs, known, task, alive)
+        except TypeError:
+            continue
+    return None
+
+
+def _plain_pending(
+    refs: Sequence[TaskRef], known: Container[int | str], task: Any, alive: Step
+) -> Pending:
     coros, done = task.get_coro, task.done
-    try:
-        # These methods are C's, also for a subclass that has others, and raise TypeError for
-        # a task of another make. Of coroutines of CPython's own alone attributes are asked.
-        if not _NATIVE.issuperset(
-            drained(lambda: map(type, map(coros, present(map(deref, refs)))))
-        ):
-            return None
-        if any(drained(lambda: map(done, present(map(deref, refs))))):
-            refs = list(compress(refs, map(_is_false, _done(refs, done))))
-        keys = drained(lambda: map(id, map(_cr_code, map(coros, present(map(deref, refs))))))
-        if len(keys) != len(refs):  # Some are gone.
-            rows = drained(lambda: _rows(refs, coros))
-            refs, keys = [ref for ref, _ in rows], [key for _, key in rows]
-    except TypeError:
-        return None
-    return Pending(refs, keys, _codes(refs, keys, partial(map, coros)))
+
+    def ids() -> Iterator[int]:
+        one, other = tee(alive(map(deref, refs)))
+        return compress(map(id, map(_native_code, map(coros, one))), map(not_, map(done, other)))
+
+    keys = drained(ids)
+    if len(keys) != len(refs):  # Some are done or gone.
+        refs = list(compress(refs, map(_is_false, _done(refs, done))))
+        keys = drained(ids)
+    if len(keys) != len(refs):  # Some more are.
+        rows = drained(lambda: _rows(refs, coros))
+        refs, keys = [ref for ref, _ in rows], [key for _, key in rows]
+    return Pending(refs, keys, _codes(refs, keys, known, partial(map, coros)))
 
 
 _is_false = False.__eq__
@@ -244,15 +261,17 @@ def _done(refs: Sequence[TaskRef], done: Any) -> list[bool]:
 
 def _rows(refs: Sequence[TaskRef], coros: Any) -> Iterator[tuple[TaskRef, int]]:
     one, other = tee(present(map(deref, refs)))
-    return zip(map(weakref.ref, one), map(id, map(_cr_code, map(coros, other))), strict=True)
+    return zip(map(weakref.ref, one), map(id, map(_native_code, map(coros, other))), strict=True)
 
 
 def _codes(
-    refs: Sequence[TaskRef], keys: list[int], coro: Step
+    refs: Sequence[TaskRef], keys: list[int], known: Container[int | str], coro: Step
 ) -> dict[int, types.CodeType | None]:
     codes: dict[int, types.CodeType | None] = {}
     for key in set(keys):
-        code = first(root_of_ref(refs[keys.index(key)]), (coro, partial(map, _cr_code)))
+        if key in known:
+            continue
+        code = first(root_of_ref(refs[keys.index(key)]), (coro, partial(map, _native_code)))
         if id(code) == key:
             codes[key] = code
     return codes

@@ -11,8 +11,11 @@ PIP := --quiet --disable-pip-version-check --no-compile
 # Hundreds of interpreters are started: where none may keep bytecode, each compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Tests that have targets of their own.
+ELSEWHERE := scenarios or e2e or reliability or services or companions
+
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit e2e reliability services companions soak latency parts datadog matrix demo bench dashboards lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions field soak latency parts datadog matrix demo bench dashboards lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -25,7 +28,9 @@ $(VENV)/.ready: pyproject.toml tests/requirements.txt
 	$(BIN)/python -m pip install $(PIP) --no-deps -e .
 	@touch $@
 
-test: check unit ## Lint, types and the tests that need nothing but Python
+# At the same time: mypy has one core.
+test: $(VENV)/.ready ## Lint, types and the tests that need nothing but Python
+	@$(MAKE) --no-print-directory -j2 check unit
 
 check: $(VENV)/.ready ## Lint and types
 	$(BIN)/ruff check .
@@ -33,8 +38,11 @@ check: $(VENV)/.ready ## Lint and types
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready ## The tests that need nothing but Python
-	$(BIN)/python -m pytest $(XDIST) --leaks -m "not e2e and not reliability and not services and not companions and not unwatched"
+	$(BIN)/python -m pytest $(XDIST) --leaks -m "not ($(ELSEWHERE) or unwatched)"
 	$(BIN)/python -m pytest $(XDIST) -m unwatched
+
+scenarios: $(VENV)/.ready ## Small programs that leak or are clean, of each kind, and simulated days of load
+	$(BIN)/python -m pytest $(XDIST) --leaks -m scenarios
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
 	$(BIN)/python -m pytest $(XDIST) -m e2e -o faulthandler_timeout=600
@@ -56,6 +64,9 @@ fuzz: $(VENV)/.ready ## Try options, ignores, baselines, reports and bodies that
 companions: $(VENV)/.ready ## The pytest plugin beside old and new pytest, pytest-asyncio, anyio and other plugins
 	PYTHONPATH=tests $(BIN)/python -m companions.environments
 	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions -o faulthandler_timeout=600
+
+field: $(VENV)/.ready ## Run the suites of others with --leaks and without (SUITES="httpx redis": some; hours)
+	PYTHONPATH=tests nice $(BIN)/python -m field $(SUITES)
 
 soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
 	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
@@ -101,6 +112,9 @@ lock: $(VENV)/.ready ## Pin the development versions anew
 		tests/services/requirements.in --output-file tests/services/requirements.txt
 	for list in tests/companions/*.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
+			$$list --output-file $${list%.in}.txt || exit 1; done
+	for list in tests/field/lists/*.in; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
 			$$list --output-file $${list%.in}.txt || exit 1; done
 
 clean: ## Remove what setup made

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -394,3 +394,111 @@ def test_a_pool_that_goes_on_is_not_saturated_however_long_its_queue_is(monitor:
     for _ in range(2):
         turns.put(None)
     pool.shutdown()
+
+
+async def lives_for(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def polls() -> None:
+    while True:
+        await lives_for(0.001)
+
+
+@pytest.mark.asyncio
+async def test_what_a_timer_is_still_to_end_is_no_growth(monitor: Monitor) -> None:
+    service = Service()
+    found = await grown(monitor, lambda: service.begin(lives_for(150.0)))
+    await service.close()
+    assert found == []
+
+
+@pytest.mark.asyncio
+async def test_what_sleeps_for_much_longer_than_windows_are_remembered_grows(
+    monitor: Monitor,
+) -> None:
+    service = Service()
+    found = await grown(monitor, lambda: service.begin(lives_for(1e6)))
+    await service.close()
+    assert found == named(lives_for)
+
+
+@pytest.mark.asyncio
+async def test_what_a_timer_wakes_again_and_again_grows(monitor: Monitor) -> None:
+    service = Service()
+    found = await grown(monitor, lambda: service.begin(polls()))
+    await service.close()
+    assert found == named(polls)
+
+
+class Clients:
+    """Connect to a server of this process, and stay."""
+
+    def __init__(self, serve: Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]]) -> None:
+        self.service = Service()
+        self.serve = serve
+        self.has_come = asyncio.Event()
+        self.writers: list[asyncio.StreamWriter] = []
+
+    def accepted(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        self.service.begin(self.serve(writer))
+        self.has_come.set()
+
+    async def come(self, monitor: Monitor, *, rows: int = 2, many: int = 2) -> list[str]:
+        """Look for some rows of windows, *many* connecting before each census."""
+        server = await asyncio.start_server(self.accepted, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()[:2]
+        found: list[Finding] = []
+        for _ in range(rows * WINDOWS * LOOKS + 1):
+            for _ in range(many):
+                self.has_come.clear()
+                self.writers.append((await asyncio.open_connection(host, port))[1])
+                await self.has_come.wait()
+            await settle()
+            found += monitor.look()
+        await self.service.close()
+        for writer in self.writers:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+        server.close()
+        await settle()
+        return sorted({f"{each.evidence} {each.sites[0].function}" for each in found})
+
+
+async def serves(writer: asyncio.StreamWriter) -> None:
+    await listens()
+    writer.close()
+
+
+async def goes_on_without_it(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+    await listens()
+
+
+@pytest.mark.asyncio
+async def test_clients_that_connect_all_morning_and_stay_are_no_growth(monitor: Monitor) -> None:
+    assert await Clients(serves).come(monitor) == []
+
+
+@pytest.mark.asyncio
+async def test_what_goes_on_after_its_connection_is_growth(monitor: Monitor) -> None:
+    assert await Clients(goes_on_without_it).come(monitor) == named(goes_on_without_it)
+
+
+@pytest.mark.asyncio
+async def test_what_many_tasks_hold_of_one_connection_is_no_reason_for_them(
+    monitor: Monitor,
+) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def keeps(writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        first = writers[0]
+        del writer
+        await serves(first)
+
+    (found,) = await Clients(keeps).come(monitor)
+    assert found.startswith("growth")

@@ -223,7 +223,7 @@ def test_tasks_that_only_grow_are_told_once_with_their_site_and_resolved(
         "growth",
         fingerprint("asyncio_task", (FOREVER,)),
     )
-    assert ": ever more come, and those that came stay" in str(said["python.leak.message"])
+    assert ": new ones keep coming, and old ones do not end" in str(said["python.leak.message"])
     (sample,) = told.events
     assert plain(sample.attributes)["code.function.name"] == FOREVER
     assert "in forever" in str(plain(sample.attributes)["code.stacktrace"])
@@ -305,7 +305,7 @@ def test_tasks_that_outlive_their_requests_are_told_with_the_operation(
     (span,) = [each for each in spans.all if each.name == "python.leak.detected"]
     said = plain(span.attributes)
     assert (said["python.leak.evidence"], said["python.leak.count"]) == ("outlived", 60)
-    operation = " POST /orders," if sampled else " the spans that they began in,"
+    operation = " POST /orders," if sampled else " the spans in which they were created,"
     assert f"60 asyncio tasks {FOREVER} (" in said["python.leak.message"]
     assert f" outlived{operation}" in said["python.leak.message"]
     assert said.get("python.leak.operation") == ("POST /orders" if sampled else None)
@@ -737,7 +737,7 @@ def test_an_exporter_that_blocks_does_not_hold_the_application(
 @pytest.fixture
 def _quick_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a monitor that hangs replaced within moments."""
-    monkeypatch.setattr("otel_leaks.monitor.watch.TICK_S", 0.02)
+    monkeypatch.setattr("otel_leaks.monitor.guard.TICK_S", 0.02)
 
 
 @pytest.mark.usefixtures("_quick_guard")
@@ -1174,7 +1174,7 @@ def test_in_turns_with_the_threading_instrumentation_no_patch_piles_up(
         def count(frame: Any, event: str, _: object) -> None:
             nonlocal seen
             code = frame.f_code
-            ours = code.co_filename.endswith("beginnings.py") and code.co_name == "start"
+            ours = code.co_filename.endswith("production.py") and code.co_name == "start"
             seen += event == "call" and ours
 
         thread = threading.Thread(target=int)

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import ast
 import datetime as dt
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Literal, get_args
 
 from otel_leaks.model import Kind, Origin
+
+# Not date.today(), which asks the module: a test may replace or freeze that clock.
+_now = partial(time.time)
 
 __all__ = [
     "BUILT_IN",
@@ -270,7 +275,7 @@ class Ignores:
     def __init__(
         self, ignores: Iterable[Ignore] = BUILT_IN, *, today: dt.date | None = None
     ) -> None:
-        day = today or dt.date.today()
+        day = today or dt.datetime.fromtimestamp(_now()).astimezone().date()
         every = tuple(ignores)
         self.expired = tuple(i for i in every if i.until is not None and i.until < day)
         held = [i for i in every if i not in self.expired]

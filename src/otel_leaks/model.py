@@ -18,6 +18,7 @@ __all__ = [
     "KINDS",
     "OTHER",
     "Census",
+    "Clients",
     "Detection",
     "Emit",
     "End",
@@ -222,10 +223,13 @@ class Followed:
     """The same of those that stood here in the last census and have ended since."""
     moved_s: tuple[float, ...] = ()
     """The same of those that stand at another site now."""
-    asked: int = 0
-    """How many of them were asked whether they have a live connection of a client."""
-    connected: int = 0
-    """How many of those have one, each its own."""
+
+
+class Clients(NamedTuple):
+    """Of some things of a site, how many have a live connection of a client, each its own."""
+
+    asked: int
+    connected: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +272,8 @@ class Site:
     followed: Followed | None = None
     """What became of some of its things, when they are followed from census to census. Those
     that *serving* counts are not."""
+    clients: Clients | None = None
+    """Of some of those that are followed; None where none was asked."""
     serving: int = 0
     """How many of its tasks belong to a request in progress: its span is open. An estimate
     where *count* is one, or only a part was looked at. Of threads those as well that a task

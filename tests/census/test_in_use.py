@@ -203,6 +203,44 @@ def test_a_thread_that_a_task_uses_has_not_outlived_its_request(app: Application
     assert len(after.ended.ages_s) == SOME
 
 
+def serves(app: Application, *, ends: bool) -> None:
+    """Serve a request in the calling thread, as a server with a thread for each connection does."""
+    tracer = app.provider.get_tracer("app")
+    with tracer.start_as_current_span("GET /events", kind=SpanKind.SERVER):
+        if not ends:
+            stuck(app.stand)
+    if ends:
+        stuck(app.stand)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_thread_in_which_a_request_is_served_is_in_use_until_it_is(
+    app: Application, ends: bool
+) -> None:
+    app.threads = [
+        threading.Thread(target=serves, args=(app,), kwargs={"ends": ends}, name=f"leak-{i}")
+        for i in range(SOME)
+    ]
+    for thread in app.threads:
+        thread.start()
+    app.stand.arrived(SOME)
+    assert app.in_use() == ((0, 0, SOME) if ends else (SOME, 0, 0))
+
+
+def test_a_thread_that_waits_for_an_answer_serves_nothing(app: Application) -> None:
+    tracer = app.provider.get_tracer("app")
+
+    def asks() -> None:
+        with tracer.start_as_current_span("GET", kind=SpanKind.CLIENT):
+            stuck(app.stand)
+
+    app.threads = [threading.Thread(target=asks, name=f"leak-{i}") for i in range(SOME)]
+    for thread in app.threads:
+        thread.start()
+    app.stand.arrived(SOME)
+    assert app.in_use() == (0, 0, SOME)
+
+
 def test_a_task_is_not_kept_by_what_it_has_started(app: Application) -> None:
     with streams(1, app.start_thread):
         (thread,) = app.threads

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,6 +36,9 @@ RUNS = (
 )
 
 
+LEAKED = r": \d+ leaked "
+
+
 class Ran(NamedTuple):
     status: int
     outcomes: Outcomes
@@ -42,8 +46,8 @@ class Ran(NamedTuple):
 
     @property
     def leaking(self) -> set[str]:
-        lines = (line for line in self.output.splitlines() if " leaked: " in line)
-        return {line.partition(" leaked: ")[0].removeprefix("E   ").strip() for line in lines}
+        lines = (line for line in self.output.splitlines() if re.search(LEAKED, line))
+        return {re.split(LEAKED, line)[0].removeprefix("E   ").strip() for line in lines}
 
 
 def python(name: str) -> str:

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -90,6 +90,8 @@ class Collector:
         self.metrics_url = f"http://{self.metrics_address}/metrics"
         self.file = folder / "traces.jsonl"
         self.events_file = folder / "events.jsonl"
+        self._traces = _Read(self.file, _spans)
+        self._events = _Read(self.events_file, _records)
         # Its own metrics would be served on a port that cannot be chosen freely.
         settings = ("service.telemetry.metrics.level=none", *settings)
         self.program = Program(
@@ -156,29 +158,38 @@ class Collector:
 
     def spans(self, name: str) -> list[Span]:
         """Return the spans of that name that are in the file by now."""
-        documents = _documents(self.file)
-        return [span for each in documents for span in _spans(each) if span.name == name]
+        self._traces.read()
+        return list(self._traces.found.get(name, ()))
 
     def records(self, event_name: str) -> list[Record]:
         """Return the log records of that event that are in the file by now."""
-        documents = _documents(self.events_file)
-        return [
-            record
-            for each in documents
-            for record in _records(each)
-            if record.event_name == event_name
-        ]
+        self._events.read()
+        return list(self._events.found.get(event_name, ()))
 
 
-def _documents(file: Path) -> list[Mapping[str, Any]]:
-    if not file.exists():
-        return []
-    lines = file.read_text("utf-8").split("\n")[:-1]  # The last may be half written.
-    return [json.loads(line) for line in lines]
+class _Read(Generic[T]):
+    """What a file of documents has by now; each is read once, as a test asks many times."""
+
+    def __init__(self, file: Path, parse: Callable[[Mapping[str, Any]], list[tuple[str, T]]]):
+        self.found: dict[str, list[T]] = {}
+        self._file = file
+        self._parse = parse
+        self._offset = 0
+
+    def read(self) -> None:
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as file:
+            file.seek(self._offset)
+            lines = file.read().split(b"\n")[:-1]  # The last may be half written.
+        for line in lines:
+            self._offset += len(line) + 1
+            for name, each in self._parse(json.loads(line)):
+                self.found.setdefault(name, []).append(each)
 
 
-def _spans(document: Mapping[str, Any]) -> list[Span]:
-    return [
+def _spans(document: Mapping[str, Any]) -> list[tuple[str, Span]]:
+    spans = [
         Span(
             name=span["name"],
             span_id=span["spanId"],
@@ -195,10 +206,11 @@ def _spans(document: Mapping[str, Any]) -> list[Span]:
         for scope in resource["scopeSpans"]
         for span in scope["spans"]
     ]
+    return [(each.name, each) for each in spans]
 
 
-def _records(document: Mapping[str, Any]) -> list[Record]:
-    return [
+def _records(document: Mapping[str, Any]) -> list[tuple[str, Record]]:
+    records = [
         Record(
             event_name=record.get("eventName", ""),
             severity=record["severityText"],
@@ -212,6 +224,7 @@ def _records(document: Mapping[str, Any]) -> list[Record]:
         for scope in resource["scopeLogs"]
         for record in scope["logRecords"]
     ]
+    return [(each.event_name, each) for each in records]
 
 
 def _attributes(of: Mapping[str, Any]) -> Attributes:

@@ -99,7 +99,7 @@ class Traffic:
 async def traffic(service: Service) -> AsyncIterator[Traffic]:
     limits = httpx.Limits(max_connections=STREAMS + 40)
     url = str(service.client.base_url)
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
         running = Traffic(client)
         works = [running.prices(), running.products(), running.orders()]
         works += [running.stream() for _ in range(STREAMS)]
@@ -141,6 +141,7 @@ def test_a_leak_is_told_with_its_route_and_a_link_to_a_request_that_leaked(
             "OTEL_PYTHON_LEAKS_OUTLIVED_S": str(OUTLIVED_S),
             "OTEL_PYTHON_LEAKS_GROWTH_WINDOW_S": str(WINDOW_S),
         },
+        "--timeout-keep-alive=600",  # A connection closed in between would fail a request.
         app="busy_service:app",
     )
 

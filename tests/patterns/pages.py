@@ -43,7 +43,9 @@ class Run:
     @property
     def message(self) -> str:
         """The failure as it is printed, without pytest's own lines around it."""
-        found = re.search(r"^(leaked: .*?)\n(?=[=_-]{10,})", self.output, re.DOTALL | re.MULTILINE)
+        found = re.search(
+            r"^(\d+ leaked .*?)\n(?=[=_-]{10,})", self.output, re.DOTALL | re.MULTILINE
+        )
         assert found is not None, self.output
         return found[1].rstrip() + "\n"
 
@@ -84,7 +86,7 @@ def shortened(message: str) -> str:
 def without_chance(text: str) -> str:
     """Leave out what differs from run to run and between versions of Python."""
     for pattern, word in (
-        (r"known for \d+\.\d s", "known for N s"),
+        (r"at least \d+\.\d s old", "at least N s old"),
         (r"(Task|Thread)-\d+", r"\1-N"),
         (r"\(/\S*?/(\w+\.py):\d+\)", r"(\1)"),
         (r"\.<locals>\.<listcomp>", ""),  # Until 3.11 a comprehension is a function.

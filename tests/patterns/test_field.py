@@ -69,5 +69,5 @@ def test_what_a_fixture_of_the_test_ends_is_no_leak(tmp_path: Path) -> None:
 def test_what_a_fixture_of_the_test_should_end_and_does_not_is_a_leak(tmp_path: Path) -> None:
     ran = run(tmp_path, ends=False)
     assert ran.code == 1, ran.output
-    assert "leaked: 1 thread alive" in ran.output
-    assert "leaked: 1 asyncio task pending" in ran.output
+    assert "1 leaked thread" in ran.output
+    assert "1 leaked asyncio task" in ran.output

@@ -92,7 +92,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, forking: For
         *args: str,
         plugins: tuple[str, ...] = (),
         quick: bool = True,
-        timeout_s: float = 100,
+        timeout_s: float = 400,
         **files: str,
     ) -> pytest.RunResult:
         pytester.makepyfile(

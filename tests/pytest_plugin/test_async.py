@@ -43,7 +43,7 @@ def test_tests_on_a_loop_of_any_scope_are_told_apart(run: Run, scope: str) -> No
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
         [
-            "leaked: 1 asyncio task pending: leaky.waiting, began leaky.py:*",
+            "1 leaked asyncio task: leaky.waiting, created at leaky.py:*",
             "     awaited  no, nothing awaits it",
             "     in       *test_it.py::TestIt::test_leaking",
         ]
@@ -139,7 +139,7 @@ def test_async_fixtures_are_charged_when_they_are_torn_down(run: Run, scope: str
     )
     result.assert_outcomes(passed=1, errors=1)
     heads = sorted(line for line in result.stdout.lines if line.startswith("fixture "))
-    said = "leaked: 1 asyncio task pending: leaky.waiting, began leaky.py:*"
+    said = "1 leaked asyncio task: leaky.waiting, created at leaky.py:*"
     for name, head in zip(("leaking", "leaking_after"), heads, strict=True):
         pytest.LineMatcher([head]).fnmatch_lines([f"fixture {name} ({scope}) {said}"])
     assert "end of the session" not in result.stdout.str()
@@ -169,7 +169,7 @@ def test_async_fixtures_of_anyio_are_charged_when_they_are_torn_down(run: Run) -
         plugins=ANYIO,
     )
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["fixture leaking (function) leaked: 1 asyncio task pending: *"])
+    result.stdout.fnmatch_lines(["fixture leaking (function): 1 leaked asyncio task: *"])
 
 
 WILL_END = """
@@ -241,7 +241,7 @@ def test_a_loop_that_a_leftover_stops_does_not_break_the_run(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["leaked: 1 asyncio task pending: leaky.waiting, began *"])
+    result.stdout.fnmatch_lines(["1 leaked asyncio task: leaky.waiting, created at *"])
 
 
 def test_a_task_on_the_loop_of_another_thread_is_its_tests(run: Run) -> None:
@@ -284,7 +284,7 @@ def test_a_task_on_the_loop_of_another_thread_is_its_tests(run: Run) -> None:
         plugins=(),
     )
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["leaked: 1 asyncio task pending: test_it.test_leaking.*"])
+    result.stdout.fnmatch_lines(["1 leaked asyncio task: test_it.test_leaking.*"])
 
 
 SWALLOWING = """
@@ -364,7 +364,7 @@ def test_the_verdict_is_out_although_the_teardown_hangs(
             stderr=stderr,
         )
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while "ignore_fingerprint" not in error.read_text():
                 assert time.monotonic() < until, out.read_text()
                 assert running.poll() is None, out.read_text()
@@ -375,8 +375,8 @@ def test_the_verdict_is_out_although_the_teardown_hangs(
     pytest.LineMatcher(error.read_text().splitlines()).fnmatch_lines(
         [
             "leaks: a teardown takes longer than 3 s; these tasks leaked, and may not end when *",
-            "*test_it* leaked: 1 asyncio task pending: test_it.swallow, began test_it.py:*",
-            "     began    test_it.py:* in test_it.leak",
+            "*test_it* 1 leaked asyncio task: test_it.swallow, created at test_it.py:*",
+            "     created  test_it.py:* in test_it.leak",
         ]
     )
 
@@ -449,6 +449,6 @@ def test_what_a_failed_gather_leaves_behind_fails_its_test(run: Run, collects: b
         plugins=ASYNCIO,
     )
     result.assert_outcomes(passed=1, failed=1)
-    state = "destroyed" if collects else "pending"
-    result.stdout.fnmatch_lines([f"leaked: 1 *{state}*: test_it.answer, began test_it.py:*"])
+    what = "1 asyncio task destroyed while pending" if collects else "1 leaked asyncio task"
+    result.stdout.fnmatch_lines([f"{what}: test_it.answer, created at test_it.py:*"])
     assert "Task was destroyed" not in result.stdout.str() + result.stderr.str()

@@ -53,7 +53,7 @@ def test_each_kind_of_test_is_charged_with_its_own(run: Run) -> None:
             "     in       test_it.py::test_parameter[[]True]",
             "     in       test_it.py::TestClass::test_leaking",
             "     in       test_it.py::TestUnit::test_leaking",
-            "leaked: 1 asyncio task pending: leaky.waiting, began leaky.py:*",
+            "1 leaked asyncio task: leaky.waiting, created at leaky.py:*",
             "     in       test_it.py::TestIsolated::test_leaking",
         ]
     )
@@ -114,12 +114,8 @@ def test_the_failure_of_a_unittest_wins_and_no_skip_hides_a_leak(run: Run, base:
         "-oleaks_run_on_failure=true",
     )
     result.assert_outcomes(failed=2)
-    result.stdout.fnmatch_lines(
-        ["*AssertionError: 1 != 2", "*leaked: 1 thread alive: leaky.stuck*"]
-    )
-    result.stdout.fnmatch_lines(
-        ["[[]SKIPPED[]] *not here", "*leaked: 1 thread alive: leaky.stuck*"]
-    )
+    result.stdout.fnmatch_lines(["*AssertionError: 1 != 2", "*1 leaked thread: leaky.stuck*"])
+    result.stdout.fnmatch_lines(["[[]SKIPPED[]] *not here", "*1 leaked thread: leaky.stuck*"])
 
 
 def test_fixtures_of_every_scope_are_named_when_they_are_torn_down(run: Run) -> None:
@@ -212,9 +208,9 @@ def test_xunit_style_set_ups_are_named_as_they_are_written(run: Run) -> None:
     result.assert_outcomes(passed=2, errors=2)
     result.stdout.fnmatch_lines(
         [
-            "setup_method leaked: 1 thread alive: *",
-            "setup_class leaked: 1 thread alive: *",
-            "setUpClass leaked: 1 thread alive: *",
+            "setup_method: 1 leaked thread: *",
+            "setup_class: 1 leaked thread: *",
+            "setUpClass: 1 leaked thread: *",
         ]
     )
 
@@ -250,7 +246,7 @@ def test_what_a_fixture_keeps_running_is_not_charged_to_its_tests(run: Run) -> N
         "--leaks",
     )
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["leaked: 1 thread alive: leaky.stuck, *"])
+    result.stdout.fnmatch_lines(["1 leaked thread: leaky.stuck, *"])
 
 
 def test_a_job_that_a_test_leaves_on_a_fixtures_pool_is_the_tests(run: Run) -> None:
@@ -281,9 +277,7 @@ def test_a_job_that_a_test_leaves_on_a_fixtures_pool_is_the_tests(run: Run) -> N
         "--leaks",
     )
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(
-        ["leaked: 1 job of a pool not ended: test_it.wait, began test_it.py:18"]
-    )
+    result.stdout.fnmatch_lines(["1 leaked job of a pool: test_it.wait, created at test_it.py:18"])
 
 
 def test_a_fixture_asked_for_in_the_call_is_charged_itself(run: Run) -> None:
@@ -302,7 +296,7 @@ def test_a_fixture_asked_for_in_the_call_is_charged_itself(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["fixture leaking (function) leaked: 1 thread alive: *"])
+    result.stdout.fnmatch_lines(["fixture leaking (function): 1 leaked thread: *"])
 
 
 def test_a_fixture_that_fails_is_told_of_its_failure_alone(run: Run) -> None:
@@ -344,7 +338,7 @@ def test_a_teardown_that_fails_keeps_its_error_and_has_the_leaks_as_a_note(run: 
     )
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
-        ["*ValueError: its own", "*fixture failing (function) leaked: 1 thread alive: *"]
+        ["*ValueError: its own", "*fixture failing (function): 1 leaked thread: *"]
     )
 
 
@@ -365,7 +359,7 @@ def test_a_leak_that_verify_none_told_is_not_told_again(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(passed=1, failed=1)
-    assert result.stdout.str().count("LeaksFound: leaked: 1 thread alive") == 2  # and the summary
+    assert result.stdout.str().count("LeaksFound: 1 leaked thread") == 2  # and the summary
 
 
 def test_a_leak_inside_of_a_nested_scope_is_the_tests_when_it_swallows_the_error(run: Run) -> None:
@@ -382,7 +376,7 @@ def test_a_leak_inside_of_a_nested_scope_is_the_tests_when_it_swallows_the_error
         "--leaks",
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["leaked: 1 thread alive: leaky.stuck, *"])
+    result.stdout.fnmatch_lines(["1 leaked thread: leaky.stuck, *"])
 
 
 def test_a_leak_is_no_failure_that_a_test_may_expect(run: Run) -> None:
@@ -398,7 +392,7 @@ def test_a_leak_is_no_failure_that_a_test_may_expect(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["[[]XPASS(strict)[]] leaks", "*leaked: 1 thread alive: *"])
+    result.stdout.fnmatch_lines(["[[]XPASS(strict)[]] leaks", "*1 leaked thread: *"])
     assert result.ret == 1
 
 
@@ -438,8 +432,48 @@ def test_an_exporter_that_a_test_leaves_behind_is_its_own_and_one_of_the_session
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
         [
-            "leaked: 1 thread alive: opentelemetry.sdk.*, began test_it.py:*",
-            "     began    test_it.py:* in test_it.provider, through opentelemetry (sdk/*",
+            "1 leaked thread: opentelemetry.sdk.*, created at test_it.py:*",
+            "     created  test_it.py:* in test_it.provider, through opentelemetry (sdk/*",
             "     in       test_it.py::test_that_makes_one_for_a_tenant",
         ]
     )
+
+
+def test_what_is_created_in_an_empty_context_belongs_to_the_test_that_runs(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+        import contextvars
+        import pytest
+        import leaky
+
+        def test_thread():
+            contextvars.Context().run(leaky.thread)
+
+        @pytest.fixture
+        def loop():
+            loop = asyncio.new_event_loop()
+            yield loop
+            loop.close()
+
+        async def leaves():
+            contextvars.Context().run(leaky.task)
+
+        def test_task(loop):
+            loop.run_until_complete(leaves())
+
+        async def parent():
+            leaky.task()
+            await asyncio.Event().wait()
+
+        def test_task_of_a_task(loop):
+            contextvars.Context().run(lambda: leaky.kept.append(loop.create_task(parent())))
+            loop.run_until_complete(asyncio.sleep(0))
+
+        def test_clean():
+            contextvars.Context().run(int)
+        """,
+        "--leaks",
+    )
+    result.assert_outcomes(passed=1, failed=3)
+    assert not [line for line in result.outlines if "at the end of the session" in line]

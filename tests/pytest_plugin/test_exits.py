@@ -54,7 +54,7 @@ def test_it_says_what_the_process_waits_for_and_says_so_again_when_it_does_not_e
             stderr=stderr,
         )
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while "does not end" not in error.read_text():
                 assert time.monotonic() < until, out.read_text()
                 assert running.poll() is None, out.read_text()
@@ -65,7 +65,7 @@ def test_it_says_what_the_process_waits_for_and_says_so_again_when_it_does_not_e
     lines = out.read_text().splitlines()
     pytest.LineMatcher(lines).fnmatch_lines(
         [
-            "leaked: 3 threads alive: 1 in threading.Event.wait, began test_it.py:*",
+            "3 leaked threads: 1 in threading.Event.wait, created at test_it.py:*",
             "1. 1 thread alive: threading.Event.wait",
             "     exit     the process does not exit before it ends: it is not a daemon thread",
             "2. 2 threads alive: leaky.stuck",
@@ -133,7 +133,7 @@ def test_a_worker_of_anyio_whose_loop_is_closed_is_a_leak(run: Run) -> None:
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
-            "leaked: 1 thread alive: *",
+            "1 leaked thread: *",
             "     exit     the process does not exit before it ends: it is not a daemon thread",
         ]
     )
@@ -171,7 +171,7 @@ def test_a_child_is_named_by_its_number_and_by_whether_it_runs(run: Run) -> None
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         [
-            "     name     python*, pid *, still running, known for *",
-            "     name     python*, pid *, has ended, a zombie, known for *",
+            "     name     python*, pid *, still running, at least *",
+            "     name     python*, pid *, has ended, a zombie, at least *",
         ]
     )

@@ -52,7 +52,7 @@ def test_a_task_that_an_async_fixture_ends_is_no_leak_and_another_is(run: Run, s
     result.stdout.fnmatch_lines(
         [
             "*ERROR at teardown of test_leaking*",
-            "leaked: 1 asyncio task pending: leaky.waiting, began leaky.py:*",
+            "1 leaked asyncio task: leaky.waiting, created at leaky.py:*",
             "     in       test_it.py::test_leaking",
         ]
     )
@@ -97,7 +97,7 @@ def test_a_task_that_a_fixture_of_anyio_ends_is_no_leak_and_another_is(
     )
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(
-        ["leaked: 1 asyncio task pending: *", "     in       test_it.py::test_leaking"]
+        ["1 leaked asyncio task: *", "     in       test_it.py::test_leaking"]
     )
 
 
@@ -204,7 +204,7 @@ def test_what_is_told_at_the_teardown_is_told_once(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(passed=1, errors=1)
-    assert result.stdout.str().count("leaked: 1 thread") == 2  # The message, the summary's line.
+    assert result.stdout.str().count("1 leaked thread") == 2  # The message, the summary's line.
 
 
 def test_a_failing_test_has_its_leaks_judged_after_its_fixtures_too(run: Run) -> None:
@@ -225,4 +225,97 @@ def test_a_failing_test_has_its_leaks_judged_after_its_fixtures_too(run: Run) ->
         "-oleaks_run_on_failure=true",
     )
     result.assert_outcomes(failed=1)
-    result.stdout.no_fnmatch_line("*leaked:*")
+    result.stdout.no_fnmatch_line("*leaked*")
+
+
+OWNERS = """
+    import threading
+    import unittest
+    import pytest
+    import leaky
+
+    class Client:
+        '''Starts its thread when it is used first.'''
+
+        def __init__(self):
+            self.stop, self.thread = threading.Event(), None
+
+        def ask(self):
+            if self.thread is None:
+                self.thread = threading.Thread(target=self.stop.wait, daemon=True)
+                self.thread.start()
+
+        def close(self):
+            self.stop.set()
+            self.thread.join()
+
+    @pytest.fixture(scope="session")
+    def client():
+        client = Client()
+        yield client
+        client.close()
+
+    @pytest.fixture(scope="module")
+    def connect():
+        clients = []
+
+        def connect():
+            clients.append(Client())
+            clients[-1].ask()
+
+        yield connect
+        for client in clients:
+            client.close()
+
+    @pytest.fixture(scope="module")
+    def forgets():
+        client = Client()
+        yield client
+
+    def test_client(client):
+        client.ask()
+
+    def test_factory(connect):
+        connect()
+        connect()
+
+    def test_of_the_test_itself(client, connect):
+        leaky.thread("mine")
+
+    def test_nobody_ends(forgets):
+        forgets.ask()
+
+    class TestCase(unittest.TestCase):
+        @classmethod
+        def setUpClass(cls):
+            cls.client = Client()
+
+        @classmethod
+        def tearDownClass(cls):
+            cls.client.close()
+
+        def test_client(self):
+            self.client.ask()
+
+    class TestPlain:
+        def setup_class(cls):
+            cls.client = Client()
+
+        def teardown_class(cls):
+            cls.client.close()
+
+        def test_client(self):
+            self.client.ask()
+"""
+
+
+def test_what_a_wider_fixture_holds_is_judged_when_that_is_torn_down(run: Run) -> None:
+    result = run(OWNERS, "--leaks", "-rA")
+    result.assert_outcomes(passed=5, failed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "fixture forgets (module) leaked: *",
+            "*in *test_it.py::test_nobody_ends",
+            "FAILED test_it.py::test_of_the_test_itself*",
+        ]
+    )

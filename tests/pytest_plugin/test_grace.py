@@ -79,7 +79,7 @@ def test_a_grace_of_ones_own_is_kept_to(run: Run) -> None:
         POLLING
         + """
     def test_polls():
-        Client(WAITS["sleep"]).close()
+        Client(lambda: time.sleep(100)).close()
     """,
         "--leaks",
     )

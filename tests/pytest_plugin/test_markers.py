@@ -92,13 +92,14 @@ def test_the_grace_of_a_marker_is_the_tests_own(run: Run) -> None:
         import pytest
         from leaky import thread
         from otel_leaks import testing
+        from otel_leaks.testing.checks import Check
 
         graces = []
-        pauses = testing.Check.pauses
+        pauses = Check.pauses
         def noted(self, grace):
             graces.append(grace)
             return pauses(self, grace)
-        testing.Check.pauses = noted
+        Check.pauses = noted
 
         @pytest.mark.leaks(grace=testing.Grace(attempts=2, max_delay_s=0.0))
         def test_leaking():

@@ -28,12 +28,12 @@ def test_leaks_alone_fails_the_leaking_test_only(run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "*test_leaking*",
-            "leaked: 1 thread alive: leaky.stuck, began leaky.py:12",
+            "1 leaked thread: leaky.stuck, created at leaky.py:12",
             "1. 1 thread alive: leaky.stuck",
-            "     began    leaky.py:12 in leaky.thread",
+            "     created  leaky.py:12 in leaky.thread",
             "     in       test_it.py::test_leaking",
             '     ignore   ignore_fingerprint("*", reason="...")',
-            "FAILED test_it.py::test_leaking - Failed: leaked: 1 thread alive: leaky.stuck, *",
+            "FAILED test_it.py::test_leaking - Failed: 1 leaked thread: leaky.stuck, *",
         ]
     )
 
@@ -43,7 +43,7 @@ def test_warn_tells_and_passes(run: Run) -> None:
     result.assert_outcomes(passed=2)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["*= leaks =*", "test_it.py::test_leaking leaked: 1 thread alive: leaky.stuck, began *"]
+        ["*= leaks =*", "test_it.py::test_leaking: 1 leaked thread: leaky.stuck, created at *"]
     )
 
 
@@ -160,28 +160,26 @@ def test_what_an_ignore_hid_beside_a_leak_is_told(run: Run) -> None:
         '-oleaks_ignore=ignore_thread("pump-*")',
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        ["leaked: 1 thread alive: *", 'hidden: 1 by ignore_thread("pump-*")']
-    )
+    result.stdout.fnmatch_lines(["1 leaked thread: *", 'hidden: 1 by ignore_thread("pump-*")'])
 
 
 def test_the_grace_waits_for_what_ends_by_itself(run: Run) -> None:
     # The second look finds it ended, however slow the machine: the first look ends it.
     source = """
         import threading
-        from otel_leaks import testing
+        from otel_leaks.testing import looks
 
         release = threading.Event()
 
         def test_it():
-            look = testing._Door.look
+            look = looks._SharedTaker.look
             def looked(*args, **kwargs):
                 try:
                     return look(*args, **kwargs)
                 finally:
                     release.set()
                     ending.join()
-            testing._Door.look = looked
+            looks._SharedTaker.look = looked
             ending = threading.Thread(target=release.wait)
             ending.start()
     """
@@ -208,6 +206,6 @@ def test_with_run_on_failure_leaks_become_a_note_on_the_failure(run: Run) -> Non
     result = run(FAILING, "--leaks", "-oleaks_run_on_failure=true")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*assert 'its own' == 'failure'", "*leaked: 1 thread alive: leaky.stuck*"]
+        ["*assert 'its own' == 'failure'", "*1 leaked thread: leaky.stuck*"]
     )
     result.stdout.fnmatch_lines(["FAILED test_it.py::test_failing - *'its own' == 'failure'*"])

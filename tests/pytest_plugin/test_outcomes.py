@@ -72,12 +72,12 @@ def test_neither_a_leak_nor_the_outcome_beside_it_vanishes(run: Run) -> None:
     # What fails as expected has failed, and a test that fails is not looked at.
     result.assert_outcomes(failed=6, xfailed=3, errors=1)
     for lines in (
-        ["*_ test_fixed_strict _*", "[[]XPASS(strict)[]] bug 12", "", "leaked: 1 thread*"],
-        ["*_ test_fixed _*", "[[]XPASS[]] bug 13", "", "leaked: 1 thread*"],
-        ["*_ test_not_expected_to_fail _*", "leaked: 1 thread*"],
-        ["*_ test_skips_itself _*", "[[]SKIPPED[]] *no database", "", "leaked: 1 thread*"],
-        ["*_ TestCase.test_fixed _*", "*Unexpected success*", "leaked: 1 thread*"],
-        ["*_ TestCase.test_skips_itself _*", "[[]SKIPPED[]] *no database", "", "leaked: 1 *"],
+        ["*_ test_fixed_strict _*", "[[]XPASS(strict)[]] bug 12", "", "1 leaked thread*"],
+        ["*_ test_fixed _*", "[[]XPASS[]] bug 13", "", "1 leaked thread*"],
+        ["*_ test_not_expected_to_fail _*", "1 leaked thread*"],
+        ["*_ test_skips_itself _*", "[[]SKIPPED[]] *no database", "", "1 leaked thread*"],
+        ["*_ TestCase.test_fixed _*", "*Unexpected success*", "1 leaked thread*"],
+        ["*_ TestCase.test_skips_itself _*", "[[]SKIPPED[]] *no database", "", "1 leaked *"],
         ["*_ ERROR at teardown of test_still_broken_with_a_leaky_fixture _*", "fixture *"],
     ):
         result.stdout.fnmatch_lines(lines)
@@ -98,14 +98,14 @@ def test_a_leak_of_a_test_that_fails_as_expected_is_told_where_failures_are_look
         "-oleaks_run_on_failure=true",
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["[[]XFAIL[]] bug 15", "", "leaked: 1 thread*"])
+    result.stdout.fnmatch_lines(["[[]XFAIL[]] bug 15", "", "1 leaked thread*"])
 
 
 def test_in_warn_mode_the_outcomes_are_those_without(run: Run) -> None:
     without = run(SUITE, "--leaks=off")
     result = run(SUITE, "--leaks=warn")
     assert result.parseoutcomes() == without.parseoutcomes()
-    told = [line for line in result.outlines if " leaked: 1 thread" in line]
+    told = [line for line in result.outlines if " 1 leaked thread" in line]
     assert len(told) == 7
 
 
@@ -142,7 +142,7 @@ def test_a_leak_beside_failed_subtests_is_told(run: Run) -> None:
     )
     assert result.ret == 1
     assert result.parseoutcomes()["failed"] == 3
-    told = [line for line in result.outlines if line.startswith("leaked: 1 thread")]
+    told = [line for line in result.outlines if line.startswith("1 leaked thread")]
     assert len(told) == 2
 
 
@@ -217,7 +217,7 @@ def test_what_another_process_found_reaches_summary_json_and_baseline(run: Run, 
     if how == "worker that crashes":
         source += "\n    def test_that_crashes():\n        os._exit(3)\n"
     result = run(source, *args, plugins=("xdist",), **files)
-    told = [line for line in result.outlines if " leaked: 1 thread" in line]
+    told = [line for line in result.outlines if " 1 leaked thread" in line]
     assert [line.partition(" ")[0] for line in told] == ["test_it.py::test_leaks"]
     body = json.loads(Path("leaks.json").read_text(encoding="utf-8"))
     assert [set(each) for each in body["leaks"]] == [{"in", "text", "sites", "hidden"}]
@@ -274,7 +274,7 @@ def test_a_leak_of_an_attempt_that_is_run_again_is_in_the_summary(run: Run) -> N
     )
     assert result.parseoutcomes() == {"passed": 1, "rerun": 1}
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*= leaks =*", "test_it.py::test_it leaked: 1 thread *"])
+    result.stdout.fnmatch_lines(["*= leaks =*", "test_it.py::test_it: 1 leaked thread: *"])
 
 
 def test_an_error_of_ours_costs_no_test_and_no_summary(run: Run) -> None:
@@ -304,7 +304,7 @@ def test_an_error_of_ours_costs_no_test_and_no_summary(run: Run) -> None:
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
-            "test_it.py::test_leaks leaked: 1 thread *",
+            "test_it.py::test_leaks: 1 leaked thread: *",
             "leaks: child_process can't be read (ValueError: not this one)",
         ]
     )
@@ -320,7 +320,7 @@ def test_a_file_that_can_not_be_written_costs_no_summary(run: Run) -> None:
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
-            "test_it.py::test_leaks leaked: 1 thread *",
+            "test_it.py::test_leaks: 1 leaked thread: *",
             "leaks: missing/leaks.json can't be written (FileNotFoundError: *)",
         ]
     )

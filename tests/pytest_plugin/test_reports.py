@@ -35,7 +35,7 @@ def test_ten_thousand_equal_leaks_are_told_in_under_3_kb(run: Run) -> None:
     )
     result.assert_outcomes(failed=1)
     out = result.stdout.str()
-    message = out[out.index("leaked: 10000 asyncio tasks pending: leaky.waiting") :]
+    message = out[out.index("10000 leaked asyncio tasks: leaky.waiting") :]
     message = message[: message.index("=====")]
     assert "1. 10000 asyncio tasks pending: leaky.waiting" in message
     assert len(message) < 3_000
@@ -74,7 +74,7 @@ def test_json_has_each_leak_with_who_is_charged(run: Run) -> None:
     site = body["leaks"][0]["sites"][0]
     assert (site["kind"], site["count"], site["functions"][0]) == ("thread", 1, "leaky.stuck")
     assert site["origin"]["function"] == "leaky.thread"
-    assert body["leaks"][0]["text"].startswith("leaked: 1 thread alive: leaky.stuck")
+    assert body["leaks"][0]["text"].startswith("1 leaked thread: leaky.stuck")
 
 
 def test_json_of_a_clean_run_is_an_empty_list(run: Run) -> None:
@@ -156,7 +156,7 @@ def test_known_leaks_pass_new_ones_fail_and_stale_ones_are_told(run: Run) -> Non
     known.assert_outcomes(passed=1, failed=1)
     known.stdout.fnmatch_lines(
         [
-            "leaked: 1 thread alive: test_it.other, *",
+            "1 leaked thread: test_it.other, *",
             "leaks: 1 known ones, of known.json, were let pass",
         ]
     )

@@ -78,7 +78,7 @@ def test_every_runner_is_looked_into_before_it_cancels(run: Run) -> None:
     heads = [
         line
         for line in result.stdout.lines
-        if line.startswith("leaked: 1 asyncio task pending: test_it.forever, began test_it.py:")
+        if line.startswith("1 leaked asyncio task: test_it.forever, created at test_it.py:")
     ]
     assert len(heads) == 9
 
@@ -165,9 +165,7 @@ def test_what_a_runner_ends_or_another_task_awaits_is_not_reported(run: Run) -> 
         quick=False,
     )
     result.assert_outcomes(passed=4, failed=1)
-    result.stdout.fnmatch_lines(
-        ["*_ test_awaited _*", "leaked: 2 asyncio tasks pending: 1 in test_it.*"]
-    )
+    result.stdout.fnmatch_lines(["*_ test_awaited _*", "2 leaked asyncio tasks: 1 in test_it.*"])
     result.stdout.no_fnmatch_line("*pending: test_it.forever*")
 
 
@@ -198,9 +196,9 @@ def test_runs_in_fixtures_and_outside_of_tests_are_looked_into(run: Run) -> None
     result.assert_outcomes(passed=2, errors=2)
     result.stdout.fnmatch_lines(
         [
-            "fixture of_fixture (function) leaked: 1 asyncio task pending: test_it.forever, *",
-            "fixture after (module) leaked: 1 asyncio task pending: test_it.forever, *",
-            "at the end of the session leaked: 1 asyncio task pending: test_it.forever, *",
+            "fixture of_fixture (function): 1 leaked asyncio task: test_it.forever, *",
+            "fixture after (module): 1 leaked asyncio task: test_it.forever, *",
+            "at the end of the session: 1 leaked asyncio task: test_it.forever, *",
         ]
     )
 
@@ -218,4 +216,4 @@ def test_a_thousand_runs_are_not_waited_for_each(run: Run) -> None:
         timeout_s=60,
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["leaked: 1 asyncio task pending: test_it.forever, *"])
+    result.stdout.fnmatch_lines(["1 leaked asyncio task: test_it.forever, *"])

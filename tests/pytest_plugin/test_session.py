@@ -124,7 +124,7 @@ def test_what_is_left_from_anywhere_fails_the_session_once_with_its_origin(
     )
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    said = "at the end of the session leaked: 1 thread alive: leaky.stuck, began leaky.py:12"
+    said = "at the end of the session: 1 leaked thread: leaky.stuck, created at leaky.py:12"
     assert result.stdout.lines.count(said) == 1
     assert result.stdout.str().count("1. 1 thread alive") == 1
     result.stdout.fnmatch_lines(["     in       the session, outside of tests and fixtures"])
@@ -134,7 +134,7 @@ def test_in_warn_mode_what_is_left_is_told_and_the_session_passes(run: Run) -> N
     result = run("from leaky import thread\nthread()\ndef test_it(): pass", "--leaks=warn")
     result.assert_outcomes(passed=1)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["at the end of the session leaked: 1 thread alive: leaky.stuck*"])
+    result.stdout.fnmatch_lines(["at the end of the session: 1 leaked thread: leaky.stuck*"])
 
 
 def test_a_session_without_tests_fails_too_when_it_leaks(run: Run) -> None:
@@ -174,9 +174,7 @@ def test_what_a_test_or_fixture_left_is_told_once(run: Run) -> None:
     out = result.stdout.str()
     assert "at the end of the session" not in out
     assert out.count("1 asyncio task pending: leaky.waiting") == 1
-    result.stdout.fnmatch_lines(
-        ["leaked: 1 asyncio task pending, 1 thread alive: 1 in leaky.waiting"]
-    )
+    result.stdout.fnmatch_lines(["1 leaked asyncio task, 1 leaked thread: 1 in leaky.waiting"])
 
 
 def test_after_an_interrupt_the_patches_and_the_report_are_there(run: Run) -> None:
@@ -193,7 +191,7 @@ def test_after_an_interrupt_the_patches_and_the_report_are_there(run: Run) -> No
         "--leaks",
     )
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    result.stdout.fnmatch_lines(["leaked: 1 thread alive: leaky.stuck, *"])
+    result.stdout.fnmatch_lines(["1 leaked thread: leaky.stuck, *"])
 
 
 @pytest.mark.parametrize(

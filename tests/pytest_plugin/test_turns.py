@@ -59,7 +59,7 @@ def test_a_fixture_is_judged_after_the_factory_that_it_asked_for(run: Run) -> No
         "--leaks",
     )
     result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines(["fixture leaking (function) leaked: 1 thread alive: *"])
+    result.stdout.fnmatch_lines(["fixture leaking (function): 1 leaked thread: *"])
 
 
 @pytest.mark.parametrize("scope", ["class", "module", "session"])
@@ -102,7 +102,7 @@ def test_a_fixture_waits_for_a_wider_factory_that_it_asked_for(run: Run, scope: 
         "--leaks",
     )
     result.assert_outcomes(passed=3, errors=1)
-    result.stdout.fnmatch_lines(["fixture leaking (function) leaked: 1 thread alive: *"])
+    result.stdout.fnmatch_lines(["fixture leaking (function): 1 leaked thread: *"])
     assert result.stdout.str().count("1. 1 thread alive") == 1
 
 
@@ -186,7 +186,7 @@ def test_a_fixture_whose_teardown_no_test_ran_is_reported_at_the_end(run: Run) -
     )
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(
-        ["at the end of the session fixture leaking (session) leaked: 1 thread alive: *"]
+        ["at the end of the session fixture leaking (session): 1 leaked thread: *"]
     )
 
 
@@ -249,7 +249,7 @@ def test_what_nobody_ends_after_the_session_fails_it_with_a_report(run: Run) -> 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
-            "at the end of the session leaked: 1 thread alive: threading.Event.wait, began test*",
+            "at the end of the session: 1 leaked thread: threading.Event.wait, created at test*",
             "     in       the session, outside of tests and fixtures",
         ]
     )
@@ -373,7 +373,7 @@ def test_what_only_pytest_still_refers_to_has_not_leaked(run: Run) -> None:
     result.assert_outcomes(passed=7, failed=1, errors=1)
     result.stdout.fnmatch_lines(
         [
-            "fixture kept_pool (function) leaked: 1 pool not shut down: *",
+            "fixture kept_pool (function): 1 leaked pool: *",
             "*_ test_kept_elsewhere _*",
         ]
     )

@@ -29,7 +29,7 @@ def test_failing_tests_of_workers_are_told_by_the_controller(run: Run) -> None:
     )
     result.assert_outcomes(passed=2, failed=2)
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["leaked: 1 thread alive: leaky.stuck, began leaky.py:12"] * 2)
+    result.stdout.fnmatch_lines(["1 leaked thread: leaky.stuck, created at leaky.py:12"] * 2)
     assert "end of the session" not in result.stdout.str()
 
 
@@ -50,7 +50,7 @@ def test_what_workers_import_leaves_behind_fails_the_run_and_is_told_once(run: R
     )
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    said = "at the end of the session leaked: 1 thread alive: leaky.stuck, began leaky.py:12"
+    said = "at the end of the session: 1 leaked thread: leaky.stuck, created at leaky.py:12"
     assert result.stdout.lines.count(said) == 1
     body = json.loads(Path("leaks.json").read_text())
     assert [each["in"] for each in body["leaks"]] == ["at the end of the session"]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from otel_leaks.model import (
     Site,
 )
 from otel_leaks.report.sentences import resolution, sentence
-from otel_leaks.report.text import leaks_text, stack_text
+from otel_leaks.report.text import leaks_json, leaks_text, stack_text
 
 STACK = (
     Frame("app.jobs.Worker.run", "/srv/app/jobs.py", 41),
@@ -106,8 +108,8 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         ),
         (
             outlived(Operation(1, 1)),
-            "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived the spans that "
-            "they began in, the oldest by 6 min",
+            "340 asyncio tasks app.jobs.Worker.run (/srv/app/jobs.py:41) outlived the spans "
+            "in which they were created, the oldest by 6 min",
         ),
         (
             saturated(),
@@ -130,19 +132,19 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
                 grown_s=4800.0,
                 pools=40,
             ),
-            "40 thread pools export, 30 more than 80 min ago: more and more are created, and none "
+            "40 thread pools export, 30 more than 80 min ago: new ones keep coming, and none "
             "is shut down; most of their 93 threads: 80 in app.jobs.Worker.run "
             "(/srv/app/jobs.py:41), the oldest for at least 2 min",
         ),
         (
             Finding("thread", "growth", 93, sites=(SITE,), grown=61, grown_s=4800.0),
             "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), 61 more than "
-            "80 min ago: ever more come, and those that came stay",
+            "80 min ago: new ones keep coming, and old ones do not end",
         ),
         (
             Finding("thread", "growth", 93, sites=(SITE,), grown=0, grown_s=4800.0),
             "93 threads alive in app.jobs.Worker.run (/srv/app/jobs.py:41), no more than "
-            "80 min ago: ever more come, and those that came stay",
+            "80 min ago: new ones keep coming, and old ones do not end",
         ),
     ],
 )
@@ -209,8 +211,7 @@ def test_the_end_of_a_saturation_says_how_many_jobs_wait() -> None:
 def test_the_end_of_a_growth_says_how_many_are_left() -> None:
     finding = Finding("thread", "growth", 3, sites=(SITE,), grown=3, grown_s=9000.0)
     assert resolution(Detection(finding, opened_at=100.0, seen_at=820.0, peak=93)) == (
-        "threads in app.jobs.Worker.run do not pile up any more after 12 min: 3 are left; "
-        "the peak was 93"
+        "threads in app.jobs.Worker.run no longer pile up after 12 min: 3 are left; the peak was 93"
     )
 
 
@@ -271,8 +272,8 @@ def test_a_duration_is_written_as_a_person_would(seconds: float, written: str) -
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("/x/site-packages/lib.py", "began    /x/site-packages/lib.py:3 in lib.open, a library\n"),
-        ("/srv/app/main.py", "began    /srv/app/main.py:3 in lib.open\n"),
+        ("/x/site-packages/lib.py", "created  /x/site-packages/lib.py:3 in lib.open, a library\n"),
+        ("/srv/app/main.py", "created  /srv/app/main.py:3 in lib.open\n"),
     ],
 )
 def test_a_message_says_when_a_library_began_it(file: str, said: str) -> None:
@@ -287,7 +288,7 @@ def test_a_message_has_the_line_of_the_application_and_the_library_that_it_went_
         49,
     )
     origin = Origin("app.main", "/srv/app/main.py", 3, library=library)
-    said = "began    /srv/app/main.py:3 in app.main, through apscheduler (executors/pool.py:49)\n"
+    said = "created  /srv/app/main.py:3 in app.main, through apscheduler (executors/pool.py:49)\n"
     assert said in leaks_text([replace(SITE, origin=origin)], [])
 
 
@@ -376,7 +377,7 @@ def test_the_end_of_a_threshold_says_how_many_are_left() -> None:
 def test_the_end_of_what_was_destroyed_says_how_many_there_were() -> None:
     finding = destroyed(DESTROYED, 3)
     assert resolution(Detection(finding, opened_at=0.0, seen_at=300.0, peak=7)) == (
-        "no asyncio task app.poll was destroyed while pending any more; there were 7"
+        "no more asyncio tasks app.poll are destroyed while pending; there were 7"
     )
 
 
@@ -405,7 +406,7 @@ def test_a_message_is_made_of_its_own_lines_alone_whatever_the_names_are() -> No
     text, expected = (leaks_text((each,), (Hidden(ODD, 1),)) for each in (site, plain))
     assert len(text.split("\n")) == len(expected.split("\n"))
     assert all(line.isprintable() for line in text.split("\n"))
-    assert text.startswith(f"leaked: 2 threads alive: {SHOWN}, began /srv/{SHOWN}.py:7")
+    assert text.startswith(f"2 leaked threads: {SHOWN}, created at /srv/{SHOWN}.py:7")
     assert f"hidden: 1 by {SHOWN}" in text
 
 
@@ -420,3 +421,86 @@ def test_the_last_frame_of_a_stack_keeps_the_tail_of_its_file() -> None:
     said = stack_text(stack, max_frames=9, max_chars=40)
     assert said == '  File "...xxxxx/jobs.py", line 52, in g'
     assert len(said) <= 40
+
+
+def of_client(kind: Kind, function: str, count: int = 1, **more: Any) -> Site:
+    """Return a site that a library created for one line of the application."""
+    library = Frame("clientlib.Client.open", "/x/site-packages/clientlib/client.py", 7)
+    origin = Origin("tests.test_a", "/srv/tests.py", 3, "tests.py::test_a", library=library)
+    return Site(kind, (function,), count, "0" * 12, origin=origin, **more)
+
+
+def test_what_a_library_left_for_one_line_is_told_as_one_leak() -> None:
+    stack = (
+        Frame("clientlib.Client.ping", "/x/site-packages/clientlib/client.py", 9),
+        Frame("asyncio.tasks.sleep", "/x/site-packages/asyncio/tasks.py", 649),
+    )
+    own = (*stack[:1], Frame("tests.answer", "/srv/tests.py", 12), stack[1])
+    sites = [
+        of_client("thread", "clientlib.Client.run", daemon=False),
+        of_client("asyncio_task", "clientlib.Client.ping", 5, sample=Sample(1, stack, "T-1", 2.0)),
+        of_client("asyncio_task", "clientlib.Client.call", sample=Sample(2, own, "T-2", 2.0)),
+        of_client("child_process", "subprocess.Popen", sample=Sample(3, (), "sh, pid 7", 2.0)),
+    ]
+    assert leaks_text(sites, []) == (
+        "clientlib: 1 leaked thread, 6 leaked asyncio tasks, 1 leaked child process, "
+        "created at /srv/tests.py:3\n"
+        "\n"
+        "1. clientlib: 1 thread alive, 6 asyncio tasks pending, 1 child process not reaped\n"
+        "     exit     the process does not exit before it ends: it is not a daemon thread\n"
+        "     created  /srv/tests.py:3 in tests.test_a, through clientlib (client.py:7)\n"
+        "     in       tests.py::test_a\n"
+        "     hint     it belongs to clientlib: close what you made with clientlib when you are "
+        "done with it\n"
+        "     left     1 thread: clientlib.Client.run\n"
+        "              5 asyncio tasks: clientlib.Client.ping, in asyncio.tasks.sleep\n"
+        "              1 asyncio task: clientlib.Client.call, at /srv/tests.py:12\n"
+        "              1 child process: subprocess.Popen, sh, pid 7\n"
+        '     ignore   ignore_created_by("clientlib.*", reason="...")'
+    )
+
+
+def test_a_leak_of_very_many_sites_names_some_and_counts_the_others() -> None:
+    sites = [of_client("asyncio_task", f"clientlib.f{i}", 2) for i in range(12)]
+    lines = leaks_text(sites, []).splitlines()
+    assert lines[0] == "clientlib: 24 leaked asyncio tasks, created at /srv/tests.py:3"
+    assert lines[-3:-1] == [
+        "              2 asyncio tasks: clientlib.f7",
+        "              and 8 more at 4 other sites",
+    ]
+
+
+def test_what_a_second_library_created_for_it_is_ignored_by_the_function_that_is_yours() -> None:
+    other = of_client("thread", "otherlib.run")
+    assert other.origin is not None
+    library = Frame("otherlib.start", "/x/site-packages/otherlib.py", 7)
+    other = replace(other, origin=replace(other.origin, library=library))
+    text = leaks_text([of_client("thread", "clientlib.run"), other], [])
+    assert text.endswith('ignore   ignore_created_by("tests.test_a", reason="...")')
+
+
+def test_several_leaks_are_counted_in_all_and_the_first_is_named() -> None:
+    sites = [
+        of_client("thread", "clientlib.run", 2),
+        SITE,
+        of_client("thread", "clientlib.wait"),
+    ]
+    lines = leaks_text(sites, []).splitlines()
+    assert lines[0] == "83 leaked threads: 3 of clientlib, created at /srv/tests.py:3"
+    assert [line for line in lines if line[:1].isdigit()][1:] == [
+        "1. clientlib: 3 threads alive",
+        "2. 80 threads alive: app.jobs.Worker.run",
+    ]
+
+
+def test_the_first_line_names_a_library_and_not_where_it_is_installed() -> None:
+    origin = Origin("clientlib.Client.pong", "/x/site-packages/clientlib/client.py", 3)
+    assert leaks_text([replace(SITE, origin=origin)], []).startswith(
+        "80 leaked threads: app.jobs.Worker.run, created by clientlib (client.py:3)\n"
+    )
+
+
+def test_the_json_has_the_number_of_the_leak_that_a_site_is_part_of() -> None:
+    sites = [of_client("thread", "a"), SITE, of_client("thread", "b")]
+    body = json.loads(leaks_json(sites, []))
+    assert [each["leak"] for each in body["sites"]] == [1, 2, 1]

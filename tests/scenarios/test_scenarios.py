@@ -21,6 +21,8 @@ from otel_leaks.model import KINDS
 from scenarios import clean, leaking
 from scenarios.scenario import Scenario, Scenarios
 
+pytestmark = pytest.mark.scenarios
+
 TESTS = Path(__file__).parents[1]
 
 LOOPS = ("asyncio", "uvloop") if importlib.util.find_spec("uvloop") else ("asyncio",)

@@ -53,6 +53,8 @@ class Leak(Stack):
     """What it is called, any of these."""
     route: str
     """The route of the request, or what else names the operation."""
+    ends_with_users: bool = False
+    """Whether what leaks talks to them, and ends when they go."""
 
     @property
     def line(self) -> int:
@@ -84,6 +86,11 @@ def script(run: Run, port: int, name: str) -> list[str]:
     return run.command("python", f"{name}.py", str(port))
 
 
+def hypercorn(run: Run, port: int, name: str) -> list[str]:
+    options = f"--bind=127.0.0.1:{port} --graceful-timeout=2"
+    return run.command("hypercorn", *options.split(), f"{name}:app")
+
+
 def celery(run: Run, _: int, name: str) -> list[str]:
     options = "worker --pool=threads --concurrency=30 --loglevel=info"
     return run.command("celery", f"--app={name}", *options.split())
@@ -93,9 +100,11 @@ def celery(run: Run, _: int, name: str) -> list[str]:
 class Worker(Stack):
     """One that has no port."""
 
+    says: str = " ready."
+
     @property
     def ready(self) -> str:
-        return " ready."
+        return self.says
 
 
 HEALTHY: tuple[Stack, ...] = (
@@ -229,6 +238,45 @@ HEALTHY: tuple[Stack, ...] = (
         command=uvicorn,
         tasks=100,
     ),
+    Stack(
+        name="hypercorn_rooms",
+        title="Starlette under hypercorn; websockets that stay, and background tasks",
+        packages=("starlette", "hypercorn"),
+        command=hypercorn,
+        tasks=180,
+    ),
+    Worker(
+        name="queue_consumer",
+        title="A consumer of redis; workers and heartbeats of 48 partitions, attempts again",
+        packages=("redis", "tenacity"),
+        command=script,
+        says="consuming",
+        tasks=100,
+    ),
+    Stack(
+        name="scheduled_reports",
+        title="FastAPI; SQLAlchemy's pool on asyncpg, and APScheduler with jobs of requests",
+        packages=("fastapi", "sqlalchemy", "asyncpg", "apscheduler"),
+        command=uvicorn,
+        tasks=15,
+        threads=8,
+        spans=("all", "none"),
+    ),
+    Stack(
+        name="threaded_streams",
+        title="Flask under werkzeug; streams that stay, a thread for each",
+        packages=("flask", "werkzeug"),
+        command=script,
+        threads=90,
+    ),
+    Stack(
+        name="terminals",
+        title="aiohttp; websockets that stay, each with a thread and a pool of its own",
+        packages=("aiohttp",),
+        command=script,
+        tasks=140,
+        threads=140,
+    ),
 )
 
 LEAKS: tuple[Leak, ...] = (
@@ -320,5 +368,34 @@ LEAKS: tuple[Leak, ...] = (
         command=uvicorn,
         functions=("leak_successors.renew",),
         route="/sessions/{session}",
+    ),
+    Leak(
+        name="leak_retry",
+        title="FastAPI; a delivery that is attempted again without end",
+        packages=("fastapi", "tenacity"),
+        command=uvicorn,
+        functions=("leak_retry.deliver",),
+        route="/hooks/{hook}",
+    ),
+    Leak(
+        name="leak_scheduler",
+        title="Flask under gunicorn; APScheduler started by each request",
+        packages=("flask", "gunicorn", "apscheduler"),
+        command=gunicorn(8),
+        kind="thread",
+        functions=(
+            "apscheduler.schedulers.blocking.BlockingScheduler._main_loop",
+            "apscheduler.schedulers.background.BackgroundScheduler._main_loop",
+        ),
+        route="/watches/<name>",
+    ),
+    Leak(
+        name="leak_client",
+        title="FastAPI; a websocket's client that is not closed where nothing was found",
+        packages=("fastapi", "websockets"),
+        command=uvicorn,
+        functions=("websockets.asyncio.connection.Connection.keepalive",),
+        route="/quotes/{share}",
+        ends_with_users=True,
     ),
 )

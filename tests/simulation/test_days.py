@@ -8,6 +8,8 @@ from simulation.days import Told, day, judged
 from simulation.loads import DAY, HEALTHY, LEAKING, Load
 from simulation.table import FIRST_WORD_S, PAGE, rows_in
 
+pytestmark = pytest.mark.scenarios
+
 PAGE_TEXT = PAGE.read_text(encoding="utf-8")
 
 

@@ -9,6 +9,8 @@ from simulation.loads import Load
 from simulation.requests import HALF_DAY, HEALTHY, LEAKING, PAGE
 from simulation.table import rows_in
 
+pytestmark = pytest.mark.scenarios
+
 PAGE_TEXT = PAGE.read_text(encoding="utf-8")
 
 

@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from otel_leaks.census.clients import ASKED
 from otel_leaks.census.followed import FOLLOWED_OF_SITE
 from otel_leaks.model import (
+    Clients,
     Ended,
     Followed,
     Kind,
@@ -35,8 +37,6 @@ LOOKED = 1000
 """Things whose span a census reads, while there are no more."""
 LOOKED_OF_MANY = 270
 """The same of more."""
-ASKED = 8
-"""Things of a site that a census asks whether they have a connection."""
 START_S = 1_700_000_000.0
 """When the process starts, by the clock of the spans."""
 
@@ -154,18 +154,17 @@ class Live:
     def _looked_at(self, site: Site, number: int, now: float) -> Site:
         """Say when the oldest wakes, and how many have a connection."""
         here = [thing for thing in self.followed if thing.where == number]
-        if not here or site.followed is None:
+        if not here:
             return site
         oldest = min(here, key=lambda thing: thing.born)
         asked = self.rng.sample(here, min(ASKED, len(here))) if self.place.connected else []
-        connected = sum(thing.ends < math.inf for thing in asked)
-        followed = replace(site.followed, asked=len(asked), connected=connected)
+        clients = Clients(len(asked), sum(thing.ends < math.inf for thing in asked))
         if not self.place.wakes_s:
-            return replace(site, followed=followed)
+            return replace(site, clients=clients)
         sleeps_s = self.place.wakes_s
         due = oldest.born + sleeps_s * math.ceil((now - oldest.born) / sleeps_s)
         sample = Sample(round(oldest.born * 1e6), (), "", now - oldest.born, due_s=due - now)
-        return replace(site, followed=followed, sample=sample)
+        return replace(site, sample=sample)
 
     def _with_requests(self, site: Site, requests: list[float], now: float) -> Site:
         looked = requests

@@ -53,19 +53,15 @@ SAME_EVERYWHERE = (
 """What no version of Python changes, and what takes minutes."""
 NOT_NEEDED = ("datadog-api-client", "grafana-foundation-sdk")
 """What only these need; Datadog's client alone has ten thousand files."""
-AT_THE_ENDS = ("demo", "patterns", "plugin", "test_cli.py")
+AT_THE_ENDS = ("cli", "demo", "patterns", "pytest_plugin")
 """Runs of whole programs: on the oldest and the newest stable version, and by `make test`."""
 ENDS = ("3.10", "3.14")
 
 SELECTED = (
-    (
-        "--leaks",
-        "-m",
-        "not e2e and not reliability and not services and not companions and not unwatched",
-    ),
+    ("--leaks", "-m", "not (e2e or reliability or services or companions or unwatched)"),
     ("-m", "unwatched"),
 )
-"""What is run one after the other, as `make unit` does."""
+"""What is run one after the other, as `make unit` and `make scenarios` do."""
 
 PROJECT = Path(__file__).resolve().parents[2]
 SID = Path(__file__).with_name("sid.py")

@@ -18,7 +18,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_leaks.census.isolation import Parts
 from otel_leaks.model import Detection, Finding, Frame, Sample, Site
-from otel_leaks.telemetry.events import MAX_TRIES, MAX_WAITING, Events
+from otel_leaks.telemetry.events import Events
+from otel_leaks.telemetry.outbox import MAX_TRIES, MAX_WAITING
 from support.exported import Records
 
 STACK = (Frame("app.run", "/srv/app.py", 41),)
@@ -215,7 +216,7 @@ def test_a_sink_that_always_raises_is_tried_five_times_with_growing_pauses() -> 
     raised = ["x" if each else "." for each in stage.retry(30)]
     assert end.calls == MAX_TRIES
     assert "".join(raised) == "x.x...x.......x" + "." * 15
-    assert not stage.events._waiting
+    assert not stage.events._outbox._waiting
 
 
 def test_one_detection_that_a_sink_refuses_does_not_keep_the_next_from_it() -> None:

@@ -38,7 +38,8 @@ from otel_leaks.model import (
     Site,
 )
 from otel_leaks.telemetry import names
-from otel_leaks.telemetry.events import MAX_BYTES, MAX_LINKS, Events, tell
+from otel_leaks.telemetry.attributes import MAX_BYTES, MAX_LINKS, tell
+from otel_leaks.telemetry.events import Events
 from support.exported import Records, Spans, plain
 
 STACK = (

@@ -467,6 +467,28 @@ class OwnTask(asyncio.Task):  # type: ignore[type-arg]
     pass
 
 
+def test_the_heap_is_not_searched_for_tasks_that_a_timer_wakes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searches = []
+
+    def searched(*targets: object) -> list[Any]:
+        searches.append(1)
+        return gc.get_referrers(*targets)
+
+    monkeypatch.setattr("otel_leaks.testing.proof.get_referrers", searched)
+
+    async def main() -> Proof:
+        sleeping = asyncio.create_task(asyncio.sleep(3600))
+        await settle()
+        proof = prove(sleeping)
+        sleeping.cancel()
+        return proof
+
+    assert asyncio.run(main()).orphaned == ()
+    assert searches == []
+
+
 def test_a_task_of_a_class_of_ones_own_is_not_claimed() -> None:
     async def main() -> None:
         task = OwnTask(consume(asyncio.Queue()))

@@ -39,6 +39,7 @@ from otel_leaks.testing import (
     ignore_task,
     ignore_thread,
     ignore_top_function,
+    proving,
     verify_none,
 )
 from support.leaks import Stand, forever, settle, stopped_loop, stuck
@@ -984,9 +985,9 @@ def test_every_name_that_is_offered_exists() -> None:
 def test_what_is_proved_of_a_task_is_in_its_report_and_costs_a_bounded_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(testing, "_proofs_took_s", 0.0)
+    monkeypatch.setattr(proving, "_proofs_took_s", 0.0)
     # The heap of a whole test run takes longer to search than a report may.
-    monkeypatch.setattr(testing, "PROOF_S", 50.0)
+    monkeypatch.setattr(proving, "PROOF_S", 50.0)
     monkeypatch.setattr(testing, "PROOFS_S", 100.0)
 
     async def work(jobs: asyncio.Queue[int]) -> None:
@@ -1010,9 +1011,9 @@ def test_what_is_proved_of_a_task_is_in_its_report_and_costs_a_bounded_time(
         return asyncio.run(main())
 
     first = proved()
-    took_s = testing._proofs_took_s
-    monkeypatch.setattr(testing, "_proofs_took_s", testing.PROOFS_S)
-    assert (first, 0 < took_s < testing.PROOFS_S, proved()) == ([True], True, [False])
-    monkeypatch.setattr(testing, "_proofs_took_s", 0.0)
-    monkeypatch.setattr(testing, "PROVED", 0)
-    assert (proved(), testing._proofs_took_s) == ([False], 0)
+    took_s = proving._proofs_took_s
+    monkeypatch.setattr(proving, "_proofs_took_s", proving.PROOFS_S)
+    assert (first, 0 < took_s < proving.PROOFS_S, proved()) == ([True], True, [False])
+    monkeypatch.setattr(proving, "_proofs_took_s", 0.0)
+    monkeypatch.setattr(proving, "PROVED", 0)
+    assert (proved(), proving._proofs_took_s) == ([False], 0)

@@ -1,5 +1,5 @@
 """
-Which threads and pools are in use: what created them goes on.
+Which threads and pools are in use: they serve a request in progress, or what created them goes on.
 
 A server may have a thread or a pool for each of its streams, and end it with the stream. However
 many of these there are, it is the streams that rise.
@@ -8,12 +8,13 @@ many of these there are, it is the streams that rise.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple
 
 from otel_leaks.census.spans import FEW_OF_REQUEST
 from otel_leaks.origins.production import Beginning, Beginnings
 from otel_leaks.runtime.tasks import is_pending
 
-__all__ = ["FEW_OF_TASK", "in_use"]
+__all__ = ["FEW_OF_TASK", "Thing", "in_use"]
 
 FEW_OF_TASK = 2
 """Of a kind that one task has at most. One that has more makes ever more of them: it may go on as
@@ -22,33 +23,46 @@ SLICE = 100
 """Threads between two pauses."""
 
 
+class Thing(NamedTuple):
+    """A thread, or a pool."""
+
+    serial: int
+    group: Hashable
+    """What those have in common that are counted together."""
+    note: Beginning | None
+    """On the thread, or on the oldest worker of the pool."""
+    ident: int | None = None
+    """Of a thread."""
+
+
 def in_use(
-    things: Iterable[tuple[int, Hashable, Beginning]],
+    things: Iterable[Thing],
     beginnings: Beginnings,
+    serving: frozenset[int],
     pause: Callable[[], None],
 ) -> frozenset[int]:
     """
-    Return which threads or pools belong to a request in progress or to a task that goes on.
+    Return the serials of what belongs to a request in progress or to a task that goes on.
 
     Args:
-        things: The serial of each, what those have in common that are counted together, and the
-            note on the thread or on the oldest worker of the pool.
+        things: What is asked about.
         beginnings: Where the notes were made.
+        serving: Idents of threads in which a request began that is in progress.
         pause: Called between slices.
     """
+    found: set[int] = set()
     users: dict[tuple[Hashable, Hashable], list[int]] = {}
-    for number, (serial, group, note) in enumerate(things, 1):
+    for number, each in enumerate(things, 1):
         if number % SLICE == 0:
             pause()
-        user = _user_of(note, beginnings)
-        if user is not None:
-            users.setdefault((group, user), []).append(serial)
-    return frozenset(
-        serial
-        for (_, user), serials in users.items()
-        if len(serials) <= (FEW_OF_TASK if isinstance(user, int) else FEW_OF_REQUEST)
-        for serial in serials
-    )
+        if each.ident in serving:
+            found.add(each.serial)
+        elif each.note is not None and (user := _user_of(each.note, beginnings)) is not None:
+            users.setdefault((each.group, user), []).append(each.serial)
+    for (_, user), serials in users.items():
+        if len(serials) <= (FEW_OF_TASK if isinstance(user, int) else FEW_OF_REQUEST):
+            found.update(serials)
+    return frozenset(found)
 
 
 def _user_of(note: Beginning, beginnings: Beginnings) -> Hashable:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
 from otel_leaks.census.source import FewSource, Look, Seen, dropped, made_by
 from otel_leaks.runtime.glimpse import name_of_type
 from otel_leaks.runtime.loops import loop_roots
+from otel_leaks.runtime.running import running_loop
 
 __all__ = ["event_loops"]
 
@@ -19,10 +19,7 @@ def event_loops() -> FewSource:
 
 
 def _open(look: Look) -> Iterator[Seen]:
-    events = sys.modules.get("asyncio.events")
-    if events is None:
-        return
-    running = events._get_running_loop()
+    running = running_loop()
     for loop in look.candidates("event_loop", *loop_roots()):
         with contextlib.suppress(Exception):  # A double need not have all methods.
             if loop is running or loop.is_closed():

@@ -9,9 +9,9 @@ to 3.15; where it is gone, jobs are named by what was submitted alone.
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 from collections.abc import Iterator
+from gc import get_referents
 from typing import Any
 
 from otel_leaks.census.source import FewSource, Look, Seen, dropped, made_by
@@ -172,6 +172,6 @@ def _default_executors(look: Look) -> set[int]:
                 continue
             # Private in asyncio; in uvloop hidden, but the collector sees it.
             pool = kept(loop, "_default_executor")
-            pools = [pool] if pool is not None else gc.get_referents(loop)
+            pools = [pool] if pool is not None else get_referents(loop)
             owned.update(id(each) for each in pools if is_subtype(type(each), *classes))
     return owned

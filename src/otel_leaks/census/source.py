@@ -342,7 +342,7 @@ def sited(kind: Kind, seen: Iterable[Seen], serials: Serials, look: Look) -> Pop
         if ignore is not None:
             hidden[ignore] += 1
             continue
-        known.append(serials.know(weakref.ref(each.thing), look.now))
+        known.append(serials.know(weakref.ReferenceType(each.thing), look.now))
         functions[mark] = names
         groups.setdefault((mark, origin), []).append((each, known[-1]))
     serials.keep(known)

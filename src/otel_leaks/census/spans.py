@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any, Protocol
@@ -73,6 +73,9 @@ class Spans(Protocol):
 
     def requests(self) -> Mapping[str, int]:
         """Return how many requests have ended, by operation."""
+
+    def threads(self, pause: Callable[[], None]) -> frozenset[int]:
+        """Return the idents of threads in which a request began that is in progress."""
 
 
 def span_of(ref: TaskRef, spans: Spans) -> Any:

@@ -23,6 +23,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any
 
+from otel_leaks.census.clients import ConnectedTasks
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population, share
@@ -43,6 +44,7 @@ from otel_leaks.ignores import Ignore
 from otel_leaks.libraries import own_frame
 from otel_leaks.model import (
     OTHER,
+    Clients,
     Followed,
     Kind,
     Origin,
@@ -56,6 +58,7 @@ from otel_leaks.origins.production import Beginnings
 from otel_leaks.runtime.bytecode.endless import Exits
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import Chain, is_plain_end
+from otel_leaks.runtime.due import Due
 from otel_leaks.runtime.glimpse import name_of_type, own_refs, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.loops import wrap_every_loop
@@ -210,6 +213,8 @@ class TaskSource:
         self._turnover = Turnover()
         self._exits = Exits()
         self._following = Following()
+        self._connected = ConnectedTasks()
+        self._clients: dict[_SiteKey, Clients] = {}
         self._places = places(0)
         self._ends: dict[int, SpanEnd | None] = {}
         """Of the known tasks whose span this census has read, by serial; None for no span."""
@@ -239,6 +244,7 @@ class TaskSource:
         self._serials = Serials()
         self._turnover = Turnover()
         self._following = Following()
+        self._connected = ConnectedTasks()
 
     def forked(self) -> None:
         """
@@ -250,6 +256,7 @@ class TaskSource:
         self._serials = Serials()
         self._turnover = Turnover()
         self._following = Following()
+        self._connected = ConnectedTasks()
         self._inherited.settle()
 
     def _wrap_loops(self) -> None:
@@ -308,12 +315,14 @@ class TaskSource:
         look.pause()
         fates = self._follow([(each.fingerprint, each.origin) for each in largest], chains, look)
         look.pause()
-        timers = Timers(look.pause)
+        timers, due = Timers(look.pause), Due(look.pause)
         found = population(
             self.kind,
-            (replace(site, followed=fates.get((site.fingerprint, site.origin))) for site in sites),
+            (self._with_fates(site, fates) for site in sites),
             hidden,
-            lambda site: self._sampled(site, chains[site.fingerprint, site.origin], timers, look),
+            lambda site: self._sampled(
+                site, chains[site.fingerprint, site.origin], timers, due, look
+            ),
             look,
         )
         return replace(
@@ -406,6 +415,10 @@ class TaskSource:
         self._turnover.keep(staying)
         return told
 
+    def _with_fates(self, site: Site, fates: dict[_SiteKey, Followed]) -> Site:
+        key = (site.fingerprint, site.origin)
+        return replace(site, followed=fates.get(key), clients=self._clients.get(key))
+
     def _follow(
         self,
         largest: list[_SiteKey],
@@ -422,6 +435,10 @@ class TaskSource:
         if look.spans is not None:
             for key, some in standing.items():
                 standing[key] = self._left_behind(some, chains[key].serving, look.spans, look.pause)
+        suspects = {key: some for key, some in standing.items() if key[0] in look.sampled}
+        self._clients = look.guard.ask(
+            self.kind, partial(self._connected.ask, suspects, look), dict[_SiteKey, Clients]()
+        )
         return self._following.update(standing, _has_ended, look.now)
 
     def _left_behind(
@@ -592,7 +609,7 @@ class TaskSource:
             if name_of_type(kind) in _OWN and is_readable(kind):
                 self._trusted.add(kind)
             key = id(kind)
-            ref = weakref.ref(kind, lambda _: self._asked.pop(key, None))
+            ref = weakref.ReferenceType(kind, lambda _: self._asked.pop(key, None))
             asked = self._asked[key] = (ref, is_readable(kind))
         return asked[1]
 
@@ -687,7 +704,7 @@ class TaskSource:
         tally.wrapped.note_run(chain)
         return chain
 
-    def _sampled(self, site: Site, chain: _Chain, timers: Timers, look: Look) -> Site:
+    def _sampled(self, site: Site, chain: _Chain, timers: Timers, due: Due, look: Look) -> Site:
         """
         Return *site* with the oldest of its tasks that still stands there.
 
@@ -709,6 +726,8 @@ class TaskSource:
         known, found = pending[0]
         stands = found.stands()
         ask = partial(look.guard.ask, self.kind)
+        # The timers of a loop may be very many.
+        is_suspect = site.fingerprint in look.sampled
         stack = found.stack(self._names, stands)
         sample = Sample(
             serial=known.serial,
@@ -719,6 +738,7 @@ class TaskSource:
             awaited=ask(lambda: _is_awaited(known.ref), default=None),
             waits_on=ask(lambda: self._waits_on(known.ref), default=None),
             timed=ask(lambda: is_timed(known.ref, timers), default=None),
+            due_s=ask(lambda: due.in_s(known.ref), default=None) if is_suspect else None,
             cancelled=ask(lambda: cancel_was_requested(known.ref), default=False),
             endless=ask(
                 lambda: self._exits.any_endless(

@@ -23,8 +23,9 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
+from otel_leaks.census.executors import Workers
 from otel_leaks.census.followed import LARGE, MAX_FOLLOWED, Following, places
-from otel_leaks.census.in_use import in_use
+from otel_leaks.census.in_use import Thing, in_use
 from otel_leaks.census.jobs import ANYIO_RUNS, RUNNERS, is_carrier, job_in, own_in
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
@@ -421,18 +422,17 @@ class ThreadSource:
         look = reading.look
         if look.beginnings is None:
             return frozenset()
+        serving: frozenset[int] = frozenset()
+        if look.spans is not None and any(len(site.known) > LARGE for site in found.values()):
+            serving = look.spans.threads(look.pause)
         threads = (
-            (each.serial, key, began)
+            Thing(each.serial, key, *reading.others[each.serial])
             for key, site in found.items()
             for each in site.known
-            if (began := reading.began.get(each.serial)) is not None
+            if each.serial in reading.others
         )
-        pools = (
-            (-serial, name, began)
-            for serial, (_, name, began) in reading.oldest.items()
-            if began is not None
-        )
-        used = in_use(chain(threads, pools), look.beginnings, look.pause)
+        pools = (Thing(-serial, name, began) for serial, (_, name, began) in reading.oldest.items())
+        used = in_use(chain(threads, pools), look.beginnings, serving, look.pause)
         look.workers.note_in_use(frozenset(-serial for serial in used if serial < 0))
         return used
 
@@ -507,13 +507,7 @@ class ThreadSource:
             return
         if look.every_kind and shape.runner.endswith(_WAITS_FOR_CHILD):
             return
-        pool = look.workers.pool_of(row.ident)
-        if pool is not None:
-            # Of one without a limit, or that is left by its owner, the workers are threads.
-            if pool.is_open and len(pool.workers) <= pool.limit:
-                reading.add_worker(thread, pool)
-            else:
-                pool = None
+        pool = reading.pool_of(thread, look.workers)
         named = self._name(thread, shape, pool, reading)
         if not named.idle and pool is not None:
             look.workers.note_busy(pool)
@@ -521,7 +515,6 @@ class ThreadSource:
         # Whoever gave a pool a job is not who made the pool, and it outlives the request.
         began = thread.began if pool is None and shape.runner not in RUNNERS else None
         if began is not None and look.beginnings is not None:
-            reading.began[thread.known.serial] = began
             thread = _Thread(*thread[:3], self._end(thread.known, began, reading))
         key = (
             *(row.daemon, origin, _where(began), pool.name if pool is not None else None),
@@ -582,27 +575,32 @@ class _Reading:
         self.seen: list[Known] = []
         self.stood: dict[int, str] = {}
         self.ends: dict[int, SpanEnd] = {}
-        self.began: dict[int, Beginning] = {}
-        """The notes on threads that are no workers, by their serials."""
-        self.pool_of: dict[int, int] = {}
+        self.others: dict[int, tuple[Beginning | None, int | None]] = {}
+        """The notes on threads that are no workers of a pool, and their idents."""
+        self.pools: dict[int, int] = {}
         """The serials of pools by those of their workers."""
         self.oldest: dict[int, tuple[int, str, Beginning | None]] = {}
         """The oldest worker of each pool, the pool's name, and the note on that worker."""
         self._held: frozenset[int] | None = None
 
-    def add_worker(self, thread: _Thread, pool: Pool) -> None:
-        """Note that a thread is a worker of a pool."""
-        serial = thread.known.serial
-        self.pool_of[serial] = pool.serial
+    def pool_of(self, thread: _Thread, workers: Workers) -> Pool | None:
+        """Return the pool that a thread is a worker of, None for none; remember it."""
+        serial, pool = thread.known.serial, workers.pool_of(thread.row.ident)
+        # Of one without a limit, or that is left by its owner, the workers are threads.
+        if pool is None or not pool.is_open or len(pool.workers) > pool.limit:
+            self.others[serial] = (thread.began, thread.row.ident)
+            return None
+        self.pools[serial] = pool.serial
         if serial <= self.oldest.get(pool.serial, (serial, "", None))[0]:
             self.oldest[pool.serial] = (serial, pool.name, thread.began)
+        return pool
 
     def serving(self, site: _Site, used: frozenset[int]) -> int:
         """Return how many threads of a site are in use, or workers of pools that are."""
         if not used:
             return 0
         return sum(
-            each.serial in used or -self.pool_of.get(each.serial, 0) in used for each in site.known
+            each.serial in used or -self.pools.get(each.serial, 0) in used for each in site.known
         )
 
     def is_held(self, buffer: int | None) -> bool:

@@ -92,8 +92,7 @@ def _ended(detection: Detection) -> str:
     sites = detection.finding.sites
     function = sites[0].function if sites else ""
     return (
-        f"no asyncio task {function} was destroyed while pending any more; "
-        f"there were {detection.peak}"
+        f"no more asyncio tasks {function} are destroyed while pending; there were {detection.peak}"
     )
 
 

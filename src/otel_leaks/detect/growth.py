@@ -98,8 +98,9 @@ class Growth:
         found = []
         for history in self._kinds.values():
             for _, series in history.series():
-                if series.rise is not None or any(each.stayed for each in series.now.fates):
-                    rise = series.now.total - series.first_floor
+                rise = series.now.total - series.first_floor
+                stays = rise > 0 and any(each.stayed for each in series.now.fates)
+                if series.rise is not None or stays:
                     found.append((series.rise is not None, rise, series.marks))
         found.sort(reverse=True)
         marks = dict.fromkeys(mark for *_, some in found for mark in some)
@@ -251,13 +252,13 @@ def _found(finding: Finding) -> str:
     if finding.pools is not None and finding.sites:
         return (
             f"{finding.pools} thread pools {finding.sites[0].pool}, {more} "
-            f"{duration(finding.grown_s)} ago: more and more are created, and none is shut down; "
+            f"{duration(finding.grown_s)} ago: new ones keep coming, and none is shut down; "
             f"most of their {finding.count} threads: {site_line(finding.sites[0])}"
         )
     at = f" in {finding.sites[0].function}{where(finding.sites[0])}" if finding.sites else ""
     return (
         f"{counted(finding.kind, finding.count)}{at}, {more} "
-        f"{duration(finding.grown_s)} ago: ever more come, and those that came stay"
+        f"{duration(finding.grown_s)} ago: new ones keep coming, and old ones do not end"
     )
 
 
@@ -265,7 +266,7 @@ def _ended(detection: Detection) -> str:
     finding = detection.finding
     at = f" in {finding.sites[0].function}" if finding.sites else ""
     return (
-        f"{NOUNS[finding.kind][1]}{at} do not pile up any more after "
+        f"{NOUNS[finding.kind][1]}{at} no longer pile up after "
         f"{duration(detection.open_s)}: {left(finding.count)}; {peak(detection)}"
     )
 

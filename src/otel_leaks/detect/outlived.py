@@ -427,7 +427,7 @@ def _operation(finding: Finding) -> str:
     """Name what the things of a finding outlived."""
     named = [each for each in finding.sites[0].operations if each.name]
     if not named:
-        return "the spans that they began in"
+        return "the spans in which they were created"
     first = named[0]
     others = len({each.name for each in named} - {first.name})
     said = first.name

@@ -14,10 +14,10 @@ from typing import Protocol
 from otel_leaks.config import LeakConfig
 from otel_leaks.model import Census, Detection, Evidence, Finding, Kind
 
-__all__ = ["History", "Policy"]
+__all__ = ["Memory", "Policy"]
 
 
-class History(Protocol):
+class Memory(Protocol):
     """What a policy remembers of the censuses of one process."""
 
     def look(self, census: Census, opened: Collection[Finding] = ()) -> Iterable[Finding]:
@@ -49,8 +49,8 @@ class Policy:
     """The same of when it opens."""
     options: tuple[str, ...]
     """The names of its options in ``LeakConfig``."""
-    begin: Callable[[LeakConfig, Callable[[], None]], History | None]
-    """Returns an empty history, given the options and the pause between two slices of work; None
+    begin: Callable[[LeakConfig, Callable[[], None]], Memory | None]
+    """Returns an empty memory, given the options and the pause between two slices of work; None
     where its options turn it off."""
     found: Callable[[Finding], str]
     """Says what was found, in one sentence without a full stop. A reminder says the same, as it

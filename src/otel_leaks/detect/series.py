@@ -252,8 +252,7 @@ def now_of(site: Site, tiers: Sequence[Tier]) -> Now:
         len(followed.ages_s),
         len(followed.ended_s),
         tuple(fates),
-        followed.asked,
-        followed.connected,
+        *(site.clients or (0, 0)),
     )
 
 

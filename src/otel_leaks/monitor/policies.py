@@ -9,7 +9,7 @@ from functools import partial
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect import backlog
 from otel_leaks.detect.policies import POLICIES
-from otel_leaks.detect.policy import History
+from otel_leaks.detect.policy import Memory
 from otel_leaks.model import Census, Detection, Evidence, Finding, Pool
 
 __all__ = ["Attempt", "Policies"]
@@ -29,14 +29,14 @@ class Policies:
 
     def __init__(self, config: LeakConfig, pause: Callable[[], None] = lambda: None) -> None:
         begun = {policy.evidence: policy.begin(config, pause) for policy in POLICIES}
-        self._histories = {
-            evidence: history for evidence, history in begun.items() if history is not None
+        self._memories = {
+            evidence: memory for evidence, memory in begun.items() if memory is not None
         }
         self._pools: deque[tuple[Pool, ...]] = deque(maxlen=backlog.LOOKS)
 
     def suspects(self) -> frozenset[str]:
         """Return the fingerprints of sites that want a sample in the next census."""
-        return frozenset().union(*(each.suspects() for each in self._histories.values()))
+        return frozenset().union(*(each.suspects() for each in self._memories.values()))
 
     def look(
         self,
@@ -55,14 +55,14 @@ class Policies:
         if census.pools is not None:
             self._pools.append(census.pools)
         full = backlog.backlogs(tuple(self._pools))
-        known: dict[Evidence, list[Finding]] = {evidence: [] for evidence in self._histories}
+        known: dict[Evidence, list[Finding]] = {evidence: [] for evidence in self._memories}
         for each in opened:
             known.setdefault(each.finding.evidence, []).append(each.finding)
         found: list[Finding] = []
-        for evidence, history in self._histories.items():
-            found += attempt(evidence, partial(_ask, history, census, known[evidence]))
+        for evidence, memory in self._memories.items():
+            found += attempt(evidence, partial(_ask, memory, census, known[evidence]))
         return tuple(backlog.explained(each, full) for each in found)
 
 
-def _ask(history: History, census: Census, opened: list[Finding]) -> tuple[Finding, ...]:
-    return tuple(history.look(census, opened))
+def _ask(memory: Memory, census: Census, opened: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(memory.look(census, opened))

@@ -9,14 +9,13 @@ one, too. An event loop and a pool run what many want done, so there is no furth
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
 from otel_leaks.libraries import is_own
 from otel_leaks.runtime.executors import pool_workers
+from otel_leaks.runtime.running import current_task, running_loop, this_thread
 
 __all__ = ["INLINE", "creator_of", "owned"]
 
@@ -93,13 +92,13 @@ def creator_of(
         elif code.co_name in _RUN_LOOPS and _runs_loop(frame):
             # Who runs a loop creates nothing of what its tasks and callbacks create. The task has
             # no frame where its coroutine was compiled, as by Cython.
-            task = _current_task()
+            task = current_task()
             return (note_of(task) if task is not None else None), library
         else:
             if library is None and code.co_name not in inline and not _is_machinery(frame):
                 library = frame
             if code.co_flags & CO_COROUTINE:
-                task = _current_task()
+                task = current_task()
                 if task is not None and getattr(task.get_coro(), "cr_frame", None) is frame:
                     noted = note_of(task)
                     if noted is not None:
@@ -119,7 +118,10 @@ def _learn(frame: FrameType) -> bool:
 
 def _runs_loop(frame: FrameType) -> bool:
     module = frame.f_globals.get("__name__")
-    return type(module) is str and module == _RUN_LOOPS[frame.f_code.co_name]
+    if type(module) is not str or module != _RUN_LOOPS[frame.f_code.co_name]:
+        return False
+    # A runner creates the main task before its loop runs.
+    return running_loop() is not None
 
 
 _machinery: dict[str, bool] = {}
@@ -137,16 +139,8 @@ def _is_machinery(frame: FrameType) -> bool:
     return known
 
 
-def _current_task() -> Any:
-    tasks = sys.modules.get("asyncio.tasks")
-    if tasks is None or sys.modules["asyncio.events"]._get_running_loop() is None:
-        return None
-    return tasks.current_task()
-
-
 def _noted_of_thread(note_of: Callable[[Any], _T | None]) -> _T | None:
-    # Private, the same on 3.10 to 3.15; current_thread() makes one where there is none.
-    thread = getattr(threading, "_active", {}).get(threading.get_ident())
+    thread = this_thread()
     # Workers have jobs of many.
     if thread is None or thread in pool_workers() or hasattr(thread, "idle_workers"):
         return None

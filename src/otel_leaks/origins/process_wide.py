@@ -6,6 +6,9 @@ rule, not by name: a library's code created it, and that same library refers to 
 global, a class, a cache or a thread-local; or it did so while it was imported, or in a hook
 of pytest. A thread that is no daemon is never meant to live so long: the process would not end.
 
+A task that nobody refers to, which a library created of a function that takes nothing, works for
+nothing of the application's: it is to live as long as its loop. One of each on a loop is.
+
 A registry of all that was ever made refers to leaks as well. So who creates another one at the
 same place while the library still refers to an earlier one does not reuse them: they pile up,
 and are leaks. What a cache of workers has handed out it does not refer to.
@@ -13,23 +16,25 @@ and are leaks. What a cache of workers has handed out it does not refer to.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from otel_leaks.libraries import is_library, is_python
 from otel_leaks.origins.makers import Maker
-from otel_leaks.runtime.heap import held_by_package
+from otel_leaks.runtime.heap import has_holder, held_by_package
 from otel_leaks.runtime.names import kept
 
 if TYPE_CHECKING:
-    from otel_leaks.model import Kind
-    from otel_leaks.origins.recorder import Note
+    from otel_leaks.model import Kind, Origin
+    from otel_leaks.origins.recorder import Note, Scope
 
-__all__ = ["ProcessWide", "current_loop", "has_workers", "is_open"]
+__all__ = ["Line", "ProcessWide", "current_loop", "has_workers", "is_open", "line_of"]
 
 BUDGET_S = 0.25
 """CPU for the search of one look."""
@@ -40,15 +45,20 @@ SEARCHES_OF_SITE = 4
 MISSES_OF_SITE = 5
 """Looks in which the library did not refer to what it created there; then none is searched for."""
 
+Line = tuple[str, str, int]
+"""A function, its file, and where it stands."""
+
 _Key = tuple[str, str, str, int]
 
 
 class _Site:
     """A place in a library at which things of one kind are created."""
 
-    __slots__ = ("misses", "piles_up", "refs", "searches")
+    __slots__ = ("is_for_loops", "misses", "piles_up", "refs", "searches")
 
     def __init__(self) -> None:
+        self.is_for_loops = False
+        """Whether it creates tasks that are of nobody but their loop."""
         self.refs: list[weakref.ref[Any]] = []
         self.piles_up = False
         self.searches = 0
@@ -61,6 +71,7 @@ class ProcessWide:
     def __init__(self) -> None:
         self._sites: dict[_Key, _Site] = {}
         self._kept: dict[int, tuple[Note, Maker]] = {}
+        self._on_loop: Counter[tuple[Any, ...]] = Counter()
         self._of_policy: set[int] = set()
         """Loops that were the event loop policy's own, by the key of their note."""
 
@@ -93,6 +104,8 @@ class ProcessWide:
         """Return those of *notes* whose things are the process's."""
         found: list[Note] = []
         searched: list[tuple[Note, Maker, Any]] = []
+        notes = list(notes)
+        self._count_on_loops(notes)
         for note in notes:
             thing = note.ref()
             maker = note.maker or _maker_of_task(note)
@@ -101,7 +114,12 @@ class ProcessWide:
             is_policys = note.kind == "event_loop" and thing is current_loop()
             if is_policys:
                 self._of_policy.add(note.ref.key)
-            if maker.occasion or is_policys or self._is_of_kept_thread(note, maker, found):
+            if (
+                maker.occasion
+                or is_policys
+                or self._is_of_kept_thread(note, maker, found)
+                or self._is_for_its_loop(note, maker, thing)
+            ):
                 found.append(note)
             else:
                 searched.append((note, maker, thing))
@@ -129,15 +147,35 @@ class ProcessWide:
             and not (set(its.maker.packages).isdisjoint(maker.packages))
         )
 
+    def _count_on_loops(self, notes: Iterable[Note]) -> None:
+        """Count the tasks of each place on each loop; several are not what a library keeps once."""
+        tasks = {note.ref.key: note for note in notes if note.kind == "asyncio_task"}
+        tasks.update({key: n for key, (n, _) in self._kept.items() if n.kind == "asyncio_task"})
+        self._on_loop = Counter(
+            _loop_key(note, maker, task)
+            for note in tasks.values()
+            if (maker := _maker_of_task(note)) is not None
+            and is_open("asyncio_task", task := note.ref())
+        )
+
+    def _is_for_its_loop(self, note: Note, maker: Maker, thing: Any) -> bool:
+        """Say whether it is a task that nobody has, and that works for nobody."""
+        if note.kind != "asyncio_task" or self._on_loop[_loop_key(note, maker, thing)] > 1:
+            return False
+        site = self._sites.setdefault(_key(note, maker), _Site())
+        # Once, as the whole heap is gone through.
+        if not site.is_for_loops and site.misses < MISSES_OF_SITE and _takes_nothing(thing):
+            site.is_for_loops = not has_holder(thing)
+            site.misses += not site.is_for_loops
+        return site.is_for_loops
+
     def _search(self, searched: list[tuple[Note, Maker, Any]]) -> list[Note]:
-        # One task for a loop; several of them on one are not what a library keeps once.
-        of_loop = Counter(_loop_key(*each) for each in searched)
         wanted: dict[str, dict[int, tuple[Note, Any]]] = {}
         for note, maker, thing in searched:
             site = self._sites.setdefault(_key(note, maker), _Site())
             if site.piles_up or site.misses >= MISSES_OF_SITE:
                 continue
-            if note.kind == "asyncio_task" and of_loop[_loop_key(note, maker, thing)] > 1:
+            if note.kind == "asyncio_task" and self._on_loop[_loop_key(note, maker, thing)] > 1:
                 continue
             site.misses += 1
             for anchor in _anchors(note.kind, thing):
@@ -160,7 +198,11 @@ class ProcessWide:
             for note, maker in self._kept.values()
             if not maker.occasion and is_open(note.kind, thing := note.ref())
         ]
+        self._count_on_loops(note for note, *_ in again)
         held = {note.ref.key for note in self._search(again)}
+        held.update(
+            n.ref.key for n, maker, thing in again if self._is_for_its_loop(n, maker, thing)
+        )
         # One that the policy gave up since, as asyncio.run() makes it do, is still nobody's;
         # several of them pile up.
         of_policy = [(note, maker) for note, maker, _ in again if note.ref.key in self._of_policy]
@@ -170,6 +212,17 @@ class ProcessWide:
         for note in revoked:
             del self._kept[note.ref.key]
         return revoked
+
+    def released(self, scope: Scope, lines: Collection[Line]) -> list[Note]:
+        """Return what was kept and was created in *scope* by a line that led to a leak as well."""
+        released = [
+            note
+            for note, maker in self._kept.values()
+            if not maker.occasion and line_of(note.origin) in lines and scope.holds(note.scope)
+        ]
+        for note in released:
+            del self._kept[note.ref.key]
+        return released
 
     def lines(self) -> list[str]:
         """Say what is kept and lives, one line for each place."""
@@ -221,6 +274,26 @@ def _maker_of_task(note: Note) -> Maker | None:
         return None
     package = where.function.partition(".")[0]
     return Maker((package,), where.function, where.file, where.line, "")
+
+
+def line_of(origin: Origin) -> Line:
+    """Return the line that led to something."""
+    return (origin.function, origin.file, origin.line)
+
+
+def _takes_nothing(task: Any) -> bool:
+    """Say whether a task runs a function of a library's module that takes no arguments."""
+    # Not of a class of the application's.
+    coro = task.get_coro() if type(task).__module__ in {"_asyncio", "asyncio.tasks"} else None
+    if type(coro) is not CoroutineType:
+        return False
+    code = coro.cr_code
+    return (
+        not (code.co_argcount or code.co_kwonlyargcount or code.co_freevars)
+        and not code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+        and is_library(code.co_filename)
+        and not is_python(code.co_filename)
+    )
 
 
 def _is_worker(thing: Any) -> bool:

@@ -14,24 +14,25 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import gc
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
+from gc import get_referents
 from operator import is_
-from types import CoroutineType, FrameType, FunctionType
+from types import CodeType, CoroutineType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_leaks.libraries import is_library
 from otel_leaks.model import Frame, Kind, Origin, Stack
 from otel_leaks.origins.behalf import BEHALF, handing_on, methods_of
 from otel_leaks.origins.callers import creator_of
+from otel_leaks.origins.direct import registry, watching
 from otel_leaks.origins.dropped import CLOSABLE, Dropped, Drops
 from otel_leaks.origins.makers import Maker, maker_of
-from otel_leaks.origins.process_wide import ProcessWide
+from otel_leaks.origins.process_wide import Line, ProcessWide
 from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.cancelling import wrap_runners
 from otel_leaks.runtime.code import CodeNames
@@ -43,6 +44,7 @@ from otel_leaks.runtime.heap import held_only_by, living
 from otel_leaks.runtime.loops import loop_roots, on_subclass
 from otel_leaks.runtime.names import has, kept, name_of, program_of
 from otel_leaks.runtime.patches import Patches
+from otel_leaks.runtime.running import current_task, running_loop
 from otel_leaks.runtime.wrappers import wrapper_of
 
 if TYPE_CHECKING:
@@ -147,9 +149,14 @@ class Child:
     __slots__ = ("__weakref__", "_popen", "name", "pid")
 
     def __init__(self, pid: int, name: str, popen: subprocess.Popen[Any] | None = None) -> None:
-        self._popen = weakref.ref(popen) if popen is not None else None
+        self._popen = weakref.ReferenceType(popen) if popen is not None else None
         self.pid = pid
         self.name = name
+
+    @property
+    def popen(self) -> object:
+        """What started it, as long as that lives."""
+        return self._popen() if self._popen is not None else None
 
     def is_reaped(self) -> bool:
         """Say whether somebody has waited for it; where nobody here knows, ask the system."""
@@ -221,18 +228,23 @@ def scope_of_context(context: contextvars.Context | None) -> Scope | None:
 
 def current_scope() -> Scope | None:
     """
-    Return the scope of the running code: of its context, or of its thread.
+    Return the scope of the running code: of its context, or of its task or thread.
 
     A pool's worker is in no scope of its own, it runs jobs of many.
     """
     scope = _SCOPE.get()
     if scope is not None:
         return scope
+    # One that was made with an empty context, which is all that runs in it knows.
+    task = current_task()
+    scope = starts.scope_of(task) if task is not None else None
+    if scope is not None:
+        return scope
     # Not current_thread(): it would list a thread that threading does not know.
     thread = threading._active.get(native.get_ident())  # type: ignore[attr-defined]
     if thread is None or kept(thread, "_target") is _worker():
         return None
-    return starts.scope_of(thread)
+    return starts.scope_of(thread) or starts.standing.get(native.get_ident())
 
 
 def _worker() -> object:
@@ -279,6 +291,8 @@ class Starts:
         self._origins: dict[tuple[object, ...], Origin] = {}
         self._handed: dict[int, _Handed] = {}
         self._task_refs: Collection[weakref.ref[Any]] = ()
+        self._noting_code: CodeType | None = None
+        """Of the function that asks loops for tasks, and notes them."""
         self.destroyed: list[Destroyed] = []
         self.children: list[Child] = []
         self.dropped: list[Dropped] = []
@@ -288,6 +302,8 @@ class Starts:
         self.process_wide = ProcessWide()
         self.cancelling: dict[Scope, Callable[[Any], object]] = {}
         """What looks at a loop of a scope before its runner cancels all that is left on it."""
+        self.standing: dict[int, Scope] = {}
+        """The scope of a thread, by its number, for code that runs in an empty context."""
         self._runners: set[str] = set()
         self._modules = 0
 
@@ -458,7 +474,9 @@ class Starts:
         """
         if self._older is None:
             found = living(*loop_roots(), *pool_classes())
-            self._older = [weakref.ref(each) for each in found if id(each) not in self._few]
+            self._older = [
+                weakref.ReferenceType(each) for each in found if id(each) not in self._few
+            ]
         roots = loop_roots() if kind == "event_loop" else pool_classes()
         older = [each for ref in self._older if (each := ref()) is not None]
         return [
@@ -481,7 +499,7 @@ class Starts:
             return False
         found = [task for ref in list(self._task_refs) if (task := ref()) is not None]
         tasks = sys.modules["asyncio.tasks"]
-        running = sys.modules["asyncio.events"]._get_running_loop()
+        running = running_loop()
         if sys.version_info >= (3, 14):
             # The sets are empty there; the loops that are known have the tasks.
             loops = self.noted("event_loop") if self._notes else []
@@ -489,7 +507,7 @@ class Starts:
                 found += tasks.all_tasks(loop)
         if not found:
             return False
-        caller = tasks.current_task() if running is not None else None
+        caller = current_task()
         return any(
             id(task) not in self._notes and task is not caller and not _is_done(task)
             for task in found
@@ -515,6 +533,18 @@ class Starts:
         notes = [note for note in list(self._notes.values()) if scope.holds(note.scope)]
         return self._hand_on(self.process_wide.settle(notes), None)
 
+    def give_back(self, scope: Scope, lines: Collection[Line]) -> bool:
+        """
+        Give what a library seems to keep back to *scope*, where its line led to a leak as well.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        released = self.process_wide.released(scope, lines)
+        for note in released:
+            self._hand_on([note], note.scope)
+        return bool(released)
+
     def leave_out(self, scope: Scope, kinds: Collection[Kind], holders: Iterable[object]) -> bool:
         """
         Take from *scope* what nobody refers to but *holders*: it ends with them.
@@ -534,6 +564,32 @@ class Starts:
         }
         ids = held_only_by(holders, notes) if notes else set()
         return self._hand_on([notes[key] for key in ids], None)
+
+    def hand_over(
+        self, scope: Scope, to: Scope, held: Callable[[Collection[int]], Collection[int]]
+    ) -> bool:
+        """
+        Charge another scope with what one created for it.
+
+        Args:
+            scope: Where it was created.
+            to: Whose owner is to end it.
+            held: Returns which of the objects that have these ids the owner holds.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes: dict[int, Note] = {}
+        for note in list(self._notes.values()):
+            thing = note.ref() if scope.holds(note.scope) else None
+            if thing is not None:
+                # A child is noted by its number, and held by what started it.
+                thing = (thing.popen if type(thing) is Child else None) or thing
+                notes[id(thing)] = note
+        if not self._hand_on([notes[key] for key in held(notes)] if notes else [], to):
+            return False
+        to.count()
+        return True
 
     def take_back(self, scope: Scope) -> None:
         """Charge *scope* with what a library seemed to keep, and does not."""
@@ -603,11 +659,12 @@ class Starts:
         import multiprocessing.process
         import subprocess
 
-        tasks = getattr(asyncio.tasks, "_scheduled_tasks", None)
-        if tasks is None:
-            tasks = getattr(asyncio.tasks, "_all_tasks", None)
+        tasks = registry()
         # .data: the length of a WeakSet is counted in Python, and is asked for after each test.
         self._task_refs = tasks.data if tasks is not None else ()
+        if tasks is not None:
+            add = watching(self._note_direct, lambda code: code is self._noting_code)
+            self._patches.wrap(tasks, "add", add)
 
         self._gathers.open()
         wrap = self._patches.wrap
@@ -815,7 +872,16 @@ class Starts:
                 self._handed.pop(id(coro), None)
             return task
 
+        made: Any = create_task
+        self._noting_code = made.__code__
         return create_task
+
+    def _note_direct(self, task: Any, frame: FrameType) -> None:
+        if self.is_open:
+            # Not of a class of the application's.
+            is_known = type(task).__module__ in {"_asyncio", "asyncio.tasks"}
+            what = self._learn(task.get_coro()) if is_known else ""
+            self.note("asyncio_task", task, frame, what=what)
 
     def _note_handed(self, task: Any, handed: _Handed, what: str) -> None:
         with contextlib.suppress(Exception):
@@ -863,7 +929,7 @@ class Starts:
         with contextlib.suppress(Exception):  # What is no coroutine may have no weak one.
             scope = current_scope()
             key = id(coro)
-            ref = weakref.ref(coro, lambda _: self._handed.pop(key, None))
+            ref = weakref.ReferenceType(coro, lambda _: self._handed.pop(key, None))
             self._handed[key] = _Handed(ref, self._origin(frame, scope), scope)
             if scope is not None:
                 scope.count()
@@ -984,9 +1050,7 @@ def context_of(task: Any) -> contextvars.Context | None:
         with contextlib.suppress(Exception):
             found = get_context(task) if is_subtype(type(task), known) else get_context()
             return found if type(found) is contextvars.Context else None
-    return next(
-        (each for each in gc.get_referents(task) if type(each) is contextvars.Context), None
-    )
+    return next((each for each in get_referents(task) if type(each) is contextvars.Context), None)
 
 
 def destroyed_pending(context: object) -> Any:

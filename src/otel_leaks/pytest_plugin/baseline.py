@@ -12,7 +12,7 @@ import pytest
 from otel_leaks.pytest_plugin.usage import usage
 
 if TYPE_CHECKING:
-    from otel_leaks.testing import Report
+    from otel_leaks.testing.report import Report
 
 
 class Baseline:
@@ -53,7 +53,7 @@ class Baseline:
 
     def without_known(self, report: Report) -> Report:
         """Return *report* without the known leaks; while the file is written, all are."""
-        from otel_leaks.testing import Report
+        from otel_leaks.testing.report import Report
 
         if self._file is None:
             return report

@@ -12,6 +12,10 @@ from typing import Any
 __all__ = ["Collection"]
 
 
+# Bound now: a test may replace it.
+_collect = gc.collect
+
+
 class _Named:
     """Stands for an object that is gone, by what it called itself."""
 
@@ -38,7 +42,7 @@ class Collection:
         hook = sys.unraisablehook
         sys.unraisablehook = self._keep
         try:
-            gc.collect()
+            _collect()
         finally:
             sys.unraisablehook = hook
 

@@ -6,6 +6,7 @@ import sys
 
 from otel_leaks.origins.recorder import Scope, starts
 from otel_leaks.runtime import native
+from otel_leaks.runtime.running import running_loop
 
 
 def drive(scope: Scope, delay_s: float) -> None:
@@ -16,8 +17,7 @@ def drive(scope: Scope, delay_s: float) -> None:
     about to end on them needs them to run. A loop that another thread made or ran is left to
     that thread, which may run it call by call.
     """
-    events = sys.modules.get("asyncio.events")
-    if events is None or events._get_running_loop() is not None:
+    if "asyncio.events" not in sys.modules or running_loop() is not None:
         native.sleep(delay_s)
         return
     loops = starts.loops_of_this_thread(scope)

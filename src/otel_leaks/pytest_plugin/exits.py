@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-from otel_leaks.runtime import native
+from otel_leaks.runtime import native, running
 from otel_leaks.runtime.frames import stacks_of
 
 # Bound now: a test may replace them.
@@ -33,11 +33,14 @@ def watch_exit() -> None:
     with contextlib.suppress(AttributeError, OSError, ValueError, RuntimeError):
         # pytest gives back what it captured; in a worker of pytest-xdist it is the controller's.
         stderr = _dup(sys.__stderr__.fileno())  # type: ignore[union-attr]
-        register(lambda: native.start_new_thread(_explain, (stderr, origins)))
+        # Started now: from 3.12 on none can be started once the interpreter ends.
+        ends = native.Event()
+        native.start_new_thread(_explain, (stderr, origins, ends))
+        register(ends.set)
 
 
 def _living() -> list[threading.Thread]:
-    main = threading.main_thread()
+    main = running.main_thread()
     active: dict[int, Any] = getattr(threading, "_active", {})
     return [each for each in list(active.values()) if each is not main and not each.daemon]
 
@@ -57,8 +60,9 @@ def _origins() -> dict[int, str]:
     return found
 
 
-def _explain(stderr: int, origins: dict[int, str]) -> None:
+def _explain(stderr: int, origins: dict[int, str], ends: native.Event) -> None:
     with contextlib.suppress(BaseException):  # It would be printed.
+        ends.wait()
         native.sleep(WAIT_S)
         lines = [_line(each, origins) for each in _living()]
         if lines:

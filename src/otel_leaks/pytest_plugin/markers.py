@@ -11,7 +11,7 @@ from otel_leaks.pytest_plugin.usage import usage
 
 if TYPE_CHECKING:
     from otel_leaks.ignores import Ignore
-    from otel_leaks.testing import Grace
+    from otel_leaks.testing.grace import Grace
 
 MARKERS = ("leaks", "allow_leaks")
 MARKER_ARGUMENTS = ("ignore", "grace")
@@ -54,7 +54,7 @@ def _read_leaks(
     marker: pytest.Mark, nodeid: str, ignores: list[Ignore], graces: list[Grace]
 ) -> None:
     from otel_leaks.ignores import Ignore, parse
-    from otel_leaks.testing import Grace
+    from otel_leaks.testing.grace import Grace
 
     unknown = [*map(repr, marker.args), *sorted(set(marker.kwargs) - set(MARKER_ARGUMENTS))]
     if unknown:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from otel_leaks.testing import add_note
+from otel_leaks.testing.verify import add_note
 
 if TYPE_CHECKING:
-    from otel_leaks.testing import Report
+    from otel_leaks.testing.report import Report
 
 __all__ = ["Ledger", "Outcomes", "is_failure", "raised_in_unittest"]
 
@@ -28,6 +28,7 @@ ATTRIBUTE = "otel_leaks"
 
 # Bound now: a test may replace it.
 _urandom = os.urandom
+_FROM_JSON = json.JSONDecoder()
 
 _DICTS = ("told", "of_markers", "seen")
 _SETS = ("used", "kept", "known_seen")
@@ -52,7 +53,7 @@ class Ledger:
     def add(self, label: str, report: Report) -> None:
         """Add the leaks of a test or fixture, or of the session."""
         name = _urandom(8).hex()
-        plain = json.loads(report.to_json())
+        plain = _FROM_JSON.decode(report.to_json())
         self.told[name] = {"id": name, "in": label, "text": str(report), **plain}
 
     def news(self) -> dict[str, Any]:

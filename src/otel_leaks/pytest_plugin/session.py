@@ -28,6 +28,7 @@ from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.markers import marker_arguments
 from otel_leaks.pytest_plugin.outcomes import ATTRIBUTE as OF_REPORT
 from otel_leaks.pytest_plugin.outcomes import Ledger, Outcomes, is_failure, raised_in_unittest
+from otel_leaks.pytest_plugin.owners import hand_to_owners, is_owner
 from otel_leaks.pytest_plugin.turns import (
     Charged,
     Fixture,
@@ -43,7 +44,11 @@ if TYPE_CHECKING:
     from otel_leaks.ignores import Ignore
     from otel_leaks.model import Failure, Kind
     from otel_leaks.origins.recorder import Scope
-    from otel_leaks.testing import Grace, Report
+    from otel_leaks.testing.grace import Grace
+    from otel_leaks.testing.report import Report
+
+# Not json.dumps and json.loads: a test may have replaced them.
+_COMPACT, _FROM_JSON = json.JSONEncoder(separators=(",", ":")), json.JSONDecoder()
 
 SESSION = "the session, outside of tests and fixtures"
 AT_THE_END = "at the end of the session"
@@ -57,7 +62,7 @@ _XUNIT = re.compile(r"_(?:xunit|unittest)_(setup_[a-z]+|setUpClass|setUpModule)_
 
 
 def _grace_of_ini(text: str) -> Grace:
-    from otel_leaks.testing import Grace
+    from otel_leaks.testing.grace import Grace
 
     words = text.replace(",", " ").replace("attempts=", " ").replace("max_delay_s=", " ").split()
     if not words:
@@ -104,8 +109,12 @@ class LeaksPlugin:
 
     def __init__(self, config: pytest.Config, mode: str) -> None:
         from otel_leaks.origins.recorder import Scope, starts
+        from otel_leaks.runtime.native import get_ident
         from otel_leaks.runtime.patches import Patches
-        from otel_leaks.testing import Check, Grace, Report, _door
+        from otel_leaks.testing.checks import Check
+        from otel_leaks.testing.grace import Grace
+        from otel_leaks.testing.looks import shared_taker
+        from otel_leaks.testing.report import Report
 
         # Looked up once: a test is over in some hundred microseconds.
         self._scope_class = Scope
@@ -113,7 +122,7 @@ class LeaksPlugin:
         self._check_class = Check
         self._clean = Report()
         self._one_look = Grace(attempts=1)
-        self._door = _door
+        self._shared_taker = shared_taker
         self._config = config
         self._mode = mode
         self._ledger = Ledger()
@@ -141,10 +150,12 @@ class LeaksPlugin:
         self._wrapped: set[tuple[type, str]] = set()
         self._patches = Patches()
         self._hangs = Hangs()
-        _door.open()
+        shared_taker.open()
         self._is_open = True
         self._session = Scope(SESSION)
         self._token = self._session.enter()
+        self._thread = get_ident()
+        self._starts.standing[self._thread] = self._session
         self._configuring = Scope(SESSION, self._session)
         """Until the session starts: the counterpart of pytest_unconfigure."""
         self._configuring_token: Any = self._configuring.enter()
@@ -179,8 +190,9 @@ class LeaksPlugin:
             watch_exit()
             self._configured()
             self._session.leave(self._token)
+            self._starts.standing.pop(self._thread, None)
             self._patches.restore()
-            self._door.close()
+            self._shared_taker.close()
             self._hangs.close()
 
     # The session
@@ -343,6 +355,7 @@ class LeaksPlugin:
             if context is not None:
                 context.run(scope.enter)
         token = scope.enter()
+        self._starts.standing[self._thread] = scope
         try:
             result = yield
         except BaseException as error:
@@ -355,6 +368,7 @@ class LeaksPlugin:
 
     def _judge(self, item: pytest.Item, call: Charged, raised: BaseException | None) -> None:
         self._call = call.case = None
+        self._starts.standing[self._thread] = self._session
         self._item = item
         scope = call.scope
         self._hangs.stop()
@@ -373,6 +387,7 @@ class LeaksPlugin:
     ) -> None:
         if call.settings.is_allowed or (is_failure(raised) and not self._on_failure):
             return
+        self._hand_to_owners(item, call)
         if self._may_end_later(item):
             # Such as a factory that ends what the test began through it.
             found = self._look_once(call)
@@ -385,6 +400,12 @@ class LeaksPlugin:
         if report:
             self._watch_for_hangs(call.scope, report)
             self._tell([(item.nodeid, str(report), report)], item, raised)
+
+    def _hand_to_owners(self, item: pytest.Item, call: Charged) -> None:
+        """Charge wider fixtures with what a test made their objects create, and they hold."""
+        owners = [each for each in self._fixtures.values() if is_owner(each)]
+        if owners and self._look_once(call):
+            hand_to_owners(call.scope, owners, item)
 
     def _may_end_later(self, item: pytest.Item) -> bool:
         """Say whether the teardown of a test may end what its call left."""
@@ -446,7 +467,8 @@ class LeaksPlugin:
         return close
 
     def _look_before_cancelling(self, charged: Charged) -> None:
-        from otel_leaks.testing import CANCELLED_BY_RUNNERS, new_sites, not_collecting
+        from otel_leaks.testing.checks import CANCELLED_BY_RUNNERS, not_collecting
+        from otel_leaks.testing.report import new_sites
 
         if charged.settings.is_allowed:
             return
@@ -465,7 +487,7 @@ class LeaksPlugin:
         if charged.settings.is_allowed:
             return
         if charged.runners is None:
-            from otel_leaks.testing import BeforeCancelling
+            from otel_leaks.testing.checks import BeforeCancelling
 
             ignores = (*self._ignores, *charged.settings.ignores)
             charged.runners = BeforeCancelling(charged.scope, ignores, charged.settings.grace)
@@ -494,7 +516,7 @@ class LeaksPlugin:
         Its teardown would hang then, and nobody be told what leaked.
         """
         if any(site.kind == "asyncio_task" for site in report):
-            self._hangs.add(scope, f"{scope.label} {report}")
+            self._hangs.add(scope, f"{scope.label}: {report}")
             self._watch_teardowns()
 
     def _watch_teardowns(self) -> None:
@@ -564,11 +586,12 @@ class LeaksPlugin:
         try:
             result = yield
             fixture.is_set_up = True
+            fixture.is_xunit = _XUNIT.match(fixturedef.argname) is not None
             owns_loop = owns_loop or _is_loop(result)
             fixture.may_end_things = (
                 len(fixturedef._finalizers) > finalizers
                 and not owns_loop
-                and (package not in _ENDS_NOTHING or _XUNIT.match(fixturedef.argname) is not None)
+                and (package not in _ENDS_NOTHING or fixture.is_xunit)
             )
             return result
         finally:
@@ -638,7 +661,7 @@ class LeaksPlugin:
             is_warning = self._mode == "warn"
             terminal.section("leaks", yellow=is_warning, red=not is_warning)
             for each in untold:
-                write(f"{each['in']} {each['text']}")
+                write(f"{each['in']}: {each['text']}")
                 write("")
         if os.environ.get("GITHUB_ACTIONS") == "true":
             for each in told:
@@ -737,7 +760,7 @@ class LeaksPlugin:
     ) -> None:
         for label, _, report in told:
             self._ledger.add(label, report)
-            plain = json.dumps(json.loads(report.to_json()), separators=(",", ":"))
+            plain = _COMPACT.encode(_FROM_JSON.decode(report.to_json()))
             item.user_properties.append(("leaks", plain))
         self._watch_outcomes()
         self._outcomes.tell(item, "\n\n".join(text for _, text, _ in told), raised)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from otel_leaks.ignores import Ignore
     from otel_leaks.origins.recorder import Scope
-    from otel_leaks.testing import BeforeCancelling, Grace, Report
+    from otel_leaks.testing.checks import BeforeCancelling
+    from otel_leaks.testing.grace import Grace
+    from otel_leaks.testing.report import Report
 
 __all__ = [
     "Charged",
@@ -64,7 +66,15 @@ class Charged:
 class Fixture(Charged):
     """A fixture that is set up, or being so."""
 
-    __slots__ = ("_token", "asked", "definition", "is_function", "is_set_up", "may_end_things")
+    __slots__ = (
+        "_token",
+        "asked",
+        "definition",
+        "is_function",
+        "is_set_up",
+        "is_xunit",
+        "may_end_things",
+    )
 
     def __init__(
         self,
@@ -76,6 +86,8 @@ class Fixture(Charged):
         super().__init__(scope, settings, cancelled)
         self.definition = definition
         self.is_function = definition.scope == "function"
+        self.is_xunit = False
+        """Whether pytest made it of a method or function: setup_class, setUpModule."""
         self.is_set_up = False
         self.may_end_things = False
         """Whether it has a teardown, and that is the user's."""
@@ -95,7 +107,7 @@ class Fixture(Charged):
     def headed(self, report: Report) -> str:
         """Return the text of its report, under its name."""
         # Where it was set up stands in the message below, not in its first line.
-        return f"{(self.scope.label or '').partition(' of ')[0]} {report}"
+        return f"{(self.scope.label or '').partition(' of ')[0]}: {report}"
 
     def all_asked(self) -> Iterator[Fixture]:
         """Yield the fixtures that it asked for, and those that these asked for."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from otel_leaks.libraries import is_library, own_frame
+from otel_leaks.libraries import is_library, is_python, own_frame
 from otel_leaks.model import Kind, Pool, Sample, Site
+from otel_leaks.report.clusters import Cluster, owner_of
 
-__all__ = ["hint"]
+__all__ = ["hint", "hint_of_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,31 @@ def hint(site: Site, own: Site | None = None) -> str | None:
         return (
             f"it belongs to {library}: close what you made with {library} when you are done with it"
         )
-    return _KINDS.get(site.kind) or _of_wait(site, own or site)
+    owner = _owner_in_python(own or site)
+    said = _belongs_to(owner) if owner is not None else _KINDS.get(site.kind)
+    return said or _of_wait(site, own or site)
+
+
+def hint_of_all(leak: Cluster) -> str | None:
+    """Return a sentence on what to do about a leak of several sites: end what owns them."""
+    hints = [said for site in leak.sites if (said := hint(site)) is not None]
+    owned = [said for said in hints if said.startswith(f"it belongs to {leak.owner}:")]
+    return next(iter(owned or hints), None)
+
+
+def _belongs_to(owner: str) -> str:
+    return f"it belongs to {owner}: call its stop(), close() or shutdown() when you are done"
+
+
+def _owner_in_python(site: Site) -> str | None:
+    """Return the class of Python's library that created the objects of a site for its own use."""
+    library = site.origin.library if site.origin is not None else None
+    if library is None or not library.file or not is_python(library.file):
+        return None
+    if site.sample is not None and own_frame(site.sample.stack) is not None:
+        return None
+    owner = owner_of(library.function)
+    return owner if owner.rpartition(".")[2].lstrip("_")[:1].isupper() else None
 
 
 def _library_of(site: Site) -> str | None:
@@ -224,10 +249,7 @@ def _of_wait(site: Site, own: Site) -> str | None:
         return _ENDLESS.of(site.kind) if is_endless else None
     if advice in _NAMED:
         if _is_inside_python(own):
-            owner = site.function.rpartition(".")[0]
-            return (
-                f"it belongs to {owner}: call its stop(), close() or shutdown() when you are done"
-            )
+            return _belongs_to(site.function.rpartition(".")[0])
         advice = _by_name(site, advice)
     return advice.of(site.kind)
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
-from otel_leaks.detect.words import counted
-from otel_leaks.libraries import began_in_library, is_library
-from otel_leaks.model import Frame, Hidden, Kind, Sample, Site, Stack
-from otel_leaks.report.hints import hint
+from otel_leaks.detect.words import NOUNS, counted
+from otel_leaks.libraries import is_library
+from otel_leaks.model import Frame, Hidden, Kind, Origin, Sample, Site, Stack
+from otel_leaks.report.clusters import Cluster, clusters, owner_of
+from otel_leaks.report.hints import hint, hint_of_all
 from otel_leaks.report.texts import MAX_CHARS, between, tail
+
+# Not json.dumps: a test may have replaced it.
+_AS_JSON = json.JSONEncoder(indent=2)
 
 __all__ = [
     "leaks_json",
@@ -23,8 +27,12 @@ __all__ = [
     "stack_text",
 ]
 
+NOTHING = "nothing leaked"
+
 MAX_OWN_FRAMES = 6
 """Of a stack in a test's message: the application's innermost ones."""
+MAX_MEMBERS = 8
+"""Of a leak of many sites: those that are listed."""
 MAX_LINE_CHARS = 2 * MAX_CHARS
 """Of a line of a test's message: a file and a function of the longest."""
 
@@ -32,9 +40,15 @@ _ORPHANED = (
     "nothing but cancellation can end it: what it waits on is within reach of blocked tasks alone"
 )
 
-_KEEPS = {
+_KEEPS: Mapping[Kind, str] = {
     "thread": "the process does not exit before it ends: it is not a daemon thread",
-    "job": "the process does not exit before it ends: the interpreter waits for jobs of pools",
+    "work_item": (
+        "the process does not exit before it ends: the interpreter waits for jobs of pools"
+    ),
+}
+_KEEP_ALL: Mapping[Kind, str] = {
+    "thread": "the process does not exit before its threads end: they are not daemon threads",
+    "work_item": "the process does not exit before its jobs end: the interpreter waits for those",
 }
 
 
@@ -73,57 +87,125 @@ def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -
 
 def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 20) -> str:
     """
-    Write leaks for a person, grouped by site.
+    Write leaks for a person, grouped by site, and sites by what led to them.
 
     Args:
         sites: The largest first.
         hidden: What ignores left out.
-        most: Sites that are written out; the others are counted.
+        most: Leaks that are written out; the others are counted.
 
     Returns:
-        What leaked, where it waits, where it began, what to do, and the line that
-        ignores it; some lines a site, however many things stand there.
+        What leaked, where it waits, what created it, what to do, and the line that
+        ignores it; some lines a leak, however many objects it is.
     """
-    counts: dict[Kind, int] = {}
-    for site in sites:
-        counts[site.kind] = counts.get(site.kind, 0) + site.count
-    lines = ["leaked: " + ", ".join(counted(kind, count) for kind, count in counts.items())]
-    # The one line that a summary of many failures shows.
-    if sites:
-        lines[0] += f": {_headline(sites[0], is_only=len(sites) == 1)}"
-    for number, site in enumerate(sites[:most], 1):
-        lines += ["", *_site_lines(number, site)]
-    if len(sites) > most:
-        rest = sum(site.count for site in sites[most:])
-        lines += ["", f"and {rest} more at {len(sites) - most} other sites"]
+    leaks = clusters(sites)
+    lines = [_headline(leaks)]
+    for number, leak in enumerate(leaks[:most], 1):
+        one = leak.sites[0]
+        body = _site_lines(one) if len(leak.sites) == 1 else _cluster_lines(leak)
+        lines += ["", *(f"{number}. {line}" if i == 0 else line for i, line in enumerate(body))]
+    if len(leaks) > most:
+        rest = [site for leak in leaks[most:] for site in leak.sites]
+        lines += ["", _more(rest)]
     if hidden:
         lines += ["", *(f"hidden: {each.count} by {each.ignore}" for each in hidden)]
     # Names may hold line breaks and a terminal's escapes.
     return "\n".join(between(line, MAX_LINE_CHARS) for line in lines)
 
 
-def _headline(site: Site, *, is_only: bool) -> str:
-    """Name the largest site, and where it began."""
-    said = site.function if is_only else f"{site.count} in {site.function}"
-    if site.origin is not None:
-        said += f", began {_place(site.origin.file, site.origin.line)}"
-    return said
+def _headline(leaks: Sequence[Cluster]) -> str:
+    """Say what leaked on the one line that a summary of many failures shows."""
+    if not leaks:
+        return NOTHING
+    first = leaks[0]
+    counts = Cluster(tuple(site for leak in leaks for site in leak.sites), "").counts()
+    said = ", ".join(_leaked(kind, count) for kind, count in counts.items())
+    if len(leaks) == 1 and len(first.sites) > 1:
+        return f"{first.owner}: {said}{_creation(first.origin)}"
+    site = first.sites[0]
+    if len(first.sites) > 1:
+        which = f"{sum(each.count for each in first.sites)} of {first.owner}"
+    else:
+        which = site.function if len(leaks) == 1 else f"{site.count} in {site.function}"
+    return f"{said}: {which}{_creation(first.origin)}"
 
 
-def _site_lines(number: int, site: Site) -> Iterator[str]:
-    sample = site.sample
-    yield f"{number}. {counted(site.kind, site.count)}: {site.function}"
+def _creation(origin: Origin | None) -> str:
+    if origin is None:
+        return ""
+    if is_library(origin.file):
+        return f", created by {_library_place(Frame(origin.function, origin.file, origin.line))}"
+    return f", created at {_place(origin.file, origin.line)}"
+
+
+def _more(sites: Sequence[Site]) -> str:
+    places = f"{len(sites)} other site{'s' if len(sites) > 1 else ''}"
+    return f"and {sum(site.count for site in sites)} more at {places}"
+
+
+def _cluster_lines(leak: Cluster) -> Iterator[str]:
+    """Write a leak of several sites: the library, whose line it is, and what was left."""
+    yield f"{leak.owner}: {', '.join(counted(*each) for each in leak.counts().items())}"
     rows: list[tuple[str, str]] = []
+    for kind, said in _KEEP_ALL.items():
+        kept = sum(each.count for each in leak.sites if each.keeps_process and each.kind == kind)
+        if kept:
+            rows.append(("exit", said if kept > 1 else _KEEPS[kind]))
+    rows += _created_at(leak.origin)
+    said_to_do = hint_of_all(leak)
+    if said_to_do is not None:
+        rows.append(("hint", said_to_do))
+    members = list(map(_member, leak.sites[:MAX_MEMBERS]))
+    if len(leak.sites) > MAX_MEMBERS:
+        members.append(_more(leak.sites[MAX_MEMBERS:]))
+    rows += [("" if i else "left", each) for i, each in enumerate(members)]
+    rows.append(("ignore", f'ignore_created_by("{_pattern(leak)}", reason="...")'))
+    for name, text in rows:
+        yield f"     {name:8} {text}"
+
+
+def _member(site: Site) -> str:
+    """Say on one line what stands at a site of several, and where."""
+    one, many, _ = NOUNS[site.kind]
+    said = f"{site.count} {one if site.count == 1 else many}: {site.function}"
+    sample = site.sample
+    if sample is None:
+        return said
+    if not sample.stack:
+        return f"{said}, {sample.name}" if sample.name not in {"", site.function} else said
+    own = [frame for frame in sample.stack if not is_library(frame.file)]
+    if own:
+        return f"{said}, at {_place(own[-1].file, own[-1].line)}"
+    inner = sample.stack[-1]
+    return f"{said}, in {inner.function}" if inner.function != site.function else said
+
+
+def _pattern(leak: Cluster) -> str:
+    """Return what ignores all of a leak, and as little else as can be."""
+    owners = set()
+    for site in leak.sites:
+        if site.origin is not None:
+            library = site.origin.library
+            owners.add(owner_of(site.origin.function if library is None else library.function))
+    if owners == {leak.owner} or leak.origin is None:
+        return f"{leak.owner}.*"
+    return leak.origin.function
+
+
+def _site_lines(site: Site) -> Iterator[str]:
+    sample = site.sample
+    yield f"{counted(site.kind, site.count)}: {site.function}"
+    rows: list[tuple[str, str]] = []
+    if site.keeps_process:
+        rows.append(("exit", _KEEPS[site.kind]))
     if sample is not None:
         which = f"{sample.name}, " if sample.name and sample.name != site.function else ""
         of = " (one of them)" if site.count > 1 else ""
-        rows.append(("name", f"{which}known for {sample.age_s:.1f} s{of}"))
+        rows.append(("name", f"{which}at least {sample.age_s:.1f} s old{of}"))
         rows += _waits(sample)
         if sample.awaited is not None:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
-    if site.keeps_process:
-        rows.append(("exit", _KEEPS["thread" if site.kind == "thread" else "job"]))
-    rows += _began(site)
+    rows += _created_at(site.origin)
     if sample is not None and sample.is_orphaned:
         rows.append(("proof", _ORPHANED))
     said = hint(site)
@@ -134,18 +216,18 @@ def _site_lines(number: int, site: Site) -> Iterator[str]:
         yield f"     {name:8} {text}"
 
 
-def _began(site: Site) -> Iterator[tuple[str, str]]:
-    """Say who created it, and in which test."""
-    if site.origin is None:
+def _created_at(origin: Origin | None) -> Iterator[tuple[str, str]]:
+    """Say what created it, and in which test."""
+    if origin is None:
         return
-    began = f"{_place(site.origin.file, site.origin.line)} in {site.origin.function}"
-    if began_in_library(site):
-        began += ", a library"
-    elif site.origin.library is not None:
-        began += f", through {_library_place(site.origin.library)}"
-    yield "began", began
-    if site.origin.scope is not None:
-        yield "in", site.origin.scope
+    where = f"{_place(origin.file, origin.line)} in {origin.function}"
+    if origin.file and is_library(origin.file):
+        where += ", a library"
+    elif origin.library is not None:
+        where += f", through {_library_place(origin.library)}"
+    yield "created", where
+    if origin.scope is not None:
+        yield "in", origin.scope
 
 
 def _waits(sample: Sample) -> Iterator[tuple[str, str]]:
@@ -165,11 +247,14 @@ def _waits(sample: Sample) -> Iterator[tuple[str, str]]:
 def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
     """Write leaks as JSON: an object with ``sites`` and ``hidden``, as in ``model``."""
     told = [asdict(replace(each, followed=None)) for each in sites]
-    for each in told:
+    numbers = {id(s): number for number, leak in enumerate(clusters(sites), 1) for s in leak.sites}
+    for each, site in zip(told, sites, strict=True):
+        # Sites with the same number are one leak, as the text counts them.
+        each["leak"] = numbers[id(site)]
         # What a census follows is for its policies; there may be hundreds of numbers.
         del each["followed"]
     body = {"sites": told, "hidden": [asdict(each) for each in hidden]}
-    return json.dumps(body, indent=2)
+    return _AS_JSON.encode(body)
 
 
 def _place(file: str, line: int) -> str:
@@ -187,3 +272,11 @@ def _library_place(frame: Frame) -> str:
     package = frame.function.partition(".")[0]
     below = frame.file.replace("\\", "/").rpartition(f"/{package}/")[2]
     return f"{package} ({below.rpartition('/')[2] if below == frame.file else below}:{frame.line})"
+
+
+def _leaked(kind: Kind, count: int) -> str:
+    # Destroyed is what it is: nothing of it is left that could leak.
+    if kind == "destroyed_task":
+        return counted(kind, count)
+    one, many, _ = NOUNS[kind]
+    return f"{count} leaked {one if count == 1 else many}"

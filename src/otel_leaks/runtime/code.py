@@ -69,7 +69,7 @@ class CodeNames:
             return CodeName(qualname, code.co_filename, "")
         name = CodeName(f"{module}.{qualname}", code.co_filename, module)
         key = id(code)
-        self._known[key] = (weakref.ref(code, lambda _: self._known.pop(key, None)), name)
+        self._known[key] = (weakref.ReferenceType(code, lambda _: self._known.pop(key, None)), name)
         return name
 
     def of_frame(self, frame: types.FrameType) -> CodeName:

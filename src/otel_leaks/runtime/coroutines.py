@@ -50,6 +50,7 @@ __all__ = [
     "ids_inwards",
     "is_own_code",
     "is_plain_end",
+    "outermost",
     "plain_chain",
 ]
 
@@ -141,6 +142,11 @@ def _inwards(objects: Iterator[Any]) -> Iterator[Any]:
 def deeper(levels: int) -> Step:
     """Return the step to the coroutine that is so many levels further in."""
     return lambda objects: islice(_inwards(objects), levels, levels + 1)
+
+
+def outermost(levels: int) -> Step:
+    """Return the step from a coroutine to itself and those that it awaits, so many in all."""
+    return lambda objects: islice(_inwards(objects), levels)
 
 
 class Chain:

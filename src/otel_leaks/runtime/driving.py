@@ -15,13 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import coroutine
 from typing import Any
 
-from otel_leaks.runtime import native
+from otel_leaks.runtime import native, running
 
 __all__ = ["pause_inside", "run_for"]
 
@@ -112,7 +111,7 @@ def _interrupts() -> Iterator[list[object]]:
     """Give a list that is not empty once Ctrl-C was pressed."""
     pressed: list[object] = []
     before = _handler_of(_SIGINT)
-    if threading.main_thread().ident != native.get_ident() or not callable(before):
+    if running.main_thread().ident != native.get_ident() or not callable(before):
         yield pressed
         return
 

@@ -10,7 +10,6 @@ by the tokens of the loop's limiter. Where any of this is gone, the threads are 
 
 from __future__ import annotations
 
-import gc
 import queue
 import sys
 import threading
@@ -18,6 +17,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from functools import partial
+from gc import get_referents
 from itertools import chain, compress, repeat, tee
 from operator import is_
 from typing import Any, NamedTuple
@@ -161,7 +161,7 @@ def _queued(ref: weakref.ref[Any]) -> tuple[Step, ...]:
 
 
 def _referents(objects: Iterator[Any]) -> Iterator[Any]:
-    return chain.from_iterable(map(gc.get_referents, objects))
+    return chain.from_iterable(map(get_referents, objects))
 
 
 def _of_type(kind: type, objects: Iterator[Any]) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
-from otel_leaks.runtime import native
+from otel_leaks.runtime import native, running
 
 __all__ = [
     "Lock",
@@ -172,7 +172,7 @@ def ghosts() -> frozenset[int]:
 def runs_here(thread: threading.Thread) -> bool:
     """Return whether the process has a thread, whatever its object says; on Linux alone."""
     # The number of the main thread's is that of the parent's until Python is told.
-    mine = (threading.current_thread(), threading.main_thread())
+    mine = (running.this_thread(), running.main_thread())
     return thread in mine or not _TASKS.is_dir() or (_TASKS / str(thread.native_id)).exists()
 
 

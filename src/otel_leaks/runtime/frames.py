@@ -130,6 +130,8 @@ def _proxy() -> Any:
 
 
 _PROXY = _proxy()
+# Bound now: a test may replace it.
+_current_frames = sys._current_frames
 
 
 def root_of_frame(ident: int) -> Root:
@@ -141,16 +143,14 @@ def idents_with_frames() -> set[int]:
     """Return the idents of the threads that run Python code, of those C code started too."""
     if not can_read():
         return set()
-    found: list[int] = drained(
-        lambda: chain.from_iterable(islice(iter(sys._current_frames, None), 1))
-    )
+    found: list[int] = drained(lambda: chain.from_iterable(islice(iter(_current_frames, None), 1)))
     return set(found)
 
 
 def _frames_of(idents: Sequence[int]) -> Iterator[Any]:
     """Iterate over the innermost frames of threads, None for one that has none."""
     # Calls it when the first frame is asked for, and not before.
-    current = islice(iter(sys._current_frames, None), 1)
+    current = islice(iter(_current_frames, None), 1)
     return chain.from_iterable(map(map, (dict.get,), map(repeat, current), (idents,)))
 
 

@@ -99,7 +99,7 @@ class Gathers:
                     continue
                 setattr(child, _SILENT, True)
                 child._log_destroy_pending = True
-                self._silent.append(weakref.ref(child))
+                self._silent.append(weakref.ReferenceType(child))
         if len(self._silent) >= self._pruned_at:
             self._silent = [ref for ref in self._silent if ref() is not None]
             self._pruned_at = max(_PRUNED_AT, 2 * len(self._silent))

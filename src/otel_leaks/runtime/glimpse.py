@@ -28,13 +28,13 @@ its first step to its last: nobody else sees it off.
 
 from __future__ import annotations
 
-import gc
 import operator
 import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from gc import disable, enable, get_referents, isenabled
 from itertools import chain, compress, islice, repeat, tee
 from typing import Any, TypeVar
 
@@ -120,13 +120,13 @@ def item(key: str) -> Step:
 def referent(number: int) -> Step:
     """Return the step to the object that is the *number*-th that the collector sees of one."""
     return lambda objects: islice(
-        chain.from_iterable(map(gc.get_referents, objects)), number, number + 1
+        chain.from_iterable(map(get_referents, objects)), number, number + 1
     )
 
 
 def referents(objects: Iterator[Any]) -> Iterator[Any]:
     """Step to all that the collector sees of objects: the items of a tuple, what a cell holds."""
-    return chain.from_iterable(map(gc.get_referents, objects))
+    return chain.from_iterable(map(get_referents, objects))
 
 
 def of_type(kind: type) -> Step:
@@ -157,7 +157,7 @@ def drained_until_error(make: Callable[[], Iterator[_Value]]) -> list[_Value]:
 
 
 _COLLECTS_INSIDE = sys.version_info < (3, 12)
-_AGAIN = (int, gc.enable)
+_AGAIN = (int, enable)
 _call = operator.methodcaller("__call__")
 
 
@@ -170,8 +170,8 @@ def _drained_without_collecting(
     try:
         values.extend(
             chain(
-                map(was_on.append, islice(iter(gc.isenabled, None), 1)),
-                islice(iter(gc.disable, 0), 1),
+                map(was_on.append, islice(iter(isenabled, None), 1)),
+                islice(iter(disable, 0), 1),
                 make(),
                 islice(again, 1),
             )
@@ -258,7 +258,7 @@ def nth_item(number: int) -> Step:
 def referent_types(root: Root, steps: Iterable[Step]) -> list[type]:
     """Return the types of what the collector sees of an object; none where that is gone."""
     return drained_until_error(
-        lambda: map(type, chain.from_iterable(map(gc.get_referents, at(root, steps))))
+        lambda: map(type, chain.from_iterable(map(get_referents, at(root, steps))))
     )
 
 

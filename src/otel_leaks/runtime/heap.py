@@ -10,17 +10,27 @@ from __future__ import annotations
 import collections
 import contextvars
 import functools
-import gc
 import sys
 import threading
 import time
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
+from gc import get_referents, get_referrers
 from typing import Any
 
 from otel_leaks.libraries import is_library
 
-__all__ = ["held_by_package", "held_only_by", "living", "within_coroutines"]
+__all__ = [
+    "has_holder",
+    "held_by",
+    "held_by_package",
+    "held_only_by",
+    "living",
+    "within_coroutines",
+]
+
+# Bound now: a test may replace it.
+_thread_time = time.thread_time
 
 MOST = 200_000
 """Objects that a walk looks at, about a quarter of a second."""
@@ -47,6 +57,7 @@ _OPAQUE = (
     complex,
     type(None),
 )
+_TEST_RUNNERS = frozenset({"_pytest", "pluggy", "pytest_asyncio", "otel_leaks"})
 _LRU = type(functools.lru_cache(lambda: None))
 
 
@@ -87,6 +98,40 @@ def held_by_package(package: str, targets: Collection[int], *, budget_s: float) 
 
     roots = [vars(module) for module in modules if _is_module(module)]
     return _walk(roots, targets, is_followed, budget_s)
+
+
+def held_by(roots: Iterable[object], targets: Collection[int], *, budget_s: float) -> set[int]:
+    """
+    Find what values hold: in attributes, containers, closures, suspended generators.
+
+    Not through modules, classes, loops, contexts and what belongs to pytest, which lead to
+    everything.
+
+    Args:
+        roots: The values.
+        targets: As for ``held_by_package``.
+        budget_s: As for ``held_by_package``.
+    """
+    spaces = _spaces()
+    loop = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", types.ModuleType)
+
+    def is_followed(thing: Any) -> bool:
+        kind = type(thing)
+        if kind is dict:
+            return id(thing) not in spaces
+        if kind is types.GeneratorType:
+            return not thing.gi_running
+        if kind in {types.AsyncGeneratorType, types.FrameType}:
+            return True  # Before 3.11 the frame of a generator has its variables.
+        if kind in _OPAQUE or issubclass(kind, (type, contextvars.Context)):
+            return False
+        return not _is_of(kind, loop) and _top(_module_of(kind)) not in _TEST_RUNNERS
+
+    return _walk([each for each in roots if is_followed(each)], targets, is_followed, budget_s)
+
+
+def _is_of(kind: type, root: type) -> bool:
+    return root in type.__getattribute__(kind, "__mro__")
 
 
 def within_coroutines(
@@ -130,16 +175,16 @@ def _walk(
     held = collections.deque(roots)
     seen = set(map(id, roots))
     found |= seen & set(targets)
-    until = time.thread_time() + budget_s
+    until = _thread_time() + budget_s
     queue = list(roots)
     number = 0
     while queue and number < MOST and len(found) < len(targets):
         following: list[Any] = []
         for thing in queue:
             number += 1
-            if number % LOOKED_AT_ONCE == 0 and time.thread_time() > until:
+            if number % LOOKED_AT_ONCE == 0 and _thread_time() > until:
                 return found
-            for each in gc.get_referents(thing) if through_frames else _referents(thing):
+            for each in get_referents(thing) if through_frames else _referents(thing):
                 key = id(each)
                 if key in seen:
                     continue
@@ -164,7 +209,7 @@ def _referents(thing: Any) -> Iterable[Any]:
     if issubclass(kind, threading.local):
         # The garbage collector does not show them; these are the calling thread's.
         return list(threading.local.__getattribute__(thing, "__dict__").values())
-    return gc.get_referents(thing)
+    return get_referents(thing)
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:
@@ -213,6 +258,29 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
+_MACHINERY = frozenset({"_asyncio", "asyncio", "uvloop", "builtins", "weakref", "otel_leaks"})
+"""Packages whose objects refer to a task in order to run it; builtins are methods that do."""
+_HOLDERS: tuple[type, ...] = (
+    *(dict, list, tuple, set, frozenset, types.CellType, types.MethodType),
+    *(types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType),
+)
+
+
+def has_holder(task: object) -> bool:
+    """
+    Say whether anything refers to a task, besides what runs it: its loop, what wakes it.
+
+    The whole heap is gone through, once.
+    """
+    ours = sys._getframe()
+    return any(
+        issubclass(type(each), _HOLDERS)
+        or (type(each) is not types.FrameType and _top(_module_of(type(each))) not in _MACHINERY)
+        for each in get_referrers(task)
+        if each is not ours
+    )
+
+
 def held_only_by(
     holders: Iterable[Any], targets: Collection[int], *, most: int = 20_000
 ) -> set[int]:
@@ -238,7 +306,7 @@ def held_only_by(
     queue = list(roots)
     for thing in queue:  # Grows while it is walked.
         below = []
-        for each in gc.get_referents(thing):
+        for each in get_referents(thing):
             kind = type(each)
             key = id(each)
             if key in root_ids or _is_module(each) or issubclass(kind, type):
@@ -280,4 +348,4 @@ def living(*classes: type) -> Iterator[Any]:
         below: list[type] = type.__subclasses__(cls)
         every.extend(each for each in below if each not in every)
     # type(), not isinstance: a lazy proxy would be made to load by it.
-    return (each for each in gc.get_referrers(*every) if issubclass(type(each), tuple(classes)))
+    return (each for each in get_referrers(*every) if issubclass(type(each), tuple(classes)))

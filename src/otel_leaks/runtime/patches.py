@@ -17,9 +17,9 @@ looks whether it can go. And what it notes is switched off by whoever wrote it.
 from __future__ import annotations
 
 import functools
-import gc
 import weakref
 from collections.abc import Callable, Iterator
+from gc import get_referents
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -46,7 +46,7 @@ class _Layer:
         self.is_active = True
         self._wrapper: Any = make(original)
         try:
-            self._ref: Callable[[], Any] = weakref.ref(self._wrapper)
+            self._ref: Callable[[], Any] = weakref.ReferenceType(self._wrapper)
         except TypeError:  # A classmethod of 3.10 to 3.13.
             self._ref = functools.partial(_itself, self._wrapper)
 
@@ -289,4 +289,4 @@ def _below(top: object) -> Iterator[object]:
             things += [thing.__dict__, *cells, *(thing.__defaults__ or ())]
             things += [thing.__globals__[each] for each in names if each in thing.__globals__]
         else:
-            things += gc.get_referents(thing)
+            things += get_referents(thing)

@@ -42,6 +42,6 @@ class Remembered(Generic[_Answer]):
                 self._known.clear()
             # Not by a global: at the end of the interpreter there is none any more.
             known = self._known
-            ref = weakref.ref(thing, lambda _: known.pop(key, None))
+            ref = weakref.ReferenceType(thing, lambda _: known.pop(key, None))
             found = known[key] = (ref, answer)
         return found[1]

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import sys
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
+from gc import get_referrers
 from itertools import chain, compress, islice, tee
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from otel_leaks.runtime.glimpse import deref, drained, refs_to
 from otel_leaks.runtime.heap import living
 from otel_leaks.runtime.loops import loop_roots
 from otel_leaks.runtime.patches import Patches
+from otel_leaks.runtime.running import running_loop
 from otel_leaks.runtime.tasks import TaskRef
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _refs_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> list[TaskRef
     # and misses those that another one made for the loop. Where no loop runs, it looks
     # at all threads. The two functions are documented as low-level ones for event loops.
     events = sys.modules["asyncio.events"]
-    running = events._get_running_loop()
+    running = running_loop()
     if running is not loop:
         return _all_of(tasks, loop)
     events._set_running_loop(None)
@@ -155,7 +156,7 @@ def _below(cls: type) -> Iterator[type]:
 
 def _instances(classes: list[type]) -> Iterator[Any]:
     ids = frozenset(map(id, classes))
-    referrers = islice(iter(partial(gc.get_referrers, *classes), None), 1)
+    referrers = islice(iter(partial(get_referrers, *classes), None), 1)
     one, other = tee(chain.from_iterable(referrers))
     return compress(one, map(ids.__contains__, map(id, map(type, other))))
 

@@ -9,7 +9,9 @@ route and the end also when that span is gone. It counts the requests, too.
 
 from __future__ import annotations
 
+import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -29,6 +31,10 @@ MAX_OPERATIONS = 200
 
 SERVED: Final = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
 """Kinds of spans that are requests also under a span around the whole program."""
+CALLS: Final = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER})
+"""Kinds of spans that wait for somebody else's answer, and so are no requests."""
+SLICE = 500
+"""Open spans between two pauses."""
 
 
 class Entry:
@@ -36,7 +42,7 @@ class Entry:
 
     __slots__ = (
         *("__weakref__", "_ended_ns", "_name", "_route", "_span"),
-        *("is_sampled", "is_served", "span_id", "trace_id"),
+        *("is_sampled", "is_served", "span_id", "thread", "trace_id"),
     )
 
     def __init__(self, span: Span) -> None:
@@ -45,6 +51,9 @@ class Entry:
         self.span_id: int = said.span_id
         self.is_sampled: bool = said.trace_flags.sampled
         self.is_served = span.kind in SERVED
+        # As it is by now: gevent replaces it.
+        self.thread = 0 if span.kind in CALLS else threading.get_ident()
+        """The thread in which it began, by its ident; 0 where it is no request."""
         self._name = self._route = ""
         self._ended_ns: int | None = None
         self._span: weakref.ref[ReadableSpan] | None = weakref.ref(span)
@@ -102,6 +111,15 @@ class Entries(SpanProcessor):
     def ended(self) -> dict[str, int]:
         """How many recorded entry spans have ended, by name."""
         return dict(self._ended)
+
+    def threads(self, pause: Callable[[], None]) -> frozenset[int]:
+        """Return the idents of threads in which a recorded request began that is in progress."""
+        refs, found = list(self._open.values()), set()
+        for start in range(0, len(refs), SLICE):
+            entries = (ref() for ref in refs[start : start + SLICE])
+            found |= {entry.thread for entry in entries if entry is not None and not entry.is_gone}
+            pause()
+        return frozenset(found) - {0}
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Note the entry of a span on it."""

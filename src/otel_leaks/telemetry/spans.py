@@ -22,20 +22,25 @@ from typing import Any, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, propagation
+from opentelemetry.trace import NonRecordingSpan, SpanContext, propagation
 
 from otel_leaks.log import log as _log
 from otel_leaks.model import Operation, SpanEnd
 from otel_leaks.report.texts import plain
-from otel_leaks.telemetry.entries import MAX_CHARS, SERVED, Entries, Entry, entries_of, entry_of
+from otel_leaks.telemetry.entries import (
+    CALLS,
+    MAX_CHARS,
+    SERVED,
+    Entries,
+    Entry,
+    entries_of,
+    entry_of,
+)
 
 __all__ = ["MAX_CHARS", "SpanReader", "Switch", "note_end"]
 
 MAX_INNER = 32
 """Spans that a span is inside of, as far as they are followed."""
-
-# A task that waits for somebody else's answer is no request, whatever began it.
-_CALLS = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER})
 
 _T = TypeVar("_T")
 
@@ -301,6 +306,10 @@ class SpanReader:
         part = 1 + self._dropped / recorded
         return {name: round(count * part) for name, count in ended.items()}
 
+    def threads(self, pause: Callable[[], None]) -> frozenset[int]:
+        """Return the idents of threads in which a recorded request began that is in progress."""
+        return frozenset().union(*(entries.threads(pause) for entries in self._entries))
+
     @staticmethod
     def _end_of(span: Any) -> SpanEnd | None:
         if span is None or span is trace.INVALID_SPAN:
@@ -311,7 +320,7 @@ class SpanReader:
         if isinstance(span, ReadableSpan):
             ended_ns, parent, kind = span.end_time, span.parent, span.kind
             is_entry = parent is None or parent.is_remote
-            is_request = kind in SERVED or (is_entry and kind not in _CALLS)
+            is_request = kind in SERVED or (is_entry and kind not in CALLS)
             entry = entry_of(span)
             if entry is not None and entry.span_id != said.span_id:
                 is_entry = not entry.is_gone

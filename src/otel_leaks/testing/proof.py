@@ -26,12 +26,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from gc import get_objects, get_referents, get_referrers
 from typing import Any
 
 from otel_leaks.model import fingerprint
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import awaitables, chain_at
 from otel_leaks.runtime.glimpse import root_of
+from otel_leaks.runtime.running import current_task
 from otel_leaks.runtime.task_registry import TaskRegistry
 
 __all__ = ["Proof", "Verdict", "prove"]
@@ -40,6 +42,8 @@ MAX_NODES = 200_000
 """Objects that one search follows backwards."""
 FEW = 64
 """So many objects at most are searched for by the collector, more by ourselves."""
+FEW_NODES = 1_000
+"""With more, what is found already is gone through at each doubling of the steps alone."""
 CHECK_EVERY = 2_000
 """Objects between two looks at the clock."""
 MAX_TIMED = 20_000
@@ -121,7 +125,7 @@ def prove(
     if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
         return Proof((), "references can be counted on CPython with its GIL only")
     if sys.version_info[:2] == (3, 12):
-        # Seen on 3.12.1, on asyncio and uvloop: gc.get_referrers() did not return.
+        # Seen on 3.12.1, on asyncio and uvloop: get_referrers() did not return.
         return Proof((), "on Python 3.12 the collector's search for referrers may never end")
     collects = gc.isenabled()
     # A collection in the middle would run finalizers, and change what was counted.
@@ -150,8 +154,7 @@ def _pending() -> tuple[Any, ...]:
         refs = registry.refs(lambda: None)
     finally:
         registry.close()
-    running = sys.modules["asyncio.events"]._get_running_loop()
-    current = module.current_task() if running is not None else None
+    current = current_task()
     found = {id(task): task for ref in refs if (task := ref()) is not None}
     return tuple(task for task in found.values() if task is not current and not task.done())
 
@@ -257,7 +260,7 @@ class _Search:
                 seen.add(id(each))
                 if len(seen) > MAX_TIMED:
                     return None
-                ahead += gc.get_referents(each)
+                ahead += get_referents(each)
         return reached
 
     def _add(self, task: Any) -> None:
@@ -283,8 +286,14 @@ class _Search:
             _GaveUpError: The time was over, or too much had to be looked at.
         """
         ahead = [each for each in self._nodes if each != self._probe]
+        levels = 0
         while ahead:
+            # A few steps often show that each task can be woken, and the rest may go on for long.
+            is_due = len(self._nodes) <= FEW_NODES or levels & (levels - 1) == 0
+            if is_due and self._waits.keys() <= self._reached_from_live():
+                return set()
             ahead = self._follow(ahead)
+            levels += 1
         for _ in range(MAX_CHECKS):
             orphaned = self._orphaned()
             if not orphaned or self._holds(orphaned):
@@ -330,7 +339,7 @@ class _Search:
                 continue
             opens = self._opens(holder)
             own = _Own(holder) if key in self._waits else None
-            for held in gc.get_referents(holder):
+            for held in get_referents(holder):
                 target = id(held)
                 if target not in wanted:
                     continue
@@ -350,13 +359,13 @@ class _Search:
 
     def _referrers(self, asked: tuple[Any, ...], wanted: set[int]) -> list[Any]:
         if len(wanted) <= FEW:
-            return gc.get_referrers(*asked)
-        objects = gc.get_objects()
+            return get_referrers(*asked)
+        objects = get_objects()
         found = []  # Made later, so that it is none of them.
         for count, each in enumerate(objects):
             if count % CHECK_EVERY == 0:
                 self._check_clock()
-            if not wanted.isdisjoint(map(id, gc.get_referents(each))):
+            if not wanted.isdisjoint(map(id, get_referents(each))):
                 found.append(each)
         return found
 
@@ -372,6 +381,18 @@ class _Search:
 
     def _orphaned(self) -> set[int]:
         """Return the blocked tasks that no live node and no live task can wake."""
+        holds = self._what_each_holds()
+        known = {*self._nodes, *self._waits}
+        unknown = {each for each in holds if each not in known}
+        live = _reached(holds, {*self._live, *unknown, *self._timed})
+        self._live |= live & set(self._nodes)
+        return set(self._waits) - live
+
+    def _reached_from_live(self) -> set[int]:
+        """Return what is live for certain, whatever is still found."""
+        return _reached(self._what_each_holds(), {*self._live, *self._timed})
+
+    def _what_each_holds(self) -> dict[int, list[int]]:
         holds: dict[int, list[int]] = {}
         for held, holders in self._holders.items():
             for holder in holders:
@@ -379,17 +400,7 @@ class _Search:
                 holds.setdefault(owner, []).append(held)
         for task, future in self._waits.items():
             holds.setdefault(future, []).append(task)
-        known = {*self._nodes, *self._waits}
-        live = {each for each in {*holds, *self._live} if each in self._live or each not in known}
-        live |= self._timed
-        ahead = list(live)
-        while ahead:
-            for each in holds.get(ahead.pop(), ()):
-                if each not in live:
-                    live.add(each)
-                    ahead.append(each)
-        self._live |= live & set(self._nodes)
-        return set(self._waits) - live
+        return holds
 
     def _holds(self, orphaned: set[int]) -> bool:
         """Check all that was found once more, in one step in which no other thread runs."""
@@ -400,7 +411,7 @@ class _Search:
         # Both are called by one instruction, from C: a thread switch comes between two.
         steps: tuple[Iterator[list[Any]], ...] = (
             iter(partial(list, map(sys.getrefcount, counted)), None),
-            iter(partial(gc.get_referents, *holders), None),
+            iter(partial(get_referents, *holders), None),
         )
         counts, referents = map(next, steps)
         explained = Counter(map(id, referents))
@@ -422,6 +433,17 @@ class _Search:
     def _check_clock(self) -> None:
         if self._clock() > self._deadline:
             raise _GaveUpError("the time was over")
+
+
+def _reached(holds: dict[int, list[int]], live: set[int]) -> set[int]:
+    """Return *live* with all that is held from there."""
+    ahead = list(live)
+    while ahead:
+        for each in holds.get(ahead.pop(), ()):
+            if each not in live:
+                live.add(each)
+                ahead.append(each)
+    return live
 
 
 def _is_ours(holder: object) -> bool:

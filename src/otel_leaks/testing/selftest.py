@@ -14,9 +14,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from otel_leaks.errors import LeaksFound
 from otel_leaks.model import KINDS, Kind
 from otel_leaks.origins.recorder import Scope, starts
-from otel_leaks.testing import Grace, LeaksFound, verify_none
+from otel_leaks.testing.grace import Grace
+from otel_leaks.testing.verify import verify_none
 
 __all__ = ["missed"]
 

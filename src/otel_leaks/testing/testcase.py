@@ -5,7 +5,8 @@ from __future__ import annotations
 import unittest
 
 from otel_leaks.ignores import Ignore
-from otel_leaks.testing import Grace, verify_none
+from otel_leaks.testing.grace import Grace
+from otel_leaks.testing.verify import verify_none
 
 __all__ = ["LeakTestCase"]
 

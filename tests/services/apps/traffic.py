@@ -197,7 +197,7 @@ async def mcp_sessions(users: Users) -> None:
             await session.initialize()
             while True:
                 await session.call_tool("price", {"item": "book"})
-                await asyncio.sleep(random.uniform(0.5, 1))
+                await asyncio.sleep(random.uniform(1, 2))
 
     await users.stay("sessions", 40, converse)
 
@@ -290,6 +290,43 @@ async def chat_rooms(users: Users) -> None:
     await users.steadily("websockets", visit, each_second=5)
 
 
+async def hypercorn_rooms(users: Users) -> None:
+    await asyncio.gather(
+        users.stay("websockets", 90, users.talk("/room", every_s=3)),
+        users.steadily("POST /exports", users.get(lambda: "/exports", "POST"), each_second=4),
+    )
+
+
+async def queue_consumer(users: Users) -> None:
+    from redis.asyncio import Redis
+
+    async with Redis.from_url(os.environ["REDIS"]) as redis:
+
+        async def order() -> None:
+            await redis.rpush("orders", str(number()))
+
+        await users.steadily("orders", order, each_second=20)
+
+
+async def scheduled_reports(users: Users) -> None:
+    post = users.get(lambda: f"/reports/{number()}", "POST")
+    await asyncio.gather(
+        users.steadily("POST /reports", post, each_second=4),
+        users.steadily("GET /reports", users.get(lambda: f"/reports/{number()}"), each_second=12),
+    )
+
+
+async def threaded_streams(users: Users) -> None:
+    await asyncio.gather(
+        users.stay("streams", 90, users.read_lines("/events")),
+        users.steadily("GET /quick", users.get(lambda: "/quick"), each_second=6),
+    )
+
+
+async def terminals(users: Users) -> None:
+    await users.stay("terminals", 70, users.talk("/terminal", every_s=3))
+
+
 async def leak_fastapi(users: Users) -> None:
     await asyncio.gather(
         users.steadily(
@@ -357,6 +394,29 @@ async def leak_gather(users: Users) -> None:
 async def leak_successors(users: Users) -> None:
     post = users.get(lambda: f"/sessions/{number()}", "POST")
     await users.steadily("POST /sessions", post, each_second=4)
+
+
+async def leak_retry(users: Users) -> None:
+    post = users.get(lambda: f"/hooks/{number()}", "POST")
+    await users.steadily("POST /hooks", post, each_second=14)
+
+
+async def leak_scheduler(users: Users) -> None:
+    post = users.get(lambda: f"/watches/{number()}", "POST")
+    await users.steadily("POST /watches", post, each_second=3)
+
+
+async def leak_client(users: Users) -> None:
+    import websockets
+
+    async def answer(websocket: websockets.ServerConnection) -> None:
+        async for _ in websocket:
+            await websocket.send("unknown")
+
+    async with websockets.serve(answer, "127.0.0.1", 0, ping_interval=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        get = users.get(lambda: f"/quotes/{number()}?port={port}")
+        await users.steadily("GET /quotes", get, each_second=4)
 
 
 async def main(name: str, address: str, seconds: float, coming_s: float) -> None:

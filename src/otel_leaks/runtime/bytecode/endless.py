@@ -68,7 +68,10 @@ class Exits:
         if known is None or known[0]() is not code:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            known = self._known[key] = (weakref.ref(code), is_endless(code, last_instruction))
+            known = self._known[key] = (
+                weakref.ReferenceType(code),
+                is_endless(code, last_instruction),
+            )
         return known[1]
 
 

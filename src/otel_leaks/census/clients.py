@@ -1,0 +1,82 @@
+"""Asks some things of a site in turn whether they have a live connection of a client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from otel_leaks.census.serials import Known
+from otel_leaks.census.source import Look
+from otel_leaks.model import Clients
+from otel_leaks.runtime.connections import Connections
+
+__all__ = ["ConnectedTasks"]
+
+ASKED = 4
+"""Tasks of a site that a census asks, a fifth of a millisecond each; the next ones by the next."""
+SHARED = 2
+"""Tasks of a site that one connection may have, such as those of its two directions. What more
+of them hold is no task's own."""
+
+_Site = TypeVar("_Site", bound=tuple[object, ...])
+
+
+class ConnectedTasks:
+    """What is known of the connections that the tasks of some sites hold."""
+
+    def __init__(self) -> None:
+        self._holders: dict[object, dict[int, list[Known]]] = {}
+        """Of each site the tasks that hold a connection, by its id."""
+        self._turn = 0
+
+    def ask(self, standing: Mapping[_Site, Sequence[Known]], look: Look) -> dict[_Site, Clients]:
+        """
+        Ask some tasks of each site.
+
+        Args:
+            standing: Those that are followed, by their sites.
+            look: The census in the making.
+        """
+        connections = Connections()
+        before, self._holders = self._holders, {}
+        self._turn += 1
+        found = {}
+        for site, some in standing.items():
+            if not some:
+                continue
+            there = {known.serial for known in some}
+            holders = {
+                key: kept
+                for key, each in before.get(site, {}).items()
+                if (kept := [known for known in each if known.serial in there])
+            }
+            self._holders[site] = holders
+            start = self._turn * ASKED % len(some)
+            picked = [*some[start:], *some[:start]][:ASKED]
+            connected = asked = 0
+            for known in picked:
+                held = connections.of(known.ref)
+                look.pause()
+                if held is not None:
+                    asked += 1
+                    owns = [_is_own(known, key, holders, connections) for key in held]
+                    connected += any(owns)
+            if asked:
+                found[site] = Clients(asked, connected)
+        return found
+
+
+def _is_own(
+    known: Known, key: int, holders: dict[int, list[Known]], connections: Connections
+) -> bool:
+    """Enter that a task holds a connection; say whether few others of its site do."""
+    others = holders.setdefault(key, [])
+    if any(each.serial == known.serial for each in others):
+        return True
+    if len(others) >= SHARED:
+        # The id may be another connection's by now.
+        others[:] = [each for each in others if key in (connections.of(each.ref) or ())]
+        if len(others) >= SHARED:
+            return False
+    others.append(known)
+    return True

@@ -1,0 +1,121 @@
+"""Notices that the monitor hangs, and has another thread go on."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from otel_leaks.census.isolation import Parts
+from otel_leaks.monitor.log import MonitorLog
+from otel_leaks.report.texts import name_text, tail
+from otel_leaks.runtime import native
+from otel_leaks.runtime.glimpse import IS_ATOMIC
+
+__all__ = ["Guard"]
+
+TICK_S = 0.5
+"""How often the guard looks whether a census makes progress."""
+HANG_TICKS = 6
+"""Ticks in a row without progress after which the monitor is taken to hang. Ticks are
+counted rather than seconds: in a process that was suspended nobody makes progress."""
+BLIND_REPLACEMENTS = 3
+"""How often a monitor is replaced that hangs nobody knows in what."""
+STACK_FRAMES = 8
+"""Of the thread that hangs, in the log."""
+
+
+class Guard:
+    """
+    Watches the thread of a monitor while it looks.
+
+    A bare thread that lives as long as one look, some milliseconds every ten seconds, so that
+    the process has no second thread all the time.
+
+    Args:
+        parts: Of the monitor; whether they make progress is what is watched.
+        log: Where it is said.
+        go_on: Starts another thread of the monitor; raises where none can be had.
+        go_on_here: Is the monitor, in the calling thread.
+        replaced: Called before another thread goes on.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        log: MonitorLog,
+        *,
+        go_on: Callable[[], None],
+        go_on_here: Callable[[], None],
+        replaced: Callable[[], None],
+    ) -> None:
+        self._parts = parts
+        self._log = log
+        self._go_on = go_on
+        self._go_on_here = go_on_here
+        self._replaced = replaced
+        self.blind_replacements = 0
+        """How often a monitor was replaced that hung nobody knows in what."""
+
+    def look(self, look: Callable[[], float], stopping: native.Event) -> float:
+        """Call *look*, watched where a thread for it can be had."""
+        over = native.allocate_lock()
+        over.acquire()
+        # Bare, because a Thread would show in the application's threads, and its start is what
+        # others wrap.
+        with contextlib.suppress(Exception):
+            native.start_new_thread(self._guard, (over, native.get_ident(), stopping))
+        try:
+            return look()
+        finally:
+            over.release()
+
+    def _guard(self, over: _thread.LockType, ident: int, stopping: native.Event) -> None:
+        """Replace the monitor thread *ident* when it hangs before *over* is released."""
+        # Nothing may leave a bare thread: it would be printed.
+        with contextlib.suppress(BaseException):
+            still, seen = 0, self._parts.progress
+            while not over.acquire(timeout=TICK_S) and not stopping.is_set():
+                now = self._parts.progress
+                still, seen = (still + 1, seen) if now == seen else (0, now)
+                if still >= HANG_TICKS and self._replace(ident, seen):
+                    return
+
+    def _replace(self, ident: int, progress: int) -> bool:
+        """Go on in another thread; False when the monitor does not hang after all."""
+        part = self._parts.depose(ident, progress)
+        if part is None:
+            return False
+        if not part:
+            self.blind_replacements += 1
+        waited_s = TICK_S * HANG_TICKS
+        if self.blind_replacements > BLIND_REPLACEMENTS:
+            return True
+        line = (
+            f"{part or 'the monitor'} did not return within {waited_s:.0f} s; left out until then, "
+            "while the rest goes on. It waits in"
+        )
+        self._log.note(line, _stack_of(ident))
+        self._replaced()
+        try:
+            self._go_on()
+        except Exception:  # No thread can be had: this one goes on.
+            self._go_on_here()
+        return True
+
+
+def _stack_of(ident: int) -> str:
+    """Return where our own thread *ident* stands, innermost last, as functions and lines."""
+    # Without the GIL another thread's frames can't be read safely (CPython issue 118680).
+    if not IS_ATOMIC:
+        return "  (not readable without the GIL)"
+    lines: list[str] = []
+    frame: Any = sys._current_frames().get(ident)
+    while frame is not None and len(lines) < STACK_FRAMES:
+        code = frame.f_code
+        file, name = tail(code.co_filename), name_text(code.co_name)
+        lines.append(f'  File "{file}", line {frame.f_lineno}, in {name}')
+        frame = frame.f_back
+    return "\n".join(reversed(lines))

@@ -1,0 +1,162 @@
+"""One round of the monitor: a census, what it means, what became of that, and who is told."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from otel_leaks.census import CensusEnded, CensusTaker
+from otel_leaks.census.isolation import Parts, SkippedError
+from otel_leaks.config import LeakConfig
+from otel_leaks.model import Census, Detection, Evidence, Finding
+from otel_leaks.monitor.ledger import Change, Ledger
+from otel_leaks.monitor.log import MonitorLog
+from otel_leaks.monitor.policies import Policies
+
+__all__ = ["Listener", "Rounds"]
+
+MAX_CHANGES = 64
+"""Changes that wait for a listener that hangs."""
+
+
+class Listener(Protocol):
+    """
+    Hears what the watch sees.
+
+    What it raises is logged once and goes no further. Where it hangs it is not called again
+    until it has returned.
+    """
+
+    def opened(self, detection: Detection) -> None:
+        """Hear of a finding that opened."""
+
+    def told_again(self, detection: Detection) -> None:
+        """Hear of a finding that is still open after its cooldown."""
+
+    def resolved(self, detection: Detection) -> None:
+        """Hear of a finding that ended."""
+
+    def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
+        """Hear of a census, with the detections that are open after it."""
+
+
+class Rounds:
+    """
+    Makes one round after another, with what is remembered between them.
+
+    Args:
+        config: The options.
+        taker: Takes the censuses.
+        listener: Hears of it.
+        parts: The parts of the monitor.
+        log: Where is said what fails.
+        retry: Called in each round, to report what could not be reported before.
+        pause: Called between slices of work.
+    """
+
+    def __init__(
+        self,
+        config: LeakConfig,
+        taker: CensusTaker,
+        listener: Listener,
+        *,
+        parts: Parts,
+        log: MonitorLog,
+        retry: Callable[[], None],
+        pause: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._taker = taker
+        self._listener = listener
+        self._parts = parts
+        self._log = log
+        self._retry = retry
+        self._pause = pause
+        self.is_given_up = False
+        """Whether stopping did not wait for what the thread was telling."""
+        # What is to be reported of the last census.
+        self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with an empty history."""
+        self._ledger = Ledger(self._config.cooldown_s)
+        self._policies = Policies(self._config, self._pause)
+
+    def forked(self) -> None:
+        """Forget what the parent had to report."""
+        self._changes.clear()
+
+    def make(self) -> None:
+        """Make one round."""
+        self._log.say_notes()
+        self._tell_changes()
+        self._hear("listener", self._retry)
+        # A fork replaces them while this thread, which is not in the child, goes on here.
+        policies, opened = self._policies, self._ledger.opened
+        census = self._taker.take(sampled=policies.suspects())
+        self._log.failures(census.failures)
+        self._log.unjudged(census.unjudged)
+        self._log.unreadable(census)
+        unasked: set[Evidence] = set()
+        found = policies.look(census, opened, partial(self._ask, unasked))
+        changes = self._ledger.update(census, found, unasked)
+        self._changes.extend(changes)
+        self._tell_changes()
+        self._hear("metrics", lambda: self._listener.looked(census, self._ledger.opened))
+
+    def _ask(
+        self, unasked: set[Evidence], evidence: Evidence, ask: Callable[[], tuple[Finding, ...]]
+    ) -> tuple[Finding, ...]:
+        try:
+            return self._parts.run(f"the policy {evidence}", ask, backs_off=True)
+        except CensusEnded:
+            raise
+        except SkippedError:
+            pass
+        except BaseException as error:  # A broken policy must not cost the others.
+            self._log.once(
+                (type(error), evidence),
+                f"the policy {evidence} failed and is left out; the others go on, and it is tried "
+                "again. Please report this",
+                error,
+            )
+        unasked.add(evidence)
+        return ()
+
+    def _tell_changes(self) -> None:
+        while self._changes:
+            # Taken off first: where it hangs, another thread goes on with the next.
+            change = self._changes.popleft()
+            if not self._tell(change):
+                self._changes.appendleft(change)
+                return
+
+    def _tell(self, change: Change) -> bool:
+        hear = {
+            "opened": self._listener.opened,
+            "told_again": self._listener.told_again,
+            "resolved": self._listener.resolved,
+        }[change.what]
+        return self._hear("listener", lambda: hear(change.detection))
+
+    def _hear(self, part: str, hear: Callable[[], None]) -> bool:
+        """Call the listener; return whether that was done, or skipped as it still hangs."""
+        if self.is_given_up:
+            raise CensusEnded
+        try:
+            self._parts.run(f"the {part}", hear)
+        except CensusEnded:
+            raise
+        except SkippedError:
+            return False
+        except BaseException as error:  # An SDK or a log handler of the application's own.
+            self._log.once(
+                (type(error), "listener"),
+                "reporting a census or a detection failed; what failed is tried again at the "
+                "next censuses",
+                error,
+            )
+        return True

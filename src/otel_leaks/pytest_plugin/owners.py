@@ -1,0 +1,61 @@
+"""
+Wider fixtures that own what a test made them create.
+
+A client of the session starts its thread when the first test uses it, and a factory of a module
+creates what a test asks it for. It is the fixture that ends such a thing, much later than the
+test: what its value, its generator or its finalizers hold is charged to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.runtime.heap import held_by
+
+if TYPE_CHECKING:
+    import pytest
+
+    from otel_leaks.origins.recorder import Scope
+    from otel_leaks.pytest_plugin.turns import Fixture
+
+__all__ = ["hand_to_owners", "is_owner"]
+
+SEARCH_S = 0.25
+"""What the search in one fixture may take, seconds of CPU."""
+
+
+def is_owner(fixture: Fixture) -> bool:
+    """Say whether a fixture outlives its test, and may end things then."""
+    return not fixture.is_function and fixture.may_end_things
+
+
+def hand_to_owners(scope: Scope, owners: Iterable[Fixture], item: pytest.Item) -> None:
+    """
+    Charge *owners* with what began in *scope* and they hold.
+
+    Args:
+        scope: Of the call of *item*.
+        owners: Fixtures that are set up and outlive it.
+        item: The test.
+    """
+    from otel_leaks.origins.recorder import starts
+
+    for each in owners:
+
+        def held(targets: Collection[int], owner: Fixture = each) -> set[int]:
+            return held_by(_roots(owner, item), targets, budget_s=SEARCH_S)
+
+        starts.hand_over(scope, each.scope, held)
+
+
+def _roots(fixture: Fixture, item: Any) -> Iterator[object]:
+    definition: Any = fixture.definition
+    if definition.cached_result is not None:
+        yield definition.cached_result[0]
+    # Private, the same in 7 to 9: among them what runs the second half of a generator.
+    yield from definition._finalizers
+    if fixture.is_xunit:
+        # Of setup_class and setUpClass the class has what they made, of setup_module the module.
+        owner = item.cls if definition.scope == "class" else item.module
+        yield from list(vars(owner).values()) if owner is not None else ()

@@ -1,0 +1,48 @@
+"""
+What runs now: the loop, the task and the thread of the caller.
+
+Asked of what the modules of the standard library keep, not of their functions: a test may
+have replaced these while its leaks are looked for, and a function that raises, or answers with
+a double, would hide them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from otel_leaks.runtime import native
+
+__all__ = ["current_task", "main_thread", "running_loop", "this_thread"]
+
+
+def running_loop() -> Any:
+    """Return the loop that runs in this thread, None where there is none or no asyncio."""
+    # Where its functions are; there from asyncio's import on, where it has its part in C.
+    events = sys.modules.get("_asyncio") or sys.modules.get("asyncio.events")
+    return None if events is None else events._get_running_loop()
+
+
+def current_task() -> Any:
+    """Return the task of asyncio that runs in this thread, or None."""
+    loop = running_loop()
+    if loop is None:
+        return None
+    native_tasks = sys.modules.get("_asyncio")
+    if native_tasks is not None:
+        current = getattr(native_tasks, "current_task", None)  # 3.12 and later.
+        return native_tasks._current_tasks.get(loop) if current is None else current(loop)
+    return sys.modules["asyncio.tasks"].current_task(loop)
+
+
+def main_thread() -> Any:
+    """Return the main thread, as ``threading`` knows it."""
+    # Private, the same on 3.10 to 3.15.
+    return getattr(threading, "_main_thread", None)
+
+
+def this_thread() -> Any:
+    """Return the thread of the caller; None where ``threading`` does not know it."""
+    # Private, the same on 3.10 to 3.15; current_thread() lists one where there is none.
+    return getattr(threading, "_active", {}).get(native.get_ident())

@@ -1,0 +1,286 @@
+"""
+A detection as attributes of a span and its events, within what may be sent.
+
+A receiver refuses what is too large, and then the whole batch with other people's spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from opentelemetry.trace import Link, SpanContext, TraceFlags
+
+from otel_leaks.libraries import began_in_library, own_frame
+from otel_leaks.model import Evidence, Finding, Operation, Site
+from otel_leaks.report.hints import hint
+from otel_leaks.report.outgoing import outgoing, shown_frame
+from otel_leaks.report.sentences import operation_of, sentence
+from otel_leaks.report.text import stack_text
+from otel_leaks.report.texts import MAX_CHARS, between, name_text, tail
+from otel_leaks.telemetry import names
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_LINKS",
+    "Attributes",
+    "Told",
+    "body_of",
+    "links_of",
+    "of_finding",
+    "tell",
+    "text_size",
+]
+
+MAX_BYTES = 120 * 1024
+"""What one detection may take, its span or its log records; under 128 KiB as it is sent.
+A receiver refuses over 4 MiB, and then the whole batch with other people's spans."""
+MAX_LINKS = 32
+"""Of one detection. SDKs drop the oldest beyond their limit of 128."""
+MAX_LINKS_BEFORE = 2
+"""To the spans that told of the finding first, and of its leak before that."""
+FEW_CHARS = 200
+"""Of any string, where the largest site alone is too large."""
+
+# What the encoding takes besides keys and values, at most: of an attribute its tags and
+# lengths; of a span its ids, times, name and scope; of an event and a record the same.
+ATTRIBUTE_BYTES = 16
+SPAN_BYTES = 512
+LINK_BYTES = 64
+EVENT_BYTES = 64
+RECORD_BYTES = 192
+
+Attributes = Mapping[str, "str | int | float | bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A detection as attributes, ready to be a span with its events."""
+
+    message: str
+    attributes: Attributes
+    samples: tuple[Attributes, ...]
+    """One for each site, the largest first."""
+    size_bytes: int
+    """What it takes as it is encoded, at most."""
+    links: int
+    """What its span may have of them."""
+
+
+def tell(
+    finding: Finding,
+    *,
+    max_frames: int,
+    max_chars: int | None = None,
+    refers_to: Evidence | None = None,
+    max_bytes: int = MAX_BYTES,
+    as_records: bool = False,
+    step: Callable[[], None] = lambda: None,
+) -> Told:
+    """
+    Describe a finding in attributes.
+
+    Args:
+        finding: With the sites that explain it.
+        max_frames: Frames of each stack, >= 1.
+        max_chars: Characters of each stack; SDKs that limit the length of attributes
+            keep the head of a stack, which is the wrong end of it.
+        refers_to: What told of the same leak before.
+        max_bytes: What it may take as it is encoded, at most ``MAX_BYTES``.
+        as_records: Whether it becomes log records, which take more than events of a span.
+        step: Called again and again meanwhile, for many long names take a while; may raise.
+
+    Returns:
+        At most *max_bytes*: outer frames are left out until it fits, then the smallest sites,
+        then links and the longest names, and last the largest site. Every string is one line of
+        printable text, but for a stack, which has one line for each frame.
+    """
+    shown = outgoing(finding, max_frames=max_frames, step=step)
+    message = sentence(shown)
+    if refers_to is not None:
+        message += f"; the leak that was told by its {refers_to} before"
+    message = between(message, MAX_CHARS)
+    attributes = _cut(_head(shown, message, refers_to), max_chars)
+    fixed = [
+        _cut(_fixed(site, own), max_chars)
+        for site, own in zip(shown.sites, finding.sites, strict=True)
+    ]
+    links = min(MAX_LINKS, MAX_LINKS_BEFORE + sum(1 for _ in links_of(finding)))
+    frames = max_frames
+    while True:
+        step()
+        samples = tuple(
+            _with_stack(each, site, frames, max_chars)
+            for each, site in zip(fixed, shown.sites, strict=False)
+        )
+        size_bytes = _encoded_size(message, attributes, samples, links=links, as_records=as_records)
+        if size_bytes <= max_bytes or not fixed:
+            return Told(message, attributes, samples, size_bytes, links)
+        if frames > 1:
+            frames = frames * 3 // 4
+        elif len(fixed) == 1 and links > MAX_LINKS_BEFORE:
+            # The largest site stays as long as it can.
+            links = MAX_LINKS_BEFORE
+        elif len(fixed) == 1 and (max_chars is None or max_chars > FEW_CHARS):
+            max_chars = FEW_CHARS
+            attributes, fixed = _cut(attributes, max_chars), [_cut(fixed[0], max_chars)]
+        else:
+            fixed.pop()
+
+
+def _head(
+    finding: Finding, message: str, refers_to: Evidence | None
+) -> dict[str, str | int | float | bool]:
+    """Describe a finding but for its sites."""
+    attributes: dict[str, str | int | float | bool] = {
+        names.KIND: finding.kind,
+        names.EVIDENCE: finding.evidence,
+        names.COUNT: finding.count,
+        names.AGE: round(finding.age_s, 3),
+        names.SITES: finding.site_count,
+        names.MESSAGE: message,
+    }
+    attributes.update(of_finding(finding))
+    if refers_to is not None:
+        attributes[names.REFERS_TO] = refers_to
+    return attributes
+
+
+def of_finding(finding: Finding) -> dict[str, str | int | float | bool]:
+    """Describe what a finding is about, as it stands on the spans of its opening and its end."""
+    attributes: dict[str, str | int | float | bool] = {}
+    if finding.limit is not None:
+        attributes[names.LIMIT] = finding.limit
+    if finding.fingerprint is not None:
+        attributes[names.FINGERPRINT] = finding.fingerprint
+    attributes.update(_named(operation_of(finding)))
+    if finding.pool is not None:
+        attributes[names.POOL] = finding.pool.name
+    return attributes
+
+
+def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
+    """Describe a site but for its stack: *site* as it may leave, *own* as it is."""
+    attributes: dict[str, str | int | float | bool] = {
+        names.FINGERPRINT: site.fingerprint,
+        names.COUNT: site.count,
+        names.AGE: round(site.age_s, 3),
+        names.FUNCTION: site.function,
+        **_operation(site),
+    }
+    origin, sample = site.origin, site.sample
+    if origin is not None:
+        attributes[names.ORIGIN_FUNCTION] = origin.function
+        attributes[names.ORIGIN_FILE] = origin.file
+        attributes[names.ORIGIN_LINE] = origin.line
+        if origin.library is not None:
+            attributes[names.ORIGIN_LIBRARY] = origin.library.function
+        elif began_in_library(own):  # It shows in the whole path alone.
+            attributes[names.ORIGIN_LIBRARY] = origin.function
+    said = hint(site, own)
+    if said is not None:
+        attributes[names.HINT] = between(said)
+    if sample is None or own.sample is None:
+        return attributes
+    frame = own_frame(own.sample.stack)
+    if frame is not None:
+        frame = shown_frame(frame)
+        attributes[names.OWN_FUNCTION] = frame.function
+        attributes[names.OWN_FILE] = frame.file
+        attributes[names.OWN_LINE] = frame.line
+    if sample.stack:
+        attributes[names.FILE] = sample.stack[0].file
+        attributes[names.LINE] = sample.stack[0].line
+        attributes[names.STACKTRACE] = ""  # Its place; its text depends on what fits.
+    if sample.awaited is not None:
+        attributes[names.AWAITED] = sample.awaited
+    if sample.thread_id is not None:
+        attributes[names.THREAD_ID] = sample.thread_id
+        attributes[names.THREAD_NAME] = sample.name
+    return attributes
+
+
+def _with_stack(
+    attributes: Attributes, site: Site, max_frames: int, max_chars: int | None
+) -> Attributes:
+    if site.sample is None or not site.sample.stack:
+        return attributes
+    text = stack_text(site.sample.stack, max_frames=max_frames, max_chars=max_chars)
+    return {**attributes, names.STACKTRACE: text}
+
+
+def _operation(site: Site) -> Attributes:
+    """Name the operation that the most of a site's things began in."""
+    return _named(next((each for each in site.operations if each.name), None))
+
+
+def _named(operation: Operation | None) -> Attributes:
+    if operation is None:
+        return {}
+    route = {names.ROUTE: operation.route} if operation.route else {}
+    return {names.OPERATION: operation.name, **route}
+
+
+_FILES = frozenset({names.FILE, names.OWN_FILE, names.ORIGIN_FILE})
+_FUNCTIONS = frozenset(
+    {names.FUNCTION, names.OWN_FUNCTION, names.ORIGIN_FUNCTION, names.ORIGIN_LIBRARY}
+)
+
+
+def _cut(
+    attributes: dict[str, str | int | float | bool], max_chars: int | None
+) -> dict[str, str | int | float | bool]:
+    """Shorten what the SDK would cut, at the end that says least: it keeps the head of all."""
+    if max_chars is None or max_chars < 1:
+        return attributes
+    for key, value in attributes.items():
+        if isinstance(value, str) and len(value) > max_chars:
+            cut = tail if key in _FILES else name_text if key in _FUNCTIONS else between
+            attributes[key] = cut(value, max_chars)
+    return attributes
+
+
+def body_of(sample: Attributes) -> str:
+    """Return the body of a sample's log record."""
+    return f"{sample[names.COUNT]} in {sample[names.FUNCTION]}"
+
+
+def _encoded_size(
+    message: str,
+    attributes: Attributes,
+    samples: tuple[Attributes, ...],
+    *,
+    links: int,
+    as_records: bool,
+) -> int:
+    """Return what a detection takes as it is encoded, at most."""
+    size = sum(map(_attributes_size, (attributes, *samples)))
+    if not as_records:
+        return size + SPAN_BYTES + LINK_BYTES * links + EVENT_BYTES * len(samples)
+    bodies = (message, *map(body_of, samples))
+    return size + RECORD_BYTES * len(bodies) + sum(map(text_size, bodies))
+
+
+def _attributes_size(attributes: Attributes) -> int:
+    return sum(
+        len(key) + ATTRIBUTE_BYTES + (text_size(value) if isinstance(value, str) else 8)
+        for key, value in attributes.items()
+    )
+
+
+def text_size(text: str) -> int:
+    """Return the bytes of a text as UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def links_of(finding: Finding) -> Iterator[Link]:
+    """Link to the spans in which the sampled things began, one of each trace."""
+    # Those of the largest site first, but each site gets its turn.
+    rows = zip_longest(*(site.operations for site in finding.sites))
+    traces: set[int] = set()
+    for operation in (each for row in rows for each in row if each is not None):
+        if operation.trace_id not in traces:
+            traces.add(operation.trace_id)
+            flags = TraceFlags(TraceFlags.SAMPLED if operation.is_sampled else TraceFlags.DEFAULT)
+            yield Link(SpanContext(operation.trace_id, operation.span_id, False, flags))

@@ -1,0 +1,57 @@
+"""
+The tracer of our own scope, which samples always.
+
+Samplers drop root spans like any other, and each detection is one. An application that turned
+tracing off (``always_off``) keeps it off.
+"""
+
+from __future__ import annotations
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import Tracer
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
+from opentelemetry.trace import TracerProvider
+
+from otel_leaks.telemetry import names
+
+__all__ = ["OwnTracer"]
+
+
+class OwnTracer:
+    """
+    Makes the tracer of our scope sample always, until it is closed.
+
+    Args:
+        provider: Where spans go; None for the global one, also when that is set later.
+        version: Of the instrumentation scope.
+    """
+
+    def __init__(self, provider: TracerProvider | None, *, version: str) -> None:
+        self._tracer = trace.get_tracer(names.SCOPE, version, provider)
+        self._closed = False
+        self._sampled: tuple[Tracer, Sampler] | None = None
+
+    def get(self) -> trace.Tracer:
+        """Return the tracer behind a proxy, made to sample always."""
+        # A proxy resolves itself when a provider is set; private, 1.20 to 1.45 have it.
+        tracer = getattr(self._tracer, "_tracer", self._tracer)
+        ours = self._sampled is not None or self._closed
+        if isinstance(tracer, Tracer) and not ours and not _is_off(tracer.sampler):
+            self._sampled = (tracer, tracer.sampler)
+            tracer.sampler = ALWAYS_ON
+        return tracer if isinstance(tracer, trace.Tracer) else self._tracer
+
+    def close(self) -> None:
+        """Give the tracer its own sampler back; what comes later is sampled by that."""
+        self._closed = True
+        if self._sampled is not None:
+            tracer, sampler = self._sampled
+            if tracer.sampler is ALWAYS_ON:
+                tracer.sampler = sampler
+            self._sampled = None
+
+
+def _is_off(sampler: Sampler) -> bool:
+    off = ALWAYS_OFF.get_description()
+    said = sampler.get_description()
+    return said == off or said.startswith(f"ParentBased{{root:{off},")

@@ -1,0 +1,238 @@
+"""Looks at one scope again and again, until it is clean or its grace is over."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.ignores import Ignore
+from otel_leaks.runtime import native
+from otel_leaks.testing.grace import Grace
+from otel_leaks.testing.looks import Held
+from otel_leaks.testing.proving import proved
+from otel_leaks.testing.report import Report, new_sites, outermost, with_destroyed_as_pending
+
+if TYPE_CHECKING:
+    from otel_leaks.model import Failure, Kind
+    from otel_leaks.origins.recorder import Scope, Starts
+
+__all__ = ["CANCELLED_BY_RUNNERS", "BeforeCancelling", "Check", "again", "not_collecting"]
+
+# Bound now: a test may replace them.
+_is_collecting, _collect, _stop_collecting = gc.isenabled, gc.collect, gc.disable
+_go_on_collecting = gc.enable
+
+LONGEST_S = 1.0
+"""How long what may wake is waited for, seconds, where the grace is the default."""
+PAUSE_S = 0.05
+"""The pauses after the grace, seconds."""
+LOOKS_REMEMBERED = 4
+"""What might wake in one of them may: a loaded machine leaves it between two waits for long."""
+LEAST_PAUSES = 13
+"""After the grace: on a loaded machine, where looks take long, it may take longer in all."""
+ENDED_BY_LAST_REFERENCE: tuple[Kind, ...] = ("thread_pool", "async_generator")
+"""Kinds that end when nobody refers to them any more, without waiting for a collection."""
+CANCELLED_BY_RUNNERS: tuple[Kind, ...] = ("asyncio_task", "async_generator", "destroyed_task")
+"""Kinds that the end of a loop ends, without a word, or that the look at them may destroy."""
+MAX_WAITS = 3
+"""Runners of one scope that are waited for: a test may run a thousand loops, each with a leak."""
+
+
+class BeforeCancelling:
+    """
+    Looks at the loops of a scope before their runners cancel what is left on them.
+
+    What a runner leaves is a leak: nobody but its end would have ended it. A task that another
+    one awaits is part of that.
+    """
+
+    def __init__(self, scope: Scope, ignores: tuple[Ignore, ...], grace: Grace) -> None:
+        self._scope = scope
+        self._ignores = ignores
+        self._grace = grace
+        self._waits = 0
+        self.report = Report()
+        """What was found in all of them."""
+        self.used: set[str] = set()
+        """Ignores that hid something."""
+
+    def look(self, loop: Any) -> Report:
+        """Look at a loop that stands still, in its own thread; return what is new."""
+        from otel_leaks.runtime.driving import run_for
+
+        grace = self._grace if self._waits < MAX_WAITS else Grace(attempts=1)
+        check = Check(
+            self._scope, self._ignores, CANCELLED_BY_RUNNERS, loop=loop, collect=lambda: None
+        )
+        with not_collecting():
+            for delay_s in check.pauses(grace):
+                if not new_sites(check.report, self.report):
+                    break
+                run_for(delay_s, [loop])
+        self.used |= check.used
+        found = new_sites(outermost(check.report), self.report)
+        self._waits += bool(found)
+        self.report = self.report.plus(found)
+        return found
+
+
+@contextlib.contextmanager
+def not_collecting() -> Iterator[None]:
+    """Let the garbage collector destroy nothing meanwhile that is being looked at."""
+    is_collecting = _is_collecting()
+    _stop_collecting()
+    try:
+        yield
+    finally:
+        if is_collecting:
+            _go_on_collecting()
+
+
+class Check:
+    """Looks at one scope again and again, until it is clean or the grace is over."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        ignores: tuple[Ignore, ...],
+        kinds: Collection[Kind] | None = None,
+        *,
+        loop: Any = None,
+        holders: Callable[[], Iterable[object]] | None = None,
+        collect: Callable[[], object] = _collect,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
+        runners: BeforeCancelling | None = None,
+    ) -> None:
+        self._runners = runners
+        self._scope = scope
+        self._kinds = kinds
+        self._holders = holders
+        self._collect = collect
+        self._held = Held(ignores, loop, failed)
+        self._is_underway = False
+        self._woke: deque[bool] = deque(maxlen=LOOKS_REMEMBERED)
+        """Whether something might wake in the last looks: it may be between two waits in one."""
+        self.report = Report()
+        """What was found last."""
+
+    def conclude(self) -> None:
+        """Add what runners cancelled."""
+        if self._runners is not None:
+            self.report = self._runners.report.plus(self.report)
+            self._held.used |= self._runners.used
+
+    @property
+    def used(self) -> set[str]:
+        """The ignores that hid something in any look."""
+        return self._held.used
+
+    def unused(self) -> list[str]:
+        """Say of each ignore that hid nothing in any look that it did."""
+        return self._held.unused()
+
+    def pauses(self, grace: Grace) -> Iterator[float]:
+        """Yield how long to wait, between two looks; end when there is no need to."""
+        if self._is_clean():
+            return
+        from otel_leaks.origins.recorder import starts
+
+        until = native.monotonic() + LONGEST_S
+        # Asked before the look: a coroutine that arrives between the two is seen by neither.
+        is_underway = starts.is_handing_over(self._scope)
+        # What the collector destroys before the first look can't say where it stood.
+        with not_collecting():
+            self.report = self._held.look(self._scope, self._kinds)
+        if self.report and self._leave_out(starts):
+            self._look_again()
+        for i, delay_s in enumerate(grace.delays_s()):
+            if not self.report and not is_underway:
+                return
+            yield delay_s
+            self._is_underway = is_underway
+            is_underway = starts.is_handing_over(self._scope)
+            self._look_again()
+            if self.report and i == grace.attempts - 2:
+                # What is only waiting for the collector is no leak.
+                self._collect()
+                self._look_again()
+            self._woke.append(_may_wake(self.report))
+        if grace == Grace():
+            yield from self._longer_pauses(until)
+        if self.report and self._give_back(starts):
+            self.report = self._held.look(self._scope, self._kinds).with_hidden(self.report)
+        if self.report:
+            self.report = proved(self.report)
+
+    def _give_back(self, starts: Starts) -> bool:
+        """Take for leaks what a library seems to keep, created by the line of another leak."""
+        from otel_leaks.origins.process_wide import line_of
+
+        through = [s.origin for s in self.report if s.origin is not None and s.origin.library]
+        return starts.give_back(self._scope, set(map(line_of, through)))
+
+    def _longer_pauses(self, until: float) -> Iterator[float]:
+        """Go on until what may wake by itself had time for it: it may have been told to end."""
+        least = LEAST_PAUSES
+        while self.report and any(self._woke):
+            left_s = until - native.monotonic()
+            if left_s <= 0 and least <= 0:
+                return
+            yield min(PAUSE_S, left_s) if left_s > 0 else PAUSE_S
+            least -= 1
+            self._look_again()
+            self._woke.append(_may_wake(self.report))
+
+    def _leave_out(self, starts: Starts) -> bool:
+        """
+        Leave out what nobody here is to end.
+
+        What a library keeps for the life of the process; and what is gone with its last
+        reference, once the runner of the test gives that up.
+        """
+        is_kept = starts.settle(self._scope)
+        found = {site.kind for site in self.report}.intersection(ENDED_BY_LAST_REFERENCE)
+        is_held = (
+            self._holders is not None
+            and bool(found)
+            and starts.leave_out(self._scope, found, self._holders())
+        )
+        return is_kept or is_held
+
+    def _look_again(self) -> None:
+        # A pending task that the collector destroys in the grace is a leak as it was
+        # before, and only the look before says where it stood.
+        kinds = self._kinds if self._is_underway or not self.report else again(self.report)
+        found = self._held.look(self._scope, kinds)
+        self.report = with_destroyed_as_pending(self.report, found.with_hidden(self.report))
+
+    def _is_clean(self) -> bool:
+        """Say whether nothing began, which is the common case and must cost nothing."""
+        from otel_leaks.origins.recorder import starts
+
+        return self._scope.began == 0 and not starts.has_unnoted_tasks()
+
+
+def _may_wake(report: Report) -> bool:
+    """Say whether something of a report may go on by itself: it may only poll."""
+    from otel_leaks.runtime.timeouts import may_wake
+
+    return any(
+        # Of a loop nothing says whether a thread is about to close it.
+        site.kind == "event_loop"
+        or bool(site.sample.timed)
+        or (
+            site.kind == "thread"
+            and site.sample.thread_id is not None
+            and may_wake(site.sample.thread_id)
+        )
+        for site in report
+        if site.sample is not None
+    )
+
+
+def again(report: Report) -> set[Kind]:
+    """Return the kinds to look at once more: what was found, and what may become of a task."""
+    return {*(site.kind for site in report), "destroyed_task"}

@@ -1,0 +1,43 @@
+"""How long a check waits for what ends by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Grace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """
+    How long things may take to end by themselves.
+
+    Attempts rather than seconds, so that a loaded machine still gets its looks. The
+    pauses between them double from a microsecond; what is clean is not waited for. With the
+    defaults what runs, sleeps, or waits with a timeout gets a second, longer where looks are slow.
+    """
+
+    attempts: int = 20
+    """Looks, >= 1; with the defaults the pauses between them take 0.33 s in all."""
+    max_delay_s: float = 0.1
+    """The longest pause, seconds, >= 0."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
+            raise TypeError(f"attempts must be a whole number >= 1, got {self.attempts!r}")
+        if self.attempts < 1:
+            raise ValueError(
+                f"attempts must be >= 1, got {self.attempts}; 1 looks once and does not wait"
+            )
+        if isinstance(self.max_delay_s, bool) or not isinstance(self.max_delay_s, (int, float)):
+            raise TypeError(
+                f"max_delay_s must be a number of seconds >= 0, got {self.max_delay_s!r}"
+            )
+        if not self.max_delay_s >= 0:
+            raise ValueError(f"max_delay_s must be >= 0 seconds, got {self.max_delay_s}")
+
+    def delays_s(self) -> Iterator[float]:
+        """Yield the pauses between two looks, ``attempts`` - 1 of them."""
+        for i in range(self.attempts - 1):
+            yield min(1e-6 * 2 ** min(i, 60), self.max_delay_s)

@@ -1,0 +1,206 @@
+"""One look at everything alive, or at what began in a scope, shared by all checks."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.ignores import BUILT_IN, Ignore, Ignores
+from otel_leaks.model import Hidden
+from otel_leaks.runtime import forks, running
+from otel_leaks.testing.grace import Grace
+from otel_leaks.testing.report import Report, largest_first
+
+if TYPE_CHECKING:
+    from otel_leaks.census import CensusTaker
+    from otel_leaks.model import Failure, Kind
+    from otel_leaks.origins.recorder import Scope
+
+__all__ = ["Held", "checked", "ignore_current", "is_in_loop", "shared_taker"]
+
+MAX_SITES = 50
+"""Sites of a kind whose stack is read."""
+
+
+class _Things:
+    """Things that were alive at one moment, held weakly and by identity."""
+
+    def __init__(self) -> None:
+        self._refs: dict[int, weakref.ref[object]] = {}
+
+    def add(self, thing: object) -> bool:
+        """Add a thing; always true, so that a look that asks for it goes on to the next."""
+        self._refs[id(thing)] = weakref.ReferenceType(thing)
+        return True
+
+    def has(self, thing: object) -> bool:
+        """Say whether a thing is one of them, which is neither hashed nor compared."""
+        ref = self._refs.get(id(thing))
+        return ref is not None and ref() is thing
+
+
+@dataclass(frozen=True, slots=True)
+class _Current(Ignore):
+    """Hides the things that lived when it was made."""
+
+    things: _Things = field(default_factory=_Things)
+
+    def __str__(self) -> str:
+        words = [f"reason={self.reason!r}"] if self.reason else []
+        return f"ignore_current({', '.join(words)})"
+
+
+def ignore_current(*, reason: str = "") -> Ignore:
+    """
+    Ignore what is alive now: threads, tasks, jobs, pools, loops, generators and children.
+
+    For ``find``, whose look has no beginning of its own: make it first, look later.
+    """
+    ignore = _Current("current", "what was alive when it was made", reason)
+    shared_taker.open()
+    try:
+        shared_taker.look(None, Ignores(()), excludes=ignore.things.add)
+    finally:
+        shared_taker.close()
+    return ignore
+
+
+class _SharedTaker:
+    """Opens what a check needs, once for all checks that are under way."""
+
+    def __init__(self) -> None:
+        self._lock = forks.Lock()
+        self._users = 0
+        self._taker: CensusTaker | None = None
+
+    def open(self) -> None:
+        from otel_leaks.census import EVERY_SOURCE, CensusTaker
+        from otel_leaks.origins.recorder import starts
+
+        with self._lock:
+            starts.open()
+            self._users += 1
+            if self._taker is None:
+                self._taker = CensusTaker(
+                    ignores=Ignores(BUILT_IN),
+                    max_sites=MAX_SITES,
+                    sources=EVERY_SOURCE,
+                    starts=starts,
+                )
+                self._raise(self._taker.open())
+
+    def close(self) -> None:
+        from otel_leaks.origins.recorder import starts
+
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._taker is not None:
+                taker, self._taker = self._taker, None
+                self._raise(taker.close())
+            starts.close()
+
+    def look(
+        self,
+        scope: Scope | None,
+        ignores: Ignores,
+        kinds: Collection[Kind] | None = None,
+        excludes: Callable[[object], bool] | None = None,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
+    ) -> Report:
+        with self._lock:
+            assert self._taker is not None
+            census = self._taker.take(
+                scope=scope, besides=_caller(), ignores=ignores, excludes=excludes, kinds=kinds
+            )
+        (failed or self._raise)(census.failures)
+        read = census.populations
+        sites = sorted((site for each in read for site in each.sites), key=largest_first)
+        return Report(tuple(sites), tuple(hidden for each in read for hidden in each.hidden))
+
+    @staticmethod
+    def _raise(failures: Any) -> None:
+        """In a test a source that can't be read is an error: it would hide leaks."""
+        for failure in failures:
+            raise RuntimeError(
+                f"otel-leaks can't read {failure.kind} ({failure.error_type}: {failure.detail}); "
+                "please report this with your Python version"
+            )
+
+
+shared_taker = _SharedTaker()
+
+
+def _caller() -> tuple[object, ...]:
+    """Return what is no leak: the calling task, its thread and the main thread."""
+    return (running.main_thread(), running.this_thread(), running.current_task())
+
+
+def is_in_loop() -> bool:
+    """Say whether a loop runs in the calling thread."""
+    return running.running_loop() is not None
+
+
+def checked(ignores: tuple[Ignore, ...], grace: Grace) -> None:
+    """
+    Check the arguments of a check.
+
+    Raises:
+        TypeError: One is of another type.
+    """
+    for each in ignores:
+        if not isinstance(each, Ignore):
+            raise TypeError(
+                f'ignores are made by ignore_thread("name-*") and its like, got {each!r}'
+            )
+    if not isinstance(grace, Grace):
+        raise TypeError(f"grace must be a Grace(attempts=20, max_delay_s=0.1), got {grace!r}")
+
+
+class Held:
+    """The ignores of one check, and which of them hid something in any of its looks."""
+
+    def __init__(
+        self,
+        ignores: tuple[Ignore, ...],
+        loop: Any = None,
+        failed: Callable[[tuple[Failure, ...]], None] | None = None,
+    ) -> None:
+        self._failed = failed
+        self._given = ignores
+        self._loop = loop
+        self._ignores = Ignores((*BUILT_IN, *ignores))
+        self._current = [each for each in ignores if isinstance(each, _Current)]
+        self.used: set[str] = set()
+
+    def look(self, scope: Scope | None, kinds: Collection[Kind] | None = None) -> Report:
+        """Look at a scope, None for everything; note which ignores hid something."""
+        counts: dict[str, int] = {}
+
+        def is_current(thing: object) -> bool:
+            for each in self._current:
+                if each.things.has(thing):
+                    counts[str(each)] = counts.get(str(each), 0) + 1
+                    return True
+            return False
+
+        excludes: Callable[[object], bool] | None = is_current if self._current else None
+        if self._loop is not None:
+            from otel_leaks.runtime.cancelling import is_on
+
+            is_here = is_on(self._loop)
+            excludes = lambda thing: is_current(thing) or not is_here(thing)  # noqa: E731
+        report = shared_taker.look(scope, self._ignores, kinds, excludes, self._failed)
+        hidden = (*report.hidden, *(Hidden(text, count) for text, count in counts.items()))
+        self.used.update(each.ignore for each in hidden)
+        return Report(report.sites, hidden)
+
+    def unused(self) -> list[str]:
+        """Say of each ignore that hid nothing that it did."""
+        return [
+            f"{each} hid nothing" + ("; it has expired" if each in self._ignores.expired else "")
+            for each in self._given
+            # That nothing was alive is no mistake.
+            if str(each) not in self.used and not isinstance(each, _Current)
+        ]

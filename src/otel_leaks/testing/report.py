@@ -1,0 +1,106 @@
+"""What was left behind, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otel_leaks.model import Hidden, Site
+
+__all__ = ["Report", "largest_first", "new_sites", "outermost", "with_destroyed_as_pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was left behind. False when nothing was; iterates over its sites."""
+
+    sites: tuple[Site, ...] = ()
+    """What keeps the process from ending first, then the largest."""
+    hidden: tuple[Hidden, ...] = ()
+    """What ignores left out."""
+
+    def __bool__(self) -> bool:
+        return bool(self.sites)
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.sites)
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    def __str__(self) -> str:
+        if not self:
+            return "no leaks"
+        from otel_leaks.report.text import leaks_text
+
+        return leaks_text(self.sites, self.hidden)
+
+    def plus(self, other: Report) -> Report:
+        """
+        Return a report of both; what stands in both is told once.
+
+        A task that was pending in this one and destroyed by the other is the same leak.
+        """
+        told = {(site.kind, site.functions, site.origin) for site in self.sites}
+        # What is left of a destroyed task is its outermost coroutine.
+        pending = {(s.function, s.origin) for s in self.sites if s.kind == "asyncio_task"}
+        new = [
+            site
+            for site in other.sites
+            if (site.kind, site.functions, site.origin) not in told
+            and not (site.kind == "destroyed_task" and (site.function, site.origin) in pending)
+        ]
+        sites = sorted((*self.sites, *new), key=largest_first)
+        return Report(tuple(sites), (*self.hidden, *other.hidden))
+
+    def with_hidden(self, before: Report) -> Report:
+        """Return it with what ignores hid of kinds that it did not look at again."""
+        seen = {each.ignore for each in self.hidden}
+        more = tuple(each for each in before.hidden if each.ignore not in seen)
+        return Report(self.sites, (*self.hidden, *more)) if more else self
+
+    def to_json(self) -> str:
+        """Return the report as JSON, with all that its message says and more."""
+        from otel_leaks.report.text import leaks_json
+
+        return leaks_json(self.sites, self.hidden)
+
+
+def largest_first(site: Site) -> tuple[bool, int, str]:
+    """Put first what keeps the process from ending, then the largest."""
+    return (not site.keeps_process, -site.count, site.fingerprint)
+
+
+def new_sites(report: Report, known: Report) -> Report:
+    """Return the sites of *report* that are not in *known*."""
+    told = {(site.kind, site.functions, site.origin) for site in known}
+    sites = [s for s in report if (s.kind, s.functions, s.origin) not in told]
+    return Report(tuple(sites), report.hidden)
+
+
+def outermost(report: Report) -> Report:
+    """Return *report* without the tasks that others await, which end with these."""
+    sites = [site for site in report if site.sample is None or not site.sample.awaited]
+    return Report(tuple(sites), report.hidden) if sites else report
+
+
+def with_destroyed_as_pending(before: Report, after: Report) -> Report:
+    """Return *after*, where a task that was destroyed meanwhile stands as it did *before*."""
+    known = {(s.fingerprint, s.origin) for s in before if s.kind == "destroyed_task"}
+    pending = {s.origin: s for s in before if s.kind == "asyncio_task" and s.origin is not None}
+    sites = {
+        pending[s.origin]
+        if s.kind == "destroyed_task"
+        and (s.fingerprint, s.origin) not in known
+        and s.origin in pending
+        else s
+        for s in after
+    }
+    if sites == set(after):
+        return after
+    stood = {(s.fingerprint, s.origin) for s in sites if s in before.sites}
+    again = {s for s in sites if s not in before.sites and (s.fingerprint, s.origin) in stood}
+    return Report(tuple(sorted(sites - again, key=largest_first)), after.hidden)

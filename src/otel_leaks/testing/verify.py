@@ -1,0 +1,231 @@
+"""``verify_none`` raises where something was left behind, ``find`` returns it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import warnings
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from otel_leaks.errors import LeaksFound, UnusedIgnoreWarning
+from otel_leaks.ignores import Ignore
+from otel_leaks.runtime import native
+from otel_leaks.testing.checks import BeforeCancelling, Check, again
+from otel_leaks.testing.grace import Grace
+from otel_leaks.testing.looks import Held, checked, is_in_loop, shared_taker
+from otel_leaks.testing.proving import proved
+from otel_leaks.testing.report import Report
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from otel_leaks.origins.recorder import Scope
+
+__all__ = ["add_note", "find", "verify_none"]
+
+_PACKAGE = __name__.rpartition(".")[0]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
+    """
+    Tell of everything alive that is not ignored; raise nothing.
+
+    The calling task, its thread and the main thread are no leaks.
+
+    Args:
+        ignores: What not to tell of.
+        grace: How often to look until nothing is left. Inside a running loop it looks
+            once: waiting here would keep the loop from ending anything.
+
+    Returns:
+        A report, false when nothing was found.
+    """
+    checked(ignores, grace)
+    held = Held(ignores)
+    shared_taker.open()
+    try:
+        report = held.look(None)
+        if not is_in_loop():
+            for delay_s in grace.delays_s():
+                if not report:
+                    break
+                native.sleep(delay_s)
+                report = held.look(None, again(report)).with_hidden(report)
+        report = proved(report)
+    finally:
+        shared_taker.close()
+    warn(held.unused())
+    return report
+
+
+class verify_none:  # noqa: N801 - a verb, as contextlib's own
+    """
+    Raise when something that began inside is left behind.
+
+    Works as ``with``, ``async with``, and as a decorator of def and async def; concurrent
+    calls of one decorated function are told apart. A clean block is not waited for.
+    While it waits for things to end, ``async with`` lets the loop run.
+
+    Args:
+        ignores: What is not a leak here.
+        grace: How often to look until nothing is left.
+        before_check: Called at the end, before the first look; may return an awaitable in
+            ``async with``.
+
+    Raises:
+        LeaksFound: Something was left behind. When the body itself raises, its exception
+            goes on, with the leaks as a note.
+    """
+
+    def __init__(
+        self,
+        *ignores: Ignore,
+        grace: Grace = Grace(),
+        before_check: Callable[[], Any] | None = None,
+    ) -> None:
+        checked(ignores, grace)
+        if before_check is not None and not callable(before_check):
+            raise TypeError(f"before_check must be callable, got {before_check!r}")
+        self._ignores = ignores
+        self._grace = grace
+        self._before_check = before_check
+        self._entered: list[tuple[Scope, Any, Callable[[], None], BeforeCancelling]] = []
+        self._warns = True
+
+    def __call__(self, function: _F) -> _F:
+        """Return *function*, each call of it verified by itself."""
+
+        def again() -> verify_none:
+            made = verify_none(*self._ignores, grace=self._grace, before_check=self._before_check)
+            made._warns = self._warns
+            return made
+
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"@verify_none() takes def and async def, and {function.__qualname__} is a "
+                "generator; use `with verify_none():` inside of it"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def verified_async(*args: Any, **kwargs: Any) -> Any:
+                async with again():
+                    return await function(*args, **kwargs)
+
+            return verified_async  # type: ignore[return-value]
+
+        @functools.wraps(function)
+        def verified(*args: Any, **kwargs: Any) -> Any:
+            with again():
+                return function(*args, **kwargs)
+
+        return verified  # type: ignore[return-value]
+
+    def __enter__(self) -> Self:
+        shared_taker.open()
+        from otel_leaks.origins.recorder import Scope, current_scope, starts
+
+        scope = Scope(parent=current_scope())
+        runners = BeforeCancelling(scope, self._ignores, self._grace)
+        starts.cancelling[scope] = runners.look
+        self._entered.append((scope, scope.enter(), starts.hook_generators(), runners))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        check = self._left()
+        try:
+            self._before(error)
+            for delay_s in check.pauses(self._grace):
+                if is_in_loop():
+                    break  # Waiting here would keep the loop from ending anything.
+                native.sleep(delay_s)
+        finally:
+            shared_taker.close()
+        self._tell(check, error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        from otel_leaks.runtime.driving import pause_inside
+
+        check = self._left()
+        try:
+            done = self._before(error)
+            # A coroutine that is being closed can't wait for anything.
+            if not isinstance(error, GeneratorExit):
+                if inspect.isawaitable(done):
+                    await done
+                for delay_s in check.pauses(self._grace):
+                    await pause_inside(delay_s)
+        finally:
+            shared_taker.close()
+        self._tell(check, error)
+
+    def _left(self) -> Check:
+        """Leave the block that is current; one object may serve several at a time."""
+        from otel_leaks.origins.recorder import current_scope, starts
+
+        current = current_scope()
+        entered = next((e for e in self._entered if e[0] is current), self._entered[-1])
+        self._entered.remove(entered)
+        scope, token, unhook, runners = entered
+        scope.leave(token)
+        unhook()
+        starts.cancelling.pop(scope, None)
+        return Check(scope, self._ignores, runners=runners)
+
+    def _before(self, error: BaseException | None) -> Any:
+        if self._before_check is None:
+            return None
+        try:
+            return self._before_check()
+        except Exception as raised:
+            if error is None:
+                raise
+            add_note(error, f"before_check raised {raised!r}")
+
+    def _tell(self, check: Check, error: BaseException | None) -> None:
+        check.conclude()
+        unused = check.unused() if self._warns else []
+        if error is not None:
+            if check.report:
+                add_note(error, str(check.report))
+        elif check.report:
+            raise LeaksFound(check.report, unused)
+        else:
+            warn(unused)
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an exception, as 3.11 and later do."""
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        vars(error)["__notes__"] = [*getattr(error, "__notes__", ()), note]
+
+
+def warn(texts: list[str]) -> None:
+    """Warn at the place outside of this package that called it."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(_PACKAGE):
+        frame = frame.f_back
+        level += 1
+    for text in texts:
+        warnings.warn(text, UnusedIgnoreWarning, stacklevel=level)

@@ -25,7 +25,8 @@ from otel_leaks.census.source import Look
 from otel_leaks.ignores import Ignore, Ignores, ignore_created_by, ignore_fingerprint, ignore_module
 from otel_leaks.model import Hidden, Kind, Population
 from otel_leaks.origins import recorder as origins
-from otel_leaks.origins.recorder import Scope, Starts
+from otel_leaks.origins.recorder import Starts
+from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime.heap import living
 from support.leaks import Stand, settle, stopped_loop
 

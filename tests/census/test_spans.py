@@ -18,7 +18,7 @@ from otel_leaks.census.spans import MAX_OPERATIONS
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Ended, Operation, Population, Site, SpanEnd
-from otel_leaks.origins.recorder import context_of
+from otel_leaks.runtime.contexts import context_of
 from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
 from support.leaks import forever, settle

@@ -23,7 +23,7 @@ from reliability.environment import EnvironmentMissing
 pytestmark = pytest.mark.companions
 
 SOURCE = HERE.parents[1] / "src"
-LIMIT_S = 170
+LIMIT_S = 600
 
 Outcomes = list[tuple[str, str, str]]
 

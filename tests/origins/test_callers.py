@@ -19,6 +19,7 @@ import pytest
 from otel_leaks.model import Origin
 from otel_leaks.origins import recorder as origins
 from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.scopes import Scope
 from support.leaks import Stand, forever, settle, stuck
 
 pytestmark = pytest.mark.unwatched
@@ -303,7 +304,7 @@ def test_what_a_timer_creates_has_the_line_that_set_it(lib: ModuleType) -> None:
 def test_what_a_job_creates_in_a_scope_has_the_line_that_submitted_it(lib: ModuleType) -> None:
     stand, client = Stand(), lib.Client()
     origins.starts.open()
-    scope = origins.Scope("test")
+    scope = Scope("test")
     token = scope.enter()
     try:
         with ThreadPoolExecutor(1) as pool:

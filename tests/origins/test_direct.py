@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from otel_leaks.origins import recorder
+from otel_leaks.origins.scopes import Scope
 from support.leaks import forever
 
 pytestmark = pytest.mark.unwatched
@@ -77,7 +78,7 @@ def test_a_task_has_its_creator_and_its_scope(
     loop = new_loop(module)
 
     async def main() -> tuple[Any, Any, int]:
-        scope = recorder.Scope("a test")
+        scope = Scope("a test")
         token = scope.enter()
         task = way()
         scope.leave(token)

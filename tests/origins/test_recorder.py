@@ -18,16 +18,12 @@ from typing import Any
 import pytest
 
 from otel_leaks.origins import recorder as origins
-from otel_leaks.origins.recorder import (
-    Child,
-    Scope,
-    Starts,
-    current_scope,
-    name_of,
-    program_of,
-    scope_of_context,
-)
+from otel_leaks.origins.notes import MAX_DEPARTED
+from otel_leaks.origins.recorder import Starts, current_scope
+from otel_leaks.origins.scopes import Scope, scope_of_context
+from otel_leaks.origins.stand_ins import Child
 from otel_leaks.runtime.heap import living
+from otel_leaks.runtime.names import name_of, program_of
 from support.leaks import Stand, forever, settle, standing, stopped_loop
 
 pytestmark = pytest.mark.unwatched
@@ -177,7 +173,7 @@ def test_what_is_gone_is_forgotten(starts: Starts, scope: Scope) -> None:
     pool.shutdown()
     del pool
     gc.collect()
-    assert (ref(), starts.noted("thread_pool"), key in starts._notes) == (None, [], False)
+    assert (ref(), starts.noted("thread_pool"), key in starts.every) == (None, [], False)
 
 
 def test_a_hundred_thousand_tasks_are_noted_in_one_place_and_forgotten(starts: Starts) -> None:
@@ -188,11 +184,11 @@ def test_a_hundred_thousand_tasks_are_noted_in_one_place_and_forgotten(starts: S
         del tasks
         return len(origins_of)
 
-    before = len(starts._notes)
+    before = len(starts.every)
     assert asyncio.run(main()) == 1
     gc.collect()
-    assert len(starts._notes) <= before + 10
-    assert len(starts._departed) <= origins.MAX_DEPARTED
+    assert len(starts.every) <= before + 10
+    assert len(starts.departed) <= MAX_DEPARTED
 
 
 def test_a_loop_class_that_appears_later_is_wrapped_and_restored(starts: Starts) -> None:
@@ -221,7 +217,7 @@ def test_a_loop_class_that_appears_later_is_wrapped_and_restored(starts: Starts)
 def test_a_scope_that_was_dealt_with_moves_its_things(starts: Starts, scope: Scope) -> None:
     with standing(1) as (thread,):
         other = Scope()
-        starts.move(scope, other)
+        starts.ownership.move(scope, other)
         assert starts.scope_of(thread) is other
 
 
@@ -233,7 +229,7 @@ def test_a_wrapper_that_somebody_kept_notes_nothing_when_it_is_closed() -> None:
     thread = threading.Thread(target=int)
     kept(thread)
     thread.join()
-    assert starts._notes == {}
+    assert starts.every == {}
 
 
 def test_nothing_is_kept_when_it_is_closed() -> None:
@@ -242,7 +238,7 @@ def test_nothing_is_kept_when_it_is_closed() -> None:
     with standing(1):
         pass
     starts.close()
-    kept = (starts._notes, starts._departed, starts._origins, starts._handed)
+    kept = (starts.every, starts.departed, starts.lines._origins, starts._loops._handed)
     assert [len(each) for each in (*kept, starts.children, starts.destroyed)] == [0] * 6
 
 

@@ -118,9 +118,7 @@ def reported(
             found.setdefault(values.get(function, 0), []).append(instance)
         return found
 
-    by_count = eventually(
-        counted, lambda found: all(n in found for n in planted.values()), within_s=60
-    )
+    by_count = eventually(counted, lambda found: all(n in found for n in planted.values()))
     instances = {pid: by_count[n] for pid, n in planted.items()}
     assert {pid: len(some) for pid, some in instances.items()} == dict.fromkeys(planted, 1)
     found = {pid: some[0] for pid, some in instances.items()}
@@ -132,7 +130,7 @@ def reported(
             if each.kind == kind and function in each.functions
         }
 
-    eventually(detected, lambda some: some >= set(found.values()), within_s=60)
+    eventually(detected, lambda some: some >= set(found.values()))
     return found
 
 
@@ -142,7 +140,6 @@ def monitored(program: Running, pids: list[int]) -> None:
         eventually(
             lambda pid=pid: program.state_of(pid)["monitors"],  # type: ignore[misc]
             lambda n: n == 1,
-            within_s=60,
         )
 
 

@@ -170,7 +170,7 @@ class Running:
                     found[answer["pid"]] = answer
             return found
 
-        eventually(ask, lambda found: len(found) >= n, within_s=60)
+        eventually(ask, lambda found: len(found) >= n)
         self.note_processes()
         return found
 
@@ -179,12 +179,11 @@ class Running:
         eventually(
             lambda: self.get_beside(f"/leak?pid={pid}&n={n}")[0][0],
             lambda status: status == 200,
-            within_s=60,
         )
 
     def state_of(self, pid: int) -> dict[str, Any]:
         """Ask until one given worker has answered."""
-        return eventually(lambda: self.get()[1], lambda state: state.get("pid") == pid, within_s=60)
+        return eventually(lambda: self.get()[1], lambda state: state.get("pid") == pid)
 
     def note_processes(self) -> None:
         """Note all that run now, to see later that they are gone."""
@@ -201,7 +200,7 @@ class Running:
             if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
         ]
 
-    def wait(self, within_s: float = 60.0) -> None:
+    def wait(self, within_s: float = 120.0) -> None:
         """Wait until it ends by itself; its last line of stdout says when it began to."""
         self.status = self.process.wait(within_s)
         self.took_s = time.monotonic() - float(self.stdout.split()[-1])

@@ -38,7 +38,7 @@ def stand(n=5, **options):
         threading.Thread(target=time.sleep, args=(999,), daemon=True, **options).start()
 
 def wait(event):
-    assert not watched or event.wait(20)
+    assert not watched or event.wait(100)
 """
 
 ENDS = {
@@ -138,7 +138,7 @@ ENDS = {
 
         # A daemon: what is pending is left as it is, and nothing is said of it.
         threading.Thread(target=lambda: loop.run_until_complete(main()), daemon=True).start()
-        assert started.wait(60)
+        assert started.wait(200)
         instrument(task_limit=None)
         time.sleep(0.2)
         ends()
@@ -163,7 +163,7 @@ def end(program: str, *, watched: bool, hole: str) -> End:
         text=True,
     ) as process:
         try:
-            stdout, stderr = process.communicate(timeout=90)
+            stdout, stderr = process.communicate(timeout=200)
         finally:
             now = time.monotonic()
             process.kill()

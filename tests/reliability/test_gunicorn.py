@@ -161,7 +161,7 @@ def reloads(workers: str, run: Run, program: Running) -> None:
         instances |= reported(run.telemetry, planted, leaking(workers))
     program.process.send_signal(signal.SIGHUP)
     new = sorted(program.workers(2, but=frozenset(old)))
-    eventually(program.processes, lambda left: not set(left) & set(old), within_s=60)
+    eventually(program.processes, lambda left: not set(left) & set(old))
     if run.watched:
         monitored(program, new)
     planted = plant(program, new, first=30)

@@ -86,10 +86,10 @@ def live(
 
         seen: dict[str, float] = {}
         if run.watched:
-            seen = eventually(counts, lambda found: found == dict(counted), within_s=90)
-            eventually(detected, lambda found: found >= set(counted), within_s=90)
+            seen = eventually(counts, lambda found: found == dict(counted))
+            eventually(detected, lambda found: found >= set(counted))
         stop.touch()
-        status = program.process.wait(90)
+        status = program.process.wait(200)
         lines = [each for each in program.stdout.splitlines() if each.startswith("{")]
         answer = json.loads(lines[-1]) if lines else {}
     log = run.our_log.read_text("utf-8").splitlines() if run.our_log.exists() else []

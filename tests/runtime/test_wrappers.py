@@ -21,7 +21,7 @@ from otel_leaks.ignores import Ignores
 from otel_leaks.instrumentor import LeakInstrumentor
 from otel_leaks.origins import recorder as origins
 from otel_leaks.origins.production import Beginnings
-from otel_leaks.origins.recorder import Scope
+from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime import patches
 from otel_leaks.testing import Grace, find
 

@@ -122,7 +122,7 @@ def _running(
         start_new_session=True,
     )
     try:
-        eventually(lambda: _serves(port, process), within_s=60)
+        eventually(lambda: _serves(port, process))
         yield
     finally:
         process.send_signal(signal.SIGINT)  # After SIGTERM PostgreSQL waits for its clients.

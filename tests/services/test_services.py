@@ -41,7 +41,7 @@ OUTLIVED_S, WINDOW_S, INTERVAL_S = 1.0, 3.0, 0.25
 SCALE = {"outlived": 60 / OUTLIVED_S, "growth": 600 / WINDOW_S}
 """For how many seconds a second stands."""
 
-STARTS_S = 60.0
+STARTS_S = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ def test_nothing_opens_on_a_service_that_is_well(
     row.cells = {"service": stack.title, "versions": run.versions(), "spans": spans}
     with run.serving() as service:
         with run.users(service.port, SECONDS) as users:
-            users.process.wait(SECONDS + 60)
+            users.process.wait(SECONDS + 180)
             assert users.process.returncode == 0, users.stderr
         done = json.loads(users.stdout)
         row.cells["traffic"] = traffic(done)

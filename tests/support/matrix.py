@@ -42,12 +42,16 @@ LIMIT_S = 2400
 """Of one version's tests; what takes longer hangs."""
 
 SAME_EVERYWHERE = (
+    "fuzz",
     "simulation",
+    "test_architecture.py",
     "test_compose.py",
     "test_datadog.py",
     "test_docs.py",
     "test_examples.py",
     "test_grafana.py",
+    "test_reliability_page.py",
+    "test_services_page.py",
     "test_shipped.py",
 )
 """What no version of Python changes, and what takes minutes."""
@@ -56,6 +60,8 @@ NOT_NEEDED = ("datadog-api-client", "grafana-foundation-sdk")
 AT_THE_ENDS = ("cli", "demo", "patterns", "pytest_plugin")
 """Runs of whole programs: on the oldest and the newest stable version, and by `make test`."""
 ENDS = ("3.10", "3.14")
+FROM_WHEEL = "3.12"
+"""Tests what a user installs, the wheel, in the place of the tree."""
 
 SELECTED = (
     ("--leaks", "-m", "not (e2e or reliability or services or companions or unwatched)"),
@@ -222,7 +228,8 @@ def prepare(place: Place, log: IO[str]) -> Path:
     # The project is installed anew when its metadata changed, entry points for one.
     metadata = _digest((PROJECT / "pyproject.toml").read_bytes())
     was = ready.read_text(encoding="ascii") if ready.exists() else ""
-    if was == metadata:
+    is_built = place.version == FROM_WHEEL
+    if was == metadata and not is_built:
         return python
     if not was:
         for stale in place.home.glob(f"{place.version}.*"):
@@ -230,7 +237,7 @@ def prepare(place: Place, log: IO[str]) -> Path:
         _do(place, log, place.python, "-m", "venv", environment)
     pip: tuple[str | Path, ...] = (python, "-m", "pip", "install", "--quiet", "--no-deps")
     pip += ("--disable-pip-version-check", "--no-compile")
-    project = ("--editable", ".")
+    project = ("--force-reinstall", ".") if is_built else ("--editable", ".")
     if place.root is None:
         if not was:
             _do(place, log, *pip, *_pins(place.version))
@@ -354,6 +361,8 @@ def test(place: Place, python: Path, arguments: Iterable[str], log: IO[str]) -> 
     """Run the tests that need nothing but Python."""
     environment = python.parents[1]
     what = "unit tests"
+    if place.version == FROM_WHEEL:
+        what += " of the wheel"
     missing = environment / "missing"
     if missing.exists() and missing.read_text(encoding="ascii"):
         # Only the end-to-end tests need more than the package does.

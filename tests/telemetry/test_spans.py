@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
 from otel_leaks.model import Operation, SpanEnd
-from otel_leaks.origins.recorder import context_of
+from otel_leaks.runtime.contexts import context_of
 from otel_leaks.runtime.glimpse import at, root_of
 from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import MAX_CHARS, SpanReader, note_end

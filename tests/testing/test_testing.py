@@ -988,7 +988,7 @@ def test_what_is_proved_of_a_task_is_in_its_report_and_costs_a_bounded_time(
     monkeypatch.setattr(proving, "_proofs_took_s", 0.0)
     # The heap of a whole test run takes longer to search than a report may.
     monkeypatch.setattr(proving, "PROOF_S", 50.0)
-    monkeypatch.setattr(testing, "PROOFS_S", 100.0)
+    monkeypatch.setattr(proving, "PROOFS_S", 100.0)
 
     async def work(jobs: asyncio.Queue[int]) -> None:
         await jobs.get()

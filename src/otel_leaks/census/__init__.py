@@ -26,7 +26,8 @@ from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Census, Failure, Kind, Pool
 from otel_leaks.origins.production import Beginnings
-from otel_leaks.origins.recorder import Scope, Starts
+from otel_leaks.origins.recorder import Starts
+from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime import native
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.instances import Instances

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from otel_leaks.census.source import FewSource, Look, Seen
-from otel_leaks.origins.recorder import name_of, program_of, state_of
+from otel_leaks.origins.stand_ins import state_of
 from otel_leaks.runtime.glimpse import name_of_type
-from otel_leaks.runtime.names import kept
+from otel_leaks.runtime.names import kept, name_of, program_of
 
 __all__ = ["child_processes"]
 

@@ -17,10 +17,10 @@ from typing import Any
 from otel_leaks.census.source import FewSource, Look, Seen, population
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import OTHER, Kind, Population, Sample, Site, Stack, fingerprint
-from otel_leaks.origins.recorder import destroyed_pending
 from otel_leaks.runtime import forks
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import chain_at
+from otel_leaks.runtime.destruction import destroyed_pending
 from otel_leaks.runtime.gathers import Gathers, hears, is_for_application
 from otel_leaks.runtime.glimpse import root_of
 from otel_leaks.runtime.loops import wrap_every_loop

@@ -17,12 +17,11 @@ from typing import Any
 from otel_leaks.census.source import FewSource, Look, Seen, dropped, made_by
 from otel_leaks.model import Stack
 from otel_leaks.origins.process_wide import has_workers
-from otel_leaks.origins.recorder import name_of
 from otel_leaks.runtime.executors import pool_classes, pool_workers
 from otel_leaks.runtime.frames import modules_of, stacks_of
 from otel_leaks.runtime.glimpse import is_subtype, name_of_type
 from otel_leaks.runtime.loops import loop_roots
-from otel_leaks.runtime.names import has, kept
+from otel_leaks.runtime.names import has, kept, name_of
 
 __all__ = ["thread_pools", "work_items"]
 

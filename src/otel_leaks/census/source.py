@@ -18,7 +18,8 @@ from otel_leaks.ignores import Ignore, Ignores
 from otel_leaks.model import Hidden, Kind, Origin, Population, Sample, Site, Stack, fingerprint
 from otel_leaks.origins.dropped import CLOSABLE
 from otel_leaks.origins.production import Beginnings
-from otel_leaks.origins.recorder import Scope, Starts
+from otel_leaks.origins.recorder import Starts
+from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.heap import living
 from otel_leaks.runtime.instances import Instances

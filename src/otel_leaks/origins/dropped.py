@@ -19,7 +19,7 @@ from otel_leaks.runtime.glimpse import name_of_type
 from otel_leaks.runtime.names import kept
 
 if TYPE_CHECKING:
-    from otel_leaks.origins.recorder import Note
+    from otel_leaks.origins.notes import Note
 
 __all__ = ["CLOSABLE", "Dropped", "Drops"]
 

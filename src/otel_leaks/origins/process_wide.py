@@ -32,7 +32,8 @@ from otel_leaks.runtime.names import kept
 
 if TYPE_CHECKING:
     from otel_leaks.model import Kind, Origin
-    from otel_leaks.origins.recorder import Note, Scope
+    from otel_leaks.origins.notes import Note
+    from otel_leaks.origins.scopes import Scope
 
 __all__ = ["Line", "ProcessWide", "current_loop", "has_workers", "is_open", "line_of"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from otel_leaks.origins.recorder import Scope, starts
+from otel_leaks.origins.recorder import starts
+from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime import native
 from otel_leaks.runtime.running import running_loop
 

@@ -11,7 +11,7 @@ from otel_leaks.pytest_plugin.turns import is_awaited_in_vain
 from otel_leaks.runtime import native
 
 if TYPE_CHECKING:
-    from otel_leaks.origins.recorder import Scope
+    from otel_leaks.origins.scopes import Scope
 
 # Bound now: a test may replace them.
 _dup, _close, _write = os.dup, os.close, os.write

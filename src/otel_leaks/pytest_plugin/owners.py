@@ -16,7 +16,7 @@ from otel_leaks.runtime.heap import held_by
 if TYPE_CHECKING:
     import pytest
 
-    from otel_leaks.origins.recorder import Scope
+    from otel_leaks.origins.scopes import Scope
     from otel_leaks.pytest_plugin.turns import Fixture
 
 __all__ = ["hand_to_owners", "is_owner"]
@@ -46,7 +46,7 @@ def hand_to_owners(scope: Scope, owners: Iterable[Fixture], item: pytest.Item) -
         def held(targets: Collection[int], owner: Fixture = each) -> set[int]:
             return held_by(_roots(owner, item), targets, budget_s=SEARCH_S)
 
-        starts.hand_over(scope, each.scope, held)
+        starts.ownership.hand_over(scope, each.scope, held)
 
 
 def _roots(fixture: Fixture, item: Any) -> Iterator[object]:

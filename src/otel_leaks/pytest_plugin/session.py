@@ -43,7 +43,7 @@ from otel_leaks.pytest_plugin.usage import usage
 if TYPE_CHECKING:
     from otel_leaks.ignores import Ignore
     from otel_leaks.model import Failure, Kind
-    from otel_leaks.origins.recorder import Scope
+    from otel_leaks.origins.scopes import Scope
     from otel_leaks.testing.grace import Grace
     from otel_leaks.testing.report import Report
 
@@ -108,7 +108,8 @@ class LeaksPlugin:
     """
 
     def __init__(self, config: pytest.Config, mode: str) -> None:
-        from otel_leaks.origins.recorder import Scope, starts
+        from otel_leaks.origins.recorder import starts
+        from otel_leaks.origins.scopes import Scope
         from otel_leaks.runtime.native import get_ident
         from otel_leaks.runtime.patches import Patches
         from otel_leaks.testing.checks import Check
@@ -126,8 +127,7 @@ class LeaksPlugin:
         self._config = config
         self._mode = mode
         self._ledger = Ledger()
-        self._used = self._ledger.used
-        self._of_markers = self._ledger.of_markers
+        self._used, self._of_markers = self._ledger.used, self._ledger.of_markers
         self._outcomes = Outcomes(self._ledger, fails=mode == "fail")
         self._reported: set[str] = set()
         """The leaks that stand in the report of a failure."""
@@ -238,9 +238,9 @@ class LeaksPlugin:
         for label, _, report in self._judge_in_turn(waiting):
             self._ledger.add(f"{AT_THE_END} {label}", report)
             self._ledger.is_left = True
-        self._starts.take_back(self._session)
+        self._starts.ownership.take_back(self._session)
         report = self._of_session.cancelled.plus(self._look(self._session, self._settings))
-        self._kept.update(self._starts.process_wide.lines())
+        self._kept.update(self._starts.ownership.process_wide.lines())
         if report and self._may_end_after_session():
             report = self._without_configuring() if self._is_worker else self._clean
             self._is_to_conclude = None if self._is_worker else session

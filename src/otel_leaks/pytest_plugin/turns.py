@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pytest
 
     from otel_leaks.ignores import Ignore
-    from otel_leaks.origins.recorder import Scope
+    from otel_leaks.origins.scopes import Scope
     from otel_leaks.testing.checks import BeforeCancelling
     from otel_leaks.testing.grace import Grace
     from otel_leaks.testing.report import Report

@@ -17,7 +17,8 @@ from otel_leaks.testing.report import Report, new_sites, outermost, with_destroy
 
 if TYPE_CHECKING:
     from otel_leaks.model import Failure, Kind
-    from otel_leaks.origins.recorder import Scope, Starts
+    from otel_leaks.origins.recorder import Starts
+    from otel_leaks.origins.scopes import Scope
 
 __all__ = ["CANCELLED_BY_RUNNERS", "BeforeCancelling", "Check", "again", "not_collecting"]
 
@@ -171,7 +172,7 @@ class Check:
         from otel_leaks.origins.process_wide import line_of
 
         through = [s.origin for s in self.report if s.origin is not None and s.origin.library]
-        return starts.give_back(self._scope, set(map(line_of, through)))
+        return starts.ownership.give_back(self._scope, set(map(line_of, through)))
 
     def _longer_pauses(self, until: float) -> Iterator[float]:
         """Go on until what may wake by itself had time for it: it may have been told to end."""
@@ -192,12 +193,12 @@ class Check:
         What a library keeps for the life of the process; and what is gone with its last
         reference, once the runner of the test gives that up.
         """
-        is_kept = starts.settle(self._scope)
+        is_kept = starts.ownership.settle(self._scope)
         found = {site.kind for site in self.report}.intersection(ENDED_BY_LAST_REFERENCE)
         is_held = (
             self._holders is not None
             and bool(found)
-            and starts.leave_out(self._scope, found, self._holders())
+            and starts.ownership.leave_out(self._scope, found, self._holders())
         )
         return is_kept or is_held
 

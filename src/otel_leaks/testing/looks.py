@@ -16,7 +16,7 @@ from otel_leaks.testing.report import Report, largest_first
 if TYPE_CHECKING:
     from otel_leaks.census import CensusTaker
     from otel_leaks.model import Failure, Kind
-    from otel_leaks.origins.recorder import Scope
+    from otel_leaks.origins.scopes import Scope
 
 __all__ = ["Held", "checked", "ignore_current", "is_in_loop", "shared_taker"]
 

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from otel_leaks.errors import LeaksFound
 from otel_leaks.model import KINDS, Kind
-from otel_leaks.origins.recorder import Scope, starts
+from otel_leaks.origins.recorder import starts
+from otel_leaks.origins.scopes import Scope
 from otel_leaks.testing.grace import Grace
 from otel_leaks.testing.verify import verify_none
 
@@ -34,7 +35,7 @@ def missed() -> list[str]:
     finally:
         scope.leave(token)
         # What is left of it, a destroyed task, is nobody's leak.
-        starts.move(scope, None)
+        starts.ownership.move(scope, None)
 
 
 def _missed(kind: Kind) -> Iterator[str]:

@@ -22,7 +22,7 @@ from otel_leaks.testing.report import Report
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from otel_leaks.origins.recorder import Scope
+    from otel_leaks.origins.scopes import Scope
 
 __all__ = ["add_note", "find", "verify_none"]
 
@@ -128,7 +128,8 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
 
     def __enter__(self) -> Self:
         shared_taker.open()
-        from otel_leaks.origins.recorder import Scope, current_scope, starts
+        from otel_leaks.origins.recorder import current_scope, starts
+        from otel_leaks.origins.scopes import Scope
 
         scope = Scope(parent=current_scope())
         runners = BeforeCancelling(scope, self._ignores, self._grace)

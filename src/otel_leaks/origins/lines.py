@@ -1,0 +1,102 @@
+"""The lines at which objects are created, each found once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from types import CoroutineType, FrameType
+from typing import Any
+
+from otel_leaks.libraries import is_library
+from otel_leaks.model import Frame, Origin
+from otel_leaks.origins.behalf import BEHALF
+from otel_leaks.origins.callers import creator_of
+from otel_leaks.origins.scopes import Scope
+from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.coroutines import chain_at
+from otel_leaks.runtime.glimpse import root_of
+from otel_leaks.runtime.wrappers import wrapper_of
+
+__all__ = ["Lines"]
+
+
+class Lines:
+    """
+    Finds the line of the application that created something, and the library that did it there.
+
+    Args:
+        origin_of: Says where an object was created, None where that is not known.
+    """
+
+    def __init__(self, origin_of: Callable[[object], Origin | None]) -> None:
+        self._origin_of = origin_of
+        self.names = CodeNames()
+        self._origins: dict[tuple[object, ...], Origin] = {}
+        self.given: dict[str, Frame] = {}
+        """What tasks run inside wrappers, by its function."""
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._origins.clear()
+        self.given.clear()
+
+    def origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
+        """Return where what *frame* creates in *scope* was created."""
+        own, library = creator_of(frame, self._origin_of)
+        if own is None or (isinstance(own, Origin) and is_library(own.file)):
+            # A library's callback, or one of its tasks of which no more is known.
+            own = BEHALF.get() or (own if library is None else None)
+        if isinstance(own, Origin):
+            if library is None:
+                return own
+            return self._one(replace(own, library=self._frame(library)))
+        found = own or library or frame
+        label = None
+        around = scope
+        while around is not None and label is None:
+            label, around = around.label, around.parent
+        if found is None:
+            return Origin("", "", 0, label)
+        name = self.names.of_frame(found)
+        # As most are of one place, they are not hashed.
+        via = (id(library.f_code), library.f_lineno) if library is not None else None
+        key = (id(found.f_code), found.f_lineno, label, via)
+        origin = self._origins.get(key)
+        if origin is None or origin.function != name.function:
+            origin = Origin(
+                *(name.function, name.file, found.f_lineno, label),
+                library=self._frame(library) if library is not None else None,
+            )
+            self._origins[key] = origin
+        return origin
+
+    def learn(self, coro: Any) -> str:
+        """
+        Learn what a destroyed task can no longer say: its coroutine has no frames then.
+
+        Only a frame knows its module, and what a wrapper was given.
+
+        Returns:
+            The function that a wrapper was given; empty for what is no wrapper.
+        """
+        # Not getattr(): a coroutine of another class may raise for what it does not have.
+        if type(coro) is not CoroutineType:
+            return ""
+        with contextlib.suppress(Exception):
+            if wrapper_of(coro.cr_code) is not None:
+                chain = chain_at(root_of(coro)).unwrapped()
+                frame = chain.stack(self.names, [(-1, None)] * len(chain.levels))[0]
+                self.given[frame.function] = frame
+                return frame.function
+            if self.names.known(coro.cr_code) is None:
+                chain_at(root_of(coro)).names(self.names)
+        return ""
+
+    def _one(self, origin: Origin) -> Origin:
+        """Return the one that is equal, where there is one: things are grouped by identity."""
+        return self._origins.setdefault((origin,), origin)
+
+    def _frame(self, frame: FrameType) -> Frame:
+        name = self.names.of_frame(frame)
+        return Frame(name.function, name.file, frame.f_lineno)

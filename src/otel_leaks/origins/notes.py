@@ -1,0 +1,204 @@
+"""What is known of each object that was created: where, in which scope, by which library."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from operator import is_
+from typing import Any, NamedTuple
+
+from otel_leaks.model import Kind, Origin
+from otel_leaks.origins.dropped import CLOSABLE, Dropped, Drops
+from otel_leaks.origins.makers import Maker
+from otel_leaks.origins.scopes import Scope, scope_of_context
+from otel_leaks.origins.stand_ins import Child, Destroyed
+from otel_leaks.runtime import native
+from otel_leaks.runtime.contexts import context_of
+from otel_leaks.runtime.destruction import is_task
+from otel_leaks.runtime.executors import pool_classes
+from otel_leaks.runtime.glimpse import is_subtype
+from otel_leaks.runtime.heap import living
+from otel_leaks.runtime.loops import loop_roots
+
+__all__ = ["Note", "Notes", "Ref"]
+
+MAX_DEPARTED = 1000
+"""Tasks that are gone whose beginning is still known."""
+
+
+class Ref(weakref.ref[Any]):
+    """A weak reference that knows its key, so that one callback serves all."""
+
+    __slots__ = ("key",)
+    key: int
+
+
+class Note(NamedTuple):
+    """What is known of where a thing was created, and of its scope."""
+
+    ref: Ref
+    kind: Kind
+    origin: Origin
+    scope: Scope | None
+    what: str
+    """What a job runs, a process is, a task's wrapper was given; empty where the thing says so."""
+    maker: Maker | None = None
+    """The library that created it; None for the application, and for tasks."""
+    thread: int = 0
+    """Who created it, by the number of the thread."""
+
+
+class Notes:
+    """The notes on all objects that live. These are held weakly and by identity."""
+
+    def __init__(self) -> None:
+        self.every: dict[int, Note] = {}
+        self.but_tasks: dict[int, Note] = {}
+        """Those of all kinds but tasks, of which there may be very many."""
+        self.departed: dict[int, Note] = {}
+        """Those of tasks that are gone, whose destruction may still be told of."""
+        self.destroyed: list[Destroyed] = []
+        self.children: list[Child] = []
+        self.dropped: list[Dropped] = []
+        self._drops = Drops(self.but_tasks.get, self._note_dropped)
+        self._older: list[weakref.ref[Any]] | None = None
+        """Loops and pools that were there before; None where nobody has asked."""
+
+    def clear(self) -> None:
+        """Forget all notes."""
+        self.every.clear()
+        self.but_tasks.clear()
+        self.departed.clear()
+        self.destroyed.clear()
+        self.children.clear()
+        self.dropped.clear()
+        self._older = None
+        self._drops.close()
+
+    def ref(self, thing: object) -> Ref:
+        """Return a weak reference to a thing, whose note goes with it."""
+        ref = Ref(thing, self._gone)
+        ref.key = id(thing)
+        return ref
+
+    def enter(self, note: Note) -> None:
+        """Enter a note."""
+        self.every[note.ref.key] = note
+        if note.kind != "asyncio_task":
+            self.but_tasks[note.ref.key] = note
+            if note.kind in CLOSABLE:
+                self._drops.add(note.ref.key)
+        if note.scope is not None:
+            note.scope.count()
+
+    def _gone(self, ref: weakref.ref[Any]) -> None:
+        assert isinstance(ref, Ref)
+        note = self.every.get(ref.key)
+        if note is not None and note.ref is ref:
+            self.every.pop(ref.key, None)
+            self.but_tasks.pop(ref.key, None)
+            self._drops.gone(ref.key)
+            if note.kind == "asyncio_task":
+                # The collector clears references before it calls the finalizer that tells
+                # of a destroyed task; until then its id is its own.
+                if len(self.departed) >= MAX_DEPARTED:
+                    self.departed.clear()
+                self.departed[ref.key] = note
+
+    @property
+    def has_notes_of_tasks(self) -> bool:
+        """Whether any task was noted that lives."""
+        return len(self.every) > len(self.but_tasks)
+
+    def scope_of(self, thing: object) -> Scope | None:
+        """Return the scope in which *thing* began, None when it is not known."""
+        note = self.every.get(id(thing))
+        if note is not None and note.ref() is thing:
+            return note.scope
+        return scope_of_context(context_of(thing)) if is_task(thing) else None
+
+    def origin_of(self, thing: object) -> Origin | None:
+        """Return where *thing* began, None when it is not known."""
+        note = self.every.get(id(thing))
+        return note.origin if note is not None and note.ref() is thing else None
+
+    def notes_of(self, things: list[Any]) -> tuple[list[Note], list[Any]]:
+        """Return the notes of *things* in their order, and the things that have none."""
+        found = list(map(self.every.get, map(id, things)))
+        if all(found):
+            noted = [note for note in found if note is not None]
+            if all(map(is_, [note[0]() for note in noted], things)):
+                return noted, []
+        pairs = list(zip(found, things, strict=True))
+        noted = [note for note, thing in pairs if note is not None and note.ref() is thing]
+        without = [thing for note, thing in pairs if note is None or note.ref() is not thing]
+        return noted, without
+
+    def what(self, thing: object) -> str:
+        """Return what *thing* was noted to be, empty when nothing was."""
+        note = self.every.get(id(thing))
+        return note.what if note is not None and note.ref() is thing else ""
+
+    def noted(self, kind: Kind) -> list[Any]:
+        """Return the things of *kind* that were noted and live, oldest first."""
+        notes = self.every if kind == "asyncio_task" else self.but_tasks
+        return [
+            thing
+            for note in list(notes.values())
+            if note.kind == kind
+            and (thing := note.ref()) is not None
+            and type(thing) is not Dropped
+        ]
+
+    def loops_of_this_thread(self, scope: Scope) -> list[Any]:
+        """
+        Return the loops with tasks of *scope* that nobody else runs than the calling thread.
+
+        That made them and all their tasks: a loop that stands still may be that of a thread
+        which runs it call by call.
+        """
+        here = native.get_ident()
+        loops: dict[int, Any] = {}
+        others: set[int] = set()
+        for note in list(self.every.values()):
+            if note.kind == "event_loop" and note.thread != here:
+                others.add(note.ref.key)
+            if note.kind != "asyncio_task" or (task := note.ref()) is None or not is_task(task):
+                continue
+            with contextlib.suppress(Exception):
+                loop = task.get_loop()
+                if note.thread != here:
+                    others.add(id(loop))
+                elif scope.holds(note.scope) and not task.done():
+                    loops[id(loop)] = loop
+        return [loop for key, loop in loops.items() if key not in others]
+
+    def instances(self, kind: Kind) -> list[Any]:
+        """
+        Return all loops, or all pools, that live: those that were noted, and the older ones.
+
+        For the older ones the heap is gone through, once while this is open.
+        """
+        if self._older is None:
+            found = living(*loop_roots(), *pool_classes())
+            self._older = [
+                weakref.ReferenceType(each) for each in found if id(each) not in self.but_tasks
+            ]
+        roots = loop_roots() if kind == "event_loop" else pool_classes()
+        older = [each for ref in self._older if (each := ref()) is not None]
+        return [
+            *self.noted(kind),
+            *(each for each in older if is_subtype(type(each), *roots)),
+        ]
+
+    def renote(self, thing: object, earlier: Note | None) -> None:
+        """Go back to an earlier note: it did not start, or had been started before."""
+        for notes in (self.every, self.but_tasks):
+            if earlier is None or earlier.ref() is not thing:
+                notes.pop(id(thing), None)
+            elif id(thing) in notes:
+                notes[id(thing)] = earlier
+
+    def _note_dropped(self, note: Note, left: Dropped) -> None:
+        self.dropped.append(left)
+        self.enter(note._replace(ref=self.ref(left), what=left.name))

@@ -1,0 +1,118 @@
+"""To which scope a thing belongs after all: what libraries keep, what was dealt with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from otel_leaks.model import Kind
+from otel_leaks.origins.notes import Note, Notes
+from otel_leaks.origins.process_wide import Line, ProcessWide
+from otel_leaks.origins.scopes import Scope
+from otel_leaks.origins.stand_ins import Child
+from otel_leaks.runtime.heap import held_only_by
+
+__all__ = ["Ownership"]
+
+
+class Ownership:
+    """
+    Hands things on from scope to scope.
+
+    Args:
+        notes: The notes on them, which are changed.
+    """
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self.process_wide = ProcessWide()
+
+    def move(self, scope: Scope, to: Scope | None) -> None:
+        """Charge what began in *scope* to another, or to none: it has been dealt with."""
+        if scope.began == 0:
+            return
+        for key, note in list(self._notes.every.items()):
+            if scope.holds(note.scope):
+                self._notes.every[key] = note._replace(scope=to)
+                if key in self._notes.but_tasks:
+                    self._notes.but_tasks[key] = self._notes.every[key]
+
+    def settle(self, scope: Scope) -> bool:
+        """
+        Take from *scope* what libraries keep for the life of the process.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes = [note for note in list(self._notes.every.values()) if scope.holds(note.scope)]
+        return self._hand_on(self.process_wide.settle(notes), None)
+
+    def give_back(self, scope: Scope, lines: Collection[Line]) -> bool:
+        """
+        Give what a library seems to keep back to *scope*, where its line led to a leak as well.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        released = self.process_wide.released(scope, lines)
+        for note in released:
+            self._hand_on([note], note.scope)
+        return bool(released)
+
+    def leave_out(self, scope: Scope, kinds: Collection[Kind], holders: Iterable[object]) -> bool:
+        """
+        Take from *scope* what nobody refers to but *holders*: it ends with them.
+
+        Args:
+            scope: Where it was created.
+            kinds: What ends with its last reference.
+            holders: Containers, such as a dict.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes = {
+            note.ref.key: note
+            for note in list(self._notes.but_tasks.values())
+            if note.kind in kinds and scope.holds(note.scope)
+        }
+        ids = held_only_by(holders, notes) if notes else set()
+        return self._hand_on([notes[key] for key in ids], None)
+
+    def hand_over(
+        self, scope: Scope, to: Scope, held: Callable[[Collection[int]], Collection[int]]
+    ) -> bool:
+        """
+        Charge another scope with what one created for it.
+
+        Args:
+            scope: Where it was created.
+            to: Whose owner is to end it.
+            held: Returns which of the objects that have these ids the owner holds.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes: dict[int, Note] = {}
+        for note in list(self._notes.every.values()):
+            thing = note.ref() if scope.holds(note.scope) else None
+            if thing is not None:
+                # A child is noted by its number, and held by what started it.
+                thing = (thing.popen if type(thing) is Child else None) or thing
+                notes[id(thing)] = note
+        if not self._hand_on([notes[key] for key in held(notes)] if notes else [], to):
+            return False
+        to.count()
+        return True
+
+    def take_back(self, scope: Scope) -> None:
+        """Charge *scope* with what a library seemed to keep, and does not."""
+        if self._hand_on(self.process_wide.revoked(), scope):
+            scope.count()
+
+    def _hand_on(self, notes: list[Note], to: Scope | None) -> bool:
+        for note in notes:
+            if note.ref.key in self._notes.every:
+                self._notes.every[note.ref.key] = note._replace(scope=to)
+                if note.ref.key in self._notes.but_tasks:
+                    self._notes.but_tasks[note.ref.key] = self._notes.every[note.ref.key]
+        return bool(notes)

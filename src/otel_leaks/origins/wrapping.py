@@ -1,0 +1,228 @@
+"""
+What is wrapped to note what it creates: threads, processes, pools and their jobs.
+
+Each wrapper passes on all that it was given, as it is, and returns and raises what the original
+does. What it notes may fail: these are the application's calls, with whatever doubles its tests
+hand over.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Protocol
+
+from otel_leaks.model import Kind, Origin
+from otel_leaks.origins.behalf import BEHALF
+from otel_leaks.origins.lines import Lines
+from otel_leaks.origins.notes import Note, Ref
+from otel_leaks.origins.scopes import Scope
+from otel_leaks.origins.stand_ins import Destroyed
+from otel_leaks.runtime.names import kept, name_of
+from otel_leaks.runtime.patches import Patches
+
+__all__ = ["Records", "Wrapping", "after_init"]
+
+_SUBMITTED = "_otel_leaks_submitted"
+"""The attribute of a pool's work item: the scope that submitted it, and where."""
+
+
+class Records(Protocol):
+    """Where wrappers note what is created."""
+
+    every: dict[int, Note]
+    departed: dict[int, Note]
+    destroyed: list[Destroyed]
+    cancelling: dict[Scope, Callable[[Any], object]]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody notes."""
+
+    @property
+    def lines(self) -> Lines:
+        """The lines at which objects are created."""
+
+    def current_scope(self) -> Scope | None:
+        """Return the scope of the running code."""
+
+    def note(
+        self,
+        kind: Kind,
+        thing: object,
+        frame: FrameType | None,
+        *,
+        what: str = "",
+        origin: Origin | None = None,
+    ) -> None:
+        """Note that a thing was created where *frame* stands."""
+
+    def note_child(self, pid: object, command: object, frame: FrameType, popen: Any = None) -> None:
+        """Note that a child process was started where *frame* stands."""
+
+    def ref(self, thing: object) -> Ref:
+        """Return a weak reference to a thing, whose note goes with it."""
+
+    def enter(self, note: Note) -> None:
+        """Enter a note."""
+
+    def renote(self, thing: object, earlier: Note | None) -> None:
+        """Go back to an earlier note."""
+
+    def scope_of(self, thing: object) -> Scope | None:
+        """Return the scope in which a thing was created."""
+
+    def origin_of(self, thing: object) -> Origin | None:
+        """Return where a thing was created."""
+
+
+def after_init(
+    records: Records, kind: Kind, then: Callable[[], None] = lambda: None
+) -> Callable[[Any], Any]:
+    """Return what makes a constructor that has what it made noted."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def init(*args: Any, **kwargs: Any) -> Any:
+            made = original(*args, **kwargs)
+            if args:
+                records.note(kind, args[0], sys._getframe(1))
+                then()
+            return made
+
+        return init
+
+    return make
+
+
+class Wrapping:
+    """
+    Wraps what creates threads, processes, pools and jobs.
+
+    Args:
+        records: Where they are noted.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._patches = Patches()
+
+    def open(self) -> None:
+        """Wrap all of it."""
+        import concurrent.futures.process
+        import concurrent.futures.thread
+        import multiprocessing.process
+        import subprocess
+
+        wrap = self._patches.wrap
+        wrap(threading.Thread, "start", self._before("thread"))
+        wrap(multiprocessing.process.BaseProcess, "start", self._before("child_process"))
+        wrap(subprocess.Popen, "__init__", self._popen)
+        for module, pool in (
+            (concurrent.futures.thread, concurrent.futures.thread.ThreadPoolExecutor),
+            (concurrent.futures.process, concurrent.futures.process.ProcessPoolExecutor),
+        ):
+            wrap(pool, "__init__", after_init(self._records, "thread_pool"))
+            # Instead of submit(), which others wrap and compare, what submit() makes: private,
+            # the same on 3.10 to 3.15.
+            item = getattr(module, "_WorkItem", None)
+            if item is None:
+                wrap(pool, "submit", self._submit)
+                continue
+            wrap(item, "__init__", self._item)
+            if module is concurrent.futures.thread:
+                wrap(item, "run", self._run)
+
+    def close(self) -> None:
+        """Take all of it back."""
+        self._patches.restore()
+
+    def _before(self, kind: Kind) -> Callable[[Any], Any]:
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(original)
+            def start(*args: Any, **kwargs: Any) -> Any:
+                # Before: it begins things of its own at once.
+                thing = args[0] if args else None
+                earlier = self._records.every.get(id(thing))
+                self._note_start(kind, thing, sys._getframe(1))
+                try:
+                    return original(*args, **kwargs)
+                except BaseException:
+                    self._records.renote(thing, earlier)
+                    raise
+
+            return start
+
+        return make
+
+    def _note_start(self, kind: Kind, thing: Any, frame: FrameType) -> None:
+        target = kept(thing, "_target")  # multiprocessing deletes it on start
+        self._records.note(kind, thing, frame, what=name_of(target) if target is not None else "")
+
+    def _popen(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def init(*args: Any, **kwargs: Any) -> Any:
+            made = original(*args, **kwargs)
+            if args:
+                popen, frame = args[0], sys._getframe(1)
+                self._records.note_child(kept(popen, "pid"), kept(popen, "args"), frame, popen)
+            return made
+
+        return init
+
+    def _submit(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def submit(*args: Any, **kwargs: Any) -> Any:
+            future = original(*args, **kwargs)
+            self._note_job(future, args[1:], sys._getframe(1))
+            return future
+
+        return submit
+
+    def _item(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def init(*args: Any, **kwargs: Any) -> Any:
+            made = original(*args, **kwargs)
+            if len(args) > 1:
+                self._note_job(args[1], args[2:], sys._getframe(1), args[0])
+            return made
+
+        return init
+
+    def _note_job(
+        self, future: object, job: tuple[Any, ...], frame: FrameType, item: object = None
+    ) -> None:
+        if not self._records.is_open:
+            return
+        with suppress(Exception):
+            scope = self._records.current_scope()
+            origin = self._records.lines.origin(frame, scope)
+            if item is not None and scope is not None:
+                object.__setattr__(item, _SUBMITTED, (scope, origin))
+            # From 3.14 on it is (fn, args, kwargs) of a thread pool's.
+            fn = job[0] if job else None
+            fn = fn[0] if type(fn) is tuple and fn else fn
+            self._records.note("work_item", future, frame, what=name_of(fn), origin=origin)
+
+    @staticmethod
+    def _run(original: Callable[..., Any]) -> Callable[..., Any]:
+        """Run a job in the scope that submitted it, on whichever worker."""
+
+        @functools.wraps(original)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            submitted = kept(args[0], _SUBMITTED) if args else None
+            if submitted is None:
+                return original(*args, **kwargs)
+            scope, origin = submitted
+            token, behalf = scope.enter(), BEHALF.set(origin)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                BEHALF.reset(behalf)
+                scope.leave(token)
+
+        return run

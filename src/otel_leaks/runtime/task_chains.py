@@ -10,8 +10,6 @@ from typing import Any
 
 from otel_leaks.runtime.coroutines import Chain, chain_at, deeper, ids_inwards
 from otel_leaks.runtime.glimpse import (
-    Root,
-    Step,
     deref,
     drained,
     drained_until_error,
@@ -32,7 +30,6 @@ __all__ = [
     "PlainChain",
     "awaited_ids",
     "chain_of",
-    "coroutine_of",
     "function_of",
     "plain_chain_of",
     "plain_chains_of",
@@ -164,10 +161,3 @@ def plain_chain_of(ref: TaskRef) -> PlainChain:
         return (), None
     rows = drained_until_error(lambda: ids_inwards(map(task.get_coro, present(map(deref, (ref,))))))
     return tuple([key for key, _ in rows]), rows[-1][1] if rows else None
-
-
-def coroutine_of(ref: TaskRef) -> tuple[Root, Step] | None:
-    """Return the root of a task, and the step to its outermost coroutine."""
-    root = root_of_ref(ref)
-    make = make_of(types_at(root, ()))
-    return (root, make.coro) if make is not None else None

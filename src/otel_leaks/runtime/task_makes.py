@@ -12,10 +12,10 @@ and ``_callbacks``.
 from __future__ import annotations
 
 import contextvars
-import gc
 import sys
 from collections.abc import Iterator
 from functools import lru_cache, partial
+from gc import get_referents
 from itertools import chain, compress, islice, repeat, tee
 from operator import is_
 from typing import Any, NamedTuple
@@ -74,7 +74,7 @@ WRITTEN_IN_PYTHON = Make(
 def _contexts(tasks: Iterator[Any]) -> Iterator[Any]:
     # 3.12 and later say it; before, the garbage collector does: the first context that a
     # task refers to is its own, later ones belong to its callbacks.
-    one, other = tee(chain.from_iterable(map(gc.get_referents, tasks)))
+    one, other = tee(chain.from_iterable(map(get_referents, tasks)))
     is_context = map(partial(is_, contextvars.Context), map(type, other))
     return islice(compress(one, is_context), 1)
 

@@ -39,6 +39,7 @@ from otel_leaks.runtime.timers import Timers
 __all__ = [
     "awaited_task",
     "callbacks_of",
+    "coroutine_of",
     "is_timed",
     "job_waited_on",
     "loop_and_waiter",
@@ -59,6 +60,13 @@ def waits_on(ref: TaskRef) -> tuple[type, Chain | None] | None:
         return None
     waiter = make_of(kind)
     return kind, chain_at(root, (make.waiter, present, waiter.coro)) if waiter else None
+
+
+def coroutine_of(ref: TaskRef) -> tuple[Root, Step] | None:
+    """Return the root of a task, and the step to its outermost coroutine."""
+    root = root_of_ref(ref)
+    make = make_of(types_at(root, ()))
+    return (root, make.coro) if make is not None else None
 
 
 def loop_and_waiter(

@@ -110,7 +110,7 @@ class Service:
 
     async def watched(self, traffic: Awaitable[None], *, interval_s: float = 30.0) -> None:
         """Take censuses while there is traffic."""
-        config = LeakConfig(task_limit=None)
+        config = LeakConfig(task_limit=None, growth_floor=None)
         policies, ledger = Policies(config), Ledger(config.cooldown_s)
         taker = CensusTaker(
             ignores=Ignores((ignore_top_function("*.watched", reason="the test's own"),)),

@@ -113,6 +113,55 @@ def test_only_the_doors_to_telemetry_import_opentelemetry(path: Path) -> None:
     assert foreign == []
 
 
+def imported_at_once(path: Path) -> Iterator[str]:
+    """Yield what importing a file imports, of modules of ours: nothing for checkers alone."""
+
+    def visit(node: ast.AST) -> Iterator[str]:
+        is_for_checkers = (
+            isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        )
+        if is_for_checkers or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if is_module(full) else node.module or ""
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child)
+
+    for each in visit(ast.parse(path.read_text(encoding="utf-8"))):
+        below = ours(each)
+        if below is not None:
+            yield below
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    ahead = {name_of(path): set(imported_at_once(path)) for path in modules()}
+    # What imports nothing that is left is in no circle; so is what only that needs.
+    while free := [name for name, needs in ahead.items() if not needs & ahead.keys()]:
+        for name in free:
+            del ahead[name]
+    assert ahead == {}
+
+
+LARGE = {
+    "census.tasks": 840,
+    "census.threads": 700,
+    "pytest_plugin.session": 840,
+    "runtime.tasks": 650,
+}
+"""Modules of over 450 lines, and how long they may be: they are to be split, and not to grow."""
+
+
+def test_no_module_is_longer_than_450_lines() -> None:
+    lines = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in modules()}
+    assert {name: n for name, n in lines.items() if n > LARGE.get(name, 451)} == {}
+
+
 def test_every_row_has_its_module() -> None:
     built = {row_of(name_of(path)) for path in modules()}
     # The local page and the shell's door come with their own issue.

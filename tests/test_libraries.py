@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio.queues
 import sysconfig
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -10,6 +11,8 @@ from otel_leaks.libraries import began_in_library, is_library, own_frame
 from otel_leaks.model import Frame, Origin, Site
 
 LIBRARY = f"{sysconfig.get_path('stdlib')}/queue.py"
+
+SOURCES = Path(__file__).parents[1] / "src" / "otel_leaks"
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ def test_python_and_what_is_installed_are_libraries(file: str) -> None:
     "file",
     [
         __file__,
-        is_library.__wrapped__.__code__.co_filename,  # An editable install: this package.
+        str(SOURCES / "libraries.py"),  # An editable install: this package.
         "/srv/app/jobs.py",
         "/srv/app/site-packages.py",
         "/srv/my-site-packages-tool/run.py",

@@ -97,7 +97,7 @@ def test_importing_the_command_loads_neither_opentelemetry_nor_a_server() -> Non
     assert done.stdout == "[]\n"
 
 
-EXAMPLES = Path(otel_leaks.__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_the_examples_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,8 @@ def test_the_leaking_one_fails_and_its_pattern_is_named(program: str) -> None:
 
 @pytest.mark.parametrize("program", BEGAN)
 def test_the_message_says_what_began_it(program: str) -> None:
-    (began,) = [line for line in run(program).message.splitlines() if line.startswith("     created")]
+    lines = run(program).message.splitlines()
+    (began,) = [line for line in lines if line.startswith("     created")]
     assert began.removesuffix(".<locals>.<listcomp>").endswith(f" in {BEGAN[program]}")
 
 

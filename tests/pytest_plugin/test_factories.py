@@ -314,7 +314,7 @@ def test_what_a_wider_fixture_holds_is_judged_when_that_is_torn_down(run: Run) -
     result.assert_outcomes(passed=5, failed=1, errors=1)
     result.stdout.fnmatch_lines(
         [
-            "fixture forgets (module) leaked: *",
+            "fixture forgets (module): 1 leaked thread: *",
             "*in *test_it.py::test_nobody_ends",
             "FAILED test_it.py::test_of_the_test_itself*",
         ]

@@ -9,13 +9,13 @@ import weakref
 from collections.abc import Awaitable, Generator
 from typing import Any
 
-from otel_leaks.runtime.tasks import (
+from otel_leaks.runtime.task_chains import (
     FEWEST_AT_ONCE,
     LEVELS_AT_ONCE,
-    TaskRef,
     plain_chain_of,
     plain_chains_of,
 )
+from otel_leaks.runtime.tasks import TaskRef
 
 
 async def nested(levels: int, inner: Awaitable[Any]) -> None:

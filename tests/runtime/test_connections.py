@@ -116,6 +116,23 @@ async def has_closed(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     await forever()
 
 
+class Server:
+    """Knows all connections, as the managers of web frameworks do."""
+
+    def __init__(self) -> None:
+        self.connections: dict[object, asyncio.Transport | asyncio.WriteTransport] = {}
+
+
+SERVER = Server()
+
+
+async def is_one_of_many(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    server = SERVER
+    server.connections[object()] = writer.transport
+    await forever()
+    await writer.drain()
+
+
 @pytest.mark.parametrize(
     ("handle", "expected"),
     [
@@ -166,6 +183,19 @@ def test_two_tasks_of_two_connections_hold_different_ones(loop: asyncio.Abstract
         return len(frozenset().union(*(each or () for each in found)))
 
     assert loop.run_until_complete(main()) == 2
+
+
+def test_what_also_knows_all_connections_holds_its_own(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> list[int]:
+        clients = Clients(is_one_of_many)
+        await clients.connect()
+        await clients.connect()
+        found = [held(task) for task in clients.tasks]
+        await clients.close()
+        SERVER.connections.clear()
+        return found
+
+    assert loop.run_until_complete(main()) == [1, 1]
 
 
 def test_what_leads_to_very_much_is_not_followed(loop: asyncio.AbstractEventLoop) -> None:

@@ -10,6 +10,10 @@ from simulation.table import FIRST_WORD_S, PAGE, rows_in
 
 pytestmark = pytest.mark.scenarios
 
+COLUMNS = {
+    "healthy": ["load", "days", "opened"],
+    "leaking": ["leak", "detected", "after", "opened besides", "ended"],
+}
 PAGE_TEXT = PAGE.read_text(encoding="utf-8")
 
 
@@ -48,7 +52,18 @@ def test_the_page_has_every_load_and_no_wrong_finding(name: str, loads: tuple[Lo
         [cell.strip() for cell in row.strip("|").split("|")] for row in rows_in(PAGE_TEXT, name)
     ]
     assert [row[0] for row in rows] == [load.name for load in loads]
-    assert {row[-1] for row in rows} == {"0"}
+    column = "opened" if name == "healthy" else "opened besides"
+    assert {row[COLUMNS[name].index(column)] for row in rows} == {"0"}
+
+
+def test_the_page_says_that_no_finding_ended_while_its_leak_went_on() -> None:
+    ended = COLUMNS["leaking"].index("ended")
+    rows = [
+        [cell.strip() for cell in row.strip("|").split("|")]
+        for row in rows_in(PAGE_TEXT, "leaking")
+    ]
+    found = {row[0] for row in rows if row[ended] != "0"}
+    assert found == {load.name for load in LEAKING if "mended" in load.name}
 
 
 def test_the_page_says_that_the_first_word_comes_in_time() -> None:

@@ -30,6 +30,7 @@ from otel_leaks.origins.recorder import Starts
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime import native
 from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.instances import Instances
 from otel_leaks.runtime.threads import ThreadRef, living
 
 __all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
@@ -107,6 +108,7 @@ class CensusTaker:
         # In the monitor's thread no exception is meant for us, whatever it derives from.
         self._caught: type[BaseException] = Exception if parts is None else BaseException
         self._names = CodeNames()
+        self._heap = Instances()
 
     def open(self) -> tuple[Failure, ...]:
         """Get the sources ready; return those that could not be."""
@@ -140,7 +142,8 @@ class CensusTaker:
             ignores: What not to count, in place of the taker's own.
             excludes: Says of a thing whether it is not counted.
             sampled: Fingerprints of sites that get a sample besides the largest.
-            kinds: What to read; None for all kinds that there are sources of.
+            kinds: What to read; None for all kinds that there are sources of. What only a walk
+                over the heap finds is looked for when all are read, and looked at again after.
 
         Returns:
             What lives now. A source that raised is in ``failures`` and has no population.
@@ -150,6 +153,8 @@ class CensusTaker:
         """
         started, cpu_started = self._clock(), self._cpu_clock()
         failures: list[Failure] = []
+        if scope is None and kinds is None:
+            self._heap = Instances()
         # Before the pools: a worker that starts between the two would look like no pool's.
         threads = self._threads() if self._tells_pools else None
         pools = self._pools(failures) if self._tells_pools else None
@@ -172,6 +177,7 @@ class CensusTaker:
             sampled,
             workers,
             providers=self._providers,
+            heap=self._heap,
             threads=threads,
         )
         populations = []

@@ -10,7 +10,6 @@ from typing import Any
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.origins.stand_ins import is_reaped, state_of
 from otel_leaks.runtime.glimpse import name_of_type
-from otel_leaks.runtime.heap import living
 from otel_leaks.runtime.names import kept, name_of, program_of
 
 __all__ = ["child_processes"]
@@ -66,7 +65,7 @@ def _popens(look: Look) -> Iterator[tuple[Any, str]]:
     noted = {child.pid for child in look.starts.children} if look.starts is not None else set()
     subprocess = sys.modules.get("subprocess")
     if subprocess is not None:
-        for popen in living(subprocess.Popen):
+        for popen in look.heap.of(subprocess.Popen):
             # Without a number it started nothing: a test's double.
             pid = kept(popen, "pid")
             if type(pid) is int and kept(popen, "returncode") is None and pid not in noted:

@@ -7,7 +7,6 @@ import opcode
 import sys
 import types
 from collections.abc import Iterator
-from gc import get_objects
 from typing import Any
 
 from otel_leaks.census.source import FewSource, Look, Seen
@@ -37,10 +36,9 @@ def _left(look: Look) -> Iterator[Seen]:
     if look.scope is not None:
         generators = look.candidates("async_generator")
     else:
-        # Their class is none that refers to them, so the whole heap is gone through.
-        heap = get_objects()
-        generators = [each for each in heap if type(each) is types.AsyncGeneratorType]
-        del heap
+        later = look.starts.noted("async_generator") if look.starts and look.heap.is_over else []
+        found = [*look.heap.of(types.AsyncGeneratorType), *later]
+        generators = list({id(each): each for each in found}.values())
     in_use = _in_use(generators, look) if generators else set()
     for generator in generators:
         with contextlib.suppress(Exception):  # One of a class of somebody's own.

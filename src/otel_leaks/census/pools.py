@@ -20,7 +20,6 @@ from otel_leaks.origins.process_wide import has_workers
 from otel_leaks.runtime.executors import pool_classes, pool_workers
 from otel_leaks.runtime.frames import modules_of, stacks_of
 from otel_leaks.runtime.glimpse import is_subtype, name_of_type
-from otel_leaks.runtime.heap import living
 from otel_leaks.runtime.loops import loop_roots
 from otel_leaks.runtime.names import has, kept, name_of
 
@@ -53,14 +52,20 @@ def _futures(look: Look) -> list[tuple[Any, str]]:
     if look.scope is not None and look.starts is not None:
         noted = look.starts.noted("work_item")
         return [(future, look.starts.what(future) or "?") for future in noted]
-    return [(future, name_of(fn)) for future, fn in _items(look)]
+    is_again = look.heap.is_over
+    found = [(future, name_of(fn)) for future, fn in _items(look)]
+    if is_again and look.starts is not None:
+        ids = {id(future) for future, _ in found}
+        later = [each for each in look.starts.noted("work_item") if id(each) not in ids]
+        found += [(each, look.starts.what(each) or "?") for each in later]
+    return found
 
 
 def _items(look: Look) -> Iterator[tuple[Any, Any]]:
     # Private, the same on 3.10 to 3.15: a job that waits for a thread, or runs on one.
     work_item = getattr(sys.modules.get("concurrent.futures.thread"), "_WorkItem", None)
     if work_item is not None:
-        for item in living(work_item):
+        for item in look.heap.of(work_item):
             yield item.future, _function_of(item)
     for pool in look.instances("thread_pool", *pool_classes()):
         # Of a process pool only; private, the same on 3.10 to 3.15.

@@ -22,6 +22,7 @@ from otel_leaks.origins.recorder import Starts
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.heap import living
+from otel_leaks.runtime.instances import Instances
 from otel_leaks.runtime.threads import ThreadRef
 
 __all__ = [
@@ -84,6 +85,8 @@ class Look:
     """Asks what may fail about one thing."""
     providers: Callable[[], Iterable[object]] = tuple
     """Returns providers of telemetry that are in use besides those set for the process."""
+    heap: Instances = field(default_factory=Instances)
+    """Finds things of which nobody noted that they were created."""
     threads: list[ThreadRef] | None = None
     """The threads that lived before the pools were read; None where those are read later."""
 

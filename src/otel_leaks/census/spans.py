@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from otel_leaks.model import Ended, Operation, SpanEnd
 from otel_leaks.runtime.glimpse import Step, at, drained
-from otel_leaks.runtime.tasks import TaskRef, awaited_task, contexts_of
+from otel_leaks.runtime.task_waits import awaited_task
+from otel_leaks.runtime.tasks import TaskRef, contexts_of
 
 __all__ = [
     "FEW_OF_REQUEST",

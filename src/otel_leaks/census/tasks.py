@@ -63,26 +63,20 @@ from otel_leaks.runtime.glimpse import name_of_type, own_refs, refs_at, refs_to
 from otel_leaks.runtime.inherited import Inherited
 from otel_leaks.runtime.loops import wrap_every_loop
 from otel_leaks.runtime.patches import Patches
+from otel_leaks.runtime.task_chains import PlainChain, chain_of, plain_chain_of, plain_chains_of
+from otel_leaks.runtime.task_makes import is_readable
 from otel_leaks.runtime.task_registry import TaskRegistry
+from otel_leaks.runtime.task_waits import callbacks_of, is_timed, job_waited_on, waits_on
 from otel_leaks.runtime.tasks import (
     Pending,
-    PlainChain,
     TaskRef,
-    callbacks_of,
     cancel_was_requested,
-    chain_of,
     is_pending,
-    is_readable,
-    is_timed,
-    job_waited_on,
     kinds_of,
     name_of,
     note_of,
     pending,
-    plain_chain_of,
-    plain_chains_of,
     plain_pending,
-    waits_on,
 )
 from otel_leaks.runtime.timers import Timers
 
@@ -732,9 +726,10 @@ class TaskSource:
         known, found = pending[0]
         stands = found.stands()
         ask = partial(look.guard.ask, self.kind)
-        # The timers of a loop may be very many.
-        is_suspect = site.fingerprint in look.sampled
         stack = found.stack(self._names, stands)
+        timed = ask(lambda: is_timed(known.ref, timers), default=None)
+        # The timers of a loop may be very many.
+        may_wake = timed is not False and site.fingerprint in look.sampled
         sample = Sample(
             serial=known.serial,
             stack=stack,
@@ -743,8 +738,8 @@ class TaskSource:
             age_s=look.now - known.first_seen,
             awaited=ask(lambda: _is_awaited(known.ref), default=None),
             waits_on=ask(lambda: self._waits_on(known.ref), default=None),
-            timed=ask(lambda: is_timed(known.ref, timers), default=None),
-            due_s=ask(lambda: due.in_s(known.ref), default=None) if is_suspect else None,
+            timed=timed,
+            due_s=ask(lambda: due.in_s(known.ref), default=None) if may_wake else None,
             cancelled=ask(lambda: cancel_was_requested(known.ref), default=False),
             endless=ask(
                 lambda: self._exits.any_endless(

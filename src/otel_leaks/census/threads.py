@@ -30,9 +30,11 @@ from otel_leaks.census.jobs import ANYIO_RUNS, RUNNERS, is_carrier, job_in, own_
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.census.spans import READ, SiteSpans, Turnover, chosen, ended
+from otel_leaks.census.thread_clients import ConnectedThreads
 from otel_leaks.ignores import Ignore
 from otel_leaks.libraries import is_own_module
 from otel_leaks.model import (
+    Clients,
     Ended,
     Followed,
     Kind,
@@ -219,6 +221,8 @@ class ThreadSource:
     def _forget(self) -> None:
         self._serials = Serials()
         self._following = Following()
+        self._connected = ConnectedThreads()
+        self._clients: dict[_SiteKey, Clients] = {}
         # By serial: the function of the application's that a thread of a library stood in,
         # empty for none; and what it is called while it stands in none.
         self._stood: dict[int, str] = {}
@@ -298,6 +302,7 @@ class ThreadSource:
                 followed=fates.get(key),
                 ended=over.get(key),
                 serving=reading.serving(site, used),
+                clients=self._clients.get(key),
             )
             for key, site in found.items()
         )
@@ -454,6 +459,14 @@ class ThreadSource:
             key: sorted(left[key], key=_known_first)[:most]
             for key in largest[: MAX_FOLLOWED // most]
         }
+        suspects = {
+            key: some for key, some in standing.items() if key[0] in look.sampled and key[3] is None
+        }
+        self._clients = look.guard.ask(
+            self.kind,
+            partial(self._connected.ask, suspects, look.pause),
+            dict[_SiteKey, Clients](),
+        )
         alive = {each.serial for some in known.values() for each in some}
         return self._following.update(standing, lambda each: each.serial not in alive, look.now)
 

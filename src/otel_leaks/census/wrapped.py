@@ -6,7 +6,8 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from otel_leaks.runtime.coroutines import Chain
-from otel_leaks.runtime.tasks import TaskRef, awaited_ids, function_of
+from otel_leaks.runtime.task_chains import awaited_ids, function_of
+from otel_leaks.runtime.tasks import TaskRef
 from otel_leaks.runtime.wrappers import Wrapper, runner_of, wrapper_of
 
 __all__ = ["Wrapped"]

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_leaks.libraries import is_library, is_python
 from otel_leaks.origins.makers import Maker
+from otel_leaks.runtime.frames import Stand, stacks_of
 from otel_leaks.runtime.heap import has_holder, held_by_package
 from otel_leaks.runtime.names import kept
 
@@ -95,10 +96,13 @@ class ProcessWide:
             for ref in site.refs[:8]:
                 anchors += _anchors(note.kind, ref())
             ids = set(map(id, anchors))
-            site.piles_up = any(
+            stood = _stands(site.refs[:8])
+            is_held = any(
                 held_by_package(package, ids, budget_s=BUDGET_OF_CREATION_S)
                 for package in maker.packages
             )
+            # A cached worker that gets idle meanwhile was busy when another one was needed.
+            site.piles_up = is_held and _stands(site.refs[:8]) == stood
         site.refs.append(note.ref)
 
     def settle(self, notes: Iterable[Note]) -> list[Note]:
@@ -295,6 +299,12 @@ def _takes_nothing(task: Any) -> bool:
         and is_library(code.co_filename)
         and not is_python(code.co_filename)
     )
+
+
+def _stands(refs: list[weakref.ref[Any]]) -> list[Stand]:
+    """Return where those stand that are threads."""
+    threads = [thing for ref in refs if isinstance(thing := ref(), threading.Thread)]
+    return stacks_of([kept(each, "_ident") or 0 for each in threads])
 
 
 def _is_worker(thing: Any) -> bool:

@@ -55,7 +55,7 @@ def _roots(fixture: Fixture, item: Any) -> Iterator[object]:
         yield definition.cached_result[0]
     # Private, the same in 7 to 9: among them what runs the second half of a generator.
     yield from definition._finalizers
-    if fixture.is_xunit:
-        # Of setup_class and setUpClass the class has what they made, of setup_module the module.
-        owner = item.cls if definition.scope == "class" else item.module
-        yield from list(vars(owner).values()) if owner is not None else ()
+    if fixture.is_xunit and definition.scope == "class" and item.cls is not None:
+        # The class has what its setup_class or setUpClass made. Not the module of a setup_module:
+        # its globals hold what tests keep, too.
+        yield from list(vars(item.cls).values())

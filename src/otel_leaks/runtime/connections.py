@@ -33,7 +33,9 @@ from otel_leaks.runtime.glimpse import (
     present,
     referents,
 )
-from otel_leaks.runtime.tasks import TaskRef, coroutine_of, plain_chain_of
+from otel_leaks.runtime.task_chains import plain_chain_of
+from otel_leaks.runtime.task_waits import coroutine_of
+from otel_leaks.runtime.tasks import TaskRef
 
 __all__ = ["Connections"]
 

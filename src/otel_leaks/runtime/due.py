@@ -37,12 +37,13 @@ from otel_leaks.runtime.glimpse import (
     referents,
     types_at,
 )
-from otel_leaks.runtime.tasks import TaskRef, loop_and_waiter
+from otel_leaks.runtime.task_waits import loop_and_waiter
+from otel_leaks.runtime.tasks import TaskRef
 
 __all__ = ["Due"]
 
-MAX_TIMERS = 20_000
-"""Of one loop: 20 ms. What more of them are to wake is not known."""
+MAX_TIMERS = 10_000
+"""Of one loop: 10 ms. What more of them are to wake is not known."""
 SLICE = 100
 """Timers that are read in one step: a tenth of a millisecond."""
 
@@ -88,24 +89,29 @@ class Due:
         """Return when the timers of a loop are due, by the ids of what they wake."""
         found: dict[int, float] = {}
         timers: tuple[Step, ...] = (*loop, members, item("_scheduled"), present)
+        part = _part_of_list
         if types_at(root, timers) is not list:
-            timers = (*loop, referents, of_type(set))
-        timers = (*timers, chain.from_iterable)
+            timers, part = (*loop, referents, of_type(set)), _part
         for start in range(0, MAX_TIMERS, SLICE):
-            self._pause()
-            some: tuple[Step, ...] = (*timers, partial(_slice, start))
+            some: tuple[Step, ...] = (*timers, partial(part, start))
             kind = types_at(root, some)
             handle = _handle_of(root, some, kind) if kind is not None else None
             if handle is None:
                 break
             for pairs in (_futures, _tasks):
+                self._pause()
                 rows = drained_until_error(lambda: pairs(at(root, some), handle))  # noqa: B023
                 found.update((key, when) for when, key in rows if type(when) is float)
         return found
 
 
-def _slice(start: int, timers: Iterator[Any]) -> Iterator[Any]:
-    return islice(timers, start, start + SLICE)
+def _part(start: int, some: Iterator[Any]) -> Iterator[Any]:
+    return islice(chain.from_iterable(some), start, start + SLICE)
+
+
+def _part_of_list(start: int, some: Iterator[Any]) -> Iterator[Any]:
+    part = slice(start, start + SLICE)
+    return chain.from_iterable(map(list.__getitem__, some, repeat(part)))
 
 
 def _futures(timers: Iterator[Any], handle: _Handle) -> Iterator[tuple[Any, int]]:

@@ -65,7 +65,7 @@ companions: $(VENV)/.ready ## The pytest plugin beside old and new pytest, pytes
 	PYTHONPATH=tests $(BIN)/python -m companions.environments
 	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions -o faulthandler_timeout=600
 
-field: $(VENV)/.ready ## Run the suites of others with --leaks and without (SUITES="httpx redis": some; hours)
+field: $(VENV)/.ready ## Run the suites of others with --leaks and without (SUITES="httpx asgiref": some; hours)
 	PYTHONPATH=tests nice $(BIN)/python -m field $(SUITES)
 
 soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance

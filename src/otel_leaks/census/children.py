@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from otel_leaks.census.source import FewSource, Look, Seen
-from otel_leaks.origins.stand_ins import state_of
+from otel_leaks.origins.stand_ins import is_reaped, state_of
 from otel_leaks.runtime.glimpse import name_of_type
 from otel_leaks.runtime.names import kept, name_of, program_of
 
@@ -40,6 +40,9 @@ def _unreaped(look: Look) -> Iterator[Seen]:
         with contextlib.suppress(Exception):  # One that can't be read is no other's fault.
             popen = kept(child, "_popen")
             if id(child) in pooled or popen is None or popen.returncode is not None:
+                continue
+            # Those of a fork server are no children of this process: the system does not say.
+            if popen.method != "forkserver" and is_reaped(popen.pid):
                 continue
             if look.wants(child):
                 target = kept(child, "_target")

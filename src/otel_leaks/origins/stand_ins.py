@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     # Imported when a scope opens: pytest loads this module in every run.
     import subprocess
 
-__all__ = ["Child", "Destroyed", "state_of"]
+__all__ = ["Child", "Destroyed", "is_reaped", "state_of"]
 
 # Bound now: a test may replace it.
 _waitid = getattr(os, "waitid", None)
@@ -55,18 +55,26 @@ class Child:
         """Say whether somebody has waited for it; where nobody here knows, ask the system."""
         popen = self._popen() if self._popen is not None else None
         if popen is not None and has(popen, "returncode"):
-            return kept(popen, "returncode") is not None
-        if _waitid is None:
-            return True  # Windows keeps no zombies.
-        try:
-            _waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except (OSError, ValueError, OverflowError):  # Reaped, or never its number.
-            return True
-        return False
+            if kept(popen, "returncode") is not None:
+                return True
+            # It does not learn of an os.waitpid() of the application's own.
+            return _waitid is not None and is_reaped(self.pid)
+        return _waitid is None or is_reaped(self.pid)  # Windows keeps no zombies.
 
     def state(self) -> str:
         """Say by which number the system knows it, and whether it still runs."""
         return state_of(self.pid)
+
+
+def is_reaped(pid: int) -> bool:
+    """Say whether somebody has waited for a child; False where the system does not say."""
+    if _waitid is None:
+        return False
+    try:
+        _waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (OSError, ValueError, OverflowError):  # Reaped, or never its number.
+        return True
+    return False
 
 
 def state_of(pid: int) -> str:

@@ -141,7 +141,7 @@ def test_async_fixtures_are_charged_when_they_are_torn_down(run: Run, scope: str
     heads = sorted(line for line in result.stdout.lines if line.startswith("fixture "))
     said = "1 leaked asyncio task: leaky.waiting, created at leaky.py:*"
     for name, head in zip(("leaking", "leaking_after"), heads, strict=True):
-        pytest.LineMatcher([head]).fnmatch_lines([f"fixture {name} ({scope}) {said}"])
+        pytest.LineMatcher([head]).fnmatch_lines([f"fixture {name} ({scope}): {said}"])
     assert "end of the session" not in result.stdout.str()
 
 

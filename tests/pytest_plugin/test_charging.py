@@ -155,8 +155,8 @@ def test_fixtures_of_every_scope_are_named_when_they_are_torn_down(run: Run) -> 
     )
     # All pass; a fixture is told in the teardown that ended it, several in one message.
     result.assert_outcomes(passed=3, errors=3)
-    heads = [line for line in result.stdout.lines if "leaked:" in line and "ERROR" not in line]
-    assert [head.partition(" leaked:")[0] for head in heads] == [
+    heads = [line for line in result.stdout.lines if ": 1 leaked " in line and "ERROR" not in line]
+    assert [head.partition(":")[0] for head in heads] == [
         "fixture of_function (function)",
         "fixture of_class (class)",
         "fixture of_function_after (function)",

@@ -218,7 +218,7 @@ def test_what_another_process_found_reaches_summary_json_and_baseline(run: Run, 
         source += "\n    def test_that_crashes():\n        os._exit(3)\n"
     result = run(source, *args, plugins=("xdist",), **files)
     told = [line for line in result.outlines if " 1 leaked thread" in line]
-    assert [line.partition(" ")[0] for line in told] == ["test_it.py::test_leaks"]
+    assert [line.partition(": ")[0] for line in told] == ["test_it.py::test_leaks"]
     body = json.loads(Path("leaks.json").read_text(encoding="utf-8"))
     assert [set(each) for each in body["leaks"]] == [{"in", "text", "sites", "hidden"}]
     unused = [line for line in result.outlines if "hid nothing" in line]

@@ -174,7 +174,9 @@ def test_what_a_test_or_fixture_left_is_told_once(run: Run) -> None:
     out = result.stdout.str()
     assert "at the end of the session" not in out
     assert out.count("1 asyncio task pending: leaky.waiting") == 1
-    result.stdout.fnmatch_lines(["1 leaked asyncio task, 1 leaked thread: 1 in leaky.waiting"])
+    result.stdout.fnmatch_lines(
+        ["1 leaked asyncio task, 1 leaked thread: 1 in leaky.waiting, created at test_it.py:13"]
+    )
 
 
 def test_after_an_interrupt_the_patches_and_the_report_are_there(run: Run) -> None:

@@ -94,7 +94,9 @@ class Ownership:
         """
         notes: dict[int, Note] = {}
         for note in list(self._notes.every.values()):
-            thing = note.ref() if scope.holds(note.scope) else None
+            # A pool holds each job that waits for it: that says nothing of who ends the job.
+            is_owned = note.kind != "work_item" and scope.holds(note.scope)
+            thing = note.ref() if is_owned else None
             if thing is not None:
                 # A child is noted by its number, and held by what started it.
                 thing = (thing.popen if type(thing) is Child else None) or thing

@@ -12,6 +12,7 @@ import pytest
 from otel_leaks import model, pytest_plugin, testing
 from otel_leaks.pytest_plugin.markers import MARKERS
 from patterns.pages import PAGES, ROOT, block, blocks, pytest_in, without_chance
+from support import messages
 
 TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 DOCS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -131,6 +132,11 @@ def test_the_tables_of_settings_have_every_flag_ini_and_marker() -> None:
     assert {each.strip("`") for each in first_cells("All settings", "ini")} == options.ini
     markers = " ".join(first_cells("All settings", "marker"))
     assert set(re.findall(r"mark\.(\w+)", markers)) == set(MARKERS)
+
+
+def test_the_page_of_messages_has_them_as_the_code_writes_them() -> None:
+    # `PYTHONPATH=tests python -m support.messages` writes it anew.
+    assert messages.PAGE.read_text(encoding="utf-8") == messages.page()
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)

@@ -15,8 +15,8 @@ from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain, compress, islice, tee
-from operator import is_not
+from itertools import chain, compress, islice, repeat, tee
+from operator import and_, is_, is_not
 from typing import Any
 
 from otel_leaks.runtime.coroutines import outermost
@@ -182,5 +182,8 @@ def _attributes(objects: Iterator[Any]) -> Iterator[Any]:
 
 
 def _small(dicts: Iterator[Any]) -> Iterator[Any]:
-    one, other = tee(dicts)
-    return compress(one, map(MAX_ITEMS.__ge__, map(len, other)))
+    """Leave out dicts that are no object's attributes: large ones, and those with other keys."""
+    one, other, third = tee(dicts, 3)
+    are_small = map(MAX_ITEMS.__ge__, map(len, other))
+    first_keys = map(next, map(iter, third), repeat(None))
+    return compress(one, map(and_, are_small, map(partial(is_, str), map(type, first_keys))))

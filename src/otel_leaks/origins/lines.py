@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from dataclasses import replace
-from types import CoroutineType, FrameType
+from gc import get_referents
+from types import CodeType, CoroutineType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from otel_leaks.libraries import is_library
@@ -20,6 +22,8 @@ from otel_leaks.runtime.wrappers import wrapper_of
 
 __all__ = ["Lines"]
 
+MAX_WRAPPED = 10_000
+
 
 class Lines:
     """
@@ -33,12 +37,15 @@ class Lines:
         self._origin_of = origin_of
         self.names = CodeNames()
         self._origins: dict[tuple[object, ...], Origin] = {}
+        self._wrapped: dict[tuple[int, ...], tuple[str, tuple[CodeType, CodeType]]] = {}
+        """By a wrapper's code and that of the coroutine it was given: the function of this one."""
         self.given: dict[str, Frame] = {}
         """What tasks run inside wrappers, by its function."""
 
     def clear(self) -> None:
         """Forget all of them."""
         self._origins.clear()
+        self._wrapped.clear()
         self.given.clear()
 
     def origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
@@ -85,13 +92,27 @@ class Lines:
             return ""
         with contextlib.suppress(Exception):
             if wrapper_of(coro.cr_code) is not None:
-                chain = chain_at(root_of(coro)).unwrapped()
-                frame = chain.stack(self.names, [(-1, None)] * len(chain.levels))[0]
-                self.given[frame.function] = frame
-                return frame.function
+                return self._learn_given(coro)
             if self.names.known(coro.cr_code) is None:
                 chain_at(root_of(coro)).names(self.names)
         return ""
+
+    def _learn_given(self, coro: CoroutineType[Any, Any, Any]) -> str:
+        given = _coroutines_in(coro)
+        codes = (coro.cr_code, given[0].cr_code) if len(given) == 1 else None
+        known = self._wrapped.get(tuple(map(id, codes))) if codes is not None else None
+        if known is not None:
+            return known[0]
+        chain = chain_at(root_of(coro)).unwrapped()
+        frame = chain.stack(self.names, [(-1, None)] * len(chain.levels))[0]
+        self.given[frame.function] = frame
+        # Task groups wrap each task. Only what itself is neither wrapper nor runner has the
+        # name of its own code.
+        if codes is not None and chain.levels[0].code is codes[1]:
+            if len(self._wrapped) >= MAX_WRAPPED:
+                self._wrapped.clear()
+            self._wrapped[id(codes[0]), id(codes[1])] = (frame.function, codes)
+        return frame.function
 
     def _one(self, origin: Origin) -> Origin:
         """Return the one that is equal, where there is one: things are grouped by identity."""
@@ -100,3 +121,19 @@ class Lines:
     def _frame(self, frame: FrameType) -> Frame:
         name = self.names.of_frame(frame)
         return Frame(name.function, name.file, frame.f_lineno)
+
+
+def _coroutines_in(coro: CoroutineType[Any, Any, Any]) -> list[CoroutineType[Any, Any, Any]]:
+    """Return the coroutines among the variables of an own one, and in their attributes."""
+    holder = coro if sys.version_info >= (3, 11) else coro.cr_frame
+    things = get_referents(holder)
+    inner = get_referents(*(each for each in things if type(each) not in _HOLD_NO_COROUTINE))
+    # Attributes stand in a dict of their own where the object has no slots.
+    inner += get_referents(*(each for each in inner if type(each) is dict))
+    found = [each for each in (*things, *inner) if type(each) is CoroutineType]
+    return list({id(each): each for each in found}.values())
+
+
+_HOLD_NO_COROUTINE = frozenset(
+    {str, int, type(None), type, CodeType, FunctionType, ModuleType, CoroutineType}
+)

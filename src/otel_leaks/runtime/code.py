@@ -110,14 +110,30 @@ def _names_of(module: str | None) -> Mapping[str, Any]:
     return names if type(names) is dict else {}
 
 
+_MODULE_OF: dict[str, str | int] = {}
+"""The modules that were found, by their files; where none was, the number of modules then."""
+MAX_FILES = 10_000
+
+
 def _module_of(file: str) -> str | None:
     """Find the module of a function of which no frame can be read, by its file."""
-    for module in list(sys.modules):
-        found = _names_of(module).get("__file__")
-        # A str of its own class may define how it compares.
-        if type(found) is str and found == file:
-            return module
-    return None
+    known = _MODULE_OF.get(file)
+    if isinstance(known, str):
+        if _is_of(known, file):
+            return known
+    elif known == len(sys.modules):
+        return None
+    found = next((module for module in list(sys.modules) if _is_of(module, file)), None)
+    if len(_MODULE_OF) >= MAX_FILES:
+        _MODULE_OF.clear()
+    _MODULE_OF[file] = found if found is not None else len(sys.modules)
+    return found
+
+
+def _is_of(module: str, file: str) -> bool:
+    found = _names_of(module).get("__file__")
+    # A str of its own class may define how it compares.
+    return type(found) is str and found == file
 
 
 def _qualname_3_10(code: types.CodeType, module: str | None) -> str:

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from otel_leaks.census import tasks as tasks_module
 from otel_leaks.census.source import Look
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Origin, Site
 from otel_leaks.origins.production import Beginnings
+from otel_leaks.runtime.tasks import TaskRef
 from otel_leaks.telemetry.spans import SpanReader
 from support.leaks import ONLY_LEAKS, Stand, forever, settle, stuck
 
@@ -254,6 +256,31 @@ def test_a_task_tells_who_made_it(source: TaskSource, of_tasks: Beginnings, loop
         )
 
     run(loop, main)
+
+
+def test_a_task_that_ends_while_it_is_read_has_told_who_made_it(
+    source: TaskSource, of_tasks: Beginnings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        tasks = await starts_some()
+        await settle()
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        del task
+
+        gone = []
+
+        def ends_before(ref: TaskRef, _: object) -> None:
+            tasks.clear()
+            gc.collect()
+            gone.append(ref() is None)
+
+        monkeypatch.setattr(tasks_module, "is_timed", ends_before)
+        expected = origin(starts_some, "return [asyncio.create_task(forever()) for _ in range(2)]")
+        assert begun(source, of_tasks) == expected
+        assert gone == [True]
+
+    run("asyncio", main)
 
 
 async def starts_some() -> list[asyncio.Task[None]]:

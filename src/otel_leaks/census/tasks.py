@@ -713,17 +713,19 @@ class TaskSource:
         """
         pending = []
         for known in sorted(chain.known, key=_serial):
+            # First of all, as it may end while the rest of it is read.
+            note = note_of(known.ref) if look.beginnings is not None else None
             found = chain_of(known.ref).unwrapped() if is_pending(known.ref) else None
             if found is None or not found.levels:
                 continue
             self._followed(len(found.levels), look)
-            pending.append((known, found))
+            pending.append((known, found, note))
             if [level.code for level in found.levels] == chain.levels:
                 del pending[:-1]
                 break
         if not pending:
             return site
-        known, found = pending[0]
+        known, found, note = pending[0]
         stands = found.stands()
         ask = partial(look.guard.ask, self.kind)
         stack = found.stack(self._names, stands)
@@ -752,7 +754,7 @@ class TaskSource:
                 default=False,
             ),
         )
-        began = Beginnings.read(note_of(known.ref)) if look.beginnings is not None else None
+        began = Beginnings.read(note) if look.beginnings is not None else None
         if look.beginnings is None or began is None:
             return replace(site, sample=sample)
         return replace(site, sample=sample, origin=look.beginnings.origin(began))

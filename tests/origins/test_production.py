@@ -22,7 +22,7 @@ from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Origin, Site
 from otel_leaks.origins.production import Beginnings
-from otel_leaks.runtime.tasks import TaskRef
+from otel_leaks.runtime.tasks import TaskRef, note_of
 from otel_leaks.telemetry.spans import SpanReader
 from support.leaks import ONLY_LEAKS, Stand, forever, settle, stuck
 
@@ -262,23 +262,18 @@ def test_a_task_that_ends_while_it_is_read_has_told_who_made_it(
     source: TaskSource, of_tasks: Beginnings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        tasks = await starts_some()
+        task = await starts_one()
         await settle()
-        for task in tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-        del task
 
-        gone = []
+        def ends(ref: TaskRef, _: object) -> None:
+            if ref() is task:
+                # What is left of a task that is gone.
+                monkeypatch.setattr(tasks_module, "note_of", lambda _: None)
 
-        def ends_before(ref: TaskRef, _: object) -> None:
-            tasks.clear()
-            gc.collect()
-            gone.append(ref() is None)
-
-        monkeypatch.setattr(tasks_module, "is_timed", ends_before)
-        expected = origin(starts_some, "return [asyncio.create_task(forever()) for _ in range(2)]")
+        monkeypatch.setattr(tasks_module, "is_timed", ends)
+        expected = origin(starts_one, "task = asyncio.create_task(forever())")
         assert begun(source, of_tasks) == expected
-        assert gone == [True]
+        assert tasks_module.note_of is not note_of
 
     run("asyncio", main)
 

@@ -49,7 +49,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     monkeypatch.setattr(instrumentor._Instrumentation, "looked", and_say_so)
 
     def wait() -> None:
-        assert reported.acquire(timeout=20)
+        assert reported.acquire(timeout=120)
 
     return wait
 
@@ -800,7 +800,7 @@ def and_say_so(self, *args):
 instrumentor._Instrumentation.looked = and_say_so
 
 def wait():
-    assert reported.acquire(timeout=20)
+    assert reported.acquire(timeout=120)
 
 reader = InMemoryMetricReader()
 tracing = TracerProvider()

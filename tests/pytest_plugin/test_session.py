@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from pytest_plugin.conftest import Run
@@ -174,8 +176,10 @@ def test_what_a_test_or_fixture_left_is_told_once(run: Run) -> None:
     out = result.stdout.str()
     assert "at the end of the session" not in out
     assert out.count("1 asyncio task pending: leaky.waiting") == 1
+    # Of a task that is made directly nothing is seen on 3.14.
+    created = ", created at test_it.py:13" if sys.version_info < (3, 14) else ""
     result.stdout.fnmatch_lines(
-        ["1 leaked asyncio task, 1 leaked thread: 1 in leaky.waiting, created at test_it.py:13"]
+        [f"1 leaked asyncio task, 1 leaked thread: 1 in leaky.waiting{created}"]
     )
 
 

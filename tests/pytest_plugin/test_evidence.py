@@ -11,7 +11,6 @@ from pytest_plugin.conftest import Run
 DROPPED = """
     import asyncio
     import gc
-    import sys
     from concurrent.futures import ThreadPoolExecutor
     import pytest
 
@@ -84,6 +83,8 @@ def test_what_is_closed_before_it_is_dropped_is_no_leak(run: Run) -> None:
         DROPPED
         + """
     def test_policy():
+        import sys
+
         policy = asyncio.get_event_loop_policy()
         if sys.version_info >= (3, 14):  # Before, it makes one where there is none.
             policy.set_event_loop(policy.new_event_loop())

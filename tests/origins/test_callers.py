@@ -256,6 +256,9 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 15), reason="3.15 creates transports in a way that is not followed yet"
+)
 def test_what_a_connection_creates_has_the_line_that_serves_or_connects(lib: ModuleType) -> None:
     served: list[asyncio.Task[None]] = []
     connected: list[asyncio.Task[None]] = []

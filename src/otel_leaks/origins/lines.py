@@ -23,6 +23,8 @@ from otel_leaks.runtime.wrappers import wrapper_of
 __all__ = ["Lines"]
 
 MAX_WRAPPED = 10_000
+MAX_ATTRIBUTES = 100
+"""Of an object that a wrapper may have its coroutine in; a larger dict is data."""
 
 
 class Lines:
@@ -129,11 +131,17 @@ def _coroutines_in(coro: CoroutineType[Any, Any, Any]) -> list[CoroutineType[Any
     things = get_referents(holder)
     inner = get_referents(*(each for each in things if type(each) not in _HOLD_NO_COROUTINE))
     # Attributes stand in a dict of their own where the object has no slots.
-    inner += get_referents(*(each for each in inner if type(each) is dict))
+    inner += get_referents(
+        *(each for each in inner if type(each) is dict and len(each) <= MAX_ATTRIBUTES)
+    )
     found = [each for each in (*things, *inner) if type(each) is CoroutineType]
     return list({id(each): each for each in found}.values())
 
 
 _HOLD_NO_COROUTINE = frozenset(
-    {str, int, type(None), type, CodeType, FunctionType, ModuleType, CoroutineType}
+    {
+        *(str, int, type(None), type, CodeType, FunctionType, ModuleType, CoroutineType),
+        # Arguments that may be very large.
+        *(dict, list, set, frozenset, tuple),
+    }
 )

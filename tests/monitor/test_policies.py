@@ -11,28 +11,13 @@ from otel_leaks.model import (
     Census,
     Detection,
     Ended,
-    Evidence,
-    Failure,
     Finding,
     Followed,
-    Kind,
     Population,
     Site,
 )
 from otel_leaks.monitor.policies import Policies
-
-
-def census(now: float, *, unread: tuple[Kind, ...] = (), **counts: int) -> Census:
-    kinds: dict[str, Kind] = {"thread": "thread", "task": "asyncio_task"}
-    return Census(
-        now,
-        tuple(Population(kinds[name], count) for name, count in counts.items()),
-        tuple(Failure(kind, "RuntimeError", "broken") for kind in unread),
-    )
-
-
-def finding(count: int, kind: Kind = "thread", evidence: Evidence = "threshold") -> Finding:
-    return Finding(kind, evidence, count, limit=5)
+from support.censuses import census, finding
 
 
 def site(count: int, mark: str) -> Site:

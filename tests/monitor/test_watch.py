@@ -24,8 +24,6 @@ from otel_leaks.ignores import Ignores
 from otel_leaks.model import (
     Census,
     Detection,
-    Evidence,
-    Failure,
     Finding,
     Kind,
     Population,
@@ -35,20 +33,7 @@ from otel_leaks.monitor.watch import (
     Watch,
     fresh_for_s,
 )
-
-
-def census(now: float, *, unread: tuple[Kind, ...] = (), **counts: int) -> Census:
-    kinds: dict[str, Kind] = {"thread": "thread", "task": "asyncio_task"}
-    return Census(
-        now,
-        tuple(Population(kinds[name], count) for name, count in counts.items()),
-        tuple(Failure(kind, "RuntimeError", "broken") for kind in unread),
-    )
-
-
-def finding(count: int, kind: Kind = "thread", evidence: Evidence = "threshold") -> Finding:
-    return Finding(kind, evidence, count, limit=5)
-
+from support.censuses import census
 
 # The watch
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -115,3 +117,59 @@ def test_no_forked_child_shares_a_connection_with_its_parent(server: _Server) ->
     assert {path for path, _ in instances} == set(otlp.PATHS)
     assert len({instance for _, instance, _ in server.seen}) == 3
     assert [some for some in instances.values() if len(some) > 1] == []
+
+
+HELD = """
+import os, sys, threading, time
+import otel_leaks
+from opentelemetry import metrics
+
+otel_leaks.configure()
+otel_leaks.LeakInstrumentor().instrument()
+(reader,) = metrics.get_meter_provider()._measurement_consumer._reader_storages
+session = reader._exporter._client._transport._session
+(adapter, *_) = session.adapters.values()
+held = threading.Event()
+
+def hold(lock):
+    lock.acquire()
+    held.set()
+    time.sleep(3600)
+
+threading.Thread(target=hold, args=({lock},), daemon=True).start()
+assert held.wait(60)
+child = os.fork()
+if not child:
+    metrics.get_meter("app").create_counter("orders").add(1)
+    assert metrics.get_meter_provider().force_flush()
+    sys.exit(0)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    "lock", ["adapter.poolmanager.pools.lock", "session.cookies._cookies_lock"]
+)
+def test_a_child_that_was_forked_while_an_export_held_a_lock_exports_and_ends(
+    server: _Server, lock: str
+) -> None:
+    # Before the first connection was made, or while an answer's cookies were read.
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", HELD.format(lock=lock)],
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith("OTEL_")},
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
+            "OTEL_PYTHON_LEAKS_INTERVAL_S": "3600",
+        },
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.wait(20) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert "/v1/metrics" in {path for path, _, _ in server.seen}

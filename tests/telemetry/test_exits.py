@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -223,14 +225,20 @@ def seconds_of_the_end(hole: str, protocol: str, program: str) -> float:
             hole,
         ],
         env={**os.environ, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol},
+        start_new_session=True,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ends\n"
-        started = time.monotonic()
-        assert process.wait(60) == 0
-        return time.monotonic() - started
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ends\n"
+            started = time.monotonic()
+            assert process.wait(60) == 0
+            return time.monotonic() - started
+        finally:
+            # What hangs, with its children, must not hang the tests.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 # Without the fix it takes ten seconds and more: what is told apart is that and at once.

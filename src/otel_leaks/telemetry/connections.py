@@ -15,6 +15,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from otel_leaks.runtime import forks
+
 __all__ = ["renew_connections"]
 
 # What was inherited is kept: dropping it would take locks that a thread of the parent may
@@ -25,9 +27,10 @@ _inherited: list[object] = []
 def renew_connections(*providers: object) -> None:
     """Let the exporters of tracer, meter and logger providers connect anew in a child."""
     for exporter in _exporters(providers):
-        for manager in _pool_managers(exporter):
-            with contextlib.suppress(Exception):  # The child is the application's.
-                _empty(manager)
+        for session in _sessions(exporter):
+            for renew in (_renew_cookies, _renew_pools):
+                with contextlib.suppress(Exception):  # The child is the application's.
+                    renew(session)
 
 
 def _exporters(providers: tuple[object, ...]) -> Iterator[object]:
@@ -50,25 +53,40 @@ def _parts(provider: object, owner: str, name: str) -> list[object]:
     return list(getattr(getattr(provider, owner, None), name, None) or ())
 
 
-def _pool_managers(exporter: object) -> Iterator[Any]:
-    """Yield the pool managers of urllib3 that a session of requests has."""
+def _sessions(exporter: object) -> Iterator[Any]:
+    """Yield the sessions of requests that an exporter has."""
     client = getattr(exporter, "_client", None)
     for holder in (exporter, client, getattr(client, "_transport", None)):
         session = getattr(holder, "_session", None)
-        for adapter in list((getattr(session, "adapters", None) or {}).values()):
-            yield getattr(adapter, "poolmanager", None)
-            yield from list((getattr(adapter, "proxy_manager", None) or {}).values())
+        if session is not None:
+            yield session
+
+
+def _renew_cookies(session: Any) -> None:
+    cookies = session.cookies
+    cookies._cookies_lock = forks.not_held(cookies._cookies_lock)
+
+
+def _renew_pools(session: Any) -> None:
+    for adapter in list(session.adapters.values()):
+        managers = [getattr(adapter, "poolmanager", None)]
+        managers += (getattr(adapter, "proxy_manager", None) or {}).values()
+        for manager in managers:
+            if hasattr(manager, "pools"):
+                _empty(manager)
 
 
 def _empty(manager: Any) -> None:
-    """Give a pool manager no connections, without a lock that may be held for ever."""
-    inherited: Any = getattr(manager, "pools", None)
-    pools = getattr(inherited, "_container", None)
-    if not pools:
-        return
+    """
+    Give a pool manager no connections, without a lock that may be held for ever.
+
+    Also where it has none: the parent may just make its first, and holds the lock then.
+    """
+    inherited: Any = manager.pools
+    pools = list(inherited._container.values())
     manager.pools = type(inherited)(inherited._maxsize)
     _inherited.append(inherited)
-    for pool in list(pools.values()):
+    for pool in pools:
         for connection in list(pool.pool.queue):
             sock = getattr(connection, "sock", None)
             if sock is not None:

@@ -242,9 +242,7 @@ def _places(stacktrace: str) -> Iterator[Place]:
     for line in stacktrace.splitlines():
         match = _FRAME.fullmatch(line)
         if match is not None:
-            yield Place(
-                between(match["function"]), tail(match["file"]), int(match["line"][:9])
-            )
+            yield Place(between(match["function"]), tail(match["file"]), int(match["line"][:9]))
 
 
 def attributes_of(pairs: Iterable[KeyValue]) -> Attributes:

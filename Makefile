@@ -12,10 +12,10 @@ PIP := --quiet --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests that have targets of their own.
-ELSEWHERE := scenarios or e2e or reliability or services or companions
+ELSEWHERE := scenarios or e2e or reliability or services or companions or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions field soak latency parts datadog matrix demo bench dashboards lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions browser field soak latency parts datadog matrix demo bench dashboards lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -64,6 +64,10 @@ fuzz: $(VENV)/.ready ## Try options, ignores, baselines, reports and bodies that
 companions: $(VENV)/.ready ## The pytest plugin beside old and new pytest, pytest-asyncio, anyio and other plugins
 	PYTHONPATH=tests $(BIN)/python -m companions.environments
 	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions -o faulthandler_timeout=600
+
+browser: $(VENV)/.ready ## The live page in a real browser (Chromium), and programs under otel-leaks run
+	$(BIN)/python -m pip install $(PIP) -r tests/browser/requirements.txt
+	$(BIN)/python -m pytest $(XDIST) -m browser -o faulthandler_timeout=300
 
 field: $(VENV)/.ready ## Run the suites of others with --leaks and without (SUITES="httpx asgiref": some; hours)
 	PYTHONPATH=tests nice $(BIN)/python -m field $(SUITES)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-import webbrowser
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -103,9 +103,19 @@ def has_browser(environ: Mapping[str, str] = os.environ) -> bool:
     return bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
 
 
-def open_browser(address: str) -> bool:
-    """Open a page, when there is something to open it with."""
-    try:
-        return webbrowser.open(address)
-    except webbrowser.Error:
-        return False
+def open_browser(address: str) -> None:
+    """Open a page, when there is something to open it with; in a process that nobody waits for."""
+    # Some browsers run until they are closed, and signals may be blocked here.
+    program = (
+        "import signal, sys, webbrowser\n"
+        "if hasattr(signal, 'pthread_sigmask'):\n"
+        "    signal.pthread_sigmask(signal.SIG_SETMASK, [])\n"
+        "webbrowser.open(sys.argv[1])"
+    )
+    subprocess.Popen(  # noqa: S603 - the text above
+        [sys.executable, "-c", program, address],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

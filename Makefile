@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ELSEWHERE := scenarios or e2e or reliability or services or companions or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions browser field soak latency parts datadog matrix demo bench dashboards lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions browser pictures field soak latency parts datadog matrix demo bench dashboards lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -69,6 +69,10 @@ browser: $(VENV)/.ready ## The live page in a real browser (Chromium), and progr
 	$(BIN)/python -m pip install $(PIP) -r tests/browser/requirements.txt
 	$(BIN)/python -m pytest $(XDIST) -m browser -o faulthandler_timeout=300
 
+pictures: $(VENV)/.ready ## Take the pictures of the live page in docs/images anew; look at them
+	$(BIN)/python -m pip install $(PIP) -r tests/browser/requirements.txt
+	PYTHONPATH=tests $(BIN)/python -m browser.pictures
+
 field: $(VENV)/.ready ## Run the suites of others with --leaks and without (SUITES="httpx asgiref": some; hours)
 	PYTHONPATH=tests nice $(BIN)/python -m field $(SUITES)
 
@@ -114,6 +118,9 @@ lock: $(VENV)/.ready ## Pin the development versions anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
 		--constraint tests/requirements.txt --constraint tests/reliability/requirements.txt \
 		tests/services/requirements.in --output-file tests/services/requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
+		--constraint tests/requirements.txt tests/browser/requirements.in \
+		--output-file tests/browser/requirements.txt
 	for list in tests/companions/*.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
 			$$list --output-file $${list%.in}.txt || exit 1; done

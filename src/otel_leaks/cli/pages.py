@@ -19,30 +19,39 @@ _NEEDS = ("rich", "starlette", "uvicorn")
 
 
 def add_options(
-    parser: argparse.ArgumentParser, *, http_port: int | None, lasts: str, default: str
+    parser: argparse.ArgumentParser,
+    *,
+    http_port: int | None,
+    lasts: str,
+    default: str,
+    seconds_type: Callable[[str], float] | None = None,
 ) -> None:
     """
     Add the options of a page.
 
     Args:
         parser: Of the command.
-        http_port: The default of ``--port``.
+        http_port: The default of ``--port``; None where it is told by what else was given.
         lasts: What ``--seconds`` limits.
         default: What happens without it.
+        seconds_type: Reads them, for a message of its own.
     """
-    shown = f" (default: {http_port})" if http_port is not None else ""
     parser.add_argument(
         "--port",
         type=port,
         default=http_port,
         metavar="N",
-        help=f"port of the page and of OTLP over HTTP{shown}; the next free one where it is taken",
+        help="port of the page and of OTLP over HTTP (default: 4318); the next free one where it "
+        "is taken",
     )
     parser.add_argument(
         "--no-browser", action="store_true", help="print the address, and open nothing"
     )
     parser.add_argument(
-        "--seconds", type=seconds, metavar="N", help=f"{lasts} after N seconds; {default}"
+        "--seconds",
+        type=seconds_type or seconds,
+        metavar="N",
+        help=f"{lasts} after N seconds; {default}",
     )
 
 

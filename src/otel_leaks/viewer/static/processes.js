@@ -2,7 +2,7 @@
 
 import { arrange, byId, h, setText } from "./dom.js";
 import { changed, openFindings, shownProcess, state } from "./state.js";
-import { clock, counted, duration, now, place, plural, processName } from "./words.js";
+import { clock, counted, duration, nearby, now, plural, processName } from "./words.js";
 
 const SILENT_S = 15;
 const rows = new Map();
@@ -39,18 +39,23 @@ function row(process, open, isShown) {
   return known.element;
 }
 
+// One card for each leak, though more than one evidence may speak of it.
+function leaks() {
+  const found = new Map();
+  for (const finding of openFindings()) {
+    const key = `${finding.process} ${finding.kind} ${finding.function || finding.id}`;
+    found.set(key, [...(found.get(key) ?? []), finding]);
+  }
+  return [...found];
+}
+
 export function drawNow(choose) {
-  const open = openFindings();
+  const open = leaks();
   byId("now").hidden = open.length === 0;
   const shown = open.slice(0, CARDS);
-  for (const id of cards.keys()) if (!shown.some((each) => each.id === id)) cards.delete(id);
-  const elements = shown.map((finding) => card(finding, choose));
-  if (open.length > CARDS) {
-    const more = cards.get("more") ?? h("p", { class: "soft" });
-    cards.set("more", more);
-    setText(more, `and ${open.length - CARDS} more below`);
-    elements.push(more);
-  }
+  for (const key of cards.keys()) if (!shown.some(([each]) => each === key)) cards.delete(key);
+  const elements = shown.map(([key, findings]) => card(key, findings, choose));
+  if (open.length > CARDS) elements.push(h("p", { class: "soft" }, `and ${open.length - CARDS} more below`));
   arrange(byId("now-list"), elements);
 }
 
@@ -58,7 +63,7 @@ export function drawNow(choose) {
 function current(process, finding) {
   const population = process?.readings.at(-1)?.[1][finding.kind];
   if (population === undefined) return null;
-  if (finding.evidence === "threshold") return population[0];
+  if (finding.evidence === "threshold" && !finding.function) return population[0];
   const pairs = population[2];
   for (let at = 0; at < pairs.length; at += 2) {
     if (process.names[pairs[at]] === finding.function) return pairs[at + 1];
@@ -66,23 +71,28 @@ function current(process, finding) {
   return null;
 }
 
-function card(finding, choose) {
-  let known = cards.get(finding.id);
+function card(key, findings, choose) {
+  let known = cards.get(key);
   if (known === undefined) {
-    known = h("div", { class: "card" }, h("p", { class: "what" }), h("p", { class: "who" }),
-      h("button", { type: "button", onclick: () => choose(finding.id) }, "Show evidence"));
-    cards.set(finding.id, known);
+    const button = h("button", { type: "button" }, "Show evidence");
+    known = h("div", { class: "card" }, h("p", { class: "what" }), button, h("p", { class: "who" }));
+    button.addEventListener("click", () => choose(known.finding));
+    cards.set(key, known);
   }
-  const [what, who, button] = known.children;
+  const [what, button, who] = known.children;
+  const finding = findings[0];
+  known.finding = finding.id;
   const process = state.processes.get(finding.process);
-  const limit = finding.limit === null ? "" : `, limit ${finding.limit}`;
+  const limit = findings.find((each) => each.limit !== null)?.limit;
   const count = current(process, finding) ?? finding.count;
-  setText(what, `${counted(count, finding.kind)}${limit}${finding.function ? `: ${finding.function}` : ""}`);
-  const parts = [`${finding.evidence}, since ${clock(finding.opened)} (${duration(now() - finding.opened)})`];
-  if (finding.origin) parts.push(`created by ${place(finding.origin)}`);
+  const since = Math.min(...findings.map((each) => each.opened));
+  setText(what, `${counted(count, finding.kind)}${finding.function ? `: ${finding.function}` : ""}`);
+  const parts = [`${findings.map((each) => each.evidence).reverse().join(", ")}, since ${clock(since)} (${duration(Math.max(1, now() - since))})`];
+  if (limit !== undefined) parts.push(`limit ${limit}`);
+  if (finding.origin) parts.push(`created by ${nearby(finding.origin)}`);
   if (finding.operation) parts.push(`request ${finding.operation}`);
   if (process && state.processes.size > 1) parts.push(processName(process));
   setText(who, parts.join(" · "));
-  button.setAttribute("aria-label", `Show evidence of ${finding.evidence}: ${finding.function}`);
+  button.setAttribute("aria-label", `Show evidence of ${finding.function || finding.evidence}`);
   return known;
 }

@@ -43,6 +43,8 @@ export function clock(seconds) {
 }
 
 export const place = (where) => (where === null ? "" : `${where[0]}, ${where[1]}:${where[2]}`);
+// The same without folders, where there is little room.
+export const nearby = (where) => (where === null ? "" : `${short(where[0])}, ${where[1].split(/[\\/]/).at(-1)}:${where[2]}`);
 export const short = (name) => name.split(".").at(-1) || name;
 export const now = () => Date.now() / 1000;
 

@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         http_port=None,
         lasts="end",
         default="without it, on the page at Ctrl-C, in the terminal when the leak is caught or "
-        f"after {_SECONDS:g}",
+        f"after {_SECONDS:g} s",
         seconds_type=_seconds,
     )
     # For the tests: so high that nothing is caught.

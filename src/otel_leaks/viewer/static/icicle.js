@@ -3,14 +3,18 @@
 import { h, setText } from "./dom.js";
 
 const MOST = 40;
+const LARGE = 0.1;
 
 export function tree(sites) {
   const root = { children: new Map(), count: 0 };
+  const total = sites.reduce((sum, site) => sum + site.count, 0);
+  // No deeper than the large ones: a narrow part that goes on for long would say nothing.
+  const deepest = Math.max(1, ...sites.filter((site) => site.count >= LARGE * total).map((site) => site.stack.length));
   for (const site of sites) {
     let node = root;
     node.count += site.count;
     // Of a very deep stack the inner end says where it waits.
-    for (const [name, file, line] of site.stack.slice(-MOST)) {
+    for (const [name, file, line] of site.stack.slice(-MOST).slice(0, deepest)) {
       const key = `${name}\n${file}\n${line}`;
       if (!node.children.has(key)) node.children.set(key, { name, file, line, count: 0, children: new Map() });
       node = node.children.get(key);

@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ELSEWHERE := scenarios or e2e or reliability or services or companions or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions browser pictures field soak latency parts datadog matrix demo bench dashboards lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions browser pictures field soak latency parts datadog matrix demo bench deskbench dashboards lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -78,6 +78,9 @@ field: $(VENV)/.ready ## Run the suites of others with --leaks and without (SUIT
 
 soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
 	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
+
+deskbench: $(VENV)/.ready ## Measure the live page: memory under load, and how soon it answers
+	$(BIN)/python benchmarks/desk.py
 
 latency: $(VENV)/.ready ## Measure what the users of a service notice of otel-leaks (15 minutes)
 	PYTHONPATH=tests $(BIN)/python benchmarks/latency.py

@@ -98,7 +98,7 @@ def finding(message: str, site: Site) -> Finding:
         links=(),
         detected=detected,
     )
-    return Finding(1, 1, 1_700_000_000.0, opened, 0, set(), peak=60)
+    return Finding(1, 1, 1_700_000_000.0, *Finding.pack(opened), set(), peak=60)
 
 
 def test_a_report_is_markdown_for_a_ticket() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 from otel_leaks.viewer.arrivals import Arrival, Ended, Link, Opened, Process, Read, Seen
 from otel_leaks.viewer.received import Counted, Counts, Detected, Place, Site
 from otel_leaks.viewer.store import Limits, Store
@@ -181,15 +183,31 @@ def test_what_has_ended_goes_before_what_is_open() -> None:
 
 
 def test_findings_are_bounded_by_what_they_take() -> None:
-    stack = tuple(Place("f" * 1000, "p" * 1000, line) for line in range(200))
     store = filled(
         *(
-            opened(f"{n:016x}", evidence="growth", fingerprint=f"{n}", stack=stack)
+            opened(f"{n:016x}", evidence="growth", fingerprint=f"{n}", stack=incompressible(n))
             for n in range(20)
         ),
         limits=Limits(finding_bytes=1_000_000),
     )
-    assert 1 <= len(store.since(0).findings) <= 3
+    kept = store.since(0).findings
+    assert 2 <= len(kept) <= 10
+    assert sum(len(each.packed) for each in kept) < 1_000_000
+    assert kept[-1].latest.fingerprint == "19"
+
+
+def incompressible(seed: int) -> tuple[Place, ...]:
+    chance = random.Random(seed)
+    return tuple(Place(chance.randbytes(500).hex(), "", line) for line in range(200))
+
+
+def test_a_finding_has_all_its_sites_though_it_takes_little() -> None:
+    stack = tuple(Place("f" * 1000, "p" * 1000, line) for line in range(200))
+    given = opened("1" * 16, stack=stack)
+    (finding,) = filled(given).since(0).findings
+    assert finding.whole == given
+    assert finding.latest.detected.sites[0].stack == ()
+    assert finding.size_bytes < 20_000
 
 
 def test_spans_of_linked_traces_stay_when_others_go() -> None:

@@ -112,7 +112,9 @@ def _watch(
     while seconds is None or time.monotonic() < started + seconds:
         for finding in desk.store.since(0).findings:
             detected = finding.latest.detected
-            was_caught |= any(site.function == LEAKING for site in detected.sites)
+            was_caught = was_caught or any(
+                each.function == LEAKING for each in finding.whole.detected.sites
+            )
             if finding.number not in known:
                 known.add(finding.number)
                 say(f"{time.monotonic() - started:3.0f} s  {detected.evidence}: {detected.message}")

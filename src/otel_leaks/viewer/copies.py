@@ -56,7 +56,7 @@ def failing_test(kind: str, site: Site) -> str:
 
 def markdown(finding: Finding, process: Process) -> str:
     """Return a finding as Markdown, for a ticket."""
-    detected = finding.latest.detected
+    detected = finding.whole.detected
     lines = [
         f"## {_escaped(detected.message or 'A leak')}",
         "",

@@ -7,18 +7,19 @@ knows, so one form serves a page that opens, one that follows and one that comes
 
 from __future__ import annotations
 
+import pickle
 import secrets
-import sys
 import threading
 import time
+import zlib
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from otel_leaks.report.texts import between
 from otel_leaks.viewer.arrivals import Arrival, Ended, Link, Opened, Process, Read, Seen
-from otel_leaks.viewer.received import Counted, Counts, Site
+from otel_leaks.viewer.received import Counted, Counts
 
 __all__ = ["Finding", "Followed", "Limits", "Reading", "Since", "Store"]
 
@@ -41,6 +42,8 @@ class Limits:
     spans_of_trace: int = 50
 
 
+_OVERHEAD_BYTES = 8000
+"""Of a finding, with a message and names of the largest size."""
 _OTHER = "_OTHER"
 _MOST = 2**31 - 1
 """Of a count: what an array can hold everywhere."""
@@ -101,13 +104,33 @@ class Finding:
     process: int
     opened_s: float
     latest: Opened
-    size_bytes: int
+    """As it was told last, of its sites just the largest, and that without its stack."""
+    packed: bytes
+    """The same with all of its sites."""
     spans: set[str]
     changed: int = 0
     peak: int = 0
     told: int = 1
     """How often it was told: once, and once more with each reminder."""
     ended: Ended | None = None
+
+    @property
+    def whole(self) -> Opened:
+        """As it was told last, with all of its sites."""
+        opened: Opened = pickle.loads(zlib.decompress(self.packed))  # noqa: S301 - of this process
+        return opened
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, roughly."""
+        return _OVERHEAD_BYTES + len(self.packed)
+
+    @staticmethod
+    def pack(opened: Opened) -> tuple[Opened, bytes]:
+        """Return what ``latest`` and ``packed`` are: most of a detection is much the same text."""
+        sites = tuple(replace(each, stack=()) for each in opened.detected.sites[:1])
+        light = replace(opened, detected=replace(opened.detected, sites=sites))
+        return light, zlib.compress(pickle.dumps(opened), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,22 +260,22 @@ class Store:
 
     def _opened(self, series: Series, opened: Opened) -> None:
         self._traces.keep(opened.links)
-        size_bytes = _size(opened)
+        light, packed = Finding.pack(opened)
         finding = self._open_one(
             series, opened.detected.kind, opened.detected.evidence, opened.links, opened.fingerprint
         )
         if finding is None:
             self._numbers += 1
             finding = Finding(
-                self._numbers, series.number, opened.at_s, opened, size_bytes, {opened.span.span_id}
+                self._numbers, series.number, opened.at_s, light, packed, {opened.span.span_id}
             )
             self._findings[finding.number] = finding
-            self._finding_bytes += size_bytes
+            self._finding_bytes += finding.size_bytes
         elif opened.span.span_id in finding.spans:
             return  # The same span, sent once more.
         else:
-            self._finding_bytes += size_bytes - finding.size_bytes
-            finding.latest, finding.size_bytes = opened, size_bytes
+            self._finding_bytes += len(packed) - len(finding.packed)
+            finding.latest, finding.packed = light, packed
             finding.told += 1
         finding.changed = self._change
         finding.peak = max(finding.peak, opened.detected.count)
@@ -368,21 +391,3 @@ def _followed(series: Series, change: int) -> Followed:
     return Followed(
         series.number, series.process, series.seen_s, names, tuple(reversed(new)), is_all
     )
-
-
-def _size(opened: Opened) -> int:
-    """Return what a detection takes in memory, roughly."""
-    return 2000 + sum(map(sys.getsizeof, _texts(opened)))
-
-
-def _texts(opened: Opened) -> Iterator[object]:
-    yield opened.detected.message
-    for site in opened.detected.sites:
-        yield from _texts_of_site(site)
-
-
-def _texts_of_site(site: Site) -> Iterator[object]:
-    yield from (site, site.function, site.hint, site.operation, site.library, site.thread)
-    for place in (*site.stack, site.origin, site.application):
-        if place is not None:
-            yield from (place, place.function, place.file)

@@ -28,7 +28,7 @@ def changes(epoch: str, since: Since) -> _Json:
 
 def detail(store: Store, finding: Finding, process: Process) -> _Json:
     """Return all that is known of a finding."""
-    opened = finding.latest
+    opened = finding.whole
     return {
         **_finding(finding),
         "siteCount": opened.detected.site_count,

@@ -190,6 +190,7 @@ HOLE = textwrap.dedent("""
 
     otel_leaks.configure(sys.argv[1])
     (reader,) = metrics.get_meter_provider()._measurement_consumer._reader_storages
+    # first
     otel_leaks.LeakInstrumentor().instrument(interval_s=0.05)
 
     def exporting():
@@ -213,15 +214,16 @@ def hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def seconds_of_the_end(hole: str, protocol: str, program: str) -> float:
+def seconds_of_the_end(hole: str, protocol: str, program: str, first: str = "") -> float:
     """Return how long the program took to end after it said so."""
+    begins = textwrap.dedent(HOLE).replace("# first", first)
     with subprocess.Popen(
         [
             sys.executable,
             "-W",
             "ignore",
             "-c",
-            textwrap.dedent(HOLE) + textwrap.dedent(program),
+            begins + textwrap.dedent(program),
             hole,
         ],
         env={**os.environ, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol},
@@ -280,6 +282,33 @@ def test_a_child_that_was_forked_in_an_export_that_nobody_answers_ends_at_once(
         os.wait()
         os._exit(0)
     """,
+    )
+    assert took < AT_ONCE_S
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: Linux or macOS")
+def test_a_child_whose_exporting_thread_waits_for_a_lock_of_the_parent_already_ends_at_once(
+    hole: str,
+) -> None:
+    # The SDK starts that thread in its own fork hook, and other hooks may take long.
+    took = seconds_of_the_end(
+        hole,
+        "http/protobuf",
+        """
+        until(exporting)
+
+        def waits():
+            frame = sys._current_frames().get(reader._daemon_thread.ident)
+            return frame is not None and frame.f_code.co_name == "_receive_metrics"
+
+        if os.fork() == 0:
+            print("ends", flush=True)
+            sys.exit(0)
+        os.wait()
+        os._exit(0)
+    """,
+        # Before the hook of otel-leaks, after that of the SDK.
+        first="os.register_at_fork(after_in_child=lambda: until(waits))",
     )
     assert took < AT_ONCE_S
 

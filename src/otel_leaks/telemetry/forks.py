@@ -75,7 +75,8 @@ def _let_go_on(reader: Any) -> bool:
     frame = sys._current_frames().get(thread.ident)
     if frame is None or frame.f_code is not _code(reader, "_receive_metrics"):
         return False
-    if not hasattr(lock := getattr(reader, "_export_lock", None), "locked") or not lock.locked():
+    lock: Any = getattr(reader, "_export_lock", None)
+    if not hasattr(lock, "locked") or not lock.locked():
         return False
     lock.release()
     return True

@@ -115,6 +115,20 @@ def test_an_export_of_ours_that_is_under_way_is_not_waited_for(
         reader._daemon_thread = ticker
 
 
+def test_an_export_that_may_begin_as_the_process_ends_is_not_waited_for_where_none_was_answered(
+    provider: MeterProvider, reader: PeriodicExportingMetricReader
+) -> None:
+    measure(provider, names.SCOPE)
+    exports = Exports(lambda: provider)
+    exports.forked([reader])
+    ticker = reader._daemon_thread
+    try:
+        assert exports.exiting()
+        assert reader._daemon_thread is None
+    finally:
+        reader._daemon_thread = ticker
+
+
 def test_metrics_of_the_application_are_waited_for_as_without_us(
     provider: MeterProvider,
     reader: PeriodicExportingMetricReader,
@@ -137,10 +151,10 @@ def test_an_export_that_took_long_is_not_answered_until_one_is_quick(
     exports = Exports(lambda: provider, clock=lambda: now)
     # The reader's thread collects; this one stands for it.
     ticker = reader._daemon_thread
-    reader._daemon_thread = threading.current_thread()
     try:
         exiting = []
         for took in (0.0, 0.0, 10.0, 0.1):
+            reader._daemon_thread = threading.current_thread()
             now += took + 3600
             exports.collecting()
             exiting.append(exports.exiting())

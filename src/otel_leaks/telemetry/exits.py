@@ -82,11 +82,10 @@ class Exports:
         for reader in readers:
             if not _exports_only_ours(reader, self._provider()):
                 return False
-            if _exporting(reader, IN_FLIGHT_S):
+            if _exporting(reader, IN_FLIGHT_S) or reader in self._unanswered:
                 # Its thread is a daemon, so nothing else waits for it.
                 reader._daemon_thread = None
                 unanswered = True
-            unanswered = unanswered or reader in self._unanswered
         return unanswered
 
     def _note(self, reader: Any, *, is_slow: bool) -> None:

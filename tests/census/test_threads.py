@@ -30,6 +30,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from otel_leaks.census import thread_places as places_module
 from otel_leaks.census import threads as threads_module
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import ignore_thread
@@ -161,7 +162,7 @@ def test_a_timer_is_named_by_what_it_is_to_call() -> None:
 def test_a_deep_recursion_is_one_site_and_keeps_its_innermost_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (frames_module, threads_module):
+    for module in (frames_module, places_module):
         monkeypatch.setattr(module, "MAX_FRAMES", 50)
     with standing(2, stuck_deep, 200):
         found = read()
@@ -362,7 +363,7 @@ def test_what_was_known_of_ended_threads_is_forgotten() -> None:
     with standing(5):
         read(source)
     read(source)
-    assert len(source._serials) == 0
+    assert len(source._known.serials) == 0
 
 
 def test_a_child_forgets_the_threads_of_its_parent() -> None:

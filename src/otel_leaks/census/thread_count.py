@@ -61,9 +61,11 @@ class ThreadCount:
         self.places: dict[_Key, ThreadPlace] = {}
         self.hidden: Counter[Ignore] = Counter()
         self.seen: list[Known] = []
+        self.depths: dict[int, int] = {}
+        """How many frames each thread has, by its serial."""
 
-    def add(self, refs: list[ThreadRef]) -> int:
-        """Count some threads; return how many frames they have."""
+    def add(self, refs: list[ThreadRef]) -> list[int]:
+        """Count some threads; return how many frames each has."""
         look = self._look
         rows = []
         for row in rows_of(refs):
@@ -80,9 +82,10 @@ class ThreadCount:
                 continue
             known = self._serials.know(row.ref, look.now)
             self.seen.append(known)
+            self.depths[known.serial] = len(stand)
             began = Beginnings.read(row.note) if look.beginnings is not None else None
             self._place(Thread(known, row, began), stand)
-        return sum(map(len, stacks))
+        return list(map(len, stacks))
 
     def _place(self, thread: Thread, stand: Stand) -> None:
         """Count a thread where it stands."""

@@ -34,6 +34,8 @@ SLICE = 50
 """Threads between two pauses, at most."""
 FRAMES_OF_SLICE = 500
 """Frames of threads that are read between two pauses, about: a fifth of a millisecond."""
+LIKELY_DEPTH = 60
+"""Frames of a thread that is seen for the first time, where those before it had no more."""
 
 
 class ThreadSource:
@@ -50,6 +52,8 @@ class ThreadSource:
         self._names.forget()
         self._known = KnownThreads()
         self._spans = ThreadSpans()
+        self._depths: dict[int, int] = {}
+        """How many frames each thread had in the last census, by its serial."""
 
     def open(self) -> None:
         """Do nothing: threads are there to be read."""
@@ -71,13 +75,14 @@ class ThreadSource:
         count = ThreadCount(
             look, self._known.serials, names=self._names, spans=self._spans, use=use
         )
-        most, start = 1, 0
+        start, likely = 0, LIKELY_DEPTH
         while start < len(refs):
-            frames = count.add(refs[start : start + most])
-            start += most
-            # As many as the depth of the last ones allows.
-            most = max(1, min(SLICE, FRAMES_OF_SLICE * most // max(1, frames)))
+            some = self._slice(refs[start : start + SLICE], likely)
+            depths = count.add(some)
+            start += len(some)
+            likely = max((LIKELY_DEPTH, *depths))
             look.pause()
+        self._depths = count.depths
         self._names.keep()
         self._known.keep(count.seen, use.pools(), look.now)
         found = self._sites(count, look)
@@ -114,6 +119,17 @@ class ThreadSource:
         )
         pooled = sum(site.count for key, site in found.items() if key[3] is not None)
         return replace(result, pooled=pooled, stayed=self._spans.take_ended())
+
+    def _slice(self, refs: list[ThreadRef], likely: int) -> list[ThreadRef]:
+        """Return as many threads as their depth in the last census allows, at least one."""
+        frames = 0
+        for i, ref in enumerate(refs):
+            known = self._known.serials.of(ref)
+            depth = self._depths.get(known.serial) if known is not None else None
+            frames += likely if depth is None else depth
+            if frames > FRAMES_OF_SLICE:
+                return refs[: max(1, i)]
+        return refs
 
     def _sites(self, count: ThreadCount, look: Look) -> dict[SiteKey, ThreadSite]:
         """Make sites of what was counted; leave out those that are ignored."""

@@ -226,7 +226,7 @@ def leak(service: Service) -> None:
 def fix(service: Service) -> None:
     """Fix it, wait until the log has that, and until a leak is another one again."""
     before = logged(service, RESOLVED)
-    service.post("/mend").raise_for_status()
+    service.post("/fix").raise_for_status()
     eventually(lambda: logged(service, RESOLVED) > before)
     time.sleep(COOLDOWN_S + 0.5)
 

@@ -163,6 +163,25 @@ def test_an_export_that_took_long_is_not_answered_until_one_is_quick(
     assert exiting == [False, False, True, False]
 
 
+def test_a_collection_that_exports_nothing_is_no_answer(
+    provider: MeterProvider, reader: PeriodicExportingMetricReader
+) -> None:
+    # A child has nothing to export before its first census.
+    measure(provider, names.SCOPE)
+    now = 0.0
+    exports = Exports(lambda: provider, clock=lambda: now)
+    exports.forked([reader])
+    ticker = reader._daemon_thread
+    try:
+        for is_empty in (True, True, False):
+            reader._daemon_thread = threading.current_thread()
+            now += 3600
+            exports.collecting(is_empty=is_empty)
+        assert exports.exiting()
+    finally:
+        reader._daemon_thread = ticker
+
+
 def test_an_export_that_is_under_way_for_long_is_seen_by_the_monitor(
     provider: MeterProvider,
     reader: PeriodicExportingMetricReader,

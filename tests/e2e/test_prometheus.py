@@ -160,9 +160,7 @@ def test_a_pool_that_does_no_work_any_more_alerts_until_it_does(
             "job": "shop",
             "severity": "critical",
         }
-        assert alert["annotations"]["summary"] == (
-            "shop has a thread pool that does no work any more"
-        )
+        assert alert["annotations"]["summary"] == ("shop has a saturated thread pool")
         assert "PythonThreadLimitBreached" not in prometheus.alerts()
 
         service.post("/fix").raise_for_status()

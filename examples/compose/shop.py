@@ -1,5 +1,5 @@
 """
-The shop of ../compose.yaml: it leaks when it is asked to, and mends that when it is asked to.
+The shop of ../compose.yaml. It leaks on request, and ends the leaked tasks on request.
 
     curl --request POST 'localhost:8000/orders?n=200'   # leaves a task behind for each order
     curl --request POST localhost:8000/fix              # ends them
@@ -25,7 +25,7 @@ async def place_orders(request: Request) -> JSONResponse:
 
 
 async def keep_customer_posted(queue: asyncio.Queue[str]) -> None:
-    # The bug: nobody says when an order is done.
+    # The bug: nothing ever puts "done" into the queue.
     while await queue.get() != "done":
         pass
 

@@ -133,7 +133,7 @@ def test_every_alert_leads_to_a_runbook_and_every_runbook_is_led_to() -> None:
     assert {each.partition("#")[2] for each in led_to} <= anchors()
 
 
-def test_every_runbook_says_what_to_do_where_to_look_how_to_mend_it_and_when_it_is_none() -> None:
+def test_every_runbook_says_what_to_do_where_to_look_how_to_fix_it_and_when_it_is_none() -> None:
     _, *sections = re.split(r"(?m)^## ", RUNBOOKS.read_text("utf-8"))
     steps = {each.splitlines()[0]: re.findall(r"(?m)^- \*\*(.+?)\*\*", each) for each in sections}
     assert steps == {key: ["Now", "Find it", "Fix it", "False alarm"] for key in steps}

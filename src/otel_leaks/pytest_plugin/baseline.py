@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otel_leaks.errors import BaselineError
 from otel_leaks.pytest_plugin.usage import usage
 
 if TYPE_CHECKING:
@@ -34,18 +35,18 @@ class Baseline:
         try:
             body = json.loads(self._file.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ValueError(
+            raise BaselineError(
                 f"can't read {self._file}: {error.strerror}; write it with --leaks-baseline-update"
             ) from None
         except RecursionError:
-            raise ValueError(f"{self._file} is no JSON that can be read: too deep") from None
+            raise BaselineError(f"{self._file} is no JSON that can be read: too deep") from None
         except ValueError as error:  # Bytes that are no text, and numbers without end, as well.
-            raise ValueError(
+            raise BaselineError(
                 f"{self._file} is no JSON: {error}; write it with --leaks-baseline-update"
             ) from None
         fingerprints = body.get("fingerprints") if isinstance(body, dict) else None
         if not isinstance(fingerprints, dict):
-            raise ValueError(  # noqa: TRY004 - a file of a wrong form, not a type
+            raise BaselineError(
                 f'{self._file} must be an object with "fingerprints"; '
                 "write it with --leaks-baseline-update"
             )

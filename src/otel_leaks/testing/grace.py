@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from otel_leaks.errors import InvalidTypeError, InvalidValueError
+
 __all__ = ["Grace"]
 
 
@@ -25,17 +27,17 @@ class Grace:
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
-            raise TypeError(f"attempts must be a whole number >= 1, got {self.attempts!r}")
+            raise InvalidTypeError(f"attempts must be a whole number >= 1, got {self.attempts!r}")
         if self.attempts < 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"attempts must be >= 1, got {self.attempts}; 1 looks once and does not wait"
             )
         if isinstance(self.max_delay_s, bool) or not isinstance(self.max_delay_s, (int, float)):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"max_delay_s must be a number of seconds >= 0, got {self.max_delay_s!r}"
             )
         if not self.max_delay_s >= 0:
-            raise ValueError(f"max_delay_s must be >= 0 seconds, got {self.max_delay_s}")
+            raise InvalidValueError(f"max_delay_s must be >= 0 seconds, got {self.max_delay_s}")
 
     def delays_s(self) -> Iterator[float]:
         """Yield the pauses between two looks, ``attempts`` - 1 of them."""

@@ -29,6 +29,7 @@ from functools import partial
 from gc import get_objects, get_referents, get_referrers
 from typing import Any
 
+from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.model import fingerprint
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import awaitables, chain_at
@@ -113,14 +114,14 @@ def prove(
         A verdict for each, or why it gave up.
 
     Raises:
-        TypeError: Something else than a task was given.
-        ValueError: *budget_s* is not > 0.
+        InvalidTypeError: Something else than a task was given.
+        InvalidValueError: *budget_s* is not > 0.
     """
     if not budget_s > 0:
-        raise ValueError(f"budget_s must be > 0 seconds, got {budget_s!r}")
+        raise InvalidValueError(f"budget_s must be > 0 seconds, got {budget_s!r}")
     for each in tasks:
         if not hasattr(each, "get_coro"):
-            raise TypeError(f"prove() takes asyncio tasks, got {each!r}")
+            raise InvalidTypeError(f"prove() takes asyncio tasks, got {each!r}")
     started = clock()
     if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
         return Proof((), "references can be counted on CPython with its GIL only")
@@ -426,8 +427,7 @@ class _Search:
         return not changed and not moved
 
     def _still_waits(self, key: int) -> bool:
-        task, _ = self._opaque[key]
-        future = task._fut_waiter
+        future = self._opaque[key][0]._fut_waiter
         return id(future) == self._waits[key] and not future.done()
 
     def _check_clock(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otel_leaks.errors import LeaksFound, UnusedIgnoreWarning
+from otel_leaks.errors import InvalidTypeError, LeaksFound, UnusedIgnoreWarning
 from otel_leaks.ignores import Ignore
 from otel_leaks.runtime import native
 from otel_leaks.testing.checks import BeforeCancelling, Check, again
@@ -90,7 +90,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
     ) -> None:
         checked(ignores, grace)
         if before_check is not None and not callable(before_check):
-            raise TypeError(f"before_check must be callable, got {before_check!r}")
+            raise InvalidTypeError(f"before_check must be callable, got {before_check!r}")
         self._ignores = ignores
         self._grace = grace
         self._before_check = before_check
@@ -106,7 +106,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
             return made
 
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"@verify_none() takes def and async def, and {function.__qualname__} is a "
                 "generator; use `with verify_none():` inside of it"
             )

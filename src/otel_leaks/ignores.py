@@ -18,8 +18,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Literal, get_args
 
-from otel_leaks.errors import IgnoreSyntaxError, InvalidTypeError, InvalidValueError
-from otel_leaks.model import Kind, Origin
+from otel_leaks.errors import (
+    FingerprintSchemeError,
+    IgnoreSyntaxError,
+    InvalidTypeError,
+    InvalidValueError,
+)
+from otel_leaks.model import FINGERPRINT_SCHEME, Kind, Origin, scheme_of
 
 # Not date.today(), which asks the module: a test may replace or freeze that clock.
 _now = partial(time.time)
@@ -72,6 +77,12 @@ class Ignore:
         if not self.pattern:
             raise InvalidValueError(f'{self.call} needs a pattern; write it as {self.call}("name")')
         _check_text(self.call, "reason", self.reason)
+        if self.rule == "fingerprint" and scheme_of(self.pattern) != FINGERPRINT_SCHEME:
+            raise FingerprintSchemeError(
+                f"{self.call} takes fingerprints of scheme {FINGERPRINT_SCHEME}, "
+                f"got {self.pattern!r}, which would match nothing; copy it anew from the line "
+                "`ignore` of a message of this version"
+            )
         if self.until is not None and type(self.until) is not dt.date:
             raise InvalidTypeError(
                 f"{self.call}: until must be a datetime.date or a str such as 2027-01-31, "

@@ -54,7 +54,8 @@ class Ledger:
         """Add the leaks of a test or fixture, or of the session."""
         name = _urandom(8).hex()
         plain = _FROM_JSON.decode(report.to_json())
-        self.told[name] = {"id": name, "in": label, "text": str(report), **plain}
+        found = {key: plain[key] for key in ("sites", "hidden")}
+        self.told[name] = {"id": name, "in": label, "text": str(report), **found}
 
     def news(self) -> dict[str, Any]:
         """Return what was not handed over before, empty when there is none."""

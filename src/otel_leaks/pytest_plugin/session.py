@@ -267,11 +267,12 @@ class LeaksPlugin:
             self._baseline.save()
         file = self._config.getoption("--leaks-json")
         if file is not None:
+            from otel_leaks.report.as_json import document
+
             told = [{k: v for k, v in each.items() if k != "id"} for each in self._told()]
             with self._troubled(f"{file} can't be written"):
-                Path(file).write_text(
-                    json.dumps({"leaks": told}, indent=2) + "\n", encoding="utf-8"
-                )
+                body = document("leaks", {"leaks": told})
+                Path(file).write_text(f"{body}\n", encoding="utf-8")
 
     def _told(self) -> list[dict[str, Any]]:
         return _merged(list(self._ledger.told.values()))

@@ -63,8 +63,12 @@ class Report:
         return Report(self.sites, (*self.hidden, *more)) if more else self
 
     def to_json(self) -> str:
-        """Return the report as JSON, with all that its message says and more."""
-        from otel_leaks.report.text import leaks_json
+        """
+        Return the report as JSON, with all that its message says and more.
+
+        Its keys are those of ``docs/schemas/report.schema.json``.
+        """
+        from otel_leaks.report.as_json import leaks_json
 
         return leaks_json(self.sites, self.hidden)
 

@@ -175,6 +175,8 @@ class Pool:
     stuck_s: float = 0.0
     """Seconds for which the job at the head of the queue has been the same: nobody has taken
     one, so each worker still has the job that it had before. 0 for an empty queue."""
+    longer: int = 0
+    """Censuses in a row, all its workers busy, that found its queue longer than the one before."""
     is_in_use: bool = False
     """Whether it belongs to a request in progress, or to the task that created it and goes on."""
 
@@ -212,8 +214,7 @@ class Sample:
     own: bool | None = None
     """Whether a frame of its stack is the application's; None when nobody looked."""
     backlog: Pool | None = None
-    """The pool whose worker a thread is, when all its workers are busy and its queue
-    only grows."""
+    """The pool whose worker a thread is, where all its workers are busy and jobs wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_leaks.pytest_plugin.annotations import annotation
+from otel_leaks.report.formats.github import annotation
 from pytest_plugin.conftest import Run
 from support.schemas import validate
 
@@ -142,6 +142,25 @@ def test_annotations_are_escaped_as_github_wants() -> None:
 def test_an_annotation_without_any_place_has_none() -> None:
     site = {"kind": "event_loop", "count": 1, "functions": ["f"], "origin": None, "sample": None}
     assert annotation("t", site, "warn") == "::warning title=leak in t::1 event_loop f"
+
+
+def test_the_next_format_is_a_file_and_a_line_in_the_list(run: Run) -> None:
+    early = """
+        import sys
+        import types
+        from otel_leaks.report import formats
+
+        counts = types.ModuleType("otel_leaks.report.formats.counts")
+        counts.write = lambda leaks, *, fails: f"{len(leaks)} of a run that fails: {fails}"
+        sys.modules[counts.__name__] = counts
+        formats.FORMATS += (
+            formats.Format("counts", "file", "write how many"),
+            formats.Format("counts", "log", "say how many"),
+        )
+    """
+    result = run(LEAKING, "--leaks", "--leaks-counts=counts.txt", "-p", "early", early=early)
+    assert Path("counts.txt").read_text() == "1 of a run that fails: True\n"
+    result.stdout.fnmatch_lines(["1 of a run that fails: True"])
 
 
 # The baseline

@@ -20,7 +20,7 @@ from otel_leaks.report.clusters import clusters
 __all__ = ["SCHEMAS", "Document", "document", "leaks_json"]
 
 # Not json.dumps: a test may have replaced it.
-_AS_JSON = json.JSONEncoder(indent=2)
+_AS_JSON, _COMPACT = json.JSONEncoder(indent=2), json.JSONEncoder(separators=(",", ":"))
 
 Document = Literal["report", "leaks", "baseline"]
 """What is written: one report, all leaks of a run, or the known ones."""
@@ -34,10 +34,10 @@ OF_PRODUCTION: Final = (
 """Of a site: what a census of production has for its policies, and a report of tests has not."""
 
 
-def document(name: Document, body: Mapping[str, object]) -> str:
+def document(name: Document, body: Mapping[str, object], *, is_compact: bool = False) -> str:
     """Write a document: *body* below the versions of its schema and of its fingerprints."""
     header = {"schema": SCHEMAS[name], "fingerprint_scheme": FINGERPRINT_SCHEME}
-    return _AS_JSON.encode({**header, **body})
+    return (_COMPACT if is_compact else _AS_JSON).encode({**header, **body})
 
 
 def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast, final, get_args
 
 from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.ignores import Ignore, parse
@@ -131,6 +131,7 @@ def _field(default: Any, option: _Option) -> Any:
     return dataclasses.field(default=default, metadata={"option": option})
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakConfig:
     """
@@ -139,6 +140,11 @@ class LeakConfig:
     Raises:
         InvalidTypeError: A value is of another type than its option takes.
         InvalidValueError: A value is out of its range.
+
+    >>> LeakConfig(task_limit=500).task_limit, LeakConfig().task_limit
+    (500, 10000)
+
+    .. versionadded:: 0.1
     """
 
     interval_s: float = _field(10.0, _INTERVAL)

@@ -106,21 +106,33 @@ class Ignore:
 def ignore_top_function(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
-    """Ignore what stands in this function: the innermost of its stack, as ``pkg.mod.func``."""
+    """
+    Ignore what stands in this function: the innermost of its stack, as ``pkg.mod.func``.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("top_function", pattern, reason, until)
 
 
 def ignore_any_function(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
-    """Ignore what has this function, as ``pkg.mod.func``, anywhere in its stack."""
+    """
+    Ignore what has this function, as ``pkg.mod.func``, anywhere in its stack.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("any_function", pattern, reason, until)
 
 
 def ignore_created_by(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
-    """Ignore what was started by this function, as ``pkg.mod.func``."""
+    """
+    Ignore what was created by this function, as ``pkg.mod.func``.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("created_by", pattern, reason, until)
 
 
@@ -130,24 +142,41 @@ def ignore_module(pattern: str, *, reason: str = "", until: dt.date | str | None
 
     ``pkg.*`` takes ``pkg`` and all below it. A thing of the application that merely
     waits inside that module is not ignored.
+
+    .. versionadded:: 0.1
     """
     return _ignore("module", pattern, reason, until)
 
 
 def ignore_thread(pattern: str, *, reason: str = "", until: dt.date | str | None = None) -> Ignore:
-    """Ignore threads by their name."""
+    """
+    Ignore threads by their name.
+
+    >>> print(ignore_thread("kafka-*", reason="owned by the client", until="2027-01-31"))
+    ignore_thread("kafka-*", reason="owned by the client", until="2027-01-31")
+
+    .. versionadded:: 0.1
+    """
     return _ignore("thread", pattern, reason, until)
 
 
 def ignore_task(pattern: str, *, reason: str = "", until: dt.date | str | None = None) -> Ignore:
-    """Ignore asyncio tasks by their name. In production this makes a census dearer."""
+    """
+    Ignore asyncio tasks by their name. In production this makes a census dearer.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("task", pattern, reason, until)
 
 
 def ignore_fingerprint(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
-    """Ignore a site by the fingerprint that a message or a span event told."""
+    """
+    Ignore a site by its fingerprint, as the line ``ignore`` of a message has it.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("fingerprint", pattern, reason, until)
 
 
@@ -233,6 +262,9 @@ def parse(text: str) -> tuple[Ignore, ...]:
 
     Returns:
         The ignores in their order; none for an empty text.
+
+    >>> [each.pattern for each in parse('ignore_thread("a-*"), ignore_module("pkg.*")')]
+    ['a-*', 'pkg.*']
 
     Raises:
         IgnoreSyntaxError: The text is no such list, or names an unknown ignore.

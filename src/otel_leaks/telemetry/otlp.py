@@ -43,6 +43,8 @@ def configure(endpoint: str | None = None, service_name: str | None = None) -> N
     Raises:
         InvalidTypeError: An argument is not a str.
         InvalidValueError: *endpoint* is no http or https URL, or the protocol is unknown.
+
+    .. versionadded:: 0.1
     """
     for name, value in (("endpoint", endpoint), ("service_name", service_name)):
         if value is not None and not isinstance(value, str):

@@ -18,6 +18,11 @@ class Grace:
     Attempts rather than seconds, so that a loaded machine still gets its looks. The
     pauses between them double from a microsecond; what is clean is not waited for. With the
     defaults what runs, sleeps, or waits with a timeout gets a second, longer where looks are slow.
+
+    >>> list(Grace(attempts=4, max_delay_s=2e-6).delays_s())
+    [1e-06, 2e-06, 2e-06]
+
+    .. versionadded:: 0.1
     """
 
     attempts: int = 20

@@ -58,6 +58,13 @@ def ignore_current(*, reason: str = "") -> Ignore:
     Ignore what is alive now: threads, tasks, jobs, pools, loops, generators and children.
 
     For ``find``, whose look has no beginning of its own: make it first, look later.
+
+    >>> from otel_leaks.testing import find
+    >>> before = ignore_current()
+    >>> bool(find(before))
+    False
+
+    .. versionadded:: 0.1
     """
     ignore = _Current("current", "what was alive when it was made", reason)
     shared_taker.open()

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from gc import get_objects, get_referents, get_referrers
-from typing import Any
+from typing import Any, final
 
 from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.model import fingerprint
@@ -65,6 +65,7 @@ class Verdict:
     """True: nothing but its cancellation, or the collector, can end it. False: not known."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Proof:
     """What one search found."""
@@ -99,23 +100,21 @@ def prove(
     *tasks: Any, budget_s: float = 5.0, clock: Callable[[], float] = time.perf_counter
 ) -> Proof:
     """
-    Prove of pending tasks that nothing can wake them any more.
-
-    Experimental. Claims nothing that it can't explain, so a task of which it says nothing may
-    be orphaned as well: one that is reachable from a module, for one.
+    Prove of pending tasks that nothing can wake them any more; experimental.
 
     Args:
-        tasks: Those asked about; without any, all pending ones on all loops. The task that
-            is running is none of them.
+        tasks: Those asked about, the running one aside; without any, all pending ones.
         budget_s: Seconds after which it gives up, > 0.
         clock: Seconds.
 
     Returns:
-        A verdict for each, or why it gave up.
+        A verdict for each, or why it gave up. What it can't prove may be orphaned as well.
 
     Raises:
         InvalidTypeError: Something else than a task was given.
         InvalidValueError: *budget_s* is not > 0.
+
+    .. versionadded:: 0.1
     """
     if not budget_s > 0:
         raise InvalidValueError(f"budget_s must be > 0 seconds, got {budget_s!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,9 +13,18 @@ if TYPE_CHECKING:
 __all__ = ["Report", "largest_first", "new_sites", "outermost", "with_destroyed_as_pending"]
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was left behind. False when nothing was; iterates over its sites."""
+    """
+    What was left behind. False when nothing was; iterates over its sites; its text is the message.
+
+    >>> report = Report()
+    >>> bool(report), len(report), str(report)
+    (False, 0, 'no leaks')
+
+    .. versionadded:: 0.1
+    """
 
     sites: tuple[Site, ...] = ()
     """What keeps the process from ending first, then the largest."""

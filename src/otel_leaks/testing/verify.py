@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from otel_leaks.errors import InvalidTypeError, LeaksFound, UnusedIgnoreWarning
 from otel_leaks.ignores import Ignore
@@ -33,17 +33,29 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
     """
-    Tell of everything alive that is not ignored; raise nothing.
+    Return everything alive that is not ignored; raise nothing.
 
     The calling task, its thread and the main thread are no leaks.
 
     Args:
-        ignores: What not to tell of.
+        ignores: What to leave out.
         grace: How often to look until nothing is left. Inside a running loop it looks
             once: waiting here would keep the loop from ending anything.
 
     Returns:
         A report, false when nothing was found.
+
+    Raises:
+        InvalidTypeError: An ignore or *grace* is something else.
+
+    >>> import threading
+    >>> release = threading.Event()
+    >>> threading.Thread(target=release.wait, name="pump").start()
+    >>> [site.sample.name for site in find(grace=Grace(attempts=1)) if site.sample]
+    ['pump']
+    >>> release.set()
+
+    .. versionadded:: 0.1
     """
     checked(ignores, grace)
     held = Held(ignores)
@@ -63,6 +75,7 @@ def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
     return report
 
 
+@final
 class verify_none:  # noqa: N801 - a verb, as contextlib's own
     """
     Raise when something that began inside is left behind.
@@ -80,6 +93,16 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
     Raises:
         LeaksFound: Something was left behind. When the body itself raises, its exception
             goes on, with the leaks as a note.
+        InvalidTypeError: An argument is of another type.
+
+    >>> import asyncio
+    >>> @verify_none()
+    ... async def answer() -> int:
+    ...     return await asyncio.create_task(asyncio.sleep(0, 42))
+    >>> asyncio.run(answer())
+    42
+
+    .. versionadded:: 0.1
     """
 
     def __init__(

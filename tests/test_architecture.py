@@ -22,10 +22,10 @@ ALLOWED: dict[str, set[str]] = {
     "model": set(),
     "errors": {"testing.report"},  # The type of what LeaksFound carries, for checkers alone.
     "libraries": {"model"},
-    "ignores": {"model"},
-    "config": {"model", "ignores"},
+    "ignores": {"model", "errors"},
+    "config": {"model", "errors", "ignores"},
     "environment_variables": {"config"},
-    "runtime": {"model", "libraries"},
+    "runtime": {"model", "errors", "libraries"},
     "origins": {"model", "libraries", "runtime"},
     "census": {"model", "libraries", "ignores", "runtime", "origins"},
     "detect": {"model", "config"},
@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         *("model", "config", "runtime", "census", "detect"),
         *("log", "report.texts", "report.masks"),
     },
-    "telemetry": {"model", "libraries", "runtime", "report", "log"},
+    "telemetry": {"model", "errors", "libraries", "runtime", "report", "log"},
     "instrumentor": {
         *("", "model", "config", "ignores", "runtime", "origins", "census"),
         *("detect", "monitor", "report", "telemetry", "log"),
@@ -46,8 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "viewer": {"telemetry.names", "report.texts"},
     "demo": {"", "instrumentor", "telemetry", "viewer"},
-    "shipped": set(),
-    "cli": {"", "viewer", "instrumentor", "demo", "shipped"},
+    "shipped": {"errors"},
+    "cli": {"", "errors", "viewer", "instrumentor", "demo", "shipped"},
 }
 TELEMETRY = {"telemetry", "instrumentor", "viewer", "cli", "demo"}
 FOREIGN = ("opentelemetry", "grpc", "trio", "gevent", "psutil")

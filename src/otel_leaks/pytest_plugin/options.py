@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.ignores import Ignore, parse
 from otel_leaks.pytest_plugin.markers import marker_arguments
 from otel_leaks.pytest_plugin.outcomes import Outcomes
@@ -90,14 +91,14 @@ def _grace_of_ini(text: str) -> Grace:
     if not words:
         return Grace()
     if len(words) > 2:
-        raise ValueError(
+        raise InvalidValueError(
             f"leaks_grace takes attempts and max_delay_s, such as 20 0.1, got {text!r}"
         )
     try:
         attempts = int(words[0])
         delay_s = float(words[1]) if len(words) > 1 else Grace().max_delay_s
     except ValueError:
-        raise ValueError(
+        raise InvalidValueError(
             f"leaks_grace takes attempts and max_delay_s, such as 20 0.1, got {text!r}"
         ) from None
     return Grace(attempts=attempts, max_delay_s=delay_s)
@@ -115,6 +116,6 @@ def _offered() -> tuple[Ignore, ...]:
         offered = (offered,) if isinstance(offered, Ignore) else tuple(offered)
         for each in offered:
             if not isinstance(each, Ignore):
-                raise TypeError(f"entry point {entry.name} must offer ignores, got {each!r}")
+                raise InvalidTypeError(f"entry point {entry.name} must offer ignores, got {each!r}")
         found += offered
     return tuple(found)

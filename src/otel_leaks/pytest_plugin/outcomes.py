@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from otel_leaks.report.formats import formats_for, writer
 from otel_leaks.testing.verify import add_note
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ATTRIBUTE = "otel_leaks"
 
 # Bound now: a test may replace them, and json.dumps and json.loads.
 _urandom = os.urandom
-_COMPACT, _FROM_JSON = json.JSONEncoder(separators=(",", ":")), json.JSONDecoder()
+_FROM_JSON = json.JSONDecoder()
 
 _DICTS = ("told", "of_markers", "seen")
 _SETS = ("used", "kept", "known_seen")
@@ -58,11 +59,13 @@ class Ledger:
         """Whether something was left that fails no single test."""
         self._handed: set[tuple[str, str]] = set()
 
-    def add(self, label: str, report: Report) -> None:
-        """Add the leaks of a test or fixture, or of the session."""
+    def add(self, label: str, report: Report) -> dict[str, Any]:
+        """Add the leaks of a test or fixture, or of the session; return them."""
         name = _urandom(8).hex()
         plain = _FROM_JSON.decode(report.to_json())
-        self.told[name] = {"id": name, "in": label, "text": str(report), **plain}
+        found = {key: plain[key] for key in ("sites", "hidden")}
+        self.told[name] = {"id": name, "in": label, "text": str(report), **found}
+        return self.told[name]
 
     def news(self) -> dict[str, Any]:
         """Return what was not handed over before, empty when there is none."""
@@ -120,6 +123,7 @@ class Outcomes:
         self.ledger = ledger
         self._manager = manager
         self._fails = fails
+        self._properties = [writer(each.name) for each in formats_for("test")]
         self._pending: tuple[pytest.Item, _Leak] | None = None
 
     def note_marker(self, ignore: str, nodeid: str) -> None:
@@ -145,9 +149,9 @@ class Outcomes:
             pytest.fail.Exception: It raised nothing.
         """
         for label, _, report in told:
-            self.ledger.add(label, report)
-            plain = _COMPACT.encode(_FROM_JSON.decode(report.to_json()))
-            item.user_properties.append(("leaks", plain))
+            leak = self.ledger.add(label, report)
+            for write in self._properties:
+                item.user_properties.append(("leaks", write([leak], fails=self._fails)))
         self._watch()
         text = "\n\n".join(each.text for each in told)
         if raised is not None:

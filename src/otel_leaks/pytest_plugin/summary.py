@@ -1,20 +1,18 @@
-"""What a run ends with: the leaks that no failure shows, the lines below them, the JSON file."""
+"""What a run ends with: the leaks that no failure shows, the lines below them, the files."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from otel_leaks.pytest_plugin.annotations import annotation
 from otel_leaks.pytest_plugin.baseline import Baseline
 from otel_leaks.pytest_plugin.outcomes import ATTRIBUTE as OF_REPORT
 from otel_leaks.pytest_plugin.outcomes import Ledger
 from otel_leaks.pytest_plugin.troubles import Troubles
+from otel_leaks.report.formats import formats_for, writer
 
 __all__ = ["AT_THE_END", "Lines", "Summary"]
 
@@ -81,31 +79,27 @@ class Summary:
         """Write the baseline and all leaks to their files, where that was asked for."""
         with self._troubles.kept("the baseline can't be written"):
             self._baseline.save()
-        file = self._config.getoption("--leaks-json")
-        if file is not None:
-            told = [{k: v for k, v in each.items() if k != "id"} for each in self._told()]
-            with self._troubles.kept(f"{file} can't be written"):
-                Path(file).write_text(
-                    json.dumps({"leaks": told}, indent=2) + "\n", encoding="utf-8"
-                )
+        for each in formats_for("file"):
+            file = self._config.getoption(each.option)
+            if file is not None:
+                with self._troubles.kept(f"{file} can't be written"):
+                    body = writer(each.name)(self._told(), fails=self._mode == "fail")
+                    Path(file).write_text(f"{body}\n", encoding="utf-8")
 
     def _told(self) -> list[dict[str, Any]]:
         return _merged(list(self._ledger.told.values()))
 
     def _write_leaks(self, terminal: Any, told: list[dict[str, Any]]) -> None:
-        write = terminal.write_line
+        fails = self._mode == "fail"
         # A leak of an attempt that was run again, too.
-        untold = [each for each in told if self._mode == "warn" or each["id"] not in self._reported]
+        untold = [each for each in told if not fails or each["id"] not in self._reported]
         if untold:
-            is_warning = self._mode == "warn"
-            terminal.section("leaks", yellow=is_warning, red=not is_warning)
-            for each in untold:
-                write(f"{each['in']}: {each['text']}")
-                write("")
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            for each in told:
-                for site in each["sites"]:
-                    write(annotation(each["in"], site, self._mode))
+            terminal.section("leaks", yellow=not fails, red=fails)
+            for each in formats_for("section"):
+                terminal.write_line(writer(each.name)(untold, fails=fails))
+        if told:
+            for each in formats_for("log"):
+                terminal.write_line(writer(each.name)(told, fails=fails))
 
 
 def _merged(told: list[dict[str, Any]]) -> list[dict[str, Any]]:

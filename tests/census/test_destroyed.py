@@ -218,8 +218,12 @@ def test_coroutines_beyond_the_most_are_one(source: DestroyedSource) -> None:
         names: dict[str, Any] = {"__name__": "many"}
         for n in range(MAX_COROUTINES + 5):
             exec(f"async def run_{n}(future): await future", names)
-        each = iter(range(MAX_COROUTINES + 5))
-        destroy(loop, MAX_COROUTINES + 5, lambda future: names[f"run_{next(each)}"](future))
+        numbers = iter(range(MAX_COROUTINES + 5))
+
+        def run(future: asyncio.Future[None]) -> Any:
+            return names[f"run_{next(numbers)}"](future)
+
+        destroy(loop, MAX_COROUTINES + 5, run)
     found = read(source)
     assert (found.count, found.site_count) == (MAX_COROUTINES + 5, MAX_COROUTINES + 1)
     assert counts(found)[OTHER] == 5

@@ -37,6 +37,7 @@ from otel_leaks.pytest_plugin.turns import (
     has_finalizers,
     holders_of,
     in_turn,
+    is_loop,
 )
 from otel_leaks.pytest_plugin.usage import usage
 
@@ -298,7 +299,8 @@ class LeaksPlugin:
     def _without_configuring(self) -> Report:
         """Look at what began in the session; the process of the controller judges the rest."""
         self._configuring.parent = None
-        return self._of_session.cancelled.plus(self._look_once(self._of_session))
+        report = self._look(self._session, self._settings._replace(grace=self._one_look))
+        return self._of_session.cancelled.plus(report)
 
     def pytest_unconfigure(self) -> None:
         """Hand over what finalizers raised, before pytest's own report of that."""
@@ -387,10 +389,10 @@ class LeaksPlugin:
     ) -> None:
         if call.settings.is_allowed or (is_failure(raised) and not self._on_failure):
             return
-        self._hand_to_owners(item, call)
+        found = self._hand_to_owners(item, call)
         if self._may_end_later(item):
             # Such as a factory that ends what the test began through it.
-            found = self._look_once(call)
+            found = self._glance(call) if found is None else found
             if found:
                 self._wait(call, found)
                 return
@@ -401,11 +403,16 @@ class LeaksPlugin:
             self._watch_for_hangs(call.scope, report)
             self._tell([(item.nodeid, str(report), report)], item, raised)
 
-    def _hand_to_owners(self, item: pytest.Item, call: Charged) -> None:
-        """Charge wider fixtures with what a test made their objects create, and they hold."""
+    def _hand_to_owners(self, item: pytest.Item, call: Charged) -> Report | None:
+        """
+        Charge wider fixtures with what a test made their objects create, and they hold.
+
+        Returns:
+            What is left of the test; None when nobody has looked since.
+        """
         owners = [each for each in self._fixtures.values() if is_owner(each)]
-        if owners and self._look_once(call):
-            hand_to_owners(call.scope, owners, item)
+        found = self._glance(call) if owners else None
+        return None if found and hand_to_owners(call.scope, owners, item) else found
 
     def _may_end_later(self, item: pytest.Item) -> bool:
         """Say whether the teardown of a test may end what its call left."""
@@ -413,9 +420,9 @@ class LeaksPlugin:
             each.is_function and each.may_end_things for each in self._fixtures.values()
         ) or has_finalizers(item)
 
-    def _look_once(self, charged: Charged, kinds: Collection[Kind] | None = None) -> Report:
-        """Look when it ends, which alone shows where things stand then."""
-        return self._look(charged.scope, charged.settings._replace(grace=self._one_look), kinds)
+    def _glance(self, charged: Charged, kinds: Collection[Kind] | None = None) -> Report:
+        """Look once, in order to see whether anything is left that is to be judged later."""
+        return self._look(charged.scope, charged.settings, kinds, is_glance=True)
 
     def _wait(self, charged: Charged, found: Report) -> None:
         """Judge later, when all who may end what was found have had their turn."""
@@ -473,7 +480,7 @@ class LeaksPlugin:
         if charged.settings.is_allowed:
             return
         with not_collecting():
-            found = self._look_once(charged, CANCELLED_BY_RUNNERS)
+            found = self._baseline.without_known(self._glance(charged, CANCELLED_BY_RUNNERS))
             # The same is cancelled by what closes the loop and by its runner: waited for once.
             if new_sites(found, charged.cancelled):
                 found = self._look(charged.scope, charged.settings, CANCELLED_BY_RUNNERS)
@@ -587,7 +594,7 @@ class LeaksPlugin:
             result = yield
             fixture.is_set_up = True
             fixture.is_xunit = _XUNIT.match(fixturedef.argname) is not None
-            owns_loop = owns_loop or _is_loop(result)
+            owns_loop = owns_loop or is_loop(result)
             fixture.may_end_things = (
                 len(fixturedef._finalizers) > finalizers
                 and not owns_loop
@@ -632,7 +639,7 @@ class LeaksPlugin:
             is_due = fixture.is_set_up or self._on_failure
             found = fixture.cancelled
             if scope.began and is_due and not fixture.settings.is_allowed:
-                found = found.plus(self._look_once(fixture))
+                found = found.plus(self._glance(fixture))
             if found and is_due:
                 fixture.waits_for = {each for each in fixture.all_asked() if self._may_end(each)}
                 self._wait(fixture, found)
@@ -716,14 +723,21 @@ class LeaksPlugin:
         return Settings(ignores, grace or self._grace, is_allowed=is_allowed)
 
     def _look(
-        self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
+        self,
+        scope: Scope,
+        settings: Settings,
+        kinds: Collection[Kind] | None = None,
+        *,
+        is_glance: bool = False,
     ) -> Report:
         report = self._clean
         with self._troubled("leaks can't be looked for"):
-            report = self._looked(scope, settings, kinds)
+            report = self._looked(scope, settings, kinds, is_glance=is_glance)
         return report  # noqa: RET504 - an error leaves it clean
 
-    def _looked(self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None) -> Report:
+    def _looked(
+        self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None, *, is_glance: bool
+    ) -> Report:
         item = self._item
         holders = functools.partial(holders_of, item, self._fixtures.values()) if item else None
         check = self._check_class(
@@ -734,12 +748,13 @@ class LeaksPlugin:
             collect=self._garbage.collect,
             failed=self._unreadable,
         )
-        for delay_s in check.pauses(settings.grace):
+        for delay_s in check.glances() if is_glance else check.pauses(settings.grace):
             drive(scope, delay_s)
         self._used.update(each.ignore for each in check.report.hidden)
         if check.report or check.report.hidden:
             self._watch_outcomes()
-        return self._baseline.without_known(check.report) if check.report else check.report
+        # A glance is followed by the look that counts.
+        return check.report if is_glance else self._baseline.without_known(check.report)
 
     def _unreadable(self, failures: tuple[Failure, ...]) -> None:
         """Keep for the summary what can't be read: it would hide leaks, of all tests."""
@@ -813,15 +828,6 @@ def _label(fixturedef: pytest.FixtureDef[Any], node: Any) -> str:
     xunit = _XUNIT.match(fixturedef.argname)
     name = xunit[1] if xunit else f"fixture {fixturedef.argname} ({fixturedef.scope})"
     return f"{name} of {node.nodeid}" if node.nodeid else name
-
-
-def _is_loop(result: Any) -> bool:
-    """Say whether what a fixture returned is a loop, or a runner that closes one."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return False
-    loop = asyncio.AbstractEventLoop
-    return isinstance(result, (loop, getattr(asyncio, "Runner", loop)))  # 3.10 has no Runner.
 
 
 def _merged(told: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ then can be read where things stand.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,7 @@ __all__ = [
     "holders_of",
     "in_turn",
     "is_awaited_in_vain",
+    "is_loop",
 ]
 
 
@@ -161,6 +163,15 @@ def is_awaited_in_vain(scope: Scope) -> bool:
         and getattr(task, "cancelling", lambda: 1)()  # 3.11 and later.
         for task in starts.noted("asyncio_task")
     )
+
+
+def is_loop(result: Any) -> bool:
+    """Say whether what a fixture returned is a loop, or a runner that closes one."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    loop = asyncio.AbstractEventLoop
+    return isinstance(result, (loop, getattr(asyncio, "Runner", loop)))  # 3.10 has no Runner.
 
 
 def in_turn(waiting: list[Charged]) -> list[Charged]:

@@ -145,8 +145,7 @@ class _Instrumentation:
             self._workers.open()
         if server is not None and not uwsgi.has_threads(server):
             _log.warning(
-                "uWSGI runs no threads of Python's, so leaks are not watched; "
-                "set enable-threads = true"
+                "uWSGI runs no Python threads, so leaks are not watched; set enable-threads = true"
             )
         # Runs before the SDK's own, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.

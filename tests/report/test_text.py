@@ -114,7 +114,7 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         (
             saturated(),
             "thread pool mail is saturated: all 6 threads have run the same jobs for at least "
-            "5 min while 293 jobs wait; most of those: 80 in app.jobs.Worker.run "
+            "5 min while 293 jobs wait; most of the running jobs: 80 in app.jobs.Worker.run "
             "(/srv/app/jobs.py:41), the oldest for at least 2 min",
         ),
         (
@@ -132,7 +132,7 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
                 grown_s=4800.0,
                 pools=40,
             ),
-            "40 thread pools export, 30 more than 80 min ago: new ones keep coming, and none "
+            "40 thread pools named export, 30 more than 80 min ago: new ones keep coming, and none "
             "is shut down; most of their 93 threads: 80 in app.jobs.Worker.run "
             "(/srv/app/jobs.py:41), the oldest for at least 2 min",
         ),

@@ -197,7 +197,7 @@ def test_a_span_that_cannot_be_read_is_told_once_and_nothing_is_raised(
         assert tell(reader, context) == (None, None)
     assert [record.getMessage() for record in caplog.records] == [
         "the span of a task could not be read, so tasks that outlive their request "
-        "are not found any more; please report this with your OpenTelemetry version"
+        "are no longer found; please report this with your OpenTelemetry version"
     ]
 
 

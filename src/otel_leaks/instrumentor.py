@@ -15,7 +15,7 @@ import threading
 from collections.abc import Collection, Iterator
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, final
 
 from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
@@ -275,17 +275,27 @@ _active: _Instrumentation | None = None
 _fork_hook_registered = False
 
 
+@final
 class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """
     Watches this process for leaked threads and asyncio tasks.
 
     ``instrument(**options)`` takes the options of ``LeakConfig`` and the usual
     ``tracer_provider``, ``meter_provider`` and ``logger_provider``; ``uninstrument()``
-    ends the monitor, restores what was patched, and no metric is reported any more.
+    ends the monitor, restores what was patched, and no metric is reported any more. Not to be
+    subclassed: BaseInstrumentor has one instance, and a subclass would be given that.
 
     Raises:
-        TypeError: An unknown option, or a value of a wrong type, given in code.
-        ValueError: A value given in code is out of its range.
+        InvalidTypeError: An unknown option, or a value of a wrong type, given in code.
+        InvalidValueError: A value given in code is out of its range.
+
+    >>> LeakInstrumentor().instrument(thread_limit=0)
+    Traceback (most recent call last):
+    ...
+    otel_leaks.errors.InvalidValueError: thread_limit must be a whole number >= 1, or None (an \
+empty variable) for no limit, got 0; leave it out for the default of 200
+
+    .. versionadded:: 0.1
     """
 
     _is_of_file = False

@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DESCRIPTIONS", "ChangedError", "UnknownError", "names", "read", "within", "write"]
+from otel_leaks.errors import FilesDifferError, UnknownExampleError
+
+__all__ = ["DESCRIPTIONS", "names", "read", "within", "write"]
+
+# The names that these had here before.
+ChangedError, UnknownError = FilesDifferError, UnknownExampleError
 
 DESCRIPTIONS: Final = {
     "README.md": "what these files are, and where to start",
@@ -39,6 +44,10 @@ DESCRIPTIONS: Final = {
     "docs/runbooks.md": "what each alert means, and how to fix the leak",
     "docs/detection.md": "when a finding opens, and when it ends",
     "docs/outlived.md": "when a task has outlived its request",
+    "docs/json.md": "what is in the JSON of reports and baselines",
+    "docs/schemas/report.schema.json": "JSON Schema of a report",
+    "docs/schemas/leaks.schema.json": "JSON Schema of pytest's --leaks-json",
+    "docs/schemas/baseline.schema.json": "JSON Schema of pytest's --leaks-baseline",
     "docs/patterns/response.md": "a common cause: a response that nobody sends or reads",
     "docs/patterns/subscriber.md": "a common cause: a subscriber that nobody closes",
     "docs/patterns/worker.md": "a common cause: a background worker without an exit",
@@ -47,18 +56,6 @@ DESCRIPTIONS: Final = {
 
 _PACKAGE: Final = Path(__file__).parent
 _PROJECT: Final = _PACKAGE.parents[1]
-
-
-class UnknownError(ValueError):
-    """There is no such file or folder; the message lists those that there are."""
-
-
-class ChangedError(Exception):
-    """Files that differ would be overwritten."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        super().__init__(", ".join(map(str, paths)))
-        self.paths = tuple(paths)
 
 
 def names() -> tuple[str, ...]:
@@ -71,12 +68,12 @@ def within(name: str) -> tuple[str, ...]:
     Return the file of that name, or all files of the folder of that name.
 
     Raises:
-        UnknownError: There is neither.
+        UnknownExampleError: There is neither.
     """
     wanted = name.replace("\\", "/").removeprefix("./").rstrip("/")
     found = tuple(each for each in names() if each == wanted or each.startswith(f"{wanted}/"))
     if not found:
-        raise UnknownError(f"there is no example {name!r}; there are {', '.join(names())}")
+        raise UnknownExampleError(f"there is no example {name!r}; there are {', '.join(names())}")
     return found
 
 
@@ -98,7 +95,7 @@ def write(chosen: Sequence[str], to: Path, *, force: bool = False) -> tuple[Path
         What was written; files that are the same already are left as they are.
 
     Raises:
-        ChangedError: Files there differ, without *force*; nothing has been written.
+        FilesDifferError: Files there differ, without *force*; nothing has been written.
         OSError: The file system refuses.
     """
     contents = {to / name: read(name) for name in chosen}
@@ -109,7 +106,7 @@ def write(chosen: Sequence[str], to: Path, *, force: bool = False) -> tuple[Path
     ]
     changed = [path for path in differing if path.exists()]
     if changed and not force:
-        raise ChangedError(changed)
+        raise FilesDifferError(changed)
     for path in differing:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents[path])

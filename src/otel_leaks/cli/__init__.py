@@ -68,12 +68,13 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _examples(options: argparse.Namespace) -> int:
     from otel_leaks import shipped
+    from otel_leaks.errors import UnknownExampleError
 
     if options.force and options.to is None:
         return _refuse("otel-leaks examples: --force needs --to DIR, the folder to write below")
     try:
         chosen = shipped.names() if options.name is None else shipped.within(options.name)
-    except shipped.UnknownError as error:
+    except UnknownExampleError as error:
         return _refuse(f"otel-leaks examples: {error}")
     if options.to is not None:
         return _write(chosen, Path(options.to), force=options.force)
@@ -96,10 +97,11 @@ def _examples(options: argparse.Namespace) -> int:
 
 def _write(chosen: Sequence[str], to: Path, *, force: bool) -> int:
     from otel_leaks import shipped
+    from otel_leaks.errors import FilesDifferError
 
     try:
         written = shipped.write(chosen, to, force=force)
-    except shipped.ChangedError as error:
+    except FilesDifferError as error:
         differ = "differs" if len(error.paths) == 1 else "differ"
         return _refuse(
             f"otel-leaks examples: {error} would be overwritten, and {differ} from what is "

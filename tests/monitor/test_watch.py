@@ -140,7 +140,7 @@ def monitors() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "otel-leaks-watch"]
 
 
-def test_the_listener_hears_of_each_census_after_what_opened_and_ended_in_it() -> None:
+def test_the_listener_gets_each_census_after_what_opened_and_ended_in_it() -> None:
     ear = Ear()
     watch = watch_of(Source(1, 6, 9, 2), ear)
     for _ in range(4):
@@ -155,7 +155,7 @@ def test_the_listener_hears_of_each_census_after_what_opened_and_ended_in_it() -
     ]
 
 
-def test_an_open_finding_is_told_again_through_the_watch() -> None:
+def test_an_open_finding_gets_reminders_through_the_watch() -> None:
     ear = Ear()
     now = iter([0.0, 0.0, 100.0, 100.0, 400.0, 400.0])
     watch = watch_of(Source(6, 7, 8), ear, clock=lambda: next(now))
@@ -678,7 +678,7 @@ def test_a_watch_that_was_never_started_can_be_stopped() -> None:
     assert source.done == ["close"]
 
 
-def test_stopping_does_not_wait_for_ever_and_nothing_is_told_afterwards(
+def test_stopping_does_not_wait_forever_and_nothing_is_reported_afterwards(
     started: Callable[[Watch], Watch],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

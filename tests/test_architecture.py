@@ -106,7 +106,7 @@ def test_a_module_imports_only_what_its_row_allows(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_only_the_doors_to_telemetry_import_opentelemetry(path: Path) -> None:
+def test_only_the_entry_points_to_telemetry_import_opentelemetry(path: Path) -> None:
     foreign = [each for each in imported(path) if each.partition(".")[0] in FOREIGN]
     if row_of(name_of(path)) in TELEMETRY:
         foreign = [each for each in foreign if each.partition(".")[0] in FOREIGN[2:]]

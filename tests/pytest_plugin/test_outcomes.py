@@ -83,7 +83,7 @@ def test_neither_a_leak_nor_the_outcome_beside_it_vanishes(run: Run) -> None:
         result.stdout.fnmatch_lines(lines)
 
 
-def test_a_leak_of_a_test_that_fails_as_expected_is_told_where_failures_are_looked_at(
+def test_a_leak_of_a_test_that_fails_as_expected_is_reported_if_failures_are_checked(
     run: Run,
 ) -> None:
     result = run(
@@ -123,7 +123,7 @@ def test_a_failing_test_stops_the_run_and_is_the_next_ones_first(
         result.assert_outcomes(passed=0 if args else 2, failed=1)
 
 
-def test_a_leak_beside_failed_subtests_is_told(run: Run) -> None:
+def test_a_leak_beside_failed_subtests_is_reported(run: Run) -> None:
     result = run(
         HEAD
         + """

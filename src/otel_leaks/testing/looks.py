@@ -57,7 +57,7 @@ def ignore_current(*, reason: str = "") -> Ignore:
     """
     Ignore what is alive now: threads, tasks, jobs, pools, loops, generators and children.
 
-    For ``find``, whose look has no beginning of its own: make it first, look later.
+    For ``find``, which has no starting point of its own: create the ignore first, check later.
 
     >>> from otel_leaks.testing import find
     >>> before = ignore_current()

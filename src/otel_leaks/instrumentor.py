@@ -74,7 +74,7 @@ class _Instrumentation:
         ignores = Ignores((*IN_PRODUCTION, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
-                "%s has expired and hides nothing any more; mend the leak or give it a new date",
+                "%s has expired and no longer hides anything; fix the leak or set a new date",
                 ignore,
             )
         self._server = uwsgi.server()

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 
 from otel_leaks.census.known_tasks import KnownTasks
+from otel_leaks.census.pace import Pace
 from otel_leaks.census.serials import Known
 from otel_leaks.census.source import Look
 from otel_leaks.census.task_spans import TaskSpans
@@ -101,6 +102,14 @@ class TaskCount:
         found = self._walk.found(known.ref, plain, tally, None)
         if found is not None:
             found.know(known)
+
+    def clear(self) -> None:
+        """Forget all, in slices: what goes at once is one long step."""
+        pace = Pace(self._look.pause)
+        for tally in self.tallies.values():
+            while tally.groups:
+                tally.groups.popitem()
+                pace.step()
 
     def add(self, refs: list[TaskRef], readable: ReadableTasks) -> None:
         """Count some tasks of the process."""

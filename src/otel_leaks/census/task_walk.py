@@ -6,6 +6,7 @@ import types
 from collections.abc import Sequence
 from functools import partial
 
+from otel_leaks.census.pace import Pace
 from otel_leaks.census.source import Look
 from otel_leaks.census.task_tallies import Chained, Group, Key, Tally
 from otel_leaks.model import OTHER, Kind
@@ -34,6 +35,7 @@ class Walk:
         self._kind = kind
         self.names = names
         self._look = look
+        self._pace = Pace(look.pause)
         self._levels = 0
         """Levels that were followed since the last pause."""
 
@@ -81,7 +83,7 @@ class Walk:
         tally: Tally,
     ) -> None:
         """Put what a wrapper runs in the wrapper's place, and a name where there is no code."""
-        tally.wrapped.learn(codes, self._look.pause)
+        tally.wrapped.learn(codes, self._pace.step)
         if not tally.wrapped.has_any(keys):
             return
         for i in tally.wrapped.look_through(refs, keys):
@@ -111,4 +113,5 @@ class Walk:
             found = group.chains[chain.key()] = Chained(
                 [level.code for level in chain.levels], functions
             )
+            self._pace.step()
         return found

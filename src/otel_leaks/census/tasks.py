@@ -103,6 +103,8 @@ class TaskSource:
             lambda site: samples.added(site, chains[site.fingerprint, site.origin]),
             look,
         )
+        chains.clear()
+        count.clear()
         unreadable = tuple(sorted(count.unreadable))
         return replace(found, unreadable=unreadable, stayed=self._turnover.take_ended())
 

@@ -63,9 +63,7 @@ UNUSED = {
 
 def examples() -> dict[str, str]:
     """Return the text of every file that is shipped, but for programs, by its name."""
-    # The schemas are of what tests write, which names no telemetry.
-    others = (".py", ".schema.json")
-    return {name: read(name).decode() for name in shipped_names() if not name.endswith(others)}
+    return {name: read(name).decode() for name in shipped_names() if not name.endswith(".py")}
 
 
 def forms(name: str) -> set[str]:

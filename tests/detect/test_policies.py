@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect.policies import OPENABLE, POLICIES
+from otel_leaks.detect.words import NOUNS
 from otel_leaks.model import EVIDENCES, KINDS
 
 
@@ -20,3 +21,7 @@ def test_the_options_of_a_policy_are_options() -> None:
     named = [name for each in POLICIES for name in each.options]
     assert set(named) <= set(LeakConfig.names())
     assert "task_limit" in named
+
+
+def test_there_are_words_for_each_kind() -> None:
+    assert tuple(NOUNS) == KINDS

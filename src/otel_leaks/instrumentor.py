@@ -284,7 +284,8 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     ``instrument(**options)`` takes the options of ``LeakConfig`` and the usual
     ``tracer_provider``, ``meter_provider`` and ``logger_provider``; ``uninstrument()``
     ends the monitor, restores what was patched, and no metric is reported any more. Not to be
-    subclassed: BaseInstrumentor has one instance, and a subclass would be given that.
+    subclassed: BaseInstrumentor has one instance, and a subclass would be given that, see
+    https://github.com/open-telemetry/opentelemetry-python-contrib/blob/main/opentelemetry-instrumentation/src/opentelemetry/instrumentation/instrumentor.py
 
     Raises:
         InvalidTypeError: An unknown option, or a value of a wrong type, given in code.

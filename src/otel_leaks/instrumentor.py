@@ -283,7 +283,8 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     ``instrument(**options)`` takes the options of ``LeakConfig`` and the usual
     ``tracer_provider``, ``meter_provider`` and ``logger_provider``. ``uninstrument()``
     stops the monitor, restores what was patched, and ends the metrics. Do not subclass it:
-    BaseInstrumentor has one instance, which a subclass would share.
+    BaseInstrumentor has one instance, which a subclass would share, see
+    https://github.com/open-telemetry/opentelemetry-python-contrib/blob/main/opentelemetry-instrumentation/src/opentelemetry/instrumentation/instrumentor.py
 
     Raises:
         InvalidTypeError: An unknown option, or a value of a wrong type, given in code.

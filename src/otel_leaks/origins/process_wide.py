@@ -268,7 +268,8 @@ def current_loop() -> Any:
     """Return the calling thread's loop of asyncio's policy, None for none; makes no loop."""
     events = sys.modules.get("asyncio.events")
     policy = getattr(events, "_event_loop_policy", None)
-    # Private, the same on 3.10 to 3.15: of asyncio's own policies, and of those below them.
+    # Private, the same on 3.10 to 3.15: of asyncio's own policies, and of those below them,
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/events.py#L686
     local = kept(policy, "_local") if policy is not None else None
     return getattr(local, "_loop", None) if isinstance(local, threading.local) else None
 

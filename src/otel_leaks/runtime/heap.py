@@ -127,7 +127,9 @@ def held_by(roots: Iterable[object], targets: Collection[int], *, budget_s: floa
         if kind is types.GeneratorType:
             return not thing.gi_running
         if kind in {types.AsyncGeneratorType, types.FrameType}:
-            return True  # Before 3.11 the frame of a generator has its variables.
+            # Before 3.11 the frame of a generator has its variables:
+            # https://docs.python.org/3/whatsnew/3.11.html#cheaper-lazy-python-frames
+            return True
         if kind in _OPAQUE or issubclass(kind, (type, contextvars.Context)):
             return False
         return not _is_of(kind, loop) and _top(_module_of(kind)) not in _TEST_RUNNERS

@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ELSEWHERE := scenarios or e2e or reliability or services or companions or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions browser pictures field soak latency parts datadog matrix demo bench deskbench dashboards lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions browser pictures field soak latency parts datadog matrix demo bench deskbench dashboards schemas lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -107,6 +107,9 @@ bench: $(VENV)/.ready ## Measure what it costs
 
 dashboards: $(VENV)/.ready ## Write the dashboards and alerts of examples/ anew
 	PYTHONPATH=tests $(BIN)/python -m support.dashboards
+
+schemas: $(VENV)/.ready ## Write the JSON Schemas of docs/schemas anew
+	PYTHONPATH=tests $(BIN)/python -m support.schemas
 
 lock: $(VENV)/.ready ## Pin the development versions anew
 	$(BIN)/python -m pip install --quiet uv

@@ -1,12 +1,15 @@
 """
 Find leaked threads and asyncio tasks: in production with OpenTelemetry.
 
-    from otel_leaks import LeakInstrumentor
+    >>> from otel_leaks import LeakInstrumentor
+    >>> LeakInstrumentor().instrument()
 
-    LeakInstrumentor().instrument()
+Turn it off like any OpenTelemetry instrumentation:
 
-Importing this package imports nothing of OpenTelemetry; the names below are
-resolved when they are first used.
+    >>> LeakInstrumentor().uninstrument()
+
+Importing this package does not import OpenTelemetry. The names below are resolved on first
+use.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Collection, Iterator
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, final
 
 from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
@@ -74,7 +74,7 @@ class _Instrumentation:
         ignores = Ignores((*IN_PRODUCTION, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
-                "%s has expired and hides nothing any more; mend the leak or give it a new date",
+                "%s has expired and no longer hides anything; fix the leak or set a new date",
                 ignore,
             )
         self._server = uwsgi.server()
@@ -145,8 +145,7 @@ class _Instrumentation:
             self._workers.open()
         if server is not None and not uwsgi.has_threads(server):
             _log.warning(
-                "uWSGI runs no threads of Python's, so leaks are not watched; "
-                "set enable-threads = true"
+                "uWSGI runs no Python threads, so leaks are not watched; set enable-threads = true"
             )
         # Runs before the SDK's own, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.
@@ -276,28 +275,39 @@ _active: _Instrumentation | None = None
 _fork_hook_registered = False
 
 
+@final
 class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """
     Watches this process for leaked threads and asyncio tasks.
 
     ``instrument(**options)`` takes the options of ``LeakConfig`` and the usual
-    ``tracer_provider``, ``meter_provider`` and ``logger_provider``; ``uninstrument()``
-    ends the monitor, restores what was patched, and no metric is reported any more.
+    ``tracer_provider``, ``meter_provider`` and ``logger_provider``. ``uninstrument()``
+    stops the monitor, restores what was patched, and ends the metrics. Do not subclass it:
+    BaseInstrumentor has one instance, which a subclass would share, see
+    https://github.com/open-telemetry/opentelemetry-python-contrib/blob/main/opentelemetry-instrumentation/src/opentelemetry/instrumentation/instrumentor.py
 
     Raises:
-        TypeError: An unknown option, or a value of a wrong type, given in code.
-        ValueError: A value given in code is out of its range.
+        InvalidTypeError: An unknown option, or a value of a wrong type, given in code.
+        InvalidValueError: A value given in code is out of its range.
+
+    >>> LeakInstrumentor().instrument(thread_limit=0)
+    Traceback (most recent call last):
+    ...
+    otel_leaks.errors.InvalidValueError: thread_limit must be a whole number >= 1, or None (an \
+empty variable) for no limit, got 0; leave it out for the default of 200
+
+    .. versionadded:: 0.1
     """
 
     _is_of_file = False
     """Whether the options are those of a file, which OpenTelemetry itself hands over."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return nothing: it watches the interpreter itself."""
+        """Return nothing: this instruments the interpreter itself."""
         return ()
 
     def instrument(self, **options: Any) -> None:
-        """Begin to watch. When that fails it is logged, and may be tried again."""
+        """Start watching. A failure is logged, and you can try again."""
         self._is_of_file = _is_of_opentelemetry(sys._getframe(1))
         super().instrument(**options)
         # BaseInstrumentor takes whatever returned as a success.

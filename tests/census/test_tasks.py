@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from otel_leaks.census import followed as followed_module
+from otel_leaks.census import known_tasks as known_module
+from otel_leaks.census import task_tallies as tallies_module
 from otel_leaks.census import tasks as tasks_module
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.ignores import Ignore, ignore_any_function, ignore_task, ignore_top_function
@@ -98,7 +100,7 @@ def test_500_tasks_are_counted_exactly(source: TaskSource, loop: Loop) -> None:
     assert (found.count, found.site_count) == (500, 1)
 
 
-def test_a_task_is_told_with_its_whole_await_chain(source: TaskSource, loop: Loop) -> None:
+def test_a_task_is_reported_with_its_whole_await_chain(source: TaskSource, loop: Loop) -> None:
     (task,) = start(loop, outer())
     task.set_name("refresh")
     functions = (f"{HERE}.outer", f"{HERE}.inner", FOREVER)
@@ -192,7 +194,7 @@ def test_tasks_of_a_stopped_loop_that_is_not_closed_are_counted(source: TaskSour
     assert read(source).count == 0
 
 
-def test_a_task_that_has_not_begun_is_counted_where_it_begins(
+def test_a_task_that_has_not_started_is_counted_where_it_starts(
     source: TaskSource, loop: Loop
 ) -> None:
     loop.create_task(outer())
@@ -228,7 +230,7 @@ def test_a_sample_says_whether_it_has_a_frame_of_the_applications(
     assert own == [True, False]
 
 
-def test_the_name_that_a_user_gave_is_told(source: TaskSource, loop: Loop) -> None:
+def test_the_name_that_a_user_gave_is_reported(source: TaskSource, loop: Loop) -> None:
     loop.create_task(outer(), name="sync-users")
     assert sample_of(read(source), f"{HERE}.outer").name == "sync-users"
 
@@ -370,7 +372,9 @@ def test_a_chain_ends_where_another_task_is_awaited(source: TaskSource, loop: Lo
     assert sample_of(found, name).waits_on == f"asyncio.Task of {HERE}.inner"
 
 
-def test_a_deep_chain_is_told_down_to_its_innermost_frame(source: TaskSource, loop: Loop) -> None:
+def test_a_deep_chain_is_reported_down_to_its_innermost_frame(
+    source: TaskSource, loop: Loop
+) -> None:
     start(loop, deep(300), deep(300))
     (site,) = read(source).sites
     assert (len(site.functions), site.functions[-1], site.count) == (302, FOREVER, 2)
@@ -393,7 +397,7 @@ async def deep(depth: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["future", "event", "queue", "sleep", "gathering"])
-def test_what_a_task_waits_on_is_told(source: TaskSource, loop: Loop, kind: str) -> None:
+def test_what_a_task_waits_on_is_reported(source: TaskSource, loop: Loop, kind: str) -> None:
     class Future(asyncio.Future[None]):
         pass
 
@@ -471,7 +475,7 @@ AWAITING = [
 
 
 @pytest.mark.parametrize("awaiting", AWAITING, ids=lambda each: each.__name__)
-def test_a_task_that_something_awaits_is_told_so(
+def test_a_task_that_something_awaits_is_reported_as_awaited(
     source: TaskSource, loop: Loop, awaiting: Callable[[AnyTask], Coroutine[Any, Any, None]]
 ) -> None:
     (task,) = start(loop, inner())
@@ -817,13 +821,13 @@ def test_tasks_that_moved_on_while_they_were_counted_are_shown_where_they_stand_
     source: TaskSource, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = [loop.create_task(outer()) for _ in range(5)]
-    counted = tasks_module._counted
+    counted = tallies_module.counted
 
     def move_on(*args: Any) -> Iterator[Any]:
         loop.run_until_complete(settle())
         return counted(*args)
 
-    monkeypatch.setattr(tasks_module, "_counted", move_on)
+    monkeypatch.setattr(tasks_module, "counted", move_on)
     found = read(source)
     assert chains(found) == [((f"{HERE}.outer",), 5)]
     assert [frame.name for frame in sample_of(found, f"{HERE}.outer").stack] == [
@@ -840,7 +844,7 @@ def test_what_is_known_of_tasks_is_bounded(
     start(loop, *(outer() for _ in range(500)))
     for _ in range(3):
         read(source)
-    assert len(source._serials) == followed_module.FOLLOWED_OF_SITE
+    assert len(source._known.serials) == followed_module.FOLLOWED_OF_SITE
 
 
 def test_what_goes_to_another_site_has_moved_and_not_ended(source: TaskSource, loop: Loop) -> None:
@@ -867,13 +871,13 @@ def test_what_is_known_of_small_sites_is_a_few_tasks_each(source: TaskSource, lo
     start(loop, *(outer() for _ in range(followed_module.LARGE)), *(deep(2) for _ in range(2)))
     for _ in range(3):
         read(source)
-    assert len(source._serials) == tasks_module.KNOWN_OF_SITE + 2
+    assert len(source._known.serials) == tallies_module.KNOWN_OF_SITE + 2
 
 
 def test_the_largest_site_is_explained_also_when_very_many_sites_are_known(
     source: TaskSource, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks_module, "MAX_KNOWN", 3)
+    monkeypatch.setattr(known_module, "MAX_KNOWN", 3)
     start(loop, *(deep(i) for i in range(5)))
     read(source)
     start(loop, *(outer() for _ in range(50)))

@@ -30,6 +30,8 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from otel_leaks.census import thread_count
+from otel_leaks.census import thread_places as places_module
 from otel_leaks.census import threads as threads_module
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import ignore_thread
@@ -58,7 +60,7 @@ def test_80_threads_are_counted_exactly() -> None:
     assert (found.count, [site.count for site in found.sites]) == (80, [80])
 
 
-def test_a_thread_is_told_with_its_whole_stack_from_its_target_inwards() -> None:
+def test_a_thread_is_reported_with_its_whole_stack_from_its_target_inwards() -> None:
     with standing(1, stuck_deeper, daemon=True) as (thread,):
         found = read(now=50.0)
     functions = ("support.leaks.stuck_deeper", "support.leaks.stuck")
@@ -104,7 +106,7 @@ def test_threads_that_differ_in_lines_only_are_one_site() -> None:
     assert [site.count for site in found.sites] == [6, 1]
 
 
-def test_a_subclass_is_told_by_its_run() -> None:
+def test_a_subclass_is_named_after_its_run() -> None:
     stand = Stand()
 
     class Worker(threading.Thread):
@@ -117,13 +119,13 @@ def test_a_subclass_is_told_by_its_run() -> None:
     found = read()
     stand.release()
     thread.join()
-    here = f"{__name__}.test_a_subclass_is_told_by_its_run.<locals>.Worker.run"
+    here = f"{__name__}.test_a_subclass_is_named_after_its_run.<locals>.Worker.run"
     if sys.version_info < (3, 11):
         here = f"{__name__}.run"  # Code has no qualified name, and this class no module.
     assert [site.functions for site in found.sites] == [(here, "support.leaks.stuck")]
 
 
-def test_a_partial_is_told_by_its_function() -> None:
+def test_a_partial_is_named_after_its_function() -> None:
     with standing(1, functools.partial(functools.partial(stuck))):
         found = read()
     assert [site.functions for site in found.sites] == [("support.leaks.stuck",)]
@@ -132,7 +134,7 @@ def test_a_partial_is_told_by_its_function() -> None:
 @pytest.mark.parametrize(
     "wrap", [lambda target: target, functools.partial], ids=["plain", "partial"]
 )
-def test_a_target_in_c_is_told_by_its_name(
+def test_a_target_in_c_is_named_after_itself(
     wrap: Callable[[Callable[..., object]], Callable[..., object]],
 ) -> None:
     lock = threading.Lock()
@@ -161,7 +163,7 @@ def test_a_timer_is_named_by_what_it_is_to_call() -> None:
 def test_a_deep_recursion_is_one_site_and_keeps_its_innermost_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (frames_module, threads_module):
+    for module in (frames_module, places_module):
         monkeypatch.setattr(module, "MAX_FRAMES", 50)
     with standing(2, stuck_deep, 200):
         found = read()
@@ -201,7 +203,7 @@ def test_threads_are_never_compared() -> None:
     assert [(site.count, site.age_s) for site in found] == [(3, 0.0), (3, 5.0)]
 
 
-def test_a_thread_of_the_application_that_c_began_is_counted_while_it_is_known() -> None:
+def test_a_thread_of_the_application_started_in_c_is_counted_while_it_is_known() -> None:
     there: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
     free: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -234,7 +236,7 @@ def test_a_thread_of_the_application_that_c_began_is_counted_while_it_is_known()
     assert after.count == 0
 
 
-def test_the_main_thread_is_told_from_its_module_inwards() -> None:
+def test_the_main_thread_is_reported_from_its_module_inwards() -> None:
     """The frames of runpy and of importlib are nobody's own code."""
     program = textwrap.dedent("""
         from otel_leaks.census.source import Look
@@ -362,7 +364,7 @@ def test_what_was_known_of_ended_threads_is_forgotten() -> None:
     with standing(5):
         read(source)
     read(source)
-    assert len(source._serials) == 0
+    assert len(source._known.serials) == 0
 
 
 def test_a_child_forgets_the_threads_of_its_parent() -> None:
@@ -386,6 +388,48 @@ def test_no_frame_and_no_thread_is_held_in_a_pause() -> None:
     assert found.count == count
     assert len(held) > 3  # A small slice first, larger ones, and after the sample.
     assert held == [[]] * len(held)
+
+
+def test_few_deep_threads_are_read_at_once_also_after_many_shallow_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read_at_once: list[int] = []
+
+    def spy(idents: list[int]) -> list[Any]:
+        stacks = frames_module.stacks_of(idents)
+        read_at_once.append(sum(map(len, stacks)))
+        return stacks
+
+    monkeypatch.setattr(thread_count, "stacks_of", spy)
+    deep, release = threads_module.FRAMES_OF_SLICE - 100, threading.Event()
+    there = threading.Barrier(21)
+
+    def stand_deep(levels: int) -> None:
+        if levels:
+            stand_deep(levels - 1)
+        else:
+            there.wait(60)
+            release.wait(60)
+
+    source = ThreadSource()
+    threads = [
+        threading.Thread(target=stand_deep, args=(deep,), name=f"leak-deep-{i}") for i in range(20)
+    ]
+    with standing(threads_module.SLICE):
+        for each in threads:
+            each.start()
+        there.wait(60)
+        try:
+            read(source)
+            first, read_at_once[:] = max(read_at_once), []
+            read(source)
+        finally:
+            release.set()
+            for each in threads:
+                each.join()
+    # Nobody knows how deep a thread is that was never read.
+    assert deep <= first < 10 * deep
+    assert max(read_at_once) <= threads_module.FRAMES_OF_SLICE
 
 
 def _held_above() -> list[type]:

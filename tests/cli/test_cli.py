@@ -57,7 +57,7 @@ def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_an_unknown_command_is_told_with_those_that_are_known(
+def test_an_unknown_command_is_reported_with_those_that_are_known(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     status, out, error = failing(["dmo"], capsys)
@@ -118,7 +118,7 @@ def test_examples_need_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["rules.yaml", "prom", "", "../pyproject.toml"])
-def test_an_unknown_example_is_told_with_those_that_are_known(
+def test_an_unknown_example_is_reported_with_those_that_are_known(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["examples", name]) == 2
@@ -291,7 +291,9 @@ def test_a_shop_that_does_not_start_is_told_with_its_log() -> None:
         "",
         "    Traceback (most recent call last):",
     ]
-    assert lines[-1].startswith("    ValueError: task_limit must be a whole number >= 1")
+    assert lines[-1].startswith(
+        "    otel_leaks.errors.InvalidValueError: task_limit must be a whole number >= 1"
+    )
 
 
 def test_a_shop_that_ends_too_early_is_told() -> None:

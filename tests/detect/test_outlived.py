@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_leaks.detect.outlived import COMING, LATE, MANY, OPENS, VERY_MANY, Outlived
+from otel_leaks.detect.outlived import OPENS, Outlived
+from otel_leaks.detect.outlived_rule import COMING, LATE, MANY, VERY_MANY
 from otel_leaks.model import Census, Ended, Finding, Operation, Population, Site
 from otel_leaks.monitor.ledger import Ledger
 
@@ -115,7 +116,7 @@ def test_what_came_to_a_stop_is_found_when_very_many_requests_left_something_beh
     assert ask(site(*(age - 2.0 for age in many))) == ()
 
 
-def test_tasks_that_began_in_one_span_are_no_requests() -> None:
+def test_tasks_that_were_created_in_one_span_are_no_requests() -> None:
     assert ask(site(*[3000.0] * 5000)) == ()
 
 

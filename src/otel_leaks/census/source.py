@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from otel_leaks.census.executors import Workers
 from otel_leaks.census.guard import Guard
+from otel_leaks.census.pace import Pace
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.spans import Spans
 from otel_leaks.ignores import Ignore, Ignores
@@ -164,7 +165,11 @@ class Look:
     def instances(self, kind: Kind, *classes: type) -> Iterable[Any]:
         """Return all instances, asked for or not, where it can be without the heap."""
         if self.starts is not None and self.starts.is_open and kind in CLOSABLE:
-            return self.starts.instances(kind)
+            if self.scope is not None:
+                return self.starts.instances(kind)
+            # The heap is gone through in any case, for what nobody notes.
+            found = (each for cls in classes for each in self.heap.of(cls))
+            return list({id(each): each for each in (*found, *self.starts.noted(kind))}.values())
         return living(*classes)
 
 
@@ -259,9 +264,11 @@ def population(
     """
     counted = 0
     ordered = []
+    pace = Pace(look.pause)
     for site in sites:
         counted += site.count
         ordered.append(site)
+        pace.step()
     site_count = len(ordered)
     kept = largest_first(ordered, look.pause)[:MAX_KEPT_SITES]
     behind = sorted(range(look.max_sites, len(kept)), key=lambda i: -_left(kept[i]))

@@ -9,6 +9,8 @@ one.
 
 A number is reported while it is fresh. When its source keeps failing, or the monitor hangs,
 its series ends; ``python.leak.census.age`` goes on, and rises.
+
+https://github.com/open-telemetry/opentelemetry-python/blob/main/opentelemetry-sdk/src/opentelemetry/sdk/metrics/_internal/__init__.py
 """
 
 from __future__ import annotations
@@ -156,9 +158,9 @@ class _Registration:
 
     def _callback(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            if name == names.OPEN.name:  # Once a collection.
-                self.exports.collecting()
             board = self.board  # Read once: another thread may take it down.
+            if name == names.OPEN.name:  # Once a collection.
+                self.exports.collecting(is_empty=board is None or not board.readings)
             if board is None or board.clock() >= board.fresh_until.get(name, math.inf):
                 return ()
             return [

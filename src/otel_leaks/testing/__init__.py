@@ -1,13 +1,25 @@
 """
-The door to tests: ``verify_none`` raises where something was left behind, ``find`` tells.
+The API for tests: ``verify_none`` raises if something is left behind, ``find`` returns it.
 
-    with verify_none():
-        ...
+    >>> import threading
+    >>> from otel_leaks.testing import ignore_thread, verify_none
+    >>> with verify_none():
+    ...     threading.Thread(target=print).start()
+    <BLANKLINE>
 
-    async with verify_none(ignore_task("heartbeat-*")):
-        ...
+The error has the leaks as data. Its message says where each waits and what created it:
 
-Importing this module imports nothing heavy and patches nothing; what begins is noted
+    >>> from otel_leaks.testing import LeaksFound
+    >>> release = threading.Event()
+    >>> try:
+    ...     with verify_none(ignore_thread("heartbeat-*")):
+    ...         threading.Thread(target=release.wait, name="pump").start()
+    ... except (UserWarning, LeaksFound) as found:
+    ...     [(site.kind, site.count, site.functions) for site in found.report]
+    [('thread', 1, ('threading.Event.wait',))]
+    >>> release.set()
+
+Importing this module imports nothing heavy and patches nothing. Creations are recorded only
 while a block is open.
 """
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from otel_leaks.errors import CensusError, InvalidTypeError
 from otel_leaks.ignores import BUILT_IN, Ignore, Ignores
 from otel_leaks.model import Hidden
 from otel_leaks.runtime import forks, running
@@ -56,7 +57,14 @@ def ignore_current(*, reason: str = "") -> Ignore:
     """
     Ignore what is alive now: threads, tasks, jobs, pools, loops, generators and children.
 
-    For ``find``, whose look has no beginning of its own: make it first, look later.
+    For ``find``, which has no starting point of its own: create the ignore first, check later.
+
+    >>> from otel_leaks.testing import find
+    >>> before = ignore_current()
+    >>> bool(find(before))
+    False
+
+    .. versionadded:: 0.1
     """
     ignore = _Current("current", "what was alive when it was made", reason)
     shared_taker.open()
@@ -109,6 +117,12 @@ class _SharedTaker:
         excludes: Callable[[object], bool] | None = None,
         failed: Callable[[tuple[Failure, ...]], None] | None = None,
     ) -> Report:
+        if scope is not None:
+            from otel_leaks.origins.recorder import starts
+
+            left = starts.kinds_left(scope)
+            if not left or (kinds is not None and left.isdisjoint(kinds)):
+                return Report()
         with self._lock:
             assert self._taker is not None
             census = self._taker.take(
@@ -123,7 +137,7 @@ class _SharedTaker:
     def _raise(failures: Any) -> None:
         """In a test a source that can't be read is an error: it would hide leaks."""
         for failure in failures:
-            raise RuntimeError(
+            raise CensusError(
                 f"otel-leaks can't read {failure.kind} ({failure.error_type}: {failure.detail}); "
                 "please report this with your Python version"
             )
@@ -147,15 +161,17 @@ def checked(ignores: tuple[Ignore, ...], grace: Grace) -> None:
     Check the arguments of a check.
 
     Raises:
-        TypeError: One is of another type.
+        InvalidTypeError: One is of another type.
     """
     for each in ignores:
         if not isinstance(each, Ignore):
-            raise TypeError(
+            raise InvalidTypeError(
                 f'ignores are made by ignore_thread("name-*") and its like, got {each!r}'
             )
     if not isinstance(grace, Grace):
-        raise TypeError(f"grace must be a Grace(attempts=20, max_delay_s=0.1), got {grace!r}")
+        raise InvalidTypeError(
+            f"grace must be a Grace(attempts=20, max_delay_s=0.1), got {grace!r}"
+        )
 
 
 class Held:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,9 +13,18 @@ if TYPE_CHECKING:
 __all__ = ["Report", "largest_first", "new_sites", "outermost", "with_destroyed_as_pending"]
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was left behind. False when nothing was; iterates over its sites."""
+    """
+    What was left behind: false if nothing was, iterable by site, and the message as ``str()``.
+
+    >>> report = Report()
+    >>> bool(report), len(report), str(report)
+    (False, 0, 'no leaks')
+
+    .. versionadded:: 0.1
+    """
 
     sites: tuple[Site, ...] = ()
     """What keeps the process from ending first, then the largest."""
@@ -40,7 +49,7 @@ class Report:
 
     def plus(self, other: Report) -> Report:
         """
-        Return a report of both; what stands in both is told once.
+        Return a report of both; what is in both is reported once.
 
         A task that was pending in this one and destroyed by the other is the same leak.
         """
@@ -57,14 +66,18 @@ class Report:
         return Report(tuple(sites), (*self.hidden, *other.hidden))
 
     def with_hidden(self, before: Report) -> Report:
-        """Return it with what ignores hid of kinds that it did not look at again."""
+        """Return it with what was ignored of kinds that it did not check again."""
         seen = {each.ignore for each in self.hidden}
         more = tuple(each for each in before.hidden if each.ignore not in seen)
         return Report(self.sites, (*self.hidden, *more)) if more else self
 
     def to_json(self) -> str:
-        """Return the report as JSON, with all that its message says and more."""
-        from otel_leaks.report.text import leaks_json
+        """
+        Return the report as JSON, with everything in its message and more.
+
+        Its keys are those of ``docs/schemas/report.schema.json``.
+        """
+        from otel_leaks.report.as_json import leaks_json
 
         return leaks_json(self.sites, self.hidden)
 

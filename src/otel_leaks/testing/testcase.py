@@ -13,10 +13,18 @@ __all__ = ["LeakTestCase"]
 
 class LeakTestCase(unittest.TestCase):
     """
-    A TestCase whose tests fail when they leave something behind.
+    A TestCase whose tests fail if they leave something behind.
 
     Mix it with ``IsolatedAsyncioTestCase`` for async tests. Set ``leak_ignores`` and
     ``leak_grace`` in the class.
+
+    >>> class TestShop(LeakTestCase):
+    ...     def test_order(self):
+    ...         pass
+    >>> TestShop("test_order").run().wasSuccessful()
+    True
+
+    .. versionadded:: 0.1
     """
 
     leak_ignores: tuple[Ignore, ...] = ()

@@ -45,9 +45,15 @@ ALLOWED: dict[str, set[str]] = {
         *("testing", "model", "errors", "ignores", "runtime", "origins", "census", "report"),
     },
     "viewer": {"telemetry.names", "report.texts"},
+    "attach": {
+        *("", "model", "errors", "libraries", "ignores", "runtime", "origins", "census", "report"),
+    },
     "demo": {"", "instrumentor", "telemetry", "viewer"},
     "shipped": set(),
-    "cli": {"", "viewer", "instrumentor", "demo", "shipped"},
+    "cli": {
+        *("", "viewer", "instrumentor", "demo", "shipped", "attach", "report"),
+        *("errors", "ignores", "libraries"),
+    },
 }
 TELEMETRY = {"telemetry", "instrumentor", "viewer", "cli", "demo"}
 FOREIGN = ("opentelemetry", "grpc", "trio", "gevent", "psutil")

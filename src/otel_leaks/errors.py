@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from otel_leaks.testing.report import Report
 
-__all__ = ["LeaksFound", "UnusedIgnoreWarning"]
+__all__ = ["AttachError", "LeaksFound", "ReportFileError", "UnusedIgnoreWarning"]
 
 
 class LeaksFound(AssertionError):  # noqa: N818 - reads as what happened, as goleak says it
@@ -21,6 +21,22 @@ class LeaksFound(AssertionError):  # noqa: N818 - reads as what happened, as gol
     def __init__(self, report: Report, unused: Iterable[str] = ()) -> None:
         super().__init__("\n".join((str(report), *(f"unused: {each}" for each in unused))))
         self.report = report
+
+
+class AttachError(RuntimeError):
+    """
+    A process can't be looked into; the text says why, and what to do.
+
+    .. versionadded:: 0.1
+    """
+
+
+class ReportFileError(ValueError):
+    """
+    A file is no report that can be read; the text says which forms can.
+
+    .. versionadded:: 0.1
+    """
 
 
 class UnusedIgnoreWarning(UserWarning):

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from otel_leaks import __version__
-from otel_leaks.cli import demo, examples
+from otel_leaks.cli import demo, examples, ps
 
 __all__ = ["main"]
 
 COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None], ...] = (
     demo.add,
+    ps.add,
     examples.add,
 )
 """Each adds its command, in the order of ``otel-leaks --help``."""

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "telemetry": {"model", "libraries", "runtime", "report", "log"},
     "instrumentor": {
         *("", "model", "config", "ignores", "runtime", "origins", "census"),
-        *("detect", "monitor", "report", "telemetry", "log"),
+        *("detect", "monitor", "report", "telemetry", "log", "attach"),
     },
     "testing": {"model", "errors", "ignores", "runtime", "origins", "census", "report"},
     "pytest_plugin": {

@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from otel_leaks.census import CensusTaker
     from otel_leaks.model import Kind, Population, Site
 
-__all__ = ["Maker", "answer", "be_a_guest"]
+__all__ = ["Maker", "answer", "be_a_guest", "make_taker"]
 
 PAUSE_S = 0.0005
 """Sleep between two slices, as the monitor of production has it."""
@@ -52,10 +52,24 @@ def be_a_guest(connection: Socket) -> None:
     from otel_leaks.runtime import forks
 
     forks.stay_unwatched()
-    answer(connection, _make_taker)
+    answer(connection, make_taker)
 
 
-def _make_taker(pause: Callable[[], None], max_sites: int) -> CensusTaker:
+def make_taker(
+    pause: Callable[[], None],
+    max_sites: int,
+    *,
+    providers: Callable[[], Iterable[object]] = tuple,
+) -> CensusTaker:
+    """
+    Return what takes the censuses of a visit; it patches nothing.
+
+    Args:
+        pause: Called between slices.
+        max_sites: Sites of a kind that are sampled.
+        providers: Returns the providers of telemetry whose threads are not counted, besides those
+            that are set for the process.
+    """
     # Each import is some steps; the application's threads get their turn between them.
     for name in ("ignores", "runtime.threads", "census.threads", "census.tasks", "census"):
         __import__(f"otel_leaks.{name}")
@@ -64,6 +78,7 @@ def _make_taker(pause: Callable[[], None], max_sites: int) -> CensusTaker:
     from otel_leaks.census.tasks import TaskSource
     from otel_leaks.census.threads import ThreadSource
     from otel_leaks.ignores import IN_PRODUCTION, Ignores
+    from otel_leaks.origins.production import Beginnings
 
     # Never opened: that is what would patch.
     return CensusTaker(
@@ -71,7 +86,10 @@ def _make_taker(pause: Callable[[], None], max_sites: int) -> CensusTaker:
         max_sites=max_sites,
         pause=pause,
         sources=(ThreadSource, TaskSource),
+        # Reads the notes of a process that is instrumented; notes nothing itself.
+        beginnings=Beginnings(),
         executors=Executors(),
+        providers=providers,
     )
 
 

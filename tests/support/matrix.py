@@ -63,6 +63,9 @@ ENDS = ("3.10", "3.14")
 FROM_WHEEL = "3.12"
 """Tests what a user installs, the wheel, in the place of the tree."""
 
+AT_ONCE = 2
+"""Versions, and tests of each: half of the time they wait for processes and threads."""
+
 SELECTED = (
     ("--leaks", "-m", "not (e2e or reliability or services or companions or unwatched)"),
     ("-m", "unwatched"),
@@ -376,7 +379,7 @@ def test(place: Place, python: Path, arguments: Iterable[str], log: IO[str]) -> 
             *(python, "-m", "pytest", *selected, "-p", "no:cacheprovider"),
             *("--quiet", "--tb=short", "-o", "junit_family=xunit2", "--junitxml", report),
             # The same examples for each version, and time enough to find them.
-            *("--hypothesis-profile=ci", *arguments),
+            *("-n", str(AT_ONCE), "--hypothesis-profile=ci", *arguments),
             *(f"--ignore=tests/{each}" for each in _left_out(place.version)),
             log=log,
         )
@@ -499,8 +502,7 @@ def main(argv: list[str]) -> int:
     # One that needs a sid first takes longest.
     slow_first = sorted(versions, key=lambda each: each != IN_SID[0])
     with _alone():
-        # One more than there are cores: tests of processes and threads mostly wait.
-        pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1)
+        pool = ThreadPoolExecutor(AT_ONCE)
         try:
             jobs = {each: pool.submit(check, each, arguments) for each in slow_first}
             outcomes = [jobs[each].result() for each in versions]

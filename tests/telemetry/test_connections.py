@@ -95,16 +95,21 @@ def server() -> Iterator[_Server]:
             thread.join()
 
 
+def environment(endpoint: str) -> dict[str, str]:
+    """Return an environment in which nothing is exported or counted by itself."""
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith("OTEL_")},
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
+        "OTEL_PYTHON_LEAKS_INTERVAL_S": "3600",
+    }
+
+
 def test_no_forked_child_shares_a_connection_with_its_parent(server: _Server) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(PROGRAM)],
-        env={
-            **{k: v for k, v in os.environ.items() if not k.startswith("OTEL_")},
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
-            "OTEL_PYTHON_LEAKS_INTERVAL_S": "3600",
-        },
+        env=environment(f"http://127.0.0.1:{server.server_port}"),
         capture_output=True,
         text=True,
         timeout=90,
@@ -156,13 +161,7 @@ def test_a_child_that_was_forked_while_an_export_held_a_lock_exports_and_ends(
     # Before the first connection was made, or while an answer's cookies were read.
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", HELD.format(lock=lock)],
-        env={
-            **{k: v for k, v in os.environ.items() if not k.startswith("OTEL_")},
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
-            "OTEL_PYTHON_LEAKS_INTERVAL_S": "3600",
-        },
+        env=environment(f"http://127.0.0.1:{server.server_port}"),
         start_new_session=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -172,4 +171,33 @@ def test_a_child_that_was_forked_while_an_export_held_a_lock_exports_and_ends(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+    assert "/v1/metrics" in {path for path, _, _ in server.seen}
+
+
+FIRST = """
+import os, sys
+import otel_leaks
+from opentelemetry import metrics
+
+otel_leaks.configure()
+otel_leaks.LeakInstrumentor().instrument()
+metrics.get_meter("app").create_counter("orders").add(1)
+before = set(sys.modules)
+assert metrics.get_meter_provider().force_flush()
+print(*sorted(set(sys.modules) - before))
+os._exit(0)
+"""
+
+
+def test_the_first_export_imports_nothing(server: _Server) -> None:
+    # A child that was forked meanwhile would wait for the import's lock for ever.
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-u", "-c", FIRST],
+        env=environment(f"http://127.0.0.1:{server.server_port}"),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
     assert "/v1/metrics" in {path for path, _, _ in server.seen}

@@ -115,6 +115,20 @@ def test_an_export_of_ours_that_is_under_way_is_not_waited_for(
         reader._daemon_thread = ticker
 
 
+def test_an_export_that_may_begin_as_the_process_ends_is_not_waited_for_where_none_was_answered(
+    provider: MeterProvider, reader: PeriodicExportingMetricReader
+) -> None:
+    measure(provider, names.SCOPE)
+    exports = Exports(lambda: provider)
+    exports.forked([reader])
+    ticker = reader._daemon_thread
+    try:
+        assert exports.exiting()
+        assert reader._daemon_thread is None
+    finally:
+        reader._daemon_thread = ticker
+
+
 def test_metrics_of_the_application_are_waited_for_as_without_us(
     provider: MeterProvider,
     reader: PeriodicExportingMetricReader,
@@ -137,16 +151,35 @@ def test_an_export_that_took_long_is_not_answered_until_one_is_quick(
     exports = Exports(lambda: provider, clock=lambda: now)
     # The reader's thread collects; this one stands for it.
     ticker = reader._daemon_thread
-    reader._daemon_thread = threading.current_thread()
     try:
         exiting = []
         for took in (0.0, 0.0, 10.0, 0.1):
+            reader._daemon_thread = threading.current_thread()
             now += took + 3600
             exports.collecting()
             exiting.append(exports.exiting())
     finally:
         reader._daemon_thread = ticker
     assert exiting == [False, False, True, False]
+
+
+def test_a_collection_that_exports_nothing_is_no_answer(
+    provider: MeterProvider, reader: PeriodicExportingMetricReader
+) -> None:
+    # A child has nothing to export before its first census.
+    measure(provider, names.SCOPE)
+    now = 0.0
+    exports = Exports(lambda: provider, clock=lambda: now)
+    exports.forked([reader])
+    ticker = reader._daemon_thread
+    try:
+        for is_empty in (True, True, False):
+            reader._daemon_thread = threading.current_thread()
+            now += 3600
+            exports.collecting(is_empty=is_empty)
+        assert exports.exiting()
+    finally:
+        reader._daemon_thread = ticker
 
 
 def test_an_export_that_is_under_way_for_long_is_seen_by_the_monitor(
@@ -190,6 +223,7 @@ HOLE = textwrap.dedent("""
 
     otel_leaks.configure(sys.argv[1])
     (reader,) = metrics.get_meter_provider()._measurement_consumer._reader_storages
+    # first
     otel_leaks.LeakInstrumentor().instrument(interval_s=0.05)
 
     def exporting():
@@ -197,6 +231,12 @@ HOLE = textwrap.dedent("""
             reader._export_lock.release()
             return False
         return True
+
+    def exports_itself():
+        frame = sys._current_frames().get(reader._daemon_thread.ident)
+        while frame is not None and frame.f_code.co_name != "export":
+            frame = frame.f_back
+        return frame is not None
 
     def until(condition):
         end = time.monotonic() + 20
@@ -213,15 +253,16 @@ def hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def seconds_of_the_end(hole: str, protocol: str, program: str) -> float:
+def seconds_of_the_end(hole: str, protocol: str, program: str, first: str = "") -> float:
     """Return how long the program took to end after it said so."""
+    begins = textwrap.dedent(HOLE).replace("# first", first)
     with subprocess.Popen(
         [
             sys.executable,
             "-W",
             "ignore",
             "-c",
-            textwrap.dedent(HOLE) + textwrap.dedent(program),
+            begins + textwrap.dedent(program),
             hole,
         ],
         env={**os.environ, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol},
@@ -273,13 +314,41 @@ def test_a_child_that_was_forked_in_an_export_that_nobody_answers_ends_at_once(
         """
         until(exporting)
         if os.fork() == 0:
-            assert not exporting()
+            # Its own thread may be in an export already.
+            until(lambda: not exporting() or exports_itself())
             time.sleep(0.3)
             print("ends", flush=True)
             sys.exit(0)
         os.wait()
         os._exit(0)
     """,
+    )
+    assert took < AT_ONCE_S
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: Linux or macOS")
+def test_a_child_whose_exporting_thread_waits_for_a_lock_of_the_parent_already_ends_at_once(
+    hole: str,
+) -> None:
+    # The SDK starts that thread in its own fork hook, and other hooks may take long.
+    took = seconds_of_the_end(
+        hole,
+        "http/protobuf",
+        """
+        until(exporting)
+
+        def waits():
+            frame = sys._current_frames().get(reader._daemon_thread.ident)
+            return frame is not None and frame.f_code.co_name == "_receive_metrics"
+
+        if os.fork() == 0:
+            print("ends", flush=True)
+            sys.exit(0)
+        os.wait()
+        os._exit(0)
+    """,
+        # Before the hook of otel-leaks, after that of the SDK.
+        first="os.register_at_fork(after_in_child=lambda: until(waits))",
     )
     assert took < AT_ONCE_S
 

@@ -12,10 +12,16 @@ master on. So a child begins with no connections. All names here are private to 
 from __future__ import annotations
 
 import contextlib
+import encodings.idna
+import netrc
 from collections.abc import Iterator
 from typing import Any
 
 from otel_leaks.runtime import forks
+
+# A child that is forked while a thread imports a module waits for that import for ever, once
+# it needs the module. So the first export, which we bring, imports nothing.
+_FIRST_EXPORT = (encodings.idna, netrc)
 
 __all__ = ["renew_connections"]
 

@@ -40,16 +40,21 @@ class Exports:
     ) -> None:
         self._provider = provider
         self._clock = clock
-        # By the thread that collects: when it last began to.
-        self._collected_at: dict[int, float] = {}
+        # By the thread that collects: when it last began to, and whether that was exported.
+        self._collected: dict[int, tuple[float, bool]] = {}
         self._unanswered: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def collecting(self) -> None:
-        """Hear that the calling thread collects: its export before that has ended."""
+    def collecting(self, *, is_empty: bool = False) -> None:
+        """
+        Note that the calling thread collects: its export before that has ended.
+
+        Args:
+            is_empty: It collects nothing of ours, and may have nothing to export.
+        """
         now, thread = self._clock(), threading.get_ident()
-        before = self._collected_at.get(thread)
-        self._collected_at[thread] = now
-        if before is None:
+        before, was_exported = self._collected.get(thread, (now, False))
+        self._collected[thread] = now, not is_empty
+        if not was_exported:
             return
         for reader in self._readers():
             if getattr(getattr(reader, "_daemon_thread", None), "ident", None) == thread:
@@ -60,13 +65,13 @@ class Exports:
         """Look whether an export is under way for long."""
         for reader in self._readers():
             thread = getattr(getattr(reader, "_daemon_thread", None), "ident", None)
-            begun = self._collected_at.get(thread) if thread is not None else None
-            if begun is not None and self._clock() - begun > SLOW_S and _exporting(reader):
+            begun, _ = self._collected.get(thread or 0, (self._clock(), False))
+            if self._clock() - begun > SLOW_S and _exporting(reader):
                 self._note(reader, is_slow=True)
 
     def forked(self, stuck: Iterable[Any]) -> None:
         """Begin anew in a child; *stuck* are the readers that exported at the fork."""
-        self._collected_at.clear()
+        self._collected.clear()
         for reader in stuck:
             self._note(reader, is_slow=True)
 
@@ -82,11 +87,10 @@ class Exports:
         for reader in readers:
             if not _exports_only_ours(reader, self._provider()):
                 return False
-            if _exporting(reader, IN_FLIGHT_S):
+            if _exporting(reader, IN_FLIGHT_S) or reader in self._unanswered:
                 # Its thread is a daemon, so nothing else waits for it.
                 reader._daemon_thread = None
                 unanswered = True
-            unanswered = unanswered or reader in self._unanswered
         return unanswered
 
     def _note(self, reader: Any, *, is_slow: bool) -> None:

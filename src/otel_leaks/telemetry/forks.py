@@ -12,6 +12,7 @@ does not have is passed over.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +39,7 @@ def renew_locks(meter_provider: object) -> list[object]:
     was_collecting = _renew(consumer, "_lock")
     for reader, storage in storages.items():
         # One writer at a time for the exporter; older exporters have the same again.
-        if _renew(reader, "_export_lock"):
+        if _let_go_on(reader) or _renew(reader, "_export_lock"):
             exporting.append(reader)
         _renew(reader, "_lock")
         _renew(getattr(reader, "_exporter", None), "_export_lock")
@@ -59,6 +60,30 @@ def _locked_under(storage: object) -> Iterator[object]:
             aggregations: Any = getattr(match, "_attributes_aggregation", None)
             if isinstance(aggregations, dict):
                 yield from list(aggregations.values())
+
+
+def _let_go_on(reader: Any) -> bool:
+    """
+    Release the lock that a reader's own thread waits for, where the child has it already.
+
+    The SDK's fork hook has started it, and other hooks may have taken longer than the interval
+    of the exports. A new lock would not help that one.
+    """
+    thread = getattr(reader, "_daemon_thread", None)
+    if thread is None or not forks.runs_here(thread) or not forks.can_read_frames():
+        return False
+    frame = sys._current_frames().get(thread.ident)
+    if frame is None or frame.f_code is not _code(reader, "_receive_metrics"):
+        return False
+    lock: Any = getattr(reader, "_export_lock", None)
+    if not hasattr(lock, "locked") or not lock.locked():
+        return False
+    lock.release()
+    return True
+
+
+def _code(owner: object, name: str) -> object:
+    return getattr(getattr(type(owner), name, None), "__code__", None)
 
 
 def _renew(owner: object, name: str) -> bool:

@@ -156,9 +156,9 @@ class _Registration:
 
     def _callback(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            if name == names.OPEN.name:  # Once a collection.
-                self.exports.collecting()
             board = self.board  # Read once: another thread may take it down.
+            if name == names.OPEN.name:  # Once a collection.
+                self.exports.collecting(is_empty=board is None or not board.readings)
             if board is None or board.clock() >= board.fresh_until.get(name, math.inf):
                 return ()
             return [

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "origins": {"model", "libraries", "runtime"},
     "census": {"model", "libraries", "ignores", "runtime", "origins"},
     "detect": {"model", "config"},
-    "report": {"model", "libraries", "detect"},
+    "report": {"", "model", "errors", "libraries", "detect", "telemetry.names"},
     "log": {"report.texts", "report.masks"},
     "monitor": {
         *("model", "config", "runtime", "census", "detect"),

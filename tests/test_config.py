@@ -96,6 +96,7 @@ def test_every_option_has_its_variable() -> None:
         "OTEL_PYTHON_LEAKS_COOLDOWN_S",
         "OTEL_PYTHON_LEAKS_ORIGINS",
         "OTEL_PYTHON_LEAKS_EMIT",
+        "OTEL_PYTHON_LEAKS_ATTACH",
         "OTEL_PYTHON_LEAKS_IGNORE",
     )
 

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from otel_leaks import __version__
-from otel_leaks.cli import demo, examples, ps
+from otel_leaks.cli import demo, examples, ps, report
 
 __all__ = ["main"]
 
 COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None], ...] = (
     demo.add,
     ps.add,
+    report.add,
     examples.add,
 )
 """Each adds its command, in the order of ``otel-leaks --help``."""

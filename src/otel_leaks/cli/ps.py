@@ -83,9 +83,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.pid is None:
         return _list(as_json=options.json)
     from otel_leaks.attach.visits import visit
+    from otel_leaks.libraries import add_roots
 
     try:
         with visit(options.pid, wait_s=options.wait) as process:
+            add_roots(process.library_roots)
             _look(process, options, ignore)
     except AttachError as error:
         print(f"otel-leaks ps: {error}", file=sys.stderr)
@@ -140,7 +142,7 @@ def _print(
     from dataclasses import replace
 
     from otel_leaks.report.document import grown_first
-    from otel_leaks.report.formats import FORMATS
+    from otel_leaks.report.documents import FORMATS
 
     document = snapshot.document()
     if before is not None:

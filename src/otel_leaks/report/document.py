@@ -20,6 +20,7 @@ __all__ = [
     "entry_of",
     "grown_first",
     "largest_first",
+    "merged",
     "noun",
     "place",
     "pool_entry",
@@ -104,6 +105,18 @@ class Document:
     """The largest first."""
     left_out: int = 0
     """Sites beyond those."""
+
+
+def merged(documents: Sequence[Document]) -> Document:
+    """Return several documents as one, for formats that hold one."""
+    if len(documents) == 1:
+        return documents[0]
+    return Document(
+        f"{len(documents)} reports",
+        tuple(f"{each.title}: {fact}" for each in documents for fact in each.facts),
+        tuple(entry for each in documents for entry in each.entries),
+        sum(each.left_out for each in documents),
+    )
 
 
 def noun(kind: Kind, count: int) -> str:

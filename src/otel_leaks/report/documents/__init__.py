@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from otel_leaks.report.document import Document
-from otel_leaks.report.formats import text
+from otel_leaks.report.documents import folded, html, markdown, sarif, speedscope, text
 
 __all__ = ["FORMATS", "Writer"]
 
@@ -14,4 +14,9 @@ Writer = Callable[[Document], str]
 
 FORMATS: Mapping[str, Writer] = {
     "text": text.write,
+    "markdown": markdown.write,
+    "html": html.write,
+    "folded": folded.write,
+    "speedscope": speedscope.write,
+    "sarif": sarif.write,
 }

@@ -219,7 +219,7 @@ def _not_reached(process: Process, wait_s: float) -> str:
 def _meeting_place(process: Process) -> Iterator[tuple[str, socket.socket]]:
     """Make a folder that both sides see and only the process's user may enter."""
     with contextlib.ExitStack() as stack:
-        folder = tempfile.mkdtemp(prefix="otel-leaks-", dir=_temporary(process))
+        folder = tempfile.mkdtemp(prefix="otel-leaks-ps-", dir=_temporary(process))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         made = [Path(folder)]
         if process.is_elsewhere:

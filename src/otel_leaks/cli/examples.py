@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
 def _write(chosen: Sequence[str], to: Path, *, force: bool) -> int:
     try:
         written = shipped.write(chosen, to, force=force)
-    except shipped.ChangedError as error:
+    except FilesDifferError as error:
         differ = "differs" if len(error.paths) == 1 else "differ"
         return refuse(
             f"otel-leaks examples: {error} would be overwritten, and {differ} from what is "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from otel_leaks import shipped
 from otel_leaks.cli.refusal import refuse
-from otel_leaks.errors import UnknownExampleError
+from otel_leaks.errors import FilesDifferError, UnknownExampleError
 
 __all__ = ["add"]
 

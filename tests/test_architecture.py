@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "origins": {"model", "libraries", "runtime"},
     "census": {"model", "libraries", "ignores", "runtime", "origins"},
     "detect": {"model", "config"},
-    "report": {"model", "libraries", "detect"},
+    "report": {"", "model", "errors", "libraries", "detect", "telemetry.names"},
     "log": {"report.texts", "report.masks"},
     "monitor": {
         *("model", "config", "runtime", "census", "detect"),
@@ -38,16 +38,22 @@ ALLOWED: dict[str, set[str]] = {
     "telemetry": {"model", "errors", "libraries", "runtime", "report", "log"},
     "instrumentor": {
         *("", "model", "config", "ignores", "runtime", "origins", "census"),
-        *("detect", "monitor", "report", "telemetry", "log"),
+        *("detect", "monitor", "report", "telemetry", "log", "attach"),
     },
     "testing": {"model", "errors", "ignores", "runtime", "origins", "census", "report"},
     "pytest_plugin": {
         *("testing", "model", "errors", "ignores", "runtime", "origins", "census", "report"),
     },
     "viewer": {"errors", "telemetry.names", "report.texts"},
+    "attach": {
+        *("", "model", "errors", "libraries", "ignores", "runtime", "origins", "census", "report"),
+    },
     "demo": {"", "instrumentor", "telemetry", "viewer"},
     "shipped": {"errors"},
-    "cli": {"", "errors", "viewer", "instrumentor", "demo", "shipped"},
+    "cli": {
+        *("", "viewer", "instrumentor", "demo", "shipped", "attach", "report"),
+        *("errors", "ignores", "libraries"),
+    },
 }
 TELEMETRY = {"telemetry", "instrumentor", "viewer", "cli", "demo"}
 FOREIGN = ("opentelemetry", "grpc", "trio", "gevent", "psutil")

@@ -414,6 +414,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "cooldown_s": ("60", 60.0),
     "origins": ("all", "all"),
     "emit": ("both", "both"),
+    "attach": ("true", True),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from otel_leaks.testing.report import Report
 
 __all__ = [
+    "AttachError",
     "BaselineError",
     "CensusError",
     "FilesDifferError",
@@ -29,6 +30,7 @@ __all__ = [
     "NoDaemonsError",
     "NoPortError",
     "OtelLeaksError",
+    "ReportFileError",
     "UnknownExampleError",
     "UnknownProgramError",
     "UnusedIgnoreWarning",
@@ -156,6 +158,22 @@ class UnknownProgramError(InvalidValueError):
 class NoPortError(OtelLeaksError, OSError):
     """
     There is no port of this machine to listen on.
+
+    .. versionadded:: 0.1
+    """
+
+
+class AttachError(OtelLeaksError, RuntimeError):
+    """
+    A process can't be looked into; the text says why, and what to do.
+
+    .. versionadded:: 0.1
+    """
+
+
+class ReportFileError(InvalidValueError):
+    """
+    A file is no report that can be read; the text says which forms can.
 
     .. versionadded:: 0.1
     """

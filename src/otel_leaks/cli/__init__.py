@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from otel_leaks import __version__
-from otel_leaks.cli import demo, examples, run, view
+from otel_leaks.cli import demo, examples, ps, report, run, view
 
 __all__ = ["main"]
 
@@ -20,6 +20,8 @@ COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], 
     demo.add,
     run.add,
     view.add,
+    ps.add,
+    report.add,
     examples.add,
 )
 """Each adds its command, in the order of ``otel-leaks --help``."""

@@ -264,7 +264,7 @@ class Site:
     idle: bool = False
     """Of threads: whether they are workers without a job."""
     operations: tuple[Operation, ...] = ()
-    """Some that its objects were created in: of different traces, exported and common ones first."""
+    """Some in which its objects were created, of different traces: exported, common ones first."""
     ended: Ended | None = None
     """Of tasks, when spans were asked for and one of them has ended."""
     quiet_s: float | None = None

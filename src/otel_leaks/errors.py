@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from otel_leaks.testing.report import Report
 
 __all__ = [
+    "AttachError",
     "BaselineError",
     "CensusError",
     "FilesDifferError",
@@ -28,6 +29,7 @@ __all__ = [
     "LeaksFound",
     "NoDaemonsError",
     "OtelLeaksError",
+    "ReportFileError",
     "UnknownExampleError",
     "UnusedIgnoreWarning",
 ]
@@ -141,6 +143,22 @@ class FilesDifferError(OtelLeaksError, FileExistsError):
 
     def __reduce__(self) -> tuple[type[FilesDifferError], tuple[tuple[Path, ...]]]:
         return type(self), (self.paths,)
+
+
+class AttachError(OtelLeaksError, RuntimeError):
+    """
+    A process can't be looked into; the text says why, and what to do.
+
+    .. versionadded:: 0.1
+    """
+
+
+class ReportFileError(InvalidValueError):
+    """
+    A file is no report that can be read; the text says which forms can.
+
+    .. versionadded:: 0.1
+    """
 
 
 class UnusedIgnoreWarning(UserWarning):

@@ -12,10 +12,10 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from types import FrameType
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
@@ -44,6 +44,9 @@ from otel_leaks.telemetry.forks import restart_exports
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
 from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
+
+if TYPE_CHECKING:
+    from otel_leaks.attach.listener import Door
 
 __all__ = ["LeakInstrumentor"]
 
@@ -122,6 +125,7 @@ class _Instrumentation:
         )
         self._patches = Patches()
         self._noting_ends = Switch()
+        self._door = _door(self._current_providers) if config.attach else None
 
     def start(self) -> None:
         self._noting_ends.is_on = True
@@ -145,8 +149,7 @@ class _Instrumentation:
             self._workers.open()
         if server is not None and not uwsgi.has_threads(server):
             _log.warning(
-                "uWSGI runs no threads of Python's, so leaks are not watched; "
-                "set enable-threads = true"
+                "uWSGI runs no Python threads, so leaks are not watched; set enable-threads = true"
             )
         # Runs before the SDK's own, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.
@@ -156,6 +159,8 @@ class _Instrumentation:
         atexit.unregister(self._exiting)
         if self._workers is not None:
             self._workers.close()
+        if self._door is not None:
+            self._door.close()
         self._watch.stop()
         self._noting_ends.is_on = False
         self._patches.restore()
@@ -184,6 +189,8 @@ class _Instrumentation:
 
     def _exiting(self) -> None:
         with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
+            if self._door is not None:
+                self._door.close()
             self._watch.exiting()
             self._metrics.exiting()
 
@@ -220,6 +227,8 @@ class _Instrumentation:
         """Start anew in the child: constant time, since most children only exec."""
         self._forking.clear()
         self._stuck_report = None
+        if self._door is not None:
+            self._door.forked()
         self._metrics.forked()
         self._events.forked()
         renew_connections(*self._current_providers())
@@ -246,6 +255,17 @@ class _Instrumentation:
             finally:
                 self._report += 1
 
+    @staticmethod
+    def _open(door: Door) -> None:
+        """Open the door of this process, where it is not: at the first census, after a fork."""
+        try:
+            door.open()
+        except Exception as error:  # All else goes on.
+            _log.warning(
+                "attach=True has no effect in this process, otel-leaks ps can't look into it: %s",
+                error,
+            )
+
     # Listener
 
     def opened(self, detection: Detection) -> None:
@@ -262,9 +282,18 @@ class _Instrumentation:
             self._events.resolved(detection)
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
+        if self._door is not None:
+            self._open(self._door)
         with self._reports():
             self._spans.watch(*self._tracer_providers())
             self._metrics.publish(census, opened)
+
+
+def _door(providers: Callable[[], Iterable[object]]) -> Door:
+    from otel_leaks.attach.guest import make_taker
+    from otel_leaks.attach.listener import Door
+
+    return Door(partial(make_taker, providers=providers))
 
 
 _UNUSED = object()
@@ -282,9 +311,9 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     Watches this process for leaked threads and asyncio tasks.
 
     ``instrument(**options)`` takes the options of ``LeakConfig`` and the usual
-    ``tracer_provider``, ``meter_provider`` and ``logger_provider``; ``uninstrument()``
-    ends the monitor, restores what was patched, and no metric is reported any more. Not to be
-    subclassed: BaseInstrumentor has one instance, and a subclass would be given that, see
+    ``tracer_provider``, ``meter_provider`` and ``logger_provider``. ``uninstrument()``
+    stops the monitor, restores what was patched, and ends the metrics. Do not subclass it:
+    BaseInstrumentor has one instance, which a subclass would share, see
     https://github.com/open-telemetry/opentelemetry-python-contrib/blob/main/opentelemetry-instrumentation/src/opentelemetry/instrumentation/instrumentor.py
 
     Raises:
@@ -304,11 +333,11 @@ empty variable) for no limit, got 0; leave it out for the default of 200
     """Whether the options are those of a file, which OpenTelemetry itself hands over."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return nothing: it watches the interpreter itself."""
+        """Return nothing: this instruments the interpreter itself."""
         return ()
 
     def instrument(self, **options: Any) -> None:
-        """Begin to watch. When that fails it is logged, and may be tried again."""
+        """Start watching. A failure is logged, and you can try again."""
         self._is_of_file = _is_of_opentelemetry(sys._getframe(1))
         super().instrument(**options)
         # BaseInstrumentor takes whatever returned as a success.

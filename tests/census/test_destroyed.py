@@ -81,7 +81,7 @@ def counts(population: Population) -> dict[str, int]:
 NAME = f"{__name__}.poll"
 
 
-def test_destroyed_tasks_are_counted_by_coroutine_and_the_handler_hears_them_as_before(
+def test_destroyed_tasks_are_counted_by_coroutine_and_the_handler_gets_them_as_before(
     source: DestroyedSource, loop: asyncio.AbstractEventLoop
 ) -> None:
     destroy(loop, 3)
@@ -368,7 +368,7 @@ def test_after_closing_children_of_a_failed_gather_are_silent_again() -> None:
     assert told == []
 
 
-def test_tests_hear_of_every_gathered_task_that_is_destroyed(
+def test_tests_see_every_gathered_task_that_is_destroyed(
     source: DestroyedSource, loop: asyncio.AbstractEventLoop
 ) -> None:
     async def main() -> None:

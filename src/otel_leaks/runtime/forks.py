@@ -35,6 +35,7 @@ __all__ = [
     "not_held",
     "only_execs",
     "runs_here",
+    "stay_unwatched",
     "subscribe",
     "watch",
 ]
@@ -135,6 +136,17 @@ def watch() -> None:
             os.register_at_fork(
                 before=_before, after_in_parent=_in_parent, after_in_child=_told_in_child
             )
+
+
+def stay_unwatched() -> None:
+    """
+    Register no hooks, whatever is locked: for a stay in a process of somebody else's.
+
+    They can't be taken back. A child has no thread of such a visitor, and so no use for them.
+    """
+    global _pid
+    if _pid is None:
+        _pid = os.getpid()
 
 
 def is_announced() -> bool:

@@ -53,7 +53,7 @@ class TaskRegistry:
         self._loops = _Loops() if _PER_LOOP else None
 
     def open(self) -> None:
-        """Begin to note loops, where that is needed."""
+        """Begin to note loops, where that is needed; unopened, it finds those that there are."""
         if self._loops is not None:
             self._loops.open()
 
@@ -85,6 +85,7 @@ class TaskRegistry:
         # all_tasks() in C does not read the sets, the one in Python (3.13 and before) does.
         refs = _in_sets(module) if hasattr(module, "_c_all_tasks") else []
         self._loops.discover()
+        pause()
         for loop in self._loops:
             try:
                 found = _refs_of(module, loop)
@@ -189,6 +190,7 @@ class _Loops:
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._searched: set[type] = set()
         self._opened = False
+        self._closed = False
 
     def __iter__(self) -> Iterator[asyncio.AbstractEventLoop]:
         with self._lock:
@@ -199,12 +201,12 @@ class _Loops:
         _constructors.forked()
 
     def open(self) -> None:
-        self._opened = True
+        self._opened, self._closed = True, False
         _constructors.tell(self)
         self.discover()
 
     def close(self) -> None:
-        self._opened = False
+        self._opened, self._closed = False, True
         _constructors.leave(self)
         with self._lock:
             self._searched = set()
@@ -212,13 +214,14 @@ class _Loops:
 
     def discover(self) -> None:
         """Wrap loop classes that appeared since, and find the loops they already have."""
-        if not self._opened:
+        if self._closed:
             return
         new = [cls for cls in loop_roots() if cls not in self._searched]
         if not new:
             return
-        _constructors.wrap(new)
-        self._searched.update(new)
+        if self._opened:
+            _constructors.wrap(new)
+            self._searched.update(new)
         for loop in living(*new):
             self.note(loop)
 

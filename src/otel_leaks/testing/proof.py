@@ -98,18 +98,18 @@ def prove(
     *tasks: Any, budget_s: float = 5.0, clock: Callable[[], float] = time.perf_counter
 ) -> Proof:
     """
-    Prove of pending tasks that nothing can wake them any more; experimental.
+    Prove that nothing can wake pending tasks any more; experimental.
 
     Args:
-        tasks: Those asked about, the running one aside; without any, all pending ones.
+        tasks: The tasks to examine, except the running one; by default all pending ones.
         budget_s: Seconds after which it gives up, > 0.
         clock: Seconds.
 
     Returns:
-        A verdict for each, or why it gave up. What it can't prove may be orphaned as well.
+        A verdict for each task, or why it gave up. A task without a proof may be orphaned, too.
 
     Raises:
-        InvalidTypeError: Something else than a task was given.
+        InvalidTypeError: An argument is not a task.
         InvalidValueError: *budget_s* is not > 0.
 
     .. versionadded:: 0.1

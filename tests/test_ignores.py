@@ -130,6 +130,7 @@ def test_ignores_are_read_as_the_calls_that_make_them(
         ("ignore_threads('a')", "unknown ignore 'ignore_threads'; known are ignore_top_function, "),
         ("ignore_thread()", "pattern"),
         ("ignore_thread('')", "needs a pattern"),
+        ("ignore_fingerprint('2:0123456789ab')", "takes fingerprints of scheme 1, got '2:0123"),
         ("ignore_thread(5)", "must be a str, got 5"),
         ("ignore_thread('a', until='soon')", "must be a date such as 2027-01-31, got 'soon'"),
         ("ignore_thread('a', why='b')", "why"),

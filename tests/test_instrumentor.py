@@ -479,13 +479,13 @@ def test_a_bad_variable_is_one_log_error_and_the_application_starts(
     ]
 
 
-def test_an_expired_ignore_is_told(
+def test_an_expired_ignore_is_reported(
     instrument: Instrument, caplog: pytest.LogCaptureFixture
 ) -> None:
     instrument(ignore=[ONLY_LEAKS, ignore_thread("w-*", until="2020-01-31")])
     assert [record.getMessage() for record in caplog.records] == [
-        'ignore_thread("w-*", until="2020-01-31") has expired and hides nothing any more; '
-        "mend the leak or give it a new date"
+        'ignore_thread("w-*", until="2020-01-31") has expired and no longer hides anything; '
+        "fix the leak or set a new date"
     ]
 
 

@@ -8,7 +8,17 @@ import textwrap
 import pytest
 
 from otel_leaks import model
-from otel_leaks.model import Census, Detection, Finding, Frame, Population, Site, fingerprint
+from otel_leaks.model import (
+    FINGERPRINT_SCHEME,
+    Census,
+    Detection,
+    Finding,
+    Frame,
+    Population,
+    Site,
+    fingerprint,
+    scheme_of,
+)
 
 
 def test_fingerprints_are_the_same_for_ever() -> None:
@@ -19,6 +29,12 @@ def test_fingerprints_are_the_same_for_ever() -> None:
         fingerprint("asyncio_task", ("app.serve", "app.Client.get", "app.read")),
         fingerprint("asyncio_task", ("app.<locals>.größe",)),
     ] == ["52c91f13454a", "7df6f7a2be6e", "588b927ed193", "eb886f0e9838"]
+    assert FINGERPRINT_SCHEME == 1
+
+
+def test_a_fingerprint_without_a_number_before_it_is_of_the_first_scheme() -> None:
+    written = ("52c91f13454a", "52c9*", "*", "2:52c91f13454a", "12:*", "a:b")
+    assert list(map(scheme_of, written)) == [1, 1, 1, 2, 12, 1]
 
 
 def test_a_fingerprint_tells_where_one_function_ends_and_the_next_begins() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -22,8 +24,18 @@ SURFACE = {
     "otel_leaks.configure": "(endpoint: 'str | None' = None, service_name: 'str | None' = None) -> 'None'",
     "otel_leaks.prove": "(*tasks: 'Any', budget_s: 'float' = 5.0, clock: 'Callable[[], float]' = <built-in function perf_counter>) -> 'Proof'",
     "otel_leaks.errors.AttachError": "",
+    "otel_leaks.errors.BaselineError": "",
+    "otel_leaks.errors.CensusError": "",
+    "otel_leaks.errors.FilesDifferError": "(paths: 'Sequence[Path]') -> 'None'",
+    "otel_leaks.errors.FingerprintSchemeError": "",
+    "otel_leaks.errors.IgnoreSyntaxError": "",
+    "otel_leaks.errors.InvalidTypeError": "",
+    "otel_leaks.errors.InvalidValueError": "",
     "otel_leaks.errors.LeaksFound": "(report: 'Report', unused: 'Iterable[str]' = ()) -> 'None'",
+    "otel_leaks.errors.NoDaemonsError": "",
+    "otel_leaks.errors.OtelLeaksError": "",
     "otel_leaks.errors.ReportFileError": "",
+    "otel_leaks.errors.UnknownExampleError": "",
     "otel_leaks.errors.UnusedIgnoreWarning": "",
     "otel_leaks.testing.Grace": "(attempts: 'int' = 20, max_delay_s: 'float' = 0.1) -> None",
     "otel_leaks.testing.LeakTestCase": "(methodName: 'str' = 'runTest') -> 'None'",
@@ -71,7 +83,8 @@ GOOD = """
     from datetime import date
 
     from otel_leaks import LeakInstrumentor, configure
-    from otel_leaks.errors import LeaksFound, UnusedIgnoreWarning
+    from otel_leaks.config import LeakConfig
+    from otel_leaks.errors import InvalidValueError, LeaksFound, UnusedIgnoreWarning
     from otel_leaks.testing import Grace, Report, find, ignore_task, ignore_thread, verify_none
 
     ignores = (
@@ -114,8 +127,11 @@ GOOD = """
     configure(endpoint="http://localhost:4318", service_name="shop")
     LeakInstrumentor().instrument(thread_limit=10)
     category: type[UserWarning] = UnusedIgnoreWarning
+    config: LeakConfig = LeakConfig(interval_s=5.0, task_limit=None, ignore=(ignores[0],))
+    known: type[ValueError] = InvalidValueError
 """
 BAD = """
+    from otel_leaks import LeakInstrumentor
     from otel_leaks.testing import Grace, find, ignore_thread, verify_none
 
 
@@ -129,7 +145,13 @@ BAD = """
     Grace(attempts="many")
     ignore_thread("name-*", "why")
     verify_none(grace=3)
+
+
+    class Mine(LeakInstrumentor):
+        pass
 """
+WRONG = [11, 12, 13, 14, 15, 18]
+"""The lines of that program in which there is an error."""
 
 
 def errors_of(program: str, folder: Path) -> tuple[list[int], str]:
@@ -163,4 +185,32 @@ def test_a_type_checker_accepts_what_the_docs_show(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="types are the same on each version")
 def test_a_type_checker_refuses_wrong_arguments(tmp_path: Path) -> None:
     lines, said = errors_of(BAD, tmp_path)
-    assert lines == [10, 11, 12, 13, 14], said
+    assert lines == WRONG, said
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="types are the same on each version")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("basedpyright"), reason="`pip install basedpyright` to run this"
+)
+def test_pyright_agrees(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(textwrap.dedent(GOOD), encoding="utf-8")
+    (tmp_path / "bad.py").write_text(textwrap.dedent(BAD), encoding="utf-8")
+    source = str(Path(otel_leaks.__file__).parents[1])
+    settings = {"typeCheckingMode": "strict", "pythonVersion": "3.10", "extraPaths": [source]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "basedpyright", "--outputjson", "--level", "error"),
+            *("--pythonpath", sys.executable, "--project", str(tmp_path)),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=300,
+    )
+    found = [
+        (Path(each["file"]).name, each["range"]["start"]["line"] + 1)
+        for each in json.loads(done.stdout)["generalDiagnostics"]
+    ]
+    assert sorted(found) == [("bad.py", line) for line in WRONG], done.stdout

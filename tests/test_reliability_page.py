@@ -38,7 +38,7 @@ def test_there_are_rows() -> None:
 
 
 def test_no_row_says_that_something_was_not_as_expected() -> None:
-    assert [row for row in ROWS if "**not so**" in " ".join(row)] == []
+    assert [row for row in ROWS if "**not as expected**" in " ".join(row)] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,8 +1,8 @@
 """
-The shop of ../compose.yaml: it leaks when it is asked to, and mends that when it is asked to.
+The shop of ../compose.yaml. It leaks on request, and ends the leaked tasks on request.
 
     curl --request POST 'localhost:8000/orders?n=200'   # leaves a task behind for each order
-    curl --request POST localhost:8000/mend             # ends them
+    curl --request POST localhost:8000/fix              # ends them
 """
 
 import asyncio
@@ -25,12 +25,12 @@ async def place_orders(request: Request) -> JSONResponse:
 
 
 async def keep_customer_posted(queue: asyncio.Queue[str]) -> None:
-    # The bug: nobody says when an order is done.
+    # The bug: nothing ever puts "done" into the queue.
     while await queue.get() != "done":
         pass
 
 
-async def mend(_: Request) -> JSONResponse:
+async def fix(_: Request) -> JSONResponse:
     for queue in updates:
         queue.put_nowait("done")
     await asyncio.gather(*followers)
@@ -42,6 +42,6 @@ async def mend(_: Request) -> JSONResponse:
 app = Starlette(
     routes=[
         Route("/orders", place_orders, methods=["POST"]),
-        Route("/mend", mend, methods=["POST"]),
+        Route("/fix", fix, methods=["POST"]),
     ]
 )

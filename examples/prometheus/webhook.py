@@ -1,5 +1,5 @@
 """
-Print what Alertmanager tells: the webhook of alertmanager.yaml, for trying it out.
+Print the alerts that Alertmanager sends: the webhook of alertmanager.yaml, to try it out.
 
     python3 examples/prometheus/webhook.py            # listens on localhost:9095
     python3 examples/prometheus/webhook.py 9999
@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 class Webhook(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
-        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        for alert in told["alerts"]:
-            print(f"{told['receiver']}: {alert['status']} {alert['labels']['alertname']}")
+        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        for alert in message["alerts"]:
+            print(f"{message['receiver']}: {alert['status']} {alert['labels']['alertname']}")
             for annotation in ("summary", "description", "runbook_url"):
                 print(f"    {alert['annotations'].get(annotation, '')}", flush=True)
         self.send_response(204)

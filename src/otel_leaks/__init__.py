@@ -1,9 +1,12 @@
 """
 Find leaked threads and asyncio tasks: in production with OpenTelemetry.
 
-    from otel_leaks import LeakInstrumentor
+    >>> from otel_leaks import LeakInstrumentor
+    >>> LeakInstrumentor().instrument()
 
-    LeakInstrumentor().instrument()
+It is taken back as any instrumentation of OpenTelemetry:
+
+    >>> LeakInstrumentor().uninstrument()
 
 Importing this package imports nothing of OpenTelemetry; the names below are
 resolved when they are first used.

@@ -11,8 +11,9 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast, final, get_args
 
+from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.ignores import Ignore, parse
 from otel_leaks.model import Emit
 
@@ -149,14 +150,20 @@ def _field(default: Any, option: _Option) -> Any:
     return dataclasses.field(default=default, metadata={"option": option})
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakConfig:
     """
     The resolved options of ``LeakInstrumentor().instrument()``.
 
     Raises:
-        TypeError: A value is of another type than its option takes.
-        ValueError: A value is out of its range.
+        InvalidTypeError: A value is of another type than its option takes.
+        InvalidValueError: A value is out of its range.
+
+    >>> LeakConfig(task_limit=500).task_limit, LeakConfig().task_limit
+    (500, 10000)
+
+    .. versionadded:: 0.1
     """
 
     interval_s: float = _field(10.0, _INTERVAL)
@@ -222,8 +229,8 @@ class LeakConfig:
             The options, and one sentence for each that could not be taken.
 
         Raises:
-            TypeError: An unknown option, or a value of a wrong type in *options* of code.
-            ValueError: A value in *options* of code is out of its range.
+            InvalidTypeError: An unknown option, or a value of a wrong type in *options* of code.
+            InvalidValueError: A value in *options* of code is out of its range.
         """
         problems = []
         unknown = [name for name in options if name not in cls.names()]
@@ -231,7 +238,7 @@ class LeakConfig:
             which = f"unknown option {', '.join(map(repr, sorted(unknown, key=str)))}"
             known = f"known options are {', '.join(cls.names())}"
             if not of_file:
-                raise TypeError(f"{which}; {known}")
+                raise InvalidTypeError(f"{which}; {known}")
             problems.append(f"{which} of the configuration file has no effect; {known}")
         values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
@@ -272,7 +279,7 @@ def _read(field: dataclasses.Field[Any], text: str, variable: str) -> Any:
     try:
         value = option.read(text.strip())
     except ValueError as error:
-        raise _error(ValueError, field, text, variable, error) from None
+        raise _error(field, text, variable, error) from None
     return _checked(field, value, variable, text)
 
 
@@ -281,11 +288,10 @@ def _checked(field: dataclasses.Field[Any], value: Any, what: str, text: str | N
     try:
         return option.check(value)
     except (TypeError, ValueError) as error:
-        raise _error(type(error), field, value if text is None else text, what, error) from None
+        raise _error(field, value if text is None else text, what, error) from None
 
 
 def _error(
-    kind: type[Exception],
     field: dataclasses.Field[Any],
     value: object,
     what: str,
@@ -296,4 +302,5 @@ def _error(
     wayout = f"leave it out for the default of {field.default!r}"
     if what != field.name:
         wayout = f"the default of {field.default!r} is taken"
+    kind = InvalidTypeError if isinstance(cause, TypeError) else InvalidValueError
     return kind(f"{what} must be {option.rule}, got {value!r}{detail}; {wayout}")

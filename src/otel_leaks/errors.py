@@ -1,29 +1,151 @@
 """
 The errors and warnings of this package.
 
-Each also derives from the built-in that a caller would expect.
+Each also derives from the built-in that a caller would expect, so ``except ValueError`` takes
+what is wrong with a value, and ``except OtelLeaksError`` takes whatever this package raises. The
+message names what is wrong, the rule, the value, and the way out. In production none of them
+reaches the application, save from a call of its own with an argument that is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from otel_leaks.testing.report import Report
 
-__all__ = ["AttachError", "LeaksFound", "ReportFileError", "UnusedIgnoreWarning"]
+__all__ = [
+    "AttachError",
+    "BaselineError",
+    "CensusError",
+    "FilesDifferError",
+    "FingerprintSchemeError",
+    "IgnoreSyntaxError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "LeaksFound",
+    "NoDaemonsError",
+    "OtelLeaksError",
+    "ReportFileError",
+    "UnknownExampleError",
+    "UnusedIgnoreWarning",
+]
 
 
-class LeaksFound(AssertionError):  # noqa: N818 - reads as what happened, as goleak says it
-    """Something was left behind; ``report`` has it as data."""
+class OtelLeaksError(Exception):
+    """
+    The base of all errors of this package.
+
+    .. versionadded:: 0.1
+    """
+
+
+class LeaksFound(OtelLeaksError, AssertionError):  # noqa: N818 - reads as what happened, as goleak says it
+    """
+    Something was left behind; ``report`` has it as data.
+
+    End it in the test or in its fixture, or ignore it with a reason: each leak's message says how.
+
+    .. versionadded:: 0.1
+    """
 
     def __init__(self, report: Report, unused: Iterable[str] = ()) -> None:
-        super().__init__("\n".join((str(report), *(f"unused: {each}" for each in unused))))
+        self._unused = tuple(unused)
+        super().__init__("\n".join((str(report), *(f"unused: {each}" for each in self._unused))))
         self.report = report
 
+    def __reduce__(self) -> tuple[type[LeaksFound], tuple[Report, tuple[str, ...]]]:
+        # An exception is otherwise made anew of its message, as when a process pool hands it over.
+        return type(self), (self.report, self._unused)
 
-class AttachError(RuntimeError):
+
+class InvalidTypeError(OtelLeaksError, TypeError):
+    """
+    An argument or option is of another type than it has to be, or there is none of that name.
+
+    .. versionadded:: 0.1
+    """
+
+
+class InvalidValueError(OtelLeaksError, ValueError):
+    """
+    An argument or option is out of its range, or not of the form that it has to have.
+
+    .. versionadded:: 0.1
+    """
+
+
+class IgnoreSyntaxError(InvalidValueError):
+    """
+    A text is no list of ignores, or names an unknown one; the message lists the known ones.
+
+    .. versionadded:: 0.1
+    """
+
+
+class BaselineError(InvalidValueError):
+    """
+    The file of ``--leaks-baseline`` can't be read; write it anew with --leaks-baseline-update.
+
+    .. versionadded:: 0.1
+    """
+
+
+class FingerprintSchemeError(InvalidValueError):
+    """
+    A fingerprint was written by a version that computes fingerprints in another way.
+
+    It would match nothing here. Take it anew from a message of this version.
+
+    .. versionadded:: 0.1
+    """
+
+
+class CensusError(OtelLeaksError, RuntimeError):
+    """
+    Objects of some kind can't be read on this Python, which in a test would hide leaks.
+
+    Please report it with your Python version.
+
+    .. versionadded:: 0.1
+    """
+
+
+class NoDaemonsError(OtelLeaksError, RuntimeError):
+    """
+    The interpreter has no daemon threads: it is an isolated one beside the main one.
+
+    .. versionadded:: 0.1
+    """
+
+
+class UnknownExampleError(InvalidValueError):
+    """
+    There is no such example, file or folder; the message lists those that there are.
+
+    .. versionadded:: 0.1
+    """
+
+
+class FilesDifferError(OtelLeaksError, FileExistsError):
+    """
+    Files that differ would be overwritten; ``paths`` are theirs.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__(", ".join(map(str, paths)))
+        self.paths = tuple(paths)
+
+    def __reduce__(self) -> tuple[type[FilesDifferError], tuple[tuple[Path, ...]]]:
+        return type(self), (self.paths,)
+
+
+class AttachError(OtelLeaksError, RuntimeError):
     """
     A process can't be looked into; the text says why, and what to do.
 
@@ -31,7 +153,7 @@ class AttachError(RuntimeError):
     """
 
 
-class ReportFileError(ValueError):
+class ReportFileError(InvalidValueError):
     """
     A file is no report that can be read; the text says which forms can.
 
@@ -40,4 +162,10 @@ class ReportFileError(ValueError):
 
 
 class UnusedIgnoreWarning(UserWarning):
-    """An ignore hid nothing: what it was for is mended, or is called otherwise now."""
+    """
+    An ignore hid nothing: what it was for has been fixed, or has another name now.
+
+    Take it out, or correct its pattern.
+
+    .. versionadded:: 0.1
+    """

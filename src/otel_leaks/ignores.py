@@ -18,7 +18,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Literal, get_args
 
-from otel_leaks.model import Kind, Origin
+from otel_leaks.errors import (
+    FingerprintSchemeError,
+    IgnoreSyntaxError,
+    InvalidTypeError,
+    InvalidValueError,
+)
+from otel_leaks.model import FINGERPRINT_SCHEME, Kind, Origin, scheme_of
 
 # Not date.today(), which asks the module: a test may replace or freeze that clock.
 _now = partial(time.time)
@@ -69,10 +75,16 @@ class Ignore:
     def __post_init__(self) -> None:
         _check_text(self.call, "pattern", self.pattern)
         if not self.pattern:
-            raise ValueError(f'{self.call} needs a pattern; write it as {self.call}("name")')
+            raise InvalidValueError(f'{self.call} needs a pattern; write it as {self.call}("name")')
         _check_text(self.call, "reason", self.reason)
+        if self.rule == "fingerprint" and scheme_of(self.pattern) != FINGERPRINT_SCHEME:
+            raise FingerprintSchemeError(
+                f"{self.call} takes fingerprints of scheme {FINGERPRINT_SCHEME}, "
+                f"got {self.pattern!r}, which would match nothing; copy it anew from the line "
+                "`ignore` of a message of this version"
+            )
         if self.until is not None and type(self.until) is not dt.date:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"{self.call}: until must be a datetime.date or a str such as 2027-01-31, "
                 f"got {self.until!r}"
             )
@@ -94,21 +106,33 @@ class Ignore:
 def ignore_top_function(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
-    """Ignore what stands in this function: the innermost of its stack, as ``pkg.mod.func``."""
+    """
+    Ignore what stands in this function: the innermost of its stack, as ``pkg.mod.func``.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("top_function", pattern, reason, until)
 
 
 def ignore_any_function(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
-    """Ignore what has this function, as ``pkg.mod.func``, anywhere in its stack."""
+    """
+    Ignore what has this function, as ``pkg.mod.func``, anywhere in its stack.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("any_function", pattern, reason, until)
 
 
 def ignore_created_by(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
-    """Ignore what was started by this function, as ``pkg.mod.func``."""
+    """
+    Ignore what was created by this function, as ``pkg.mod.func``.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("created_by", pattern, reason, until)
 
 
@@ -118,24 +142,41 @@ def ignore_module(pattern: str, *, reason: str = "", until: dt.date | str | None
 
     ``pkg.*`` takes ``pkg`` and all below it. A thing of the application that merely
     waits inside that module is not ignored.
+
+    .. versionadded:: 0.1
     """
     return _ignore("module", pattern, reason, until)
 
 
 def ignore_thread(pattern: str, *, reason: str = "", until: dt.date | str | None = None) -> Ignore:
-    """Ignore threads by their name."""
+    """
+    Ignore threads by their name.
+
+    >>> print(ignore_thread("kafka-*", reason="owned by the client", until="2027-01-31"))
+    ignore_thread("kafka-*", reason="owned by the client", until="2027-01-31")
+
+    .. versionadded:: 0.1
+    """
     return _ignore("thread", pattern, reason, until)
 
 
 def ignore_task(pattern: str, *, reason: str = "", until: dt.date | str | None = None) -> Ignore:
-    """Ignore asyncio tasks by their name. In production this makes a census dearer."""
+    """
+    Ignore asyncio tasks by their name. In production this makes a census dearer.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("task", pattern, reason, until)
 
 
 def ignore_fingerprint(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
-    """Ignore a site by the fingerprint that a message or a span event told."""
+    """
+    Ignore a site by its fingerprint, as the line ``ignore`` of a message has it.
+
+    .. versionadded:: 0.1
+    """
     return _ignore("fingerprint", pattern, reason, until)
 
 
@@ -149,7 +190,7 @@ def _ignore(rule: Rule, pattern: str, reason: str, until: dt.date | str | None) 
         try:
             until = dt.date.fromisoformat(until)
         except ValueError:
-            raise ValueError(
+            raise InvalidValueError(
                 f"ignore_{rule}: until must be a date such as 2027-01-31, got {until!r}"
             ) from None
     return Ignore(rule, pattern, reason, until)
@@ -157,7 +198,7 @@ def _ignore(rule: Rule, pattern: str, reason: str, until: dt.date | str | None) 
 
 def _check_text(call: str, name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{call}: {name} must be a str, got {value!r}")
+        raise InvalidTypeError(f"{call}: {name} must be a str, got {value!r}")
 
 
 _NAMED: Mapping[Kind, Rule] = {
@@ -222,8 +263,11 @@ def parse(text: str) -> tuple[Ignore, ...]:
     Returns:
         The ignores in their order; none for an empty text.
 
+    >>> [each.pattern for each in parse('ignore_thread("a-*"), ignore_module("pkg.*")')]
+    ['a-*', 'pkg.*']
+
     Raises:
-        ValueError: The text is no such list, or names an unknown ignore.
+        IgnoreSyntaxError: The text is no such list, or names an unknown ignore.
     """
     # Inside brackets a line break ends nothing, so a comma is put at its place.
     lines = [line.strip().rstrip(",") for line in text.splitlines()]
@@ -232,27 +276,27 @@ def parse(text: str) -> tuple[Ignore, ...]:
         tree = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         # The last two are the parser's words for "nested too deeply".
-        raise ValueError(_rule_of(text)) from None
+        raise IgnoreSyntaxError(_rule_of(text)) from None
     if not isinstance(tree, ast.List):
         # A text that closes our bracket and goes on: [...] + [...].
-        raise ValueError(_rule_of(text))  # noqa: TRY004 - a text of a wrong form, not a type
+        raise IgnoreSyntaxError(_rule_of(text))
     return tuple(_call(node, text) for node in tree.elts)
 
 
 def _call(node: ast.expr, text: str) -> Ignore:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise ValueError(_rule_of(text))  # noqa: TRY004 - a text of a wrong form, not a type
+        raise IgnoreSyntaxError(_rule_of(text))
     make = _CALLS.get(node.func.id)
     if make is None:
-        raise ValueError(f"unknown ignore {node.func.id!r}; known are {', '.join(_CALLS)}")
+        raise IgnoreSyntaxError(f"unknown ignore {node.func.id!r}; known are {', '.join(_CALLS)}")
     try:
         args = [ast.literal_eval(each) for each in node.args]
         kwargs = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
         return make(*args, **kwargs)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{ast.unparse(node)}: {error}") from None
+        raise IgnoreSyntaxError(f"{ast.unparse(node)}: {error}") from None
     except (RecursionError, MemoryError):
-        raise ValueError(_rule_of(text)) from None
+        raise IgnoreSyntaxError(_rule_of(text)) from None
 
 
 def _rule_of(text: str) -> str:

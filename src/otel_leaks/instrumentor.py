@@ -12,10 +12,10 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, final
 
 from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
@@ -25,6 +25,7 @@ from opentelemetry.metrics import MeterProvider, get_meter_provider
 from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_provider
 
 from otel_leaks import __version__
+from otel_leaks.attach.doorway import door
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.isolation import Parts
 from otel_leaks.config import LeakConfig
@@ -44,9 +45,6 @@ from otel_leaks.telemetry.forks import restart_exports
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
 from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
-
-if TYPE_CHECKING:
-    from otel_leaks.attach.listener import Door
 
 __all__ = ["LeakInstrumentor"]
 
@@ -77,7 +75,7 @@ class _Instrumentation:
         ignores = Ignores((*IN_PRODUCTION, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
-                "%s has expired and hides nothing any more; mend the leak or give it a new date",
+                "%s has expired and no longer hides anything; fix the leak or set a new date",
                 ignore,
             )
         self._server = uwsgi.server()
@@ -125,7 +123,7 @@ class _Instrumentation:
         )
         self._patches = Patches()
         self._noting_ends = Switch()
-        self._door = _door(self._current_providers) if config.attach else None
+        self._door = door(self._current_providers, is_on=config.attach)
 
     def start(self) -> None:
         self._noting_ends.is_on = True
@@ -160,8 +158,7 @@ class _Instrumentation:
         atexit.unregister(self._exiting)
         if self._workers is not None:
             self._workers.close()
-        if self._door is not None:
-            self._door.close()
+        self._door.close()
         self._watch.stop()
         self._noting_ends.is_on = False
         self._patches.restore()
@@ -190,8 +187,7 @@ class _Instrumentation:
 
     def _exiting(self) -> None:
         with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
-            if self._door is not None:
-                self._door.close()
+            self._door.close()
             self._watch.exiting()
             self._metrics.exiting()
 
@@ -228,8 +224,7 @@ class _Instrumentation:
         """Start anew in the child: constant time, since most children only exec."""
         self._forking.clear()
         self._stuck_report = None
-        if self._door is not None:
-            self._door.forked()
+        self._door.forked()
         self._metrics.forked()
         self._events.forked()
         renew_connections(*self._current_providers())
@@ -256,17 +251,6 @@ class _Instrumentation:
             finally:
                 self._report += 1
 
-    @staticmethod
-    def _open(door: Door) -> None:
-        """Open the door of this process, where it is not: at the first census, after a fork."""
-        try:
-            door.open()
-        except Exception as error:  # All else goes on.
-            _log.warning(
-                "attach=True has no effect in this process, otel-leaks ps can't look into it: %s",
-                error,
-            )
-
     # Listener
 
     def opened(self, detection: Detection) -> None:
@@ -283,18 +267,10 @@ class _Instrumentation:
             self._events.resolved(detection)
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
-        if self._door is not None:
-            self._open(self._door)
+        self._door.open()
         with self._reports():
             self._spans.watch(*self._tracer_providers())
             self._metrics.publish(census, opened)
-
-
-def _door(providers: Callable[[], Iterable[object]]) -> Door:
-    from otel_leaks.attach.guest import make_taker
-    from otel_leaks.attach.listener import Door
-
-    return Door(partial(make_taker, providers=providers))
 
 
 _UNUSED = object()
@@ -306,17 +282,27 @@ _active: _Instrumentation | None = None
 _fork_hook_registered = False
 
 
+@final
 class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """
     Watches this process for leaked threads and asyncio tasks.
 
     ``instrument(**options)`` takes the options of ``LeakConfig`` and the usual
     ``tracer_provider``, ``meter_provider`` and ``logger_provider``; ``uninstrument()``
-    ends the monitor, restores what was patched, and no metric is reported any more.
+    ends the monitor, restores what was patched, and no metric is reported any more. Not to be
+    subclassed: BaseInstrumentor has one instance, and a subclass would be given that.
 
     Raises:
-        TypeError: An unknown option, or a value of a wrong type, given in code.
-        ValueError: A value given in code is out of its range.
+        InvalidTypeError: An unknown option, or a value of a wrong type, given in code.
+        InvalidValueError: A value given in code is out of its range.
+
+    >>> LeakInstrumentor().instrument(thread_limit=0)
+    Traceback (most recent call last):
+    ...
+    otel_leaks.errors.InvalidValueError: thread_limit must be a whole number >= 1, or None (an \
+empty variable) for no limit, got 0; leave it out for the default of 200
+
+    .. versionadded:: 0.1
     """
 
     _is_of_file = False

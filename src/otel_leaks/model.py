@@ -9,12 +9,14 @@ seen: watching must not keep alive what it watches.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 __all__ = [
     "EVIDENCES",
+    "FINGERPRINT_SCHEME",
     "KINDS",
     "OTHER",
     "Census",
@@ -39,6 +41,7 @@ __all__ = [
     "SpanEnd",
     "Stack",
     "fingerprint",
+    "scheme_of",
 ]
 
 Kind = Literal[
@@ -91,14 +94,14 @@ Stack = tuple[Frame, ...]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a thing began: who started the thread, made the task, opened the pool."""
+    """Where an object was created: what started the thread, made the task, opened the pool."""
 
     function: str
     """Qualified name with its module."""
     file: str
     line: int
     scope: str | None = None
-    """The test, fixture or block that it is charged to."""
+    """The test, fixture or block that it belongs to."""
     library: Frame | None = None
     """Where a library created it on behalf of that function, None where none did."""
 
@@ -172,20 +175,22 @@ class Pool:
     stuck_s: float = 0.0
     """Seconds for which the job at the head of the queue has been the same: nobody has taken
     one, so each worker still has the job that it had before. 0 for an empty queue."""
+    longer: int = 0
+    """Censuses in a row, all its workers busy, that found its queue longer than the one before."""
     is_in_use: bool = False
     """Whether it belongs to a request in progress, or to the task that created it and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One thing of a site, looked at closely."""
+    """One object of a site, looked at closely."""
 
     serial: int
-    """Number of the thing in this process; never reused, unlike idents and ids."""
+    """Number of the object in this process; never reused, unlike idents and ids."""
     stack: Stack
     name: str
     age_s: float
-    """Seconds since the thing was first seen: a lower bound of its age."""
+    """Seconds since the object was first seen: a lower bound of its age."""
     awaited: bool | None = None
     """Whether anything awaits it; None for a kind that nothing can await."""
     waits_on: str | None = None
@@ -205,12 +210,11 @@ class Sample:
     is_orphaned: bool = False
     """Whether it is proved of a task that nothing but its cancellation can end it."""
     origin: Origin | None = None
-    """Where that very thing was created, when that was noted."""
+    """Where that very object was created, when that was noted."""
     own: bool | None = None
     """Whether a frame of its stack is the application's; None when nobody looked."""
     backlog: Pool | None = None
-    """The pool whose worker a thread is, when all its workers are busy and its queue
-    only grows."""
+    """The pool whose worker a thread is, where all its workers are busy and jobs wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +238,7 @@ class Clients(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Things of one kind that stand at the same place."""
+    """Objects of one kind that stand at the same place."""
 
     kind: Kind
     functions: tuple[str, ...]
@@ -244,13 +248,13 @@ class Site:
     and stand at several places, the split between these places is an estimate."""
     fingerprint: str
     age_s: float = 0.0
-    """Seconds that the oldest sampled thing has been known: a lower bound."""
+    """Seconds for which the oldest sampled object has been known: a lower bound."""
     daemon: bool | None = None
     """Of threads: whether they are daemons."""
     origin: Origin | None = None
-    """Where its things began, when that was noted."""
+    """Where its objects were created, when that was noted."""
     sample: Sample | None = None
-    """The oldest of the things looked at; None for sites beyond the largest."""
+    """The oldest of the objects looked at; None for sites beyond the largest."""
     newest: Sample | None = None
     """The newest of them, which shows what a count that rises is about; None where it is the
     oldest."""
@@ -417,6 +421,17 @@ class Detection:
     def open_s(self) -> float:
         """Seconds from opening to now, or to its end."""
         return self.seen_at - self.opened_at
+
+
+FINGERPRINT_SCHEME = 1
+"""By which rules ``fingerprint`` computes; who changes them writes the number before the digits,
+``2:0123456789ab``. What stands in ignores and baselines would otherwise match nothing."""
+
+
+def scheme_of(text: str) -> int:
+    """Return the scheme of a fingerprint, or of a pattern for some: 1 where none is written."""
+    found = re.match(r"([0-9]{1,9}):", text)
+    return int(found[1]) if found else 1
 
 
 @lru_cache(maxsize=4096)

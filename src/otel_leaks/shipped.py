@@ -11,54 +11,51 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DESCRIPTIONS", "ChangedError", "UnknownError", "names", "read", "within", "write"]
+from otel_leaks.errors import FilesDifferError, UnknownExampleError
+
+__all__ = ["DESCRIPTIONS", "names", "read", "within", "write"]
+
+# The names that these had here before.
+ChangedError, UnknownError = FilesDifferError, UnknownExampleError
 
 DESCRIPTIONS: Final = {
-    "README.md": "what all of this is, and where to begin",
-    "compose.yaml": "all of it at once, with a shop that leaks",
-    "compose/shop.py": "that shop",
+    "README.md": "what these files are, and where to start",
+    "compose.yaml": "everything at once, with a leaking shop",
+    "compose/shop.py": "the leaking shop",
     "collector.yaml": "Collector: to Prometheus, files and your backend",
-    "collector-contrib.yaml": "Collector, contrib: homes masked, detections counted",
-    "collector-datadog.yaml": "Collector, contrib: to Datadog, by OTLP",
-    "collector-datadog-exporter.yaml": "Collector, contrib: to Datadog, by its exporter",
-    "fleet/agent.yaml": "Collector: one on each host, with a queue on disk",
-    "fleet/gateway.yaml": "Collector: where agents send to",
-    "prometheus/prometheus.yaml": "Prometheus: scrapes that collector, has the rules",
-    "prometheus/prometheus-otlp.yaml": "Prometheus: takes OTLP from services, no collector",
-    "prometheus/rules.yaml": "Prometheus: recording rules, alerts, ranking of a fleet",
-    "prometheus/alertmanager.yaml": "Alertmanager: who is told of which alert",
-    "prometheus/webhook.py": "Alertmanager: a webhook that prints, to try it out",
+    "collector-contrib.yaml": "Collector, contrib: masks home paths, counts detections",
+    "collector-datadog.yaml": "Collector, contrib: to Datadog over OTLP",
+    "collector-datadog-exporter.yaml": "Collector, contrib: to Datadog with its exporter",
+    "fleet/agent.yaml": "Collector: an agent for each host, with a queue on disk",
+    "fleet/gateway.yaml": "Collector: the gateway that agents send to",
+    "prometheus/prometheus.yaml": "Prometheus: scrapes the collector, loads the rules",
+    "prometheus/prometheus-otlp.yaml": "Prometheus: receives OTLP itself, without a collector",
+    "prometheus/rules.yaml": "Prometheus: recording rules, alerts, fleet ranking",
+    "prometheus/alertmanager.yaml": "Alertmanager: who gets which alert",
+    "prometheus/webhook.py": "Alertmanager: a webhook that prints alerts, to try it out",
     "grafana/dashboard.json": "Grafana: counts, limits, findings, growth, ranking",
-    "grafana/provisioning/alerting/alerts.yaml": "Grafana: the alerts, where it evaluates them",
+    "grafana/provisioning/alerting/alerts.yaml": "Grafana: Grafana-managed alerts",
     "grafana/provisioning/dashboards/dashboards.yaml": "Grafana: where it finds the dashboard",
     "grafana/provisioning/datasources/datasources.yaml": "Grafana: where metrics and spans are",
     "datadog/dashboard.json": "Datadog: the same dashboard",
     "datadog/monitors.json": "Datadog: monitors",
     "docs/dashboards.md": "how to import the dashboards, and what each panel answers",
-    "docs/fleet.md": "what a fleet costs, and how agents and gateways are sized",
-    "docs/runbooks.md": "what each alert means, and how to mend it",
-    "docs/detection.md": "the rule behind the evidence growth",
-    "docs/outlived.md": "the rule behind the evidence outlived",
-    "docs/patterns/response.md": "a usual cause: a response that nobody sends or reads",
-    "docs/patterns/subscriber.md": "a usual cause: a subscriber that nobody closes",
-    "docs/patterns/worker.md": "a usual cause: a background worker without an exit",
+    "docs/fleet.md": "what a fleet costs, and how to size agents and gateways",
+    "docs/runbooks.md": "what each alert means, and how to fix the leak",
+    "docs/detection.md": "when a finding opens, and when it ends",
+    "docs/outlived.md": "when a task has outlived its request",
+    "docs/json.md": "what is in the JSON of reports and baselines",
+    "docs/schemas/report.schema.json": "JSON Schema of a report",
+    "docs/schemas/leaks.schema.json": "JSON Schema of pytest's --leaks-json",
+    "docs/schemas/baseline.schema.json": "JSON Schema of pytest's --leaks-baseline",
+    "docs/patterns/response.md": "a common cause: a response that nobody sends or reads",
+    "docs/patterns/subscriber.md": "a common cause: a subscriber that nobody closes",
+    "docs/patterns/worker.md": "a common cause: a background worker without an exit",
 }
-"""Every file, by its name below the folder, in the order in which they are told."""
+"""Every file, by its name below the folder, in the order in which they are listed."""
 
 _PACKAGE: Final = Path(__file__).parent
 _PROJECT: Final = _PACKAGE.parents[1]
-
-
-class UnknownError(ValueError):
-    """There is no such file or folder; the message lists those that there are."""
-
-
-class ChangedError(Exception):
-    """Files that differ would be overwritten."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        super().__init__(", ".join(map(str, paths)))
-        self.paths = tuple(paths)
 
 
 def names() -> tuple[str, ...]:
@@ -71,12 +68,12 @@ def within(name: str) -> tuple[str, ...]:
     Return the file of that name, or all files of the folder of that name.
 
     Raises:
-        UnknownError: There is neither.
+        UnknownExampleError: There is neither.
     """
     wanted = name.replace("\\", "/").removeprefix("./").rstrip("/")
     found = tuple(each for each in names() if each == wanted or each.startswith(f"{wanted}/"))
     if not found:
-        raise UnknownError(f"there is no example {name!r}; there are {', '.join(names())}")
+        raise UnknownExampleError(f"there is no example {name!r}; there are {', '.join(names())}")
     return found
 
 
@@ -98,7 +95,7 @@ def write(chosen: Sequence[str], to: Path, *, force: bool = False) -> tuple[Path
         What was written; files that are the same already are left as they are.
 
     Raises:
-        ChangedError: Files there differ, without *force*; nothing has been written.
+        FilesDifferError: Files there differ, without *force*; nothing has been written.
         OSError: The file system refuses.
     """
     contents = {to / name: read(name) for name in chosen}
@@ -109,7 +106,7 @@ def write(chosen: Sequence[str], to: Path, *, force: bool = False) -> tuple[Path
     ]
     changed = [path for path in differing if path.exists()]
     if changed and not force:
-        raise ChangedError(changed)
+        raise FilesDifferError(changed)
     for path in differing:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents[path])

@@ -177,6 +177,26 @@ def test_a_census_has_the_pools_and_one_without_them_none() -> None:
     assert taker(None).take().pools is None
 
 
+def test_a_census_says_in_how_many_looks_the_queue_of_a_full_pool_has_grown() -> None:
+    takes = CensusTaker(ignores=Ignores(()), max_sites=50, executors=Executors())
+    takes.open()
+    try:
+        with busy(workers=1, jobs=1, name="behind") as pool:
+            grown = []
+            for more in (1, 1, 1, 0, 1):
+                for _ in range(more):
+                    pool.submit(int)
+                census = takes.take()
+                threads = census.of("thread")
+                assert threads is not None
+                backlogs = [site.sample.backlog for site in threads.sites if site.sample]
+                (found,) = [each for each in backlogs if each and each.name == "behind"]
+                grown.append((found.queued, found.longer))
+    finally:
+        takes.close()
+    assert grown == [(1, 0), (2, 1), (3, 2), (3, 0), (4, 1)]
+
+
 def test_pools_that_cannot_be_read_are_a_failure_of_their_kind() -> None:
     class Broken(Executors):
         def read(self, pause: Callable[[], None]) -> tuple[Pool, ...]:

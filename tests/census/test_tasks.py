@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from otel_leaks.census import followed as followed_module
+from otel_leaks.census import known_tasks as known_module
+from otel_leaks.census import task_tallies as tallies_module
 from otel_leaks.census import tasks as tasks_module
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.ignores import Ignore, ignore_any_function, ignore_task, ignore_top_function
@@ -817,13 +819,13 @@ def test_tasks_that_moved_on_while_they_were_counted_are_shown_where_they_stand_
     source: TaskSource, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = [loop.create_task(outer()) for _ in range(5)]
-    counted = tasks_module._counted
+    counted = tallies_module.counted
 
     def move_on(*args: Any) -> Iterator[Any]:
         loop.run_until_complete(settle())
         return counted(*args)
 
-    monkeypatch.setattr(tasks_module, "_counted", move_on)
+    monkeypatch.setattr(tasks_module, "counted", move_on)
     found = read(source)
     assert chains(found) == [((f"{HERE}.outer",), 5)]
     assert [frame.name for frame in sample_of(found, f"{HERE}.outer").stack] == [
@@ -840,7 +842,7 @@ def test_what_is_known_of_tasks_is_bounded(
     start(loop, *(outer() for _ in range(500)))
     for _ in range(3):
         read(source)
-    assert len(source._serials) == followed_module.FOLLOWED_OF_SITE
+    assert len(source._known.serials) == followed_module.FOLLOWED_OF_SITE
 
 
 def test_what_goes_to_another_site_has_moved_and_not_ended(source: TaskSource, loop: Loop) -> None:
@@ -867,13 +869,13 @@ def test_what_is_known_of_small_sites_is_a_few_tasks_each(source: TaskSource, lo
     start(loop, *(outer() for _ in range(followed_module.LARGE)), *(deep(2) for _ in range(2)))
     for _ in range(3):
         read(source)
-    assert len(source._serials) == tasks_module.KNOWN_OF_SITE + 2
+    assert len(source._known.serials) == tallies_module.KNOWN_OF_SITE + 2
 
 
 def test_the_largest_site_is_explained_also_when_very_many_sites_are_known(
     source: TaskSource, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks_module, "MAX_KNOWN", 3)
+    monkeypatch.setattr(known_module, "MAX_KNOWN", 3)
     start(loop, *(deep(i) for i in range(5)))
     read(source)
     start(loop, *(outer() for _ in range(50)))

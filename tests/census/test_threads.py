@@ -30,6 +30,8 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from otel_leaks.census import thread_count
+from otel_leaks.census import thread_places as places_module
 from otel_leaks.census import threads as threads_module
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import ignore_thread
@@ -161,7 +163,7 @@ def test_a_timer_is_named_by_what_it_is_to_call() -> None:
 def test_a_deep_recursion_is_one_site_and_keeps_its_innermost_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (frames_module, threads_module):
+    for module in (frames_module, places_module):
         monkeypatch.setattr(module, "MAX_FRAMES", 50)
     with standing(2, stuck_deep, 200):
         found = read()
@@ -362,7 +364,7 @@ def test_what_was_known_of_ended_threads_is_forgotten() -> None:
     with standing(5):
         read(source)
     read(source)
-    assert len(source._serials) == 0
+    assert len(source._known.serials) == 0
 
 
 def test_a_child_forgets_the_threads_of_its_parent() -> None:
@@ -386,6 +388,48 @@ def test_no_frame_and_no_thread_is_held_in_a_pause() -> None:
     assert found.count == count
     assert len(held) > 3  # A small slice first, larger ones, and after the sample.
     assert held == [[]] * len(held)
+
+
+def test_few_deep_threads_are_read_at_once_also_after_many_shallow_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read_at_once: list[int] = []
+
+    def spy(idents: list[int]) -> list[Any]:
+        stacks = frames_module.stacks_of(idents)
+        read_at_once.append(sum(map(len, stacks)))
+        return stacks
+
+    monkeypatch.setattr(thread_count, "stacks_of", spy)
+    deep, release = threads_module.FRAMES_OF_SLICE - 100, threading.Event()
+    there = threading.Barrier(21)
+
+    def stand_deep(levels: int) -> None:
+        if levels:
+            stand_deep(levels - 1)
+        else:
+            there.wait(60)
+            release.wait(60)
+
+    source = ThreadSource()
+    threads = [
+        threading.Thread(target=stand_deep, args=(deep,), name=f"leak-deep-{i}") for i in range(20)
+    ]
+    with standing(threads_module.SLICE):
+        for each in threads:
+            each.start()
+        there.wait(60)
+        try:
+            read(source)
+            first, read_at_once[:] = max(read_at_once), []
+            read(source)
+        finally:
+            release.set()
+            for each in threads:
+                each.join()
+    # Nobody knows how deep a thread is that was never read.
+    assert deep <= first < 10 * deep
+    assert max(read_at_once) <= threads_module.FRAMES_OF_SLICE
 
 
 def _held_above() -> list[type]:

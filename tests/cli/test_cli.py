@@ -291,7 +291,9 @@ def test_a_shop_that_does_not_start_is_told_with_its_log() -> None:
         "",
         "    Traceback (most recent call last):",
     ]
-    assert lines[-1].startswith("    ValueError: task_limit must be a whole number >= 1")
+    assert lines[-1].startswith(
+        "    otel_leaks.errors.InvalidValueError: task_limit must be a whole number >= 1"
+    )
 
 
 def test_a_shop_that_ends_too_early_is_told() -> None:

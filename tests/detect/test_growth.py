@@ -329,7 +329,7 @@ def test_a_suspended_process_goes_on_where_it_was() -> None:
 # How it ends
 
 
-def mended(rest: int, stayed: int | None = None) -> list[list[Any]]:
+def fixed(rest: int, stayed: int | None = None) -> list[list[Any]]:
     policy = growth()
     list(fed(policy, rising(step=30)))
     left = [[site(rest, stayed=rest if stayed is None else stayed)]] * 3
@@ -337,7 +337,7 @@ def mended(rest: int, stayed: int | None = None) -> list[list[Any]]:
 
 
 def test_it_is_open_until_half_of_what_had_piled_up_is_gone() -> None:
-    assert mended(20) == [[20], [], []]
+    assert fixed(20) == [[20], [], []]
 
 
 def after_windows(*last: Site, site_count: int | None = None) -> tuple[Finding, ...]:
@@ -362,9 +362,9 @@ def test_what_a_census_does_not_name_when_its_last_window_ends_opens() -> None:
 
 
 def test_it_stays_open_while_most_of_those_that_stayed_are_there() -> None:
-    assert mended(90) == [[90]] * 3
+    assert fixed(90) == [[90]] * 3
     # The count is down because there is less traffic at the same site.
-    assert mended(70, stayed=70) == [[70]] * 3
+    assert fixed(70, stayed=70) == [[70]] * 3
 
 
 def test_a_site_that_is_gone_is_named_until_it_has_ended() -> None:

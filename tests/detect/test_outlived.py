@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_leaks.detect.outlived import COMING, LATE, MANY, OPENS, VERY_MANY, Outlived
+from otel_leaks.detect.outlived import OPENS, Outlived
+from otel_leaks.detect.outlived_rule import COMING, LATE, MANY, VERY_MANY
 from otel_leaks.model import Census, Ended, Finding, Operation, Population, Site
 from otel_leaks.monitor.ledger import Ledger
 

@@ -140,8 +140,8 @@ async def notify_subscribers(shipped: asyncio.Event) -> None:
     await shipped.wait()
 
 
-@app.post("/mend")
-async def mend() -> int:
+@app.post("/fix")
+async def fix() -> int:
     for task in subscribers:
         task.cancel()
     await asyncio.gather(*subscribers, return_exceptions=True)

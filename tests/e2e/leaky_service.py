@@ -79,8 +79,8 @@ async def wait_for_nobody() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-@app.post("/mend")
-async def mend() -> None:
+@app.post("/fix")
+async def fix() -> None:
     replies.set()
     await asyncio.gather(*tasks)
     tasks.clear()

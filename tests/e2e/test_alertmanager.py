@@ -162,7 +162,7 @@ def test_a_leak_is_told_to_those_on_call_and_so_is_its_end(
         }
         assert webhook.alerts("resolved") == []
 
-        service.post("/mend").raise_for_status()
+        service.post("/fix").raise_for_status()
         ended = eventually(lambda: webhook.alerts("resolved"))[0]
         assert (ended["receiver"], ended["labels"]) == (fired["receiver"], fired["labels"])
         # Nothing else was told on the way.

@@ -105,22 +105,22 @@ def test_the_example_is_valid_with_a_backend_of_ones_own(otelcol: Path, tmp_path
     assert block is not None
     text = text.replace(block[0], re.sub(r"(?m)^  # ", "  ", block[0]))
     text, pipelines = re.subn(r"\] # and (\S+)", r", \1]", text)
-    mended = tmp_path / "collector.yaml"
-    mended.write_text(text, "utf-8")
+    edited = tmp_path / "collector.yaml"
+    edited.write_text(text, "utf-8")
 
     assert pipelines == 3
-    assert validate(otelcol, mended) == ""
+    assert validate(otelcol, edited) == ""
 
 
 def test_the_one_for_contrib_is_valid_with_metrics_to_the_backend(
     otelcol: Path, tmp_path: Path
 ) -> None:
     text, pipelines = re.subn(r"\] # and (\S+)", r", \1]", CONTRIB.read_text("utf-8"))
-    mended = tmp_path / "collector.yaml"
-    mended.write_text(text, "utf-8")
+    edited = tmp_path / "collector.yaml"
+    edited.write_text(text, "utf-8")
 
     assert pipelines == 2
-    assert validate(otelcol, mended) == ""
+    assert validate(otelcol, edited) == ""
 
 
 def test_the_collector_starts_without_a_warning(receiver: Collector) -> None:

@@ -189,7 +189,7 @@ def test_a_leak_is_masked_and_what_is_told_is_counted(
     service.post("/leak/tasks", n=60).raise_for_status()
     # More than one: what the connector counts is the batch, and Prometheus wants the sum.
     eventually(lambda: counted("detected", *pair), lambda found: found.get(tasks, 0) >= 3)
-    service.post("/mend").raise_for_status()
+    service.post("/fix").raise_for_status()
     (end,) = eventually(lambda: backend.spans("python.leak.resolved"))
     assert end.attributes["python.leak.kind"] == "asyncio_task"
 

@@ -1,4 +1,4 @@
-"""The compose file is one that Docker Compose takes, and its shop leaks and mends on request."""
+"""Docker Compose accepts the compose file, and its shop leaks and is fixed on request."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_slip_of_the_pen_is_refused(compose: Path, tmp_path: Path) -> None:
     assert load(compose, slipped).returncode != 0
 
 
-def test_the_shop_leaks_and_mends_when_it_is_asked_to(receiver: Collector, tmp_path: Path) -> None:
+def test_the_shop_leaks_and_fixes_it_on_request(receiver: Collector, tmp_path: Path) -> None:
     shop = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]["shop"]
     (port,) = free_ports(1)
     command = instrumented("uvicorn", "--host=127.0.0.1", f"--port={port}", "shop:app")
@@ -81,7 +81,7 @@ def test_the_shop_leaks_and_mends_when_it_is_asked_to(receiver: Collector, tmp_p
             sample = detected.events[0].attributes
             assert sample["code.function.name"] == "shop.keep_customer_posted"
 
-            assert client.post("/mend").json() == {"pending": 0}
+            assert client.post("/fix").json() == {"pending": 0}
             eventually(lambda: receiver.spans("python.leak.resolved"))
     finally:
         running.stop()

@@ -157,7 +157,7 @@ def test_every_expression_returns_data(
                 }
             ),
         )
-        service.post("/mend").raise_for_status()
+        service.post("/fix").raise_for_status()
 
 
 RAISED = {

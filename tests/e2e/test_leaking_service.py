@@ -60,7 +60,7 @@ if sys.platform != "win32":
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-def test_a_leak_is_counted_explained_and_over_when_it_is_mended(
+def test_a_leak_is_counted_explained_and_over_when_it_is_fixed(
     receiver: Collector, serve: Serve, way: Way
 ) -> None:
     service = serve(
@@ -77,7 +77,7 @@ def test_a_leak_is_counted_explained_and_over_when_it_is_mended(
     assert_threads_explained(threads)
     assert_logged(service)
 
-    service.post("/mend").raise_for_status()
+    service.post("/fix").raise_for_status()
     assert_over(receiver)
     assert receiver.levels() == {"info"}, receiver.log
 
@@ -114,7 +114,7 @@ def test_the_samples_are_log_records_beside_the_span_where_they_are_asked_for(
     assert samples[0].attributes["code.function.name"] == "leaky_service.refresh_cache"
     assert stack(samples[0])[-1][0] == "locks.py"
 
-    service.post("/mend").raise_for_status()
+    service.post("/fix").raise_for_status()
     end = eventually(lambda: receiver.records("python.leak.resolved"))[0]
     assert end.severity == "INFO"
     assert receiver.levels() == {"info"}, receiver.log

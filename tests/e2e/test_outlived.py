@@ -193,7 +193,7 @@ def test_a_leak_is_told_with_its_route_and_a_link_to_a_request_that_leaked(
     if sampled == "every trace":
         assert len(linked) == 8
 
-    service.post("/mend").raise_for_status()
+    service.post("/fix").raise_for_status()
     resolved = eventually(
         lambda: told(receiver, "python.leak.resolved"),
         lambda spans: "outlived" in spans,

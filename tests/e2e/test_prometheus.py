@@ -99,7 +99,7 @@ def test_the_text_of_every_alert_is_compared() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_leak_is_ranked_and_alerts_until_it_is_mended(
+def test_a_leak_is_ranked_and_alerts_until_it_is_fixed(
     way: str, otelcol: Path, serve: Serve, tmp_path: Path
 ) -> None:
     with reached(way, otelcol, tmp_path) as (prometheus, exporting):
@@ -131,7 +131,7 @@ def test_a_leak_is_ranked_and_alerts_until_it_is_mended(
         }
         assert count == 80
 
-        service.post("/mend").raise_for_status()
+        service.post("/fix").raise_for_status()
         eventually(lambda: not breaches())
 
 
@@ -160,10 +160,8 @@ def test_a_pool_that_does_no_work_any_more_alerts_until_it_does(
             "job": "shop",
             "severity": "critical",
         }
-        assert alert["annotations"]["summary"] == (
-            "shop has a thread pool that does no work any more"
-        )
+        assert alert["annotations"]["summary"] == ("shop has a saturated thread pool")
         assert "PythonThreadLimitBreached" not in prometheus.alerts()
 
-        service.post("/mend").raise_for_status()
+        service.post("/fix").raise_for_status()
         eventually(lambda: "PythonThreadPoolSaturated" not in prometheus.alerts())

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 ROUNDS = 50
 PROTOCOLS = ["grpc", "http/protobuf", "grpc", "http/protobuf"]
 """One for each program; they run at once, as looking takes at most 1 % of a core each."""
-PROGRAM = Path(__file__).with_name("leak_and_mend.py")
+PROGRAM = Path(__file__).with_name("leak_and_fix.py")
 
 
 def test_200_of_200_detections_arrive_when_one_trace_in_a_hundred_is_sampled(

@@ -26,6 +26,7 @@ from otel_leaks.model import (
     fingerprint,
 )
 from otel_leaks.report import text as report
+from otel_leaks.report.as_json import leaks_json
 from otel_leaks.report.outgoing import outgoing, shown_frame
 from otel_leaks.report.sentences import resolution, sentence
 
@@ -48,7 +49,7 @@ samples = st.builds(
     st.booleans(),
     st.booleans(),
     st.booleans(),
-    st.none() | st.builds(Pool, counts, words, st.just((1, 2)), counts, counts),
+    backlog=st.none() | st.builds(Pool, counts, words, st.just((1, 2)), counts, counts),
 )
 
 
@@ -64,10 +65,11 @@ def site(kind: Kind) -> st.SearchStrategy[Site]:
             st.none() | st.booleans(),
             st.none() | st.builds(Origin, words, words, st.integers(0, 10**9), st.none() | words),
             st.none() | samples,
-            st.lists(
+            newest=st.none() | samples,
+            operations=st.lists(
                 st.builds(Operation, counts, counts, st.booleans(), words, words), max_size=3
             ).map(tuple),
-            st.none()
+            ended=st.none()
             | st.builds(Ended, counts, st.lists(seconds, min_size=1, max_size=3).map(tuple)),
         )
     )
@@ -113,7 +115,7 @@ def test_leaks_are_written_as_text_and_as_json(sites: list[Site], hidden: list[H
     said, lines = report.leaks_text(sites, hidden), report.leaks_text(plain, hidden)
     assert re.match(r"\d+ leaked |\d+ asyncio tasks? destroyed|nothing leaked", said)
     assert len(said.splitlines()) >= len(lines.splitlines()) - len(hidden)
-    body = json.loads(report.leaks_json(sites, hidden))
+    body = json.loads(leaks_json(sites, hidden))
     assert [each["count"] for each in body["sites"]] == [each.count for each in sites]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_leaks.census import tasks as tasks_module
+from otel_leaks.census import task_samples as samples_module
 from otel_leaks.census.source import Look
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
@@ -268,12 +268,12 @@ def test_a_task_that_ends_while_it_is_read_has_told_who_made_it(
         def ends(ref: TaskRef, _: object) -> None:
             if ref() is task:
                 # What is left of a task that is gone.
-                monkeypatch.setattr(tasks_module, "note_of", lambda _: None)
+                monkeypatch.setattr(samples_module, "note_of", lambda _: None)
 
-        monkeypatch.setattr(tasks_module, "is_timed", ends)
+        monkeypatch.setattr(samples_module, "is_timed", ends)
         expected = origin(starts_one, "task = asyncio.create_task(forever())")
         assert begun(source, of_tasks) == expected
-        assert vars(tasks_module)["note_of"] is not note_of
+        assert vars(samples_module)["note_of"] is not note_of
 
     run("asyncio", main)
 

@@ -238,7 +238,7 @@ def test_nothing_is_kept_when_it_is_closed() -> None:
     with standing(1):
         pass
     starts.close()
-    kept = (starts.every, starts.departed, starts.lines._origins, starts._loops._handed)
+    kept = (starts.every, starts.departed, starts.lines._origins, starts._loops.tasks._handed)
     assert [len(each) for each in (*kept, starts.children, starts.destroyed)] == [0] * 6
 
 

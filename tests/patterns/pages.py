@@ -55,7 +55,7 @@ def run(program: str) -> Run:
     """Run a file of tests/ through pytest --leaks, in a folder and process of its own."""
     path = TESTS / program
     with tempfile.TemporaryDirectory() as folder:
-        stem = path.parent.name + path.stem.removeprefix("leaking").removeprefix("mended")
+        stem = path.parent.name + path.stem.removeprefix("leaking").removeprefix("fixed")
         (Path(folder) / f"test_{stem}.py").write_text(path.read_text(encoding="utf-8"), "utf-8")
         return pytest_in(folder, "--leaks", "-o", "asyncio_default_fixture_loop_scope=function")
 

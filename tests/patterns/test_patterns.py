@@ -1,4 +1,4 @@
-"""The three classic leaks: told with the name of their pattern; mended, not told."""
+"""The three classic leaks: reported with the name of their pattern; once fixed, not reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAKING = {
     "patterns/worker/leaking.py": "hint     a background worker without an exit: ",
     "patterns/worker/leaking_thread.py": "hint     a background worker without an exit: ",
 }
-BEGAN = {
+CREATED_IN = {
     "patterns/subscriber/leaking.py": "test_subscriber.Page.__init__",
     "patterns/response/leaking.py": "test_response.ask_all",
     "patterns/response/leaking_thread.py": "test_response_thread.first_price",
@@ -34,22 +34,22 @@ def test_the_leaking_one_fails_and_its_pattern_is_named(program: str) -> None:
     assert LEAKING[program] in ran.message
 
 
-@pytest.mark.parametrize("program", BEGAN)
-def test_the_message_says_what_began_it(program: str) -> None:
+@pytest.mark.parametrize("program", CREATED_IN)
+def test_the_message_says_what_created_it(program: str) -> None:
     lines = run(program).message.splitlines()
-    (began,) = [line for line in lines if line.startswith("     created")]
-    assert began.removesuffix(".<locals>.<listcomp>").endswith(f" in {BEGAN[program]}")
+    (created,) = [line for line in lines if line.startswith("     created")]
+    assert created.removesuffix(".<locals>.<listcomp>").endswith(f" in {CREATED_IN[program]}")
 
 
-@pytest.mark.parametrize("program", [name.replace("leaking", "mended") for name in LEAKING])
-def test_the_mended_one_passes(program: str) -> None:
+@pytest.mark.parametrize("program", [name.replace("leaking", "fixed") for name in LEAKING])
+def test_the_fixed_one_passes(program: str) -> None:
     ran = run(program)
     assert ran.code == 0, ran.output
     assert "1 passed in" in ran.output
 
 
 @pytest.mark.allow_leaks(reason="it is about a task that is destroyed")
-def test_a_task_that_our_own_collecting_destroys_is_told_as_it_stood_before() -> None:
+def test_a_task_that_our_own_collecting_destroys_is_reported_as_it_was_before() -> None:
     async def wait() -> None:
         await asyncio.get_running_loop().create_future()
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from otel_leaks.pytest_plugin.annotations import annotation
+from otel_leaks.report.formats.github import annotation
 from pytest_plugin.conftest import Run
+from support.schemas import validate
 
 LEAKING = """
     from leaky import thread
@@ -63,6 +64,7 @@ def test_json_has_each_leak_with_who_is_charged(run: Run) -> None:
         "--leaks-json=leaks.json",
     )
     body = json.loads(Path("leaks.json").read_text())
+    validate("leaks", body)
     found = [
         (each["in"], [site["sample"]["name"] for site in each["sites"]]) for each in body["leaks"]
     ]
@@ -79,7 +81,11 @@ def test_json_has_each_leak_with_who_is_charged(run: Run) -> None:
 
 def test_json_of_a_clean_run_is_an_empty_list(run: Run) -> None:
     run("def test_it(): pass", "--leaks", "--leaks-json=leaks.json")
-    assert json.loads(Path("leaks.json").read_text()) == {"leaks": []}
+    assert json.loads(Path("leaks.json").read_text()) == {
+        "schema": 1,
+        "fingerprint_scheme": 1,
+        "leaks": [],
+    }
 
 
 @pytest.mark.parametrize("mode", ["fail", "warn"])
@@ -90,6 +96,7 @@ def test_junit_xml_has_the_leaks_as_a_property_of_their_test(run: Run, mode: str
     assert [each.get("name") for each in properties] == ["leaks"]
     body = json.loads(properties[0].get("value") or "")
     assert [(site["kind"], site["count"]) for site in body["sites"]] == [("thread", 1)]
+    validate("report", body)
     assert cases["test_clean"].findall("properties/property") == []
     assert len(cases["test_leaking"].findall("failure")) == (mode == "fail")
 
@@ -137,6 +144,25 @@ def test_an_annotation_without_any_place_has_none() -> None:
     assert annotation("t", site, "warn") == "::warning title=leak in t::1 event_loop f"
 
 
+def test_the_next_format_is_a_file_and_a_line_in_the_list(run: Run) -> None:
+    early = """
+        import sys
+        import types
+        from otel_leaks.report import formats
+
+        counts = types.ModuleType("otel_leaks.report.formats.counts")
+        counts.write = lambda leaks, *, fails: f"{len(leaks)} of a run that fails: {fails}"
+        sys.modules[counts.__name__] = counts
+        formats.FORMATS += (
+            formats.Format("counts", "file", "write how many"),
+            formats.Format("counts", "log", "say how many"),
+        )
+    """
+    result = run(LEAKING, "--leaks", "--leaks-counts=counts.txt", "-p", "early", early=early)
+    assert Path("counts.txt").read_text() == "1 of a run that fails: True\n"
+    result.stdout.fnmatch_lines(["1 of a run that fails: True"])
+
+
 # The baseline
 
 
@@ -149,7 +175,10 @@ def test_known_leaks_pass_new_ones_fail_and_stale_ones_are_told(run: Run) -> Non
     written = run(LEAKING, *baseline, "--leaks-baseline-update")
     written.assert_outcomes(passed=1)
     written.stdout.fnmatch_lines(["leaks: 1 fingerprints written to known.json"])
-    (mark, what), *_ = json.loads(Path("known.json").read_text())["fingerprints"].items()
+    body = json.loads(Path("known.json").read_text())
+    validate("baseline", body)
+    assert (body["schema"], body["fingerprint_scheme"]) == (1, 1)
+    (mark, what), *_ = body["fingerprints"].items()
     assert what == {"kind": "thread", "function": "leaky.stuck"}
 
     known = run(both, *baseline)
@@ -182,6 +211,20 @@ def test_a_baseline_holds_at_the_end_of_the_session_too(run: Run) -> None:
         ("{", "known.json is no JSON: *"),
         ("[]", 'known.json must be an object with "fingerprints"; write it with *'),
         ('{"fingerprints": []}', 'known.json must be an object with "fingerprints"; *'),
+        (
+            '{"schema": 1, "fingerprint_scheme": 2, "fingerprints": {}}',
+            "known.json has fingerprints of scheme 2, which would match nothing: this version of "
+            "otel-leaks computes those of scheme 1; write it anew with --leaks-baseline-update",
+        ),
+        (
+            '{"schema": 2, "fingerprint_scheme": 1, "fingerprints": {}}',
+            "known.json must be of schema 1 or older, got 2; update otel-leaks, or write it anew "
+            "with --leaks-baseline-update",
+        ),
+        (
+            '{"schema": "1", "fingerprints": {}}',
+            "known.json must be of schema 1 or older, got '1'; *",
+        ),
     ],
 )
 def test_a_missing_or_broken_baseline_is_a_usage_error(

@@ -105,7 +105,7 @@ def cell(text: str) -> str:
 def _seen(some: list[Row]) -> str:
     by_text: dict[str, list[str]] = {}
     for row in some:
-        text = row.seen if row.passed else f"**not so**: {row.seen or 'see the test'}"
+        text = row.seen if row.passed else f"**not as expected**: {row.seen or 'see the test'}"
         by_text.setdefault(text, []).append(row.variant)
     return "; ".join(
         f"{' and '.join(dict.fromkeys(filter(None, variants)))}: {text}" if any(variants) else text

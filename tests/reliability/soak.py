@@ -386,14 +386,16 @@ def balance(soak: Soak, log: str, arrived: int) -> list[Line]:
     by_evidence = Counter(note["evidence"] for note in notes if note["name"] == DETECTED)
     said = ", ".join(f"{n} {evidence}" for evidence, n in by_evidence.most_common())
     lines.append(Line("detections, reminders included", said, holds=True))
-    lines.append(Line("detections of what was not planted", f"{invented or 0}", not invented))
+    lines.append(
+        Line("detections of anything that was not planted", f"{invented or 0}", not invented)
+    )
     warnings = log.count("WARNING:otel_leaks:")
     reported = sum(by_evidence.values())
     lines.append(Line("warnings in the log", f"{warnings}", warnings == reported))
     lines.append(
         Line(
-            "arrived at the collector",
-            f"{arrived} of {reported}, in spite of {len(soak.outages_s)} outages of "
+            "detections that arrived at the collector",
+            f"{arrived} of {reported}, despite {len(soak.outages_s)} outages of "
             f"{sum(soak.outages_s):.0f} s in all",
             arrived > 0,
         )
@@ -404,13 +406,13 @@ def balance(soak: Soak, log: str, arrived: int) -> list[Line]:
         if ("otel_leaks" in line and line.startswith(("ERROR", "CRITICAL")))
         or "otel_leaks/" in line.partition('File "')[2].partition("/reliability/")[0]
     ]
-    lines.append(Line("errors of the package in the log", f"{complaints[:3] or 0}", not complaints))
+    lines.append(Line("errors of otel-leaks in the log", f"{complaints[:3] or 0}", not complaints))
     lines += balance_of_children(soak)
     lines += balance_of_memory(soak)
     for service in (soak.watched, soak.control):
         lines.append(
             Line(
-                f"requests to the service {service.name}",
+                f"requests to the service {service.name} otel-leaks",
                 f"{service.answered} answered, {len(service.failures)} failed, with "
                 f"{soak.reloads} reloads {service.failures[:2] or ''}",
                 # A worker that ends may reset a connection that it has just accepted.
@@ -429,7 +431,7 @@ def balance_of_children(soak: Soak) -> list[Line]:
         middle = median(end["late_s"] for end in ends)
         lines.append(
             Line(
-                f"forked children of the service {name}",
+                f"forked children of the service {name} otel-leaks",
                 f"{len(ends)}, {sum(end['status'] == 0 for end in ends)} ended with 0; "
                 f"{middle:.2f} s after their work, at most {latest:.2f} s",
                 name == "without" or all(end["status"] == 0 for end in ends),
@@ -465,8 +467,8 @@ def balance_of_latency(soak: Soak) -> list[Line]:
     )
     return [
         Line(
-            "latency with, p50 and p99",
-            f"{with_us[0]:.1f} and {with_us[1]:.1f} ms; without {without[0]:.1f} and "
+            "latency with otel-leaks, p50 and p99",
+            f"{with_us[0]:.1f} and {with_us[1]:.1f} ms; without it {without[0]:.1f} and "
             f"{without[1]:.1f} ms",
             # Both run beside each other on a few cores: only what is gross can be seen here.
             # benchmarks/latency.py measures.

@@ -73,7 +73,7 @@ def test_uvicorn_watches_the_process_that_a_reload_starts(
 ) -> None:
     row.section, row.server, row.variant = "Servers", "uvicorn", how
     row.done = "`uvicorn --reload`, a leak, a file changes, a leak in the next process, SIGINT"
-    row.expected = "the new process reports its own leak; that of the old one is not resolved"
+    row.expected = "the new process reports its own leak; the old process's leak is not resolved"
     row.repeat = "tests/reliability/test_asgi_servers.py -k reload"
     watched_folder = tmp_path / "sources"
     watched_folder.mkdir()

@@ -40,7 +40,7 @@ def test_many_large_detections_at_once_do_not_take_the_spans_of_the_application_
     receiver: FaultyReceiver, caplog: pytest.LogCaptureFixture, row: Row
 ) -> None:
     row.section, row.server, row.variant = SECTION, "SDK", WIRE[receiver.protocol]
-    row.done = f"{DETECTIONS} detections of 120 KiB at once beside spans of the application's"
+    row.done = f"{DETECTIONS} detections of 120 KiB at once, beside the application's own spans"
     row.expected = "all arrive: a batch stays under 4 MiB"
     row.repeat = "tests/reliability/test_batches.py -k spans"
     caplog.set_level(logging.ERROR, "otel_leaks")
@@ -71,7 +71,9 @@ def test_many_large_detections_at_once_do_not_take_the_records_of_the_applicatio
     receiver: FaultyReceiver, caplog: pytest.LogCaptureFixture, row: Row
 ) -> None:
     row.section, row.server, row.variant = SECTION, "SDK", WIRE[receiver.protocol]
-    row.done = f"{DETECTIONS} detections of 120 KiB at once beside log records of the application's"
+    row.done = (
+        f"{DETECTIONS} detections of 120 KiB at once, beside the application's own log records"
+    )
     row.expected = "all arrive: a batch stays under 4 MiB"
     row.repeat = "tests/reliability/test_batches.py -k records"
     caplog.set_level(logging.ERROR, "otel_leaks")

@@ -58,7 +58,7 @@ def test_a_recycled_worker_is_watched_anew(
     options = ("--pool=prefork", "--concurrency=1", "--max-tasks-per-child=15")
     row.section, row.server, row.variant = "Servers", "celery, prefork", how
     row.done = "`--max-tasks-per-child=15`: a leak, its worker is recycled, a leak in the next"
-    row.expected = "the new worker reports its own leak; that of the old one is not resolved"
+    row.expected = "the new worker reports its own leak; the old worker's leak is not resolved"
     row.repeat = "tests/reliability/test_celery.py -k recycled"
 
     def happens(run: Run, program: Running) -> None:

@@ -54,7 +54,7 @@ def test_the_process_that_the_reloader_starts_is_watched(
 ) -> None:
     row.section, row.server, row.variant = "Servers", "Django runserver", how
     row.done = "a leak, a file changes, a leak in the next process, SIGINT"
-    row.expected = "the new process reports its own leak; that of the old one is not resolved"
+    row.expected = "the new process reports its own leak; the old process's leak is not resolved"
     row.repeat = "tests/reliability/test_django.py -k reloader"
 
     def happens(run: Run, program: Running) -> None:

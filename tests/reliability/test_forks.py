@@ -134,8 +134,8 @@ def run(program: str, received: Telemetry, *, watched: bool, **environ: str) -> 
 @pytest.mark.short
 def test_no_child_hangs_in_a_storm_of_forks(received: Telemetry, row: Row) -> None:
     row.section, row.server = "Forks", "a program with 20,000 tasks"
-    row.done = "500 forks from four threads, in censuses back to back and exports every 20 ms"
-    row.expected = "no child hangs: each records metrics, makes an instrument and uninstruments"
+    row.done = "500 forks from four threads, during back-to-back censuses and exports every 20 ms"
+    row.expected = "no child hangs: each records metrics, creates an instrument and uninstruments"
     hung = run("import otel_leaks.monitor.watch\n" + textwrap.dedent(STORM), received, watched=True)
     row.seen = f"{hung} of 500 children did not end"
     assert hung == 0
@@ -143,8 +143,10 @@ def test_no_child_hangs_in_a_storm_of_forks(received: Telemetry, row: Row) -> No
 
 def test_a_fork_costs_what_it_costs_without(received: Telemetry, row: Row) -> None:
     row.section, row.server = "Forks", "a program with 20,000 tasks"
-    row.done = "`os.fork()` and `_exit`; `Popen(preexec_fn=...)`: medians of three rounds, in turns"
-    row.expected = "no later by more than a millisecond on an idle machine"
+    row.done = (
+        "`os.fork()` and `_exit`; `Popen(preexec_fn=...)`: medians of three alternating rounds"
+    )
+    row.expected = "at most a millisecond later on an idle machine"
     found = run(COST, received, watched=True, OTEL_METRIC_EXPORT_INTERVAL="3600000")
     assert isinstance(found, list)
     (fork, execs), (fork_with, execs_with) = found

@@ -67,7 +67,7 @@ def test_a_recycled_worker_is_watched_anew(
 ) -> None:
     row.section, row.server, row.variant = "Servers", f"gunicorn, {workers}", how
     row.done = "`--max-requests=150`: a leak, its worker is recycled, a leak in the next"
-    row.expected = "the new worker reports its own leak; that of the old one is not resolved"
+    row.expected = "the new worker reports its own leak; the old worker's leak is not resolved"
     row.repeat = f'tests/reliability/test_gunicorn.py -k "recycled and {workers}"'
 
     def happens(run: Run, program: Running) -> None:
@@ -100,7 +100,7 @@ def test_a_reload_by_sighup_watches_the_new_workers(
     more = ("--workers=2", *(("--preload",) if preload else ()))
     row.section, row.server, row.variant = "Servers", f"gunicorn, {workers}", how
     row.done = f"`{' '.join(more)}`, a leak in each worker, SIGHUP, a leak in each new worker"
-    row.expected = "the new workers report their own leaks; those of the old are not resolved"
+    row.expected = "the new workers report their own leaks; the old workers' leaks are not resolved"
     row.repeat = f'tests/reliability/test_gunicorn.py -k "sighup and {workers}"'
 
     compare(run, partial(gunicorn, workers=workers, more=more), partial(reloads, workers), row)
@@ -112,7 +112,7 @@ def test_the_worker_after_a_killed_one_is_watched(
 ) -> None:
     row.section, row.server, row.variant = "Servers", f"gunicorn, {workers}", how
     row.done = "a leak, its worker is killed (SIGKILL), a leak in the next"
-    row.expected = "the new worker reports its own leak; that of the old one is not resolved"
+    row.expected = "the new worker reports its own leak; the old worker's leak is not resolved"
     row.repeat = f'tests/reliability/test_gunicorn.py -k "killed and {workers}"'
 
     def happens(run: Run, program: Running) -> None:
@@ -141,7 +141,7 @@ def test_a_reload_by_sighup_watches_the_new_workers_over_grpc(
     more = ("--workers=2", *(("--preload",) if preload else ()))
     row.section, row.server, row.variant = "Servers", "gunicorn, sync", how
     row.done = f"`{' '.join(more)}`, OTLP over gRPC, as before and after SIGHUP"
-    row.expected = "the new workers report their own leaks; those of the old are not resolved"
+    row.expected = "the new workers report their own leaks; the old workers' leaks are not resolved"
     row.repeat = "tests/reliability/test_gunicorn.py -k grpc"
     with over_grpc(received) as endpoint:
         compare(

@@ -174,7 +174,7 @@ def test_agents_for_performance(
 ) -> None:
     titles = {"sentry": "sentry-sdk", "elasticapm": "elastic-apm"}
     row.server = titles.get(name, name)
-    row.done = "its asyncio and threading parts are on; what it sends goes nowhere"
+    row.done = "its asyncio and threading integrations are on; its exports go nowhere"
     row.repeat = f'tests/reliability/test_neighbors.py -k "{name}"'
     beside(run, row, name, order)
 
@@ -185,7 +185,7 @@ def test_greenlets_in_the_place_of_threads(
     run: Callable[[bool], Run], row: Row, name: str, order: str
 ) -> None:
     row.server = name
-    row.done = "Python's threads are replaced before otel-leaks or after it"
+    row.done = "Python's threads are patched before otel-leaks or after it"
     row.repeat = f'tests/reliability/test_neighbors.py -k "{name}"'
     beside(run, row, name, order, counted={STUCK_THREADS: THREADS})
 
@@ -199,13 +199,13 @@ def test_greenlets_in_the_place_of_threads(
         pytest.param(
             "task_factory",
             "a task factory",
-            "tasks of a class of its own, and tasks written in Python",
+            "creates tasks of its own class, and tasks implemented in Python",
         ),
         pytest.param(
             "odd_tasks",
             "odd objects",
             "`__eq__`, `__hash__`, `__repr__`, `get_name`, ... of tasks, threads and "
-            "coroutines hang when otel-leaks asks for them",
+            "coroutines hang when otel-leaks calls them",
             marks=pytest.mark.short,
         ),
     ],
@@ -256,7 +256,7 @@ def compiled(servers: ServersEnvironment) -> Path:
 
 def test_coroutines_of_cython(run: Callable[[bool], Run], row: Row, compiled: Path) -> None:
     row.server, row.variant = "Cython", " "
-    row.done = "the coroutines that leak were compiled"
+    row.done = "the leaking coroutines are compiled"
     counted = {STUCK_THREADS: THREADS, "compiled.stuck": TASKS}
     beside(run, row, "cython", "after", variables={"COMPILED": str(compiled)}, counted=counted)
 
@@ -317,7 +317,7 @@ def test_memray(run: Callable[[bool], Run], row: Row, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["freezegun", "time_machine"])
 def test_frozen_clocks(run: Callable[[bool], Run], row: Row, name: str, order: str) -> None:
     row.server = name.replace("_", "-")
-    row.done = "time stands still before otel-leaks starts, or after it"
+    row.done = "time is frozen before otel-leaks starts, or afterwards"
     row.repeat = f'tests/reliability/test_neighbors.py -k "{name}"'
     beside(run, row, name, order)
 

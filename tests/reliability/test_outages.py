@@ -114,16 +114,16 @@ def refuses_size(receiver: FaultyReceiver) -> Callable[[], None]:
 
 FAULTS = (
     Fault("nothing-listens", "nothing listens", nothing_listens),
-    Fault("blackhole", "connections are accepted, nobody answers", nothing_answers),
+    Fault("blackhole", "connections are accepted but never answered", nothing_answers),
     Fault(
         "slow",
-        "answers come after the timeout of the exporter",
+        "answers arrive after the exporter's timeout",
         answers(Answer(after_s=2 * TIMEOUT_S)),
         accepts=True,
     ),
     Fault("unavailable", "503, UNAVAILABLE", answers(UNAVAILABLE)),
     Fault("too-many-requests", "429, RESOURCE_EXHAUSTED", answers(TOO_MANY_REQUESTS)),
-    Fault("refuses-size", "requests are refused for their size", refuses_size),
+    Fault("refuses-size", "requests are rejected for their size", refuses_size),
 )
 
 
@@ -226,7 +226,7 @@ def leak(service: Service) -> None:
 def fix(service: Service) -> None:
     """Fix it, wait until the log has that, and until a leak is another one again."""
     before = logged(service, RESOLVED)
-    service.post("/mend").raise_for_status()
+    service.post("/fix").raise_for_status()
     eventually(lambda: logged(service, RESOLVED) > before)
     time.sleep(COOLDOWN_S + 0.5)
 
@@ -254,8 +254,8 @@ def test_a_leak_is_logged_in_an_outage_and_reported_when_it_is_over(
     row.section, row.server, row.variant = SECTION, SERVICE, WIRE[receiver.protocol]
     row.done = f"{fault.what}, from the start and again later; a leak in each outage"
     row.expected = (
-        "every request is answered, the leak is in the log, and once the outage is over it is "
-        "counted and there is a reminder of it"
+        "every request is answered, the leak is in the log, and after the outage it is "
+        "counted and a reminder is sent"
     )
     row.repeat = f'tests/reliability/test_outages.py -k "logged_in and {fault.name}"'
     end = fault.begin(receiver)
@@ -288,7 +288,7 @@ def test_a_real_collector_that_is_restarted_gets_what_is_open(
     otelcol: Path, protocol: Protocol, serve: Serve, tmp_path: Path, row: Row
 ) -> None:
     row.section, row.server, row.variant = SECTION, SERVICE, WIRE[protocol]
-    row.done = "a real collector is stopped, leaks are opened, it is started again"
+    row.done = "a real collector is stopped, leaks open, and it is started again"
     row.expected = "the leaks are in the log, and the new collector gets the count and a reminder"
     row.repeat = "tests/reliability/test_outages.py -k real_collector"
     ports = free_ports(3)
@@ -332,8 +332,8 @@ def test_an_outage_costs_no_memory_beyond_the_queue_of_the_sdk(
     receiver: FaultyReceiver, fault: Fault, serve: Serve, row: Row
 ) -> None:
     row.section, row.server, row.variant = SECTION, SERVICE, WIRE[receiver.protocol]
-    row.done = f"{fault.what}; 8 leaks are opened and fixed, the queue of the SDK being full"
-    row.expected = "nothing is kept of a detection"
+    row.done = f"{fault.what}; 8 leaks open and are fixed while the SDK's queue is full"
+    row.expected = "no part of a detection is kept"
     row.repeat = f'tests/reliability/test_outages.py -k "no_memory and {fault.name}"'
     fault.begin(receiver)
     service = serve(
@@ -357,7 +357,7 @@ def test_an_outage_costs_no_memory_beyond_the_queue_of_the_sdk(
         f"objects of the package: {before['objects']} before, {after['objects']} after; resident "
         f"memory {(after['rss_bytes'] - before['rss_bytes']) / 2**20:+.1f} MiB"
     )
-    # Series of growth have room for a few more windows; nothing is kept of a detection.
+    # Series of growth have room for a few more windows; no part of a detection is kept.
     assert after["objects"] <= before["objects"] + 100
     assert after["rss_bytes"] <= before["rss_bytes"] + 16 * 2**20
 
@@ -367,7 +367,7 @@ def test_a_program_ends_as_soon_as_it_does_without_us(
 ) -> None:
     row.section, row.server, row.variant = SECTION, "plain script", WIRE[receiver.protocol]
     row.done = f"{fault.what}; the program ends"
-    row.expected = "it ends when it does without otel-leaks, an attempt of the SDK more or less"
+    row.expected = "it ends as soon as without otel-leaks, give or take one attempt of the SDK"
     row.repeat = f'tests/reliability/test_outages.py -k "ends and {fault.name}"'
     fault.begin(receiver)
     with ExitStack() as at_end:

@@ -13,7 +13,7 @@ import pytest
 from reliability.results import Row
 
 SECTION = "Failures of otel-leaks itself"
-SPANS = {True: "as a span", False: "no span", None: "no span behind that processor"}
+SPANS = {True: "as a span", False: "no span", None: "no span after that processor"}
 
 
 def run(program: str, *arguments: str, timeout: float = 300) -> dict[str, Any]:
@@ -114,7 +114,9 @@ def test_a_sink_that_raises_or_hangs_costs_neither_the_counts_nor_the_detection(
     row.section, row.server, row.order = SECTION, f"a {where}", 1
     raises = "never returns" if what == "hangs" else f"raises {what.removeprefix('raises ')}"
     row.done = f"{raises}, while threads leak"
-    row.expected = "counts go on, the detection is in the log and a span, the end does not wait"
+    row.expected = (
+        "counting continues, the detection is in the log and a span, the exit does not wait"
+    )
     row.repeat = "tests/reliability/test_own_failures.py -k sink"
     seen = run(FAULT, where, what)
     row.seen = (
@@ -195,7 +197,9 @@ def test_ten_thousand_starts_and_ends_leave_memory_threads_and_patches_as_they_w
     row.section, row.order, row.variant = SECTION, 2, f"{providers} providers"
     row.server = "`instrument()` and `uninstrument()`"
     row.done = "10,000 times, two metric readers"
-    row.expected = "memory flat but for what the SDK's own providers leave, no thread, no patch"
+    row.expected = (
+        "memory flat except for what the SDK's providers keep; no thread or patch remains"
+    )
     row.repeat = "tests/reliability/test_own_failures.py -k ten_thousand"
     watched = run(CYCLES, "10000", providers, "with", timeout=1500)
     without = run(CYCLES, "10000", providers, "without", timeout=1500)
@@ -203,7 +207,7 @@ def test_ten_thousand_starts_and_ends_leave_memory_threads_and_patches_as_they_w
     more_bytes = watched["traced_bytes"] - without["traced_bytes"]
     row.seen = (
         f"{more_kb / 1024:.1f} MB of resident memory more than without otel-leaks, "
-        f"{more_bytes / 1024:.0f} KB of Python objects in 500 times"
+        f"{more_bytes / 1024:.0f} KB of Python objects over 500 rounds"
     )
     assert (watched["threads"], watched["restored"]) == (1, True)
     # Tables and caches that are made larger once are up to 200 KB, as measured.

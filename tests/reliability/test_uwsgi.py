@@ -105,7 +105,7 @@ def test_each_worker_answers_and_is_watched(
 ) -> None:
     row.section, row.server, row.variant = "uWSGI", f"uWSGI {VERSION}, {options}", how
     row.done = f"`{' '.join(OPTIONS[options])}`, a leak in each worker, SIGTERM"
-    row.expected = "each worker answers, has one monitor, reports as an instance of its own"
+    row.expected = "each worker answers, has one monitor, and reports as its own instance"
     row.repeat = f'tests/reliability/test_uwsgi.py -k "each_worker and {options}"'
 
     def happens(run: Run, program: Running) -> None:
@@ -131,7 +131,7 @@ def test_hooks_of_the_application_are_called_too(
 ) -> None:
     row.section, row.server = "uWSGI", f"uWSGI {VERSION}"
     row.done = "`uwsgi.post_fork_hook` set before and chained after `instrument()`"
-    row.expected = "all are called in each worker, which has one monitor"
+    row.expected = "all hooks are called in each worker, which has one monitor"
     row.repeat = "tests/reliability/test_uwsgi.py -k hooks_of_the_application"
 
     def happens(run: Run, program: Running) -> None:
@@ -167,7 +167,7 @@ def test_every_worker_answers_in_each_of_many_starts(
     options, starts = form.split(", ", maxsplit=1)[0], int(form.split()[1])
     row.section, row.server, row.variant = "uWSGI", f"uWSGI {VERSION}, {options}", how
     row.done = f"{starts} starts of two workers"
-    row.expected = "two workers answer in each, with one monitor each"
+    row.expected = "two workers answer after each start, with one monitor each"
     row.repeat = f'tests/reliability/test_uwsgi.py -k "many_starts and {starts} and {options}"'
     watched = run(True)
     for start in range(starts):

@@ -113,7 +113,7 @@ def test_a_future_that_is_awaited_directly_is_named() -> None:
 
 
 def test_a_worker_of_a_pool_that_does_not_keep_up_says_how_many_jobs_wait() -> None:
-    sample = Sample(1, (), "mail_0", 0.0, backlog=Pool(1, "mail", (7, 8), 2, 340))
+    sample = Sample(1, (), "mail_0", 0.0, backlog=Pool(1, "mail", (7, 8), 2, 340, longer=3))
     told = hint(Site("thread", ("app.send", "queue.Queue.get"), 2, "0" * 12, sample=sample))
     assert told is not None
     assert told.startswith(

@@ -23,8 +23,9 @@ from otel_leaks.model import (
     Sample,
     Site,
 )
+from otel_leaks.report.as_json import leaks_json
 from otel_leaks.report.sentences import resolution, sentence
-from otel_leaks.report.text import leaks_json, leaks_text, stack_text
+from otel_leaks.report.text import leaks_text, stack_text
 
 STACK = (
     Frame("app.jobs.Worker.run", "/srv/app/jobs.py", 41),

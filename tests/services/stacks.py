@@ -110,7 +110,7 @@ class Worker(Stack):
 HEALTHY: tuple[Stack, ...] = (
     Stack(
         name="pools",
-        title="FastAPI; pools of asyncpg, psycopg and redis begun in the first request",
+        title="FastAPI; pools of asyncpg, psycopg and redis, opened by the first request",
         packages=("fastapi", "uvicorn", "asyncpg", "psycopg-pool", "redis"),
         command=uvicorn,
         tasks=5,
@@ -129,14 +129,14 @@ HEALTHY: tuple[Stack, ...] = (
     ),
     Stack(
         name="sse",
-        title="FastAPI, sse-starlette; streams of events that stay, behind each a subscription",
+        title="FastAPI, sse-starlette; event streams that stay open, each with a subscription",
         packages=("fastapi", "sse-starlette", "redis"),
         command=uvicorn,
         tasks=200,
     ),
     Stack(
         name="jobs",
-        title="FastAPI; background jobs of some minutes",
+        title="FastAPI; background jobs of a few minutes",
         packages=("fastapi", "uvicorn"),
         command=uvicorn,
         tasks=30,
@@ -145,7 +145,7 @@ HEALTHY: tuple[Stack, ...] = (
     ),
     Stack(
         name="mcp_sessions",
-        title="MCP over streamable HTTP; sessions that stay",
+        title="MCP over streamable HTTP; sessions that stay open",
         packages=("mcp", "starlette", "uvicorn"),
         command=uvicorn,
         tasks=80,
@@ -170,7 +170,7 @@ HEALTHY: tuple[Stack, ...] = (
     ),
     Stack(
         name="aiohttp_shop",
-        title="aiohttp, server and client; requests, and websockets that stay",
+        title="aiohttp, server and client; requests, and websockets that stay open",
         packages=("aiohttp",),
         command=script,
         tasks=100,
@@ -210,7 +210,7 @@ HEALTHY: tuple[Stack, ...] = (
     ),
     Stack(
         name="grpc_streams",
-        title="grpc.aio; calls of all four kinds, and streams that stay",
+        title="grpc.aio; calls of all four kinds, and streams that stay open",
         packages=("grpcio",),
         command=script,
         address="127.0.0.1:{}",
@@ -218,14 +218,14 @@ HEALTHY: tuple[Stack, ...] = (
     ),
     Worker(
         name="celery_threads",
-        title="Celery; its pool of threads",
+        title="Celery; the thread pool",
         packages=("celery", "redis"),
         command=celery,
         threads=10,
     ),
     Stack(
         name="merged_streams",
-        title="FastAPI; answers that merge two async generators",
+        title="FastAPI; responses that merge two async generators",
         packages=("fastapi", "uvicorn"),
         command=uvicorn,
         tasks=40,
@@ -233,21 +233,21 @@ HEALTHY: tuple[Stack, ...] = (
     ),
     Stack(
         name="chat_rooms",
-        title="Starlette; websockets that come and go, each with two tasks of anyio",
+        title="Starlette; websockets that come and go, each with two anyio tasks",
         packages=("starlette", "anyio", "redis"),
         command=uvicorn,
         tasks=100,
     ),
     Stack(
         name="hypercorn_rooms",
-        title="Starlette under hypercorn; websockets that stay, and background tasks",
+        title="Starlette under hypercorn; websockets that stay open, and background tasks",
         packages=("starlette", "hypercorn"),
         command=hypercorn,
         tasks=180,
     ),
     Worker(
         name="queue_consumer",
-        title="A consumer of redis; workers and heartbeats of 48 partitions, attempts again",
+        title="A redis consumer; workers and heartbeats of 48 partitions, with retries",
         packages=("redis", "tenacity"),
         command=script,
         says="consuming",
@@ -255,7 +255,7 @@ HEALTHY: tuple[Stack, ...] = (
     ),
     Stack(
         name="scheduled_reports",
-        title="FastAPI; SQLAlchemy's pool on asyncpg, and APScheduler with jobs of requests",
+        title="FastAPI; SQLAlchemy's pool on asyncpg, and APScheduler with jobs added by requests",
         packages=("fastapi", "sqlalchemy", "asyncpg", "apscheduler"),
         command=uvicorn,
         tasks=15,
@@ -264,14 +264,14 @@ HEALTHY: tuple[Stack, ...] = (
     ),
     Stack(
         name="threaded_streams",
-        title="Flask under werkzeug; streams that stay, a thread for each",
+        title="Flask under werkzeug; streams that stay open, one thread each",
         packages=("flask", "werkzeug"),
         command=script,
         threads=90,
     ),
     Stack(
         name="terminals",
-        title="aiohttp; websockets that stay, each with a thread and a pool of its own",
+        title="aiohttp; websockets that stay open, each with its own thread and pool",
         packages=("aiohttp",),
         command=script,
         tasks=140,
@@ -282,7 +282,7 @@ HEALTHY: tuple[Stack, ...] = (
 LEAKS: tuple[Leak, ...] = (
     Leak(
         name="leak_fastapi",
-        title="FastAPI; a task begun by an endpoint",
+        title="FastAPI; a task created by an endpoint",
         packages=("fastapi", "uvicorn"),
         command=uvicorn,
         functions=("leak_fastapi.notify",),
@@ -292,7 +292,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         name="leak_aiohttp_reader",
-        title="aiohttp; a websocket's reader that nobody stops",
+        title="aiohttp; a websocket reader that nobody stops",
         packages=("aiohttp",),
         command=script,
         functions=("__main__.read",),
@@ -300,7 +300,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         name="leak_django",
-        title="Django under ASGI; a task that polls for ever",
+        title="Django under ASGI; a task that polls forever",
         packages=("django", "uvicorn"),
         command=django,
         variables={"DJANGO_SETTINGS_MODULE": "leak_django"},
@@ -309,7 +309,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         name="leak_thread_per_call",
-        title="Flask under gunicorn; a consumer's thread for each call",
+        title="Flask under gunicorn; a consumer thread for each call",
         packages=("flask", "gunicorn"),
         command=gunicorn(8),
         kind="thread",
@@ -328,7 +328,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         name="leak_grpc",
-        title="grpc.aio; a task begun by a stream",
+        title="grpc.aio; a task created by a stream",
         packages=("grpcio",),
         command=script,
         address="127.0.0.1:{}",
@@ -337,7 +337,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         name="leak_redis_listener",
-        title="FastAPI; redis's own listener begun by each request",
+        title="FastAPI; redis's own listener, started by each request",
         packages=("fastapi", "redis"),
         command=uvicorn,
         functions=("redis.asyncio.client.PubSub.run",),
@@ -355,7 +355,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         name="leak_gather",
-        title="FastAPI; what goes on after the other of two gathered calls has failed",
+        title="FastAPI; a gathered call that continues after the other one failed",
         packages=("fastapi", "uvicorn"),
         command=uvicorn,
         functions=("leak_gather.ask_price",),
@@ -363,7 +363,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         name="leak_successors",
-        title="FastAPI; chains of tasks, each of which begins the next",
+        title="FastAPI; chains of tasks, each of which creates the next",
         packages=("fastapi", "uvicorn"),
         command=uvicorn,
         functions=("leak_successors.renew",),
@@ -371,7 +371,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         name="leak_retry",
-        title="FastAPI; a delivery that is attempted again without end",
+        title="FastAPI; a delivery that is retried forever",
         packages=("fastapi", "tenacity"),
         command=uvicorn,
         functions=("leak_retry.deliver",),
@@ -391,7 +391,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         name="leak_client",
-        title="FastAPI; a websocket's client that is not closed where nothing was found",
+        title="FastAPI; a websocket client that is not closed when nothing was found",
         packages=("fastapi", "websockets"),
         command=uvicorn,
         functions=("websockets.asyncio.connection.Connection.keepalive",),

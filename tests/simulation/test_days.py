@@ -29,18 +29,18 @@ def test_nothing_opens_in_a_healthy_day(load: Load) -> None:
 
 
 @pytest.mark.parametrize("load", LEAKING, ids=lambda load: load.name)
-def test_every_leak_is_told_once_and_nothing_else(load: Load) -> None:
+def test_every_leak_is_reported_once_and_nothing_else(load: Load) -> None:
     verdict = judged(load, told_of(load))
     assert verdict.wrong == ()
     lives = int(DAY // load.restarts_s)
     assert [len(times) for times in verdict.found_s.values()] == [lives] * len(load.leaks)
 
 
-def test_a_leak_that_is_mended_is_resolved_and_one_that_only_stops_is_not() -> None:
+def test_a_leak_that_is_fixed_is_resolved_and_one_that_only_stops_is_not() -> None:
     resolved = {
         load.name: judged(load, told_of(load)).resolved
         for load in LEAKING
-        if "mended" in load.name or "stops" in load.name
+        if "is fixed" in load.name or "stops" in load.name
     }
     assert list(resolved.values()) == [0, 1]
 
@@ -63,10 +63,10 @@ def test_the_page_says_that_no_finding_ended_while_its_leak_went_on() -> None:
         for row in rows_in(PAGE_TEXT, "leaking")
     ]
     found = {row[0] for row in rows if row[ended] != "0"}
-    assert found == {load.name for load in LEAKING if "mended" in load.name}
+    assert found == {load.name for load in LEAKING if "is fixed" in load.name}
 
 
-def test_the_page_says_that_the_first_word_comes_in_time() -> None:
+def test_the_page_says_that_the_first_report_comes_in_time() -> None:
     rows = [row.strip("|").split("|") for row in rows_in(PAGE_TEXT, "first")]
     assert [row[0].strip() for row in rows] == [
         load.name for load in LEAKING if load.name in FIRST_WORD_S

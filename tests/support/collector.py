@@ -110,7 +110,7 @@ def _run(command: list[str], folder: Path, env: Mapping[str, str]) -> None:
         last = "\n".join(done.stdout.splitlines()[-_LOG_LINES:])
         raise CollectorMissing(
             "no OpenTelemetry Collector: building one failed. Get otelcol-contrib "
-            f"{OLDEST} or newer and set {VARIABLE} to its path, or mend this:\n"
+            f"{OLDEST} or newer and set {VARIABLE} to its path, or fix this:\n"
             f"$ {' '.join(command)}\n{last}"
         )
 

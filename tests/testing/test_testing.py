@@ -43,6 +43,7 @@ from otel_leaks.testing import (
     verify_none,
 )
 from support.leaks import Stand, forever, settle, stopped_loop, stuck
+from support.schemas import validate
 
 ONCE = Grace(attempts=1)
 NOW = Grace(attempts=3, max_delay_s=0.0)
@@ -240,7 +241,12 @@ def test_while_it_waits_the_loop_is_not_blocked(pauses: list[float]) -> None:
 def test_an_empty_report_is_false() -> None:
     report = Report()
     assert (bool(report), list(report), len(report), str(report)) == (False, [], 0, "no leaks")
-    assert json.loads(report.to_json()) == {"sites": [], "hidden": []}
+    assert json.loads(report.to_json()) == {
+        "schema": 1,
+        "fingerprint_scheme": 1,
+        "sites": [],
+        "hidden": [],
+    }
 
 
 def test_a_report_tells_what_leaked_where_it_waits_and_where_it_began(stand: Stand) -> None:
@@ -258,6 +264,7 @@ def test_a_report_tells_what_leaked_where_it_waits_and_where_it_began(stand: Sta
     body = json.loads(report.to_json())
     assert [(each["kind"], each["count"]) for each in body["sites"]] == [("thread", 1)]
     assert "followed" not in body["sites"][0]
+    validate("report", body)
 
 
 def test_leaks_found_is_an_assertion_error() -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from otel_leaks.census.children import child_processes
 from otel_leaks.census.destroyed import DestroyedSource, destroyed_tasks
-from otel_leaks.census.executors import Executors, Workers
+from otel_leaks.census.executors import Executors, Workers, with_backlogs
 from otel_leaks.census.generators import async_generators
 from otel_leaks.census.isolation import CensusEnded, Parts, SkippedError, text_of, type_name
 from otel_leaks.census.loops import event_loops
@@ -190,10 +190,13 @@ class CensusTaker:
                 raise
             except self._caught as error:  # A broken source must not cost the others.
                 failures.append(_failure(source.kind, error))
+        if pools is not None:
+            pools = workers.pools()
+            populations = [with_backlogs(each, pools) for each in populations]
         return Census(
             taken_at=started,
             populations=tuple(populations),
-            pools=workers.pools() if pools is not None else None,
+            pools=pools,
             failures=tuple(failures),
             requests=tuple(self._spans.requests().items()) if self._spans is not None else None,
             unjudged=look.guard.failures(),

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from otel_leaks.census.serials import Serials
-from otel_leaks.model import Pool
+from otel_leaks.model import Pool, Population, Site
 from otel_leaks.runtime import native
 from otel_leaks.runtime.executors import (
     Served,
@@ -31,7 +31,7 @@ from otel_leaks.runtime.executors import (
 from otel_leaks.runtime.glimpse import name_of_type
 from otel_leaks.runtime.threads import Row, ThreadRef, kinds_of, living, rows_of
 
-__all__ = ["Executors", "Workers"]
+__all__ = ["Executors", "Workers", "is_full", "longer", "with_backlogs"]
 
 SLICE = 200
 """Workers between two pauses: about a fifth of a millisecond."""
@@ -116,11 +116,13 @@ class Executors:
         self._serials = Serials()
         # By pool: what identifies the job at the head of its queue, and since when it is there.
         self._heads: dict[int, tuple[Hashable, float]] = {}
+        self._seen: dict[int, Pool] = {}
 
     def forked(self) -> None:
         """Forget the parent's pools, whose workers are not in the child."""
         self._serials = Serials()
         self._heads = {}
+        self._seen = {}
 
     def read(self, pause: Callable[[], None]) -> tuple[Pool, ...]:
         """
@@ -147,7 +149,8 @@ class Executors:
                 before, since = self._heads.get(known.serial, (None, now))
                 heads[known.serial] = (head, since if _is_same(head, before) else now)
                 pool = replace(pool, stuck_s=now - heads[known.serial][1])
-            pools.append(pool)
+            pools.append(replace(pool, longer=longer(self._seen.get(known.serial), pool)))
+        self._seen = {pool.serial: pool for pool in pools}
         self._serials.keep(kept)
         self._heads = heads
         return tuple(sorted(pools, key=lambda pool: pool.serial))
@@ -166,6 +169,32 @@ class Executors:
             queued=served.queued,
             is_open=served.is_open,
         )
+
+
+def longer(before: Pool | None, pool: Pool) -> int:
+    """Count the reads in a row that found the queue of a full pool longer than the one before."""
+    if before is None or not (is_full(before) and is_full(pool)) or pool.queued <= before.queued:
+        return 0
+    return before.longer + 1
+
+
+def is_full(pool: Pool) -> bool:
+    """Say whether all workers are busy: one that is idle would take what waits in the queue."""
+    return pool.queued > 0 and len(pool.workers) >= pool.limit
+
+
+def with_backlogs(population: Population, pools: Iterable[Pool]) -> Population:
+    """Return *population*, the samples that are workers of a full pool saying so."""
+    by_worker = {ident: pool for pool in pools if is_full(pool) for ident in pool.workers}
+    if population.kind != "thread" or not by_worker:
+        return population
+
+    def of(site: Site) -> Site:
+        if site.sample is None or site.sample.thread_id not in by_worker:
+            return site
+        return replace(site, sample=replace(site.sample, backlog=by_worker[site.sample.thread_id]))
+
+    return replace(population, sites=tuple(map(of, population.sites)))
 
 
 def _of_futures(

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from otel_leaks.census.executors import Workers
 from otel_leaks.census.guard import Guard
+from otel_leaks.census.pace import Pace
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.spans import Spans
 from otel_leaks.ignores import Ignore, Ignores
@@ -259,9 +260,11 @@ def population(
     """
     counted = 0
     ordered = []
+    pace = Pace(look.pause)
     for site in sites:
         counted += site.count
         ordered.append(site)
+        pace.step()
     site_count = len(ordered)
     kept = largest_first(ordered, look.pause)[:MAX_KEPT_SITES]
     behind = sorted(range(look.max_sites, len(kept)), key=lambda i: -_left(kept[i]))

@@ -35,17 +35,18 @@ class Wrapped:
         """The codes that were noted, by their ids."""
         return self._codes
 
-    def learn(self, codes: Mapping[int, types.CodeType | None], pause: Callable[[], None]) -> None:
+    def learn(self, codes: Mapping[int, types.CodeType | None], step: Callable[[], None]) -> None:
         """
         Note the codes of outermost coroutines.
 
         Args:
             codes: By their ids.
-            pause: Called after each wrapper that is new.
+            step: Called after each that is new.
         """
         for key, code in codes.items():
-            if key not in self._codes and self.note(code) is not None:
-                pause()
+            if key not in self._codes:
+                self.note(code)
+                step()
 
     def has_any(self, keys: Iterable[Key]) -> bool:
         """Say whether there is a wrapper among the codes with these ids."""

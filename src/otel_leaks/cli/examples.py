@@ -9,6 +9,7 @@ from pathlib import Path
 
 from otel_leaks import shipped
 from otel_leaks.cli.refusal import refuse
+from otel_leaks.errors import FilesDifferError, UnknownExampleError
 
 __all__ = ["add"]
 
@@ -41,7 +42,7 @@ def _run(options: argparse.Namespace) -> int:
         return refuse("otel-leaks examples: --force needs --to DIR, the folder to write below")
     try:
         chosen = shipped.names() if options.name is None else shipped.within(options.name)
-    except shipped.UnknownError as error:
+    except UnknownExampleError as error:
         return refuse(f"otel-leaks examples: {error}")
     if options.to is not None:
         return _write(chosen, Path(options.to), force=options.force)
@@ -65,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
 def _write(chosen: Sequence[str], to: Path, *, force: bool) -> int:
     try:
         written = shipped.write(chosen, to, force=force)
-    except shipped.ChangedError as error:
+    except FilesDifferError as error:
         differ = "differs" if len(error.paths) == 1 else "differ"
         return refuse(
             f"otel-leaks examples: {error} would be overwritten, and {differ} from what is "

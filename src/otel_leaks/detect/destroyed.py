@@ -21,8 +21,8 @@ def destroyed(
     """
     Report the coroutines of which pending tasks were destroyed.
 
-    Each of them is proven: one is a finding. Nothing of it is left that could be mended, so a
-    finding ends when none was destroyed for a while.
+    A destroyed task is certain, so one is enough for a finding. Nothing of it is left to clean up,
+    so a finding ends when no task was destroyed for a while.
 
     Args:
         census: One census; its destroyed tasks are counted since the process was

@@ -1,20 +1,19 @@
 """
 outlived: things go on long after the request that began them.
 
-Pools, caches, drivers, tenants and jobs that a request begins go on after it, too, and are
-no leak. They are told from one by what they do next: no more come, although requests do; or
-they end. docs/outlived.md has the rule and its reasons.
+It remembers what stays, group by group, and how long others stayed that ended; what of it is
+a leak is said in ``outlived_rule``.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median_high
 
 from otel_leaks.config import LeakConfig
+from otel_leaks.detect.outlived_rule import Now, Rule
 from otel_leaks.detect.policy import Policy
 from otel_leaks.detect.requests import Requests
 from otel_leaks.detect.staying import DAY_S, Ages, Group
@@ -29,31 +28,6 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (
 )
 """The pairs of kind and evidence that this policy can open."""
 
-COMING = 5
-"""More than so many times the least number is a finding while more keep coming. A pool of 50
-connections that is slow to warm up is as large as that, and then no more come."""
-MANY = 10
-"""So many times the least number is a finding also when no more come."""
-VERY_MANY = 100
-"""So many times the least number is a finding soon."""
-SOON = 5
-"""Windows, each as long as the limit, for which very many have to have come evenly."""
-LATE = 18
-"""The same of fewer: jobs that requests begin take minutes, and nobody has seen one end yet."""
-LATEST = 36
-"""The same where few of the requests leave something: tenants or sessions do so until all are
-there."""
-SLICES = {SOON: 5, LATE: 6, LATEST: 6}
-"""Parts of these windows, each of which must have brought its part."""
-FEW_OF_REQUESTS = 0.25
-"""Of the requests of an operation."""
-LEAST_OF_SLICE = 0.5
-"""Of the mean: what a pool's warm-up adds gets less and less, and what a leak adds does not."""
-LEAST_OF_HALF = 0.7
-"""Of the things that the first half of all requests left, the second half leaves so many: of the
-tenants of a service fewer and fewer are new."""
-LEAST_SEEN = 10
-"""A group that was only sampled needs so many things seen."""
 TURNOVER = 2.0
 """Where things were seen to end by themselves, those count that stayed so many times as long."""
 MOST_SURVIVE = 0.7
@@ -67,26 +41,6 @@ EXACT = 0.98
 """Of a group's things: where so many were looked at, what is missing has ended."""
 MAX_GROUPS = 1000
 """Groups of a kind that are remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Now:
-    """One group in one census."""
-
-    key: str
-    sites: tuple[Site, ...]
-    ages: Ages
-    start_s: float
-    """Things count that have stayed longer."""
-    turnover_s: float
-    """The longest that one stayed that ended by itself, 0 where none did."""
-    at: float
-    operations: tuple[str, ...]
-    """Those whose requests are counted; empty where they are not known."""
-
-    @property
-    def count(self) -> int:
-        return round(self.ages.above(self.start_s))
 
 
 class Outlived:
@@ -114,6 +68,7 @@ class Outlived:
         self._max_sites = max_sites
         self._groups: dict[Kind, dict[str, Group]] = {kind: {} for kind, _ in OPENS}
         self._requests = Requests()
+        self._rule = Rule(self._requests, limit_s=limit_s, at_least=at_least)
 
     def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
         """
@@ -171,7 +126,7 @@ class Outlived:
             now = self._now(key, group, sites, ages, at, is_open=key in opened)
             if key in opened:
                 held.append(self._held(opened[key], group, now, counts[key], is_whole=is_whole))
-            elif sites and self._is_leak(now):
+            elif sites and self._rule.is_leak(now):
                 new.append(self._finding(now))
             self._pause()
         unknown = [finding for key, finding in opened.items() if key not in groups]
@@ -206,7 +161,7 @@ class Outlived:
         at: float,
         *,
         is_open: bool,
-    ) -> _Now:
+    ) -> Now:
         counted = self._requests.newest
         names = {each.name for site in sites for each in site.operations if each.name}
         operations = tuple(sorted(name for name in names if name in counted))
@@ -218,7 +173,7 @@ class Outlived:
         start_s = self._limit_s
         if turnover_s and self._all_end(group, ages, turnover_s, at, is_open=is_open):
             start_s = max(start_s, TURNOVER * turnover_s)
-        return _Now(key, tuple(sites), ages, start_s, turnover_s, at, operations)
+        return Now(key, tuple(sites), ages, start_s, turnover_s, at, operations)
 
     def _all_end(
         self, group: Group, ages: Ages, turnover_s: float, at: float, *, is_open: bool
@@ -236,88 +191,8 @@ class Outlived:
             return not is_open
         return ages.above(usual_s) <= MOST_SURVIVE * there
 
-    def _is_leak(self, now: _Now) -> bool:
-        count = now.ages.above(now.start_s)
-        if count <= COMING * self._at_least:
-            return False
-        if count >= VERY_MANY * self._at_least and self._goes_on(now, SOON):
-            return True
-        if self._flattens(now):
-            return self._is_many(now)
-        if self._goes_on(now, LATE) or self._is_many(now):
-            return True
-        return count > MANY * self._at_least and self._goes_on(now, LATEST)
-
-    def _goes_on(self, now: _Now, windows: int) -> bool:
-        """Say whether each part of the last windows left its part behind."""
-        slices = SLICES[windows]
-        length_s = windows * self._limit_s / slices
-        edges = [now.start_s + i * length_s for i in range(slices + 1)]
-        seen = [now.ages.seen(edges[i], edges[i + 1]) for i in range(slices)]
-        total = sum(seen)
-        has_gone_on = now.ages.longest_s >= edges[-1] - length_s / 2
-        if not has_gone_on or total < min(self._at_least, LEAST_SEEN):
-            return False
-        expected = [total / slices] * slices
-        if now.operations:
-            served = [
-                self._requests.until(now.at - edges[i], now.operations)
-                - self._requests.until(now.at - edges[i + 1], now.operations)
-                for i in range(slices)
-            ]
-            all_served = sum(served)
-            if all_served > 0:
-                share = total * now.ages.weight / all_served
-                if share < FEW_OF_REQUESTS and windows != LATEST:
-                    return False
-                expected = [total * each / all_served for each in served]
-        asked = [(s, e) for s, e in zip(seen, expected, strict=True) if e >= 1]
-        # Traffic that pauses leaves nothing, but there must have been some most of the time.
-        is_even = all(s >= max(1.0, LEAST_OF_SLICE * e) for s, e in asked)
-        return 2 * len(asked) > slices and is_even
-
-    def _flattens(self, now: _Now) -> bool:
-        """Say whether fewer of the later requests have left something than of the first ones."""
-        if not now.operations:
-            return False
-        first = now.at - now.ages.longest_s
-        last = now.at - now.start_s
-        begin = self._requests.until(first, now.operations)
-        end = self._requests.until(last, now.operations)
-        middle = self._requests.when((begin + end) / 2, now.operations)
-        late = now.ages.seen(now.start_s, now.at - middle)
-        early = now.ages.seen(now.at - middle, now.ages.longest_s)
-        # Where few of the requests leave something, it has to be certain that they still do.
-        noise = math.sqrt(early)
-        least = LEAST_OF_HALF * early
-        return late < (least + noise if self._is_few_of_requests(now) else least - noise)
-
-    def _is_many(self, now: _Now) -> bool:
-        """Say whether very many requests left something behind, and none of it has ended since."""
-        least_s = max(now.start_s, LATE * self._limit_s)
-        requests = now.ages.requests(least_s)
-        count = requests * now.ages.weight
-        if count < MANY * self._at_least or requests < min(self._at_least, LEAST_SEEN):
-            return False
-        return count >= VERY_MANY * self._at_least or not self._is_few_of_requests(now)
-
-    def _is_few_of_requests(self, now: _Now) -> bool:
-        share = self._share(now)
-        return share is not None and share < FEW_OF_REQUESTS
-
-    def _share(self, now: _Now) -> float | None:
-        """Return how many things a request leaves, from the first that left one to the last."""
-        ages = now.ages
-        if not now.operations:
-            return None
-        first, last = now.at - ages.longest_s, now.at - ages.shortest_s(now.start_s)
-        served = self._requests.until(last, now.operations) - self._requests.until(
-            first, now.operations
-        )
-        return ages.above(now.start_s) / served if served > 0 else None
-
     def _held(
-        self, finding: Finding, group: Group, now: _Now, count: int, *, is_whole: bool
+        self, finding: Finding, group: Group, now: Now, count: int, *, is_whole: bool
     ) -> Finding:
         """Say of an open finding that it goes on, that it has ended, or the same as before."""
         least = self._at_least * (1 - HYSTERESIS)
@@ -342,9 +217,9 @@ class Outlived:
         )
         return replace(finding, count=round(left), sites=sites or finding.sites, ended=why)
 
-    def _finding(self, now: _Now) -> Finding:
+    def _finding(self, now: Now) -> Finding:
         sites = sorted(now.sites, key=_most_left)
-        share = self._share(now)
+        share = self._rule.share(now)
         return Finding(
             kind=sites[0].kind,
             evidence="outlived",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from otel_leaks.config import LeakConfig
-from otel_leaks.detect import backlog
 from otel_leaks.detect.policies import POLICIES
 from otel_leaks.detect.policy import Memory
-from otel_leaks.model import Census, Detection, Evidence, Finding, Pool
+from otel_leaks.model import Census, Detection, Evidence, Finding
 
 __all__ = ["Attempt", "Policies"]
 
@@ -32,7 +30,6 @@ class Policies:
         self._memories = {
             evidence: memory for evidence, memory in begun.items() if memory is not None
         }
-        self._pools: deque[tuple[Pool, ...]] = deque(maxlen=backlog.LOOKS)
 
     def suspects(self) -> frozenset[str]:
         """Return the fingerprints of sites that want a sample in the next census."""
@@ -52,16 +49,13 @@ class Policies:
             opened: The detections that were open before it.
             attempt: Asks each policy.
         """
-        if census.pools is not None:
-            self._pools.append(census.pools)
-        full = backlog.backlogs(tuple(self._pools))
         known: dict[Evidence, list[Finding]] = {evidence: [] for evidence in self._memories}
         for each in opened:
             known.setdefault(each.finding.evidence, []).append(each.finding)
         found: list[Finding] = []
         for evidence, memory in self._memories.items():
             found += attempt(evidence, partial(_ask, memory, census, known[evidence]))
-        return tuple(backlog.explained(each, full) for each in found)
+        return tuple(found)
 
 
 def _ask(memory: Memory, census: Census, opened: list[Finding]) -> tuple[Finding, ...]:

@@ -162,7 +162,7 @@ class Starts(Notes):
 
     def is_handing_over(self, scope: Scope) -> bool:
         """Say whether a coroutine of *scope* is on its way to another thread's loop."""
-        return self._loops.is_handing_over(scope)
+        return self._loops.tasks.is_handing_over(scope)
 
     def has_unnoted_tasks(self) -> bool:
         """

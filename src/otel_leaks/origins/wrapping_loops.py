@@ -1,24 +1,21 @@
-"""What is wrapped of event loops, to note tasks, generators, child processes, destroyed tasks."""
+"""What is wrapped of event loops, to note generators, child processes and destroyed tasks."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import sys
-import weakref
 from collections.abc import Callable, Coroutine
-from types import CodeType, FrameType, FunctionType
-from typing import Any, NamedTuple
+from types import FrameType, FunctionType
+from typing import Any
 
 from otel_leaks.libraries import is_library
 from otel_leaks.model import Frame, Origin
-from otel_leaks.origins.behalf import BEHALF, handing_on, methods_of
-from otel_leaks.origins.direct import registry, watching
+from otel_leaks.origins.behalf import handing_on, methods_of
 from otel_leaks.origins.notes import Note
-from otel_leaks.origins.scopes import Scope
 from otel_leaks.origins.stand_ins import Destroyed
 from otel_leaks.origins.wrapping import Records, after_init
-from otel_leaks.runtime import native
+from otel_leaks.origins.wrapping_tasks import TaskWrapping
 from otel_leaks.runtime.cancelling import wrap_runners
 from otel_leaks.runtime.coroutines import chain_at
 from otel_leaks.runtime.destruction import destroyed_pending
@@ -31,14 +28,6 @@ from otel_leaks.runtime.wrappers import wrapper_of
 __all__ = ["LoopWrapping"]
 
 
-class Handed(NamedTuple):
-    """A coroutine on its way to another thread's loop."""
-
-    coro: weakref.ref[Any]
-    origin: Origin
-    scope: Scope | None
-
-
 class LoopWrapping:
     """
     Wraps the classes of event loops that there are and that come.
@@ -49,35 +38,29 @@ class LoopWrapping:
 
     def __init__(self, records: Records) -> None:
         self._records = records
+        self.tasks = TaskWrapping(records)
         self._patches = Patches()
         self._gathers = Gathers(every=True)
         self._wrapped: set[object] = set()
-        self._handed: dict[int, Handed] = {}
         self._runners: set[str] = set()
         self._modules = 0
-        self._noting_code: CodeType | None = None
-        """Of the function that asks loops for tasks, and notes them."""
 
     def open(self) -> None:
         """Wrap what is there once."""
-        import asyncio.tasks
+        import asyncio
 
-        tasks = registry()
-        if tasks is not None:
-            add = watching(self._note_direct, lambda code: code is self._noting_code)
-            self._patches.wrap(tasks, "add", add)
+        self.tasks.open(self._patches)
         self._gathers.open()
-        wrap = self._patches.wrap
-        wrap(asyncio.AbstractEventLoop, "__init_subclass__", on_subclass(self.wrap_loops))
-        for where in (asyncio, asyncio.tasks):
-            wrap(where, "run_coroutine_threadsafe", self._hand_over)
+        self._patches.wrap(
+            asyncio.AbstractEventLoop, "__init_subclass__", on_subclass(self.wrap_loops)
+        )
 
     def close(self) -> None:
         """Take all of it back."""
         self._patches.restore()
         self._gathers.close()
         self._wrapped.clear()
-        self._handed.clear()
+        self.tasks.close()
         self._runners.clear()
         self._modules = 0
 
@@ -95,7 +78,7 @@ class LoopWrapping:
             self._wrapped.add(root)
             wrapped = [
                 ("__init__", after_init(self._records, "event_loop", self._wrap_new_runners)),
-                ("create_task", self._create_task),
+                ("create_task", self.tasks.create_task),
                 ("call_exception_handler", self._call_exception_handler),
                 ("_asyncgen_firstiter_hook", self._firstiter),
             ]
@@ -150,10 +133,6 @@ class LoopWrapping:
 
         return restore
 
-    def is_handing_over(self, scope: Scope) -> bool:
-        """Say whether a coroutine of *scope* is on its way to another thread's loop."""
-        return any(scope.holds(handed.scope) for handed in list(self._handed.values()))
-
     def _line_at(self, frame: FrameType) -> Origin | None:
         """Return the line of the application that leads to *frame*, None for none."""
         if not self._records.is_open:
@@ -179,75 +158,6 @@ class LoopWrapping:
     def _note_started(self, started: Any, command: object, frame: FrameType) -> None:
         with contextlib.suppress(Exception):
             self._records.note_child(started[0].get_pid(), command, frame)
-
-    def _create_task(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def create_task(*args: Any, **kwargs: Any) -> Any:
-            coro = args[1] if len(args) > 1 else kwargs.get("coro")
-            handed = self._handed.get(id(coro)) if self._handed else None
-            if handed is not None and handed.coro() is not coro:
-                handed = None
-            origin = handed.origin if handed is not None else None
-            if origin is None and self._records.is_open:
-                with contextlib.suppress(Exception):
-                    scope = self._records.current_scope()
-                    origin = self._records.lines.origin(sys._getframe(1), scope)
-            # Before: an eager task runs at once, and a task keeps a copy of the context.
-            if origin is None or is_library(origin.file):
-                task = original(*args, **kwargs)
-            else:
-                token = BEHALF.set(origin)
-                try:
-                    task = original(*args, **kwargs)
-                finally:
-                    BEHALF.reset(token)
-            what = self._records.lines.learn(coro)
-            if handed is None:
-                self._records.note("asyncio_task", task, sys._getframe(1), what=what, origin=origin)
-            else:
-                self._note_handed(task, handed, what)
-                self._handed.pop(id(coro), None)
-            return task
-
-        made: Any = create_task
-        self._noting_code = made.__code__
-        return create_task
-
-    def _note_direct(self, task: Any, frame: FrameType) -> None:
-        if self._records.is_open:
-            # Not of a class of the application's.
-            is_known = type(task).__module__ in {"_asyncio", "asyncio.tasks"}
-            what = self._records.lines.learn(task.get_coro()) if is_known else ""
-            self._records.note("asyncio_task", task, frame, what=what)
-
-    def _note_handed(self, task: Any, handed: Handed, what: str) -> None:
-        with contextlib.suppress(Exception):
-            at = (handed.origin, handed.scope, what, None, native.get_ident())
-            self._records.enter(Note(self._records.ref(task), "asyncio_task", *at))
-
-    def _hand_over(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def run_coroutine_threadsafe(*args: Any, **kwargs: Any) -> Any:
-            coro = args[0] if args else kwargs.get("coro")
-            self._note_hand_over(coro, sys._getframe(1))
-            try:
-                return original(*args, **kwargs)
-            except BaseException:
-                self._handed.pop(id(coro), None)
-                raise
-
-        return run_coroutine_threadsafe
-
-    def _note_hand_over(self, coro: object, frame: FrameType) -> None:
-        if not self._records.is_open:
-            return
-        with contextlib.suppress(Exception):  # What is no coroutine may have no weak one.
-            scope = self._records.current_scope()
-            key = id(coro)
-            ref = weakref.ReferenceType(coro, lambda _: self._handed.pop(key, None))
-            self._handed[key] = Handed(ref, self._records.lines.origin(frame, scope), scope)
-            if scope is not None:
-                scope.count()
 
     def _firstiter(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)

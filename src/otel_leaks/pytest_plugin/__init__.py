@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otel_leaks.report.formats import formats_for
+
 if TYPE_CHECKING:
     from otel_leaks.pytest_plugin.session import LeaksPlugin
 
@@ -86,9 +88,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the leaks of this run to the file of --leaks-baseline",
     )
-    group.addoption(
-        "--leaks-json", metavar="FILE", default=None, help="write all leaks to FILE as JSON"
-    )
+    for each in formats_for("file"):
+        group.addoption(each.option, metavar="FILE", default=None, help=each.says)
     group.addoption(
         "--leaks-selftest",
         action="store_true",

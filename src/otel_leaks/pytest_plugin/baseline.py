@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otel_leaks.errors import BaselineError, FingerprintSchemeError
 from otel_leaks.pytest_plugin.usage import usage
 
 if TYPE_CHECKING:
@@ -34,22 +35,41 @@ class Baseline:
         try:
             body = json.loads(self._file.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ValueError(
+            raise BaselineError(
                 f"can't read {self._file}: {error.strerror}; write it with --leaks-baseline-update"
             ) from None
         except RecursionError:
-            raise ValueError(f"{self._file} is no JSON that can be read: too deep") from None
+            raise BaselineError(f"{self._file} is no JSON that can be read: too deep") from None
         except ValueError as error:  # Bytes that are no text, and numbers without end, as well.
-            raise ValueError(
+            raise BaselineError(
                 f"{self._file} is no JSON: {error}; write it with --leaks-baseline-update"
             ) from None
         fingerprints = body.get("fingerprints") if isinstance(body, dict) else None
         if not isinstance(fingerprints, dict):
-            raise ValueError(  # noqa: TRY004 - a file of a wrong form, not a type
+            raise BaselineError(
                 f'{self._file} must be an object with "fingerprints"; '
                 "write it with --leaks-baseline-update"
             )
+        self._check_versions(body)
         return fingerprints
+
+    def _check_versions(self, body: dict[str, Any]) -> None:
+        """Refuse a file whose fingerprints would match nothing; one without versions is old."""
+        from otel_leaks.model import FINGERPRINT_SCHEME
+        from otel_leaks.report.as_json import SCHEMAS
+
+        schema, scheme = body.get("schema", 1), body.get("fingerprint_scheme", 1)
+        if not (type(scheme) is int and scheme == FINGERPRINT_SCHEME):
+            raise FingerprintSchemeError(
+                f"{self._file} has fingerprints of scheme {scheme!r}, which would match nothing: "
+                f"this version of otel-leaks computes those of scheme {FINGERPRINT_SCHEME}; "
+                "write it anew with --leaks-baseline-update"
+            )
+        if not (type(schema) is int and 1 <= schema <= SCHEMAS["baseline"]):
+            raise BaselineError(
+                f"{self._file} must be of schema {SCHEMAS['baseline']} or older, got {schema!r}; "
+                "update otel-leaks, or write it anew with --leaks-baseline-update"
+            )
 
     def without_known(self, report: Report) -> Report:
         """Return *report* without the known leaks; while the file is written, all are."""
@@ -69,8 +89,10 @@ class Baseline:
     def save(self) -> None:
         """Write the file, where that was asked for."""
         if self._file is not None and self._update:
-            body = {"fingerprints": dict(sorted(self.seen.items()))}
-            self._file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+            from otel_leaks.report.as_json import document
+
+            body = document("baseline", {"fingerprints": dict(sorted(self.seen.items()))})
+            self._file.write_text(f"{body}\n", encoding="utf-8")
 
     def lines(self) -> Iterable[str]:
         """Say what was written, known or stale."""

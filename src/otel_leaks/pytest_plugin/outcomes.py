@@ -11,27 +11,36 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from otel_leaks.report.formats import formats_for, writer
 from otel_leaks.testing.verify import add_note
 
 if TYPE_CHECKING:
     from otel_leaks.testing.report import Report
 
-__all__ = ["Ledger", "Outcomes", "is_failure", "raised_in_unittest"]
+__all__ = ["Ledger", "Outcomes", "Told", "is_failure", "raised_in_unittest"]
 
 ATTRIBUTE = "otel_leaks"
 """Of a report: what was found since the one before, as JSON has it."""
 
-# Bound now: a test may replace it.
+# Bound now: a test may replace them, and json.dumps and json.loads.
 _urandom = os.urandom
 _FROM_JSON = json.JSONDecoder()
 
 _DICTS = ("told", "of_markers", "seen")
 _SETS = ("used", "kept", "known_seen")
+
+
+class Told(NamedTuple):
+    """The leaks of a test or fixture, as they are told."""
+
+    label: str
+    text: str
+    report: Report
 
 
 class Ledger:
@@ -50,11 +59,13 @@ class Ledger:
         """Whether something was left that fails no single test."""
         self._handed: set[tuple[str, str]] = set()
 
-    def add(self, label: str, report: Report) -> None:
-        """Add the leaks of a test or fixture, or of the session."""
+    def add(self, label: str, report: Report) -> dict[str, Any]:
+        """Add the leaks of a test or fixture, or of the session; return them."""
         name = _urandom(8).hex()
         plain = _FROM_JSON.decode(report.to_json())
-        self.told[name] = {"id": name, "in": label, "text": str(report), **plain}
+        found = {key: plain[key] for key in ("sites", "hidden")}
+        self.told[name] = {"id": name, "in": label, "text": str(report), **found}
+        return self.told[name]
 
     def news(self) -> dict[str, Any]:
         """Return what was not handed over before, empty when there is none."""
@@ -82,6 +93,10 @@ class Ledger:
             getattr(self, name).update(found.get(name, ()))
         self.is_left = self.is_left or found.get("is_left", False)
 
+    def lines(self) -> Iterator[str]:
+        """Say what libraries keep for the life of the process."""
+        return (f"leaks: {line}" for line in sorted(self.kept))
+
 
 class _Leak(NamedTuple):
     """A leak of the phase of a test that is about to be reported."""
@@ -95,25 +110,50 @@ class Outcomes:
     """
     Fails tests that leak, and sends what was found along with their reports.
 
-    Its hooks cost each test something once they are registered.
+    Its hooks cost each test something once they are registered, and most suites leave nothing:
+    so they are when there is something to send.
 
     Args:
         ledger: What was found.
+        manager: Where the hooks are registered.
         fails: Whether a leak fails its test.
     """
 
-    def __init__(self, ledger: Ledger, *, fails: bool) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, manager: pytest.PytestPluginManager, *, fails: bool) -> None:
+        self.ledger = ledger
+        self._manager = manager
         self._fails = fails
+        self._properties = [writer(each.name) for each in formats_for("test")]
         self._pending: tuple[pytest.Item, _Leak] | None = None
 
-    def tell(self, item: pytest.Item, text: str, raised: BaseException | None) -> None:
+    def note_marker(self, ignore: str, nodeid: str) -> None:
+        """Note where an ignore stands that a marker has."""
+        self.ledger.of_markers.setdefault(ignore, nodeid)
+        self._watch()
+
+    def note_looked(self, report: Report) -> None:
+        """Note what a look has found, or hidden."""
+        self.ledger.used.update(each.ignore for each in report.hidden)
+        if report or report.hidden:
+            self._watch()
+
+    def _watch(self) -> None:
+        if not self._manager.is_registered(self):
+            self._manager.register(self, "otel_leaks_outcomes")
+
+    def tell(self, told: Sequence[Told], item: pytest.Item, raised: BaseException | None) -> None:
         """
-        Let a phase of a test fail with a leak, beside what it raised itself.
+        Let a phase of a test fail with leaks, beside what it raised itself.
 
         Raises:
             pytest.fail.Exception: It raised nothing.
         """
+        for label, _, report in told:
+            leak = self.ledger.add(label, report)
+            for write in self._properties:
+                item.user_properties.append(("leaks", write([leak], fails=self._fails)))
+        self._watch()
+        text = "\n\n".join(each.text for each in told)
         if raised is not None:
             add_note(raised, text)
         if not self._fails:
@@ -143,7 +183,7 @@ class Outcomes:
                 call.excinfo = hidden
         if leak is not None:
             _put_beside(report, leak.text)
-        news = self._ledger.news()
+        news = self.ledger.news()
         if news:
             setattr(report, ATTRIBUTE, news)
         return report

@@ -10,35 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.origins.recorder import current_scope, starts
+from otel_leaks.testing.report import Report
 
 if TYPE_CHECKING:
     import pytest
 
-    from otel_leaks.ignores import Ignore
     from otel_leaks.origins.scopes import Scope
+    from otel_leaks.pytest_plugin.options import Settings
     from otel_leaks.testing.checks import BeforeCancelling
-    from otel_leaks.testing.grace import Grace
-    from otel_leaks.testing.report import Report
 
 __all__ = [
     "Charged",
     "Fixture",
-    "Settings",
+    "Turns",
     "asked_by_name",
-    "has_finalizers",
-    "holders_of",
-    "in_turn",
     "is_awaited_in_vain",
 ]
 
 
-class Settings(NamedTuple):
-    """What holds for a test or fixture."""
-
-    ignores: tuple[Ignore, ...]
-    grace: Grace
-    is_allowed: bool
+_CLEAN = Report()
 
 
 class Charged:
@@ -46,10 +39,10 @@ class Charged:
 
     __slots__ = ("cancelled", "case", "runners", "scope", "settings", "waits_for")
 
-    def __init__(self, scope: Scope, settings: Settings, cancelled: Report) -> None:
+    def __init__(self, scope: Scope, settings: Settings) -> None:
         self.scope = scope
         self.settings = settings
-        self.cancelled = cancelled
+        self.cancelled = _CLEAN
         """What its runner found pending, and cancelled without a word."""
         self.runners: BeforeCancelling | None = None
         """Looks at its loops before that; made by the first runner."""
@@ -61,6 +54,11 @@ class Charged:
     def headed(self, report: Report) -> str:
         """Return the text of its report; a test is named by pytest."""
         return str(report)
+
+    def release(self) -> None:
+        """Charge no more to it: what it left is told, ignored or allowed, and not told again."""
+        starts.cancelling.pop(self.scope, None)
+        self.scope.parent = None
 
 
 class Fixture(Charged):
@@ -80,10 +78,9 @@ class Fixture(Charged):
         self,
         scope: Scope,
         settings: Settings,
-        cancelled: Report,
         definition: pytest.FixtureDef[Any],
     ) -> None:
-        super().__init__(scope, settings, cancelled)
+        super().__init__(scope, settings)
         self.definition = definition
         self.is_function = definition.scope == "function"
         self.is_xunit = False
@@ -117,7 +114,65 @@ class Fixture(Charged):
         yield from found
 
 
-def has_finalizers(item: pytest.Item) -> bool:
+class Turns:
+    """Who is charged now, and who waits to be judged."""
+
+    def __init__(self) -> None:
+        self.call: Charged | None = None
+        """The test whose call runs."""
+        self.item: pytest.Item | None = None
+        """The test that is being looked at."""
+        self.fixtures: dict[int, Fixture] = {}
+        """Those that are set up, or being so, by the id of their definition."""
+        self.waiting: list[Charged] = []
+
+    def holders(self) -> Callable[[], Iterable[object]] | None:
+        """Return what says what pytest itself holds, of the test that is being looked at."""
+        item = self.item
+        return partial(_holders_of, item, self.fixtures.values()) if item is not None else None
+
+    def may_end_later(self, item: pytest.Item) -> bool:
+        """Say whether the teardown of a test may end what its call left."""
+        return any(
+            each.is_function and each.may_end_things for each in self.fixtures.values()
+        ) or _has_finalizers(item)
+
+    def may_end(self, fixture: Fixture) -> bool:
+        """Say whether a fixture may still end things, of others that it knows."""
+        return fixture.may_end_things and id(fixture.definition) in self.fixtures
+
+    def torn_down(self, definition: pytest.FixtureDef[Any]) -> Fixture | None:
+        """Take the fixture whose teardown is over, for which nobody waits any more."""
+        fixture = self.fixtures.pop(id(definition), None)
+        if fixture is not None:
+            fixture.leave()
+            for each in self.waiting:
+                each.waits_for.discard(fixture)
+        return fixture
+
+    def at_end_of_runner(self) -> list[Charged]:
+        """Return those whose tasks may be on a loop that is about to be closed."""
+        current = self.call or self._in_teardown()
+        return [*([current] if current is not None else ()), *self.waiting]
+
+    def _in_teardown(self) -> Fixture | None:
+        """Return the fixture that is being torn down: the last of anyio's closes the runner."""
+        scope = current_scope()
+        return next((each for each in self.fixtures.values() if each.scope is scope), None)
+
+    def due(self) -> list[Charged]:
+        """Take those whose things nobody can end any more."""
+        due = [each for each in self.waiting if not each.waits_for]
+        self.waiting[:] = [each for each in self.waiting if each.waits_for]
+        return due
+
+    def rest(self) -> list[Charged]:
+        """Take all that wait: nobody has a turn any more."""
+        rest, self.waiting[:] = [*self.waiting], []
+        return rest
+
+
+def _has_finalizers(item: pytest.Item) -> bool:
     """Say whether a test's teardown runs finalizers of the user: ``request.addfinalizer``."""
     # Private, the same in 7 to 9; without it such a test is judged after its call.
     stack = getattr(getattr(item.session, "_setupstate", None), "stack", {})
@@ -132,7 +187,7 @@ def _module_of(finalizer: Callable[..., object]) -> str:
     return module if isinstance(module, str) else ""
 
 
-def holders_of(item: pytest.Item, fixtures: Iterable[Fixture]) -> Iterator[object]:
+def _holders_of(item: pytest.Item, fixtures: Iterable[Fixture]) -> Iterator[object]:
     """Yield what pytest itself holds a test's values in, until the test is over."""
     # Private, the same in 7 to 9: the instance of its class is an attribute of the item.
     yield vars(item)
@@ -152,8 +207,6 @@ def asked_by_name(request: Any) -> set[str]:
 
 def is_awaited_in_vain(scope: Scope) -> bool:
     """Say whether a task of *scope* was cancelled, and its loop runs until it ends."""
-    from otel_leaks.origins.recorder import starts
-
     return any(
         not task.done()
         and scope.holds(starts.scope_of(task))
@@ -161,10 +214,3 @@ def is_awaited_in_vain(scope: Scope) -> bool:
         and getattr(task, "cancelling", lambda: 1)()  # 3.11 and later.
         for task in starts.noted("asyncio_task")
     )
-
-
-def in_turn(waiting: list[Charged]) -> list[Charged]:
-    """Take from *waiting* those whose things nobody can end any more."""
-    due = [each for each in waiting if not each.waits_for]
-    waiting[:] = [each for each in waiting if each.waits_for]
-    return due

@@ -6,10 +6,8 @@ Paths, functions and line numbers only: no source lines, no locals, no arguments
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 
 from otel_leaks.detect.words import NOUNS, counted
 from otel_leaks.libraries import is_library
@@ -18,11 +16,7 @@ from otel_leaks.report.clusters import Cluster, clusters, owner_of
 from otel_leaks.report.hints import hint, hint_of_all
 from otel_leaks.report.texts import MAX_CHARS, between, tail
 
-# Not json.dumps: a test may have replaced it.
-_AS_JSON = json.JSONEncoder(indent=2)
-
 __all__ = [
-    "leaks_json",
     "leaks_text",
     "stack_text",
 ]
@@ -242,19 +236,6 @@ def _waits(sample: Sample) -> Iterator[tuple[str, str]]:
         name = ""
     if sample.waits_on is not None:
         yield name, f"on {sample.waits_on}"
-
-
-def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
-    """Write leaks as JSON: an object with ``sites`` and ``hidden``, as in ``model``."""
-    told = [asdict(replace(each, followed=None)) for each in sites]
-    numbers = {id(s): number for number, leak in enumerate(clusters(sites), 1) for s in leak.sites}
-    for each, site in zip(told, sites, strict=True):
-        # Sites with the same number are one leak, as the text counts them.
-        each["leak"] = numbers[id(site)]
-        # What a census follows is for its policies; there may be hundreds of numbers.
-        del each["followed"]
-    body = {"sites": told, "hidden": [asdict(each) for each in hidden]}
-    return _AS_JSON.encode(body)
 
 
 def _place(file: str, line: int) -> str:

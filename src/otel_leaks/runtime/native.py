@@ -22,6 +22,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, final
 
+from otel_leaks.errors import NoDaemonsError
+
 __all__ = [
     "OURS",
     "Event",
@@ -130,10 +132,6 @@ class Event:
             gate.release()
             return True
         return False
-
-
-class NoDaemonsError(RuntimeError):
-    """The interpreter has no daemon threads: it is an isolated one beside the main one."""
 
 
 @final

@@ -16,6 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.telemetry.metrics import is_proxy
 
 __all__ = ["configure", "missing_providers"]
@@ -40,17 +41,19 @@ def configure(endpoint: str | None = None, service_name: str | None = None) -> N
         service_name: ``service.name`` of the resource; None for ``OTEL_SERVICE_NAME``.
 
     Raises:
-        TypeError: An argument is not a str.
-        ValueError: *endpoint* is no http or https URL, or the protocol is unknown.
+        InvalidTypeError: An argument is not a str.
+        InvalidValueError: *endpoint* is no http or https URL, or the protocol is unknown.
+
+    .. versionadded:: 0.1
     """
     for name, value in (("endpoint", endpoint), ("service_name", service_name)):
         if value is not None and not isinstance(value, str):
-            raise TypeError(f"{name} must be a str or None, got {value!r}")
+            raise InvalidTypeError(f"{name} must be a str or None, got {value!r}")
     if endpoint is not None:
         endpoint = endpoint.rstrip("/")
         url = urlsplit(endpoint)
         if url.scheme not in {"http", "https"} or not url.netloc:
-            raise ValueError(
+            raise InvalidValueError(
                 f"endpoint must be a URL such as http://localhost:4317, got {endpoint!r}; "
                 "leave it out to take OTEL_EXPORTER_OTLP_ENDPOINT"
             )
@@ -89,7 +92,7 @@ def _exporters(endpoint: str | None) -> Callable[[str], Any]:
         at = endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
         protocol = "http/protobuf" if at.rstrip("/").endswith(":4318") else "grpc"
     if protocol not in _PROTOCOLS:
-        raise ValueError(
+        raise InvalidValueError(
             f"{_PROTOCOL} must be one of {', '.join(_PROTOCOLS)}, got {protocol!r}; "
             "leave it out for grpc"
         )

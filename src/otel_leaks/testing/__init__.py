@@ -1,11 +1,23 @@
 """
-The door to tests: ``verify_none`` raises where something was left behind, ``find`` tells.
+The API for tests: ``verify_none`` raises where something was left behind, ``find`` returns it.
 
-    with verify_none():
-        ...
+    >>> import threading
+    >>> from otel_leaks.testing import ignore_thread, verify_none
+    >>> with verify_none():
+    ...     threading.Thread(target=print).start()
+    <BLANKLINE>
 
-    async with verify_none(ignore_task("heartbeat-*")):
-        ...
+A leak is a value of the error, and its message says where it waits and what created it:
+
+    >>> from otel_leaks.testing import LeaksFound
+    >>> release = threading.Event()
+    >>> try:
+    ...     with verify_none(ignore_thread("heartbeat-*")):
+    ...         threading.Thread(target=release.wait, name="pump").start()
+    ... except (UserWarning, LeaksFound) as found:
+    ...     [(site.kind, site.count, site.functions) for site in found.report]
+    [('thread', 1, ('threading.Event.wait',))]
+    >>> release.set()
 
 Importing this module imports nothing heavy and patches nothing; what begins is noted
 while a block is open.

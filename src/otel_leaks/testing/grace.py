@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from otel_leaks.errors import InvalidTypeError, InvalidValueError
+
 __all__ = ["Grace"]
 
 
@@ -16,6 +18,11 @@ class Grace:
     Attempts rather than seconds, so that a loaded machine still gets its looks. The
     pauses between them double from a microsecond; what is clean is not waited for. With the
     defaults what runs, sleeps, or waits with a timeout gets a second, longer where looks are slow.
+
+    >>> list(Grace(attempts=4, max_delay_s=2e-6).delays_s())
+    [1e-06, 2e-06, 2e-06]
+
+    .. versionadded:: 0.1
     """
 
     attempts: int = 20
@@ -25,17 +32,17 @@ class Grace:
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
-            raise TypeError(f"attempts must be a whole number >= 1, got {self.attempts!r}")
+            raise InvalidTypeError(f"attempts must be a whole number >= 1, got {self.attempts!r}")
         if self.attempts < 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"attempts must be >= 1, got {self.attempts}; 1 looks once and does not wait"
             )
         if isinstance(self.max_delay_s, bool) or not isinstance(self.max_delay_s, (int, float)):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"max_delay_s must be a number of seconds >= 0, got {self.max_delay_s!r}"
             )
         if not self.max_delay_s >= 0:
-            raise ValueError(f"max_delay_s must be >= 0 seconds, got {self.max_delay_s}")
+            raise InvalidValueError(f"max_delay_s must be >= 0 seconds, got {self.max_delay_s}")
 
     def delays_s(self) -> Iterator[float]:
         """Yield the pauses between two looks, ``attempts`` - 1 of them."""

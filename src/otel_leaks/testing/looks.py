@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from otel_leaks.errors import CensusError, InvalidTypeError
 from otel_leaks.ignores import BUILT_IN, Ignore, Ignores
 from otel_leaks.model import Hidden
 from otel_leaks.runtime import forks, running
@@ -57,6 +58,13 @@ def ignore_current(*, reason: str = "") -> Ignore:
     Ignore what is alive now: threads, tasks, jobs, pools, loops, generators and children.
 
     For ``find``, whose look has no beginning of its own: make it first, look later.
+
+    >>> from otel_leaks.testing import find
+    >>> before = ignore_current()
+    >>> bool(find(before))
+    False
+
+    .. versionadded:: 0.1
     """
     ignore = _Current("current", "what was alive when it was made", reason)
     shared_taker.open()
@@ -123,7 +131,7 @@ class _SharedTaker:
     def _raise(failures: Any) -> None:
         """In a test a source that can't be read is an error: it would hide leaks."""
         for failure in failures:
-            raise RuntimeError(
+            raise CensusError(
                 f"otel-leaks can't read {failure.kind} ({failure.error_type}: {failure.detail}); "
                 "please report this with your Python version"
             )
@@ -147,15 +155,17 @@ def checked(ignores: tuple[Ignore, ...], grace: Grace) -> None:
     Check the arguments of a check.
 
     Raises:
-        TypeError: One is of another type.
+        InvalidTypeError: One is of another type.
     """
     for each in ignores:
         if not isinstance(each, Ignore):
-            raise TypeError(
+            raise InvalidTypeError(
                 f'ignores are made by ignore_thread("name-*") and its like, got {each!r}'
             )
     if not isinstance(grace, Grace):
-        raise TypeError(f"grace must be a Grace(attempts=20, max_delay_s=0.1), got {grace!r}")
+        raise InvalidTypeError(
+            f"grace must be a Grace(attempts=20, max_delay_s=0.1), got {grace!r}"
+        )
 
 
 class Held:

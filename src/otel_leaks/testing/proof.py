@@ -27,8 +27,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from gc import get_objects, get_referents, get_referrers
-from typing import Any
+from typing import Any, final
 
+from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.model import fingerprint
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import awaitables, chain_at
@@ -64,6 +65,7 @@ class Verdict:
     """True: nothing but its cancellation, or the collector, can end it. False: not known."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Proof:
     """What one search found."""
@@ -98,29 +100,27 @@ def prove(
     *tasks: Any, budget_s: float = 5.0, clock: Callable[[], float] = time.perf_counter
 ) -> Proof:
     """
-    Prove of pending tasks that nothing can wake them any more.
-
-    Experimental. Claims nothing that it can't explain, so a task of which it says nothing may
-    be orphaned as well: one that is reachable from a module, for one.
+    Prove of pending tasks that nothing can wake them any more; experimental.
 
     Args:
-        tasks: Those asked about; without any, all pending ones on all loops. The task that
-            is running is none of them.
+        tasks: Those asked about, the running one aside; without any, all pending ones.
         budget_s: Seconds after which it gives up, > 0.
         clock: Seconds.
 
     Returns:
-        A verdict for each, or why it gave up.
+        A verdict for each, or why it gave up. What it can't prove may be orphaned as well.
 
     Raises:
-        TypeError: Something else than a task was given.
-        ValueError: *budget_s* is not > 0.
+        InvalidTypeError: Something else than a task was given.
+        InvalidValueError: *budget_s* is not > 0.
+
+    .. versionadded:: 0.1
     """
     if not budget_s > 0:
-        raise ValueError(f"budget_s must be > 0 seconds, got {budget_s!r}")
+        raise InvalidValueError(f"budget_s must be > 0 seconds, got {budget_s!r}")
     for each in tasks:
         if not hasattr(each, "get_coro"):
-            raise TypeError(f"prove() takes asyncio tasks, got {each!r}")
+            raise InvalidTypeError(f"prove() takes asyncio tasks, got {each!r}")
     started = clock()
     if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
         return Proof((), "references can be counted on CPython with its GIL only")
@@ -426,8 +426,7 @@ class _Search:
         return not changed and not moved
 
     def _still_waits(self, key: int) -> bool:
-        task, _ = self._opaque[key]
-        future = task._fut_waiter
+        future = self._opaque[key][0]._fut_waiter
         return id(future) == self._waits[key] and not future.done()
 
     def _check_clock(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,9 +13,18 @@ if TYPE_CHECKING:
 __all__ = ["Report", "largest_first", "new_sites", "outermost", "with_destroyed_as_pending"]
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was left behind. False when nothing was; iterates over its sites."""
+    """
+    What was left behind. False when nothing was; iterates over its sites; its text is the message.
+
+    >>> report = Report()
+    >>> bool(report), len(report), str(report)
+    (False, 0, 'no leaks')
+
+    .. versionadded:: 0.1
+    """
 
     sites: tuple[Site, ...] = ()
     """What keeps the process from ending first, then the largest."""
@@ -63,8 +72,12 @@ class Report:
         return Report(self.sites, (*self.hidden, *more)) if more else self
 
     def to_json(self) -> str:
-        """Return the report as JSON, with all that its message says and more."""
-        from otel_leaks.report.text import leaks_json
+        """
+        Return the report as JSON, with all that its message says and more.
+
+        Its keys are those of ``docs/schemas/report.schema.json``.
+        """
+        from otel_leaks.report.as_json import leaks_json
 
         return leaks_json(self.sites, self.hidden)
 

@@ -17,6 +17,14 @@ class LeakTestCase(unittest.TestCase):
 
     Mix it with ``IsolatedAsyncioTestCase`` for async tests. Set ``leak_ignores`` and
     ``leak_grace`` in the class.
+
+    >>> class TestShop(LeakTestCase):
+    ...     def test_order(self):
+    ...         pass
+    >>> TestShop("test_order").run().wasSuccessful()
+    True
+
+    .. versionadded:: 0.1
     """
 
     leak_ignores: tuple[Ignore, ...] = ()

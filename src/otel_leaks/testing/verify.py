@@ -8,9 +8,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from otel_leaks.errors import LeaksFound, UnusedIgnoreWarning
+from otel_leaks.errors import InvalidTypeError, LeaksFound, UnusedIgnoreWarning
 from otel_leaks.ignores import Ignore
 from otel_leaks.runtime import native
 from otel_leaks.testing.checks import BeforeCancelling, Check, again
@@ -33,17 +33,29 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
     """
-    Tell of everything alive that is not ignored; raise nothing.
+    Return everything alive that is not ignored; raise nothing.
 
     The calling task, its thread and the main thread are no leaks.
 
     Args:
-        ignores: What not to tell of.
+        ignores: What to leave out.
         grace: How often to look until nothing is left. Inside a running loop it looks
             once: waiting here would keep the loop from ending anything.
 
     Returns:
         A report, false when nothing was found.
+
+    Raises:
+        InvalidTypeError: An ignore or *grace* is something else.
+
+    >>> import threading
+    >>> release = threading.Event()
+    >>> threading.Thread(target=release.wait, name="pump").start()
+    >>> [site.sample.name for site in find(grace=Grace(attempts=1)) if site.sample]
+    ['pump']
+    >>> release.set()
+
+    .. versionadded:: 0.1
     """
     checked(ignores, grace)
     held = Held(ignores)
@@ -63,6 +75,7 @@ def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
     return report
 
 
+@final
 class verify_none:  # noqa: N801 - a verb, as contextlib's own
     """
     Raise when something that began inside is left behind.
@@ -80,6 +93,16 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
     Raises:
         LeaksFound: Something was left behind. When the body itself raises, its exception
             goes on, with the leaks as a note.
+        InvalidTypeError: An argument is of another type.
+
+    >>> import asyncio
+    >>> @verify_none()
+    ... async def answer() -> int:
+    ...     return await asyncio.create_task(asyncio.sleep(0, 42))
+    >>> asyncio.run(answer())
+    42
+
+    .. versionadded:: 0.1
     """
 
     def __init__(
@@ -90,7 +113,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
     ) -> None:
         checked(ignores, grace)
         if before_check is not None and not callable(before_check):
-            raise TypeError(f"before_check must be callable, got {before_check!r}")
+            raise InvalidTypeError(f"before_check must be callable, got {before_check!r}")
         self._ignores = ignores
         self._grace = grace
         self._before_check = before_check
@@ -106,7 +129,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
             return made
 
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"@verify_none() takes def and async def, and {function.__qualname__} is a "
                 "generator; use `with verify_none():` inside of it"
             )

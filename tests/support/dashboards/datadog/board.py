@@ -109,7 +109,7 @@ def nearest(title: str, what: str, things: str) -> Widget:
     return {
         "type": "toplist",
         "title": f"{title}: nearest to the limit",
-        "description": f"The processes that have most of their limit of {things} used up. Above"
+        "description": f"The processes that have used up most of their limit of {things}. Above"
         " 100 % a threshold finding is open.",
         "custom_links": TO_SPANS,
         "requests": [
@@ -142,7 +142,7 @@ def now() -> list[Widget]:
     return [
         number(
             "Open findings",
-            "Findings that are open now, of all processes chosen above.",
+            "Findings that are open now in the processes selected above.",
             "found",
             "findings",
             [metric("found", found, "last")],
@@ -156,7 +156,7 @@ def now() -> list[Widget]:
         ),
         number(
             "Detections",
-            "Findings that opened within the time range, also those that ended since.",
+            "Findings that opened within the time range, including those that have ended.",
             "opened",
             "detections",
             [metric("opened", f"{detected}.as_count()", "sum")],
@@ -171,7 +171,7 @@ def now() -> list[Widget]:
         ),
         number(
             "Processes watched",
-            "Processes that report, leaking or not. None means that the telemetry is gone.",
+            "Processes that report, leaking or not. Zero means that the telemetry is gone.",
             "count_not_null(found)",
             "processes",
             [metric("found", f"{found}{process}", "last")],
@@ -209,8 +209,8 @@ def now() -> list[Widget]:
         chart(
             "Detections over time",
             "When findings opened. Click on a bar for the spans python.leak.detected of that"
-            " service: each has the functions, their stacks and links to the requests that began"
-            " them.",
+            " service: each has the functions, their stacks and links to the requests that"
+            " created them.",
             line(
                 [
                     metric(
@@ -239,9 +239,9 @@ def ranking() -> list[Widget]:
 def largest(title: str, what: str, things: str) -> Widget:
     tags = by("code.function.name", "service", "version")
     return ranked(
-        f"{title}: top ten of the company",
-        f"Which function, in which service and version, holds the most {things}: in one process,"
-        " which finds what is large in some of them, as a leak is; and in all.",
+        f"{title}: top ten of the fleet",
+        f"Which function, in which service and version, holds the most {things}: in one"
+        " process, which finds what is large in only some of them, as a leak is; and in all.",
         [
             {
                 "response_format": "scalar",
@@ -267,9 +267,9 @@ def since_last_week(title: str, what: str, things: str) -> Widget:
     # Not by version: what runs now did not yet run a week ago.
     tags = by("code.function.name", "service")
     return ranked(
-        f"{title}: risen most since last week",
-        f"Which function, in which service, holds that many {things} more in one process than a"
-        " week ago, whatever the version was then.",
+        f"{title}: largest rise since last week",
+        f"Which function, in which service, gained the most {things} in one process since"
+        " a week ago, whatever the version was then.",
         [
             {
                 "response_format": "scalar",
@@ -293,8 +293,8 @@ def counts() -> list[Widget]:
     functions = [
         chart(
             f"{title} by function",
-            f"The functions that hold the most {things}, over all processes chosen above, and the"
-            " sum of the limits of these processes. Choose one instance to see its own limit.",
+            f"The functions that hold the most {things}, over all processes selected above, and the"
+            " sum of the limits of these processes. Select one instance to see its own limit.",
             line(
                 [metric("held", f"sum:{what}.count{CHOSEN}{by('code.function.name', 'service')}")],
                 formula("top(held, 15, 'max', 'desc')", things),
@@ -333,8 +333,8 @@ def growth() -> list[Widget]:
     return [
         chart(
             "Functions that grow",
-            "Threads and tasks that a function has more than an hour ago. A warm-up comes back to"
-            " nothing; a leak stays above.",
+            "Threads and tasks that a function has more than an hour ago. A warm-up returns to"
+            " zero; a leak stays above.",
             *(
                 line(
                     [
@@ -374,7 +374,7 @@ def pools() -> list[Widget]:
     return [
         chart(
             "Threads of pools",
-            "Threads that the pools have, and may have. A pool that is made for each request shows"
+            "Threads that the pools have, and their limits. A pool created for each request shows"
             " as one whose threads only ever rise.",
             line(
                 [metric("held", f"sum:python.thread_pool.thread.count{CHOSEN}{pool}")],
@@ -389,7 +389,7 @@ def pools() -> list[Widget]:
         chart(
             "Jobs that wait for a thread",
             "Jobs in the queues of the pools. A queue that never empties means that its threads"
-            " are stuck, or too few.",
+            " are stuck or too few.",
             line(
                 [metric("waiting", f"sum:python.thread_pool.queue.length{CHOSEN}{pool}")],
                 formula("top(waiting, 10, 'max', 'desc')", "jobs"),
@@ -405,14 +405,14 @@ def health() -> list[Widget]:
         chart(
             "Tasks destroyed by function",
             "Tasks that the garbage collector destroyed while they were pending, by their"
-            " outermost coroutine. Nobody kept a reference to them, so nobody could have woken"
+            " outermost coroutine. Nothing held a reference to them, so nothing could have woken"
             " them.",
             line([metric("lost", f"{lost}.as_count()")], formula("lost", "tasks"), display="bars"),
             custom_links=TO_SPANS,
         ),
         chart(
             "Duration of a census",
-            "How long otel-leaks takes to count, pauses included: it works in slices and yields in"
+            "How long otel-leaks takes to count, including pauses: it works in slices and yields in"
             " between.",
             line(
                 [metric("mean_s", f"avg:{duration}"), metric("longest_s", f"max:{duration}")],
@@ -422,8 +422,8 @@ def health() -> list[Widget]:
         ),
         chart(
             "Age of the last census",
-            "How long ago each kind was counted last. It rises while a kind can not be counted, and"
-            " for all kinds when the monitor hangs; their counts end meanwhile.",
+            "How long ago each kind was last counted. It rises while a kind cannot be counted, and"
+            " for all kinds when the monitor hangs; their counts are then not reported.",
             line(
                 [metric("age_s", f"max:python.leak.census.age{CHOSEN}{by('python.leak.kind')}")],
                 formula("age_s", "second", "age"),
@@ -432,7 +432,7 @@ def health() -> list[Widget]:
         chart(
             "Censuses, and what failed",
             "How many censuses there were. Those in which something could not be read have the"
-            " type of the error; the rest of them is counted all the same.",
+            " type of the error; everything else in them was counted.",
             line(
                 [metric("taken", f"count:{duration}{by('error.type')}.as_count()")],
                 formula("taken", "censuses"),

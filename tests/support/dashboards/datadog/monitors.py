@@ -29,7 +29,7 @@ KINDS: Final = (
 
 SPANS: Final = (
     "Its spans `python.leak.detected` have the functions, their stacks, and links to the requests"
-    " that began them. In APM, Traces: `service:{{service.name}}"
+    " that created them. In APM, Traces: `service:{{service.name}}"
     " resource_name:python.leak.detected`"
 )
 
@@ -99,7 +99,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def breached(alert: str, kind: str, metric: str, things: str) -> dict[str, Any]:
-    # The difference and not the ratio: what is told is by how many there are too many.
+    # The difference and not the ratio: the message says by how many there are too many.
     above = f"{count(metric)} - max:{metric}.limit{{*}} by {{{PROCESS}}}"
     if kind == "thread":
         # Workers of pools have limits of their own: 0 while otel-leaks itself finds too few.
@@ -122,8 +122,8 @@ def ceiling(alert: str, kind: str, metric: str, things: str, most: int) -> dict[
         f"min(last_5m):{count(metric)}",
         most,
         title=f"{{{{service.name}}}} has {{{{value}}}} {things}",
-        text=f"A process of {{{{service.name}}}} has {{{{value}}}} {things}. No service is meant to"
-        f" have so many; it may have no `{kind}_limit`.",
+        text=f"A process of {{{{service.name}}}} has {{{{value}}}} {things}. No service should"
+        f" have that many; its `{kind}_limit` may be off.",
         new_group_delay=60,
     )
 
@@ -143,9 +143,10 @@ def grows(alert: str, metric: str, things: str, floor: int, *, fast: bool) -> di
         f"pct_change(min(last_{window}),last_{shift}):{count(metric)} + {5 * floor}",
         20,
         recovers=0,
-        title=f"{{{{service.name}}}} has ever more {things}",
-        text=f"The {things} of a process of {{{{service.name}}}} are, at their fewest in"
-        f" {window}, clearly more than {shift} ago: by more than {floor} and by more than a fifth.",
+        title=f"{{{{service.name}}}} has a growing number of {things}",
+        text=f"In the last {window}, the lowest number of {things} of a process of"
+        f" {{{{service.name}}}} was above that of {shift} ago by more than {floor}, and by more"
+        " than a fifth.",
         new_group_delay=warm_up_s,
     )
 
@@ -169,7 +170,7 @@ def the_monitors() -> list[dict[str, Any]]:
             "{python.leak.kind:thread_pool,python.leak.evidence:saturated}"
             f" by {{{PROCESS}}}",
             0,
-            title="{{service.name}} has a thread pool that does no work any more",
+            title="{{service.name}} has a saturated thread pool",
             text="In a process of {{service.name}} every thread of a pool has run the same job for"
             " minutes while other jobs wait, so whatever waits for the pool hangs.",
         ),
@@ -179,11 +180,11 @@ def the_monitors() -> list[dict[str, Any]]:
             f" by {{{POOLED}}}",
             10,
             recovers=0,
-            title="{{service.name}} has ever more jobs waiting in the thread pool"
+            title="{{service.name}} has a growing number of jobs waiting in the thread pool"
             " {{[python.thread_pool.name].name}}",
             text="The queue of the pool {{[python.thread_pool.name].name}} in a process of"
             " {{service.name}} has grown for a quarter of an hour, by {{value}} jobs. Either its"
-            " jobs are stuck, or more of them come than it can do.",
+            " jobs are stuck, or they arrive faster than it can run them.",
         ),
         monitor(
             "PythonLeakCensusStale",
@@ -191,8 +192,8 @@ def the_monitors() -> list[dict[str, Any]]:
             600,
             title="{{service.name}} is no longer watched for leaks ({{[python.leak.kind].name}})",
             text="otel-leaks has not been able to count the kind {{[python.leak.kind].name}} in a"
-            " process of {{service.name}} for {{value}} seconds, so no leak of it is found there."
-            " The process still reports, so it lives.",
+            " process of {{service.name}} for {{value}} seconds, so it finds no leak of that kind"
+            " there. The process itself is alive.",
             spans="A WARNING or ERROR of the logger `otel_leaks` says what fails.",
         ),
         monitor(
@@ -201,7 +202,7 @@ def the_monitors() -> list[dict[str, Any]]:
             0,
             title="{{service.name}} loses tasks of {{[code.function.name].name}}",
             text="The garbage collector destroyed {{value}} pending tasks of"
-            " {{[code.function.name].name}} in 15 minutes: nobody could ever wake them.",
+            " {{[code.function.name].name}} in 15 minutes: nothing could have woken them.",
         ),
         monitor(
             "PythonLeakTelemetryGone",
@@ -209,9 +210,10 @@ def the_monitors() -> list[dict[str, Any]]:
             f"max(last_15m):sum:python.leak.open{{*}} by {{{SERVICE}}}",
             0,
             compared="<",
-            title="{{service.name}} reports no leaks any more, nor that there are none",
-            text="No process of {{service.name}} has reported `python.leak.open` for an hour: it"
-            " was stopped, or is no longer instrumented, or its telemetry does not arrive.",
+            title="{{service.name}} no longer sends the telemetry of otel-leaks",
+            text="No process of {{service.name}} has reported `python.leak.open` for an hour."
+            " The service was stopped, or is no longer instrumented, or its telemetry does not"
+            " arrive.",
             process=False,
             notify_no_data=True,
             no_data_timeframe=60,

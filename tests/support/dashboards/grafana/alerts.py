@@ -34,10 +34,10 @@ PANELS: Final = {
 }
 
 ABOUT: Final = """\
-# The alerts of ../../../prometheus/rules.yaml as Grafana-managed ones, for where Grafana and
-# not Prometheus evaluates and notifies; take one of the two, or each leak alerts twice. They
-# read the recording rules of that file, so Prometheus has to load it in either case. The data
-# source is the one of ../datasources. `make dashboards` writes them from rules.yaml.
+# The alerts of ../../../prometheus/rules.yaml as Grafana-managed alerts, if Grafana and not
+# Prometheus should evaluate them and notify. Use one of the two; otherwise each leak alerts
+# twice. They need the recording rules of that file, so load it into Prometheus in either case.
+# The data source is that of ../datasources. `make dashboards` generates this file from rules.yaml.
 
 """
 

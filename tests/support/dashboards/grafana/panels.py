@@ -152,7 +152,7 @@ def now() -> Iterator[Placed]:
         number(total(chosen("python_leak_open")), "short", (None, "green"), (1, RED)).no_value("-"),
         1,
         "Open findings",
-        "Findings that are open now, of all processes chosen above. The table below has each.",
+        "Findings that are open now in the processes selected above. The table below has each.",
         *(4, 4),
     )
     leaking = f"count({total(chosen('python_leak_open'), 'job')} > 0) or vector(0)"
@@ -168,7 +168,7 @@ def now() -> Iterator[Placed]:
         number(detected, "short", (None, "green"), (1, "orange")).decimals(0),
         3,
         "Detections",
-        "Findings that opened within the time range, also those that ended since.",
+        "Findings that opened within the time range, including those that have ended.",
         *(4, 4),
     )
     yield Placed(
@@ -183,7 +183,7 @@ def now() -> Iterator[Placed]:
         .no_value("no limit"),
         4,
         "Nearest to a limit",
-        "Threads or tasks of the one process that has most of its limit used up. At 100 % a"
+        "Threads or tasks of the process that has used up most of its limit. At 100 % a"
         " threshold finding opens.",
         *(4, 4),
     )
@@ -205,7 +205,7 @@ def now() -> Iterator[Placed]:
         ),
         6,
         "Processes watched",
-        "Processes that report, leaking or not. None means that the telemetry is gone.",
+        "Processes that report, leaking or not. Zero means that the telemetry is gone.",
         *(4, 4),
     )
     by = ("job", "instance", "python_leak_kind", "python_leak_evidence")
@@ -250,7 +250,7 @@ def now() -> Iterator[Placed]:
         "Detections over time",
         "When findings opened. Click on a bar for the spans python.leak.detected of that service"
         " in Tempo or Jaeger: each has the functions, their stacks and links to the requests"
-        " that began them.",
+        " that created them.",
         *(24, 7),
     )
 
@@ -285,8 +285,8 @@ def counts() -> Iterator[Placed]:
             ),
             id_,
             f"{title} by function",
-            f"The functions that hold the most {things}, over all processes chosen above, all"
-            " of them together, and the sum of the limits of these processes. Choose one"
+            f"The functions that hold the most {things}, over all processes selected above, all"
+            " of them together, and the sum of the limits of these processes. Select one"
             " instance to see its own limit.",
             *(12, 10),
         )
@@ -333,7 +333,7 @@ def growth() -> Iterator[Placed]:
         21,
         "Functions that grow",
         "Threads and tasks that a function gains in an hour, the slope of its last hour. A warm-up"
-        " comes back to nothing; a leak stays above.",
+        " returns to zero; a leak stays above.",
         *(12, 8),
     )
     finding = ("job", "python_leak_kind", "python_leak_evidence")
@@ -415,7 +415,7 @@ def ranking() -> Iterator[Placed]:
         31,
         "Top ten of the fleet",
         "Which function, in which service and version, holds the most over all instances. The"
-        " root mean square finds what is large in some processes, which a leak is; the share says"
+        " root mean square finds what is large in only some processes, as a leak is; the share says"
         " in how many. Needs the recording rules of examples/prometheus/rules.yaml.",
         *(24, 10),
     )
@@ -434,7 +434,7 @@ def pools() -> Iterator[Placed]:
         ).override_by_regexp("/^limit of /", LIMIT[1:]),
         41,
         "Threads of pools",
-        "Threads that the pools have, and may have. A pool that is made for each request shows"
+        "Threads that the pools have, and their limits. A pool created for each request shows"
         " as one whose threads only ever rise.",
         *(12, 8),
     )
@@ -461,7 +461,7 @@ def health() -> Iterator[Placed]:
         51,
         "Tasks destroyed by function",
         "Tasks that the garbage collector destroyed while they were pending, by their outermost"
-        " coroutine. Nobody kept a reference to them, so nobody could have woken them.",
+        " coroutine. Nothing held a reference to them, so nothing could have woken them.",
         *(9, 8),
     )
     duration = "python_leak_census_duration_seconds"
@@ -474,7 +474,7 @@ def health() -> Iterator[Placed]:
         ),
         52,
         "Duration of a census",
-        "How long otel-leaks takes to count, pauses included: it works in slices and yields in"
+        "How long otel-leaks takes to count, including pauses: it works in slices and yields in"
         " between.",
         *(5, 8),
     )
@@ -484,7 +484,7 @@ def health() -> Iterator[Placed]:
         53,
         "Censuses, and what failed",
         "Censuses a minute. Those in which something could not be read have the type of the error"
-        " beside their name; the rest of them is counted all the same.",
+        " beside their name; everything else in them was counted.",
         *(5, 8),
     )
     kinds = ("job", "python_leak_kind")
@@ -493,9 +493,9 @@ def health() -> Iterator[Placed]:
         lines("s", query(age, "{{python_leak_kind}} ({{job}})")),
         54,
         "Age of the last census",
-        "How long ago each kind was counted last, in the process where that is longest. It rises"
-        " while a kind can not be counted, and for all kinds when the monitor hangs; their counts"
-        " end meanwhile.",
+        "How long ago each kind was last counted, in the process where that is longest. It rises"
+        " while a kind cannot be counted, and for all kinds when the monitor hangs; their counts"
+        " are then not reported.",
         *(5, 8),
     )
 

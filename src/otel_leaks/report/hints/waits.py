@@ -1,15 +1,12 @@
-"""One sentence on what to do about a thread, task or other object that stands at a known place."""
+"""Objects that wait for what does not come: a queue, an event, a lock, a connection, a job."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
-from otel_leaks.libraries import is_library, is_python, own_frame
-from otel_leaks.model import Kind, Pool, Sample, Site
-from otel_leaks.report.clusters import Cluster, owner_of
-
-__all__ = ["hint", "hint_of_all"]
+from otel_leaks.libraries import is_library
+from otel_leaks.model import Kind, Sample, Site
+from otel_leaks.report.hints.owners import belongs_to, is_third_party, package
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +79,6 @@ _JOB = _same(
     "it waits for a job in another thread: it ends when that job does, and cancelling it does not "
     "end a job that runs; give the job a timeout, or a way to stop"
 )
-_CANCELLED = (
-    "its cancellation was requested and it goes on: await the task after cancelling it; where it "
-    "catches CancelledError, raise it again, or return"
-)
-_DEAD_OWNER = (
-    "a lock held by a dead thread: its owner ended without releasing it; hold it in a `with` block"
-)
 
 # Where it stands: the qualified name of one of its innermost functions, or the beginning of
 # it where a dot or an underscore ends it, and what to do.
@@ -139,18 +129,6 @@ _TIMED = (
 )
 _JOB_FUTURE = "concurrent.futures._base.Future"
 
-_KINDS: dict[Kind, str] = {
-    "thread_pool": "use it in a `with` block, or call shutdown() when its owner ends",
-    "event_loop": "call close(), or let asyncio.run() make and close it",
-    "async_generator": "use contextlib.aclosing(), or await its aclose(), when leaving it half-way",
-    "child_process": "call wait() or communicate() (join() for multiprocessing) after it was ended",
-    "destroyed_task": (
-        "keep a reference to the task until it is done, or run it in a TaskGroup, which also waits "
-        "for the others when one fails, as gather() does not; cancel and await what is left before "
-        "its loop is closed"
-    ),
-}
-
 _SUBSCRIBER = ("subscri", "listen", "consum")
 _RESPONSE = ("respon", "reply", "request", "answer")
 
@@ -158,90 +136,8 @@ _RESPONSE = ("respon", "reply", "request", "answer")
 _NAMED = (_UNFILLED, _UNSET, _UNNOTIFIED, _UNRESOLVED, _UNCLOSED)
 
 
-def hint(site: Site, own: Site | None = None) -> str | None:
-    """
-    Return a sentence on what to do about the objects of a site.
-
-    Args:
-        site: As it is shown.
-        own: The same site with whole paths, by which own code is told from libraries; None
-            where *site* has them.
-
-    Returns:
-        None where the pattern is not known, and where nothing is wrong: for workers that have
-        no job, and for what a timer will wake.
-    """
-    sample = site.sample
-    if sample is not None and sample.backlog is not None:
-        return _backlog(sample.backlog)
-    if sample is not None and sample.dead_owner:
-        return _DEAD_OWNER
-    if sample is not None and sample.cancelled:
-        return _CANCELLED
-    if site.idle:
-        return None
-    library = _library_of(own or site)
-    if library is not None:
-        return (
-            f"it belongs to {library}: close what you made with {library} when you are done with it"
-        )
-    owner = _owner_in_python(own or site)
-    said = _belongs_to(owner) if owner is not None else _KINDS.get(site.kind)
-    return said or _of_wait(site, own or site)
-
-
-def hint_of_all(leak: Cluster) -> str | None:
-    """Return a sentence on what to do about a leak of several sites: end what owns them."""
-    hints = [said for site in leak.sites if (said := hint(site)) is not None]
-    owned = [said for said in hints if said.startswith(f"it belongs to {leak.owner}:")]
-    return next(iter(owned or hints), None)
-
-
-def _belongs_to(owner: str) -> str:
-    return f"it belongs to {owner}: call its stop(), close() or shutdown() when you are done"
-
-
-def _owner_in_python(site: Site) -> str | None:
-    """Return the class of Python's library that created the objects of a site for its own use."""
-    library = site.origin.library if site.origin is not None else None
-    if library is None or not library.file or not is_python(library.file):
-        return None
-    if site.sample is not None and own_frame(site.sample.stack) is not None:
-        return None
-    owner = owner_of(library.function)
-    return owner if owner.rpartition(".")[2].lstrip("_")[:1].isupper() else None
-
-
-def _library_of(site: Site) -> str | None:
-    """
-    Return the package whose code the objects of *site* run, or that opened them.
-
-    Returns:
-        None where the application's own code is in their stack, where only the standard
-        library is, and where it is not known who created them: an application that is
-        itself installed looks like a library.
-    """
-    sample, origin = site.sample, site.origin
-    if origin is None or (origin.library is None and is_library(origin.file)):
-        return None
-    if site.kind in _KINDS:
-        named = [_package(origin.library.function)] if origin.library is not None else []
-    elif sample is not None and own_frame(sample.stack) is None:
-        named = [_package(each.function) for each in sample.stack if is_library(each.file)]
-    else:
-        named = []
-    return next((each for each in named if _is_third_party(each)), None)
-
-
-def _package(function: str) -> str:
-    return function.partition(".")[0]
-
-
-def _is_third_party(package: str) -> bool:
-    return package.isidentifier() and package not in sys.stdlib_module_names
-
-
-def _of_wait(site: Site, own: Site) -> str | None:
+def hint(site: Site, own: Site) -> str | None:
+    """Know what it waits for, and what usually does not come."""
     sample = site.sample
     advice = _advice_on_wait(site, sample)
     if advice is None:
@@ -249,7 +145,7 @@ def _of_wait(site: Site, own: Site) -> str | None:
         return _ENDLESS.of(site.kind) if is_endless else None
     if advice in _NAMED:
         if _is_inside_python(own):
-            return _belongs_to(site.function.rpartition(".")[0])
+            return belongs_to(site.function.rpartition(".")[0])
         advice = _by_name(site, advice)
     return advice.of(site.kind)
 
@@ -261,7 +157,7 @@ def _is_inside_python(site: Site) -> bool:
     return (
         bool(stack)
         and all(
-            is_library(each.file) and not _is_third_party(_package(each.function)) for each in stack
+            is_library(each.file) and not is_third_party(package(each.function)) for each in stack
         )
         and module.rpartition(".")[2].lstrip("_")[:1].isupper()
         and bool(name)
@@ -278,14 +174,6 @@ def _by_name(site: Site, advice: _Advice) -> _Advice:
         return _UNSENT
     is_endless = site.sample is not None and site.sample.endless
     return _WORKER if advice is _UNFILLED and is_endless else advice
-
-
-def _backlog(pool: Pool) -> str:
-    return (
-        f"a pool that does not keep up: all {pool.limit} threads of {pool.name} are busy, and its "
-        f"queue has only grown, to {pool.queued} jobs: end the jobs that are stuck, bound what is "
-        "submitted, or make the pool larger"
-    )
 
 
 def _advice_on_wait(site: Site, sample: Sample | None) -> _Advice | None:

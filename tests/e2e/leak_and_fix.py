@@ -1,5 +1,5 @@
 """
-A program that leaks and mends, again and again: ``leak_and_mend.py ROUNDS TASKS``.
+A program that leaks and fixes its leak, again and again: ``leak_and_fix.py ROUNDS TASKS``.
 
 Each round is a request, a span that the sampler may drop. It hears the warnings on the
 logger ``otel_leaks``, as any application can, to know when a leak was found.
@@ -38,7 +38,7 @@ async def main(rounds: int, tasks: int) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(heard)
-    tracer = trace.get_tracer("leak_and_mend")
+    tracer = trace.get_tracer("leak_and_fix")
     for _ in range(rounds):
         heard.found.clear()
         heard.over.clear()

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from otel_leaks.report.formats import Leak
+from otel_leaks.report.texts import printable
+
+
+def write(leaks: Sequence[Leak], *, fails: bool) -> str:
+    """Write a line for each site."""
+    mode = "fail" if fails else "warn"
+    return "\n".join(annotation(each["in"], site, mode) for each in leaks for site in each["sites"])
 
 
 def annotation(label: str, site: Mapping[str, Any], mode: str) -> str:
@@ -30,8 +39,6 @@ def _in_repository(file: str) -> str:
 
 def _escaped(text: str, *, ends: str = ":,") -> str:
     """Escape text for a workflow command; *ends* are what ends a property's value."""
-    from otel_leaks.report.texts import printable
-
     for each in "%\r\n" + ends:
         text = text.replace(each, f"%{ord(each):02X}")
     return printable(text)

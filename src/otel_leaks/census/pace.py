@@ -1,0 +1,40 @@
+"""Pauses by time, for work of which nobody knows beforehand how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+from otel_leaks.runtime import native
+
+__all__ = ["Pace"]
+
+SLICE_S = 0.00025
+"""How long a census goes on before it pauses; in steps that take longer, one step."""
+
+
+@final
+class Pace:
+    """
+    Pauses whenever a slice of time is over.
+
+    Reading a code takes microseconds or tenths of milliseconds, as long as it is; a count of
+    steps says nothing of their time.
+
+    Args:
+        pause: Gives the GIL back.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, pause: Callable[[], None], clock: Callable[[], float] = native.monotonic
+    ) -> None:
+        self._pause = pause
+        self._clock = clock
+        self._at = clock()
+
+    def step(self) -> None:
+        """Pause, when the last pause was a slice ago. To be called after each step."""
+        if self._clock() - self._at >= SLICE_S:
+            self._pause()
+            self._at = self._clock()

@@ -1,0 +1,134 @@
+"""The one task that a site is shown by: frames, and so line numbers, are read of it alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from otel_leaks.census.serials import Known
+from otel_leaks.census.source import Look
+from otel_leaks.census.task_tallies import Chained
+from otel_leaks.census.task_walk import Walk
+from otel_leaks.libraries import own_frame
+from otel_leaks.model import Kind, Sample, Site
+from otel_leaks.origins.production import Beginnings
+from otel_leaks.runtime.bytecode.endless import Exits
+from otel_leaks.runtime.coroutines import Chain
+from otel_leaks.runtime.due import Due
+from otel_leaks.runtime.glimpse import name_of_type
+from otel_leaks.runtime.task_chains import chain_of
+from otel_leaks.runtime.task_waits import callbacks_of, is_timed, job_waited_on, waits_on
+from otel_leaks.runtime.tasks import TaskRef, cancel_was_requested, is_pending, name_of, note_of
+from otel_leaks.runtime.timers import Timers
+
+__all__ = ["TaskSamples"]
+
+
+class TaskSamples:
+    """
+    Reads the samples of one census.
+
+    Args:
+        kind: Of what is read.
+        exits: Knows the endless loops of functions.
+        walk: Counts the levels that were followed.
+        look: The census in the making.
+    """
+
+    def __init__(self, kind: Kind, exits: Exits, walk: Walk, look: Look) -> None:
+        self._kind = kind
+        self._exits = exits
+        self._walk = walk
+        self._look = look
+        self._timers = Timers(look.pause)
+        self._due = Due(look.pause)
+
+    def added(self, site: Site, chain: Chained) -> Site:
+        """
+        Return *site* with the oldest of its tasks that still stands there.
+
+        Where all have moved on since they were counted, with the oldest that is
+        pending: a leak without any stack is not explained.
+        """
+        look = self._look
+        pending = []
+        for known in chain.oldest():
+            # First of all, as it may end while the rest of it is read.
+            note = note_of(known.ref) if look.beginnings is not None else None
+            found = chain_of(known.ref).unwrapped() if is_pending(known.ref) else None
+            if found is None or not found.levels:
+                continue
+            self._walk.followed(len(found.levels))
+            pending.append((known, found, note))
+            if [level.code for level in found.levels] == chain.levels:
+                del pending[:-1]
+                break
+        if not pending:
+            return site
+        known, found, note = pending[0]
+        sample = self._sample(known, found, may_wake=site.fingerprint in look.sampled)
+        began = Beginnings.read(note) if look.beginnings is not None else None
+        if look.beginnings is None or began is None:
+            return replace(site, sample=sample)
+        return replace(site, sample=sample, origin=look.beginnings.origin(began))
+
+    def _sample(self, known: Known, found: Chain, *, may_wake: bool) -> Sample:
+        look, ref = self._look, known.ref
+        ask = partial(look.guard.ask, self._kind)
+        stands = found.stands()
+        stack = found.stack(self._walk.names, stands)
+        timed = ask(lambda: is_timed(ref, self._timers), default=None)
+        # The timers of a loop may be very many.
+        may_wake = may_wake and timed is not False
+        return Sample(
+            serial=known.serial,
+            stack=stack,
+            own=own_frame(stack) is not None,
+            name=name_of(ref),
+            age_s=look.now - known.first_seen,
+            awaited=ask(lambda: _is_awaited(ref), default=None),
+            waits_on=ask(lambda: self._waits_on(ref), default=None),
+            timed=timed,
+            due_s=ask(lambda: self._due.in_s(ref), default=None) if may_wake else None,
+            cancelled=ask(lambda: cancel_was_requested(ref), default=False),
+            endless=ask(
+                lambda: self._exits.any_endless(
+                    (
+                        (level.code, offset)
+                        for level, (offset, _) in zip(found.levels, stands, strict=True)
+                    ),
+                    look.pause,
+                ),
+                default=False,
+            ),
+        )
+
+    def _waits_on(self, ref: TaskRef) -> str | None:
+        waits = waits_on(ref)
+        if waits is None:
+            return None
+        kind, chain = waits
+        if chain is not None and chain.levels:
+            inner = chain.unwrapped().names(self._walk.names)
+            return f"asyncio.Task of {inner[0].function}"
+        name = name_of_type(job_waited_on(ref) or kind)
+        return name.removeprefix("_") if name.startswith("_asyncio.") else name
+
+
+def _is_awaited(ref: TaskRef) -> bool:
+    """
+    Say whether another task, a group, a gathering or a running loop waits for a task.
+
+    A callback such as ``background_tasks.discard`` awaits nothing.
+    """
+    for wakes_task, module in callbacks_of(ref):
+        # The wake-up of another task; its class is asyncio's own or a subclass's.
+        if wakes_task:
+            return True
+        # A server of streams only logs how the task of a connection ended.
+        if (
+            module.partition(".")[0] in {"asyncio", "anyio", "uvloop"}
+            and module != "asyncio.streams"
+        ):
+            return True
+    return False

@@ -1,0 +1,174 @@
+"""Where threads stand: stacks of functions, the threads at them, and the sites they make."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import NamedTuple
+
+from otel_leaks.census.jobs import is_carrier, job_in, own_in
+from otel_leaks.census.serials import Known
+from otel_leaks.census.source import Look
+from otel_leaks.census.spans import READ
+from otel_leaks.model import Origin, Pool, SpanEnd
+from otel_leaks.origins.production import Beginning
+from otel_leaks.runtime.code import CodeName, Place
+from otel_leaks.runtime.frames import MAX_FRAMES, Stand
+from otel_leaks.runtime.threads import Row
+
+__all__ = ["Named", "Shape", "SiteKey", "Thread", "ThreadPlace", "ThreadSite"]
+
+SiteKey = tuple[str, "bool | None", "Origin | None", "str | None"]
+"""The fingerprint of a site, whether its threads are daemons, their origin and their pool."""
+
+_known_serial = attrgetter("serial")
+
+
+class Shape:
+    """What a chain of functions says, whichever thread stands in it."""
+
+    __slots__ = ("begins", "codes", "job", "names", "own", "runner")
+
+    def __init__(self, stand: Stand, names: list[CodeName]) -> None:
+        # The code objects are held while their ids are keys.
+        self.codes = [code for code, *_ in stand]
+        self.names = names
+        """Outermost first."""
+        is_whole = len(stand) < MAX_FRAMES
+        self.begins = _begins(names) if is_whole else 0
+        """The number of the first that does more than start a thread."""
+        self.runner = names[self.begins].function if self.begins < len(names) else ""
+        self.job = job_in(names, self.begins) if is_whole else None
+        """The number of the first function of a pool's job."""
+        self.own = own_in(names, self.begins if self.job is None else self.job)
+        """The number of the first of the application's."""
+        if not is_whole:
+            self.own = None
+
+
+class Named(NamedTuple):
+    """What a thread is named by."""
+
+    first: int
+    """The number of the first function that says what it is for."""
+    label: str | None = None
+    """What stands in its place, or before the functions of a worker without a job."""
+    idle: bool = False
+
+
+class Thread(NamedTuple):
+    """One thread of a place."""
+
+    known: Known
+    row: Row
+    began: Beginning | None
+    end: SpanEnd | None = None
+    """Of the span that it began in."""
+
+    def age_s(self, look: Look) -> float:
+        """Return how long it has been known."""
+        return look.now - self.known.first_seen
+
+
+class ThreadPlace:
+    """Threads that stand in the same stack of functions and are named alike."""
+
+    __slots__ = (
+        *("count", "daemon", "first", "functions", "known", "last", "named", "notes", "origin"),
+        *("over", "pool", "shape", "stand", "workers"),
+    )
+
+    def __init__(
+        self, shape: Shape, stand: Stand, named: Named, functions: tuple[str, ...], first: Thread
+    ) -> None:
+        self.shape = shape
+        self.stand = stand
+        self.named = named
+        self.functions = functions
+        self.first = self.last = first
+        """The oldest thread and the newest."""
+        self.over: list[Thread] = []
+        """Those whose span has ended."""
+        self.count = 0
+        self.daemon = False
+        self.pool: str | None = None
+        self.origin: Origin | None = None
+        self.known: list[Known] = []
+        self.workers: dict[int, Known] = {}
+        """The oldest of each pool, by its serial."""
+        self.notes: list[Beginning] = []
+
+    def add(self, thread: Thread, pool: Pool | None) -> None:
+        """Add a thread, a worker of *pool*."""
+        known = thread.known
+        self.count += 1
+        self.known.append(known)
+        if known.serial < self.first.known.serial:
+            self.first = thread
+        if known.serial > self.last.known.serial:
+            self.last = thread
+        if thread.end is not None and thread.end.ended_at is not None:
+            self.over.append(thread)
+        if thread.began is not None and len(self.notes) < READ:
+            self.notes.append(thread.began)
+        if pool is not None:
+            oldest = self.workers.setdefault(pool.serial, known)
+            self.workers[pool.serial] = min(oldest, known, key=_known_serial)
+
+    def key(self, mark: str) -> SiteKey:
+        """Return the key of the site with this fingerprint that it belongs to."""
+        return (mark, self.daemon, self.origin, self.pool)
+
+    def stands(self) -> list[Place]:
+        """Return where its frames stand, outermost first, from the one that it is named by."""
+        return self.stand[: len(self.stand) - self.named.first][::-1]
+
+
+class ThreadSite:
+    """The places of one site, the first of which has its oldest thread."""
+
+    __slots__ = ("count", "first", "known", "last", "left", "mark", "notes", "over", "workers")
+
+    def __init__(self, mark: str, place: ThreadPlace) -> None:
+        self.mark = mark
+        self.first = self.last = place
+        self.over = [(place, each) for each in place.over]
+        self.left: tuple[ThreadPlace, Thread] | None = None
+        """The oldest whose span has ended, and that is in nobody's use."""
+        self.count = place.count
+        self.known = place.known
+        self.workers = place.workers
+        self.notes = place.notes
+
+    def add(self, place: ThreadPlace) -> None:
+        """Add one more place."""
+        self.count += place.count
+        self.known = self.known + place.known
+        self.notes = (self.notes + place.notes)[:READ]
+        for serial, known in place.workers.items():
+            oldest = self.workers.setdefault(serial, known)
+            self.workers[serial] = min(oldest, known, key=_known_serial)
+        self.over += [(place, each) for each in place.over]
+        self.first = min(self.first, place, key=_oldest)
+        self.last = max(self.last, place, key=_newest)
+
+
+def _oldest(place: ThreadPlace) -> int:
+    return place.first.known.serial
+
+
+def _newest(place: ThreadPlace) -> int:
+    return place.last.known.serial
+
+
+def _begins(names: list[CodeName]) -> int:
+    """Return the number of the first function that does more than start its thread."""
+    # A debugger stands outside of what starts a thread, and is not what it runs.
+    begun = [i for i, name in enumerate(names) if _is_first(name)]
+    first = begun[-1] if begun else 0
+    own = (i for i, name in enumerate(names) if i >= first and not is_carrier(name.module))
+    return next(own, len(names))
+
+
+def _is_first(name: CodeName) -> bool:
+    """Say whether it is the first function of each thread: private, the same on 3.10 to 3.15."""
+    return name.module == "threading" and name.function.endswith("._bootstrap")

@@ -1,0 +1,78 @@
+"""Which threads are workers of which pool, and which of both are in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+from otel_leaks.census.executors import Workers
+from otel_leaks.census.followed import LARGE
+from otel_leaks.census.in_use import Thing, in_use
+from otel_leaks.census.source import Look
+from otel_leaks.census.thread_places import SiteKey, Thread, ThreadSite
+from otel_leaks.model import Pool
+from otel_leaks.origins.production import Beginning
+
+__all__ = ["ThreadUse"]
+
+
+class ThreadUse:
+    """
+    What one reading has seen of pools' workers, and which threads serve somebody.
+
+    Args:
+        workers: Knows the pools and their workers.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._others: dict[int, tuple[Beginning | None, int | None]] = {}
+        """The notes on threads that are no workers of a pool, and their idents."""
+        self._pools: dict[int, int] = {}
+        """The serials of pools by those of their workers."""
+        self._oldest: dict[int, tuple[int, str, Beginning | None]] = {}
+        """The oldest worker of each pool, the pool's name, and the note on that worker."""
+        self.used: frozenset[int] = frozenset()
+        """The serials of threads in use, and of pools; those of pools below zero."""
+
+    def pool_of(self, thread: Thread) -> Pool | None:
+        """Return the pool that a thread is a worker of, None for none; remember it."""
+        serial, pool = thread.known.serial, self._workers.pool_of(thread.row.ident)
+        # Of one without a limit, or that is left by its owner, the workers are threads.
+        if pool is None or not pool.is_open or len(pool.workers) > pool.limit:
+            self._others[serial] = (thread.began, thread.row.ident)
+            return None
+        self._pools[serial] = pool.serial
+        if serial <= self._oldest.get(pool.serial, (serial, "", None))[0]:
+            self._oldest[pool.serial] = (serial, pool.name, thread.began)
+        return pool
+
+    def pools(self) -> Iterable[int]:
+        """Return the serials of the pools that have workers."""
+        return self._oldest
+
+    def ask(self, found: Mapping[SiteKey, ThreadSite], look: Look) -> None:
+        """Find which threads and pools are in use, and note these pools."""
+        if look.beginnings is None:
+            return
+        serving: frozenset[int] = frozenset()
+        if look.spans is not None and any(len(site.known) > LARGE for site in found.values()):
+            serving = look.spans.threads(look.pause)
+        threads = (
+            Thing(each.serial, key, *self._others[each.serial])
+            for key, site in found.items()
+            for each in site.known
+            if each.serial in self._others
+        )
+        pools = (Thing(-serial, name, began) for serial, (_, name, began) in self._oldest.items())
+        self.used = in_use(chain(threads, pools), look.beginnings, serving, look.pause)
+        self._workers.note_in_use(frozenset(-serial for serial in self.used if serial < 0))
+
+    def serving(self, site: ThreadSite) -> int:
+        """Return how many threads of a site are in use, or workers of pools that are."""
+        if not self.used:
+            return 0
+        return sum(
+            each.serial in self.used or -self._pools.get(each.serial, 0) in self.used
+            for each in site.known
+        )

@@ -1,0 +1,113 @@
+"""The calls of tests: each test is charged with what began in its own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from otel_leaks.origins.recorder import starts
+from otel_leaks.origins.scopes import Scope
+from otel_leaks.pytest_plugin.looking import Looking
+from otel_leaks.pytest_plugin.options import Options
+from otel_leaks.pytest_plugin.outcomes import Outcomes, Told, is_failure, raised_in_unittest
+from otel_leaks.pytest_plugin.owners import hand_to_owners, is_owner
+from otel_leaks.pytest_plugin.runners import Runners
+from otel_leaks.pytest_plugin.scope import SessionScope
+from otel_leaks.pytest_plugin.teardowns import Teardowns
+from otel_leaks.pytest_plugin.turns import Charged, Turns
+
+__all__ = ["Calls"]
+
+
+class Calls:
+    """
+    Charges each test with what begins in its call, and judges it when that is over.
+
+    Args:
+        session: The scope around that of each test.
+        options: What the markers say.
+        turns: Who may yet end what a test left.
+        looking: Looks for what it left.
+        runners: Watches the runners of its loops.
+        teardowns: Judges it later, where somebody may.
+        outcomes: Lets it fail.
+    """
+
+    def __init__(
+        self,
+        session: SessionScope,
+        *,
+        options: Options,
+        turns: Turns,
+        looking: Looking,
+        runners: Runners,
+        teardowns: Teardowns,
+        outcomes: Outcomes,
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._turns = turns
+        self._looking = looking
+        self._runners = runners
+        self._teardowns = teardowns
+        self._outcomes = outcomes
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Charge a test with what begins in its call."""
+        self._runners.wrap_what_was_imported()
+        settings = self._options.of_item(item)
+        scope = Scope(item.nodeid, self._session.scope)
+        self._turns.call = call = Charged(scope, settings)
+        self._runners.watch(call)
+        self._runners.watch_case(call, item)
+        token = scope.enter()
+        self._session.stand_in(scope)
+        try:
+            result = yield
+        except BaseException as error:
+            scope.leave(token)
+            self._judge(item, call, error)
+            raise
+        scope.leave(token)
+        self._judge(item, call, None)
+        return result
+
+    def _judge(self, item: pytest.Item, call: Charged, raised: BaseException | None) -> None:
+        self._turns.call = call.case = None
+        self._session.stand_in(self._session.scope)
+        self._turns.item = item
+        self._teardowns.ended()
+        try:
+            if call.scope.began or starts.has_unnoted_tasks():
+                self._judge_what_began(item, call, raised or raised_in_unittest(item))
+        finally:
+            self._turns.item = None
+            if call not in self._turns.waiting:
+                call.release()
+
+    def _judge_what_began(
+        self, item: pytest.Item, call: Charged, raised: BaseException | None
+    ) -> None:
+        if call.settings.is_allowed or (is_failure(raised) and not self._options.on_failure):
+            return
+        self._hand_to_owners(item, call)
+        if self._turns.may_end_later(item):
+            # Such as a factory that ends what the test began through it.
+            found = self._looking.once(call.scope, call.settings)
+            if found:
+                self._teardowns.wait(call, found)
+                return
+            report = call.cancelled
+        else:
+            report = call.cancelled.plus(self._looking.look(call.scope, call.settings))
+        if report:
+            self._teardowns.expect_hang(call, report)
+            self._outcomes.tell([Told(item.nodeid, str(report), report)], item, raised)
+
+    def _hand_to_owners(self, item: pytest.Item, call: Charged) -> None:
+        """Charge wider fixtures with what a test made their objects create, and they hold."""
+        owners = [each for each in self._turns.fixtures.values() if is_owner(each)]
+        if owners and self._looking.once(call.scope, call.settings):
+            hand_to_owners(call.scope, owners, item)

@@ -1,0 +1,148 @@
+"""Fixtures: each is charged with what it began, when it is torn down."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from otel_leaks.origins.scopes import Scope
+from otel_leaks.pytest_plugin.looking import Looking
+from otel_leaks.pytest_plugin.options import Options
+from otel_leaks.pytest_plugin.runners import Runners
+from otel_leaks.pytest_plugin.teardowns import Teardowns
+from otel_leaks.pytest_plugin.turns import Fixture, Turns, asked_by_name
+
+__all__ = ["ENDS_NOTHING", "Fixtures"]
+
+ENDS_NOTHING = {"_pytest", "otel_leaks", "pytest_mock", "xdist"}
+"""Packages whose fixtures and hooks end nothing that a test began."""
+_OWNS_LOOPS = {"anyio", "pytest_asyncio"}
+"""Packages whose fixtures end what a test began by closing its loop: no end of its own."""
+
+_XUNIT = re.compile(r"_(?:xunit|unittest)_(setup_[a-z]+|setUpClass|setUpModule)_fixture_")
+
+
+class Fixtures:
+    """
+    Charges each fixture with what it begins, and looks when it is torn down.
+
+    Args:
+        session: The scope around that of each fixture.
+        options: What the markers say.
+        turns: Who is set up, and who waits.
+        looking: Looks for what a fixture left.
+        runners: Watches the runners of its loops.
+        teardowns: Judges what it left, in its turn.
+    """
+
+    def __init__(
+        self,
+        session: Scope,
+        *,
+        options: Options,
+        turns: Turns,
+        looking: Looking,
+        runners: Runners,
+        teardowns: Teardowns,
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._turns = turns
+        self._looking = looking
+        self._runners = runners
+        self._teardowns = teardowns
+        self._by_name: dict[str, Fixture] = {}
+        self._setting_up: Fixture | None = None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Charge a fixture with what it begins."""
+        self._runners.wrap_what_was_imported()
+        scope = Scope(_label(fixturedef, request.node), self._session)
+        fixture = Fixture(scope, self._options.of_fixture(request.node), fixturedef)
+        self._turns.fixtures[id(fixturedef)] = fixture
+        self._runners.watch(fixture)
+        self._teardowns.watch()
+        # Now: pytest-asyncio and anyio put a function of their own in its place.
+        package = (getattr(fixturedef.func, "__module__", None) or "").partition(".")[0]
+        # Private, the same in 7 to 9; one that adds none has no teardown.
+        finalizers = len(fixturedef._finalizers)
+        token = scope.enter()
+        owns_loop = package in _OWNS_LOOPS
+        fixture.asked += [
+            asked for name in fixturedef.argnames if (asked := self._by_name.get(name)) is not None
+        ]
+        outer, self._setting_up = self._setting_up, fixture
+        try:
+            result = yield
+            fixture.is_set_up = True
+            fixture.is_xunit = _XUNIT.match(fixturedef.argname) is not None
+            owns_loop = owns_loop or _is_loop(result)
+            fixture.may_end_things = (
+                len(fixturedef._finalizers) > finalizers
+                and not owns_loop
+                and (package not in ENDS_NOTHING or fixture.is_xunit)
+            )
+            return result
+        finally:
+            self._setting_up = outer
+            if outer is not None:
+                outer.asked.append(fixture)
+            self._by_name[fixturedef.argname] = fixture
+            if "request" in fixturedef.argnames:
+                fixture.asked += [
+                    asked
+                    for name in asked_by_name(request)
+                    if (asked := self._by_name.get(name)) not in {None, fixture}
+                ]
+            scope.leave(token)
+            # The last finalizer that is added is the first that runs.
+            fixturedef.addfinalizer(fixture.enter)
+            if owns_loop:
+                fixturedef.addfinalizer(self._runners.look_at_waiting)
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """Look at what a fixture left behind, once it is torn down; judge it in its turn."""
+        fixture = self._turns.torn_down(fixturedef)
+        if fixture is None:
+            return
+        if self._by_name.get(fixturedef.argname) is fixture:
+            del self._by_name[fixturedef.argname]
+        try:
+            # Of one whose set-up failed its own error is told.
+            if fixture.is_set_up or self._options.on_failure:
+                self._look(fixture)
+        finally:
+            if fixture not in self._turns.waiting:
+                fixture.release()
+
+    def _look(self, fixture: Fixture) -> None:
+        found = fixture.cancelled
+        if fixture.scope.began and not fixture.settings.is_allowed:
+            found = found.plus(self._looking.once(fixture.scope, fixture.settings))
+        if found:
+            fixture.waits_for = {each for each in fixture.all_asked() if self._turns.may_end(each)}
+            self._teardowns.wait(fixture, found)
+            self._teardowns.began()
+
+
+def _label(fixturedef: pytest.FixtureDef[Any], node: Any) -> str:
+    """Name a fixture, or what pytest makes one of: setup_method, setUpClass."""
+    xunit = _XUNIT.match(fixturedef.argname)
+    name = xunit[1] if xunit else f"fixture {fixturedef.argname} ({fixturedef.scope})"
+    return f"{name} of {node.nodeid}" if node.nodeid else name
+
+
+def _is_loop(result: Any) -> bool:
+    """Say whether what a fixture returned is a loop, or a runner that closes one."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    loop = asyncio.AbstractEventLoop
+    return isinstance(result, (loop, getattr(asyncio, "Runner", loop)))  # 3.10 has no Runner.

@@ -1,0 +1,105 @@
+"""How what a test or fixture left behind is looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.pytest_plugin.baseline import Baseline
+from otel_leaks.pytest_plugin.driving import drive
+from otel_leaks.pytest_plugin.options import Options, Settings
+from otel_leaks.pytest_plugin.outcomes import Outcomes
+from otel_leaks.pytest_plugin.troubles import Troubles
+from otel_leaks.pytest_plugin.turns import Charged, Turns
+from otel_leaks.testing.checks import CANCELLED_BY_RUNNERS, BeforeCancelling, Check, not_collecting
+from otel_leaks.testing.grace import Grace
+from otel_leaks.testing.report import Report, new_sites
+
+if TYPE_CHECKING:
+    from otel_leaks.model import Kind
+    from otel_leaks.origins.scopes import Scope
+
+__all__ = ["Looking"]
+
+_CLEAN = Report()
+_ONE_LOOK = Grace(attempts=1)
+
+
+class Looking:
+    """
+    Looks for what a test or fixture left behind, less what is ignored or known.
+
+    Args:
+        options: What is ignored, and how long it may take to end.
+        turns: Who says what pytest itself still holds.
+        baseline: Which leaks are known.
+        outcomes: Is told what was found.
+        troubles: Where an error of ours is kept.
+        collect: Runs the garbage collector.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        turns: Turns,
+        *,
+        baseline: Baseline,
+        outcomes: Outcomes,
+        troubles: Troubles,
+        collect: Callable[[], object],
+    ) -> None:
+        self._options = options
+        self._turns = turns
+        self._baseline = baseline
+        self._outcomes = outcomes
+        self._troubles = troubles
+        self._collect = collect
+
+    def look(
+        self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
+    ) -> Report:
+        """Look at a scope until it is clean or its grace is over."""
+        report = _CLEAN
+        with self._troubles.kept("leaks can't be looked for"):
+            report = self._looked(scope, settings, kinds)
+        return report  # noqa: RET504 - an error leaves it clean
+
+    def once(
+        self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
+    ) -> Report:
+        """Look when it ends, which alone shows where things stand then."""
+        return self.look(scope, settings._replace(grace=_ONE_LOOK), kinds)
+
+    def before_cancelling(self, charged: Charged) -> Report:
+        """Look before a runner cancels, which it does without a word, what it left."""
+        scope, settings = charged.scope, charged.settings
+        with not_collecting():
+            found = self.once(scope, settings, CANCELLED_BY_RUNNERS)
+            # The same is cancelled by what closes the loop and by its runner: waited for once.
+            if new_sites(found, charged.cancelled):
+                found = self.look(scope, settings, CANCELLED_BY_RUNNERS)
+        return found
+
+    def at_loop(self, charged: Charged, loop: Any) -> Report:
+        """Look at one loop before its runner cancels what is left on it."""
+        if charged.runners is None:
+            ignores = (*self._options.ignores, *charged.settings.ignores)
+            charged.runners = BeforeCancelling(charged.scope, ignores, charged.settings.grace)
+        charged.runners.report = charged.runners.report.plus(charged.cancelled)
+        found = charged.runners.look(loop)
+        self._outcomes.ledger.used |= charged.runners.used
+        return self._baseline.without_known(found) if found else found
+
+    def _looked(self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None) -> Report:
+        check = Check(
+            scope,
+            (*self._options.ignores, *settings.ignores),
+            kinds,
+            holders=self._turns.holders(),
+            collect=self._collect,
+            failed=self._troubles.unreadable,
+        )
+        for delay_s in check.pauses(settings.grace):
+            drive(scope, delay_s)
+        self._outcomes.note_looked(check.report)
+        return self._baseline.without_known(check.report) if check.report else check.report

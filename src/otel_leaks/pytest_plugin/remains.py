@@ -1,0 +1,63 @@
+"""What is left at the end of the session, from anywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.origins.recorder import starts
+from otel_leaks.pytest_plugin.fixtures import ENDS_NOTHING
+from otel_leaks.pytest_plugin.looking import Looking
+from otel_leaks.pytest_plugin.options import Settings
+from otel_leaks.pytest_plugin.scope import SessionScope
+from otel_leaks.pytest_plugin.turns import Charged
+
+if TYPE_CHECKING:
+    from otel_leaks.testing.report import Report
+
+__all__ = ["Remains"]
+
+
+class Remains:
+    """
+    Looks for what no test and no fixture was charged with.
+
+    Args:
+        hooks: Those of all plugins, which may end things later.
+        session: What is charged.
+        looking: Looks for it.
+        settings: What holds where there is no marker.
+    """
+
+    def __init__(
+        self, hooks: Any, session: SessionScope, looking: Looking, settings: Settings
+    ) -> None:
+        self._hooks = hooks
+        self._session = session
+        self._looking = looking
+        self.charged = Charged(session.scope, settings)
+
+    def take_back(self) -> None:
+        """Charge the session with what its fixtures were charged with, and left."""
+        starts.ownership.take_back(self._session.scope)
+
+    def look(self) -> Report:
+        """Look for it; what a runner cancelled counts."""
+        found = self._looking.look(self._session.scope, self.charged.settings)
+        return self.charged.cancelled.plus(found)
+
+    def look_within(self) -> Report:
+        """Look at what began in the session; the process of the controller judges the rest."""
+        self._session.configuring.parent = None
+        found = self._looking.once(self._session.scope, self.charged.settings)
+        return self.charged.cancelled.plus(found)
+
+    def may_end_later(self) -> bool:
+        """Say whether somebody's ``pytest_unconfigure`` is still to come, or its like."""
+        later = self._hooks.pytest_unconfigure.get_hookimpls() + [
+            each
+            for each in self._hooks.pytest_sessionfinish.get_hookimpls()
+            if each.hookwrapper or getattr(each, "wrapper", False)
+        ]
+        return any(
+            (each.function.__module__ or "").partition(".")[0] not in ENDS_NOTHING for each in later
+        ) or bool(self._looking.once(self._session.configuring, self.charged.settings))

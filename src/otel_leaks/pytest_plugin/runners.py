@@ -1,0 +1,125 @@
+"""
+Runners of loops, which cancel what a test left without a word.
+
+IsolatedAsyncioTestCase, and anyio where no fixture holds its runner, close their loop inside of
+the call. Private: unittest has ``_tearDownAsyncioLoop`` on 3.10, ``_tearDownAsyncioRunner`` on
+3.11 to 3.15; anyio 4 has ``TestRunner``, whose one task runs all that share a loop, in the
+context of the first.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.origins.recorder import current_scope, starts
+from otel_leaks.pytest_plugin.looking import Looking
+from otel_leaks.pytest_plugin.teardowns import Teardowns
+from otel_leaks.pytest_plugin.turns import Charged, Turns
+from otel_leaks.runtime.patches import Patches
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["Runners"]
+
+
+class Runners:
+    """Looks before a runner cancels what is left, and charges each test that shares a loop."""
+
+    def __init__(self, turns: Turns, looking: Looking, teardowns: Teardowns) -> None:
+        self._turns = turns
+        self._looking = looking
+        self._teardowns = teardowns
+        self._patches = Patches()
+        self._wrapped: set[tuple[type, str]] = set()
+        self._modules = 0
+        self._has_cases = False
+
+    def close(self) -> None:
+        """Take all patches back."""
+        self._patches.restore()
+
+    def watch(self, charged: Charged) -> None:
+        """Look at its loops before their runners cancel what is left on them."""
+        starts.cancelling[charged.scope] = functools.partial(self._look_at_loop, charged)
+
+    def watch_case(self, call: Charged, item: pytest.Item) -> None:
+        """Charge a test with what begins in its class's own context, which not every has."""
+        if self._has_cases:
+            # IsolatedAsyncioTestCase copied its context when it was made, before its call;
+            # private, the same on 3.11 to 3.15, and 3.10 has none.
+            call.case = getattr(item, "instance", None)
+            context = getattr(call.case, "_asyncioTestContext", None)
+            if context is not None:
+                context.run(call.scope.enter)
+
+    def wrap_what_was_imported(self) -> None:
+        """Wrap new loops and runners, which only what is imported brings."""
+        if len(sys.modules) != self._modules:
+            self._modules = len(sys.modules)
+            starts.wrap_loops()
+            self._wrap()
+
+    def _wrap(self) -> None:
+        cases = getattr(sys.modules.get("unittest.async_case"), "IsolatedAsyncioTestCase", None)
+        self._has_cases = cases is not None
+        runner = getattr(sys.modules.get("anyio._backends._asyncio"), "TestRunner", None)
+        for owner, name in (
+            (cases, "_tearDownAsyncioLoop"),
+            (cases, "_tearDownAsyncioRunner"),
+            (runner, "__exit__"),
+            (runner, "_call_in_runner_task"),
+        ):
+            if owner is not None and hasattr(owner, name) and (owner, name) not in self._wrapped:
+                self._wrapped.add((owner, name))
+                make = _in_scope if name == "_call_in_runner_task" else self._looking_first
+                self._patches.wrap(owner, name, make)
+
+    def _looking_first(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def close(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            call = self._turns.call
+            # The collector closes the runner of a case that was left, in whichever test.
+            if not hasattr(owner, "_testMethodName") or (call is not None and call.case is owner):
+                for charged in self._turns.at_end_of_runner():
+                    self._look_first(charged)
+            return original(owner, *args, **kwargs)
+
+        return close
+
+    def look_at_waiting(self) -> None:
+        """Look at what waits before its loop is closed, which cancels without a word."""
+        for each in self._turns.waiting:
+            self._look_first(each)
+
+    def _look_first(self, charged: Charged) -> None:
+        if not charged.settings.is_allowed:
+            self._teardowns.cancelled(charged, self._looking.before_cancelling(charged))
+
+    def _look_at_loop(self, charged: Charged, loop: Any) -> None:
+        if not charged.settings.is_allowed:
+            self._teardowns.cancelled(charged, self._looking.at_loop(charged, loop))
+
+
+def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the task that runs tests and fixtures charge each of them."""
+
+    @functools.wraps(original)
+    async def call(runner: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        scope = current_scope()
+        if scope is None:
+            return await original(runner, func, *args, **kwargs)
+
+        async def charged(*args: Any, **kwargs: Any) -> Any:
+            token = scope.enter()
+            try:
+                return await func(*args, **kwargs)
+            finally:
+                scope.leave(token)
+
+        return await original(runner, charged, *args, **kwargs)
+
+    return call

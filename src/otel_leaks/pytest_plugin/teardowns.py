@@ -1,0 +1,122 @@
+"""Teardowns: what waits for one is judged after it, and told when it hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otel_leaks.pytest_plugin.hangs import Hangs
+from otel_leaks.pytest_plugin.looking import Looking
+from otel_leaks.pytest_plugin.outcomes import Outcomes, Told
+from otel_leaks.pytest_plugin.turns import Charged, Fixture, Turns
+
+if TYPE_CHECKING:
+    from otel_leaks.testing.report import Report
+
+__all__ = ["Teardowns"]
+
+
+class Teardowns:
+    """
+    Judges after a teardown what had to wait for it, and watches whether it ends.
+
+    Its hook costs each test something once it is registered, and a suite without fixtures and
+    leaks has nothing to wait for: so it is when there is.
+    """
+
+    def __init__(
+        self,
+        manager: pytest.PytestPluginManager,
+        turns: Turns,
+        looking: Looking,
+        outcomes: Outcomes,
+        hangs: Hangs,
+    ) -> None:
+        self._manager = manager
+        self._turns = turns
+        self._looking = looking
+        self._outcomes = outcomes
+        self._hangs = hangs
+        self._is_watching = False
+
+    def watch(self) -> None:
+        """Look at teardowns from now on."""
+        if not self._is_watching:
+            self._is_watching = True
+            self._manager.register(self, "otel_leaks_teardowns")
+
+    def wait(self, charged: Charged, found: Report) -> None:
+        """Judge later, when all who may end what was found have had their turn."""
+        self._turns.waiting.append(charged)
+        self.watch()
+        self.expect_hang(charged, found)
+
+    def expect_hang(self, charged: Charged, report: Report) -> None:
+        """
+        Remember what may not end when its runner cancels it.
+
+        Its teardown would hang then, and nobody be told what leaked.
+        """
+        if any(site.kind == "asyncio_task" for site in report):
+            self._hangs.add(charged.scope, f"{charged.scope.label}: {report}")
+            self.watch()
+
+    def cancelled(self, charged: Charged, found: Report) -> None:
+        """Charge what a runner is about to cancel, and begin to wait for that."""
+        if found:
+            charged.cancelled = charged.cancelled.plus(found)
+            self.expect_hang(charged, found)
+        self._hangs.start()
+
+    def began(self) -> None:
+        """Begin to wait for a teardown."""
+        self._hangs.start()
+
+    def ended(self) -> None:
+        """End to wait for it."""
+        self._hangs.stop()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Fail with what is left afterwards, of the test and of fixtures that were torn down."""
+        self.began()
+        try:
+            result = yield
+        except BaseException as error:
+            self._judge(item, error)
+            raise
+        self._judge(item, None)
+        return result
+
+    def _judge(self, item: pytest.Item, raised: BaseException | None) -> None:
+        self.ended()
+        if not self._turns.waiting:
+            return
+        self._turns.item = item
+        try:
+            told = self._judged(self._turns.due())
+        finally:
+            self._turns.item = None
+        if told:
+            self._outcomes.tell(told, item, raised)
+
+    def judge_rest(self) -> list[Told]:
+        """Return the leaks of those for whom no teardown came."""
+        return self._judged(self._turns.rest())
+
+    def _judged(self, due: list[Charged]) -> list[Told]:
+        """Return the leaks of those that left some."""
+        left = []
+        for each in due:
+            report = each.cancelled
+            try:
+                report = report.plus(self._looking.look(each.scope, each.settings))
+            finally:
+                each.release()
+            if report:
+                left.append((each, report))
+        # A test's own leaks before those of its fixtures.
+        left.sort(key=lambda pair: isinstance(pair[0], Fixture))
+        return [Told(each.scope.label or "", each.headed(report), report) for each, report in left]

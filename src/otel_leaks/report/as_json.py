@@ -1,0 +1,61 @@
+"""
+Leaks as JSON, for other programs.
+
+Each document says by which version of which schema it is written, and by which scheme its
+fingerprints are computed. The schemas are in docs/schemas, and written by a test's support from
+``model``. A key that is added leaves the version as it is; one that is taken out, or means
+something else, raises it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final, Literal
+
+from otel_leaks.model import FINGERPRINT_SCHEME, Hidden, Site
+from otel_leaks.report.clusters import clusters
+
+__all__ = ["SCHEMAS", "Document", "document", "leaks_json"]
+
+# Not json.dumps: a test may have replaced it.
+_AS_JSON, _COMPACT = json.JSONEncoder(indent=2), json.JSONEncoder(separators=(",", ":"))
+
+Document = Literal["report", "leaks", "baseline"]
+"""What is written: one report, all leaks of a run, or the known ones."""
+
+SCHEMAS: Final[Mapping[Document, int]] = {"report": 1, "leaks": 1, "baseline": 1}
+"""The version of each schema."""
+
+OF_PRODUCTION: Final = (
+    *("followed", "clients", "ended", "quiet_s", "serving", "operations", "outlived"),
+)
+"""Of a site: what a census of production has for its policies, and a report of tests has not."""
+
+
+def document(name: Document, body: Mapping[str, object], *, is_compact: bool = False) -> str:
+    """Write a document: *body* below the versions of its schema and of its fingerprints."""
+    header = {"schema": SCHEMAS[name], "fingerprint_scheme": FINGERPRINT_SCHEME}
+    return (_COMPACT if is_compact else _AS_JSON).encode({**header, **body})
+
+
+def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
+    """Write a report: its ``sites``, and what was ``hidden`` by ignores, as in ``model``."""
+    # What is followed may be hundreds of numbers.
+    told = [_plain(replace(each, followed=None)) for each in sites]
+    numbers = {id(s): number for number, leak in enumerate(clusters(sites), 1) for s in leak.sites}
+    for each, site in zip(told, sites, strict=True):
+        # Sites with the same number are one leak, as the text counts them.
+        each["leak"] = numbers[id(site)]
+    return document("report", {"sites": told, "hidden": [asdict(each) for each in hidden]})
+
+
+def _plain(site: Site) -> dict[str, Any]:
+    plain = asdict(site)
+    for name in OF_PRODUCTION:
+        del plain[name]
+    for sample in (plain["sample"], plain["newest"]):
+        if sample is not None:
+            del sample["backlog"]
+    return plain

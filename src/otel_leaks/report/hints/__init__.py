@@ -1,0 +1,71 @@
+"""
+One sentence on what to do about a thread, task or other object that stands at a known place.
+
+Each file here knows one reason why objects stay; a new one is a new file and its line in ``HINTS``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from otel_leaks.model import Site
+from otel_leaks.report.clusters import Cluster
+from otel_leaks.report.hints import backlog, kinds, owners, states, waits
+
+__all__ = ["HINTS", "Hint", "hint", "hint_of_all"]
+
+
+class Hint(Protocol):
+    """Knows one reason why objects stay."""
+
+    def __call__(self, site: Site, own: Site, /) -> str | None:
+        """
+        Return a sentence on what to do about the objects of a site.
+
+        Args:
+            site: As it is shown.
+            own: The same site with whole paths, by which own code is told from libraries.
+
+        Returns:
+            None where it does not know, and the next one is asked; empty where nothing is wrong.
+        """
+
+
+HINTS: tuple[Hint, ...] = (
+    backlog.hint,
+    states.of_dead_owner,
+    states.of_cancelled,
+    states.of_idle,
+    owners.of_library,
+    owners.of_python,
+    kinds.hint,
+    waits.hint,
+)
+"""In the order in which they are asked: the first that knows has the word."""
+
+
+def hint(site: Site, own: Site | None = None) -> str | None:
+    """
+    Return a sentence on what to do about the objects of a site.
+
+    Args:
+        site: As it is shown.
+        own: The same site with whole paths, by which own code is told from libraries; None
+            where *site* has them.
+
+    Returns:
+        None where the pattern is not known, and where nothing is wrong: for workers that have
+        no job, and for what a timer will wake.
+    """
+    for ask in HINTS:
+        said = ask(site, own or site)
+        if said is not None:
+            return said or None
+    return None
+
+
+def hint_of_all(leak: Cluster) -> str | None:
+    """Return a sentence on what to do about a leak of several sites: end what owns them."""
+    hints = [said for site in leak.sites if (said := hint(site)) is not None]
+    owned = [said for said in hints if said.startswith(f"it belongs to {leak.owner}:")]
+    return next(iter(owned or hints), None)

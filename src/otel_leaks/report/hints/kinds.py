@@ -1,0 +1,24 @@
+"""Kinds whose objects end in one way, wherever they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from otel_leaks.model import Kind, Site
+
+SAYS: Mapping[Kind, str] = {
+    "thread_pool": "use it in a `with` block, or call shutdown() when its owner ends",
+    "event_loop": "call close(), or let asyncio.run() make and close it",
+    "async_generator": "use contextlib.aclosing(), or await its aclose(), when leaving it half-way",
+    "child_process": "call wait() or communicate() (join() for multiprocessing) after it was ended",
+    "destroyed_task": (
+        "keep a reference to the task until it is done, or run it in a TaskGroup, which also waits "
+        "for the others when one fails, as gather() does not; cancel and await what is left before "
+        "its loop is closed"
+    ),
+}
+
+
+def hint(site: Site, _own: Site) -> str | None:
+    """Know how objects of that kind are ended."""
+    return SAYS.get(site.kind)

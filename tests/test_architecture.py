@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "origins": {"model", "libraries", "runtime"},
     "census": {"model", "libraries", "ignores", "runtime", "origins"},
     "detect": {"model", "config"},
-    "report": {"model", "libraries", "detect"},
+    "report": {"", "model", "errors", "libraries", "detect", "telemetry.names"},
     "log": {"report.texts", "report.masks"},
     "monitor": {
         *("model", "config", "runtime", "census", "detect"),
@@ -38,16 +38,23 @@ ALLOWED: dict[str, set[str]] = {
     "telemetry": {"model", "errors", "libraries", "runtime", "report", "log"},
     "instrumentor": {
         *("", "model", "config", "ignores", "runtime", "origins", "census"),
-        *("detect", "monitor", "report", "telemetry", "log"),
+        *("detect", "monitor", "report", "telemetry", "log", "attach"),
     },
     "testing": {"model", "errors", "ignores", "runtime", "origins", "census", "report"},
     "pytest_plugin": {
         *("testing", "model", "errors", "ignores", "runtime", "origins", "census", "report"),
     },
-    "viewer": {"telemetry.names", "report.texts"},
+    "viewer": {"errors", "telemetry.names", "report.texts"},
+    "attach": {
+        *("", "model", "errors", "libraries", "ignores", "runtime", "origins", "census", "report"),
+        "log",
+    },
     "demo": {"", "instrumentor", "telemetry", "viewer"},
     "shipped": {"errors"},
-    "cli": {"", "errors", "viewer", "instrumentor", "demo", "shipped"},
+    "cli": {
+        *("", "viewer", "instrumentor", "demo", "shipped", "attach", "report"),
+        *("errors", "ignores", "libraries"),
+    },
 }
 TELEMETRY = {"telemetry", "instrumentor", "viewer", "cli", "demo"}
 FOREIGN = ("opentelemetry", "grpc", "trio", "gevent", "psutil")
@@ -150,13 +157,11 @@ def test_no_module_imports_itself_over_others() -> None:
 
 MOST_LINES = 450
 MOST_OF_CLASS = 220
-LARGE_CLASSES = {"testing.proof._Search": 240}
-"""Classes of more lines, and how long they may be: they are to be split, and not to grow."""
 
 
 def test_no_module_is_longer_than_450_lines() -> None:
     lines = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in modules()}
-    assert {name: n for name, n in lines.items() if n > MOST_LINES + 1} == {}
+    assert {name: n for name, n in lines.items() if n > MOST_LINES} == {}
 
 
 def classes() -> Iterator[tuple[str, int]]:
@@ -170,9 +175,7 @@ def classes() -> Iterator[tuple[str, int]]:
 
 def test_no_class_is_longer_than_220_lines() -> None:
     lines = dict(classes())
-    assert {
-        name: n for name, n in lines.items() if n > LARGE_CLASSES.get(name, MOST_OF_CLASS)
-    } == {}
+    assert {name: n for name, n in lines.items() if n > MOST_OF_CLASS} == {}
 
 
 def test_every_row_has_its_module() -> None:

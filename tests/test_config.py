@@ -27,6 +27,7 @@ NAMES = (
     "cooldown_s",
     "origins",
     "emit",
+    "attach",
     "ignore",
 )
 # What each option takes, as text of its variable and as the value.
@@ -45,6 +46,7 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "cooldown_s": ("1e3", 1000.0),
     "origins": ("all", "all"),
     "emit": (" Both", "both"),
+    "attach": (" True", True),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
 OPTIONAL = ("thread_limit", "task_limit", "growth_floor")
@@ -52,6 +54,7 @@ SECONDS = "a number of seconds > 0 and <= 86400"
 LIMIT = "a whole number >= 1, or None (an empty variable) for no limit"
 FLOOR = "a whole number >= 1, or None (an empty variable) for no finding of growth"
 PATIENCE = "a number of seconds > 0 and <= 86400, or None for half of growth_window_s"
+FLAG = "True or False (true or false in a variable)"
 IGNORES = 'ignores, or their text: ignore_thread("name-*"), ignore_module("pkg.*")'
 
 
@@ -71,6 +74,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "cooldown_s": 300.0,
         "origins": "threads",
         "emit": "span",
+        "attach": False,
         "ignore": (),
     }
 
@@ -92,6 +96,7 @@ def test_every_option_has_its_variable() -> None:
         "OTEL_PYTHON_LEAKS_COOLDOWN_S",
         "OTEL_PYTHON_LEAKS_ORIGINS",
         "OTEL_PYTHON_LEAKS_EMIT",
+        "OTEL_PYTHON_LEAKS_ATTACH",
         "OTEL_PYTHON_LEAKS_IGNORE",
     )
 
@@ -143,6 +148,7 @@ def test_an_empty_limit_is_no_limit(name: str, text: str) -> None:
         ("interval_s", "10s", SECONDS, "10.0"),
         ("cooldown_s", "5 min", SECONDS, "300.0"),
         ("emit", "events", "'span' or 'log' or 'both'", "'span'"),
+        ("attach", "1", FLAG, "False"),
         ("thread_limit", "0", LIMIT, "200"),
         ("thread_limit", "2.5", LIMIT, "200"),
         ("thread_limit", "None", LIMIT, "200"),
@@ -213,7 +219,7 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
     assert str(caught.value) == (
         "unknown option 'interval', 'limit'; known options are interval_s, thread_limit, "
         "task_limit, growth_window_s, growth_windows, growth_floor, outlived_s, outlived_count, "
-        "saturated_s, max_sites, max_frames, cooldown_s, origins, emit, ignore"
+        "saturated_s, max_sites, max_frames, cooldown_s, origins, emit, attach, ignore"
     )
 
 
@@ -237,6 +243,7 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
         ("saturated_s", "5", TypeError, PATIENCE, "None"),
         ("max_sites", None, TypeError, "a whole number from 1 to 100", "10"),
         ("max_frames", 0, ValueError, "a whole number from 1 to 200", "32"),
+        ("attach", 1, TypeError, FLAG, "False"),
         ("ignore", 5, TypeError, IGNORES, "()"),
         ("ignore", [5], TypeError, IGNORES, "()"),
         ("ignore", None, TypeError, IGNORES, "()"),

@@ -127,6 +127,25 @@ _IGNORE = _Option(
 )
 
 
+_WORDS = {"true": True, "false": False}
+
+
+def _flag(text: str) -> bool:
+    # OpenTelemetry's rule: "true" in any case, nothing else is true.
+    if text.lower() not in _WORDS:
+        raise ValueError
+    return _WORDS[text.lower()]
+
+
+def _check_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+_FLAG = _Option("True or False (true or false in a variable)", _flag, _check_flag)
+
+
 def _field(default: Any, option: _Option) -> Any:
     return dataclasses.field(default=default, metadata={"option": option})
 
@@ -176,6 +195,9 @@ class LeakConfig:
     """For which objects the creation site is recorded: none, threads, or asyncio tasks too."""
     emit: Emit = _field("span", _EMIT)  # noqa: RUF009 - a str, as immutable as the others
     """Where the samples of a detection go: events of its span, log records, or both."""
+    attach: bool = _field(False, _FLAG)
+    """Whether ``otel-leaks ps`` of the same user may look into the process at any time, over a
+    Unix socket; from Python 3.14 on it may without."""
     ignore: tuple[Ignore, ...] = _field((), _IGNORE)
     """What to ignore, besides the package's own threads and the SDK's."""
 

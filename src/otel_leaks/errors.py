@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from otel_leaks.testing.report import Report
 
 __all__ = [
+    "AttachError",
     "BaselineError",
     "CensusError",
     "FilesDifferError",
@@ -27,8 +28,11 @@ __all__ = [
     "InvalidValueError",
     "LeaksFound",
     "NoDaemonsError",
+    "NoPortError",
     "OtelLeaksError",
+    "ReportFileError",
     "UnknownExampleError",
+    "UnknownProgramError",
     "UnusedIgnoreWarning",
 ]
 
@@ -141,6 +145,38 @@ class FilesDifferError(OtelLeaksError, FileExistsError):
 
     def __reduce__(self) -> tuple[type[FilesDifferError], tuple[tuple[Path, ...]]]:
         return type(self), (self.paths,)
+
+
+class UnknownProgramError(InvalidValueError):
+    """
+    There is no such script and no such command to run.
+
+    .. versionadded:: 0.1
+    """
+
+
+class NoPortError(OtelLeaksError, OSError):
+    """
+    There is no port of this machine to listen on.
+
+    .. versionadded:: 0.1
+    """
+
+
+class AttachError(OtelLeaksError, RuntimeError):
+    """
+    A process can't be looked into; the text says why, and what to do.
+
+    .. versionadded:: 0.1
+    """
+
+
+class ReportFileError(InvalidValueError):
+    """
+    A file is no report that can be read; the text says which forms can.
+
+    .. versionadded:: 0.1
+    """
 
 
 class UnusedIgnoreWarning(UserWarning):

@@ -12,26 +12,35 @@ import os
 import re
 import sys
 import sysconfig
+from collections.abc import Iterable
 from functools import lru_cache
 
 from otel_leaks.model import Frame, Site, Stack
 
 __all__ = [
+    "add_roots",
     "began_in_library",
     "is_library",
     "is_own",
     "is_own_module",
     "is_python",
     "own_frame",
+    "roots",
 ]
 
 _OURS = __name__.partition(".")[0]
 """This package is no application, also where it is installed for development."""
+_DEMO = f"{_OURS}.demo."
+"""But for the shop of the demo, which plays one wherever it is installed."""
 _INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")
 
 
+_others: list[str] = []
+
+
 @lru_cache(maxsize=1)
-def _roots() -> tuple[str, ...]:
+def roots() -> tuple[str, ...]:
+    """Return the folders, with a separator at their end, of Python and of what is installed."""
     names = ["stdlib", "platstdlib", "purelib", "platlib"]
     if sys.prefix != sys.base_prefix:
         # Of a virtual environment: there are only the starters of what is installed.
@@ -39,7 +48,19 @@ def _roots() -> tuple[str, ...]:
     found = {sysconfig.get_path(name) for name in names}
     # Where the standard library says that it is: a zip, an embedded Python, a link.
     found.add(os.path.dirname(os.__file__))  # noqa: PTH120 - as __file__ says it
-    return tuple(os.path.normcase(each) + os.sep for each in found if each)
+    own = tuple(os.path.normcase(each) + os.sep for each in found if each)
+    return (*own, *(each for each in _others if each not in own))
+
+
+def add_roots(folders: Iterable[str]) -> None:
+    """
+    Take folders of another Python for libraries too: that of a process that is looked into.
+
+    For the command, which speaks of nothing else.
+    """
+    _others.extend(os.path.normcase(each) for each in folders)
+    for each in (roots, is_library, is_python):
+        each.cache_clear()
 
 
 @lru_cache(maxsize=4096)
@@ -47,7 +68,7 @@ def is_library(file: str) -> bool:
     """Say whether a file, as frames name it, is one of a library or of Python itself."""
     return (
         file.startswith("<frozen ")
-        or os.path.normcase(file).startswith(_roots())
+        or os.path.normcase(file).startswith(roots())
         or _INSTALLED.search(file) is not None
     )
 
@@ -68,7 +89,7 @@ def is_own(file: str, module: str) -> bool:
         module: ``__name__`` of its globals.
     """
     if module.partition(".")[0] == _OURS:
-        return False
+        return module.startswith(_DEMO)
     if not file.startswith("<"):
         return not is_library(file)
     return is_own_module(module) if module else not is_library(file)

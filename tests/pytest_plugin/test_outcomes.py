@@ -277,6 +277,37 @@ def test_a_leak_of_an_attempt_that_is_run_again_is_in_the_summary(run: Run) -> N
     result.stdout.fnmatch_lines(["*= leaks =*", "test_it.py::test_it: 1 leaked thread: *"])
 
 
+def test_what_has_ended_is_not_looked_at(run: Run) -> None:
+    result = run(
+        HEAD
+        + """
+    import asyncio
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    def test_clean():
+        asyncio.run(asyncio.sleep(0))
+        with ThreadPoolExecutor() as pool:
+            pool.submit(int).result()
+        ended = threading.Thread(target=int)
+        ended.start()
+        ended.join()
+        """,
+        "--leaks",
+        conftest="""
+            from otel_leaks.census import CensusTaker
+
+            def take(self, **asked):
+                raise ValueError("there is nothing to look for")
+
+            CensusTaker.take = take
+        """,
+    )
+    result.assert_outcomes(passed=1)
+    assert result.ret == 0
+    result.stdout.no_fnmatch_line("*there is nothing to look for*")
+
+
 def test_an_error_of_ours_costs_no_test_and_no_summary(run: Run) -> None:
     result = run(
         HEAD

@@ -35,6 +35,7 @@ __all__ = [
     "not_held",
     "only_execs",
     "runs_here",
+    "stay_unwatched",
     "subscribe",
     "watch",
 ]
@@ -137,6 +138,17 @@ def watch() -> None:
             )
 
 
+def stay_unwatched() -> None:
+    """
+    Register no hooks, whatever is locked: for a stay in a process of somebody else's.
+
+    They can't be taken back. A child has no thread of such a visitor, and so no use for them.
+    """
+    global _pid
+    if _pid is None:
+        _pid = os.getpid()
+
+
 def is_announced() -> bool:
     """Return whether this is the process that was last heard of; false in an unannounced child."""
     return _pid is None or os.getpid() == _pid
@@ -181,7 +193,8 @@ def can_read_frames() -> bool:
     Return whether the frames of other threads can be read.
 
     In a child of which Python was not told, the states of its parent's threads are still
-    there. On 3.11 and 3.12 they point into stacks that are gone: reading them is a crash.
+    there: https://docs.python.org/3/c-api/sys.html#c.PyOS_AfterFork_Child. On 3.11 and 3.12 they
+    point into stacks that are gone: reading them is a crash.
     """
     return not (_has_stale_states and (3, 11) <= sys.version_info < (3, 13))
 

@@ -4,10 +4,13 @@ Every asyncio task of the process, whichever loop and thread it belongs to.
 CPython keeps tasks in another place in almost every version, none of them public for
 all loops at once:
 
-- 3.10, 3.11: ``asyncio.tasks._all_tasks``, a WeakSet;
+- 3.10, 3.11: ``asyncio.tasks._all_tasks``, a WeakSet
+  (https://github.com/python/cpython/blob/v3.11.7/Lib/asyncio/tasks.py#L941);
 - 3.12, 3.13: ``_scheduled_tasks``, a WeakSet, and ``_eager_tasks``, a set of those
-  that run their first step eagerly;
-- 3.14 and later: lists in C, one a thread, that only ``asyncio.all_tasks(loop)`` reads.
+  that run their first step eagerly
+  (https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/tasks.py#L1039);
+- 3.14 and later: lists in C, one a thread, that only ``asyncio.all_tasks(loop)`` reads
+  (https://github.com/python/cpython/blob/main/InternalDocs/asyncio.md).
   The loops must be known, so the making of loops is noted while a registry is open.
   ``_scheduled_tasks`` and ``_eager_tasks`` have the tasks of ``asyncio.tasks._PyTask``
   only, which in turn ``asyncio.all_tasks`` does not have.
@@ -50,7 +53,7 @@ class TaskRegistry:
         self._loops = _Loops() if _PER_LOOP else None
 
     def open(self) -> None:
-        """Begin to note loops, where that is needed."""
+        """Begin to note loops, where that is needed; unopened, it finds those that there are."""
         if self._loops is not None:
             self._loops.open()
 
@@ -82,6 +85,7 @@ class TaskRegistry:
         # all_tasks() in C does not read the sets, the one in Python (3.13 and before) does.
         refs = _in_sets(module) if hasattr(module, "_c_all_tasks") else []
         self._loops.discover()
+        pause()
         for loop in self._loops:
             try:
                 found = _refs_of(module, loop)
@@ -186,6 +190,7 @@ class _Loops:
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._searched: set[type] = set()
         self._opened = False
+        self._closed = False
 
     def __iter__(self) -> Iterator[asyncio.AbstractEventLoop]:
         with self._lock:
@@ -196,12 +201,12 @@ class _Loops:
         _constructors.forked()
 
     def open(self) -> None:
-        self._opened = True
+        self._opened, self._closed = True, False
         _constructors.tell(self)
         self.discover()
 
     def close(self) -> None:
-        self._opened = False
+        self._opened, self._closed = False, True
         _constructors.leave(self)
         with self._lock:
             self._searched = set()
@@ -209,13 +214,14 @@ class _Loops:
 
     def discover(self) -> None:
         """Wrap loop classes that appeared since, and find the loops they already have."""
-        if not self._opened:
+        if self._closed:
             return
         new = [cls for cls in loop_roots() if cls not in self._searched]
         if not new:
             return
-        _constructors.wrap(new)
-        self._searched.update(new)
+        if self._opened:
+            _constructors.wrap(new)
+            self._searched.update(new)
         for loop in living(*new):
             self.note(loop)
 

@@ -6,6 +6,9 @@ Threads of the ``threading`` module, as values.
 read there, since a subclass may define ``name`` and its like as it pleases. The threads that
 there are stand in ``threading._active``, those that are starting in ``_limbo``; where these are
 gone, ``threading.enumerate()`` serves.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L906
+https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L851
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ __all__ = [
     "is_idle_in_anyio",
     "kinds_of",
     "living",
+    "native_ids",
     "owner_of",
     "rows_of",
     "target_of",
@@ -146,6 +150,18 @@ def _rows(refs: Sequence[ThreadRef]) -> Iterator[tuple[Any, ...]]:
 
 
 _KEPT = ("_ident", "_name", "_daemonic", NOTE, OURS)
+
+
+def native_ids() -> dict[int, int]:
+    """Return the operating system's numbers of the living threads by their idents."""
+    refs = living()
+    pairs = drained(lambda: _pairs(refs, "_ident", "_native_id"))
+    return {a: b for a, b in pairs if type(a) is int and type(b) is int}
+
+
+def _pairs(refs: Sequence[ThreadRef], one: str, other: str) -> Iterator[tuple[Any, Any]]:
+    left, right = tee(members(present(map(deref, refs))))
+    return zip(map(dict.get, left, repeat(one)), map(dict.get, right, repeat(other)), strict=True)
 
 
 def target_of(ref: ThreadRef, kind: type) -> str:

@@ -117,6 +117,12 @@ class _SharedTaker:
         excludes: Callable[[object], bool] | None = None,
         failed: Callable[[tuple[Failure, ...]], None] | None = None,
     ) -> Report:
+        if scope is not None:
+            from otel_leaks.origins.recorder import starts
+
+            left = starts.kinds_left(scope)
+            if not left or (kinds is not None and left.isdisjoint(kinds)):
+                return Report()
         with self._lock:
             assert self._taker is not None
             census = self._taker.take(

@@ -1,0 +1,229 @@
+"""
+Answers the command from inside of the process that it looks into, in a thread of its own.
+
+The same code serves a private copy, sent by ``sys.remote_exec``, and a process that opted in.
+It takes the census that production takes, of what can be read from another thread without
+calling or holding anything of the application's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from otel_leaks.attach.pulse import Pulse
+from otel_leaks.attach.wire import MAX_REQUEST_BYTES, VERSION, Socket, Wire
+from otel_leaks.runtime import native
+
+if TYPE_CHECKING:
+    from otel_leaks.census import CensusTaker
+    from otel_leaks.model import Kind, Population, Site
+
+__all__ = ["Maker", "answer", "be_a_guest", "make_taker"]
+
+PAUSE_S = 0.0005
+"""Sleep between two slices, as the monitor of production has it."""
+CALIBRATION_S = 0.05
+"""How long the loops are measured alone before the first census."""
+PAUSES_PER_CHECK = 50
+"""Pauses between two looks at whether the command is still there."""
+MAX_SITES = 100
+"""Sites of a kind that are sampled, and sent."""
+
+# Those of Linux and macOS, which _socket has too; on Windows nothing of this runs.
+_PEEK = 0x2
+_DONTWAIT = 0x40 if sys.platform == "linux" else 0x80
+
+
+class Maker(Protocol):
+    """Makes what takes the censuses of one visit."""
+
+    def __call__(self, pause: Callable[[], None], max_sites: int, /) -> CensusTaker:
+        """Return one that calls *pause* between slices."""
+
+
+def be_a_guest(connection: Socket) -> None:
+    """Answer from a private copy, in a process that may never have seen this package."""
+    from otel_leaks.runtime import forks
+
+    forks.stay_unwatched()
+    answer(connection, make_taker)
+
+
+def make_taker(
+    pause: Callable[[], None],
+    max_sites: int,
+    *,
+    providers: Callable[[], Iterable[object]] = tuple,
+) -> CensusTaker:
+    """
+    Return what takes the censuses of a visit; it patches nothing.
+
+    Args:
+        pause: Called between slices.
+        max_sites: Sites of a kind that are sampled.
+        providers: Returns the providers of telemetry whose threads are not counted, besides those
+            that are set for the process.
+    """
+    # Each import is some steps; the application's threads get their turn between them.
+    for name in ("ignores", "runtime.threads", "census.threads", "census.tasks", "census"):
+        __import__(f"otel_leaks.{name}")
+        pause()
+    from otel_leaks.census import CensusTaker, Executors
+    from otel_leaks.census.tasks import TaskSource
+    from otel_leaks.census.threads import ThreadSource
+    from otel_leaks.ignores import IN_PRODUCTION, Ignores
+    from otel_leaks.origins.production import Beginnings
+
+    # Never opened: that is what would patch.
+    return CensusTaker(
+        ignores=Ignores(IN_PRODUCTION),
+        max_sites=max_sites,
+        pause=pause,
+        sources=(ThreadSource, TaskSource),
+        # Reads the notes of a process that is instrumented; notes nothing itself.
+        beginnings=Beginnings(),
+        executors=Executors(),
+        providers=providers,
+    )
+
+
+def answer(connection: Socket, make: Maker) -> None:
+    """
+    Answer requests until there are no more.
+
+    Args:
+        connection: To the command.
+        make: Makes what takes the censuses; called at the first request.
+
+    Raises:
+        OSError: The command is gone.
+        ValueError: It sent something else than a request.
+    """
+    wire = Wire(connection, MAX_REQUEST_BYTES)
+    taker: CensusTaker | None = None
+    pulse: Pulse | None = None
+    number = 0
+
+    def pause() -> None:
+        nonlocal number
+        number += 1
+        if number % PAUSES_PER_CHECK == 0:
+            _check(connection)
+        native.sleep(PAUSE_S)
+
+    try:
+        wire.send(_hello())
+        while (request := wire.receive()) is not None:
+            started = native.monotonic()
+            if pulse is None:
+                pulse = Pulse(_loops())
+                pulse.calibrate(CALIBRATION_S)
+                started = native.monotonic()
+                taker = make(pause, MAX_SITES)
+            else:
+                pulse.pauses()  # What was between two looks is not theirs.
+            assert taker is not None
+            try:
+                message = _look(taker, request, pause)
+            except Exception as error:  # The other side says so, and this one goes on.
+                message = {"error": f"{type(error).__name__}: {error}"}
+            message["wall_s"] = native.monotonic() - started
+            message["pauses"] = pulse.pauses()._asdict()
+            wire.send(message)
+    finally:
+        if pulse is not None:
+            pulse.end()
+
+
+def _check(connection: Socket) -> None:
+    """End a census whose reader is gone."""
+    with contextlib.suppress(BlockingIOError):
+        if connection.recv(1, _PEEK | _DONTWAIT) == b"":
+            raise ConnectionResetError
+
+
+def _hello() -> dict[str, Any]:
+    from otel_leaks.libraries import roots
+
+    return {
+        "version": VERSION,
+        "pid": os.getpid(),
+        "python": sys.version.partition(" ")[0],
+        "library_roots": list(roots()),
+    }
+
+
+def _loops() -> list[Any]:
+    from otel_leaks.runtime.heap import living
+    from otel_leaks.runtime.loops import loop_roots
+
+    classes = loop_roots()
+    return list(living(*classes)) if classes else []
+
+
+def _look(taker: CensusTaker, request: dict[str, Any], pause: Callable[[], None]) -> dict[str, Any]:
+    from otel_leaks.ignores import IN_PRODUCTION, Ignores, parse
+
+    ignores = Ignores((*IN_PRODUCTION, *parse(str(request.get("ignore", "")))))
+    kinds: Collection[Kind] | None = request.get("kinds")
+    census = taker.take(ignores=ignores, kinds=kinds)
+    ages_s = ages_of_threads()
+    pause()
+    return {
+        "census": {
+            "cpu_s": census.cpu_s,
+            "populations": [_population(each, ages_s, pause) for each in census.populations],
+            "pools": None if census.pools is None else [asdict(each) for each in census.pools],
+            "failures": [asdict(each) for each in (*census.failures, *census.unjudged)],
+        }
+    }
+
+
+def _population(
+    population: Population, ages_s: dict[int, float], pause: Callable[[], None]
+) -> dict[str, Any]:
+    sites = []
+    for each in population.sites[:MAX_SITES]:
+        sites.append(_site(each, ages_s))
+        pause()
+    return {
+        "kind": population.kind,
+        "count": population.count,
+        "site_count": population.site_count,
+        "sites": sites,
+        "hidden": [asdict(each) for each in population.hidden],
+        "unreadable": list(population.unreadable),
+    }
+
+
+def _site(site: Site, ages_s: dict[int, float]) -> dict[str, Any]:
+    # What a census follows is for its policies; there may be hundreds of numbers.
+    plain = asdict(replace(site, followed=None, newest=None, outlived=None, ended=None))
+    sample = plain["sample"]
+    if sample is not None:
+        sample["age_s"] = max(sample["age_s"], ages_s.get(sample["thread_id"], 0.0))
+        plain["age_s"] = max(plain["age_s"], sample["age_s"])
+    return plain
+
+
+def ages_of_threads() -> dict[int, float]:
+    """Return the seconds since each thread started by its ident; empty where nobody knows."""
+    from otel_leaks.runtime.threads import native_ids
+
+    ages = {}
+    with contextlib.suppress(Exception):  # Only Linux says so, and only with /proc.
+        # Seconds from boot on, suspended ones included, as the field is counted.
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        ticks = os.sysconf("SC_CLK_TCK")
+        for ident, number in native_ids().items():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/self/task/{number}/stat", "rb") as file:  # noqa: PTH123
+                    after_name = file.read().rpartition(b") ")[2].split()
+                ages[ident] = max(0.0, now - int(after_name[19]) / ticks)
+    return ages

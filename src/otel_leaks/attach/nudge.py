@@ -1,0 +1,46 @@
+"""
+Wakes a main thread that waits for events, so that it runs what it was sent.
+
+Python runs a remote script when its main thread comes to its next bytecode, or when a system
+call of it is interrupted. A thread that waits in ``epoll_wait`` for a request that does not come
+is interrupted when somebody attaches to it with ptrace, even for a moment: the call returns
+EINTR (signal(7)), Python looks for what it has to do, and waits on. No signal is sent, and its
+parent hears of nothing. Waits for locks and sleeps are resumed by the kernel instead: these can't
+be woken. Linux alone; where it is refused nothing happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+
+__all__ = ["nudge"]
+
+# <linux/ptrace.h>, the same on all architectures.
+_DETACH = 17
+_SEIZE = 0x4206
+_INTERRUPT = 0x4207
+_WALL = 0x40000000
+
+
+def nudge(pid: int) -> bool:
+    """Interrupt what the main thread of a process waits for; return whether that was allowed."""
+    if sys.platform != "linux":
+        return False
+    try:
+        ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    except (OSError, AttributeError):
+        return False
+    ptrace.restype = ctypes.c_long
+    ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+    if ptrace(_SEIZE, pid, None, None) != 0:
+        return False
+    # Should this process be killed here, the kernel detaches it.
+    stopped: bool = ptrace(_INTERRUPT, pid, None, None) == 0
+    if stopped:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, _WALL)
+    ptrace(_DETACH, pid, None, None)
+    return stopped

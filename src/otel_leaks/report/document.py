@@ -1,0 +1,213 @@
+"""What a person is shown of a census, a report of tests, or a detection, in any format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from otel_leaks.detect.words import NOUNS, duration
+from otel_leaks.libraries import is_library
+from otel_leaks.model import Kind, Origin, Pool, Site, Stack
+from otel_leaks.report.hints import hint
+from otel_leaks.report.texts import between, name_text
+
+__all__ = [
+    "Document",
+    "Entry",
+    "alive_entry",
+    "counts_text",
+    "entry_of",
+    "grown_first",
+    "largest_first",
+    "merged",
+    "noun",
+    "place",
+    "pool_entry",
+]
+
+_MAIN = "MainThread"
+"""Python's name of it, unless somebody renames it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Objects of one kind that stand at the same place."""
+
+    kind: Kind
+    function: str
+    """What they run: a thread's target, a task's outermost coroutine."""
+    count: int
+    fingerprint: str = ""
+    stack: Stack = ()
+    """Of one of them, outermost first."""
+    name: str = ""
+    """Of that one."""
+    age_s: float = 0.0
+    """Of the oldest that was looked at, a lower bound; 0 where nothing is known."""
+    awaited: bool | None = None
+    waits_on: str | None = None
+    origin: Origin | None = None
+    request: str = ""
+    """The operation that it belongs to."""
+    hint: str = ""
+    keeps_process: bool = False
+    is_leak: bool = True
+    """Whether it was found to be one; else it is just alive."""
+    grown: int | None = None
+    """How many more there are than at the last look; None for the first one."""
+
+    @property
+    def title(self) -> str:
+        """How many of what, and where."""
+        return f"{self.count} {noun(self.kind, self.count)}: {name_text(self.function)}"
+
+    @property
+    def ignore(self) -> str:
+        """The line that ignores it, empty where it has no fingerprint."""
+        if not self.fingerprint:
+            return ""
+        return f'ignore_fingerprint("{self.fingerprint}", reason="...")'
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return what is known besides the stack, as a label and a text on one line."""
+        rows = []
+        if self.grown:
+            rows.append(("grew", f"by {self.grown} since the last look"))
+        if self.name and self.name != self.function:
+            one_of = ", one of them" if self.count > 1 else ""
+            rows.append(("name", f"{self.name}{one_of}"))
+        if self.age_s > 0:
+            rows.append(("age", f"at least {duration(self.age_s)}"))
+        if self.waits_on is not None:
+            rows.append(("waits on", self.waits_on))
+        if self.awaited is not None:
+            rows.append(("awaited", "yes" if self.awaited else "no, nothing awaits it"))
+        if self.origin is not None:
+            rows += _origin_rows(self.origin)
+        if self.request:
+            rows.append(("request", self.request))
+        if self.keeps_process:
+            rows.append(("exit", "the process does not exit before it ends"))
+        if self.hint:
+            rows.append(("hint" if self.is_leak else "if leaked", self.hint))
+        return [(label, between(text)) for label, text in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A census, a report or a detection, for a person."""
+
+    title: str
+    facts: tuple[str, ...] = ()
+    """Sentences that stand before the entries."""
+    entries: tuple[Entry, ...] = ()
+    """The largest first."""
+    left_out: int = 0
+    """Sites beyond those."""
+
+
+def merged(documents: Sequence[Document]) -> Document:
+    """Return several documents as one, for formats that hold one."""
+    if len(documents) == 1:
+        return documents[0]
+    return Document(
+        f"{len(documents)} reports",
+        tuple(f"{each.title}: {fact}" for each in documents for fact in each.facts),
+        tuple(entry for each in documents for entry in each.entries),
+        sum(each.left_out for each in documents),
+    )
+
+
+def noun(kind: Kind, count: int) -> str:
+    """Return what objects of a kind are called."""
+    one, many, _ = NOUNS[kind]
+    return one if count == 1 else many
+
+
+def counts_text(counts: Mapping[Kind, int]) -> str:
+    """Say how many objects there are of each kind."""
+    said = [f"{count} {noun(kind, count)}" for kind, count in counts.items() if count]
+    return ", ".join(said) if said else "nothing"
+
+
+def entry_of(site: Site) -> Entry:
+    """Return a site as an entry."""
+    sample = site.sample
+    entry = Entry(
+        site.kind,
+        site.function,
+        site.count,
+        site.fingerprint,
+        age_s=site.age_s,
+        origin=site.origin,
+        request=next((each.name for each in site.operations if each.name), ""),
+        hint=hint(site) or "",
+        keeps_process=site.keeps_process,
+    )
+    if sample is None:
+        return entry
+    return replace(
+        entry,
+        stack=sample.stack,
+        name=sample.name,
+        age_s=max(site.age_s, sample.age_s),
+        awaited=sample.awaited,
+        waits_on=sample.waits_on,
+    )
+
+
+def alive_entry(site: Site) -> Entry:
+    """Return what is just alive as an entry: it need be no leak, and the main thread is none."""
+    entry = replace(entry_of(site), is_leak=False)
+    if entry.kind == "thread" and entry.name == _MAIN:
+        return replace(entry, hint="", keeps_process=False)
+    return entry
+
+
+def largest_first(sites: Iterable[Site]) -> list[Site]:
+    """Return sites of several kinds in order."""
+    return sorted(sites, key=lambda site: (-site.count, site.fingerprint))
+
+
+def pool_entry(pool: Pool) -> Entry:
+    """Return a thread pool as an entry."""
+    busy = f"{pool.busy} of {len(pool.workers)} workers busy, {pool.limit} at most"
+    return Entry("thread_pool", pool.name, 1, name=f"{busy}; {pool.queued} jobs wait")
+
+
+def grown_first(entries: Sequence[Entry], before: Mapping[tuple[str, str], int]) -> list[Entry]:
+    """
+    Put first what grew most.
+
+    Args:
+        entries: The largest first.
+        before: How many there were at the last look, by kind and fingerprint.
+    """
+    grown = [
+        replace(each, grown=each.count - before.get((each.kind, each.fingerprint), 0))
+        for each in entries
+    ]
+    return sorted(grown, key=lambda each: -max(each.grown or 0, 0))
+
+
+def place(file: str, line: int) -> str:
+    """Write a place so that terminals and editors open it; short where it is near."""
+    try:
+        folder = os.getcwd()  # noqa: PTH109 - a string, as frames have it
+    except OSError:  # It was deleted.
+        folder = ""
+    near = os.path.relpath(file, folder) if folder and file.startswith(folder + os.sep) else file
+    return between(f"{near}:{line}")
+
+
+def _origin_rows(origin: Origin) -> list[tuple[str, str]]:
+    where = f"{place(origin.file, origin.line)} in {origin.function}"
+    if origin.file and is_library(origin.file):
+        where += ", a library"
+    elif origin.library is not None:
+        where += f", through {origin.library.function}"
+    rows = [("created", where)]
+    if origin.scope is not None:
+        rows.append(("in", origin.scope))
+    return rows

@@ -1,0 +1,149 @@
+"""What was alive in a process when somebody looked, as a value, as JSON, and for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from otel_leaks.model import Failure, Hidden, Kind, Pool, Site
+from otel_leaks.report.as_json import SCHEMAS, versions
+from otel_leaks.report.decoding import decoded
+from otel_leaks.report.document import (
+    Document,
+    alive_entry,
+    counts_text,
+    largest_first,
+    pool_entry,
+)
+from otel_leaks.report.texts import between
+
+__all__ = ["FORMAT", "SCHEMA", "Counted", "Pauses", "Snapshot", "snapshot_of"]
+
+FORMAT = "otel-leaks ps"
+"""By which a file is known."""
+SCHEMA = SCHEMAS["ps"]
+"""Version of the JSON."""
+OF_CENSUSES = ("followed", "clients", "newest", "outlived", "ended", "quiet_s")
+"""Of a site: what a census has for its policies, and JSON has not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """How long the event loops stood still, at the longest; seconds."""
+
+    loops: int
+    """How many were measured."""
+    before_s: float
+    """Before anything was done: the application's own."""
+    during_s: float
+    blocked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The objects of one kind."""
+
+    kind: Kind
+    count: int
+    """Exact."""
+    sites: tuple[Site, ...] = ()
+    """The largest; *site_count* counts the others as well."""
+    site_count: int = 0
+    hidden: tuple[Hidden, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    """Classes whose objects are not counted: to read them would run code of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was alive in a process."""
+
+    pid: int
+    command: str
+    python: str
+    populations: tuple[Counted, ...]
+    pools: tuple[Pool, ...] | None = None
+    failures: tuple[Failure, ...] = ()
+    pauses: Pauses = field(default=Pauses(0, 0.0, 0.0))
+    wall_s: float = 0.0
+    """From the request to the answer."""
+    cpu_s: float = 0.0
+    """Of the census."""
+
+    def of(self, kind: Kind) -> Counted | None:
+        """Return the objects of a kind, None where it was not read."""
+        return next((each for each in self.populations if each.kind == kind), None)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites of all kinds."""
+        return tuple(site for each in self.populations for site in each.sites)
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Return how many there are of each site, by kind and fingerprint."""
+        return {(site.kind, site.fingerprint): site.count for site in self.sites}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON has; ``snapshot_of`` reads it."""
+        plain = asdict(self)
+        for each in plain["populations"]:
+            for site in each["sites"]:
+                for name in OF_CENSUSES:
+                    del site[name]
+        return {"format": FORMAT, **versions("ps"), **plain}
+
+    def document(self) -> Document:
+        """Return it for a person."""
+        counts: dict[Kind, int] = {each.kind: each.count for each in self.populations}
+        if self.pools is not None:
+            counts["thread_pool"] = len(self.pools)
+        command = f": {between(self.command)}" if self.command else ""
+        pools = sorted(self.pools or (), key=lambda each: (-each.queued, each.name))
+        return Document(
+            f"process {self.pid}{command}",
+            (
+                f"Python {between(self.python)}: {counts_text(counts)}",
+                f"took {self.wall_s:.2f} s and {self.cpu_s * 1e3:.0f} ms of CPU; {self._paused()}",
+                *self._hidden(),
+                *self._missing(),
+            ),
+            (*map(alive_entry, largest_first(self.sites)), *map(pool_entry, pools)),
+            sum(each.site_count - len(each.sites) for each in self.populations),
+        )
+
+    def _paused(self) -> str:
+        pauses = self.pauses
+        if not pauses.loops:
+            return "no event loop runs"
+        loops = "the event loop" if pauses.loops == 1 else f"the {pauses.loops} event loops"
+        return (
+            f"the longest pause of {loops} was {pauses.during_s * 1e3:.1f} ms "
+            f"({pauses.before_s * 1e3:.1f} ms before)"
+        )
+
+    def _hidden(self) -> Sequence[str]:
+        hidden = [each for population in self.populations for each in population.hidden]
+        return [f"ignored: {each.count} by {between(each.ignore)}" for each in hidden]
+
+    def _missing(self) -> Sequence[str]:
+        failed = [
+            f"{each.kind} could not be read: {between(each.error_type)} {between(each.detail)}"
+            for each in self.failures
+        ]
+        classes = [
+            f"not counted, since reading them would run their code: {between(each)}"
+            for population in self.populations
+            for each in population.unreadable
+        ]
+        return [*failed, *classes]
+
+
+def snapshot_of(value: dict[str, Any]) -> Snapshot:
+    """
+    Return a snapshot out of its JSON.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return decoded(Snapshot, value)

@@ -1,0 +1,267 @@
+"""Processes that opted in with attach=True: on every Python, over a socket of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_leaks.attach import doors
+from otel_leaks.attach.visits import visit
+from otel_leaks.cli import main
+from otel_leaks.errors import AttachError
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+
+WAIT_S = 300.0
+
+# Says "open" when the door is: the first census has been taken.
+PROGRAM = """
+import os, sys, threading, time
+from otel_leaks import LeakInstrumentor
+from otel_leaks.attach import doors
+from otel_leaks.telemetry.otlp import configure
+
+def opened():
+    while doors.door_of(os.getpid(), os.geteuid()) is None:
+        time.sleep(0.01)
+
+def blocked(event):
+    event.wait()
+
+instrumentor = LeakInstrumentor()
+instrumentor.instrument(interval_s=0.05, **{options})
+event = threading.Event()
+for _ in range(3):
+    threading.Thread(target=blocked, args=(event,), daemon=True).start()
+{main}
+"""
+# What it needs it imports as root: a stranger may not be let into this Python's folder.
+STRANGER = """
+import os, socket, sys
+os.setuid(65534)
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+try:
+    said = connection.recv(1)
+except ConnectionResetError:
+    said = b""
+print("answered" if said else "refused")
+"""
+WAITS = 'opened(); print("open", flush=True); sys.stdin.read()'
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files with a short name, as sockets need it."""
+    folder = tempfile.mkdtemp()
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    monkeypatch.setenv("TMPDIR", folder)
+    # One of a session of systemd's would be used before it.
+    monkeypatch.setattr(doors, "folder_of", lambda uid: Path(folder) / f"otel-leaks-{uid}")
+    yield Path(folder)
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def instrumented(
+    main: str = WAITS, options: str = "{'attach': True}", first: str = "open"
+) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("{options}", options).replace("{main}", main)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "XDG_RUNTIME_DIR": "", "OTEL_SDK_DISABLED": "true"},
+    )
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline().strip()
+        if said != first:
+            process.kill()
+            raise AssertionError((said, process.communicate()[1]))
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        process.wait()
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def threads(pid: int) -> list[tuple[str, int]]:
+    with visit(pid, wait_s=WAIT_S) as process:
+        census: Any = process.look(kinds=("thread",))["census"]
+    (found,) = census["populations"]
+    return sorted((site["functions"][0], site["count"]) for site in found["sites"])
+
+
+def socket_of(process: subprocess.Popen[str]) -> Path:
+    found = doors.door_of(process.pid, os.geteuid())
+    assert found is not None
+    return found
+
+
+def test_a_process_that_opted_in_is_looked_into_twice() -> None:
+    with instrumented() as process:
+        expected = [("__main__.<module>", 1), ("__main__.blocked", 3)]
+        assert [threads(process.pid), threads(process.pid)] == [expected, expected]
+
+
+def test_who_created_a_thread_is_known_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with instrumented() as process:
+        assert main(["ps", str(process.pid), "--kind", "thread", "--wait", "300"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("1. 3 threads: __main__.blocked")
+    (created,) = [line for line in lines[at : at + 9] if line.startswith("     created   ")]
+    assert created.endswith(" in __main__.<module>")
+
+
+def test_the_socket_and_its_folder_are_of_this_user_alone() -> None:
+    with instrumented() as process:
+        path = socket_of(process)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_it_is_off_by_default(temporary: Path) -> None:
+    listens = 'print("otel_leaks.attach.listener" in sys.modules, flush=True); sys.stdin.read()'
+    with instrumented(listens, "{}", first="False"):
+        assert list(temporary.iterdir()) == []
+
+
+def test_at_its_end_a_process_removes_its_socket() -> None:
+    with instrumented() as process:
+        path = socket_of(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(WAIT_S) == 0
+        assert not path.exists()
+
+
+def test_uninstrumenting_shuts_the_door_and_instrumenting_opens_another() -> None:
+    again = (
+        "opened(); path = doors.door_of(os.getpid(), os.geteuid()); instrumentor.uninstrument();"
+        "assert not path.exists(); instrumentor.instrument(interval_s=0.05, attach=True);" + WAITS
+    )
+    with instrumented(again) as process:
+        assert ("__main__.blocked", 3) in threads(process.pid)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next() -> None:
+    with instrumented() as process:
+        left = socket_of(process)
+    assert left.exists()
+    with instrumented():
+        assert not left.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_child_has_a_door_of_its_own_and_not_that_of_its_parent() -> None:
+    forks = (
+        "opened(); child = os.fork()\n"
+        "opened() if not child else None\n"
+        "print('open' if not child else '', end='\\n' if not child else '', flush=True)\n"
+        "print(os.getpid(), flush=True) if not child else None\n"
+        "sys.stdin.read()"
+    )
+    with instrumented(forks) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        # Only the forking thread goes on in the child.
+        assert threads(child) == [("__main__.<module>", 1)]
+        assert ("__main__.blocked", 3) in threads(process.pid)
+        path = socket_of(process)
+        os.kill(process.pid, signal.SIGKILL)
+        # The child does not hold what its parent listened on.
+        with socket.socket(socket.AF_UNIX) as connection:
+            until(lambda: connection.connect_ex(os.fspath(path)) != 0)
+        assert threads(child) == [("__main__.<module>", 1)]
+
+
+def test_a_visitor_that_says_nothing_does_not_keep_the_process() -> None:
+    with instrumented() as process, socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(os.fspath(socket_of(process)))
+        assert connection.recv(4)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(WAIT_S) == 0
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x00\x00\x00\x02no", b"\xff\xff\xff\xff", b"\x00\x00\x00\x02[]", b"GET / HTTP/1.0\n"]
+)
+def test_what_is_no_request_ends_that_visit_alone(sent: bytes) -> None:
+    with instrumented() as process:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(os.fspath(socket_of(process)))
+            connection.sendall(sent)
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(1 << 16):
+                    pass
+        assert ("__main__.blocked", 3) in threads(process.pid)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_another_user_is_refused() -> None:
+    with instrumented() as process:
+        path = socket_of(process)
+        # Not even where the modes let it through.
+        path.chmod(0o666)
+        for folder in (path.parent, path.parent.parent):
+            folder.chmod(0o711)
+        asked = subprocess.run(
+            [sys.executable, "-S", "-c", STRANGER, os.fspath(path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=WAIT_S,
+            check=True,
+        )
+        assert asked.stdout == "refused\n"
+
+
+def test_a_folder_that_others_may_enter_is_not_used(temporary: Path) -> None:
+    folder = doors.folder_of(os.geteuid())
+    folder.mkdir()
+    folder.chmod(0o755)
+    with pytest.raises(AttachError, match=r"is not a folder of this user alone \(mode 0700\)"):
+        doors.made_folder(os.geteuid())
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="scripts are taken from outside there")
+@pytest.mark.skipif(sys.platform != "linux", reason="the version is read from /proc")
+def test_before_314_a_process_that_did_not_opt_in_is_refused_with_what_to_do() -> None:
+    with (
+        instrumented('print("done", flush=True); sys.stdin.read()', "{}", first="done") as process,
+        pytest.raises(AttachError) as raised,
+        visit(process.pid, wait_s=WAIT_S),
+    ):
+        pass
+    version = ".".join(map(str, sys.version_info[:2]))
+    assert str(raised.value) == (
+        f"process {process.pid} can't be looked into: it runs Python {version}, which takes no "
+        "scripts from outside before 3.14: instrument it with attach=True "
+        "(OTEL_PYTHON_LEAKS_ATTACH=true)"
+    )

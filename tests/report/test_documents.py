@@ -1,0 +1,228 @@
+"""The formats of `otel-leaks report`, from the documents that it reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from otel_leaks.cli.report import FORMATS as CHOICES
+from otel_leaks.model import Frame, Origin
+from otel_leaks.report.document import Document, Entry, grown_first, merged
+from otel_leaks.report.documents import FORMATS
+
+SCHEMAS = Path(__file__).parent / "schemas"
+STACK = (
+    Frame("shop.mail.Mailer.work", "/srv/shop/mail.py", 41),
+    Frame("asyncio.queues.Queue.get", "/usr/lib/python3.12/site-packages/q.py", 158),
+)
+MAILER = Entry(
+    "asyncio_task",
+    "shop.mail.Mailer.work",
+    9_812,
+    "0123456789ab",
+    STACK,
+    name="mailer-1",
+    age_s=130.0,
+    awaited=False,
+    waits_on="asyncio.Future",
+    origin=Origin("shop.mail.Mailer.__init__", "/srv/shop/mail.py", 30),
+    request="GET /orders",
+    hint="end it",
+)
+PUMP = Entry("thread", "shop.pump", 3, "ba9876543210", keeps_process=True)
+DOCUMENT = Document("leaks of shop", ("two sites",), (MAILER, PUMP), 4)
+HOSTILE = replace(
+    MAILER,
+    function="<script>alert(1)</script>" + "x" * 10_000,
+    name="\x1b[31m`@everyone`\n# [x](javascript:1)",
+    stack=(Frame("</pre><img src=x onerror=1>;a b\nc", "/srv/```\n.py", 0),),
+    hint='"><svg onload=1>&',
+    origin=None,
+)
+
+
+def valid(schema: str, written: str) -> Any:
+    found = json.loads(written)
+    jsonschema.validate(found, json.loads((SCHEMAS / schema).read_text(encoding="utf-8")))
+    return found
+
+
+def test_the_command_knows_every_format() -> None:
+    assert tuple(FORMATS) == CHOICES
+
+
+def test_text_says_all_that_is_known() -> None:
+    assert FORMATS["text"](DOCUMENT).splitlines() == [
+        "leaks of shop",
+        "two sites",
+        "",
+        "1. 9812 asyncio tasks: shop.mail.Mailer.work",
+        "     await     /srv/shop/mail.py:41 in shop.mail.Mailer.work",
+        "               /usr/lib/python3.12/site-packages/q.py:158 in asyncio.queues.Queue.get",
+        "     name      mailer-1, one of them",
+        "     age       at least 2 min",
+        "     waits on  asyncio.Future",
+        "     awaited   no, nothing awaits it",
+        "     created   /srv/shop/mail.py:30 in shop.mail.Mailer.__init__",
+        "     request   GET /orders",
+        "     hint      end it",
+        '     ignore    ignore_fingerprint("0123456789ab", reason="...")',
+        "",
+        "2. 3 threads: shop.pump",
+        "     exit      the process does not exit before it ends",
+        '     ignore    ignore_fingerprint("ba9876543210", reason="...")',
+        "",
+        "and 4 more sites",
+    ]
+
+
+def test_folded_stacks_begin_with_the_kind_and_end_with_the_count() -> None:
+    assert FORMATS["folded"](DOCUMENT) == (
+        "asyncio_tasks;shop.mail.Mailer.work;asyncio.queues.Queue.get 9812\nthreads;shop.pump 3\n"
+    )
+
+
+def test_speedscope_has_a_profile_for_each_kind_and_is_valid() -> None:
+    found = valid("speedscope.json", FORMATS["speedscope"](DOCUMENT))
+    assert [(each["name"], each["endValue"]) for each in found["profiles"]] == [
+        ("asyncio tasks", 9_812),
+        ("threads", 3),
+    ]
+    frames = found["shared"]["frames"]
+    (sample,) = found["profiles"][0]["samples"]
+    assert [frames[i] for i in sample] == [
+        {"name": f.function, "file": f.file, "line": f.line} for f in STACK
+    ]
+
+
+def test_sarif_is_valid_and_has_the_place_of_the_application() -> None:
+    found = valid("sarif-2.1.0.json", FORMATS["sarif"](DOCUMENT))
+    first, second = found["runs"][0]["results"]
+    (location,) = first["locations"]
+    assert location["physicalLocation"] == {
+        "artifactLocation": {"uri": "file:///srv/shop/mail.py"},
+        "region": {"startLine": 41},
+    }
+    assert first["partialFingerprints"] == {"otelLeaks/v1": "0123456789ab"}
+    assert (first["level"], first["occurrenceCount"]) == ("warning", 9_812)
+    rules = found["runs"][0]["tool"]["driver"]["rules"]
+    assert rules[second["ruleIndex"]]["id"] == second["ruleId"] == "leak/thread"
+
+
+def test_sarif_names_files_of_the_checkout_relative_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stack = (Frame("app.run", str(tmp_path / "a b.py"), 7),)
+    found = json.loads(FORMATS["sarif"](Document("d", (), (replace(MAILER, stack=stack),))))
+    (location,) = found["runs"][0]["results"][0]["locations"]
+    assert location["physicalLocation"]["artifactLocation"] == {"uri": "a%20b.py"}
+
+
+def test_markdown_is_a_ticket() -> None:
+    lines = FORMATS["markdown"](DOCUMENT).splitlines()
+    assert lines[0] == "## leaks of shop"
+    assert "### 1\\. 9812 asyncio tasks: `shop.mail.Mailer.work`" in lines
+    assert '- ignore: `ignore_fingerprint("0123456789ab", reason="...")`' in lines
+
+
+class Page(HTMLParser):
+    """The tags of a page, its attributes and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes.update(name for name, _ in attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing() -> None:
+    page = FORMATS["html"](DOCUMENT)
+    assert "default-src 'none'" in page
+    found = Page(page)
+    assert found.tags & {"script", "link", "img", "iframe", "object", "form"} == set()
+    assert found.attributes & {"src", "href", "onclick", "onerror", "onload"} == set()
+    assert "9812 asyncio tasks: shop.mail.Mailer.work" in found.text
+    assert 'ignore_fingerprint("0123456789ab", reason="...")' in found.text
+
+
+def test_few_threads_are_seen_in_the_page_beside_many_tasks() -> None:
+    assert Page(FORMATS["html"](DOCUMENT)).text.count("shop.pump: 3") == 1
+
+
+def test_in_the_page_what_comes_from_a_process_stays_text() -> None:
+    found, plain = (
+        Page(FORMATS["html"](Document(title, (title,), (entry,))))
+        for title, entry in (("<b onclick=1>x</b>", HOSTILE), ("x", MAILER))
+    )
+    assert (found.tags, found.attributes) == (plain.tags, plain.attributes)
+    assert "<script>alert(1)</script>" in found.text
+
+
+@pytest.mark.parametrize("name", [*FORMATS])
+def test_names_of_any_kind_stay_short_and_on_one_line(name: str) -> None:
+    written = FORMATS[name](Document("d", (), (HOSTILE,)))
+    assert len(written) < 20_000
+    assert "\x1b" not in written
+    if name == "speedscope":
+        valid("speedscope.json", written)
+    if name == "sarif":
+        valid("sarif-2.1.0.json", written)
+    if name == "folded":
+        assert re.fullmatch(r"[^ \n]+ 9812\n", written)
+    if name == "markdown":
+        assert written.count("```") == 2
+        assert "@everyone" not in written
+        assert "# [x]" not in written
+
+
+@pytest.mark.parametrize("name", [*FORMATS])
+def test_nothing_is_a_document_too(name: str) -> None:
+    written = FORMATS[name](Document("nothing found"))
+    checks: dict[str, Callable[[], object]] = {
+        "speedscope": lambda: valid("speedscope.json", written),
+        "sarif": lambda: valid("sarif-2.1.0.json", written),
+    }
+    checks.get(name, lambda: None)()
+    assert written.endswith("\n") or name == "folded"
+
+
+def test_what_grew_most_stands_first() -> None:
+    before = {("thread", PUMP.fingerprint): 1, ("asyncio_task", MAILER.fingerprint): 9_811}
+    assert [(each.function, each.grown) for each in grown_first((MAILER, PUMP), before)] == [
+        ("shop.pump", 2),
+        ("shop.mail.Mailer.work", 1),
+    ]
+
+
+def test_what_shrank_or_stayed_keeps_its_order() -> None:
+    before = {("thread", PUMP.fingerprint): 3, ("asyncio_task", MAILER.fingerprint): 20_000}
+    assert [each.function for each in grown_first((MAILER, PUMP), before)] == [
+        "shop.mail.Mailer.work",
+        "shop.pump",
+    ]
+
+
+def test_several_documents_are_written_as_one() -> None:
+    assert merged([DOCUMENT, replace(DOCUMENT, title="other")]) == Document(
+        "2 reports",
+        ("leaks of shop: two sites", "other: two sites"),
+        (MAILER, PUMP, MAILER, PUMP),
+        8,
+    )

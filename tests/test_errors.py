@@ -17,6 +17,7 @@ from otel_leaks.testing import Report
 
 ROOT = Path(otel_leaks.__file__).parent
 INTERNAL = {
+    "attach.wire.WireError": "ends a visit, of which AttachError says so",
     "census.isolation.CensusEnded": "ends a census half-way, and is caught by what takes it",
     "census.isolation.SkippedError": "the same of one part of it",
     "log.LoggedError": "stands for another's error in the log; nothing raises it",

@@ -12,10 +12,10 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
@@ -25,6 +25,7 @@ from opentelemetry.metrics import MeterProvider, get_meter_provider
 from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_provider
 
 from otel_leaks import __version__
+from otel_leaks.attach.doorway import door
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.isolation import Parts
 from otel_leaks.config import LeakConfig
@@ -45,9 +46,6 @@ from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
 from otel_leaks.telemetry.reporting import Reporting
 from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
-
-if TYPE_CHECKING:
-    from otel_leaks.attach.listener import Door
 
 __all__ = ["LeakInstrumentor"]
 
@@ -116,7 +114,7 @@ class _Instrumentation:
         )
         self._patches = Patches()
         self._noting_ends = Switch()
-        self._door = _door(self._current_providers) if config.attach else None
+        self._door = door(self._current_providers, is_on=config.attach)
 
     def start(self) -> None:
         self._noting_ends.is_on = True
@@ -150,8 +148,7 @@ class _Instrumentation:
         atexit.unregister(self._exiting)
         if self._workers is not None:
             self._workers.close()
-        if self._door is not None:
-            self._door.close()
+        self._door.close()
         self._watch.stop()
         self._noting_ends.is_on = False
         self._patches.restore()
@@ -180,8 +177,7 @@ class _Instrumentation:
 
     def _exiting(self) -> None:
         with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
-            if self._door is not None:
-                self._door.close()
+            self._door.close()
             self._watch.exiting()
             self._metrics.exiting()
 
@@ -192,8 +188,7 @@ class _Instrumentation:
     def forked(self) -> None:
         """Start anew in the child: constant time, since most children only exec."""
         self.reporting.forked()
-        if self._door is not None:
-            self._door.forked()
+        self._door.forked()
         self._metrics.forked()
         self._events.forked()
         renew_connections(*self._current_providers())
@@ -211,17 +206,6 @@ class _Instrumentation:
             logs or get_logger_provider(),
         )
 
-    @staticmethod
-    def _open(door: Door) -> None:
-        """Open the door of this process, where it is not: at the first census, after a fork."""
-        try:
-            door.open()
-        except Exception as error:  # All else goes on.
-            _log.warning(
-                "attach=True has no effect in this process, otel-leaks ps can't look into it: %s",
-                error,
-            )
-
     # Listener
 
     def opened(self, detection: Detection) -> None:
@@ -238,18 +222,10 @@ class _Instrumentation:
             self._events.resolved(detection)
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
-        if self._door is not None:
-            self._open(self._door)
+        self._door.open()
         with self.reporting.held():
             self._spans.watch(*self._tracer_providers())
             self._metrics.publish(census, opened)
-
-
-def _door(providers: Callable[[], Iterable[object]]) -> Door:
-    from otel_leaks.attach.guest import make_taker
-    from otel_leaks.attach.listener import Door
-
-    return Door(partial(make_taker, providers=providers))
 
 
 _UNUSED = object()

@@ -131,7 +131,7 @@ class Check:
         return self._held.used
 
     def unused(self) -> list[str]:
-        """Say of each ignore that hid nothing in any look that it did."""
+        """Say of each ignore that matched nothing in any look that it did not."""
         return self._held.unused()
 
     def glances(self) -> Iterator[float]:

@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "viewer": {"errors", "telemetry.names", "report.texts"},
     "attach": {
         *("", "model", "errors", "libraries", "ignores", "runtime", "origins", "census", "report"),
+        "log",
     },
     "demo": {"", "instrumentor", "telemetry", "viewer"},
     "shipped": {"errors"},

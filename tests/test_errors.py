@@ -17,6 +17,7 @@ from otel_leaks.testing import Report
 
 ROOT = Path(otel_leaks.__file__).parent
 INTERNAL = {
+    "attach.wire.WireError": "ends a visit, of which AttachError says so",
     "census.isolation.CensusEnded": "ends a census half-way, and is caught by what takes it",
     "census.isolation.SkippedError": "the same of one part of it",
     "log.LoggedError": "stands for another's error in the log; nothing raises it",
@@ -92,9 +93,9 @@ def test_the_names_that_errors_had_before_are_the_same_classes() -> None:
 
 def test_an_error_keeps_what_it_carries_on_its_way_through_another_process() -> None:
     report = Report()
-    found = pickle.loads(pickle.dumps(LeaksFound(report, ["ignore_task('t') hid nothing"])))
+    found = pickle.loads(pickle.dumps(LeaksFound(report, ["ignore_task('t') matched nothing"])))
     assert (str(found), found.report) == (
-        "no leaks\nunused: ignore_task('t') hid nothing",
+        "no leaks\nunused: ignore_task('t') matched nothing",
         report,
     )
     differ = pickle.loads(pickle.dumps(FilesDifferError([Path("a"), Path("b")])))

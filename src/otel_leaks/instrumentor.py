@@ -12,10 +12,10 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
@@ -25,6 +25,7 @@ from opentelemetry.metrics import MeterProvider, get_meter_provider
 from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_provider
 
 from otel_leaks import __version__
+from otel_leaks.attach.doorway import door
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.isolation import Parts
 from otel_leaks.config import LeakConfig
@@ -43,15 +44,10 @@ from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.forks import restart_exports
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
+from otel_leaks.telemetry.reporting import Reporting
 from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
 
-if TYPE_CHECKING:
-    from otel_leaks.attach.listener import Door
-
 __all__ = ["LeakInstrumentor"]
-
-FORK_WAIT_S = 0.0005
-"""How long a fork waits for the monitor: what it does in the SDK mostly takes less."""
 
 
 class _Instrumentation:
@@ -64,16 +60,9 @@ class _Instrumentation:
         meter_provider: MeterProvider | None,
         logger_provider: LoggerProvider | None,
     ) -> None:
-        # Held while the monitor is in the SDK, or in an exporter or a log handler. They may
-        # block, so a fork waits for each report once, and not long.
-        self._reporting = forks.Lock()
+        self.reporting = Reporting()
         self._providers = (tracer_provider, meter_provider, logger_provider)
         self._workers: uwsgi.Workers | None = None
-        # Threads that fork, and have made the monitor wait: two may at once. And the lock
-        # that each of them holds.
-        self._forking: dict[int, forks.Lock] = {}
-        self._report = 0
-        self._stuck_report: int | None = None
         ignores = Ignores((*IN_PRODUCTION, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
@@ -120,12 +109,12 @@ class _Instrumentation:
             ),
             self,
             parts=self._parts,
-            replaced=self._replaced,
+            replaced=self.reporting.renew,
             retry=self._retry,
         )
         self._patches = Patches()
         self._noting_ends = Switch()
-        self._door = _door(self._current_providers) if config.attach else None
+        self._door = door(self._current_providers, is_on=config.attach)
 
     def start(self) -> None:
         self._noting_ends.is_on = True
@@ -159,8 +148,7 @@ class _Instrumentation:
         atexit.unregister(self._exiting)
         if self._workers is not None:
             self._workers.close()
-        if self._door is not None:
-            self._door.close()
+        self._door.close()
         self._watch.stop()
         self._noting_ends.is_on = False
         self._patches.restore()
@@ -189,46 +177,18 @@ class _Instrumentation:
 
     def _exiting(self) -> None:
         with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
-            if self._door is not None:
-                self._door.close()
+            self._door.close()
             self._watch.exiting()
             self._metrics.exiting()
 
-    def forking(self) -> None:
-        """
-        Wait until the monitor is in none of the SDK's locks, so that no child inherits one.
-
-        Where it stays in one for longer than a fork may take, the child renews the locks
-        that it may have held.
-        """
-        report, reporting = self._report, self._reporting
-        if self._stuck_report == report:
-            return
-        if reporting.acquire(timeout=FORK_WAIT_S):
-            self._forking[threading.get_ident()] = reporting
-        else:
-            self._stuck_report = report
-
-    def forked_from(self) -> None:
-        """Go on, in the parent and in the child."""
-        reporting = self._forking.pop(threading.get_ident(), None)
-        if reporting is not None:
-            reporting.release()
-
     def _retry(self) -> None:
-        with self._reports():
+        with self.reporting.held():
             self._events.retry()
-
-    def _replaced(self) -> None:
-        """Let neither the new monitor nor a fork wait for the one that hangs."""
-        self._reporting = forks.Lock()
 
     def forked(self) -> None:
         """Start anew in the child: constant time, since most children only exec."""
-        self._forking.clear()
-        self._stuck_report = None
-        if self._door is not None:
-            self._door.forked()
+        self.reporting.forked()
+        self._door.forked()
         self._metrics.forked()
         self._events.forked()
         renew_connections(*self._current_providers())
@@ -246,54 +206,26 @@ class _Instrumentation:
             logs or get_logger_provider(),
         )
 
-    @contextlib.contextmanager
-    def _reports(self) -> Iterator[None]:
-        with self._reporting:
-            self._report += 1
-            try:
-                yield
-            finally:
-                self._report += 1
-
-    @staticmethod
-    def _open(door: Door) -> None:
-        """Open the door of this process, where it is not: at the first census, after a fork."""
-        try:
-            door.open()
-        except Exception as error:  # All else goes on.
-            _log.warning(
-                "attach=True has no effect in this process, otel-leaks ps can't look into it: %s",
-                error,
-            )
-
     # Listener
 
     def opened(self, detection: Detection) -> None:
-        with self._reports():
+        with self.reporting.held():
             self._metrics.opened(detection.finding.kind, detection.finding.evidence)
             self._events.detected(detection)
 
     def told_again(self, detection: Detection) -> None:
-        with self._reports():
+        with self.reporting.held():
             self._events.detected(detection)
 
     def resolved(self, detection: Detection) -> None:
-        with self._reports():
+        with self.reporting.held():
             self._events.resolved(detection)
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
-        if self._door is not None:
-            self._open(self._door)
-        with self._reports():
+        self._door.open()
+        with self.reporting.held():
             self._spans.watch(*self._tracer_providers())
             self._metrics.publish(census, opened)
-
-
-def _door(providers: Callable[[], Iterable[object]]) -> Door:
-    from otel_leaks.attach.guest import make_taker
-    from otel_leaks.attach.listener import Door
-
-    return Door(partial(make_taker, providers=providers))
 
 
 _UNUSED = object()
@@ -433,13 +365,13 @@ def _before_fork() -> None:
     active = _active
     if active is not None:
         _held_back[threading.get_ident()] = active
-        active.forking()
+        active.reporting.forking()
 
 
 def _after_fork_in_parent() -> None:
     held = _held_back.pop(threading.get_ident(), None)
     if held is not None:
-        held.forked_from()
+        held.reporting.forked_from()
 
 
 def _after_fork_in_child() -> None:

@@ -246,7 +246,7 @@ def test_a_folder_that_others_may_enter_is_not_used(temporary: Path) -> None:
     folder = doors.folder_of(os.geteuid())
     folder.mkdir()
     folder.chmod(0o755)
-    with pytest.raises(PermissionError, match=r"is not a folder of this user alone \(mode 0700\)"):
+    with pytest.raises(AttachError, match=r"is not a folder of this user alone \(mode 0700\)"):
         doors.made_folder(os.geteuid())
 
 

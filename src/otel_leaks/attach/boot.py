@@ -45,12 +45,10 @@ class Copy:
         Return a module of the copy; execute it the first time.
 
         Raises:
-            ImportError: There is none of this name.
+            KeyError: There is none of this name.
         """
         if name in self._modules:
             return self._modules[name]
-        if name not in self._codes:
-            raise ImportError(f"the copy of {PACKAGE} has no {name}", name=name)
         parent, _, last = name.rpartition(".")
         above = self.load(parent) if parent else None
         if name in self._modules:  # The package above has imported it.

@@ -20,7 +20,7 @@ import otel_leaks
 
 __all__ = ["engine", "script"]
 
-_ROOMS = ("model", "libraries", "ignores", "runtime", "origins", "census")
+_ROOMS = ("model", "errors", "libraries", "ignores", "runtime", "origins", "census")
 _OF_ATTACH = ("", ".guest", ".pulse", ".wire")
 
 _SCRIPT = """\

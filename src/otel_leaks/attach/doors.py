@@ -14,6 +14,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+from otel_leaks.errors import AttachError
+
 __all__ = ["door_of", "folder_of", "made_folder"]
 
 
@@ -45,13 +47,13 @@ def made_folder(uid: int) -> Path:
 
     Raises:
         OSError: It can't be made.
-        PermissionError: Somebody else made it, or may write into it.
+        AttachError: Somebody else made it, or may write into it.
     """
     folder = folder_of(uid)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     if not is_private(folder, uid):
-        raise PermissionError(f"{folder} is not a folder of this user alone (mode 0700)")
+        raise AttachError(f"{folder} is not a folder of this user alone (mode 0700)")
     return folder
 
 

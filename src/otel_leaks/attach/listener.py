@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket as _constants
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
@@ -32,10 +33,12 @@ class Door:
 
     Args:
         make: Makes what takes the censuses of one visit.
+        complain: Called once in each process where it can't listen.
     """
 
-    def __init__(self, make: Maker) -> None:
+    def __init__(self, make: Maker, complain: Callable[[Exception], None]) -> None:
         self._make = make
+        self._complain = complain
         self._pid: int | None = None
         self._path: Path | None = None
         self._listener: Any = None
@@ -46,12 +49,7 @@ class Door:
         self._is_shut = False
 
     def open(self) -> None:
-        """
-        Listen, unless this process does; to be called now and again, as after a fork.
-
-        Raises:
-            OSError: It can't.
-        """
+        """Listen, unless this process does; to be called now and again, as after a fork."""
         if self._pid == os.getpid() or not hasattr(_constants, "AF_UNIX"):
             return
         with self._lock:
@@ -59,21 +57,28 @@ class Door:
                 return
             self.forked()
             self._pid = os.getpid()  # Also where it fails: it is not tried again.
-            folder = doors.made_folder(os.geteuid())
-            _remove_stale(folder)
-            path = folder / str(self._pid)
-            path.unlink(missing_ok=True)
-            listener = _socket()
             try:
-                listener.bind(os.fspath(path))
-                path.chmod(0o600)
-                listener.listen(4)
-            except BaseException:
-                listener.close()
-                raise
+                self._listen_in(doors.made_folder(os.geteuid()))
+            except Exception as error:  # Somebody else's folder, say; all else goes on.
+                self._complain(error)
+
+    def _listen_in(self, folder: Path) -> None:
+        _remove_stale(folder)
+        path = folder / str(self._pid)
+        path.unlink(missing_ok=True)
+        listener = _socket()
+        try:
+            listener.bind(os.fspath(path))
+            path.chmod(0o600)
+            listener.listen(4)
             self._path, self._listener = path, listener
             self._thread = native.Thread(self._listen, "otel-leaks-door")
             self._thread.start()
+        except BaseException:
+            self._listener = self._path = self._thread = None
+            listener.close()
+            path.unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
         """Listen no more, end a visit that goes on, and remove the socket. For good."""

@@ -12,6 +12,8 @@ import types
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from otel_leaks.errors import InvalidValueError
+
 __all__ = ["decoded"]
 
 _T = TypeVar("_T")
@@ -26,12 +28,10 @@ def decoded(kind: type[_T], value: object) -> _T:
         value: As ``dataclasses.asdict`` and JSON made it.
 
     Raises:
-        ValueError: It is no such value; the text says where.
+        InvalidValueError: It is no such value; the text says where.
     """
     if not isinstance(value, dict):
-        raise ValueError(  # noqa: TRY004 - a file of a wrong form, not a type
-            f"{kind.__name__} must be an object, got {type(value).__name__}"
-        )
+        raise InvalidValueError(f"{kind.__name__} must be an object, got {type(value).__name__}")
     hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
     given = {}
     for name, hint in hints.items():
@@ -39,11 +39,11 @@ def decoded(kind: type[_T], value: object) -> _T:
             try:
                 given[name] = _of(hint, value[name])
             except ValueError as error:
-                raise ValueError(f"{kind.__name__}.{name}: {error}") from None
+                raise InvalidValueError(f"{kind.__name__}.{name}: {error}") from None
     try:
         return kind(**given)
     except TypeError as error:  # A field without a default is missing.
-        raise ValueError(str(error).replace("__init__() ", "")) from None
+        raise InvalidValueError(str(error).replace("__init__() ", "")) from None
 
 
 @cache
@@ -78,19 +78,17 @@ def _is_value(hint: Any) -> bool:
 
 def _literal(inner: tuple[Any, ...], value: object) -> Any:
     if value not in inner:
-        raise ValueError(f"must be one of {', '.join(map(repr, inner))}, got {value!r:.80}")
+        raise InvalidValueError(f"must be one of {', '.join(map(repr, inner))}, got {value!r:.80}")
     return value
 
 
 def _tuple(inner: tuple[Any, ...], value: object) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise ValueError(  # noqa: TRY004 - same
-            f"must be a list, got {type(value).__name__}"
-        )
+        raise InvalidValueError(f"must be a list, got {type(value).__name__}")
     if len(inner) == 2 and inner[1] is Ellipsis:
         return tuple(_of(inner[0], each) for each in value)
     if len(inner) != len(value):
-        raise ValueError(f"must have {len(inner)} items, got {len(value)}")
+        raise InvalidValueError(f"must have {len(inner)} items, got {len(value)}")
     return tuple(_of(each, item) for each, item in zip(inner, value, strict=True))
 
 
@@ -98,5 +96,5 @@ def _plain(hint: Any, value: object) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint or (type(value) is float and not math.isfinite(value)):
-        raise ValueError(f"must be a {hint.__name__}, got {type(value).__name__}")
+        raise InvalidValueError(f"must be a {hint.__name__}, got {type(value).__name__}")
     return value

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from otel_leaks.errors import ReportFileError
+from otel_leaks.errors import InvalidValueError, ReportFileError
 from otel_leaks.libraries import add_roots
 from otel_leaks.model import Frame, Kind, Origin, Site, Stack
 from otel_leaks.report.decoding import decoded
@@ -90,7 +90,7 @@ def _documents(value: Any) -> Iterator[Document]:
             yield from _documents(each)
         return
     if not isinstance(value, dict):
-        raise ValueError(f"an object is missing, got {type(value).__name__}")  # noqa: TRY004
+        raise InvalidValueError(f"an object is missing, got {type(value).__name__}")
     if value.get("format") == FORMAT:
         _check_schema(value)
         yield snapshot_of(value).document()
@@ -102,12 +102,14 @@ def _documents(value: Any) -> Iterator[Document]:
         yield from _of_spans(value)
         yield from _of_logs(value)
     else:
-        raise ValueError(f"an object with the keys {', '.join(sorted(map(str, value))) or 'none'}")
+        raise InvalidValueError(
+            f"an object with the keys {', '.join(sorted(map(str, value))) or 'none'}"
+        )
 
 
 def _check_schema(value: dict[str, Any]) -> None:
     if value.get("schema") != SCHEMA:
-        raise ValueError(f"schema {value.get('schema')!r} is unknown, this reads {SCHEMA}")
+        raise InvalidValueError(f"schema {value.get('schema')!r} is unknown, this reads {SCHEMA}")
 
 
 def _of_report(value: dict[str, Any]) -> Document:
@@ -215,7 +217,7 @@ def _kind(value: Any) -> Kind:
         if each == value:
             found: Kind = each
             return found
-    raise ValueError(f"a detection of the unknown kind {value!r}")
+    raise InvalidValueError(f"a detection of the unknown kind {value!r}")
 
 
 def _whole(value: Any) -> int:

@@ -35,7 +35,8 @@ summary { cursor: pointer; font-weight: 600; overflow-wrap: anywhere; }
 pre { background: var(--soft); overflow-x: auto; padding: .6rem; border-radius: .3rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: .5rem 0; }
 dt { opacity: .75; } dd { margin: 0; overflow-wrap: anywhere; }
-.icicle { font-size: 12px; overflow-x: auto; } .icicle > div { min-width: 40rem; }
+.icicle { font-size: 12px; margin-bottom: .8rem; overflow-x: auto; }
+.icicle > div { min-width: 40rem; }
 .row { display: flex; } .node { min-width: 0; }
 .bar { background: var(--bar); border: 1px solid var(--line); box-sizing: border-box;
   overflow: hidden; padding: 0 .3rem; text-overflow: ellipsis; white-space: nowrap; }
@@ -95,7 +96,7 @@ def _entry(number: int, entry: Entry) -> Iterator[str]:
     yield f"<details{is_open}><summary>{_text(entry.title)}</summary>"
     stack = stack_rows(entry)
     if stack:
-        yield f"<pre>{escape(chr(10).join(stack))}</pre>"
+        yield f'<pre tabindex="0">{escape(chr(10).join(stack))}</pre>'
     yield "<dl>"
     rows = entry.rows()
     if entry.ignore:
@@ -106,19 +107,23 @@ def _entry(number: int, entry: Entry) -> Iterator[str]:
 
 
 def _icicle(document: Document) -> Iterator[str]:
-    root = _Node()
+    """Yield a graph for each kind: of few threads nothing would be seen beside many tasks."""
+    roots: dict[str, _Node] = {}
     for entry in document.entries:
-        node = root
+        kind, *names = path_of(entry)
+        node = roots.setdefault(kind, _Node())
         node.count += entry.count
-        for name in path_of(entry)[:MAX_LEVELS]:
+        for name in names[:MAX_LEVELS]:
             node = node.below.setdefault(name, _Node())
             node.count += entry.count
-    if not root.count:
-        return
-    yield "<h2>Stacks, by how many objects stand in them</h2>"
-    yield '<div class="icicle"><div class="row">'
-    yield from _bars(root, root.count)
-    yield "</div></div>"
+    if roots:
+        yield "<h2>Stacks, by how many objects stand in them</h2>"
+    for kind, root in roots.items():
+        whole = _Node(root.count, {kind: root})
+        yield f'<div class="icicle" tabindex="0" role="group" aria-label="{_text(kind)}">'
+        yield '<div class="row">'
+        yield from _bars(whole, root.count)
+        yield "</div></div>"
 
 
 def _bars(node: _Node, whole: int) -> Iterator[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from otel_leaks.report.document import Document, Entry
+from otel_leaks.report.document import Document, Entry, noun
 from otel_leaks.report.documents.text import stack_rows
-from otel_leaks.report.texts import between
+from otel_leaks.report.texts import between, name_text
 
 __all__ = ["write"]
 
-# Everything that Markdown, or the HTML in it, may take for something else; "@" notifies people, "#"
-# refers to tickets.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~@&$:])")
+# What Markdown, or the HTML in it, may take for something else within a line.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>|~&$])")
+# These notify people and refer to tickets, also behind a backslash.
+_CALLS = re.compile(r"([@#])")
 _TICKS = re.compile(r"`+")
 
 
@@ -22,7 +23,7 @@ def write(document: Document) -> str:
     lines = [f"## {_plain(document.title)}", ""]
     lines += [f"- {_plain(fact)}" for fact in document.facts]
     for number, entry in enumerate(document.entries, 1):
-        lines += ["", f"### {number}\\. {_plain(entry.title)}", "", *_entry(entry)]
+        lines += ["", f"### {number}\\. {_title(entry)}", "", *_entry(entry)]
     if document.left_out:
         lines += ["", f"and {document.left_out} more sites"]
     if not document.entries:
@@ -40,10 +41,17 @@ def _entry(entry: Entry) -> Iterator[str]:
         yield f"- ignore: `{entry.ignore}`"
 
 
+def _title(entry: Entry) -> str:
+    return (
+        f"{entry.count} {noun(entry.kind, entry.count)}: `{_in_fence(name_text(entry.function))}`"
+    )
+
+
 def _plain(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", between(text))
+    # With a space of no width.
+    return _CALLS.sub("\\1\u200b", _SPECIAL.sub(r"\\\1", between(text)))
 
 
 def _in_fence(text: str) -> str:
-    # A line of ticks would end it.
+    # Ticks would end it.
     return _TICKS.sub("'", text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from otel_leaks.libraries import began_in_library, is_library, own_frame
+from otel_leaks.libraries import began_in_library, is_library, is_own, own_frame
 from otel_leaks.model import Frame, Origin, Site
 
 LIBRARY = f"{sysconfig.get_path('stdlib')}/queue.py"
@@ -76,3 +76,10 @@ def test_what_created_it_is_recognized_by_its_file(
 ) -> None:
     site = Site("asyncio_task", ("app.run",), 1, "0" * 12, origin=origin)
     assert began_in_library(site) is expected
+
+
+def test_the_shop_of_the_demo_is_an_application_wherever_it_is_installed() -> None:
+    file = str(Path(sysconfig.get_path("purelib"), "otel_leaks", "demo", "shop.py"))
+    assert is_own(file, "otel_leaks.demo.shop")
+    assert not is_own(file, "otel_leaks.demolition")
+    assert not is_own("/srv/otel_leaks/monitor/watch.py", "otel_leaks.monitor.watch")

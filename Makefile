@@ -12,10 +12,10 @@ PIP := --quiet --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests that have targets of their own.
-ELSEWHERE := scenarios or e2e or reliability or services or companions
+ELSEWHERE := scenarios or e2e or reliability or services or companions or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions field soak latency parts datadog matrix demo bench dashboards lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions browser pictures field soak latency parts datadog matrix demo bench deskbench dashboards schemas lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -65,11 +65,22 @@ companions: $(VENV)/.ready ## The pytest plugin beside old and new pytest, pytes
 	PYTHONPATH=tests $(BIN)/python -m companions.environments
 	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions -o faulthandler_timeout=600
 
+browser: $(VENV)/.ready ## The live page in a real browser (Chromium), and programs under otel-leaks run
+	$(BIN)/python -m pip install $(PIP) -r tests/browser/requirements.txt
+	$(BIN)/python -m pytest $(XDIST) -m browser -o faulthandler_timeout=300
+
+pictures: $(VENV)/.ready ## Take the pictures of the live page in docs/images anew; look at them
+	$(BIN)/python -m pip install $(PIP) -r tests/browser/requirements.txt
+	PYTHONPATH=tests $(BIN)/python -m browser.pictures
+
 field: $(VENV)/.ready ## Run the suites of others with --leaks and without (SUITES="httpx asgiref": some; hours)
 	PYTHONPATH=tests nice $(BIN)/python -m field $(SUITES)
 
 soak: $(VENV)/.ready ## Run a service for MINUTES=15 with leaks, outages and forks; draw up a balance
 	PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
+
+deskbench: $(VENV)/.ready ## Measure the live page: memory under load, and how soon it answers
+	$(BIN)/python benchmarks/desk.py
 
 latency: $(VENV)/.ready ## Measure what the users of a service notice of otel-leaks (15 minutes)
 	PYTHONPATH=tests $(BIN)/python benchmarks/latency.py
@@ -97,6 +108,9 @@ bench: $(VENV)/.ready ## Measure what it costs
 dashboards: $(VENV)/.ready ## Write the dashboards and alerts of examples/ anew
 	PYTHONPATH=tests $(BIN)/python -m support.dashboards
 
+schemas: $(VENV)/.ready ## Write the JSON Schemas of docs/schemas anew
+	PYTHONPATH=tests $(BIN)/python -m support.schemas
+
 lock: $(VENV)/.ready ## Pin the development versions anew
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
@@ -110,6 +124,9 @@ lock: $(VENV)/.ready ## Pin the development versions anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
 		--constraint tests/requirements.txt --constraint tests/reliability/requirements.txt \
 		tests/services/requirements.in --output-file tests/services/requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
+		--constraint tests/requirements.txt tests/browser/requirements.in \
+		--output-file tests/browser/requirements.txt
 	for list in tests/companions/*.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header \
 			$$list --output-file $${list%.in}.txt || exit 1; done

@@ -101,7 +101,7 @@ def test_every_option_has_its_variable() -> None:
     )
 
 
-def test_opentelemetry_instrument_is_told_of_every_variable() -> None:
+def test_opentelemetry_instrument_knows_every_variable() -> None:
     told = {name: value for name, value in vars(environment_variables).items() if "OTEL_" in name}
     assert told == {name: name for name in map(environment_variable, NAMES)}
 
@@ -161,7 +161,7 @@ def test_an_empty_limit_is_no_limit(name: str, text: str) -> None:
         ("max_frames", "201", "a whole number from 1 to 200", "32"),
     ],
 )
-def test_a_bad_variable_is_told_with_its_rule_and_the_default_is_taken(
+def test_a_bad_variable_is_reported_with_its_rule_and_the_default_is_taken(
     name: str, text: str, rule: str, default: str
 ) -> None:
     variable = environment_variable(name)
@@ -186,7 +186,7 @@ def test_a_bad_variable_is_told_with_its_rule_and_the_default_is_taken(
         ),
     ],
 )
-def test_a_bad_ignore_is_told_with_what_is_wrong_in_it(text: str, detail: str) -> None:
+def test_a_bad_ignore_is_reported_with_what_is_wrong_in_it(text: str, detail: str) -> None:
     assert LeakConfig.resolve({}, {P + "IGNORE": text}) == (
         LeakConfig(),
         (f"{P}IGNORE must be {IGNORES}, got {text!r} ({detail}); the default of () is taken",),
@@ -204,7 +204,7 @@ def test_one_bad_variable_costs_the_others_nothing() -> None:
     ]
 
 
-def test_an_unknown_variable_of_ours_is_told_with_the_known_ones() -> None:
+def test_an_unknown_variable_of_ours_is_reported_with_the_known_ones() -> None:
     environ = {P + "TRHEAD_LIMIT": "5", "OTEL_PYTHON_OTHER": "1", "PATH": "/bin"}
     known = ", ".join(map(environment_variable, NAMES))
     assert LeakConfig.resolve({}, environ) == (

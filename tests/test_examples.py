@@ -7,9 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from otel_leaks.config import LeakConfig
+from otel_leaks.detect.policies import POLICIES
 from otel_leaks.shipped import names as shipped_names
 from otel_leaks.shipped import read
 from otel_leaks.telemetry import names
@@ -139,6 +141,12 @@ def test_every_runbook_says_what_to_do_where_to_look_how_to_fix_it_and_when_it_i
     _, *sections = re.split(r"(?m)^## ", RUNBOOKS.read_text("utf-8"))
     steps = {each.splitlines()[0]: re.findall(r"(?m)^- \*\*(.+?)\*\*", each) for each in sections}
     assert steps == {key: ["Now", "Find it", "Fix it", "False alarm"] for key in steps}
+
+
+@pytest.mark.parametrize("page", ["runbooks", "dashboards", "detection"])
+def test_the_pages_say_of_every_evidence_what_it_means(page: str) -> None:
+    text = RUNBOOKS.with_name(f"{page}.md").read_text("utf-8")
+    assert [each.evidence for each in POLICIES if f"`{each.evidence}`" not in text] == []
 
 
 def test_every_option_that_a_runbook_names_is_one() -> None:

@@ -61,7 +61,7 @@ def test_a_module_takes_its_submodules_but_not_its_namesakes() -> None:
     assert hidden == ["pkg.f", "pkg.sub.f", "pkg.sub.C.f"]
 
 
-def test_names_hide_things_of_their_own_kind_only() -> None:
+def test_names_hide_objects_of_their_own_kind_only() -> None:
     thread, task = ignore_thread("w-*"), ignore_task("t-*")
     ignores = Ignores((thread, task))
     assert [

@@ -34,7 +34,7 @@ print(*sorted(new & set({HEAVY!r})))
     return done.stdout.split()
 
 
-def test_importing_a_door_to_tests_adds_no_log_handler() -> None:
+def test_importing_the_api_for_tests_adds_no_log_handler() -> None:
     program = """
 import logging
 import otel_leaks.testing, otel_leaks.pytest_plugin
@@ -48,7 +48,7 @@ print([logging.getLogger(name).handlers for name in names])
 
 
 @pytest.mark.parametrize("module", ["otel_leaks.testing", "otel_leaks.pytest_plugin"])
-def test_importing_a_door_to_tests_loads_nothing_heavy(module: str) -> None:
+def test_importing_the_api_for_tests_loads_nothing_heavy(module: str) -> None:
     assert loaded_by(module) == []
 
 

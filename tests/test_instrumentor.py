@@ -180,7 +180,7 @@ def test_a_healthy_process_has_no_detection(
     assert set(meters.series()["python.leak.open"].values()) == {0}
 
 
-def test_what_ended_is_told_as_resolved(
+def test_what_ended_is_reported_as_resolved(
     instrument: Instrument, looks: Callable[[], None], spans: Spans
 ) -> None:
     with standing(8):
@@ -192,7 +192,7 @@ def test_what_ended_is_told_as_resolved(
     assert plain(end.attributes)["python.leak.peak"] == 8
 
 
-def test_tasks_that_only_grow_are_told_once_with_their_site_and_resolved(
+def test_tasks_that_only_grow_are_reported_once_with_their_site_and_resolved(
     instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
 ) -> None:
     """Forty tasks a census come and end; five more, with another site, come and stay."""
@@ -286,7 +286,7 @@ def test_our_own_threads_and_the_sdks_are_not_counted(
 
 
 @pytest.mark.parametrize("sampled", [True, False], ids=["sampled", "dropped"])
-def test_tasks_that_outlive_their_requests_are_told_with_the_operation(
+def test_tasks_that_outlive_their_requests_are_reported_with_the_operation(
     instrument: Instrument, looks: Callable[[], None], spans: Spans, *, sampled: bool
 ) -> None:
     requests = Spans(ALWAYS_ON if sampled else ALWAYS_OFF)
@@ -320,7 +320,7 @@ def test_tasks_that_outlive_their_requests_are_told_with_the_operation(
 
 
 @pytest.mark.unwatched
-def test_destroyed_tasks_are_counted_and_told_by_coroutine(
+def test_destroyed_tasks_are_counted_and_reported_by_coroutine(
     instrument: Instrument, looks: Callable[[], None], meters: Meters, spans: Spans
 ) -> None:
     async def lose(loop: asyncio.AbstractEventLoop) -> None:
@@ -340,7 +340,7 @@ def test_destroyed_tasks_are_counted_and_told_by_coroutine(
         looks()
     span = next(each for each in spans.all if each.name == "python.leak.detected")
     said = plain(span.attributes)
-    name = f"{__name__}.{test_destroyed_tasks_are_counted_and_told_by_coroutine.__name__}"
+    name = f"{__name__}.{test_destroyed_tasks_are_counted_and_reported_by_coroutine.__name__}"
     name += ".<locals>.poll"
     assert {key: said[f"python.leak.{key}"] for key in ("kind", "evidence", "count")} == {
         "kind": "destroyed_task",
@@ -356,7 +356,7 @@ def test_destroyed_tasks_are_counted_and_told_by_coroutine(
 
 
 @pytest.mark.parametrize("origins", ["threads", "off"])
-def test_threads_are_told_with_who_started_them_and_a_link_to_the_span(
+def test_threads_are_reported_with_what_started_them_and_a_link_to_the_span(
     instrument: Instrument, looks: Callable[[], None], spans: Spans, origins: str
 ) -> None:
     tracer = Spans().provider.get_tracer("app")
@@ -379,7 +379,7 @@ def test_threads_are_told_with_who_started_them_and_a_link_to_the_span(
         assert line.strip() == "thread.start()"
 
 
-def test_tasks_are_told_with_who_made_them_when_that_is_asked_for(
+def test_tasks_are_reported_with_what_created_them_if_that_is_requested(
     instrument: Instrument, looks: Callable[[], None], spans: Spans
 ) -> None:
     async def make() -> list[asyncio.Task[None]]:
@@ -515,7 +515,7 @@ def test_missing_providers_are_one_warning_that_says_which_and_how_to_get_them(
     assert said == (expected if missing else [])
 
 
-def test_a_missing_logger_provider_is_told_where_one_is_needed(
+def test_a_missing_logger_provider_is_logged_if_one_is_needed(
     instrument: Instrument, caplog: pytest.LogCaptureFixture
 ) -> None:
     instrument(emit="log")
@@ -661,7 +661,7 @@ def test_a_start_that_fails_does_not_raise_and_leaves_nothing_behind(
     assert len(monitors()) == 1
 
 
-def test_an_interpreter_without_daemon_threads_is_told_apart(
+def test_an_interpreter_without_daemon_threads_is_recognized(
     instrument: Instrument, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     make = threading.Thread.__init__
@@ -701,7 +701,7 @@ def test_an_exporter_that_raises_costs_one_log_line_and_no_census(
             looks()
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert errors == [
-        "reporting a census or a detection failed; what failed is tried again at the next "
+        "reporting a census or a detection failed; it is retried at the next "
         "censuses; this is told once"
     ]
     assert meters.series()["python.thread.limit"] == {frozenset(): 5}
@@ -895,7 +895,7 @@ def test_a_child_of_a_process_that_has_uninstrumented_is_left_alone() -> None:
     assert told == ["[] {}"]
 
 
-def test_a_fork_waits_until_the_monitor_has_told_what_it_is_telling(
+def test_a_fork_waits_until_the_monitor_has_reported_what_it_is_reporting(
     instrument: Instrument, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What it tells takes locks of the SDK, and a child would inherit them as held.

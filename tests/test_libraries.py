@@ -71,7 +71,7 @@ def test_its_own_frame_is_the_first_from_where_it_waits_outwards() -> None:
         (None, None),
     ],
 )
-def test_who_began_it_is_told_by_where_that_stands(
+def test_what_created_it_is_recognized_by_its_file(
     origin: Origin | None, expected: bool | None
 ) -> None:
     site = Site("asyncio_task", ("app.run",), 1, "0" * 12, origin=origin)

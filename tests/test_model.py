@@ -37,7 +37,7 @@ def test_a_fingerprint_without_a_number_before_it_is_of_the_first_scheme() -> No
     assert list(map(scheme_of, written)) == [1, 1, 1, 2, 12, 1]
 
 
-def test_a_fingerprint_tells_where_one_function_ends_and_the_next_begins() -> None:
+def test_a_fingerprint_depends_on_where_one_function_ends_and_the_next_begins() -> None:
     assert fingerprint("thread", ("a", "b")) != fingerprint("thread", ("a.b",))
     assert fingerprint("thread", ("a", "b")) != fingerprint("thread", ("b", "a"))
 

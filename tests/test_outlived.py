@@ -317,7 +317,7 @@ def test_a_chain_that_renews_itself_is_one_detection(service: Service) -> None:
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.1, 0.02])
-def test_a_share_of_the_requests_is_told_at_any_sampling_rate(
+def test_a_share_of_the_requests_is_reported_at_any_sampling_rate(
     service: Service, ratio: float
 ) -> None:
     service.sampler = TraceIdRatioBased(ratio)

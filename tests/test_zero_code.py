@@ -179,7 +179,7 @@ def test_the_numbers_and_the_limits_are_exported(leaking: Ended) -> None:
     assert detections == {**zeros, ("asyncio_task", "threshold"): 1}
 
 
-def test_the_application_hears_nothing_but_our_warning(leaking: Ended) -> None:
+def test_the_application_sees_nothing_but_our_warning(leaking: Ended) -> None:
     assert leaking.stderr == ""
 
 

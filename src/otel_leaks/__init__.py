@@ -4,12 +4,12 @@ Find leaked threads and asyncio tasks: in production with OpenTelemetry.
     >>> from otel_leaks import LeakInstrumentor
     >>> LeakInstrumentor().instrument()
 
-It is taken back as any instrumentation of OpenTelemetry:
+Turn it off like any OpenTelemetry instrumentation:
 
     >>> LeakInstrumentor().uninstrument()
 
-Importing this package imports nothing of OpenTelemetry; the names below are
-resolved when they are first used.
+Importing this package does not import OpenTelemetry. The names below are resolved on first
+use.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 Every option once: its default, its environment variable, its check.
 
-The environment never takes an application down: a value that breaks its rule is
-told as a problem and its default is taken. In code it raises.
+The environment never breaks an application: an invalid value is reported as a problem and
+replaced by its default. In code it raises.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class LeakConfig:
     The resolved options of ``LeakInstrumentor().instrument()``.
 
     Raises:
-        InvalidTypeError: A value is of another type than its option takes.
+        InvalidTypeError: A value has the wrong type.
         InvalidValueError: A value is out of its range.
 
     >>> LeakConfig(task_limit=500).task_limit, LeakConfig().task_limit
@@ -167,39 +167,39 @@ class LeakConfig:
     """
 
     interval_s: float = _field(10.0, _INTERVAL)
-    """Seconds between two censuses, at least; stretched to stay under 1 % of a core."""
+    """Minimum seconds between two censuses; stretched to stay under 1 % of a core."""
     thread_limit: int | None = _field(200, _LIMIT)
-    """Threads above which a threshold finding opens; None for no limit."""
+    """Number of threads above which a threshold finding opens; None for no limit."""
     task_limit: int | None = _field(10_000, _LIMIT)
-    """Pending asyncio tasks above which a threshold finding opens; None for no limit."""
+    """Number of pending tasks above which a threshold finding opens; None for no limit."""
     growth_window_s: float = _field(600.0, _INTERVAL)
-    """Seconds of a window; the least count of each is compared with the one before."""
+    """Seconds of a window; the lowest count of each is compared with the one before."""
     growth_windows: int = _field(8, _whole(3, 100))
-    """Windows in a row that have to rise for a growth finding to open."""
+    """Number of consecutive windows that must rise for a growth finding."""
     growth_floor: int | None = _field(20, _FLOOR)
-    """By how much they have to rise in all; None for no findings of growth."""
+    """How much they must rise in all; None turns growth findings off."""
     outlived_s: float = _field(60.0, _INTERVAL)
-    """Seconds after the end of its span from which on a task has outlived it."""
+    """Seconds after the end of its span when a task counts as having outlived it."""
     outlived_count: int = _field(10, _whole(1, 1_000_000))
-    """Tasks of one site that have to outlive their spans for a look at whether they leak."""
+    """Number of tasks of one function that must outlive their spans before a leak is considered."""
     saturated_s: float | None = _field(None, _PATIENCE)
-    """Seconds for which a thread pool takes no job from a queue that grows, until that is a
+    """Seconds during which a thread pool takes no job from a growing queue, which then opens a
     finding; None for half of ``growth_window_s``."""
     max_sites: int = _field(10, _whole(1, 100))
-    """Sites, and so span events, of one detection."""
+    """Maximum number of sites, and so of span events, in one detection."""
     max_frames: int = _field(32, _whole(1, 200))
-    """Frames of each stack; outer ones are left out first."""
+    """Maximum number of frames in each stack; the outermost are omitted first."""
     cooldown_s: float = _field(300.0, _INTERVAL)
-    """Seconds until an open finding is told again; doubles each time, up to an hour."""
+    """Seconds until the first reminder of an open finding; doubles each time, up to an hour."""
     origins: Literal["off", "threads", "all"] = _field("threads", _ORIGINS)
-    """What is noted of where it began: nothing, threads, or asyncio tasks as well."""
+    """For which objects the creation site is recorded: none, threads, or asyncio tasks too."""
     emit: Emit = _field("span", _EMIT)  # noqa: RUF009 - a str, as immutable as the others
-    """What the samples of a detection are: events of its span, log records, or both."""
+    """Where the samples of a detection go: events of its span, log records, or both."""
     attach: bool = _field(False, _FLAG)
     """Whether ``otel-leaks ps`` of the same user may look into the process at any time, over a
     Unix socket; from Python 3.14 on it may without."""
     ignore: tuple[Ignore, ...] = _field((), _IGNORE)
-    """What not to count, besides the package's own threads and the SDK's."""
+    """What to ignore, besides the package's own threads and the SDK's."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -216,17 +216,17 @@ class LeakConfig:
         cls, options: Mapping[str, Any], environ: Mapping[str, str], *, of_file: bool = False
     ) -> tuple[LeakConfig, tuple[str, ...]]:
         """
-        Put given options over the environment over the defaults.
+        Combine given options, the environment and the defaults, in that precedence.
 
         Args:
             options: Keyword arguments of ``instrument()``.
             environ: The environment; variables that do not begin with
-                ``OTEL_PYTHON_LEAKS_`` are passed over.
-            of_file: Whether *options* are those of a configuration file. A bad one is
-                then no error of the program: it is replaced by its default.
+                ``OTEL_PYTHON_LEAKS_`` are ignored.
+            of_file: Whether *options* come from a configuration file. A bad one is then not an
+                error in the program: it is replaced by its default.
 
         Returns:
-            The options, and one sentence for each that could not be taken.
+            The options, and one sentence for each value that was not accepted.
 
         Raises:
             InvalidTypeError: An unknown option, or a value of a wrong type in *options* of code.

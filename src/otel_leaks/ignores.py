@@ -1,9 +1,9 @@
 """
-What not to count, as data.
+What to ignore, as data.
 
-An ignore is a value: a rule, a pattern, and why. The built-in ones and the user's
-stand in one list and are matched by one piece of code. In text, as in an
-environment variable, an ignore is written as the call that makes it:
+An ignore is a value: a rule, a pattern, and a reason. The built-in ignores and the user's are
+in one list and are matched by the same code. In text, as in an environment variable, an ignore
+is written as the call that creates it:
 ``ignore_thread("kafka-*", reason="owned by the client")``.
 """
 
@@ -60,10 +60,10 @@ _RULES: tuple[Rule, ...] = get_args(Rule)
 @dataclass(frozen=True, slots=True)
 class Ignore:
     """
-    A rule that leaves things out of the census.
+    A rule that excludes objects from the census.
 
-    Make one with the function of its rule, ``ignore_thread("name-*")``; patterns are
-    shell globs (``*``, ``?``, ``[a-z]``), compared with case.
+    Create one with the function of its rule, such as ``ignore_thread("name-*")``. Patterns are
+    case-sensitive shell globs (``*``, ``?``, ``[a-z]``).
     """
 
     rule: Rule
@@ -91,7 +91,7 @@ class Ignore:
 
     @property
     def call(self) -> str:
-        """The name of the function that makes it."""
+        """The name of the function that creates it."""
         return f"ignore_{self.rule}"
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ def ignore_top_function(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
     """
-    Ignore what stands in this function: the innermost of its stack, as ``pkg.mod.func``.
+    Ignore what has this function (``pkg.mod.func``) as its innermost frame.
 
     .. versionadded:: 0.1
     """
@@ -118,7 +118,7 @@ def ignore_any_function(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
     """
-    Ignore what has this function, as ``pkg.mod.func``, anywhere in its stack.
+    Ignore what has this function (``pkg.mod.func``) anywhere in its stack.
 
     .. versionadded:: 0.1
     """
@@ -129,7 +129,7 @@ def ignore_created_by(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
     """
-    Ignore what was created by this function, as ``pkg.mod.func``.
+    Ignore what this function (``pkg.mod.func``) created.
 
     .. versionadded:: 0.1
     """
@@ -140,7 +140,7 @@ def ignore_module(pattern: str, *, reason: str = "", until: dt.date | str | None
     """
     Ignore what runs a function of this module: a thread's target, a task's coroutine.
 
-    ``pkg.*`` takes ``pkg`` and all below it. A thing of the application that merely
+    ``pkg.*`` matches ``pkg`` and everything below it. An object of the application that merely
     waits inside that module is not ignored.
 
     .. versionadded:: 0.1
@@ -162,7 +162,7 @@ def ignore_thread(pattern: str, *, reason: str = "", until: dt.date | str | None
 
 def ignore_task(pattern: str, *, reason: str = "", until: dt.date | str | None = None) -> Ignore:
     """
-    Ignore asyncio tasks by their name. In production this makes a census dearer.
+    Ignore asyncio tasks by their name. In production this makes a census more expensive.
 
     .. versionadded:: 0.1
     """
@@ -173,7 +173,7 @@ def ignore_fingerprint(
     pattern: str, *, reason: str = "", until: dt.date | str | None = None
 ) -> Ignore:
     """
-    Ignore a site by its fingerprint, as the line ``ignore`` of a message has it.
+    Ignore a site by its fingerprint, which a message has in its line ``ignore``.
 
     .. versionadded:: 0.1
     """
@@ -261,13 +261,13 @@ def parse(text: str) -> tuple[Ignore, ...]:
             ``ignore_thread("a-*"), ignore_module("pkg.*", reason="why")``.
 
     Returns:
-        The ignores in their order; none for an empty text.
+        The ignores, in order; none for an empty text.
 
     >>> [each.pattern for each in parse('ignore_thread("a-*"), ignore_module("pkg.*")')]
     ['a-*', 'pkg.*']
 
     Raises:
-        IgnoreSyntaxError: The text is no such list, or names an unknown ignore.
+        IgnoreSyntaxError: The text is not such a list, or names an unknown ignore.
     """
     # Inside brackets a line break ends nothing, so a comma is put at its place.
     lines = [line.strip().rstrip(",") for line in text.splitlines()]
@@ -308,12 +308,12 @@ def _rule_of(text: str) -> str:
 
 class Ignores:
     """
-    A list of ignores, ready to be asked.
+    A list of ignores, prepared for matching.
 
     Args:
-        ignores: In the order in which they are tried; the first that matches hides.
-        today: The day that ``until`` is compared with. Expired ignores hide nothing
-            and are listed in ``expired``.
+        ignores: In the order in which they are tried; the first that matches applies.
+        today: The day that ``until`` is compared with. Expired ignores have no
+            effect and are listed in ``expired``.
     """
 
     def __init__(
@@ -329,11 +329,11 @@ class Ignores:
 
     @property
     def by_task_name(self) -> bool:
-        """Whether the name of each task has to be asked for."""
+        """Whether the name of each task is needed."""
         return bool(self._by_rule["task"])
 
     def name(self, kind: Kind, name: str) -> Ignore | None:
-        """Return what hides a thing of *kind* by its name."""
+        """Return the ignore that matches an object of *kind* by its name."""
         rule: Rule | None = _NAMED.get(kind)
         if rule is None:
             return None
@@ -348,13 +348,13 @@ class Ignores:
         outer: tuple[str, ...] = (),
     ) -> Ignore | None:
         """
-        Return what hides a site.
+        Return the ignore that matches a site.
 
         Args:
             functions: Of the site, outermost first.
             fingerprint: Of the site.
-            origin: Where its things were created.
-            outer: The functions further out, by which the site is not named.
+            origin: Where its objects were created.
+            outer: The functions further out, which are not part of the name of the site.
         """
         subjects: tuple[tuple[Rule, tuple[str, ...]], ...] = (
             ("fingerprint", (fingerprint,)),

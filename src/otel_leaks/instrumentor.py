@@ -147,8 +147,7 @@ class _Instrumentation:
             self._workers.open()
         if server is not None and not uwsgi.has_threads(server):
             _log.warning(
-                "uWSGI runs no threads of Python's, so leaks are not watched; "
-                "set enable-threads = true"
+                "uWSGI runs no Python threads, so leaks are not watched; set enable-threads = true"
             )
         # Runs before the SDK's own, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.
@@ -288,9 +287,10 @@ class LeakInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     Watches this process for leaked threads and asyncio tasks.
 
     ``instrument(**options)`` takes the options of ``LeakConfig`` and the usual
-    ``tracer_provider``, ``meter_provider`` and ``logger_provider``; ``uninstrument()``
-    ends the monitor, restores what was patched, and no metric is reported any more. Not to be
-    subclassed: BaseInstrumentor has one instance, and a subclass would be given that.
+    ``tracer_provider``, ``meter_provider`` and ``logger_provider``. ``uninstrument()``
+    stops the monitor, restores what was patched, and ends the metrics. Do not subclass it:
+    BaseInstrumentor has one instance, which a subclass would share, see
+    https://github.com/open-telemetry/opentelemetry-python-contrib/blob/main/opentelemetry-instrumentation/src/opentelemetry/instrumentation/instrumentor.py
 
     Raises:
         InvalidTypeError: An unknown option, or a value of a wrong type, given in code.
@@ -309,11 +309,11 @@ empty variable) for no limit, got 0; leave it out for the default of 200
     """Whether the options are those of a file, which OpenTelemetry itself hands over."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return nothing: it watches the interpreter itself."""
+        """Return nothing: this instruments the interpreter itself."""
         return ()
 
     def instrument(self, **options: Any) -> None:
-        """Begin to watch. When that fails it is logged, and may be tried again."""
+        """Start watching. A failure is logged, and you can try again."""
         self._is_of_file = _is_of_opentelemetry(sys._getframe(1))
         super().instrument(**options)
         # BaseInstrumentor takes whatever returned as a success.

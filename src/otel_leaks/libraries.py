@@ -30,6 +30,8 @@ __all__ = [
 
 _OURS = __name__.partition(".")[0]
 """This package is no application, also where it is installed for development."""
+_DEMO = f"{_OURS}.demo."
+"""But for the shop of the demo, which plays one wherever it is installed."""
 _INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")
 
 
@@ -87,7 +89,7 @@ def is_own(file: str, module: str) -> bool:
         module: ``__name__`` of its globals.
     """
     if module.partition(".")[0] == _OURS:
-        return False
+        return module.startswith(_DEMO)
     if not file.startswith("<"):
         return not is_library(file)
     return is_own_module(module) if module else not is_library(file)

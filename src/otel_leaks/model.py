@@ -424,8 +424,8 @@ class Detection:
 
 
 FINGERPRINT_SCHEME = 1
-"""By which rules ``fingerprint`` computes; who changes them writes the number before the digits,
-``2:0123456789ab``. What stands in ignores and baselines would otherwise match nothing."""
+"""The version of the rules of ``fingerprint``. When you change them, write its number before the
+digits, ``2:0123456789ab``: old ignores and baselines then are errors, and no silent misses."""
 
 
 def scheme_of(text: str) -> int:

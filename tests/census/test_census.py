@@ -78,7 +78,7 @@ def test_a_census_has_what_every_source_found_and_what_it_cost() -> None:
     )
 
 
-def test_every_source_is_told_the_same() -> None:
+def test_every_source_gets_the_same_arguments() -> None:
     threads, tasks = Source("thread"), Source("asyncio_task")
     pause = lambda: None  # noqa: E731 - it is compared
     taker(threads, tasks, pause=pause).take()

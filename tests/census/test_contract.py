@@ -266,7 +266,7 @@ def test_it_is_readable_from_another_thread(
     assert [list(map(plain, each.sites)) for each in found] == [[((maker.function,), 4)]]
 
 
-def test_it_survives_things_that_begin_and_end_meanwhile(
+def test_it_survives_objects_that_start_and_end_meanwhile(
     source: Source, maker: Maker, make: Callable[..., Things]
 ) -> None:
     make(40)
@@ -406,7 +406,7 @@ def test_an_age_is_counted_from_the_first_look_and_grows(
     assert ages == [0.0, 7.0, 30.0, 40.0, 10.0]
 
 
-def test_the_oldest_thing_of_a_site_is_the_one_that_is_shown(
+def test_the_oldest_object_of_a_site_is_the_one_that_is_shown(
     source: Source, maker: Maker, make: Callable[..., Things]
 ) -> None:
     make(1)
@@ -417,7 +417,7 @@ def test_the_oldest_thing_of_a_site_is_the_one_that_is_shown(
     assert later == dataclasses.replace(first, age_s=8.0)
 
 
-def test_what_became_of_the_things_of_a_site_is_told(
+def test_what_became_of_the_objects_of_a_site_is_reported(
     source: Source, maker: Maker, make: Callable[..., Things]
 ) -> None:
     old = make(20)
@@ -432,7 +432,7 @@ def test_what_became_of_the_things_of_a_site_is_told(
     assert {*followed[0].ages_s, *followed[0].ended_s} <= {150.0, 90.0}
 
 
-def test_a_bounded_number_of_things_is_followed_and_the_same_ones_again(
+def test_a_bounded_number_of_objects_is_followed_and_the_same_ones_again(
     source: Source, maker: Maker, make: Callable[..., Things]
 ) -> None:
     make(FOLLOWED_OF_SITE + 40)

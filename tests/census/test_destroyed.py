@@ -81,7 +81,7 @@ def counts(population: Population) -> dict[str, int]:
 NAME = f"{__name__}.poll"
 
 
-def test_destroyed_tasks_are_counted_by_coroutine_and_the_handler_hears_them_as_before(
+def test_destroyed_tasks_are_counted_by_coroutine_and_the_handler_gets_them_as_before(
     source: DestroyedSource, loop: asyncio.AbstractEventLoop
 ) -> None:
     destroy(loop, 3)
@@ -215,10 +215,15 @@ def test_ignores_hide_a_coroutine(source: DestroyedSource) -> None:
 def test_coroutines_beyond_the_most_are_one(source: DestroyedSource) -> None:
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         loop.set_exception_handler(lambda *_: None)
+        names: dict[str, Any] = {"__name__": "many"}
         for n in range(MAX_COROUTINES + 5):
-            names: dict[str, Any] = {"__name__": "many"}
             exec(f"async def run_{n}(future): await future", names)
-            destroy(loop, 1, names[f"run_{n}"])
+        numbers = iter(range(MAX_COROUTINES + 5))
+
+        def run(future: asyncio.Future[None]) -> Any:
+            return names[f"run_{next(numbers)}"](future)
+
+        destroy(loop, MAX_COROUTINES + 5, run)
     found = read(source)
     assert (found.count, found.site_count) == (MAX_COROUTINES + 5, MAX_COROUTINES + 1)
     assert counts(found)[OTHER] == 5
@@ -363,7 +368,7 @@ def test_after_closing_children_of_a_failed_gather_are_silent_again() -> None:
     assert told == []
 
 
-def test_tests_hear_of_every_gathered_task_that_is_destroyed(
+def test_tests_see_every_gathered_task_that_is_destroyed(
     source: DestroyedSource, loop: asyncio.AbstractEventLoop
 ) -> None:
     async def main() -> None:

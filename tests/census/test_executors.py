@@ -100,7 +100,7 @@ def test_a_pool_that_is_shutting_down_still_has_what_is_left_of_it() -> None:
         assert read()["shop"] == (2, 2, 3)
 
 
-def test_workers_whose_pool_is_gone_are_told_by_their_names() -> None:
+def test_workers_whose_pool_is_gone_are_recognized_by_their_names() -> None:
     stand = Stand()
     pool = ThreadPoolExecutor(2, thread_name_prefix="lost")
     jobs: list[Future[None]] = [pool.submit(stuck, stand) for _ in range(3)]

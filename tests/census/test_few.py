@@ -205,7 +205,7 @@ def began(found: Population) -> set[str]:
     return {site.origin.function for site in found.sites if site.origin is not None}
 
 
-def test_it_finds_exactly_what_began_in_the_scope_and_who_began_it(
+def test_it_finds_exactly_what_was_created_in_the_scope_and_by_what(
     source: Source, scope: Scope, make: Callable[[], Made]
 ) -> None:
     other = Scope()

@@ -15,7 +15,7 @@ class Thing:
         raise AssertionError("a thing was compared")
 
 
-def test_a_thing_keeps_its_serial_and_the_time_it_was_first_seen() -> None:
+def test_an_object_keeps_its_serial_and_the_time_it_was_first_seen() -> None:
     serials = Serials()
     one, other = Thing(), Thing()
     seen = [
@@ -26,7 +26,7 @@ def test_a_thing_keeps_its_serial_and_the_time_it_was_first_seen() -> None:
     assert [(known.serial, known.first_seen) for known in seen] == [(1, 1.0), (2, 2.0), (1, 1.0)]
 
 
-def test_a_thing_with_the_id_of_a_dead_one_is_another_thing() -> None:
+def test_an_object_with_the_id_of_a_dead_one_is_another_object() -> None:
     serials = Serials()
     seen: set[int] = set()
     for number in range(1, 100):
@@ -40,7 +40,7 @@ def test_a_thing_with_the_id_of_a_dead_one_is_another_thing() -> None:
     raise AssertionError("no id was reused: the test has tested nothing")
 
 
-def test_a_thing_is_held_weakly() -> None:
+def test_an_object_is_held_weakly() -> None:
     serials = Serials()
     thing = Thing()
     ref = weakref.ref(thing)

@@ -105,7 +105,7 @@ def source() -> Iterator[TaskSource]:
 
 
 @pytest.mark.asyncio
-async def test_a_site_tells_how_long_the_spans_of_its_tasks_are_over(source: TaskSource) -> None:
+async def test_a_site_has_the_time_since_the_spans_of_its_tasks_ended(source: TaskSource) -> None:
     requests = Requests()
     for ended_at in (END_S, END_S - 90, END_S - 30):
         requests.serve(ended_at=ended_at)
@@ -363,7 +363,7 @@ async def test_a_census_holds_no_span_context_or_task(source: TaskSource) -> Non
 
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["recorded", "dropped"])
 @pytest.mark.asyncio
-async def test_of_very_many_tasks_that_began_in_inner_spans_all_that_were_looked_at_count(
+async def test_of_very_many_tasks_created_in_inner_spans_all_that_were_read_count(
     source: TaskSource, sampler: Sampler
 ) -> None:
     requests, clock = Requests(sampler), Clock()

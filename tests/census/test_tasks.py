@@ -100,7 +100,7 @@ def test_500_tasks_are_counted_exactly(source: TaskSource, loop: Loop) -> None:
     assert (found.count, found.site_count) == (500, 1)
 
 
-def test_a_task_is_told_with_its_whole_await_chain(source: TaskSource, loop: Loop) -> None:
+def test_a_task_is_reported_with_its_whole_await_chain(source: TaskSource, loop: Loop) -> None:
     (task,) = start(loop, outer())
     task.set_name("refresh")
     functions = (f"{HERE}.outer", f"{HERE}.inner", FOREVER)
@@ -194,7 +194,7 @@ def test_tasks_of_a_stopped_loop_that_is_not_closed_are_counted(source: TaskSour
     assert read(source).count == 0
 
 
-def test_a_task_that_has_not_begun_is_counted_where_it_begins(
+def test_a_task_that_has_not_started_is_counted_where_it_starts(
     source: TaskSource, loop: Loop
 ) -> None:
     loop.create_task(outer())
@@ -230,7 +230,7 @@ def test_a_sample_says_whether_it_has_a_frame_of_the_applications(
     assert own == [True, False]
 
 
-def test_the_name_that_a_user_gave_is_told(source: TaskSource, loop: Loop) -> None:
+def test_the_name_that_a_user_gave_is_reported(source: TaskSource, loop: Loop) -> None:
     loop.create_task(outer(), name="sync-users")
     assert sample_of(read(source), f"{HERE}.outer").name == "sync-users"
 
@@ -372,7 +372,9 @@ def test_a_chain_ends_where_another_task_is_awaited(source: TaskSource, loop: Lo
     assert sample_of(found, name).waits_on == f"asyncio.Task of {HERE}.inner"
 
 
-def test_a_deep_chain_is_told_down_to_its_innermost_frame(source: TaskSource, loop: Loop) -> None:
+def test_a_deep_chain_is_reported_down_to_its_innermost_frame(
+    source: TaskSource, loop: Loop
+) -> None:
     start(loop, deep(300), deep(300))
     (site,) = read(source).sites
     assert (len(site.functions), site.functions[-1], site.count) == (302, FOREVER, 2)
@@ -395,7 +397,7 @@ async def deep(depth: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["future", "event", "queue", "sleep", "gathering"])
-def test_what_a_task_waits_on_is_told(source: TaskSource, loop: Loop, kind: str) -> None:
+def test_what_a_task_waits_on_is_reported(source: TaskSource, loop: Loop, kind: str) -> None:
     class Future(asyncio.Future[None]):
         pass
 
@@ -473,7 +475,7 @@ AWAITING = [
 
 
 @pytest.mark.parametrize("awaiting", AWAITING, ids=lambda each: each.__name__)
-def test_a_task_that_something_awaits_is_told_so(
+def test_a_task_that_something_awaits_is_reported_as_awaited(
     source: TaskSource, loop: Loop, awaiting: Callable[[AnyTask], Coroutine[Any, Any, None]]
 ) -> None:
     (task,) = start(loop, inner())

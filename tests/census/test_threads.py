@@ -60,7 +60,7 @@ def test_80_threads_are_counted_exactly() -> None:
     assert (found.count, [site.count for site in found.sites]) == (80, [80])
 
 
-def test_a_thread_is_told_with_its_whole_stack_from_its_target_inwards() -> None:
+def test_a_thread_is_reported_with_its_whole_stack_from_its_target_inwards() -> None:
     with standing(1, stuck_deeper, daemon=True) as (thread,):
         found = read(now=50.0)
     functions = ("support.leaks.stuck_deeper", "support.leaks.stuck")
@@ -106,7 +106,7 @@ def test_threads_that_differ_in_lines_only_are_one_site() -> None:
     assert [site.count for site in found.sites] == [6, 1]
 
 
-def test_a_subclass_is_told_by_its_run() -> None:
+def test_a_subclass_is_named_after_its_run() -> None:
     stand = Stand()
 
     class Worker(threading.Thread):
@@ -119,13 +119,13 @@ def test_a_subclass_is_told_by_its_run() -> None:
     found = read()
     stand.release()
     thread.join()
-    here = f"{__name__}.test_a_subclass_is_told_by_its_run.<locals>.Worker.run"
+    here = f"{__name__}.test_a_subclass_is_named_after_its_run.<locals>.Worker.run"
     if sys.version_info < (3, 11):
         here = f"{__name__}.run"  # Code has no qualified name, and this class no module.
     assert [site.functions for site in found.sites] == [(here, "support.leaks.stuck")]
 
 
-def test_a_partial_is_told_by_its_function() -> None:
+def test_a_partial_is_named_after_its_function() -> None:
     with standing(1, functools.partial(functools.partial(stuck))):
         found = read()
     assert [site.functions for site in found.sites] == [("support.leaks.stuck",)]
@@ -134,7 +134,7 @@ def test_a_partial_is_told_by_its_function() -> None:
 @pytest.mark.parametrize(
     "wrap", [lambda target: target, functools.partial], ids=["plain", "partial"]
 )
-def test_a_target_in_c_is_told_by_its_name(
+def test_a_target_in_c_is_named_after_itself(
     wrap: Callable[[Callable[..., object]], Callable[..., object]],
 ) -> None:
     lock = threading.Lock()
@@ -203,7 +203,7 @@ def test_threads_are_never_compared() -> None:
     assert [(site.count, site.age_s) for site in found] == [(3, 0.0), (3, 5.0)]
 
 
-def test_a_thread_of_the_application_that_c_began_is_counted_while_it_is_known() -> None:
+def test_a_thread_of_the_application_started_in_c_is_counted_while_it_is_known() -> None:
     there: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
     free: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -236,7 +236,7 @@ def test_a_thread_of_the_application_that_c_began_is_counted_while_it_is_known()
     assert after.count == 0
 
 
-def test_the_main_thread_is_told_from_its_module_inwards() -> None:
+def test_the_main_thread_is_reported_from_its_module_inwards() -> None:
     """The frames of runpy and of importlib are nobody's own code."""
     program = textwrap.dedent("""
         from otel_leaks.census.source import Look

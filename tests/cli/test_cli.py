@@ -57,7 +57,7 @@ def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_an_unknown_command_is_told_with_those_that_are_known(
+def test_an_unknown_command_is_reported_with_those_that_are_known(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     status, out, error = failing(["dmo"], capsys)
@@ -118,7 +118,7 @@ def test_examples_need_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["rules.yaml", "prom", "", "../pyproject.toml"])
-def test_an_unknown_example_is_told_with_those_that_are_known(
+def test_an_unknown_example_is_reported_with_those_that_are_known(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["examples", name]) == 2

@@ -89,7 +89,7 @@ def run(name: str, folder: Path, *args: str) -> Ran:
 
 
 @pytest.mark.parametrize(("name", "args"), RUNS, ids=[f"{n} {a}".strip() for n, a in RUNS])
-def test_the_outcomes_are_those_without_and_each_leak_is_told(
+def test_the_outcomes_are_those_without_and_each_leak_is_reported(
     name: str, args: str, tmp_path: Path
 ) -> None:
     words = [*args.split(), *in_order(name, args)]

@@ -63,7 +63,7 @@ def test_the_counts_of_a_minute_are_kept() -> None:
     assert advance(story, ExportLogsServiceRequest()) is story
 
 
-def test_the_story_is_told_when_the_counts_show_the_leak() -> None:
+def test_the_story_is_shown_when_the_counts_show_the_leak() -> None:
     stories = [
         Story(),
         Story(leak=LEAK),

@@ -265,7 +265,7 @@ def test_two_sites_of_one_function_are_two_leaks_and_their_function_is_none_besi
     assert [each.fingerprint for each in found] == [each.fingerprint for each in windows[-1]]
 
 
-def test_sites_that_differ_in_where_they_began_are_one() -> None:
+def test_sites_that_differ_in_where_they_were_created_are_one() -> None:
     """Their fingerprints are the same, and so is their leak."""
     windows = [[site(5 * i), site(6 * i)] for i in range(1, 5)]
     *_, (found,) = fed(growth(), windows)

@@ -116,7 +116,7 @@ def test_what_came_to_a_stop_is_found_when_very_many_requests_left_something_beh
     assert ask(site(*(age - 2.0 for age in many))) == ()
 
 
-def test_tasks_that_began_in_one_span_are_no_requests() -> None:
+def test_tasks_that_were_created_in_one_span_are_no_requests() -> None:
     assert ask(site(*[3000.0] * 5000)) == ()
 
 

@@ -56,11 +56,11 @@ def test_until_the_end_of_what_has_ended_is_known_it_is_too_early() -> None:
     assert noted((0.0, 60.0)).lasts(69.0, FAR_S, WINDOW_S)
 
 
-def test_what_was_to_wake_and_is_not_looked_at_any_more_holds_nothing_back() -> None:
+def test_a_timer_that_is_no_longer_read_delays_no_finding() -> None:
     assert not noted((0.0, 60.0)).lasts(71.0, FAR_S, WINDOW_S)
 
 
-def test_what_waits_for_something_else_by_now_is_judged() -> None:
+def test_what_waits_for_something_else_by_now_is_checked() -> None:
     assert not noted((0.0, 60.0), (30.0, None)).lasts(30.0, FAR_S, WINDOW_S)
 
 

@@ -64,7 +64,7 @@ def receiver_of(**labels: str) -> str:
     return said.splitlines()[-1]
 
 
-def test_growth_is_no_news_of_what_is_above_its_limit_or_stuck(
+def test_growth_is_not_notified_while_a_process_is_above_its_limit_or_stuck(
     alertmanager: Alertmanager,
 ) -> None:
     def alert(name: str, instance: str) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def collector(request: pytest.FixtureRequest, otelcol: Path, tmp_path: Path) -> 
         running.program.stop()
 
 
-def test_a_leak_is_told_to_those_on_call_and_so_is_its_end(
+def test_those_on_call_are_notified_of_a_leak_and_of_its_end(
     collector: Collector,
     alertmanager: Alertmanager,
     webhook: Webhook,
@@ -171,7 +171,7 @@ def test_a_leak_is_told_to_those_on_call_and_so_is_its_end(
         }
 
 
-def test_the_webhook_for_trying_it_out_prints_what_it_is_told(tmp_path: Path) -> None:
+def test_the_webhook_for_trying_it_out_prints_what_it_gets(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     printing = Program(
         [sys.executable, str(EXAMPLES / "webhook.py"), str(port)], {}, tmp_path / "webhook.log"

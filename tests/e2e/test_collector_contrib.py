@@ -163,7 +163,7 @@ def test_a_process_says_where_it_runs_and_the_collector_adds_the_rest(start: Sta
     }
 
 
-def test_a_leak_is_masked_and_what_is_told_is_counted(
+def test_a_leak_is_masked_and_what_is_reported_is_counted(
     start: Start, serve: Serve, tmp_path: Path
 ) -> None:
     home = tmp_path / "home" / "alice" / "shop"

@@ -18,7 +18,7 @@ def test_a_named_collector_is_taken(tmp_path: Path) -> None:
     assert collector({VARIABLE: sys.executable}, say=silent) == Path(sys.executable)
 
 
-def test_a_name_that_is_no_program_is_told_with_its_rule(tmp_path: Path) -> None:
+def test_a_name_that_is_no_program_is_reported_with_its_rule(tmp_path: Path) -> None:
     with pytest.raises(CollectorMissing) as missing:
         collector({VARIABLE: str(tmp_path)}, say=silent)
 

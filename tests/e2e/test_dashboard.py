@@ -62,7 +62,7 @@ def _labels(labels: Mapping[str, str]) -> str:
     return ", ".join(f'{name}="{value}"' for name, value in labels.items())
 
 
-def test_what_leaks_is_told_by_service_version_and_process(answers: Any) -> None:
+def test_what_leaks_is_listed_by_service_version_and_process(answers: Any) -> None:
     leak = {"python_leak_kind": "thread", "python_leak_evidence": "growth"}
     answers(
         {**VERSIONS, "python_leak_open": [({**SHOP, **leak}, "1x60"), ({**CART, **leak}, "0x60")]},
@@ -79,7 +79,9 @@ def test_what_leaks_is_told_by_service_version_and_process(answers: Any) -> None
     )
 
 
-def test_counters_count_the_first_things_and_those_of_a_process_that_ended(answers: Any) -> None:
+def test_counters_include_the_first_increments_and_those_of_a_process_that_ended(
+    answers: Any,
+) -> None:
     function = {"code_function_name": "notify"}
     leak = {"python_leak_kind": "thread", "python_leak_evidence": "growth"}
     lost = "python_asyncio_task_destroyed_total"

@@ -127,7 +127,7 @@ def told(receiver: Collector, name: str = "python.leak.detected") -> dict[str, S
 
 
 @pytest.mark.parametrize("sampled", SAMPLED)
-def test_a_leak_is_told_with_its_route_and_a_link_to_a_request_that_leaked(
+def test_a_leak_is_reported_with_its_route_and_a_link_to_a_request_that_leaked(
     receiver: Collector, serve: Serve, sampled: str
 ) -> None:
     service = serve(

@@ -135,7 +135,7 @@ def test_a_leak_is_ranked_and_alerts_until_it_is_fixed(
         eventually(lambda: not breaches())
 
 
-def test_a_pool_that_does_no_work_any_more_alerts_until_it_does(
+def test_a_saturated_pool_alerts_until_it_works_again(
     otelcol: Path, serve: Serve, tmp_path: Path
 ) -> None:
     with reached(WAYS[0], otelcol, tmp_path) as (prometheus, exporting):

@@ -48,7 +48,7 @@ def test_a_finding_opens_once_and_ends_once() -> None:
     assert said == [[], [("opened", 6)], [], [], [("resolved", 2)], []]
 
 
-def test_what_ends_is_told_with_its_peak_and_how_long_it_was_open() -> None:
+def test_what_ends_is_reported_with_its_peak_and_how_long_it_was_open() -> None:
     ledger = Ledger(300.0)
     ledger.update(census(10.0), [finding(6)])
     ledger.update(census(20.0), [finding(9)])
@@ -89,7 +89,7 @@ def test_what_opens_again_within_its_cooldown_is_the_same_detection() -> None:
     assert (found.opened_at, found.peak, found.told) == (10.0, 9, 2)
 
 
-def test_after_its_end_was_told_what_goes_on_is_told_within_one_cooldown() -> None:
+def test_what_continues_after_its_reported_end_is_reported_within_one_cooldown() -> None:
     book = Book(cooldown_s=100.0)
     for now in range(0, 2000, 10):
         book.enter(float(now), finding(9))
@@ -146,7 +146,7 @@ def test_what_a_policy_says_of_an_end_that_is_not_open_is_nothing() -> None:
     assert Book().enter(10.0, over(finding(9))) == []
 
 
-def test_two_kinds_open_and_end_each_for_itself_and_ends_are_told_first() -> None:
+def test_two_kinds_open_and_end_independently_and_ends_are_reported_first() -> None:
     book = Book()
     tasks = finding(8, "asyncio_task")
     assert [
@@ -180,7 +180,9 @@ def test_a_kind_that_could_not_be_read_stays_open() -> None:
     ]
 
 
-def test_an_open_one_is_told_again_after_its_cooldown_then_after_twice_that_up_to_an_hour() -> None:
+def test_an_open_one_gets_a_reminder_after_its_cooldown_then_after_twice_that_up_to_an_hour() -> (
+    None
+):
     book = Book(cooldown_s=600.0)
     told = [now for now in range(0, 20_000, 100) if book.enter(float(now), finding(6))]
     # After 10, 20, 40 minutes, and from there on after 60.
@@ -193,7 +195,7 @@ def test_a_cooldown_of_more_than_an_hour_is_kept() -> None:
     assert told == [0, 7200, 14_400, 21_600, 28_800]
 
 
-def test_what_is_told_again_says_how_often_it_was_told() -> None:
+def test_a_reminder_says_how_many_there_were_before() -> None:
     ledger = Ledger(10.0)
     told = []
     for now in (0.0, 10.0, 30.0):
@@ -201,7 +203,7 @@ def test_what_is_told_again_says_how_often_it_was_told() -> None:
     assert told == [("opened", 1), ("told_again", 2), ("told_again", 3)]
 
 
-def test_an_open_one_is_told_at_very_long_last_without_overflow() -> None:
+def test_an_open_one_gets_reminders_forever_without_overflow() -> None:
     ledger = Ledger(1.0)
     for now in range(0, 3600 * 1500, 3600):
         ledger.update(census(float(now)), [finding(6)])
@@ -255,7 +257,7 @@ def test_what_fills_no_threshold_is_a_story_of_its_own() -> None:
     assert [each.refers_to for each in ledger.opened] == [None, None, None]
 
 
-def test_a_reference_is_kept_when_it_is_told_again_and_when_the_first_has_ended() -> None:
+def test_a_reference_is_kept_in_reminders_and_when_the_first_has_ended() -> None:
     ledger = Ledger(10.0)
     ledger.update(census(10.0), [TOO_MANY])
     ledger.update(census(20.0), [TOO_MANY, GROWS])

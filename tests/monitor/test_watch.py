@@ -140,7 +140,7 @@ def monitors() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "otel-leaks-watch"]
 
 
-def test_the_listener_hears_of_each_census_after_what_opened_and_ended_in_it() -> None:
+def test_the_listener_gets_each_census_after_what_opened_and_ended_in_it() -> None:
     ear = Ear()
     watch = watch_of(Source(1, 6, 9, 2), ear)
     for _ in range(4):
@@ -155,7 +155,7 @@ def test_the_listener_hears_of_each_census_after_what_opened_and_ended_in_it() -
     ]
 
 
-def test_an_open_finding_is_told_again_through_the_watch() -> None:
+def test_an_open_finding_gets_reminders_through_the_watch() -> None:
     ear = Ear()
     now = iter([0.0, 0.0, 100.0, 100.0, 400.0, 400.0])
     watch = watch_of(Source(6, 7, 8), ear, clock=lambda: next(now))
@@ -201,7 +201,7 @@ def test_a_listener_that_raises_is_logged_once_and_the_next_is_heard(
         *("opened", "looked", "looked", "resolved", "looked", "looked")
     ]
     assert [record.getMessage() for record in caplog.records] == [
-        "reporting a census or a detection failed; what failed is tried again at the next "
+        "reporting a census or a detection failed; it is retried at the next "
         "censuses; this is told once"
     ]
     assert caplog.records[0].exc_info is not None
@@ -212,10 +212,10 @@ def test_a_broken_source_is_logged_once_with_what_to_do(caplog: pytest.LogCaptur
     watch = watch_of(Source(RuntimeError("no"), RuntimeError("no"), KeyError("k"), 1), ear)
     for _ in range(4):
         watch.look()
-    left_out = "is left out; the others go on. Please report this with your Python version"
+    left_out = "it is skipped, the others continue. Please report this with your Python version"
     assert [record.getMessage() for record in caplog.records] == [
-        f"the census of thread failed (RuntimeError: no) and {left_out}",
-        f"the census of thread failed (KeyError: 'k') and {left_out}",
+        f"the census of thread failed (RuntimeError: no); {left_out}",
+        f"the census of thread failed (KeyError: 'k'); {left_out}",
     ]
     assert ear.heard == [("looked", 0)] * 4
 
@@ -357,7 +357,7 @@ def test_nothing_that_a_source_raises_ends_the_monitor(
     started(watch_of(source, ear, config=FAST, cpu_clock=lambda: 0.0))
     assert [ear.looks.acquire(timeout=20) for _ in range(4)] == [True] * 4
     (message,) = [record.getMessage() for record in caplog.records]
-    assert f"{error.__qualname__}: out of a property) and is left out" in message
+    assert f"{error.__qualname__}: out of a property); it is skipped" in message
 
 
 def test_what_is_raised_into_the_monitor_from_outside_is_logged_and_it_goes_on(
@@ -409,7 +409,7 @@ def test_a_policy_that_raises_costs_the_others_nothing_and_resolves_none_of_its_
     watch.look()
     assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 6), ("resolved", 6)]
     assert [record.getMessage() for record in caplog.records] == [
-        "the policy threshold failed and is left out; the others go on, and it is tried again. "
+        "the policy threshold failed; it is retried, the others continue. "
         "Please report this; this is told once"
     ]
 
@@ -678,7 +678,7 @@ def test_a_watch_that_was_never_started_can_be_stopped() -> None:
     assert source.done == ["close"]
 
 
-def test_stopping_does_not_wait_for_ever_and_nothing_is_told_afterwards(
+def test_stopping_does_not_wait_forever_and_nothing_is_reported_afterwards(
     started: Callable[[Watch], Watch],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -703,7 +703,7 @@ def test_stopping_does_not_wait_for_ever_and_nothing_is_told_afterwards(
     messages = [record.getMessage() for record in caplog.records]
     free.set()
     monitor.join(20)
-    assert "the monitor thread did not end within" in messages[0]
+    assert "the monitor thread did not stop within" in messages[0]
     # What it was telling is told; the census after it is not.
     assert ear.heard == [("opened", 6)]
 

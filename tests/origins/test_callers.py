@@ -231,7 +231,7 @@ def test_a_task_of_a_library_has_the_line_that_led_to_it_and_the_library(
     assert said(second) == ("main", line_of(main, "await lib.open_task_in"), "leaklib.open_task")
 
 
-def test_things_of_one_place_have_one_origin(lib: ModuleType) -> None:
+def test_objects_of_one_place_have_one_origin(lib: ModuleType) -> None:
     origins.starts.open()
     try:
         stand = Stand()

@@ -96,7 +96,7 @@ def site_of_threads(beginnings: Beginnings) -> Site:
     return site
 
 
-def test_a_thread_tells_who_started_it(beginnings: Beginnings) -> None:
+def test_a_thread_has_what_started_it(beginnings: Beginnings) -> None:
     stand = Stand()
     thread = begin(stand)
     site = site_of_threads(beginnings)
@@ -104,7 +104,7 @@ def test_a_thread_tells_who_started_it(beginnings: Beginnings) -> None:
     assert (site.origin, site.operations) == (origin(begin, "thread.start()"), ())
 
 
-def test_a_thread_that_was_started_in_a_span_tells_which(beginnings: Beginnings) -> None:
+def test_a_thread_that_was_started_in_a_span_has_that_span(beginnings: Beginnings) -> None:
     stand = Stand()
     with TRACER.start_as_current_span("POST /reports") as span:
         thread = begin(stand)
@@ -116,14 +116,14 @@ def test_a_thread_that_was_started_in_a_span_tells_which(beginnings: Beginnings)
     ]
 
 
-def test_who_submitted_a_job_began_the_worker(beginnings: Beginnings) -> None:
+def test_what_submitted_a_job_created_the_worker(beginnings: Beginnings) -> None:
     stand = Stand()
     with ThreadPoolExecutor(thread_name_prefix="leak") as pool:
         pool.submit(stuck, stand)
         stand.arrived()
         site = site_of_threads(beginnings)
         stand.release()
-    me = test_who_submitted_a_job_began_the_worker
+    me = test_what_submitted_a_job_created_the_worker
     assert site.origin == origin(me, "pool.submit(stuck, stand)")
 
 
@@ -141,7 +141,7 @@ def test_threads_that_were_created_at_two_places_and_stand_at_one_are_two_sites(
     assert len({site.fingerprint for site in sites}) == 1
 
 
-def test_a_thread_that_ran_before_tells_nothing() -> None:
+def test_a_thread_that_ran_before_has_no_origin() -> None:
     stand = Stand()
     thread = begin(stand)
     for beginnings in opened():
@@ -174,7 +174,7 @@ def test_a_span_that_cannot_be_read_keeps_no_thread_from_starting() -> None:
         beginnings.close()
 
 
-def test_a_thread_keeps_neither_the_span_nor_the_frame_it_began_in(
+def test_a_thread_keeps_neither_the_span_nor_the_frame_it_was_created_in(
     beginnings: Beginnings,
 ) -> None:
     class Local:
@@ -248,7 +248,7 @@ async def starts_one() -> asyncio.Task[None]:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_task_tells_who_made_it(source: TaskSource, of_tasks: Beginnings, loop: str) -> None:
+def test_a_task_has_what_created_it(source: TaskSource, of_tasks: Beginnings, loop: str) -> None:
     async def main() -> None:
         await starts_one()
         assert begun(source, of_tasks) == origin(
@@ -258,7 +258,7 @@ def test_a_task_tells_who_made_it(source: TaskSource, of_tasks: Beginnings, loop
     run(loop, main)
 
 
-def test_a_task_that_ends_while_it_is_read_has_told_who_made_it(
+def test_a_task_that_ends_while_it_is_read_has_what_created_it(
     source: TaskSource, of_tasks: Beginnings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
@@ -318,7 +318,7 @@ def test_what_a_library_makes_for_somebody_was_made_by_him(
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="3.12 and later make no task for it")
-def test_a_task_that_waits_for_another_was_begun_by_who_waits(
+def test_a_task_that_another_waits_for_was_created_by_the_one_that_waits(
     source: TaskSource, of_tasks: Beginnings
 ) -> None:
     async def main() -> None:
@@ -403,7 +403,7 @@ def test_a_thread_that_is_still_there_after_its_request_says_for_how_long() -> N
         assert "POST /reports" in {each.name for each in found.operations}
 
 
-def test_a_thread_does_not_keep_the_span_alive_that_it_began_in() -> None:
+def test_a_thread_does_not_keep_the_span_alive_that_it_was_created_in() -> None:
     reader = SpanReader()
     beginnings = Beginnings(reader.current, reader.operation, reader.end)
     beginnings.open()
@@ -420,7 +420,7 @@ def test_a_thread_does_not_keep_the_span_alive_that_it_began_in() -> None:
         beginnings.close()
 
 
-def test_a_thread_that_began_in_an_inner_span_belongs_to_the_request_around_it() -> None:
+def test_a_thread_created_in_an_inner_span_belongs_to_the_request_around_it() -> None:
     provider = TracerProvider()
     reader = SpanReader()
     reader.watch(provider)

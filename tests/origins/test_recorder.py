@@ -67,14 +67,14 @@ def test_a_scope_that_is_left_in_another_context_is_no_error() -> None:
     assert current_scope() is None
 
 
-def test_a_thread_is_charged_to_the_scope_that_started_it(starts: Starts, scope: Scope) -> None:
+def test_a_thread_belongs_to_the_scope_that_started_it(starts: Starts, scope: Scope) -> None:
     with standing(1) as (thread,):
         assert starts.scope_of(thread) is scope
         assert function_of(starts, thread) == "support.leaks.standing"
         assert starts.noted("thread") == [thread]
 
 
-def test_a_thread_of_a_thread_is_charged_to_the_same_scope(starts: Starts, scope: Scope) -> None:
+def test_a_thread_of_a_thread_belongs_to_the_same_scope(starts: Starts, scope: Scope) -> None:
     inner: list[threading.Thread] = []
 
     def outer() -> None:
@@ -109,7 +109,7 @@ def test_a_job_passes_on_what_it_was_given_and_what_it_raises(scope: Scope) -> N
     assert raised.value.args == ((1,), {"two": 2})
 
 
-def test_tasks_inherit_the_scope_and_are_charged_to_it(starts: Starts, scope: Scope) -> None:
+def test_tasks_inherit_the_scope_and_belong_to_it(starts: Starts, scope: Scope) -> None:
     with stopped_loop() as loop:
         noted = loop.create_task(forever())
         direct = asyncio.Task(forever(), loop=loop)
@@ -121,7 +121,7 @@ def test_tasks_inherit_the_scope_and_are_charged_to_it(starts: Starts, scope: Sc
         assert starts.has_unnoted_tasks() is not is_noted
 
 
-def test_a_task_of_a_librarys_coroutine_began_where_its_task_did(starts: Starts) -> None:
+def test_a_task_of_a_librarys_coroutine_was_created_where_its_task_was(starts: Starts) -> None:
     async def main() -> str:
         return await asyncio.wait_for(inner(), 20)
 
@@ -150,7 +150,7 @@ def test_a_comprehension_is_part_of_its_function(starts: Starts) -> None:
     assert names == {"start"}
 
 
-def test_a_coroutine_that_is_handed_to_another_thread_began_where_it_was_handed_over(
+def test_a_coroutine_that_is_handed_to_another_thread_was_created_where_it_was_handed_over(
     starts: Starts, scope: Scope
 ) -> None:
     with stopped_loop() as loop:

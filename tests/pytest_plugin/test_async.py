@@ -17,7 +17,7 @@ IS_UVLOOP_HERE = sys.platform != "win32"
 
 
 @pytest.mark.parametrize("scope", ["function", "class", "module", "package", "session"])
-def test_tests_on_a_loop_of_any_scope_are_told_apart(run: Run, scope: str) -> None:
+def test_tests_on_a_loop_of_any_scope_are_kept_apart(run: Run, scope: str) -> None:
     result = run(
         f"""
         import asyncio
@@ -52,7 +52,7 @@ def test_tests_on_a_loop_of_any_scope_are_told_apart(run: Run, scope: str) -> No
 
 
 @pytest.mark.parametrize("policy", ["asyncio", "uvloop"])
-def test_anyio_tests_are_told_apart_on_either_loop(run: Run, policy: str) -> None:
+def test_anyio_tests_are_kept_apart_on_either_loop(run: Run, policy: str) -> None:
     if policy == "uvloop":
         pytest.importorskip("uvloop")
     result = run(
@@ -104,7 +104,7 @@ def test_anyio_tests_are_told_apart_on_either_loop(run: Run, policy: str) -> Non
 
 
 @pytest.mark.parametrize("scope", ["function", "module", "session"])
-def test_async_fixtures_are_charged_when_they_are_torn_down(run: Run, scope: str) -> None:
+def test_async_fixtures_are_checked_when_they_are_torn_down(run: Run, scope: str) -> None:
     result = run(
         f"""
         import asyncio
@@ -145,7 +145,7 @@ def test_async_fixtures_are_charged_when_they_are_torn_down(run: Run, scope: str
     assert "end of the session" not in result.stdout.str()
 
 
-def test_async_fixtures_of_anyio_are_charged_when_they_are_torn_down(run: Run) -> None:
+def test_async_fixtures_of_anyio_are_checked_when_they_are_torn_down(run: Run) -> None:
     result = run(
         """
         import pytest

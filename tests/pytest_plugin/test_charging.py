@@ -7,7 +7,7 @@ import pytest
 from pytest_plugin.conftest import Run
 
 
-def test_each_kind_of_test_is_charged_with_its_own(run: Run) -> None:
+def test_each_kind_of_test_gets_its_own_leaks(run: Run) -> None:
     result = run(
         """
         import unittest
@@ -215,7 +215,7 @@ def test_xunit_style_set_ups_are_named_as_they_are_written(run: Run) -> None:
     )
 
 
-def test_what_a_fixture_keeps_running_is_not_charged_to_its_tests(run: Run) -> None:
+def test_what_a_fixture_keeps_running_is_not_attributed_to_its_tests(run: Run) -> None:
     result = run(
         """
         import threading
@@ -280,7 +280,7 @@ def test_a_job_that_a_test_leaves_on_a_fixtures_pool_is_the_tests(run: Run) -> N
     result.stdout.fnmatch_lines(["1 leaked job of a pool: test_it.wait, created at test_it.py:18"])
 
 
-def test_a_fixture_asked_for_in_the_call_is_charged_itself(run: Run) -> None:
+def test_a_fixture_requested_in_the_call_gets_its_own_leaks(run: Run) -> None:
     result = run(
         """
         import pytest
@@ -299,7 +299,7 @@ def test_a_fixture_asked_for_in_the_call_is_charged_itself(run: Run) -> None:
     result.stdout.fnmatch_lines(["fixture leaking (function): 1 leaked thread: *"])
 
 
-def test_a_fixture_that_fails_is_told_of_its_failure_alone(run: Run) -> None:
+def test_a_fixture_that_fails_reports_only_its_failure(run: Run) -> None:
     result = run(
         """
         import pytest
@@ -342,7 +342,7 @@ def test_a_teardown_that_fails_keeps_its_error_and_has_the_leaks_as_a_note(run: 
     )
 
 
-def test_a_leak_that_verify_none_told_is_not_told_again(run: Run) -> None:
+def test_a_leak_that_verify_none_reported_is_not_reported_again(run: Run) -> None:
     result = run(
         """
         from leaky import thread

@@ -190,7 +190,7 @@ def test_a_task_that_only_its_loops_end_ends_is_a_leak(run: Run) -> None:
     )
 
 
-def test_what_is_told_at_the_teardown_is_told_once(run: Run) -> None:
+def test_what_is_reported_at_the_teardown_is_reported_once(run: Run) -> None:
     result = run(
         FACTORY
         + """

@@ -48,7 +48,7 @@ POLLING = """
 """
 
 
-def test_what_was_told_to_end_and_only_polls_is_no_leak(run: Run) -> None:
+def test_what_was_asked_to_end_and_only_polls_is_no_leak(run: Run) -> None:
     result = run(
         POLLING
         + """

@@ -70,7 +70,7 @@ LEAVING = """
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.11 counts requests to cancel first")
-def test_each_leak_is_told_what_helps_against_it(run: Run) -> None:
+def test_each_leak_gets_a_hint_that_helps(run: Run) -> None:
     result = run(LEAVING, "--leaks=warn", plugins=("asyncio",))
     result.assert_outcomes(passed=5)
     sites = re.split(r"(?m)^ *1\. 1 (?:thread|asyncio task) \w+: test_it\.", result.stdout.str())

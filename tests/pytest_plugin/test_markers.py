@@ -37,7 +37,9 @@ def test_markers_of_function_class_and_module_hide_what_they_say(run: Run) -> No
     result.stdout.fnmatch_lines(["*name     test-2,*", "*name     class-3,*"])
 
 
-def test_allow_leaks_lets_all_pass_and_the_session_end_does_not_tell_it_again(run: Run) -> None:
+def test_allow_leaks_allows_everything_and_the_session_end_does_not_report_it_again(
+    run: Run,
+) -> None:
     result = run(
         """
         import pytest
@@ -190,7 +192,7 @@ def test_markers_are_registered_also_where_leaks_are_not_looked_for(run: Run) ->
     result.assert_outcomes(passed=1)
 
 
-def test_an_ignore_of_a_marker_that_hid_nothing_is_told(run: Run) -> None:
+def test_an_ignore_of_a_marker_that_hid_nothing_is_reported(run: Run) -> None:
     result = run(
         """
         import pytest

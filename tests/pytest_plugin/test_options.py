@@ -38,7 +38,7 @@ def test_leaks_alone_fails_the_leaking_test_only(run: Run) -> None:
     )
 
 
-def test_warn_tells_and_passes(run: Run) -> None:
+def test_warn_reports_and_passes(run: Run) -> None:
     result = run(LEAKING, "--leaks=warn")
     result.assert_outcomes(passed=2)
     assert result.ret == 0
@@ -123,7 +123,7 @@ def test_flags_that_need_leaks_say_so(run: Run, flag: str) -> None:
     result.stderr.fnmatch_lines(["ERROR: *give --leaks as well"])
 
 
-def test_ini_ignores_hide_and_unused_ones_are_told(run: Run, pytester: pytest.Pytester) -> None:
+def test_ini_ignores_hide_and_unused_ones_are_reported(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makeini(
         """
         [pytest]
@@ -147,7 +147,7 @@ def test_ini_ignores_hide_and_unused_ones_are_told(run: Run, pytester: pytest.Py
     assert "pump" not in out
 
 
-def test_what_an_ignore_hid_beside_a_leak_is_told(run: Run) -> None:
+def test_what_an_ignore_hid_beside_a_leak_is_reported(run: Run) -> None:
     result = run(
         """
         from leaky import thread

@@ -83,7 +83,7 @@ def test_neither_a_leak_nor_the_outcome_beside_it_vanishes(run: Run) -> None:
         result.stdout.fnmatch_lines(lines)
 
 
-def test_a_leak_of_a_test_that_fails_as_expected_is_told_where_failures_are_looked_at(
+def test_a_leak_of_a_test_that_fails_as_expected_is_reported_if_failures_are_checked(
     run: Run,
 ) -> None:
     result = run(
@@ -123,7 +123,7 @@ def test_a_failing_test_stops_the_run_and_is_the_next_ones_first(
         result.assert_outcomes(passed=0 if args else 2, failed=1)
 
 
-def test_a_leak_beside_failed_subtests_is_told(run: Run) -> None:
+def test_a_leak_beside_failed_subtests_is_reported(run: Run) -> None:
     result = run(
         HEAD
         + """
@@ -275,6 +275,37 @@ def test_a_leak_of_an_attempt_that_is_run_again_is_in_the_summary(run: Run) -> N
     assert result.parseoutcomes() == {"passed": 1, "rerun": 1}
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*= leaks =*", "test_it.py::test_it: 1 leaked thread: *"])
+
+
+def test_what_has_ended_is_not_looked_at(run: Run) -> None:
+    result = run(
+        HEAD
+        + """
+    import asyncio
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    def test_clean():
+        asyncio.run(asyncio.sleep(0))
+        with ThreadPoolExecutor() as pool:
+            pool.submit(int).result()
+        ended = threading.Thread(target=int)
+        ended.start()
+        ended.join()
+        """,
+        "--leaks",
+        conftest="""
+            from otel_leaks.census import CensusTaker
+
+            def take(self, **asked):
+                raise ValueError("there is nothing to look for")
+
+            CensusTaker.take = take
+        """,
+    )
+    result.assert_outcomes(passed=1)
+    assert result.ret == 0
+    result.stdout.no_fnmatch_line("*there is nothing to look for*")
 
 
 def test_an_error_of_ours_costs_no_test_and_no_summary(run: Run) -> None:

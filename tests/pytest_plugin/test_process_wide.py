@@ -146,6 +146,16 @@ LIBRARY = """
     def respond():
         _tasks.append(asyncio.get_running_loop().create_task(_watch()))
 
+    _generators = []
+
+    async def _numbers():
+        yield 1
+        yield 2
+
+    async def keep_generator():
+        _generators.append(_numbers())
+        await _generators[-1].__anext__()
+
     _server = None
 
     def serve():
@@ -404,6 +414,28 @@ def test_tasks_that_a_library_keeps_for_each_request_are_leaks(run_with_library:
         plugins=("asyncio",),
     )
     result.assert_outcomes(failed=1)
+
+
+def test_of_generators_a_library_keeps_one_at_most(run_with_library: Run) -> None:
+    result = run_with_library(
+        """
+        import library
+        import pytest
+
+        @pytest.mark.asyncio
+        async def test_one():
+            await library.keep_generator()
+
+        @pytest.mark.asyncio
+        async def test_two():
+            await library.keep_generator()
+            await library.keep_generator()
+        """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["2 leaked async generators: *"])
 
 
 def test_what_only_the_application_refers_to_is_a_leak(run_with_library: Run) -> None:

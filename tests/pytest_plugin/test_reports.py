@@ -148,14 +148,14 @@ def test_the_next_format_is_a_file_and_a_line_in_the_list(run: Run) -> None:
     early = """
         import sys
         import types
-        from otel_leaks.report import formats
+        from otel_leaks import pytest_plugin
 
         counts = types.ModuleType("otel_leaks.report.formats.counts")
         counts.write = lambda leaks, *, fails: f"{len(leaks)} of a run that fails: {fails}"
         sys.modules[counts.__name__] = counts
-        formats.FORMATS += (
-            formats.Format("counts", "file", "write how many"),
-            formats.Format("counts", "log", "say how many"),
+        pytest_plugin.FORMATS += (
+            pytest_plugin.Format("counts", "file", "write how many"),
+            pytest_plugin.Format("counts", "log", "say how many"),
         )
     """
     result = run(LEAKING, "--leaks", "--leaks-counts=counts.txt", "-p", "early", early=early)

@@ -132,7 +132,7 @@ def test_what_is_left_from_anywhere_fails_the_session_once_with_its_origin(
     result.stdout.fnmatch_lines(["     in       the session, outside of tests and fixtures"])
 
 
-def test_in_warn_mode_what_is_left_is_told_and_the_session_passes(run: Run) -> None:
+def test_in_warn_mode_what_is_left_is_reported_and_the_session_passes(run: Run) -> None:
     result = run("from leaky import thread\nthread()\ndef test_it(): pass", "--leaks=warn")
     result.assert_outcomes(passed=1)
     assert result.ret == 0
@@ -144,7 +144,7 @@ def test_a_session_without_tests_fails_too_when_it_leaks(run: Run) -> None:
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_what_a_test_or_fixture_left_is_told_once(run: Run) -> None:
+def test_what_a_test_or_fixture_left_is_reported_once(run: Run) -> None:
     result = run(
         """
         import asyncio

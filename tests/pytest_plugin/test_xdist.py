@@ -12,7 +12,7 @@ from pytest_plugin.conftest import Run
 XDIST = ("xdist",)
 
 
-def test_failing_tests_of_workers_are_told_by_the_controller(run: Run) -> None:
+def test_failing_tests_of_workers_are_reported_by_the_controller(run: Run) -> None:
     result = run(
         """
         import pytest
@@ -33,7 +33,7 @@ def test_failing_tests_of_workers_are_told_by_the_controller(run: Run) -> None:
     assert "end of the session" not in result.stdout.str()
 
 
-def test_what_workers_import_leaves_behind_fails_the_run_and_is_told_once(run: Run) -> None:
+def test_what_workers_import_leaves_behind_fails_the_run_and_is_reported_once(run: Run) -> None:
     result = run(
         """
         from leaky import thread
@@ -56,7 +56,7 @@ def test_what_workers_import_leaves_behind_fails_the_run_and_is_told_once(run: R
     assert [each["in"] for each in body["leaks"]] == ["at the end of the session"]
 
 
-def test_a_clean_suite_passes_and_the_controllers_own_things_are_no_leaks(run: Run) -> None:
+def test_a_clean_suite_passes_and_the_controllers_own_objects_are_no_leaks(run: Run) -> None:
     result = run("def test_one(): pass\ndef test_two(): pass", "--leaks", "-n2", plugins=XDIST)
     result.assert_outcomes(passed=2)
     assert result.ret == 0
@@ -100,7 +100,7 @@ def test_json_and_baseline_of_workers_are_merged(run: Run) -> None:
     }
 
 
-def test_unused_ignores_are_told_only_where_no_worker_used_them(run: Run) -> None:
+def test_unused_ignores_are_reported_only_if_no_worker_used_them(run: Run) -> None:
     result = run(
         """
         import pytest

@@ -215,7 +215,7 @@ def test_loops_and_tasks_of_others(
 ) -> None:
     row.server, row.done, row.variant = server, done, " "
     row.repeat = f'tests/reliability/test_neighbors.py -k "{name}"'
-    said = ("are not counted, since only code of that class can say",)
+    said = ("are not counted, since reading them would run code of that class",)
     beside(run, row, name, "after", said=said if name == "odd_tasks" else ())
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from otel_leaks.pytest_plugin import FORMATS, formats_for
 from otel_leaks.report import formats
-from otel_leaks.report.formats import FORMATS, Leak, formats_for, writer
+from otel_leaks.report.formats import Leak, writer
 
 LEAK: Leak = {
     "id": "a",

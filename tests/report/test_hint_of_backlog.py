@@ -55,7 +55,9 @@ def hinted(looks: Sequence[Pool], site: Site) -> bool:
         ((1, 2, 3, 4, 4), False),
     ],
 )
-def test_a_queue_that_is_longer_each_time_is_told(queued: Sequence[int], expected: bool) -> None:
+def test_a_queue_that_is_longer_each_time_is_reported(
+    queued: Sequence[int], expected: bool
+) -> None:
     assert hinted(history(*queued), sampled(101)) == expected
 
 

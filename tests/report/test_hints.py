@@ -160,7 +160,7 @@ WAITS = [
 @pytest.mark.parametrize("functions", WAITS)
 @pytest.mark.parametrize("kind", ["thread", "work_item"])
 @pytest.mark.parametrize("endless", [False, True])
-def test_a_thread_is_never_told_to_be_cancelled_or_awaited(
+def test_a_hint_never_asks_to_cancel_or_await_a_thread(
     functions: tuple[str, ...], kind: Kind, endless: bool
 ) -> None:
     said = hint(site(*functions, kind=kind, endless=endless)) or ""

@@ -239,7 +239,7 @@ async def swallow_one() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.11 counts requests to cancel first")
-def test_a_task_that_swallowed_its_cancellation_is_told_so() -> None:
+def test_a_task_that_swallowed_its_cancellation_gets_that_hint() -> None:
     with stopped_loop() as loop:
         task = loop.create_task(swallow_one())
         loop.run_until_complete(settle())

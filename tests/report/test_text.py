@@ -115,7 +115,7 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
         (
             saturated(),
             "thread pool mail is saturated: all 6 threads have run the same jobs for at least "
-            "5 min while 293 jobs wait; most of those: 80 in app.jobs.Worker.run "
+            "5 min while 293 jobs wait; most of the running jobs: 80 in app.jobs.Worker.run "
             "(/srv/app/jobs.py:41), the oldest for at least 2 min",
         ),
         (
@@ -133,7 +133,7 @@ def saturated(*, queued: int = 293, limit: int = 6, sites: tuple[Site, ...] = (S
                 grown_s=4800.0,
                 pools=40,
             ),
-            "40 thread pools export, 30 more than 80 min ago: new ones keep coming, and none "
+            "40 thread pools named export, 30 more than 80 min ago: new ones keep coming, and none "
             "is shut down; most of their 93 threads: 80 in app.jobs.Worker.run "
             "(/srv/app/jobs.py:41), the oldest for at least 2 min",
         ),
@@ -277,7 +277,7 @@ def test_a_duration_is_written_as_a_person_would(seconds: float, written: str) -
         ("/srv/app/main.py", "created  /srv/app/main.py:3 in lib.open\n"),
     ],
 )
-def test_a_message_says_when_a_library_began_it(file: str, said: str) -> None:
+def test_a_message_says_when_a_library_created_it(file: str, said: str) -> None:
     site = replace(SITE, origin=Origin("lib.open", file, 3))
     assert said in leaks_text([site], [])
 
@@ -383,7 +383,7 @@ def test_the_end_of_what_was_destroyed_says_how_many_there_were() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the folder that one is in")
-def test_a_place_is_told_whole_where_the_folder_that_one_is_in_is_gone(
+def test_a_path_is_absolute_when_the_current_folder_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "gone"
@@ -431,7 +431,7 @@ def of_client(kind: Kind, function: str, count: int = 1, **more: Any) -> Site:
     return Site(kind, (function,), count, "0" * 12, origin=origin, **more)
 
 
-def test_what_a_library_left_for_one_line_is_told_as_one_leak() -> None:
+def test_what_a_library_left_for_one_line_is_reported_as_one_leak() -> None:
     stack = (
         Frame("clientlib.Client.ping", "/x/site-packages/clientlib/client.py", 9),
         Frame("asyncio.tasks.sleep", "/x/site-packages/asyncio/tasks.py", 649),

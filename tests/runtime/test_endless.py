@@ -128,7 +128,7 @@ def test_a_loop_without_an_exit_is_known(function: Callable[..., Any], expected:
     assert is_endless(function.__code__, at) is expected
 
 
-def test_a_function_that_has_not_begun_is_not_endless() -> None:
+def test_a_function_that_has_not_started_is_not_endless() -> None:
     assert not is_endless(a_thread.__code__, -1)
 
 

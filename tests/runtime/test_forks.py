@@ -214,7 +214,7 @@ def test_the_children_of_subprocess_are_known_to_become_another_program() -> Non
 
 
 @needs_fork
-def test_a_child_of_which_python_was_not_told_is_announced_once() -> None:
+def test_a_child_that_python_did_not_see_is_announced_once() -> None:
     # As a server in C forks: no hook runs.
     told = run("""
         import ctypes, os, threading

@@ -34,7 +34,7 @@ def test_what_is_gone_is_forgotten_and_its_address_is_not_mistaken_for_it() -> N
     assert len(remembered._known) == 0
 
 
-def test_as_much_is_kept_as_it_is_told_to() -> None:
+def test_as_much_is_kept_as_configured() -> None:
     remembered: Remembered[int] = Remembered(10)
     codes = [a_code() for _ in range(100)]
     for code in codes:

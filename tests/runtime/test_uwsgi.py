@@ -65,7 +65,7 @@ def test_an_interpreter_that_another_server_embeds_has_no_module_uwsgi(
         ({"mule_id": 1}, True),
     ],
 )
-def test_workers_and_mules_are_told_from_the_master(
+def test_workers_and_mules_are_distinguished_from_the_master(
     module: ModuleType, ids: dict[str, int], expected: bool
 ) -> None:
     for name, n in ids.items():
@@ -144,7 +144,7 @@ def test_closing_leaves_the_hook_of_the_others_and_nothing_of_ours(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: Linux or macOS")
-def test_a_worker_of_which_nobody_tells_begins_with_its_first_garbage_collection() -> None:
+def test_a_worker_that_is_not_announced_starts_at_its_first_garbage_collection() -> None:
     done = subprocess.run(
         [
             sys.executable,

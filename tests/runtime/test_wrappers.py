@@ -265,7 +265,7 @@ def threads_that_are_unknown() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if type(each) is threading._DummyThread]
 
 
-def test_a_subclass_of_a_loop_is_told_to_the_next_class_in_its_order(
+def test_a_subclass_of_a_loop_is_passed_to_the_next_class_in_its_order(
     wrapped: list[tuple[str, Any]],
 ) -> None:
     seen: list[object] = []

@@ -52,7 +52,7 @@ def test_there_are_at_least_two_of_each_kind(module: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("module", "each", "loop"), programs())
-def test_verify_none_tells_what_was_left_and_who_began_it(
+def test_verify_none_reports_what_was_left_and_what_created_it(
     module: str, each: Scenario, loop: str
 ) -> None:
     done = subprocess.run(

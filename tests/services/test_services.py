@@ -161,7 +161,7 @@ def run(  # noqa: PLR0917 - pytest passes them by name
 
 
 @pytest.mark.parametrize(("stack", "spans"), of_each(HEALTHY))
-def test_nothing_opens_on_a_service_that_is_well(
+def test_nothing_opens_on_a_healthy_service(
     run: ServiceRun, stack: Stack, spans: Spans, seen: Seen, row: Row
 ) -> None:
     row.section, row.order = "Healthy", place(HEALTHY, stack, spans)

@@ -15,7 +15,7 @@ PAGE_TEXT = PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("load", HEALTHY, ids=lambda load: load.name)
-def test_nothing_opens_where_services_are_well(load: Load) -> None:
+def test_nothing_opens_on_healthy_services(load: Load) -> None:
     assert day(load, 0, interval_s=60.0, until_s=HALF_DAY) == ()
 
 

@@ -124,7 +124,7 @@ def _tests() -> Iterator[str]:
 
 def _commands() -> Iterator[str]:
     yield "## Commands\n\n"
-    for argv in ([], ["demo"], ["examples"]):
+    for argv in ([], ["demo"], ["run"], ["view"], ["examples"]):
         out = io.StringIO()
         fixed = {"COLUMNS": "80", "NO_COLOR": "1"}
         with (

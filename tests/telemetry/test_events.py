@@ -178,7 +178,7 @@ def test_a_finding_on_one_site_has_its_fingerprint_and_one_without_a_limit_none(
     assert "python.leak.limit" not in attributes
 
 
-def test_a_site_without_a_sample_is_told_by_its_function(spans: Spans) -> None:
+def test_a_site_without_a_sample_is_reported_by_its_function(spans: Spans) -> None:
     events_of(spans).detected(detection(found(Site("thread", ("app.run",), 2, "0" * 12))))
     assert samples(spans.all[0]) == [
         (
@@ -261,7 +261,7 @@ def test_what_opens_after_an_end_links_to_nothing_of_before(spans: Spans) -> Non
     assert spans.all[2].links == ()
 
 
-def test_what_goes_on_after_its_end_was_told_links_to_its_first_span(spans: Spans) -> None:
+def test_what_continues_after_its_end_was_reported_links_to_its_first_span(spans: Spans) -> None:
     events = events_of(spans)
     events.detected(detection())
     events.resolved(detection())

@@ -201,7 +201,7 @@ def test_a_kind_without_a_limit_reports_none() -> None:
     assert "python.thread.limit" not in meters.series()
 
 
-def test_detections_are_counted_and_open_ones_are_told() -> None:
+def test_detections_are_counted_and_open_ones_are_reported() -> None:
     meters = Meters()
     metrics = metrics_of(meters)
     metrics.opened("thread", "threshold")
@@ -236,7 +236,7 @@ def test_a_kind_whose_source_failed_keeps_its_last_numbers() -> None:
     }
 
 
-def test_a_census_in_which_one_thing_could_not_be_examined_says_so() -> None:
+def test_a_census_in_which_one_object_could_not_be_examined_says_so() -> None:
     meters = Meters()
     metrics = metrics_of(meters)
     taken = census(threads(("app.run", 5, True)))

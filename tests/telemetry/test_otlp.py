@@ -241,7 +241,7 @@ def test_an_unknown_protocol_is_an_error_that_names_the_known_ones(
     assert missing_providers() == ("TracerProvider", "MeterProvider", "LoggerProvider")
 
 
-def test_what_is_missing_is_told_until_it_is_set() -> None:
+def test_what_is_missing_is_logged_until_it_is_set() -> None:
     told = run("""
         from opentelemetry.sdk.metrics import MeterProvider
         from otel_leaks.telemetry.otlp import missing_providers

@@ -67,7 +67,7 @@ def ids(span: Span) -> tuple[int, int]:
     return context.trace_id, context.span_id
 
 
-def test_a_recorded_span_tells_its_name_route_and_end() -> None:
+def test_a_recorded_span_has_its_name_route_and_end() -> None:
     span = tracer().start_span("POST /orders", attributes={"http.route": "/orders"})
     trace_id, span_id = ids(span)
     operation = Operation(trace_id, span_id, is_sampled=True, name="POST /orders", route="/orders")
@@ -184,7 +184,7 @@ def test_without_the_privates_of_opentelemetry_a_copy_of_the_context_is_read(
     assert tell(reader, context) == expected
 
 
-def test_a_span_that_cannot_be_read_is_told_once_and_nothing_is_raised(
+def test_a_span_that_cannot_be_read_is_logged_once_and_nothing_is_raised(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Broken(Foreign):
@@ -197,7 +197,7 @@ def test_a_span_that_cannot_be_read_is_told_once_and_nothing_is_raised(
         assert tell(reader, context) == (None, None)
     assert [record.getMessage() for record in caplog.records] == [
         "the span of a task could not be read, so tasks that outlive their request "
-        "are not found any more; please report this with your OpenTelemetry version"
+        "are no longer found; please report this with your OpenTelemetry version"
     ]
 
 
@@ -265,7 +265,7 @@ async def test_a_context_is_read_while_its_task_runs() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_context_of_a_task_has_the_span_that_it_began_in() -> None:
+async def test_the_context_of_a_task_has_the_span_in_which_it_was_created() -> None:
     with tracer().start_as_current_span("POST /orders") as span:
         task = asyncio.create_task(forever())
     await settle()
@@ -278,7 +278,7 @@ async def test_the_context_of_a_task_has_the_span_that_it_began_in() -> None:
 
 
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["recorded", "dropped"])
-def test_the_current_span_is_told_where_it_is_asked_for(sampler: Sampler) -> None:
+def test_the_current_span_is_returned_where_it_is_requested(sampler: Sampler) -> None:
     reader = SpanReader()
     assert reader.current() is None
     with tracer(sampler).start_as_current_span("POST /orders") as span:
@@ -291,7 +291,7 @@ def test_the_current_span_is_told_where_it_is_asked_for(sampler: Sampler) -> Non
     assert [type(each) for each in said] == [SpanContext, str, weakref.ref]
 
 
-def test_the_current_span_of_another_library_is_told_by_the_api() -> None:
+def test_the_current_span_of_another_library_is_read_through_the_api() -> None:
     class Other(Foreign):
         def __init__(self) -> None:
             pass

@@ -542,7 +542,7 @@ def test_a_proof_is_a_text_for_a_person() -> None:
     )
 
 
-def test_nothing_is_kept_and_the_collector_is_as_before() -> None:
+def test_nothing_is_kept_and_the_garbage_collector_is_as_before() -> None:
     async def main() -> weakref.ref[Any]:
         jobs: asyncio.Queue[int] = asyncio.Queue()
         gone = weakref.ref(jobs)
@@ -579,7 +579,7 @@ def test_without_tasks_there_is_nothing_to_prove() -> None:
     assert str(prove()) == "0 of 0 pending tasks are orphaned: none is known to be"
 
 
-def test_threads_that_pass_things_around_make_no_claim_wrong() -> None:
+def test_threads_that_pass_objects_around_make_no_claim_wrong() -> None:
     """Somebody has the queue at any time, though never for long in one place."""
     places: list[list[Any]] = [[], [], []]
     stop = threading.Event()

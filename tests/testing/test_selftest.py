@@ -24,13 +24,13 @@ def test_what_was_planted_is_taken_away_again() -> None:
     assert not starts.is_open
 
 
-def test_a_kind_that_is_not_found_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_that_is_not_found_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     planted: dict[Any, Any] = {**selftest._PLANTED, "thread": lambda: None}
     monkeypatch.setattr(selftest, "_PLANTED", planted)
     assert selftest.missed() == ["a planted thread was not found"]
 
 
-def test_a_kind_that_is_taken_for_another_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_that_is_taken_for_another_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     planted: dict[Any, Any] = {
         **selftest._PLANTED,
         "thread": selftest._PLANTED["thread_pool"],

@@ -249,7 +249,7 @@ def test_an_empty_report_is_false() -> None:
     }
 
 
-def test_a_report_tells_what_leaked_where_it_waits_and_where_it_began(stand: Stand) -> None:
+def test_a_report_says_what_leaked_where_it_waits_and_where_it_was_created(stand: Stand) -> None:
     with pytest.raises(LeaksFound) as raised, verify_none(grace=NOW):
         begin(stand, "poller")
     report = raised.value.report
@@ -295,7 +295,7 @@ def test_reports_are_added_without_telling_a_site_twice() -> None:
     assert Report((a,)).plus(Report((a, b))) == Report((b, a))
 
 
-def test_a_pending_task_that_is_then_destroyed_is_told_once() -> None:
+def test_a_pending_task_that_is_then_destroyed_is_reported_once() -> None:
     origins = [Origin("app.begin", "app.py", line) for line in (1, 2)]
     pending = Site("asyncio_task", ("app.wait",), 1, "a" * 12, origin=origins[0])
     destroyed, another = (
@@ -371,7 +371,7 @@ def test_concurrent_calls_without_a_leak_all_pass() -> None:
     assert asyncio.run(main()) == list(range(20))
 
 
-def test_calls_in_several_threads_are_told_apart(stand: Stand) -> None:
+def test_calls_in_several_threads_are_checked_separately(stand: Stand) -> None:
     found: dict[int, str] = {}
     barrier = threading.Barrier(3)
 
@@ -435,7 +435,9 @@ def test_a_task_of_an_unrelated_coroutine_is_not_blamed_on_the_scope() -> None:
     assert len(tasks) == 1
 
 
-def test_an_inner_scope_is_told_of_what_began_in_it_and_so_is_the_outer_one(stand: Stand) -> None:
+def test_an_inner_scope_reports_what_was_created_in_it_and_so_does_the_outer_one(
+    stand: Stand,
+) -> None:
     with pytest.raises(LeaksFound) as outer, verify_none(grace=NOW):  # noqa: PT012 - the block is what leaks
         with pytest.raises(LeaksFound) as inner, verify_none(grace=NOW):
             begin(stand)
@@ -684,7 +686,7 @@ def test_what_is_ignored_as_current_is_held_weakly() -> None:
 # find
 
 
-def test_find_tells_of_everything_without_a_baseline(stand: Stand) -> None:
+def test_find_reports_everything_without_a_baseline(stand: Stand) -> None:
     with stopped_loop() as loop, ThreadPoolExecutor(1) as pool:
         current = ignore_current()
         begin(stand)
@@ -900,7 +902,7 @@ def test_a_scope_that_is_left_in_another_context_is_left() -> None:
     asyncio.run(main())
 
 
-def test_a_worker_that_began_in_a_scope_works_for_others(stand: Stand) -> None:
+def test_a_worker_that_was_created_in_a_scope_works_for_others(stand: Stand) -> None:
     """What it runs belongs to who submitted it, in a scope or in none."""
     with ThreadPoolExecutor(1) as pool:
         with verify_none(grace=NOW):

@@ -112,6 +112,7 @@ def test_a_detection_arrives_as_it_was_found(endpoint: str, heard: Exports) -> N
                     awaited=False,
                     operation="POST /orders",
                     origin=Place("app.subscribe", "/srv/app.py", 7),
+                    application=Place("app.get", "/srv/app.py", 20),
                 ),
                 Site("app.main", 2, 7.25, "a1b2c3d4e5f6"),
             ),

@@ -187,7 +187,7 @@ def test_in_a_pipe_nothing_is_shortened() -> None:
     ]
 
 
-def test_one_thread_is_told_as_one_thread() -> None:
+def test_one_thread_is_reported_as_one_thread() -> None:
     site = Site("pool.work", 1, 300.0, "a1b2c3d4e5f6")
     detected = Detected("thread", "threshold", "1 thread alive", 1, None, (site,), 1)
     assert lines_of(explain(detected, UNICODE, 80)) == [
@@ -298,7 +298,7 @@ def test_what_is_no_terminal_gets_lines_alone(stream: io.StringIO, environ: dict
         (io.StringIO(), sized(80), False),
     ],
 )
-def test_color_is_for_terminals_that_were_not_told_otherwise(
+def test_color_is_for_terminals_unless_it_is_turned_off(
     stream: io.StringIO, environ: dict[str, str], is_colored: bool
 ) -> None:
     Screen(stream, environ).write(explain(DETECTED, UNICODE, 72))
@@ -316,7 +316,7 @@ def test_a_long_line_in_a_pipe_stays_one_line() -> None:
     assert stream.getvalue().splitlines()[:3] == ["x" * 300, "LEAK DETECTED", DETECTED.message]
 
 
-def test_what_outlived_its_request_is_explained_with_the_request_and_where_it_began() -> None:
+def test_what_outlived_its_request_is_explained_with_the_request_and_where_it_was_created() -> None:
     site = replace(
         SITE,
         count=340,

@@ -33,7 +33,8 @@ def _unreaped(look: Look) -> Iterator[Seen]:
             functions = (name, made.function) if made is not None else (name,)
             yield Seen(child, (), f"{program}, {state_of(child.pid)}", functions)
     process = sys.modules.get("multiprocessing.process")
-    # Private, the same on 3.10 to 3.15: the children that were not joined.
+    # Private, the same on 3.10 to 3.15: the children that were not joined,
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/multiprocessing/process.py#L421
     children = list(getattr(process, "_children", ()))
     pooled = _pooled(look) if children else set()
     for child in children:
@@ -77,7 +78,8 @@ def _pooled(look: Look) -> set[int]:
     cls = getattr(sys.modules.get("concurrent.futures.process"), "ProcessPoolExecutor", None)
     if cls is None:
         return set()
-    # Private, the same on 3.10 to 3.15; None once the pool was shut down.
+    # Private, the same on 3.10 to 3.15; None once the pool was shut down:
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/process.py#L706
     return {
         id(process)
         for pool in look.instances("thread_pool", cls)

@@ -4,6 +4,8 @@ What a worker of a thread pool does, read from the functions that it stands in.
 A worker of ``concurrent.futures`` that has a job stands in ``_WorkItem.run``, one of anyio in
 ``WorkerThread.run``, one of ``multiprocessing`` in ``worker``; all private and the same on 3.10 to
 3.15. Where one of them is gone, workers are named as other threads are.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/thread.py#L53
 """
 
 from __future__ import annotations

@@ -62,13 +62,15 @@ def _futures(look: Look) -> list[tuple[Any, str]]:
 
 
 def _items(look: Look) -> Iterator[tuple[Any, Any]]:
-    # Private, the same on 3.10 to 3.15: a job that waits for a thread, or runs on one.
+    # Private, the same on 3.10 to 3.15: a job that waits for a thread, or runs on one,
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/thread.py#L46
     work_item = getattr(sys.modules.get("concurrent.futures.thread"), "_WorkItem", None)
     if work_item is not None:
         for item in look.heap.of(work_item):
             yield item.future, _function_of(item)
     for pool in look.instances("thread_pool", *pool_classes()):
-        # Of a process pool only; private, the same on 3.10 to 3.15.
+        # Of a process pool only; private, the same on 3.10 to 3.15:
+        # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/process.py#L714
         for item in list((getattr(pool, "_pending_work_items", None) or {}).values()):
             yield item.future, item.fn
 
@@ -84,7 +86,8 @@ def _running(
     they are alike.
     """
     # Private, the same on 3.10 to 3.15; a future that runs says so in public as well, but
-    # takes its lock for it, which a worker may hold.
+    # takes its lock for it, which a worker may hold:
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/_base.py#L331
     running = [(each, name) for each, name in futures if kept(each, "_state") == "RUNNING"]
     if not running:
         return []
@@ -157,7 +160,9 @@ def _open(look: Look) -> Iterator[Seen]:
 
 
 def _is_shut(pool: Any) -> bool:
-    # Private, the same on 3.10 to 3.15: of thread pools, and of process pools.
+    # Private, the same on 3.10 to 3.15: of thread pools, and of process pools,
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/thread.py#L157
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/process.py#L709
     return kept(pool, "_shutdown") is True or kept(pool, "_shutdown_thread") is True
 
 
@@ -169,7 +174,8 @@ def _default_executors(look: Look) -> set[int]:
         with contextlib.suppress(Exception):  # A double need not have all methods.
             if loop.is_closed():
                 continue
-            # Private in asyncio; in uvloop hidden, but the collector sees it.
+            # Private in asyncio; in uvloop hidden, but the collector sees it:
+            # https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L426
             pool = kept(loop, "_default_executor")
             pools = [pool] if pool is not None else get_referents(loop)
             owned.update(id(each) for each in pools if is_subtype(type(each), *classes))

@@ -165,7 +165,11 @@ class Look:
     def instances(self, kind: Kind, *classes: type) -> Iterable[Any]:
         """Return all instances, asked for or not, where it can be without the heap."""
         if self.starts is not None and self.starts.is_open and kind in CLOSABLE:
-            return self.starts.instances(kind)
+            if self.scope is not None:
+                return self.starts.instances(kind)
+            # The heap is gone through in any case, for what nobody notes.
+            found = (each for cls in classes for each in self.heap.of(cls))
+            return list({id(each): each for each in (*found, *self.starts.noted(kind))}.values())
         return living(*classes)
 
 

@@ -171,4 +171,5 @@ def _begins(names: list[CodeName]) -> int:
 
 def _is_first(name: CodeName) -> bool:
     """Say whether it is the first function of each thread: private, the same on 3.10 to 3.15."""
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L998
     return name.module == "threading" and name.function.endswith("._bootstrap")

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from otel_leaks import __version__
-from otel_leaks.cli import demo, examples, ps, report
+from otel_leaks.cli import demo, examples, ps, report, run, view
 
 __all__ = ["main"]
 
 COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None], ...] = (
     demo.add,
+    run.add,
+    view.add,
     ps.add,
     report.add,
     examples.add,
@@ -42,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: argparse's own, after ``--help``, ``--version`` and a wrong call.
     """
     options = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = options.run
+    command: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        return command(options)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return _INTERRUPTED

@@ -1,5 +1,5 @@
 """
-The shop as a service of its own: ``python -m otel_leaks.demo ENDPOINT TASK_LIMIT``.
+The shop as a service of its own: ``python -m otel_leaks.demo ENDPOINT TASK_LIMIT [busy]``.
 
 Says ``port N`` on its output when it takes requests, and ends with its input, so that
 it never outlives who started it.
@@ -12,10 +12,13 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import uvicorn
 
 from otel_leaks import LeakInstrumentor, configure
+from otel_leaks.demo.busy_shop import busy_shop
 from otel_leaks.demo.shop import shop
 
 INTERVAL_S = 0.5
@@ -24,14 +27,28 @@ FAREWELL_S = 3.0
 """What ending may take: without a receiver the SDK would try again for a while."""
 
 
-def main(endpoint: str, task_limit: int) -> None:
+# So that what takes minutes in a service is seen within one.
+BUSY: Mapping[str, Any] = {
+    "origins": "all",
+    "outlived_s": 2.0,
+    "outlived_count": 1,
+    "cooldown_s": 15.0,
+}
+
+
+def main(endpoint: str, task_limit: int, *, is_busy: bool) -> None:
     """Serve until the input ends."""
     configure(endpoint, service_name="demo-shop")
-    LeakInstrumentor().instrument(task_limit=task_limit, interval_s=INTERVAL_S)
+    options = BUSY if is_busy else {}
+    LeakInstrumentor().instrument(task_limit=task_limit, interval_s=INTERVAL_S, **options)
 
     server = uvicorn.Server(
         uvicorn.Config(
-            shop(), loop="asyncio", log_level="warning", timeout_graceful_shutdown=1, ws="none"
+            busy_shop() if is_busy else shop(),
+            loop="asyncio",
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            ws="none",
         )
     )
     # The name is one that the package does not count.
@@ -51,4 +68,4 @@ def _end_with_input(server: uvicorn.Server) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), is_busy=sys.argv[3:] == ["busy"])

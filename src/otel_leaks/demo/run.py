@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -19,11 +20,12 @@ from otel_leaks.viewer.received import Counts, Detected, counts_of, detections_o
 from otel_leaks.viewer.receiver import Receiver, application
 from otel_leaks.viewer.terminal import Scene, Screen, explain, status
 
-__all__ = ["TASK_LIMIT", "Story", "advance", "ending", "run"]
+__all__ = ["LIVE_TITLE", "TASK_LIMIT", "Story", "advance", "broken", "ending", "port_of", "run"]
 
 TASK_LIMIT = 50
 """Pending tasks that are too many. A service would have 10,000; somebody watches here."""
 
+LIVE_TITLE = "otel-leaks demo"
 _TITLE = "otel-leaks demo: a web shop that leaves a task behind with every order"
 _START_S = 30.0
 """What the start of a Python process may take on a busy machine."""
@@ -109,14 +111,14 @@ def run(*, seconds: float, task_limit: int, screen: Screen) -> int:
         Service(receiver.endpoint, task_limit=task_limit, hear=events.put) as service,
     ):
         screen.draw(Scene(_TITLE, "starting the shop", 0.0))
-        port = _port(events)
+        port = port_of(events)
         if port is None:
-            screen.write(*_broken("did not start", service))
+            screen.write(*broken("did not start", service))
             return 1
         with Traffic(port) as traffic:
             story, elapsed_s, has_ended = _watch(events, traffic, seconds, screen)
         if has_ended and story.leak is None:
-            screen.write(*_broken("ended too early", service))
+            screen.write(*broken("ended too early", service))
             return 1
         orders = traffic.answered
     screen.write("")
@@ -126,14 +128,15 @@ def run(*, seconds: float, task_limit: int, screen: Screen) -> int:
     return 0 if story.leak is not None else 1
 
 
-def _broken(what: str, service: Service) -> tuple[str, ...]:
+def broken(what: str, service: Service) -> tuple[str, ...]:
+    """Say that the shop is gone, with the end of its log."""
     tail = service.log_tail()
     if not tail:
         return (f"The shop {what}, and logged nothing.",)
     return (f"The shop {what}. Its log ends with:", "", *(f"    {line}" for line in tail))
 
 
-def _port(events: queue.SimpleQueue[_Event]) -> int | None:
+def port_of(events: queue.SimpleQueue[Any]) -> int | None:
     """Wait for the service; return its port, None when it did not start."""
     deadline = time.monotonic() + _START_S
     while (left_s := deadline - time.monotonic()) > 0:

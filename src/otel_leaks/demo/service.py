@@ -61,12 +61,20 @@ class Service:
         endpoint: Where it sends its telemetry.
         task_limit: Of its instrumentation.
         hear: Called with ``Ready`` and ``Ended``, from a thread.
+        is_busy: Whether it is the shop of the page.
     """
 
     def __init__(
-        self, endpoint: str, *, task_limit: int, hear: Callable[[Ready | Ended], object]
+        self,
+        endpoint: str,
+        *,
+        task_limit: int,
+        hear: Callable[[Ready | Ended], object],
+        is_busy: bool = False,
     ) -> None:
         self._command = [sys.executable, "-m", "otel_leaks.demo", endpoint, str(task_limit)]
+        if is_busy:
+            self._command.append("busy")
         self._hear = hear
         self._listener = threading.Thread(
             target=self._listen, name="otel-leaks-demo-service", daemon=True

@@ -24,9 +24,13 @@ class Traffic:
     Args:
         port: Of the shop, on 127.0.0.1.
         orders_a_second: How many, > 0.
+        receipts: Whether a receipt is asked for with each tenth order.
     """
 
-    def __init__(self, port: int, orders_a_second: float = ORDERS_A_SECOND) -> None:
+    def __init__(
+        self, port: int, orders_a_second: float = ORDERS_A_SECOND, *, receipts: bool = False
+    ) -> None:
+        self._receipts = receipts
         self._port = port
         self._pause_s = 1 / orders_a_second
         self._stopping = threading.Event()
@@ -56,6 +60,8 @@ class Traffic:
                 order = _ask(connection, "POST", "/orders", 201)["order"]
                 self.answered += 1
                 _ask(connection, "GET", f"/orders/{order}", 200)
+                if self._receipts and self.answered % 10 == 0:
+                    _ask(connection, "POST", "/receipts", 202)
         except (OSError, http.client.HTTPException):
             # The shop is gone, which whoever started it is told by its output.
             pass

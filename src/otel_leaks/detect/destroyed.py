@@ -99,7 +99,7 @@ def _ended(detection: Detection) -> str:
 POLICY = Policy(
     evidence="destroyed",
     kinds=tuple(kind for kind, _ in OPENS),
-    says="nobody could ever wake it",
+    says="nothing could ever wake it",
     opens_when="the garbage collector destroyed pending tasks",
     options=("cooldown_s", "max_sites"),
     begin=_Destroyed,

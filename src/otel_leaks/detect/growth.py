@@ -251,7 +251,7 @@ def _found(finding: Finding) -> str:
     more = f"{finding.grown or 'no'} more than"
     if finding.pools is not None and finding.sites:
         return (
-            f"{finding.pools} thread pools {finding.sites[0].pool}, {more} "
+            f"{finding.pools} thread pools named {finding.sites[0].pool}, {more} "
             f"{duration(finding.grown_s)} ago: new ones keep coming, and none is shut down; "
             f"most of their {finding.count} threads: {site_line(finding.sites[0])}"
         )

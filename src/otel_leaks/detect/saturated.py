@@ -173,7 +173,11 @@ def _found(finding: Finding) -> str:
         f"thread pool {_name(finding)} is saturated: {threads} run {jobs} for at least "
         f"{duration(finding.age_s)} while {waiting}"
     )
-    return f"{said}; most of those: {site_line(finding.sites[0])}" if finding.sites else said
+    return (
+        f"{said}; most of the running jobs: {site_line(finding.sites[0])}"
+        if finding.sites
+        else said
+    )
 
 
 def _ended(detection: Detection) -> str:
@@ -191,7 +195,7 @@ def _name(finding: Finding) -> str:
 POLICY = Policy(
     evidence="saturated",
     kinds=tuple(kind for kind, _ in OPENS),
-    says="nothing is done any more",
+    says="no work is done any more",
     opens_when="each thread of a pool has run the same job for minutes, and its queue grows",
     options=("saturated_s", "growth_window_s", "max_sites"),
     begin=_begin,

@@ -55,7 +55,7 @@ class MonitorLog:
             if failure.error_type != TIMEOUT and self._is_new(key):
                 self.say(
                     logging.ERROR,
-                    "the census of %s failed (%s: %s) and is left out; the others go on. "
+                    "the census of %s failed (%s: %s); it is skipped, the others continue. "
                     "Please report this with your Python version",
                     failure.kind,
                     failure.error_type,
@@ -82,8 +82,8 @@ class MonitorLog:
                 if self._is_new((population.kind, name)):
                     self.say(
                         logging.WARNING,
-                        "asyncio tasks of the class %s are not counted, since only code of that "
-                        "class can say what they are; derive it from asyncio.Task to have them "
+                        "asyncio tasks of the class %s are not counted, since reading them would "
+                        "run code of that class; derive it from asyncio.Task to have them "
                         "counted",
                         name,
                     )

@@ -119,8 +119,8 @@ class Rounds:
         except BaseException as error:  # A broken policy must not cost the others.
             self._log.once(
                 (type(error), evidence),
-                f"the policy {evidence} failed and is left out; the others go on, and it is tried "
-                "again. Please report this",
+                f"the policy {evidence} failed; it is retried, the others continue. "
+                "Please report this",
                 error,
             )
         unasked.add(evidence)
@@ -155,8 +155,7 @@ class Rounds:
         except BaseException as error:  # An SDK or a log handler of the application's own.
             self._log.once(
                 (type(error), "listener"),
-                "reporting a census or a detection failed; what failed is tried again at the "
-                "next censuses",
+                "reporting a census or a detection failed; it is retried at the next censuses",
                 error,
             )
         return True

@@ -180,8 +180,8 @@ class Watch:
                 self._rounds.is_given_up = True
                 self._log.say(
                     logging.WARNING,
-                    "the monitor thread did not end within %.0f s; it is a daemon and will "
-                    "end when what it waits for does, a log handler or an exporter",
+                    "the monitor thread did not stop within %.0f s; it is a daemon thread and "
+                    "stops when the log handler or exporter that blocks it returns",
                     JOIN_S,
                 )
         self._log.failures(self._taker.close())

@@ -28,7 +28,8 @@ BEHALF: contextvars.ContextVar[Origin | None] = contextvars.ContextVar(
 _TIMED = ("call_at", "call_later", "call_soon_threadsafe")
 """Called all the time, by the same tasks."""
 # Private, the same on 3.10 to 3.15: all that a loop serves or connects goes through one of them,
-# while the coroutine that asks for it stands in the stack.
+# while the coroutine that asks for it stands in the stack:
+# https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/selector_events.py#L69
 _CONNECTING = (
     *("_add_reader", "_start_serving", "_make_socket_transport", "_make_ssl_transport"),
     *("_make_datagram_transport", "_make_read_pipe_transport", "_make_write_pipe_transport"),

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable
+import sysconfig
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from otel_leaks.origins.process_wide import has_workers, is_open
@@ -25,6 +26,10 @@ __all__ = ["CLOSABLE", "Dropped", "Drops"]
 
 CLOSABLE = frozenset({"event_loop", "thread_pool"})
 """Kinds of what is seen to be dropped."""
+
+
+# The garbage collector of a build without the GIL goes through everything each time.
+_HAS_GENERATIONS = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 class Dropped:
@@ -54,10 +59,13 @@ class Drops:
         self._keys: set[int] = set()
         self._open: list[tuple[Note, str]] = []
         self._is_listening = False
+        self._young: set[int] = set()
+        """Those of the keys that no collection has gone through yet."""
 
     def add(self, key: int) -> None:
         """Watch a thing that can be closed."""
         self._keys.add(key)
+        self._young.add(key)
         if not self._is_listening:
             self._is_listening = True
             gc.callbacks.append(self._collects)
@@ -65,40 +73,53 @@ class Drops:
     def gone(self, key: int) -> None:
         """Forget a thing that is gone."""
         self._keys.discard(key)
+        self._young.discard(key)
 
     def close(self) -> None:
         """Listen no longer."""
         self._keys.clear()
+        self._young.clear()
         self._open.clear()
         if self._is_listening:
             self._is_listening = False
             with contextlib.suppress(ValueError):
                 gc.callbacks.remove(self._collects)
 
-    def _collects(self, phase: str, info: object) -> None:  # noqa: ARG002 - gc's own signature
-        with contextlib.suppress(Exception):
+    def _collects(self, phase: str, info: dict[str, int]) -> None:
+        # At each collection, of which there are very many: suppress() takes as long as the rest.
+        try:
             if phase == "start":
-                self._open = self._all_open() if self._keys else []
+                is_young = info["generation"] == 0 and _HAS_GENERATIONS
+                keys = self._young if is_young else self._keys
+                self._open = self._all_open(keys) if keys else []
+                # What a collection spares it does not look at again where it looks at the young.
+                self._young = set()
             elif self._open:
-                seen, self._open = self._open, []
-                for note, name in seen:
-                    if note.ref() is None:
-                        self._drop(note, Dropped(note.kind, name))
+                self._look_for_dropped()
+        except Exception:  # noqa: S110
+            pass
 
-    def _all_open(self) -> list[tuple[Note, str]]:
+    def _look_for_dropped(self) -> None:
+        seen, self._open = self._open, []
+        for note, name in seen:
+            if note.ref() is None:
+                self._drop(note, Dropped(note.kind, name))
+
+    def _all_open(self, keys: Iterable[int]) -> list[tuple[Note, str]]:
         found: list[tuple[Note, Any]] = []
         owned = set()
-        for key in list(self._keys):
+        for key in list(keys):
             note = self._note_of(key)
             # What is charged to nobody is of no interest, such as what a library keeps.
             if note is None or note.scope is None or (note.maker and note.maker.occasion):
                 continue
             thing = note.ref()
-            if is_open(note.kind, thing):
-                found.append((note, thing))
-                # A loop that goes takes its executor along.
-                owned.add(id(kept(thing, "_default_executor")))
-            thing = None
+            if not is_open(note.kind, thing):
+                self._keys.discard(key)  # Nothing opens it again.
+                continue
+            found.append((note, thing))
+            # A loop that goes takes its executor along.
+            owned.add(id(kept(thing, "_default_executor")))
         return [
             (note, name_of_type(type(thing)))
             for note, thing in found

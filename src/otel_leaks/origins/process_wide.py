@@ -86,7 +86,11 @@ class ProcessWide:
     def created(self, note: Note) -> None:
         """Take note of what a library creates; see whether such things pile up."""
         maker = note.maker
-        if maker is None or maker.occasion or _is_worker(note.ref()):
+        # Of generators there are very many, and they are no workers that a cache hands out: they
+        # are counted when they are looked for.
+        if maker is None or maker.occasion or note.kind == "async_generator":
+            return
+        if _is_worker(note.ref()):
             return
         site = self._sites.setdefault(_key(note, maker), _Site())
         site.refs = [ref for ref in site.refs if is_open(note.kind, ref())]
@@ -191,10 +195,25 @@ class ProcessWide:
             for key in held_by_package(package, anchors, budget_s=BUDGET_S):
                 note = anchors[key][0]
                 found[note.ref.key] = note
+        self._leave_crowds(found)
         for note, maker, _ in searched:
             if note.ref.key in found:
                 self._sites[_key(note, maker)].misses = 0
         return list(found.values())
+
+    def _leave_crowds(self, found: dict[int, Note]) -> None:
+        """Take out generators that a library has several of, from one place: they pile up."""
+        every = {**found, **{key: note for key, (note, _) in self._kept.items()}}
+        open_ones = [
+            (key, _key(note, note.maker))
+            for key, note in every.items()
+            if note.kind == "async_generator" and note.maker and is_open(note.kind, note.ref())
+        ]
+        crowds = {place for place, n in Counter(place for _, place in open_ones).items() if n > 1}
+        for key, place in open_ones:
+            if place in crowds:
+                self._sites.setdefault(place, _Site()).piles_up = True
+                found.pop(key, None)
 
     def revoked(self) -> list[Note]:
         """Return what was taken for the process's, and piles up or is referred to no more."""
@@ -249,7 +268,8 @@ def current_loop() -> Any:
     """Return the calling thread's loop of asyncio's policy, None for none; makes no loop."""
     events = sys.modules.get("asyncio.events")
     policy = getattr(events, "_event_loop_policy", None)
-    # Private, the same on 3.10 to 3.15: of asyncio's own policies, and of those below them.
+    # Private, the same on 3.10 to 3.15: of asyncio's own policies, and of those below them,
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/events.py#L686
     local = kept(policy, "_local") if policy is not None else None
     return getattr(local, "_loop", None) if isinstance(local, threading.local) else None
 
@@ -351,5 +371,6 @@ _OPEN: Mapping[Kind, Callable[[Any], object]] = {
     "event_loop": lambda loop: not loop.is_closed(),
     "asyncio_task": lambda task: not task.done(),
     "work_item": lambda future: not future.done(),
+    "async_generator": lambda generator: generator.ag_frame is not None,
     "child_process": _is_child_open,
 }

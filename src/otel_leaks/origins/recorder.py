@@ -21,6 +21,7 @@ from typing import Any
 
 from otel_leaks.model import Kind, Origin
 from otel_leaks.origins.direct import registry
+from otel_leaks.origins.ended import has_ended
 from otel_leaks.origins.lines import Lines
 from otel_leaks.origins.makers import maker_of
 from otel_leaks.origins.notes import Note, Notes
@@ -163,6 +164,17 @@ class Starts(Notes):
     def is_handing_over(self, scope: Scope) -> bool:
         """Say whether a coroutine of *scope* is on its way to another thread's loop."""
         return self._loops.tasks.is_handing_over(scope)
+
+    def kinds_left(self, scope: Scope) -> set[Kind]:
+        """Return the kinds of what began in *scope* and has not certainly ended."""
+        found: set[Kind] = set()
+        for note in list(self.every.values()):
+            is_new = note.kind not in found
+            if is_new and scope.holds(note.scope) and not has_ended(note.kind, note.ref()):
+                found.add(note.kind)
+        if "asyncio_task" not in found and self.has_unnoted_tasks():
+            found.add("asyncio_task")
+        return found
 
     def has_unnoted_tasks(self) -> bool:
         """

@@ -12,11 +12,10 @@ import argparse
 import itertools
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
-
-from otel_leaks.report.formats import formats_for
 
 if TYPE_CHECKING:
     from otel_leaks.pytest_plugin.session import LeaksPlugin
@@ -27,6 +26,46 @@ PYTEST, PLUGGY = (7, 4), (1, 2)
 
 _PLUGIN = "_otel_leaks"
 """The attribute of a config; pytest has no stash before 7.0."""
+
+
+Place = Literal["section", "log", "file", "test"]
+"""
+Where a format goes: the summary's own section, which has what no failure shows; the lines below
+that; the file of ``--leaks-NAME``; or a property of each test that leaks.
+"""
+
+
+class Format(NamedTuple):
+    """How leaks are written: a file of ``otel_leaks.report.formats``, and where that goes."""
+
+    name: str
+    """Of its file."""
+    place: Place
+    says: str
+    """What it does, for ``--help``."""
+    variable: str | None = None
+    """An environment variable that is ``true`` where it is wanted; None for always."""
+
+    @property
+    def option(self) -> str:
+        """The option that asks for a file of it."""
+        return f"--leaks-{self.name}"
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("text", "section", "write leaks for people"),
+    Format("github", "log", "show leaks beside the code", variable="GITHUB_ACTIONS"),
+    Format("json", "file", "write all leaks to FILE as JSON"),
+    Format("junit", "test", "write leaks to JUnit XML, as a property of their test"),
+)
+
+
+def formats_for(place: Place) -> Iterator[Format]:
+    """Yield the formats that go to a place, and are wanted here."""
+    for each in FORMATS:
+        is_wanted = each.variable is None or os.environ.get(each.variable) == "true"
+        if each.place == place and is_wanted:
+            yield each
 
 
 class _Mode(argparse.Action):

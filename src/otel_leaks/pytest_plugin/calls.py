@@ -16,6 +16,7 @@ from otel_leaks.pytest_plugin.runners import Runners
 from otel_leaks.pytest_plugin.scope import SessionScope
 from otel_leaks.pytest_plugin.teardowns import Teardowns
 from otel_leaks.pytest_plugin.turns import Charged, Turns
+from otel_leaks.testing.report import Report
 
 __all__ = ["Calls"]
 
@@ -92,10 +93,10 @@ class Calls:
     ) -> None:
         if call.settings.is_allowed or (is_failure(raised) and not self._options.on_failure):
             return
-        self._hand_to_owners(item, call)
+        found = self._hand_to_owners(item, call)
         if self._turns.may_end_later(item):
             # Such as a factory that ends what the test began through it.
-            found = self._looking.once(call.scope, call.settings)
+            found = self._looking.glance(call.scope, call.settings) if found is None else found
             if found:
                 self._teardowns.wait(call, found)
                 return
@@ -106,8 +107,13 @@ class Calls:
             self._teardowns.expect_hang(call, report)
             self._outcomes.tell([Told(item.nodeid, str(report), report)], item, raised)
 
-    def _hand_to_owners(self, item: pytest.Item, call: Charged) -> None:
-        """Charge wider fixtures with what a test made their objects create, and they hold."""
+    def _hand_to_owners(self, item: pytest.Item, call: Charged) -> Report | None:
+        """
+        Charge wider fixtures with what a test made their objects create, and they hold.
+
+        Returns:
+            What is left of the test; None when nobody has looked since.
+        """
         owners = [each for each in self._turns.fixtures.values() if is_owner(each)]
-        if owners and self._looking.once(call.scope, call.settings):
-            hand_to_owners(call.scope, owners, item)
+        found = self._looking.glance(call.scope, call.settings) if owners else None
+        return None if found and hand_to_owners(call.scope, owners, item) else found

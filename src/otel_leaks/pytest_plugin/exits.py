@@ -26,7 +26,8 @@ def watch_exit() -> None:
     session is over nothing else says why a CI job hangs.
     """
     origins = _origins()
-    # Private, the same on 3.9 to 3.15: what is registered last is called first.
+    # Private, the same on 3.9 to 3.15: what is registered last is called first,
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L1533
     register = getattr(threading, "_register_atexit", None)
     if not origins or register is None:
         return

@@ -125,7 +125,7 @@ class Fixtures:
     def _look(self, fixture: Fixture) -> None:
         found = fixture.cancelled
         if fixture.scope.began and not fixture.settings.is_allowed:
-            found = found.plus(self._looking.once(fixture.scope, fixture.settings))
+            found = found.plus(self._looking.glance(fixture.scope, fixture.settings))
         if found:
             fixture.waits_for = {each for each in fixture.all_asked() if self._turns.may_end(each)}
             self._teardowns.wait(fixture, found)

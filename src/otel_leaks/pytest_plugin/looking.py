@@ -59,10 +59,13 @@ class Looking:
         self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
     ) -> Report:
         """Look at a scope until it is clean or its grace is over."""
-        report = _CLEAN
-        with self._troubles.kept("leaks can't be looked for"):
-            report = self._looked(scope, settings, kinds)
-        return report  # noqa: RET504 - an error leaves it clean
+        return self._look(scope, settings, kinds, is_glance=False)
+
+    def glance(
+        self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
+    ) -> Report:
+        """Look once, in order to see whether anything is left that is to be judged later."""
+        return self._look(scope, settings, kinds, is_glance=True)
 
     def once(
         self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
@@ -74,7 +77,7 @@ class Looking:
         """Look before a runner cancels, which it does without a word, what it left."""
         scope, settings = charged.scope, charged.settings
         with not_collecting():
-            found = self.once(scope, settings, CANCELLED_BY_RUNNERS)
+            found = self._baseline.without_known(self.glance(scope, settings, CANCELLED_BY_RUNNERS))
             # The same is cancelled by what closes the loop and by its runner: waited for once.
             if new_sites(found, charged.cancelled):
                 found = self.look(scope, settings, CANCELLED_BY_RUNNERS)
@@ -90,7 +93,22 @@ class Looking:
         self._outcomes.ledger.used |= charged.runners.used
         return self._baseline.without_known(found) if found else found
 
-    def _looked(self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None) -> Report:
+    def _look(
+        self,
+        scope: Scope,
+        settings: Settings,
+        kinds: Collection[Kind] | None,
+        *,
+        is_glance: bool,
+    ) -> Report:
+        report = _CLEAN
+        with self._troubles.kept("leaks can't be looked for"):
+            report = self._looked(scope, settings, kinds, is_glance=is_glance)
+        return report  # noqa: RET504 - an error leaves it clean
+
+    def _looked(
+        self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None, *, is_glance: bool
+    ) -> Report:
         check = Check(
             scope,
             (*self._options.ignores, *settings.ignores),
@@ -99,7 +117,8 @@ class Looking:
             collect=self._collect,
             failed=self._troubles.unreadable,
         )
-        for delay_s in check.pauses(settings.grace):
+        for delay_s in check.glances() if is_glance else check.pauses(settings.grace):
             drive(scope, delay_s)
         self._outcomes.note_looked(check.report)
-        return self._baseline.without_known(check.report) if check.report else check.report
+        # A glance is followed by the look that counts.
+        return check.report if is_glance else self._baseline.without_known(check.report)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from otel_leaks.report.formats import formats_for, writer
+from otel_leaks.pytest_plugin import formats_for
+from otel_leaks.report.formats import writer
 from otel_leaks.testing.verify import add_note
 
 if TYPE_CHECKING:

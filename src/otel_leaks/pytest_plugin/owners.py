@@ -30,7 +30,7 @@ def is_owner(fixture: Fixture) -> bool:
     return not fixture.is_function and fixture.may_end_things
 
 
-def hand_to_owners(scope: Scope, owners: Iterable[Fixture], item: pytest.Item) -> None:
+def hand_to_owners(scope: Scope, owners: Iterable[Fixture], item: pytest.Item) -> bool:
     """
     Charge *owners* with what began in *scope* and they hold.
 
@@ -38,15 +38,20 @@ def hand_to_owners(scope: Scope, owners: Iterable[Fixture], item: pytest.Item) -
         scope: Of the call of *item*.
         owners: Fixtures that are set up and outlive it.
         item: The test.
+
+    Returns:
+        Whether there was such a thing.
     """
     from otel_leaks.origins.recorder import starts
 
+    is_handed = False
     for each in owners:
 
         def held(targets: Collection[int], owner: Fixture = each) -> set[int]:
             return held_by(_roots(owner, item), targets, budget_s=SEARCH_S)
 
-        starts.ownership.hand_over(scope, each.scope, held)
+        is_handed |= starts.ownership.hand_over(scope, each.scope, held)
+    return is_handed
 
 
 def _roots(fixture: Fixture, item: Any) -> Iterator[object]:

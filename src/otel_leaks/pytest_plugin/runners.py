@@ -5,6 +5,8 @@ IsolatedAsyncioTestCase, and anyio where no fixture holds its runner, close thei
 the call. Private: unittest has ``_tearDownAsyncioLoop`` on 3.10, ``_tearDownAsyncioRunner`` on
 3.11 to 3.15; anyio 4 has ``TestRunner``, whose one task runs all that share a loop, in the
 context of the first.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/unittest/async_case.py#L127
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from otel_leaks.pytest_plugin import formats_for
 from otel_leaks.pytest_plugin.baseline import Baseline
 from otel_leaks.pytest_plugin.outcomes import ATTRIBUTE as OF_REPORT
 from otel_leaks.pytest_plugin.outcomes import Ledger
 from otel_leaks.pytest_plugin.troubles import Troubles
-from otel_leaks.report.formats import formats_for, writer
+from otel_leaks.report.formats import writer
 
 __all__ = ["AT_THE_END", "Lines", "Summary"]
 

@@ -1,10 +1,9 @@
 """
 Leaks as JSON, for other programs.
 
-Each document says by which version of which schema it is written, and by which scheme its
-fingerprints are computed. The schemas are in docs/schemas, and written by a test's support from
-``model``. A key that is added leaves the version as it is; one that is taken out, or means
-something else, raises it.
+Each document has the version of its schema, and that of the scheme of its fingerprints. ``make
+schemas`` writes the schemas in docs/schemas from ``model``. Adding a key leaves the version as it
+is; removing one, or giving it another meaning, raises it.
 """
 
 from __future__ import annotations

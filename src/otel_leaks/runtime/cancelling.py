@@ -4,6 +4,8 @@ Looks before a runner cancels what is left on its loop, which it does without a 
 ``asyncio.run`` and ``asyncio.Runner``, and through them ``anyio.run`` and asgiref, cancel in
 one function, ``asyncio.runners._cancel_all_tasks``: private, the same on 3.10 to 3.15. Others
 have a copy of it under that name, such as uvloop and anyio for 3.10.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/runners.py#L197
 """
 
 from __future__ import annotations

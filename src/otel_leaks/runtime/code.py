@@ -138,6 +138,7 @@ def _is_of(module: str, file: str) -> bool:
 
 def _qualname_3_10(code: types.CodeType, module: str | None) -> str:
     """Find the qualified name of a function or method in its module; 3.10 has no co_qualname."""
+    # https://docs.python.org/3/reference/datamodel.html#codeobject.co_qualname
     for value in list(_names_of(module).values()):
         if type(value) is types.FunctionType and value.__code__ is code:
             return value.__qualname__

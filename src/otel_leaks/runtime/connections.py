@@ -70,7 +70,8 @@ _OPAQUE = (
 _OPAQUE_MODULES = frozenset({"_contextvars", "contextvars", "weakref", "threading", "_thread"})
 
 
-# Before 3.11 what a coroutine holds is its frame's, and that is there already.
+# Before 3.11 what a coroutine holds is its frame's, and that is there already:
+# https://docs.python.org/3/whatsnew/3.11.html#cheaper-lazy-python-frames
 _LOCALS: tuple[Step, ...] = (
     (referents,)
     if sys.version_info >= (3, 11)

@@ -17,7 +17,8 @@ def context_of(task: Any) -> contextvars.Context | None:
     """
     Return the context of a task, to read from.
 
-    3.12 and later say it; before, the garbage collector does: the first context that a
+    3.12 and later say it (https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.get_context);
+    before, the garbage collector does: the first context that a
     task refers to is its own, later ones belong to its callbacks. NEVER run anything in
     it: when the loop steps the task meanwhile, the task hangs for ever.
     """

@@ -5,6 +5,9 @@ A chain is followed by the attributes that ``inspect`` documents (``cr_await`` a
 Between two coroutines CPython puts iterators that say nothing of what they drive; the garbage
 collector does. Reading ``cr_frame`` makes a frame object that lives as long as its coroutine
 (3.11 and later), so it is read of few tasks only.
+
+https://docs.python.org/3/library/inspect.html#types-and-members
+https://docs.python.org/3/whatsnew/3.11.html#cheaper-lazy-python-frames
 """
 
 from __future__ import annotations

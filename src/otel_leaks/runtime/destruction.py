@@ -25,7 +25,7 @@ def destroyed_pending(context: object) -> Any:
 
     Returns:
         None when it is about something else. ``Task.__del__`` says so in words alone, the
-        same on 3.10 to 3.15.
+        same on 3.10 to 3.15: https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/tasks.py#L131
     """
     if type(context) is not dict:
         return None

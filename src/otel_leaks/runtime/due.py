@@ -6,6 +6,10 @@ A task that sleeps waits for a future, and a timer of its loop is to resolve tha
 ``_args`` and ``_callback`` of their handles, ``_task`` of ``asyncio.Timeout``, the same on 3.10 to
 3.15. Loops written in C, such as uvloop's, keep their timers in a set, and what each refers to has
 the same order in all of them. Their clock is the monotonic one, as asyncio's is.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L425
+https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/events.py#L41
+https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/timeouts.py#L43
 """
 
 from __future__ import annotations

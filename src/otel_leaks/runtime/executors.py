@@ -6,6 +6,9 @@ worker a weak reference to its pool as its first argument; all private, the same
 3.15. A worker of ``multiprocessing.pool.ThreadPool`` has the pool's queue as its first argument.
 One of anyio 3 and 4 keeps its queue, the set of all workers and its loop; their number is bounded
 by the tokens of the loop's limiter. Where any of this is gone, the threads are in no pool.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/thread.py#L69
+https://github.com/python/cpython/blob/v3.13.0/Lib/multiprocessing/pool.py#L97
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ Each queue that something was put into has one. It ends when its queue is closed
 it any more: then a finalizer of the queue tells it so. As long as that is registered and its
 queue lives, the thread is the queue's. All private, the same on 3.10 to 3.15; where it is gone
 the threads count as all others.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/multiprocessing/queues.py#L178
 """
 
 from __future__ import annotations

@@ -193,7 +193,8 @@ def can_read_frames() -> bool:
     Return whether the frames of other threads can be read.
 
     In a child of which Python was not told, the states of its parent's threads are still
-    there. On 3.11 and 3.12 they point into stacks that are gone: reading them is a crash.
+    there: https://docs.python.org/3/c-api/sys.html#c.PyOS_AfterFork_Child. On 3.11 and 3.12 they
+    point into stacks that are gone: reading them is a crash.
     """
     return not (_has_stale_states and (3, 11) <= sys.version_info < (3, 13))
 

@@ -2,9 +2,11 @@
 The stacks of threads, as values.
 
 ``sys._current_frames()`` is documented as a function for debuggers; 3.10 to 3.15 have it. On
-free-threaded builds it hands out frames that their threads go on to free (CPython issues
-152355 and 118680), so there no stack is read; nor in a process that a server forked without
-Python's hooks, where it may crash.
+free-threaded builds it hands out frames that their threads go on to free, so there no stack is
+read; nor in a process that a server forked without Python's hooks, where it may crash.
+
+https://github.com/python/cpython/issues/152355
+https://github.com/python/cpython/issues/117300
 """
 
 from __future__ import annotations
@@ -110,7 +112,7 @@ def modules_of(ident: int) -> list[tuple[types.CodeType, object]]:
 
 CAN_READ_LOCALS = IS_ATOMIC and sys.version_info >= (3, 13)
 """Whether a variable of a running function can be read: before 3.13 that makes a copy of all,
-which belongs to the frame and keeps them alive (PEP 667)."""
+which belongs to the frame and keeps them alive: https://peps.python.org/pep-0667/."""
 
 FRAME_GLOBALS = attribute(types.FrameType.f_globals)
 

@@ -8,6 +8,8 @@ of their loop like all others, where we hear of them and the application goes on
 In tests that is done for all of them. In production it is done when a gathering fails, which
 leaves its other children to themselves; until then ``gather()`` runs no code of ours. What
 production does not hear of is the children of a gathering that nobody awaited or kept.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/tasks.py#L892
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import time
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
 from gc import get_referents, get_referrers
+from itertools import repeat
 from typing import Any
 
 from otel_leaks.libraries import is_library
@@ -58,6 +59,7 @@ _OPAQUE = (
     type(None),
 )
 _TEST_RUNNERS = frozenset({"_pytest", "pluggy", "pytest_asyncio", "otel_leaks"})
+_RUN_TESTS = frozenset({"_pytest", "pluggy", "pytest"})
 _LRU = type(functools.lru_cache(lambda: None))
 
 
@@ -67,7 +69,7 @@ def held_by_package(package: str, targets: Collection[int], *, budget_s: float) 
 
     It is followed through containers and instances of libraries. What only the package's
     tasks or running functions hold is not the package's, and neither is what the
-    application's objects hold.
+    application's objects hold, or what pytest holds for its tests.
 
     Args:
         package: The name of a top-level package.
@@ -86,6 +88,7 @@ def held_by_package(package: str, targets: Collection[int], *, budget_s: float) 
         return set()
     spaces = _spaces()
     kinds: dict[type, bool] = {}
+    closed = frozenset() if package in _RUN_TESTS else _RUN_TESTS
 
     def is_followed(thing: Any) -> bool:
         kind = type(thing)
@@ -93,10 +96,12 @@ def held_by_package(package: str, targets: Collection[int], *, budget_s: float) 
             return id(thing) not in spaces
         known = kinds.get(kind)
         if known is None:
-            known = kinds[kind] = _holds_for_libraries(kind)
+            known = kinds[kind] = _holds_for_libraries(kind) and (
+                _top(_module_of(kind)) not in closed
+            )
         return known and (not issubclass(kind, type) or _top(_module_of(thing)) == package)
 
-    roots = [vars(module) for module in modules if _is_module(module)]
+    roots = [object.__getattribute__(each, "__dict__") for each in modules if _is_module(each)]
     return _walk(roots, targets, is_followed, budget_s)
 
 
@@ -122,7 +127,9 @@ def held_by(roots: Iterable[object], targets: Collection[int], *, budget_s: floa
         if kind is types.GeneratorType:
             return not thing.gi_running
         if kind in {types.AsyncGeneratorType, types.FrameType}:
-            return True  # Before 3.11 the frame of a generator has its variables.
+            # Before 3.11 the frame of a generator has its variables:
+            # https://docs.python.org/3/whatsnew/3.11.html#cheaper-lazy-python-frames
+            return True
         if kind in _OPAQUE or issubclass(kind, (type, contextvars.Context)):
             return False
         return not _is_of(kind, loop) and _top(_module_of(kind)) not in _TEST_RUNNERS
@@ -242,7 +249,9 @@ def _holds_for_libraries(kind: type) -> bool:
 
 def _spaces() -> set[int]:
     """Return the ids of the globals of all modules."""
-    return {id(vars(module)) for module in list(sys.modules.values()) if _is_module(module)}
+    modules = filter(_is_module, list(sys.modules.values()))
+    # Not vars(): it would load a lazy module.
+    return set(map(id, map(object.__getattribute__, modules, repeat("__dict__"))))
 
 
 def _is_module(thing: Any) -> bool:

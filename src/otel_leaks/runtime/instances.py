@@ -15,7 +15,9 @@ from gc import get_objects
 from itertools import compress
 from typing import Any
 
+from otel_leaks.runtime.executors import pool_classes
 from otel_leaks.runtime.glimpse import deref, drained, is_subtype
+from otel_leaks.runtime.loops import loop_roots
 
 __all__ = ["Instances"]
 
@@ -43,7 +45,8 @@ class Instances:
 
     def _walk(self, cls: type) -> None:
         asked = (getattr(sys.modules.get(module), name, None) for module, name in _NAMES)
-        self._classes = [types.AsyncGeneratorType, *(each for each in asked if each), cls]
+        known = (types.AsyncGeneratorType, *loop_roots(), *pool_classes())
+        self._classes = [*known, *(each for each in asked if each), cls]
         below = {id(each): each for root in self._classes for each in (root, *_below(root))}
         refs = _refs_to_all(frozenset(below))
         keys = drained(lambda: map(id, map(type, map(deref, refs))))

@@ -82,7 +82,8 @@ monotonic = _clock()
 
 def is_replaced() -> bool:
     """Return whether Python's threads are greenlets now."""
-    # What starts the threads of ``threading``: private, until 3.12 and from 3.13 on.
+    # What starts the threads of ``threading``: private, until 3.12 and from 3.13 on:
+    # https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L973
     starts = getattr(threading, "_start_joinable_thread", None) or getattr(
         threading, "_start_new_thread", None
     )
@@ -164,7 +165,9 @@ class Thread:
             )
             if self._thread is not None:
                 vars(self._thread)[OURS] = True
-        except RuntimeError as error:  # From 3.12 on, in an interpreter that is isolated.
+        except RuntimeError as error:
+            # From 3.12 on, in an interpreter that is isolated:
+            # https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L911
             raise NoDaemonsError(str(error)) from None
 
     def start(self) -> None:

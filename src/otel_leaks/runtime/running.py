@@ -38,7 +38,7 @@ def current_task() -> Any:
 
 def main_thread() -> Any:
     """Return the main thread, as ``threading`` knows it."""
-    # Private, the same on 3.10 to 3.15.
+    # Private, the same on 3.10 to 3.15: https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L1514
     return getattr(threading, "_main_thread", None)
 
 

@@ -4,10 +4,13 @@ Every asyncio task of the process, whichever loop and thread it belongs to.
 CPython keeps tasks in another place in almost every version, none of them public for
 all loops at once:
 
-- 3.10, 3.11: ``asyncio.tasks._all_tasks``, a WeakSet;
+- 3.10, 3.11: ``asyncio.tasks._all_tasks``, a WeakSet
+  (https://github.com/python/cpython/blob/v3.11.7/Lib/asyncio/tasks.py#L941);
 - 3.12, 3.13: ``_scheduled_tasks``, a WeakSet, and ``_eager_tasks``, a set of those
-  that run their first step eagerly;
-- 3.14 and later: lists in C, one a thread, that only ``asyncio.all_tasks(loop)`` reads.
+  that run their first step eagerly
+  (https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/tasks.py#L1039);
+- 3.14 and later: lists in C, one a thread, that only ``asyncio.all_tasks(loop)`` reads
+  (https://github.com/python/cpython/blob/main/InternalDocs/asyncio.md).
   The loops must be known, so the making of loops is noted while a registry is open.
   ``_scheduled_tasks`` and ``_eager_tasks`` have the tasks of ``asyncio.tasks._PyTask``
   only, which in turn ``asyncio.all_tasks`` does not have.

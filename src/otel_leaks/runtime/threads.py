@@ -6,6 +6,9 @@ Threads of the ``threading`` module, as values.
 read there, since a subclass may define ``name`` and its like as it pleases. The threads that
 there are stand in ``threading._active``, those that are starting in ``_limbo``; where these are
 gone, ``threading.enumerate()`` serves.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L906
+https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L851
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ def may_wake(ident: int) -> bool:
 @lru_cache(maxsize=16)
 def _has_timeout(code: CodeType, last_instruction: int) -> bool:
     at = _at(code, last_instruction)
-    # PRECALL on 3.11, CALL_METHOD on 3.10: the argument is the number of arguments.
+    # PRECALL on 3.11, CALL_METHOD on 3.10: the argument is the number of arguments, see
+    # https://docs.python.org/3.11/library/dis.html#opcode-PRECALL.
     return at is not None and "CALL" in at.opname and bool(at.arg)
 
 

@@ -5,6 +5,8 @@ A task that a timer will wake, or cancel, waits for nobody: ``call_later(60, fut
 None)``, ``asyncio.timeout(60)``, a deadline of anyio. Private names: ``_scheduled`` of asyncio's
 loops, the same on 3.10 to 3.15. Loops written in C, such as uvloop's, keep their timers in a set,
 which the garbage collector sees.
+
+https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L425
 """
 
 from __future__ import annotations

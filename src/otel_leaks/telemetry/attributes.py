@@ -37,7 +37,10 @@ MAX_BYTES = 120 * 1024
 """What one detection may take, its span or its log records; under 128 KiB as it is sent.
 A receiver refuses over 4 MiB, and then the whole batch with other people's spans."""
 MAX_LINKS = 32
-"""Of one detection. SDKs drop the oldest beyond their limit of 128."""
+"""
+Of one detection. Beyond its limit of 128 the SDK drops the oldest, see ``BoundedList`` in
+https://github.com/open-telemetry/opentelemetry-python/blob/main/opentelemetry-sdk/src/opentelemetry/sdk/util/__init__.py
+"""
 MAX_LINKS_BEFORE = 2
 """To the spans that told of the finding first, and of its leak before that."""
 FEW_CHARS = 200
@@ -232,6 +235,7 @@ def _cut(
     attributes: dict[str, str | int | float | bool], max_chars: int | None
 ) -> dict[str, str | int | float | bool]:
     """Shorten what the SDK would cut, at the end that says least: it keeps the head of all."""
+    # https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
     if max_chars is None or max_chars < 1:
         return attributes
     for key, value in attributes.items():

@@ -140,7 +140,8 @@ class Events:
             attributes=told.attributes,
             links=self._links(report, limits)[: told.links],
         )
-        # Beyond its limit the SDK drops the oldest events, which are the largest sites.
+        # Beyond its limit the SDK drops the oldest events, which are the largest sites:
+        # BoundedList in https://github.com/open-telemetry/opentelemetry-python/blob/main/opentelemetry-sdk/src/opentelemetry/sdk/util/__init__.py
         most = limits.max_events if limits is not None else None
         for sample in told.samples[:most] if self._has_span_events else ():
             span.add_event(names.SAMPLE, sample)

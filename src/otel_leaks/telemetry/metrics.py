@@ -9,6 +9,8 @@ one.
 
 A number is reported while it is fresh. When its source keeps failing, or the monitor hangs,
 its series ends; ``python.leak.census.age`` goes on, and rises.
+
+https://github.com/open-telemetry/opentelemetry-python/blob/main/opentelemetry-sdk/src/opentelemetry/sdk/metrics/_internal/__init__.py
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _PROTOCOLS = ("grpc", "http/protobuf")
 
 def configure(endpoint: str | None = None, service_name: str | None = None) -> None:
     """
-    Set up OpenTelemetry providers with OTLP exporters, where the application has none.
+    Set up OpenTelemetry providers with OTLP exporters, if the application has none.
 
     A provider that is already set stays as it is. Everything else, such as headers and
     intervals, is read from OpenTelemetry's own environment variables.
@@ -42,7 +42,7 @@ def configure(endpoint: str | None = None, service_name: str | None = None) -> N
 
     Raises:
         InvalidTypeError: An argument is not a str.
-        InvalidValueError: *endpoint* is no http or https URL, or the protocol is unknown.
+        InvalidValueError: *endpoint* is not an http or https URL, or the protocol is unknown.
 
     .. versionadded:: 0.1
     """

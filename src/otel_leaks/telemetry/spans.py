@@ -268,7 +268,7 @@ class SpanReader:
             self._is_off = True
             _log.exception(
                 "the span of a task could not be read, so tasks that outlive their request "
-                "are not found any more; please report this with your OpenTelemetry version"
+                "are no longer found; please report this with your OpenTelemetry version"
             )
             return None
 

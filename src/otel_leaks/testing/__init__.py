@@ -1,5 +1,5 @@
 """
-The API for tests: ``verify_none`` raises where something was left behind, ``find`` returns it.
+The API for tests: ``verify_none`` raises if something is left behind, ``find`` returns it.
 
     >>> import threading
     >>> from otel_leaks.testing import ignore_thread, verify_none
@@ -7,7 +7,7 @@ The API for tests: ``verify_none`` raises where something was left behind, ``fin
     ...     threading.Thread(target=print).start()
     <BLANKLINE>
 
-A leak is a value of the error, and its message says where it waits and what created it:
+The error has the leaks as data. Its message says where each waits and what created it:
 
     >>> from otel_leaks.testing import LeaksFound
     >>> release = threading.Event()
@@ -19,7 +19,7 @@ A leak is a value of the error, and its message says where it waits and what cre
     [('thread', 1, ('threading.Event.wait',))]
     >>> release.set()
 
-Importing this module imports nothing heavy and patches nothing; what begins is noted
+Importing this module imports nothing heavy and patches nothing. Creations are recorded only
 while a block is open.
 """
 

@@ -134,6 +134,22 @@ class Check:
         """Say of each ignore that hid nothing in any look that it did."""
         return self._held.unused()
 
+    def glances(self) -> Iterator[float]:
+        """
+        Look once, in order to see whether there is anything to judge later; as ``pauses``.
+
+        What libraries keep is part of what is found, and nothing is proved.
+        """
+        if not self._is_clean():
+            from otel_leaks.origins.recorder import starts
+
+            left = starts.kinds_left(self._scope)
+            with not_collecting():
+                self.report = self._held.look(
+                    self._scope, left if self._kinds is None else left.intersection(self._kinds)
+                )
+        yield from ()
+
     def pauses(self, grace: Grace) -> Iterator[float]:
         """Yield how long to wait, between two looks; end when there is no need to."""
         if self._is_clean():

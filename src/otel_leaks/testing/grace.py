@@ -13,11 +13,12 @@ __all__ = ["Grace"]
 @dataclass(frozen=True, slots=True)
 class Grace:
     """
-    How long things may take to end by themselves.
+    How long objects may take to end by themselves.
 
-    Attempts rather than seconds, so that a loaded machine still gets its looks. The
-    pauses between them double from a microsecond; what is clean is not waited for. With the
-    defaults what runs, sleeps, or waits with a timeout gets a second, longer where looks are slow.
+    It counts attempts rather than seconds, so that a loaded machine makes as many. The pauses
+    between them double from a microsecond. If nothing is left, there is no wait. With the
+    defaults, what runs, sleeps or waits with a timeout gets a second, or longer if checks are
+    slow.
 
     >>> list(Grace(attempts=4, max_delay_s=2e-6).delays_s())
     [1e-06, 2e-06, 2e-06]
@@ -45,6 +46,6 @@ class Grace:
             raise InvalidValueError(f"max_delay_s must be >= 0 seconds, got {self.max_delay_s}")
 
     def delays_s(self) -> Iterator[float]:
-        """Yield the pauses between two looks, ``attempts`` - 1 of them."""
+        """Yield the pauses between two checks: ``attempts`` - 1 of them."""
         for i in range(self.attempts - 1):
             yield min(1e-6 * 2 ** min(i, 60), self.max_delay_s)

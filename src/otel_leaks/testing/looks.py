@@ -57,7 +57,7 @@ def ignore_current(*, reason: str = "") -> Ignore:
     """
     Ignore what is alive now: threads, tasks, jobs, pools, loops, generators and children.
 
-    For ``find``, whose look has no beginning of its own: make it first, look later.
+    For ``find``, which has no starting point of its own: create the ignore first, check later.
 
     >>> from otel_leaks.testing import find
     >>> before = ignore_current()
@@ -117,6 +117,12 @@ class _SharedTaker:
         excludes: Callable[[object], bool] | None = None,
         failed: Callable[[tuple[Failure, ...]], None] | None = None,
     ) -> Report:
+        if scope is not None:
+            from otel_leaks.origins.recorder import starts
+
+            left = starts.kinds_left(scope)
+            if not left or (kinds is not None and left.isdisjoint(kinds)):
+                return Report()
         with self._lock:
             assert self._taker is not None
             census = self._taker.take(

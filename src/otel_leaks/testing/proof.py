@@ -16,7 +16,6 @@ may run code of the application, and was seen to hang on 3.12.1 while the heap w
 
 from __future__ import annotations
 
-import contextvars
 import gc
 import sys
 import time
@@ -32,10 +31,11 @@ from typing import Any, final
 from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.model import fingerprint
 from otel_leaks.runtime.code import CodeNames
-from otel_leaks.runtime.coroutines import awaitables, chain_at
+from otel_leaks.runtime.coroutines import chain_at
 from otel_leaks.runtime.glimpse import root_of
 from otel_leaks.runtime.running import current_task
 from otel_leaks.runtime.task_registry import TaskRegistry
+from otel_leaks.testing.blocked import Blocked
 
 __all__ = ["Proof", "Verdict", "prove"]
 
@@ -47,8 +47,6 @@ FEW_NODES = 1_000
 """With more, what is found already is gone through at each doubling of the steps alone."""
 CHECK_EVERY = 2_000
 """Objects between two looks at the clock."""
-MAX_TIMED = 20_000
-"""Objects that the timers of a loop may lead to; with more all its tasks may be cancelled."""
 MAX_CHECKS = 3
 """How often what was found is checked, when other threads change it meanwhile."""
 
@@ -100,18 +98,18 @@ def prove(
     *tasks: Any, budget_s: float = 5.0, clock: Callable[[], float] = time.perf_counter
 ) -> Proof:
     """
-    Prove of pending tasks that nothing can wake them any more; experimental.
+    Prove that nothing can wake pending tasks any more; experimental.
 
     Args:
-        tasks: Those asked about, the running one aside; without any, all pending ones.
+        tasks: The tasks to examine, except the running one; by default all pending ones.
         budget_s: Seconds after which it gives up, > 0.
         clock: Seconds.
 
     Returns:
-        A verdict for each, or why it gave up. What it can't prove may be orphaned as well.
+        A verdict for each task, or why it gave up. A task without a proof may be orphaned, too.
 
     Raises:
-        InvalidTypeError: Something else than a task was given.
+        InvalidTypeError: An argument is not a task.
         InvalidValueError: *budget_s* is not > 0.
 
     .. versionadded:: 0.1
@@ -168,10 +166,6 @@ def _verdicts(tasks: Iterable[Any], orphaned: set[int]) -> Iterator[Verdict]:
         yield Verdict(task.get_name(), functions, mark, id(task) in orphaned)
 
 
-# What ends the search: somebody reaches it, or it can't be told that nobody does.
-_ROOTS = (type, types.ModuleType, types.CodeType, contextvars.Context)
-
-
 class _Probe:
     """Referred to by the search alone: what is counted of it, is counted of all."""
 
@@ -209,10 +203,7 @@ class _Search:
     ) -> None:
         self._deadline = deadline
         self._clock = clock
-        self._waits: dict[int, int] = {}
-        """Of each blocked task the future that it waits on, both by id."""
-        self._opaque: dict[int, tuple[Any, int]] = {}
-        """Objects by id, each with the id of the task whose it is."""
+        self._blocked = blocked = Blocked()
         probe = _Probe()
         self._probe = id(probe)
         # The one place that holds nodes: so each has the same number of references from here.
@@ -221,62 +212,9 @@ class _Search:
         """Of each node the ids of the nodes and opaque objects that refer to it."""
         self._live: set[int] = set()
         """Ids of nodes that somebody may reach."""
-        self._modules = {
-            id(vars(module))
-            for module in list(sys.modules.values())
-            if isinstance(module, types.ModuleType)
-        }
-        self._timed: set[int] = set()
-        """Ids of tasks that a timer may cancel, such as that of ``asyncio.timeout``."""
         for task in tasks:
-            self._add(task)
-        self._note_timers()
-
-    def _note_timers(self) -> None:
-        loops = {id(task.get_loop()): task.get_loop() for task, _ in self._blocked()}
-        for loop in loops.values():
-            # Private in asyncio, the same on 3.10 to 3.15; another loop does not say.
-            timers = getattr(loop, "_scheduled", None)
-            reached = self._reached_by(timers) if type(timers) is list else None
-            self._timed |= {
-                key
-                for task, key in self._blocked()
-                if task.get_loop() is loop and (reached is None or key in reached)
-            }
-
-    def _blocked(self) -> list[tuple[Any, int]]:
-        return [(self._opaque[key][0], key) for key in self._waits]
-
-    def _reached_by(self, timers: list[Any]) -> set[int] | None:
-        """Return the ids of blocked tasks that *timers* lead to; None for too many objects."""
-        seen: set[int] = set()
-        reached: set[int] = set()
-        ahead = [timer for timer in list(timers) if not timer.cancelled()]
-        while ahead:
-            each = ahead.pop()
-            if id(each) in self._opaque:
-                reached.add(self._opaque[id(each)][1])
-            elif id(each) not in seen and not self._opens(each):
-                seen.add(id(each))
-                if len(seen) > MAX_TIMED:
-                    return None
-                ahead += get_referents(each)
-        return reached
-
-    def _add(self, task: Any) -> None:
-        # A task of another class may have more ways to be woken. What a task waits on is
-        # private, the same on 3.10 to 3.15.
-        if type(task) is not getattr(sys.modules.get("_asyncio"), "Task", None):
-            return
-        future = task._fut_waiter
-        if future is None or future.done():
-            return
-        self._waits[id(task)] = id(future)
-        self._opaque[id(task)] = (task, id(task))
-        for awaitable in awaitables(task.get_coro()):
-            self._opaque[id(awaitable)] = (awaitable, id(task))
-        if not hasattr(future, "get_coro"):
-            self._nodes[id(future)] = future
+            blocked.add(task, self._nodes)
+        blocked.note_timers()
 
     def run(self) -> set[int]:
         """
@@ -290,7 +228,7 @@ class _Search:
         while ahead:
             # A few steps often show that each task can be woken, and the rest may go on for long.
             is_due = len(self._nodes) <= FEW_NODES or levels & (levels - 1) == 0
-            if is_due and self._waits.keys() <= self._reached_from_live():
+            if is_due and self._blocked.waits.keys() <= self._reached_from_live():
                 return set()
             ahead = self._follow(ahead)
             levels += 1
@@ -337,8 +275,8 @@ class _Search:
             key = id(holder)
             if key in ours or _is_ours(holder):
                 continue
-            opens = self._opens(holder)
-            own = _Own(holder) if key in self._waits else None
+            opens = self._blocked.opens(holder)
+            own = _Own(holder) if key in self._blocked.waits else None
             for held in get_referents(holder):
                 target = id(held)
                 if target not in wanted:
@@ -349,7 +287,7 @@ class _Search:
                     self._live.add(target)
                 else:
                     self._holders[target].add(key)
-            if not opens and key not in self._opaque:
+            if not opens and key not in self._blocked.opaque:
                 self._nodes.setdefault(key, holder)
         for each in wanted:
             for ref in weakref.getweakrefs(self._nodes[each]):
@@ -369,36 +307,28 @@ class _Search:
                 found.append(each)
         return found
 
-    def _opens(self, holder: Any) -> bool:
-        """Say whether running code reaches *holder* for certain, or may."""
-        cls = type(holder)
-        return (
-            issubclass(cls, _ROOTS)
-            or id(holder) in self._modules
-            or cls.__name__.startswith("hamt")  # What contexts keep their variables in.
-            or issubclass(cls, sys.modules["asyncio.events"].AbstractEventLoop)
-        )
-
     def _orphaned(self) -> set[int]:
         """Return the blocked tasks that no live node and no live task can wake."""
         holds = self._what_each_holds()
-        known = {*self._nodes, *self._waits}
+        known = {*self._nodes, *self._blocked.waits}
         unknown = {each for each in holds if each not in known}
-        live = _reached(holds, {*self._live, *unknown, *self._timed})
+        live = _reached(holds, {*self._live, *unknown, *self._blocked.timed})
         self._live |= live & set(self._nodes)
-        return set(self._waits) - live
+        return set(self._blocked.waits) - live
 
     def _reached_from_live(self) -> set[int]:
         """Return what is live for certain, whatever is still found."""
-        return _reached(self._what_each_holds(), {*self._live, *self._timed})
+        return _reached(self._what_each_holds(), {*self._live, *self._blocked.timed})
 
     def _what_each_holds(self) -> dict[int, list[int]]:
         holds: dict[int, list[int]] = {}
         for held, holders in self._holders.items():
             for holder in holders:
-                owner = self._opaque[holder][1] if holder in self._opaque else holder
+                owner = (
+                    self._blocked.opaque[holder][1] if holder in self._blocked.opaque else holder
+                )
                 holds.setdefault(owner, []).append(held)
-        for task, future in self._waits.items():
+        for task, future in self._blocked.waits.items():
             holds.setdefault(future, []).append(task)
         return holds
 
@@ -407,7 +337,10 @@ class _Search:
         self._check_clock()
         ids = [each for each in self._nodes if each not in self._live and each != self._probe]
         counted = (*map(self._nodes.__getitem__, ids), self._nodes[self._probe])
-        holders = (*counted, *(each for each, task in self._opaque.values() if task in orphaned))
+        holders = (
+            *counted,
+            *(each for each, task in self._blocked.opaque.values() if task in orphaned),
+        )
         # Both are called by one instruction, from C: a thread switch comes between two.
         steps: tuple[Iterator[list[Any]], ...] = (
             iter(partial(list, map(sys.getrefcount, counted)), None),
@@ -420,14 +353,10 @@ class _Search:
             each for each, count in zip(ids, found, strict=True) if count - ours != explained[each]
         }
         self._live |= changed
-        moved = {each for each in orphaned if not self._still_waits(each)}
+        moved = {each for each in orphaned if not self._blocked.still_waits(each)}
         for each in moved:
-            del self._waits[each]
+            del self._blocked.waits[each]
         return not changed and not moved
-
-    def _still_waits(self, key: int) -> bool:
-        future = self._opaque[key][0]._fut_waiter
-        return id(future) == self._waits[key] and not future.done()
 
     def _check_clock(self) -> None:
         if self._clock() > self._deadline:

@@ -17,7 +17,7 @@ __all__ = ["Report", "largest_first", "new_sites", "outermost", "with_destroyed_
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    What was left behind. False when nothing was; iterates over its sites; its text is the message.
+    What was left behind: false if nothing was, iterable by site, and the message as ``str()``.
 
     >>> report = Report()
     >>> bool(report), len(report), str(report)
@@ -49,7 +49,7 @@ class Report:
 
     def plus(self, other: Report) -> Report:
         """
-        Return a report of both; what stands in both is told once.
+        Return a report of both; what is in both is reported once.
 
         A task that was pending in this one and destroyed by the other is the same leak.
         """
@@ -66,14 +66,14 @@ class Report:
         return Report(tuple(sites), (*self.hidden, *other.hidden))
 
     def with_hidden(self, before: Report) -> Report:
-        """Return it with what ignores hid of kinds that it did not look at again."""
+        """Return it with what was ignored of kinds that it did not check again."""
         seen = {each.ignore for each in self.hidden}
         more = tuple(each for each in before.hidden if each.ignore not in seen)
         return Report(self.sites, (*self.hidden, *more)) if more else self
 
     def to_json(self) -> str:
         """
-        Return the report as JSON, with all that its message says and more.
+        Return the report as JSON, with everything in its message and more.
 
         Its keys are those of ``docs/schemas/report.schema.json``.
         """

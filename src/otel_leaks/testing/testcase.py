@@ -13,7 +13,7 @@ __all__ = ["LeakTestCase"]
 
 class LeakTestCase(unittest.TestCase):
     """
-    A TestCase whose tests fail when they leave something behind.
+    A TestCase whose tests fail if they leave something behind.
 
     Mix it with ``IsolatedAsyncioTestCase`` for async tests. Set ``leak_ignores`` and
     ``leak_grace`` in the class.

@@ -33,20 +33,20 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
     """
-    Return everything alive that is not ignored; raise nothing.
+    Return everything alive that is not ignored. Does not raise if something is.
 
-    The calling task, its thread and the main thread are no leaks.
+    The calling task, its thread and the main thread are not leaks.
 
     Args:
-        ignores: What to leave out.
-        grace: How often to look until nothing is left. Inside a running loop it looks
-            once: waiting here would keep the loop from ending anything.
+        ignores: What to ignore.
+        grace: How often to check until nothing is left. Inside a running loop it checks
+            once, because waiting here would block the loop.
 
     Returns:
-        A report, false when nothing was found.
+        A report, false if nothing was found.
 
     Raises:
-        InvalidTypeError: An ignore or *grace* is something else.
+        InvalidTypeError: An ignore or *grace* has another type.
 
     >>> import threading
     >>> release = threading.Event()
@@ -78,21 +78,21 @@ def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
 @final
 class verify_none:  # noqa: N801 - a verb, as contextlib's own
     """
-    Raise when something that began inside is left behind.
+    Raise if something that was created inside is left behind.
 
-    Works as ``with``, ``async with``, and as a decorator of def and async def; concurrent
-    calls of one decorated function are told apart. A clean block is not waited for.
-    While it waits for things to end, ``async with`` lets the loop run.
+    Works as ``with``, ``async with``, and as a decorator of def and async def, where each
+    concurrent call is checked by itself. A clean block causes no wait. While ``async with``
+    waits for objects to end, the loop runs.
 
     Args:
         ignores: What is not a leak here.
-        grace: How often to look until nothing is left.
-        before_check: Called at the end, before the first look; may return an awaitable in
+        grace: How often to check until nothing is left.
+        before_check: Called at the end, before the first check; may return an awaitable in
             ``async with``.
 
     Raises:
-        LeaksFound: Something was left behind. When the body itself raises, its exception
-            goes on, with the leaks as a note.
+        LeaksFound: Something was left behind. If the body itself raises, its exception
+            propagates, with the leaks as a note.
         InvalidTypeError: An argument is of another type.
 
     >>> import asyncio

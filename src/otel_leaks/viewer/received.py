@@ -17,20 +17,27 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ResourceMetrics
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from otel_leaks.report.texts import printable
+from otel_leaks.report.texts import between, tail
 from otel_leaks.telemetry import names
 
 __all__ = [
+    "Attributes",
     "Counted",
     "Counts",
     "Detected",
     "Place",
     "Site",
+    "attributes_of",
     "counts_of",
+    "counts_of_process",
+    "detected_of",
     "detections_of",
+    "number_of",
+    "operation_of",
+    "text_of",
 ]
 
 _KINDS = (
@@ -39,8 +46,8 @@ _KINDS = (
 )
 _FRAME = re.compile(r'\s*File "(?P<file>.*)", line (?P<line>\d+), in (?P<function>.*)')
 
-_Value = str | int | float | bool
-_Attributes = Mapping[str, _Value]
+Value = str | int | float | bool
+Attributes = Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,12 @@ class Site:
     """Who began what is shown, when that was noted."""
     hint: str = ""
     """Empty when no pattern is known."""
+    application: Place | None = None
+    """The first frame of the application's own code."""
+    library: str = ""
+    """The library's function that created it for the application."""
+    thread: str = ""
+    """Name of the thread, for threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,33 +127,35 @@ class Detected:
 
 def counts_of(export: ExportMetricsServiceRequest) -> tuple[Counts, ...]:
     """Read the counts of an export, one for each process in it that reported any."""
-    found = []
-    for resource in export.resource_metrics:
-        metrics = {
-            metric.name: metric
-            for scope in resource.scope_metrics
-            if scope.scope.name == names.SCOPE
-            for metric in scope.metrics
-        }
-        counted = tuple(
-            each
-            for kind, count, limit in _KINDS
-            if (each := _counted(kind, metrics.get(count), metrics.get(limit))) is not None
-        )
-        if counted:
-            at_ns = max(
-                point.time_unix_nano
-                for metric in metrics.values()
-                for point in metric.gauge.data_points
-            )
-            found.append(Counts(at_ns / 1e9, counted))
-    return tuple(found)
+    found = map(counts_of_process, export.resource_metrics)
+    return tuple(each for each in found if each is not None)
+
+
+def counts_of_process(resource: ResourceMetrics) -> Counts | None:
+    """Read the counts of one process, None when it reported none."""
+    metrics = {
+        metric.name: metric
+        for scope in resource.scope_metrics
+        if scope.scope.name == names.SCOPE
+        for metric in scope.metrics
+    }
+    counted = tuple(
+        each
+        for kind, count, limit in _KINDS
+        if (each := _counted(kind, metrics.get(count), metrics.get(limit))) is not None
+    )
+    if not counted:
+        return None
+    at_ns = max(
+        point.time_unix_nano for metric in metrics.values() for point in metric.gauge.data_points
+    )
+    return Counts(at_ns / 1e9, counted)
 
 
 def detections_of(export: ExportTraceServiceRequest) -> tuple[Detected, ...]:
     """Read the detections of an export, in its order."""
     return tuple(
-        _detected(span)
+        detected_of(span)
         for resource in export.resource_spans
         for scope in resource.scope_spans
         if scope.scope.name == names.SCOPE
@@ -152,7 +167,7 @@ def detections_of(export: ExportTraceServiceRequest) -> tuple[Detected, ...]:
 def _counted(kind: str, count: Metric | None, limit: Metric | None) -> Counted | None:
     functions: dict[str, int] = {}
     for number, attributes in _points(count):
-        function = _text(attributes, names.FUNCTION)
+        function = text_of(attributes, names.FUNCTION)
         functions[function] = functions.get(function, 0) + number
     if not functions:
         return None
@@ -170,64 +185,72 @@ def _counted(kind: str, count: Metric | None, limit: Metric | None) -> Counted |
     )
 
 
-def _points(metric: Metric | None) -> Iterator[tuple[int, _Attributes]]:
+def _points(metric: Metric | None) -> Iterator[tuple[int, Attributes]]:
     if metric is None:
         return
     for point in metric.gauge.data_points:
         number = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
         if math.isfinite(number):
-            yield round(number), _attributes(point.attributes)
+            yield round(number), attributes_of(point.attributes)
 
 
-def _detected(span: Span) -> Detected:
-    said = _attributes(span.attributes)
-    sites = tuple(_site(_attributes(e.attributes)) for e in span.events if e.name == names.SAMPLE)
+def detected_of(span: Span) -> Detected:
+    """Read one ``python.leak.detected``."""
+    said = attributes_of(span.attributes)
+    sites = tuple(_site(attributes_of(e.attributes)) for e in span.events if e.name == names.SAMPLE)
     return Detected(
-        kind=_text(said, names.KIND),
-        evidence=_text(said, names.EVIDENCE),
-        message=_text(said, names.MESSAGE),
-        count=int(_number(said, names.COUNT)),
-        limit=int(_number(said, names.LIMIT)) if names.LIMIT in said else None,
+        kind=text_of(said, names.KIND),
+        evidence=text_of(said, names.EVIDENCE),
+        message=text_of(said, names.MESSAGE),
+        count=int(number_of(said, names.COUNT)),
+        limit=int(number_of(said, names.LIMIT)) if names.LIMIT in said else None,
         sites=sites,
-        site_count=int(_number(said, names.SITES)),
+        site_count=int(number_of(said, names.SITES)),
     )
 
 
-def _site(said: _Attributes) -> Site:
+def _site(said: Attributes) -> Site:
     awaited = said.get(names.AWAITED)
-    operation, route = _text(said, names.OPERATION), _text(said, names.ROUTE)
-    origin = Place(
-        _text(said, names.ORIGIN_FUNCTION),
-        _text(said, names.ORIGIN_FILE),
-        int(_number(said, names.ORIGIN_LINE)),
-    )
     return Site(
-        function=_text(said, names.FUNCTION),
-        count=int(_number(said, names.COUNT)),
-        age_s=_number(said, names.AGE),
-        fingerprint=_text(said, names.FINGERPRINT),
+        function=text_of(said, names.FUNCTION),
+        count=int(number_of(said, names.COUNT)),
+        age_s=number_of(said, names.AGE),
+        fingerprint=text_of(said, names.FINGERPRINT),
         stack=tuple(_places(str(said.get(names.STACKTRACE, "")))),
         awaited=awaited if isinstance(awaited, bool) else None,
-        operation=operation if route in operation else f"{operation} {route}",
-        origin=origin if origin.function else None,
-        hint=_text(said, names.HINT),
+        operation=operation_of(said),
+        origin=_place(said, names.ORIGIN_FUNCTION, names.ORIGIN_FILE, names.ORIGIN_LINE),
+        hint=text_of(said, names.HINT),
+        application=_place(said, names.OWN_FUNCTION, names.OWN_FILE, names.OWN_LINE),
+        library=text_of(said, names.ORIGIN_LIBRARY),
+        thread=text_of(said, names.THREAD_NAME),
     )
+
+
+def _place(said: Attributes, function: str, file: str, line: str) -> Place | None:
+    place = Place(text_of(said, function), text_of(said, file), int(number_of(said, line)))
+    return place if place.function else None
+
+
+def operation_of(said: Attributes) -> str:
+    """Return the request that something belongs to, with its route; empty when not known."""
+    operation, route = text_of(said, names.OPERATION), text_of(said, names.ROUTE)
+    return operation if route in operation else f"{operation} {route}"
 
 
 def _places(stacktrace: str) -> Iterator[Place]:
     for line in stacktrace.splitlines():
         match = _FRAME.fullmatch(line)
         if match is not None:
-            yield Place(
-                printable(match["function"]), printable(match["file"]), int(match["line"][:9])
-            )
+            yield Place(between(match["function"]), tail(match["file"]), int(match["line"][:9]))
 
 
-def _attributes(pairs: Iterable[KeyValue]) -> _Attributes:
+def attributes_of(pairs: Iterable[KeyValue]) -> Attributes:
+    """Return the attributes that are text or numbers."""
     return {pair.key: value for pair in pairs if (value := _value_of(pair.value)) is not None}
 
 
-def _value_of(value: AnyValue) -> _Value | None:
+def _value_of(value: AnyValue) -> Value | None:
     which = value.WhichOneof("value")
     if which == "string_value":
         return str(value.string_value)
@@ -241,10 +264,12 @@ def _value_of(value: AnyValue) -> _Value | None:
     return None
 
 
-def _text(said: _Attributes, name: str) -> str:
-    return printable(str(said.get(name, "")))
+def text_of(said: Attributes, name: str) -> str:
+    """Return an attribute as printable text of bounded length, empty when it is missing."""
+    return between(str(said.get(name, "")))
 
 
-def _number(said: _Attributes, name: str) -> float:
+def number_of(said: Attributes, name: str) -> float:
+    """Return an attribute as a number, 0 when it is missing or none."""
     value = said.get(name, 0)
     return value if isinstance(value, (int, float)) else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from otel_leaks.viewer import otlp
 
@@ -32,6 +32,8 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 """As received. The batches of SDKs stay under 4 MiB, which gRPC refuses."""
 MAX_UNPACKED_BYTES = 32 * 1024 * 1024
 """After gzip."""
+PORTS = 20
+"""That are tried in turn, before any other will do."""
 _STOP_S = 5.0
 _HOSTS = frozenset({"127.0.0.1", "localhost"})
 
@@ -67,6 +69,7 @@ def application(
     *,
     max_body_bytes: int = MAX_BODY_BYTES,
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
+    routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """
     Make the receiver's web application.
@@ -76,6 +79,7 @@ def application(
             must neither block nor raise.
         max_body_bytes: Larger bodies are refused with 413.
         max_unpacked_bytes: So are those that unpack to more.
+        routes: What else it serves.
     """
 
     async def take(request: Request) -> Response:
@@ -97,7 +101,7 @@ def application(
         return Response(otlp.accepted(request.url.path, media_type), media_type=media_type)
 
     return Starlette(
-        routes=[Route(path, take, methods=["POST"]) for path in otlp.PATHS],
+        routes=[*(Route(path, take, methods=["POST"]) for path in otlp.PATHS), *routes],
         middleware=[Middleware(LocalOnly)],
     )
 
@@ -113,18 +117,20 @@ async def _body(request: Request, max_bytes: int) -> bytes:
 
 class Receiver:
     """
-    Serves an application on a free port of 127.0.0.1, from a thread, while it is entered.
+    Serves an application on a port of 127.0.0.1, from a thread, while it is entered.
 
     Args:
         app: What ``application`` made.
+        port: The wanted one; the next free one is taken where it is not. 0 for any.
 
     Raises:
         OSError: There is no port to listen on.
     """
 
-    def __init__(self, app: Starlette) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+    def __init__(self, app: Starlette, port: int = 0) -> None:
+        self._socket = _listening(port)
+        self.port: int = self._socket.getsockname()[1]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
         """The base URL for exporters."""
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -159,3 +165,12 @@ class Receiver:
         self._server.should_exit = True
         self._thread.join(_STOP_S)
         self._socket.close()
+
+
+def _listening(port: int) -> socket.socket:
+    for each in range(port, min(port + PORTS, 65536)) if port else ():
+        try:
+            return socket.create_server(("127.0.0.1", each))
+        except OSError:
+            continue  # Somebody else's, or one that needs rights.
+    return socket.create_server(("127.0.0.1", 0))

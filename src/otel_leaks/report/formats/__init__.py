@@ -1,25 +1,20 @@
 """
-The formats in which pytest's plugin writes leaks: for each a file here and a line in ``FORMATS``.
+The formats in which leaks of a test run are written, a file for each.
 
-pytest loads this in every run, so it imports nothing; a format is imported when it is written.
+A format is the function ``write`` of its file, and a line in the list of ``pytest_plugin``, which
+says where it goes.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol
 
-__all__ = ["FORMATS", "Format", "Leak", "Place", "Writer", "formats_for", "writer"]
+__all__ = ["Leak", "Writer", "writer"]
 
 Leak = Mapping[str, Any]
 """What one test or fixture left behind, with the keys that ``--leaks-json`` has."""
-
-Place = Literal["section", "log", "file", "test"]
-"""
-Where a format goes: the summary's own section, which has what no failure shows; the lines below
-that; the file of ``--leaks-NAME``; or a property of each test that leaks.
-"""
 
 
 class Writer(Protocol):
@@ -35,42 +30,7 @@ class Writer(Protocol):
         """
 
 
-class Format(NamedTuple):
-    """A line of the list."""
-
-    name: str
-    """Of its file."""
-    place: Place
-    says: str
-    """What it does, for ``--help``."""
-    variable: str | None = None
-    """An environment variable that is ``true`` where it is wanted; None for always."""
-
-    @property
-    def option(self) -> str:
-        """The option that asks for a file of it."""
-        return f"--leaks-{self.name}"
-
-
-FORMATS: tuple[Format, ...] = (
-    Format("text", "section", "write leaks for people"),
-    Format("github", "log", "show leaks beside the code", variable="GITHUB_ACTIONS"),
-    Format("json", "file", "write all leaks to FILE as JSON"),
-    Format("junit", "test", "write leaks to JUnit XML, as a property of their test"),
-)
-
-
-def formats_for(place: Place) -> Iterator[Format]:
-    """Yield the formats that go to a place, and are wanted here."""
-    for each in FORMATS:
-        is_wanted = each.variable is None or os.environ.get(each.variable) == "true"
-        if each.place == place and is_wanted:
-            yield each
-
-
 def writer(name: str) -> Writer:
     """Return the function that writes a format."""
-    from importlib import import_module
-
     write: Writer = import_module(f"{__name__}.{name}").write
     return write

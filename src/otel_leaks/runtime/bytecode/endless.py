@@ -120,7 +120,7 @@ def is_endless(code: CodeType, last_instruction: int) -> bool:
 def _handlers(code: CodeType, instructions: list[dis.Instruction]) -> list[tuple[int, int, int]]:
     """Return begin, end and handler of what is guarded."""
     if sys.version_info >= (3, 11):
-        # Undocumented, 3.11 to 3.15 have it.
+        # Undocumented, 3.11 to 3.15 have it: https://github.com/python/cpython/blob/v3.13.0/Lib/dis.py#L980
         entries = getattr(dis.Bytecode(code), "exception_entries", ())
         return [(each.start, each.end, each.target) for each in entries]
     # What is guarded ends at its handler or before.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from support.dashboards.evidences import OPEN_FINDINGS
+
 CHOSEN: Final = "{$service,$env,$version,$instance}"
 ANY_VERSION: Final = "{$service,$env}"
 INSTANCE: Final = "service.instance.id"
@@ -351,9 +353,7 @@ def growth() -> list[Widget]:
         ),
         chart(
             "Open findings over time",
-            "Findings that were open, by service, kind and evidence: too many (threshold), ever"
-            " more (growth), left over by a request (outlived), lost (destroyed),"
-            " stuck (saturated).",
+            OPEN_FINDINGS,
             line(
                 [
                     metric(

@@ -12,6 +12,7 @@ from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from support.dashboards.evidences import OPEN_FINDINGS
 from support.dashboards.grafana.links import DataLink, to_service, to_spans
 from support.dashboards.grafana.promql import (
     CHOSEN,
@@ -349,9 +350,7 @@ def growth() -> Iterator[Placed]:
         .data_links(to_spans("__field.labels")),
         22,
         "Open findings over time",
-        "Findings that were open, by service, kind and evidence: too many (threshold), ever more"
-        " (growth), left over by a request (outlived), lost (destroyed),"
-        " stuck (saturated).",
+        OPEN_FINDINGS,
         *(12, 8),
     )
 

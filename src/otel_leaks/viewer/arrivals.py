@@ -1,0 +1,216 @@
+"""
+What an export holds for the page, and which process sent it.
+
+Everything is bounded and printable from here on: it was written by whoever sent it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from otel_leaks.report.texts import between
+from otel_leaks.telemetry import names
+from otel_leaks.viewer.otlp import Export
+from otel_leaks.viewer.received import (
+    Counts,
+    Detected,
+    attributes_of,
+    counts_of_process,
+    detected_of,
+    number_of,
+    operation_of,
+    text_of,
+)
+
+__all__ = ["Arrival", "Ended", "Opened", "Process", "Read", "Seen", "arrivals_of"]
+
+MAX_LINKS = 32
+"""Of a detection, as many as the package sends."""
+MAX_SITES = 100
+"""Of a detection: the largest ``max_sites``."""
+MAX_STACK = 200
+"""Levels of a stack: the largest ``max_frames``."""
+NAME = 256
+"""Characters of what a process or a span is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Who sent it."""
+
+    service: str
+    instance: str
+    """``service.instance.id``, which each process has for itself."""
+    pid: str = ""
+    host: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells two processes apart."""
+        return (self.service, self.instance, self.pid, self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A span that a detection refers to."""
+
+    trace_id: str
+    span_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The counts of a process."""
+
+    process: Process
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A ``python.leak.detected``: a finding that opened, or the reminder of one."""
+
+    process: Process
+    span: Link
+    at_s: float
+    """Seconds since the epoch."""
+    age_s: float
+    fingerprint: str
+    """Empty for a finding about a whole kind."""
+    pool: str
+    operation: str
+    refers_to: str
+    """The evidence that told of the same leak before."""
+    links: tuple[Link, ...]
+    detected: Detected
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A ``python.leak.resolved``."""
+
+    process: Process
+    at_s: float
+    kind: str
+    evidence: str
+    fingerprint: str
+    pool: str
+    message: str
+    peak: int
+    duration_s: float
+    reason: str
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A span of the application."""
+
+    process: Process
+    span: Link
+    parent_id: str
+    name: str
+    start_s: float
+    duration_s: float
+    is_error: bool
+
+
+Arrival = Read | Opened | Ended | Seen
+
+
+def arrivals_of(export: Export) -> Iterator[Arrival]:
+    """Yield what an export holds, in its order."""
+    if isinstance(export, ExportMetricsServiceRequest):
+        for resource in export.resource_metrics:
+            counts = counts_of_process(resource)
+            if counts is not None:
+                yield Read(_process(resource.resource), counts)
+    elif isinstance(export, ExportTraceServiceRequest):
+        for sent in export.resource_spans:
+            process = _process(sent.resource)
+            for scope in sent.scope_spans:
+                is_ours = scope.scope.name == names.SCOPE
+                for span in scope.spans:
+                    yield _of_span(process, span, is_ours=is_ours)
+
+
+def _of_span(process: Process, span: Span, *, is_ours: bool) -> Opened | Ended | Seen:
+    if is_ours and span.name == names.DETECTED:
+        return _opened(process, span)
+    if is_ours and span.name == names.RESOLVED:
+        return _ended(process, span)
+    return Seen(
+        process,
+        _link(span),
+        parent_id=span.parent_span_id.hex()[:16],
+        name=between(span.name, NAME),
+        start_s=span.start_time_unix_nano / 1e9,
+        duration_s=max(0, span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+        is_error=span.status.code == Status.STATUS_CODE_ERROR,
+    )
+
+
+def _opened(process: Process, span: Span) -> Opened:
+    said = attributes_of(span.attributes)
+    del span.events[MAX_SITES:]
+    return Opened(
+        process,
+        _link(span),
+        at_s=span.start_time_unix_nano / 1e9,
+        age_s=number_of(said, names.AGE),
+        fingerprint=text_of(said, names.FINGERPRINT),
+        pool=text_of(said, names.POOL),
+        operation=operation_of(said),
+        refers_to=text_of(said, names.REFERS_TO),
+        links=_links(span),
+        detected=detected_of(span),
+    )
+
+
+def _ended(process: Process, span: Span) -> Ended:
+    said = attributes_of(span.attributes)
+    return Ended(
+        process,
+        at_s=span.start_time_unix_nano / 1e9,
+        kind=text_of(said, names.KIND),
+        evidence=text_of(said, names.EVIDENCE),
+        fingerprint=text_of(said, names.FINGERPRINT),
+        pool=text_of(said, names.POOL),
+        message=text_of(said, names.MESSAGE),
+        peak=int(number_of(said, names.PEAK)),
+        duration_s=number_of(said, names.DURATION),
+        reason=text_of(said, names.END_REASON),
+        links=_links(span),
+    )
+
+
+def _process(resource: Resource) -> Process:
+    said = attributes_of(resource.attributes)
+    return Process(
+        service=between(str(said.get("service.name", "")), NAME) or "unknown service",
+        instance=between(str(said.get("service.instance.id", "")), NAME),
+        pid=between(str(said.get("process.pid", "")), NAME),
+        host=between(str(said.get("host.name", "")), NAME),
+    )
+
+
+def _links(span: Span) -> tuple[Link, ...]:
+    return tuple(map(_link, _first(span.links, MAX_LINKS)))
+
+
+def _first(links: Iterable[Span.Link], most: int) -> Iterator[Span.Link]:
+    for _, link in zip(range(most), links, strict=False):
+        yield link
+
+
+def _link(span: Span | Span.Link) -> Link:
+    # No valid id is longer; what is longer is somebody's attempt.
+    return Link(span.trace_id.hex()[:32], span.span_id.hex()[:16])

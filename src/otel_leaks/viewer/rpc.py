@@ -1,0 +1,108 @@
+"""A local OTLP/gRPC receiver. No browser can reach it: they do not speak gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import grpc  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
+
+from otel_leaks.viewer.otlp import Export
+from otel_leaks.viewer.receiver import MAX_BODY_BYTES, PORTS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RpcReceiver"]
+
+_SERVICES: tuple[tuple[str, type[Any], type[Any]], ...] = (
+    (
+        "opentelemetry.proto.collector.trace.v1.TraceService",
+        traces.ExportTraceServiceRequest,
+        traces.ExportTraceServiceResponse,
+    ),
+    (
+        "opentelemetry.proto.collector.metrics.v1.MetricsService",
+        metrics.ExportMetricsServiceRequest,
+        metrics.ExportMetricsServiceResponse,
+    ),
+    (
+        "opentelemetry.proto.collector.logs.v1.LogsService",
+        logs.ExportLogsServiceRequest,
+        logs.ExportLogsServiceResponse,
+    ),
+)
+
+
+class RpcReceiver:
+    """
+    Serves OTLP/gRPC on a port of 127.0.0.1, from threads, while it is entered.
+
+    Args:
+        hear: Called with each request that was taken, from a thread; it must neither
+            block nor raise.
+        port: The wanted one; the next free one is taken where it is not. 0 for any.
+
+    Raises:
+        OSError: There is no port to listen on.
+    """
+
+    def __init__(self, hear: Callable[[Export], object], port: int = 0) -> None:
+        # Two threads: what is received is decoded in turn anyway.
+        self._pool = ThreadPoolExecutor(2, "otel-leaks-receiver")
+        self._server = grpc.server(
+            self._pool,
+            handlers=[_handler(hear, *service) for service in _SERVICES],
+            options=[
+                # Otherwise two receivers would share a port, each with half of what is sent.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MAX_BODY_BYTES),
+            ],
+        )
+        self.port = self._listen(port)
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        """The URL for exporters."""
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.stop(grace=0.5).wait(5)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _listen(self, port: int) -> int:
+        wanted = [*range(port, min(port + PORTS, 65536))] if port else []
+        for each in (*wanted, 0):
+            try:
+                bound: int = self._server.add_insecure_port(f"127.0.0.1:{each}")
+            except RuntimeError:
+                continue  # Somebody else's; grpc before 1.60 returns 0.
+            if bound:
+                return bound
+        raise OSError("there is no port of 127.0.0.1 to listen on for gRPC")
+
+
+def _handler(
+    hear: Callable[[Export], object], service: str, request: type[Any], response: type[Any]
+) -> Any:
+    def export(received: Export, _: object) -> Any:
+        hear(received)
+        return response()
+
+    method = grpc.unary_unary_rpc_method_handler(
+        export,
+        request_deserializer=request.FromString,
+        response_serializer=response.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(service, {"Export": method})

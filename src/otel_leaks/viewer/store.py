@@ -1,0 +1,393 @@
+"""
+What the page shows, in bounded memory.
+
+Every change has a number; whoever shows it asks for all that changed since the last one that it
+knows, so one form serves a page that opens, one that follows and one that comes back.
+"""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+import threading
+import time
+import zlib
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from otel_leaks.report.texts import between
+from otel_leaks.viewer.arrivals import Arrival, Ended, Link, Opened, Process, Read, Seen
+from otel_leaks.viewer.received import Counted, Counts
+
+__all__ = ["Finding", "Followed", "Limits", "Reading", "Since", "Store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is kept at most; the oldest goes first."""
+
+    processes: int = 100
+    readings: int = 400
+    """Of a process. When there are more, every other one of the older half goes, so the whole
+    run stays on the chart."""
+    functions: int = 200
+    """Of a process, by name, as many as the package names in its life; the others are one."""
+    findings: int = 1000
+    finding_bytes: int = 16 * 1024 * 1024
+    """Of all findings together."""
+    spans: int = 10_000
+    """Of the application, and as many again of those that detections link to."""
+    spans_of_trace: int = 50
+
+
+_OVERHEAD_BYTES = 8000
+"""Of a finding, with a message and names of the largest size."""
+_OTHER = "_OTHER"
+_MOST = 2**31 - 1
+"""Of a count: what an array can hold everywhere."""
+_NAME = 384
+"""Characters of a function's name, as many as the package sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """The count of one kind in one reading."""
+
+    count: int
+    limit: int | None
+    functions: array[int]
+    """Pairs: a function's place in the names of its process, and how many run it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One export of one process."""
+
+    change: int
+    at_s: float
+    kinds: Mapping[str, Population]
+
+
+@dataclass(slots=True)
+class Series:
+    """A process and its counts over time."""
+
+    number: int
+    process: Process
+    seen_s: float
+    """When it sent something last, by this machine's clock."""
+    changed: int = 0
+    thinned: int = 0
+    """The change at which older readings were left out; who knows less needs all of them."""
+    named: int = 0
+    """The change at which a function was named for the first time."""
+    names: dict[str, int] = field(default_factory=dict)
+    """Functions, each with its place."""
+    readings: list[Reading] = field(default_factory=list)
+    """Oldest first."""
+
+    def place(self, function: str, most: int) -> int:
+        """Return the place of a function among the names."""
+        name = between(function, _NAME)
+        if name not in self.names and len(self.names) >= most:
+            name = _OTHER
+        return self.names.setdefault(name, len(self.names))
+
+
+@dataclass(slots=True)
+class Finding:
+    """A detection from its opening on, with all its reminders."""
+
+    number: int
+    process: int
+    opened_s: float
+    latest: Opened
+    """As it was told last, of its sites just the largest, and that without its stack."""
+    packed: bytes
+    """The same with all of its sites."""
+    spans: set[str]
+    changed: int = 0
+    peak: int = 0
+    told: int = 1
+    """How often it was told: once, and once more with each reminder."""
+    ended: Ended | None = None
+
+    @property
+    def whole(self) -> Opened:
+        """As it was told last, with all of its sites."""
+        opened: Opened = pickle.loads(zlib.decompress(self.packed))  # noqa: S301 - of this process
+        return opened
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, roughly."""
+        return _OVERHEAD_BYTES + len(self.packed)
+
+    @staticmethod
+    def pack(opened: Opened) -> tuple[Opened, bytes]:
+        """Return what ``latest`` and ``packed`` are: most of a detection is much the same text."""
+        sites = tuple(replace(each, stack=()) for each in opened.detected.sites[:1])
+        light = replace(opened, detected=replace(opened.detected, sites=sites))
+        return light, zlib.compress(pickle.dumps(opened), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What is new of a process."""
+
+    number: int
+    process: Process
+    seen_s: float
+    names: tuple[str, ...] | None
+    """All functions, None where there is no new one."""
+    readings: tuple[Reading, ...]
+    is_all: bool
+    """Whether these are all readings, and not just the new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """All that changed since a change; since 0 it is everything."""
+
+    change: int
+    processes: tuple[Followed, ...]
+    findings: tuple[Finding, ...]
+    gone_processes: tuple[int, ...]
+    gone_findings: tuple[int, ...]
+
+
+class Store:
+    """
+    Takes what arrives, from any thread.
+
+    Args:
+        limits: What is kept.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.epoch = secrets.token_hex(4)
+        """Tells one store from the one of another run."""
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._change = 0
+        self._numbers = 0
+        self._series: OrderedDict[object, Series] = OrderedDict()
+        self._findings: OrderedDict[int, Finding] = OrderedDict()
+        self._finding_bytes = 0
+        self._traces = _Traces(self._limits)
+        self._gone_processes: deque[tuple[int, int]] = deque(maxlen=2000)
+        self._gone_findings: deque[tuple[int, int]] = deque(maxlen=2000)
+
+    def take(self, arrival: Arrival) -> None:
+        """Enter what arrived."""
+        with self._lock:
+            if isinstance(arrival, Seen):
+                # Most of what arrives, and no change: it shows with a finding.
+                self._traces.add(arrival)
+                return
+            self._change += 1
+            series = self._of(arrival.process)
+            if isinstance(arrival, Read):
+                self._read(series, arrival.counts)
+            elif isinstance(arrival, Opened):
+                self._opened(series, arrival)
+            else:
+                self._ended(series, arrival)
+
+    def since(self, change: int) -> Since:
+        """Return what changed after *change*."""
+        with self._lock:
+            return Since(
+                self._change,
+                tuple(
+                    _followed(each, change)
+                    for each in self._series.values()
+                    if each.changed > change
+                ),
+                tuple(each for each in self._findings.values() if each.changed > change),
+                tuple(number for at, number in self._gone_processes if at > change),
+                tuple(number for at, number in self._gone_findings if at > change),
+            )
+
+    def finding(self, number: int) -> tuple[Finding, Process] | None:
+        """Return a finding and its process, None when it is not there or no more."""
+        with self._lock:
+            found = self._findings.get(number)
+            return None if found is None else (found, found.latest.process)
+
+    def trace(self, trace_id: str) -> tuple[Seen, ...]:
+        """Return the spans of a trace that arrived, in the order in which they started."""
+        with self._lock:
+            return self._traces.of(trace_id)
+
+    def _of(self, process: Process) -> Series:
+        series = self._series.get(process.key)
+        if series is None:
+            self._numbers += 1
+            series = Series(self._numbers, process, self._clock())
+            self._series[process.key] = series
+        self._series.move_to_end(process.key)
+        series.seen_s = self._clock()
+        series.changed = self._change
+        while len(self._series) > self._limits.processes:
+            _, gone = self._series.popitem(last=False)
+            self._gone_processes.append((self._change, gone.number))
+        return series
+
+    def _read(self, series: Series, counts: Counts) -> None:
+        if series.readings and counts.at_s <= series.readings[-1].at_s:
+            return  # Sent again, or by a clock that was set back: a chart needs rising times.
+        names = len(series.names)
+        kinds = {
+            each.kind: Population(
+                each.count, each.limit, _numbers(series, each, self._limits.functions)
+            )
+            for each in counts.counted
+        }
+        if len(series.names) > names:
+            series.named = self._change
+        series.readings.append(Reading(self._change, counts.at_s, kinds))
+        if len(series.readings) > self._limits.readings:
+            half = len(series.readings) // 2
+            series.readings[:half] = series.readings[:half:2]
+            series.thinned = self._change
+
+    def _opened(self, series: Series, opened: Opened) -> None:
+        self._traces.keep(opened.links)
+        light, packed = Finding.pack(opened)
+        finding = self._open_one(
+            series, opened.detected.kind, opened.detected.evidence, opened.links, opened.fingerprint
+        )
+        if finding is None:
+            self._numbers += 1
+            finding = Finding(
+                self._numbers, series.number, opened.at_s, light, packed, {opened.span.span_id}
+            )
+            self._findings[finding.number] = finding
+            self._finding_bytes += finding.size_bytes
+        elif opened.span.span_id in finding.spans:
+            return  # The same span, sent once more.
+        else:
+            self._finding_bytes += len(packed) - len(finding.packed)
+            finding.latest, finding.packed = light, packed
+            finding.told += 1
+        finding.changed = self._change
+        finding.peak = max(finding.peak, opened.detected.count)
+        if len(finding.spans) < 100:
+            finding.spans.add(opened.span.span_id)
+        self._shrink()
+
+    def _ended(self, series: Series, ended: Ended) -> None:
+        finding = self._open_one(series, ended.kind, ended.evidence, ended.links, ended.fingerprint)
+        if finding is not None:
+            finding.ended = ended
+            finding.peak = max(finding.peak, ended.peak)
+            finding.changed = self._change
+
+    def _open_one(
+        self, series: Series, kind: str, evidence: str, links: tuple[Link, ...], fingerprint: str
+    ) -> Finding | None:
+        """Find the open finding that a reminder or an end belongs to."""
+        linked = {link.span_id for link in links}
+        alike = [
+            each
+            for each in reversed(self._findings.values())
+            if each.process == series.number
+            and each.ended is None
+            and (each.latest.detected.kind, each.latest.detected.evidence) == (kind, evidence)
+        ]
+        by_link = (each for each in alike if each.spans & linked)
+        by_name = (each for each in alike if each.latest.fingerprint == fingerprint)
+        return next(by_link, next(by_name, None))
+
+    def _shrink(self) -> None:
+        limits = self._limits
+        while len(self._findings) > limits.findings or (
+            self._finding_bytes > limits.finding_bytes and len(self._findings) > 1
+        ):
+            # What has ended goes before what is open.
+            number = next((n for n, each in self._findings.items() if each.ended is not None), None)
+            gone = self._findings.pop(next(iter(self._findings)) if number is None else number)
+            self._finding_bytes -= gone.size_bytes
+            self._gone_findings.append((self._change, gone.number))
+
+
+class _Traces:
+    """The latest spans by trace; those that a detection links to stay longer."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._recent = _Spans()
+        self._linked = _Spans()
+
+    def add(self, seen: Seen) -> None:
+        trace_id = seen.span.trace_id
+        spans = self._linked if trace_id in self._linked.of else self._recent
+        if len(spans.of.get(trace_id, ())) < self._limits.spans_of_trace:
+            spans.add(trace_id, seen)
+            spans.shrink(self._limits.spans)
+
+    def keep(self, links: tuple[Link, ...]) -> None:
+        for link in links:
+            spans = self._recent.pop(link.trace_id)
+            self._linked.add(link.trace_id, *spans)
+            self._linked.of.move_to_end(link.trace_id)
+        self._linked.shrink(self._limits.spans)
+
+    def of(self, trace_id: str) -> tuple[Seen, ...]:
+        spans = self._linked.of.get(trace_id) or self._recent.of.get(trace_id) or []
+        return tuple(sorted(spans, key=lambda each: each.start_s))
+
+
+class _Spans:
+    """Spans by trace, the one that came first as the first one to go."""
+
+    def __init__(self) -> None:
+        self.of: OrderedDict[str, list[Seen]] = OrderedDict()
+        self._size = 0
+        """Of spans, and one of each trace, which takes memory as well."""
+
+    def add(self, trace_id: str, *spans: Seen) -> None:
+        if trace_id not in self.of:
+            self.of[trace_id] = []
+            self._size += 1
+        self.of[trace_id].extend(spans)
+        self._size += len(spans)
+
+    def pop(self, trace_id: str) -> list[Seen]:
+        spans = self.of.pop(trace_id, None)
+        if spans is None:
+            return []
+        self._size -= len(spans) + 1
+        return spans
+
+    def shrink(self, most: int) -> None:
+        while self._size > most:
+            self.pop(next(iter(self.of)))
+
+
+def _numbers(series: Series, counted: Counted, most: int) -> array[int]:
+    numbers: dict[int, int] = {}
+    for function, number in counted.functions:
+        place = series.place(function, most)
+        numbers[place] = min(numbers.get(place, 0) + max(number, 0), _MOST)
+    return array("I", (each for pair in numbers.items() for each in pair))
+
+
+def _followed(series: Series, change: int) -> Followed:
+    is_all = change < series.thinned or change == 0
+    new: list[Reading] = []
+    for reading in reversed(series.readings):
+        if reading.change <= change and not is_all:
+            break
+        new.append(reading)
+    names = tuple(series.names) if series.named > change else None
+    return Followed(
+        series.number, series.process, series.seen_s, names, tuple(reversed(new)), is_all
+    )

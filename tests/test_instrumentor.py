@@ -26,6 +26,7 @@ from otel_leaks.model import fingerprint
 from otel_leaks.monitor.watch import Watch
 from otel_leaks.origins.production import Beginnings
 from otel_leaks.runtime import forks
+from otel_leaks.telemetry import reporting
 from otel_leaks.telemetry.metrics import Metrics
 from support import leaks
 from support.exported import Meters, Records, Spans, attributes, plain
@@ -901,7 +902,7 @@ def test_a_fork_waits_until_the_monitor_has_reported_what_it_is_reporting(
     # What it tells takes locks of the SDK, and a child would inherit them as held.
     telling, waiting, go_on = (threading.Event() for _ in range(3))
     order = []
-    publish, forking = Metrics.publish, instrumentor._Instrumentation.forking
+    publish, forking = Metrics.publish, reporting.Reporting.forking
 
     def slow(self: Metrics, *args: Any) -> None:
         telling.set()
@@ -914,8 +915,8 @@ def test_a_fork_waits_until_the_monitor_has_reported_what_it_is_reporting(
         forking(self)
 
     monkeypatch.setattr(Metrics, "publish", slow)
-    monkeypatch.setattr(instrumentor._Instrumentation, "forking", say_so)
-    monkeypatch.setattr(instrumentor, "FORK_WAIT_S", 20)
+    monkeypatch.setattr(reporting.Reporting, "forking", say_so)
+    monkeypatch.setattr(reporting, "FORK_WAIT_S", 20)
 
     def fork() -> None:
         instrumentor._before_fork()
@@ -942,7 +943,7 @@ def test_a_fork_does_not_wait_for_ever_for_the_monitor(
         assert go_on.wait(20)
 
     monkeypatch.setattr(Metrics, "publish", stuck)
-    monkeypatch.setattr(instrumentor, "FORK_WAIT_S", 0.01)
+    monkeypatch.setattr(reporting, "FORK_WAIT_S", 0.01)
     instrument()
     assert telling.wait(20)
     instrumentor._before_fork()
@@ -960,7 +961,7 @@ def test_a_fork_waits_for_a_report_that_is_stuck_once_and_for_the_next_one_again
         assert go_on.acquire(timeout=20)
 
     monkeypatch.setattr(Metrics, "publish", stuck)
-    monkeypatch.setattr(instrumentor, "FORK_WAIT_S", 0.01)
+    monkeypatch.setattr(reporting, "FORK_WAIT_S", 0.01)
     waits: list[float] = []
 
     def acquire(lock: forks.Lock, timeout: float = -1) -> bool:
@@ -987,7 +988,11 @@ def test_a_fork_waits_for_a_report_that_is_stuck_once_and_for_the_next_one_again
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
     "lock",
-    ["telemetry.metrics._registering", "runtime.patches._lock", "instrumentor._active._reporting"],
+    [
+        "telemetry.metrics._registering",
+        "runtime.patches._lock",
+        "instrumentor._active.reporting._lock",
+    ],
 )
 def test_a_lock_of_ours_that_another_thread_holds_at_a_fork_stops_nothing_in_the_child(
     lock: str,

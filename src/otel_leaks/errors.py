@@ -28,9 +28,11 @@ __all__ = [
     "InvalidValueError",
     "LeaksFound",
     "NoDaemonsError",
+    "NoPortError",
     "OtelLeaksError",
     "ReportFileError",
     "UnknownExampleError",
+    "UnknownProgramError",
     "UnusedIgnoreWarning",
 ]
 
@@ -143,6 +145,22 @@ class FilesDifferError(OtelLeaksError, FileExistsError):
 
     def __reduce__(self) -> tuple[type[FilesDifferError], tuple[tuple[Path, ...]]]:
         return type(self), (self.paths,)
+
+
+class UnknownProgramError(InvalidValueError):
+    """
+    There is no such script and no such command to run.
+
+    .. versionadded:: 0.1
+    """
+
+
+class NoPortError(OtelLeaksError, OSError):
+    """
+    There is no port of this machine to listen on.
+
+    .. versionadded:: 0.1
+    """
 
 
 class AttachError(OtelLeaksError, RuntimeError):

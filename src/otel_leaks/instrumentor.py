@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import partial
 from types import FrameType
 from typing import Any, final
@@ -44,12 +44,10 @@ from otel_leaks.telemetry.events import Events
 from otel_leaks.telemetry.forks import restart_exports
 from otel_leaks.telemetry.metrics import Metrics
 from otel_leaks.telemetry.otlp import missing_providers
+from otel_leaks.telemetry.reporting import Reporting
 from otel_leaks.telemetry.spans import SpanReader, Switch, note_end
 
 __all__ = ["LeakInstrumentor"]
-
-FORK_WAIT_S = 0.0005
-"""How long a fork waits for the monitor: what it does in the SDK mostly takes less."""
 
 
 class _Instrumentation:
@@ -62,16 +60,9 @@ class _Instrumentation:
         meter_provider: MeterProvider | None,
         logger_provider: LoggerProvider | None,
     ) -> None:
-        # Held while the monitor is in the SDK, or in an exporter or a log handler. They may
-        # block, so a fork waits for each report once, and not long.
-        self._reporting = forks.Lock()
+        self.reporting = Reporting()
         self._providers = (tracer_provider, meter_provider, logger_provider)
         self._workers: uwsgi.Workers | None = None
-        # Threads that fork, and have made the monitor wait: two may at once. And the lock
-        # that each of them holds.
-        self._forking: dict[int, forks.Lock] = {}
-        self._report = 0
-        self._stuck_report: int | None = None
         ignores = Ignores((*IN_PRODUCTION, *config.ignore))
         for ignore in ignores.expired:
             _log.warning(
@@ -118,7 +109,7 @@ class _Instrumentation:
             ),
             self,
             parts=self._parts,
-            replaced=self._replaced,
+            replaced=self.reporting.renew,
             retry=self._retry,
         )
         self._patches = Patches()
@@ -190,39 +181,13 @@ class _Instrumentation:
             self._watch.exiting()
             self._metrics.exiting()
 
-    def forking(self) -> None:
-        """
-        Wait until the monitor is in none of the SDK's locks, so that no child inherits one.
-
-        Where it stays in one for longer than a fork may take, the child renews the locks
-        that it may have held.
-        """
-        report, reporting = self._report, self._reporting
-        if self._stuck_report == report:
-            return
-        if reporting.acquire(timeout=FORK_WAIT_S):
-            self._forking[threading.get_ident()] = reporting
-        else:
-            self._stuck_report = report
-
-    def forked_from(self) -> None:
-        """Go on, in the parent and in the child."""
-        reporting = self._forking.pop(threading.get_ident(), None)
-        if reporting is not None:
-            reporting.release()
-
     def _retry(self) -> None:
-        with self._reports():
+        with self.reporting.held():
             self._events.retry()
-
-    def _replaced(self) -> None:
-        """Let neither the new monitor nor a fork wait for the one that hangs."""
-        self._reporting = forks.Lock()
 
     def forked(self) -> None:
         """Start anew in the child: constant time, since most children only exec."""
-        self._forking.clear()
-        self._stuck_report = None
+        self.reporting.forked()
         self._door.forked()
         self._metrics.forked()
         self._events.forked()
@@ -241,33 +206,24 @@ class _Instrumentation:
             logs or get_logger_provider(),
         )
 
-    @contextlib.contextmanager
-    def _reports(self) -> Iterator[None]:
-        with self._reporting:
-            self._report += 1
-            try:
-                yield
-            finally:
-                self._report += 1
-
     # Listener
 
     def opened(self, detection: Detection) -> None:
-        with self._reports():
+        with self.reporting.held():
             self._metrics.opened(detection.finding.kind, detection.finding.evidence)
             self._events.detected(detection)
 
     def told_again(self, detection: Detection) -> None:
-        with self._reports():
+        with self.reporting.held():
             self._events.detected(detection)
 
     def resolved(self, detection: Detection) -> None:
-        with self._reports():
+        with self.reporting.held():
             self._events.resolved(detection)
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
         self._door.open()
-        with self._reports():
+        with self.reporting.held():
             self._spans.watch(*self._tracer_providers())
             self._metrics.publish(census, opened)
 
@@ -409,13 +365,13 @@ def _before_fork() -> None:
     active = _active
     if active is not None:
         _held_back[threading.get_ident()] = active
-        active.forking()
+        active.reporting.forking()
 
 
 def _after_fork_in_parent() -> None:
     held = _held_back.pop(threading.get_ident(), None)
     if held is not None:
-        held.forked_from()
+        held.reporting.forked_from()
 
 
 def _after_fork_in_child() -> None:

@@ -1,9 +1,8 @@
 """
 The words of otel-leaks, as frozen values.
 
-Everything that travels from a census to a reader is one of these. They hold
-strings and numbers only, never the thread, task, frame or code object that was
-seen: watching must not keep alive what it watches.
+Everything that travels from a census to a reader is one of these. They hold strings and numbers
+only, never the thread, task, frame or code object that was seen: watching keeps nothing alive.
 """
 
 from __future__ import annotations
@@ -256,18 +255,15 @@ class Site:
     sample: Sample | None = None
     """The oldest of the objects looked at; None for sites beyond the largest."""
     newest: Sample | None = None
-    """The newest of them, which shows what a count that rises is about; None where it is the
-    oldest."""
+    """The newest of them: what a count that rises is about; None where it is the oldest."""
     outlived: Sample | None = None
     """The oldest of them whose span has ended."""
     pool: str | None = None
-    """Of threads that are workers of a live pool with a limit: the name of that pool, or of
-    several pools of one name."""
+    """Of workers of a live pool with a limit: the name of that pool, or of several of one name."""
     idle: bool = False
     """Of threads: whether they are workers without a job."""
     operations: tuple[Operation, ...] = ()
-    """Some of those in which its things began: of different traces, the most common
-    first, exported ones before others."""
+    """Some in which its objects were created, of different traces: exported, common ones first."""
     ended: Ended | None = None
     """Of tasks, when spans were asked for and one of them has ended."""
     quiet_s: float | None = None

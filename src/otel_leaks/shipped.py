@@ -47,6 +47,7 @@ DESCRIPTIONS: Final = {
     "docs/json.md": "what is in the JSON of reports and baselines",
     "docs/schemas/report.schema.json": "JSON Schema of a report",
     "docs/schemas/leaks.schema.json": "JSON Schema of pytest's --leaks-json",
+    "docs/schemas/ps.schema.json": "JSON Schema of otel-leaks ps --json",
     "docs/schemas/baseline.schema.json": "JSON Schema of pytest's --leaks-baseline",
     "docs/patterns/response.md": "a common cause: a response that nobody sends or reads",
     "docs/patterns/subscriber.md": "a common cause: a subscriber that nobody closes",

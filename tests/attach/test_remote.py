@@ -20,6 +20,7 @@ from otel_leaks.attach.visits import visit
 from otel_leaks.cli import main
 from otel_leaks.errors import AttachError
 from otel_leaks.report.snapshot import snapshot_of
+from support.schemas import validate
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 14) or sys.platform != "linux",
@@ -178,6 +179,7 @@ def test_json_is_what_a_snapshot_is_read_from(capsys: pytest.CaptureFixture[str]
     with running(leaking(5, 2)) as target:
         assert main(["ps", str(target.pid), "--json", "--wait", "300"]) == 0
     said = json.loads(capsys.readouterr().out)
+    validate("ps", said)
     snapshot = snapshot_of(said)
     assert {each.kind: each.count for each in snapshot.populations} == {
         "thread": 4,

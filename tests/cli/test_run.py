@@ -19,7 +19,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from otel_leaks.cli.launch import NotFoundError, command_of, environment
+from otel_leaks.cli.launch import command_of, environment
+from otel_leaks.errors import UnknownProgramError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 
@@ -423,5 +424,5 @@ def test_a_command_is_found_in_this_environment_first(tmp_path: Path) -> None:
     (tmp_path / "__main__.py").touch()
     assert command_of([str(tmp_path)], module=False)[0] == [sys.executable, str(tmp_path)]
     assert command_of(["a.b", "c"], module=True) == ([sys.executable, "-m", "a.b", "c"], "a.b")
-    with pytest.raises(NotFoundError, match=r"there is no file x\.py"):
+    with pytest.raises(UnknownProgramError, match=r"there is no file x\.py"):
         command_of(["x.py"], module=False)

@@ -11,15 +11,18 @@ import pytest
 from otel_leaks.model import (
     Clients,
     Ended,
+    Failure,
     Followed,
     Frame,
     Hidden,
     Operation,
     Origin,
+    Pool,
     Sample,
     Site,
 )
 from otel_leaks.report.as_json import SCHEMAS, Document, leaks_json
+from otel_leaks.report.snapshot import Counted, Pauses, Snapshot
 from support import schemas
 
 FRAME = Frame("lib.Client.open", "/lib/client.py", 3)
@@ -59,6 +62,23 @@ def test_the_published_schemas_are_those_of_the_values(name: Document) -> None:
 def test_a_report_is_of_its_schema(site: Site) -> None:
     body = json.loads(leaks_json([site], [Hidden('ignore_task("t")', 1)]))
     schemas.validate("report", body)
+
+
+def test_what_lives_in_a_process_is_of_its_schema() -> None:
+    pool = Pool(1, "mail", (7, 8), 2, 3)
+    sample = replace(SAMPLE, backlog=pool, timed=None)
+    followed = replace(SITE, sample=sample, followed=Followed((1.0,)), clients=Clients(1, 1))
+    operated = replace(SITE, newest=SAMPLE, operations=(Operation(1, 2, name="GET /"),))
+    snapshot = Snapshot(
+        42,
+        "python app.py",
+        "3.14.1",
+        (Counted("asyncio_task", 4, (followed, operated), 2, (Hidden("ignore_task('t')", 1),)),),
+        (pool,),
+        (Failure("thread", "OSError", "broken"),),
+        Pauses(1, 0.0, 0.01),
+    )
+    schemas.validate("ps", json.loads(json.dumps(snapshot.to_json())))
 
 
 @pytest.mark.parametrize("lacking", ["schema", "fingerprint_scheme", "sites", "hidden"])

@@ -67,7 +67,7 @@ AT_ONCE = 2
 """Versions, and tests of each: half of the time they wait for processes and threads."""
 
 SELECTED = (
-    ("--leaks", "-m", "not (e2e or reliability or services or companions or unwatched)"),
+    ("--leaks", "-m", "not (e2e or reliability or services or companions or browser or unwatched)"),
     ("-m", "unwatched"),
 )
 """What is run one after the other, as `make unit` and `make scenarios` do."""

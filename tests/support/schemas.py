@@ -13,21 +13,35 @@ import json
 import re
 import types
 import typing
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from otel_leaks import model
-from otel_leaks.model import FINGERPRINT_SCHEME, Frame, Hidden, Origin, Sample, Site
+from otel_leaks.model import (
+    FINGERPRINT_SCHEME,
+    Failure,
+    Frame,
+    Hidden,
+    Operation,
+    Origin,
+    Pool,
+    Sample,
+    Site,
+)
 from otel_leaks.report.as_json import OF_PRODUCTION, SCHEMAS, Document
+from otel_leaks.report.snapshot import FORMAT, OF_CENSUSES, Counted, Pauses, Snapshot
 
 FOLDER = Path(__file__).parents[2] / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
-LEAVES_OUT = {Site: OF_PRODUCTION, Sample: ("backlog",)}
-DEFINED = (Site, Sample, Frame, Origin, Hidden)
+IN_TESTS = (Site, Sample, Frame, Origin, Hidden)
+IN_PS = (*IN_TESTS, Counted, Failure, Operation, Pauses, Pool)
+LEFT_OUT: dict[type, tuple[str, ...]] = {Site: OF_PRODUCTION, Sample: ("backlog",)}
+LEFT_OUT_OF_PS: dict[type, tuple[str, ...]] = {Site: OF_CENSUSES}
 
 FINGERPRINT = {"type": "string", "pattern": "^[0-9a-f]{12}$"}
 HEADER: dict[str, dict[str, Any]] = {
@@ -61,10 +75,15 @@ def schema(name: Document) -> dict[str, Any]:
         "report": "A report of otel-leaks: Report.to_json(), and the property `leaks` in JUnit XML",
         "leaks": "All leaks of a run: pytest --leaks-json FILE",
         "baseline": "Known leaks: pytest --leaks-baseline FILE",
+        "ps": "What is alive in a process: otel-leaks ps --json PID",
     }
     bodies: dict[str, dict[str, Any]] = {
         "report": {"sites": SITES, "hidden": HIDDEN},
         "leaks": {"leaks": {"type": "array", "items": _object(LEAK)}},
+        "ps": {
+            "format": {"const": FORMAT, "description": "By which a file of this kind is known."},
+            **_properties(Snapshot, {}),
+        },
         "baseline": {
             "fingerprints": {
                 "type": "object",
@@ -78,8 +97,15 @@ def schema(name: Document) -> dict[str, Any]:
     if name == "baseline":
         # Those that were written by hand, or before there were versions.
         body["required"] = ["fingerprints"]
+    elif name == "ps":
+        body["$defs"] = {each.__name__: _of_class(each, LEFT_OUT_OF_PS) for each in IN_PS}
     else:
-        body["$defs"] = {each.__name__: _of_class(each) for each in DEFINED}
+        body["$defs"] = {each.__name__: _of_class(each, LEFT_OUT) for each in IN_TESTS}
+        body["$defs"]["Site"]["properties"]["leak"] = {
+            "type": "integer",
+            "description": "Sites of the same number are one leak: one line of yours led to them.",
+        }
+        body["$defs"]["Site"]["required"].append("leak")
     return {
         "$schema": DIALECT,
         "$id": f"urn:otel-leaks:{name}:{SCHEMAS[name]}",
@@ -121,23 +147,22 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _of_class(kind: type) -> dict[str, Any]:
+def _of_class(kind: type, left_out: Mapping[type, Collection[str]]) -> dict[str, Any]:
+    said = _line(kind.__doc__ or "")
+    return {"description": said, **_object(_properties(kind, left_out))}
+
+
+def _properties(kind: type, left_out: Mapping[type, Collection[str]]) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     said = _said(kind)
-    properties = {
+    return {
         field.name: {
             **(FINGERPRINT if field.name == "fingerprint" else _of_type(hints[field.name])),
             **({"description": said[field.name]} if field.name in said else {}),
         }
         for field in dataclasses.fields(kind)
-        if field.name not in LEAVES_OUT.get(kind, ())
+        if field.name not in left_out.get(kind, ())
     }
-    if kind is Site:
-        properties["leak"] = {
-            "type": "integer",
-            "description": "Sites of the same number are one leak: one line of yours led to them.",
-        }
-    return {"description": _line(kind.__doc__ or ""), **_object(properties)}
 
 
 def _of_type(hint: Any) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from otel_leaks.cli import warden
+from otel_leaks.errors import UnknownProgramError
 
-__all__ = ["NotFoundError", "block_signals", "command_of", "environment", "launch"]
+__all__ = ["block_signals", "command_of", "environment", "launch"]
 
 _INSIDE = Path(__file__).with_name("inside")
 _IMPATIENT = 3
@@ -38,10 +39,6 @@ _WATCHED: Mapping[str, str] = {
 }
 
 
-class NotFoundError(ValueError):
-    """There is no such program."""
-
-
 def command_of(words: Sequence[str], *, module: bool) -> tuple[list[str], str]:
     """
     Return the command of a program, and what it is called.
@@ -51,7 +48,7 @@ def command_of(words: Sequence[str], *, module: bool) -> tuple[list[str], str]:
         module: Whether it is a module.
 
     Raises:
-        NotFoundError: There is no such script and no such command.
+        UnknownProgramError: There is no such script and no such command.
     """
     first, *arguments = words
     if module:
@@ -59,13 +56,13 @@ def command_of(words: Sequence[str], *, module: bool) -> tuple[list[str], str]:
     path = Path(first)
     if path.suffix in {".py", ".pyw", ".pyz"} or path.is_dir():
         if not path.exists():
-            raise NotFoundError(f"there is no file {first}")
+            raise UnknownProgramError(f"there is no file {first}")
         return [sys.executable, first, *arguments], path.stem or path.resolve().name
     # A command of this environment first, also where it is not the shell's.
     beside = str(Path(sys.executable).parent)
     found = shutil.which(first, path=beside) or shutil.which(first)
     if found is None:
-        raise NotFoundError(
+        raise UnknownProgramError(
             f"there is no file and no command {first}; name a script, -m MODULE, or a command"
         )
     return [found, *arguments], path.stem

@@ -60,11 +60,12 @@ def _run(options: argparse.Namespace) -> int:
     if refused is not None:
         return refused
     from otel_leaks.cli import launch
+    from otel_leaks.errors import UnknownProgramError
     from otel_leaks.viewer.desk import Desk, has_browser, open_browser
 
     try:
         command, name = launch.command_of(words, module=is_module)
-    except launch.NotFoundError as error:
+    except UnknownProgramError as error:
         return refuse(f"otel-leaks run: {error}")
     launch.block_signals()
     try:

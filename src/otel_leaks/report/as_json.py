@@ -16,15 +16,15 @@ from typing import Any, Final, Literal
 from otel_leaks.model import FINGERPRINT_SCHEME, Hidden, Site
 from otel_leaks.report.clusters import clusters
 
-__all__ = ["SCHEMAS", "Document", "document", "leaks_json"]
+__all__ = ["SCHEMAS", "Document", "document", "leaks_json", "versions"]
 
 # Not json.dumps: a test may have replaced it.
 _AS_JSON, _COMPACT = json.JSONEncoder(indent=2), json.JSONEncoder(separators=(",", ":"))
 
-Document = Literal["report", "leaks", "baseline"]
-"""What is written: one report, all leaks of a run, or the known ones."""
+Document = Literal["report", "leaks", "baseline", "ps"]
+"""What is written: one report, all leaks of a run, the known ones, or what lives in a process."""
 
-SCHEMAS: Final[Mapping[Document, int]] = {"report": 1, "leaks": 1, "baseline": 1}
+SCHEMAS: Final[Mapping[Document, int]] = {"report": 1, "leaks": 1, "baseline": 1, "ps": 1}
 """The version of each schema."""
 
 OF_PRODUCTION: Final = (
@@ -35,8 +35,12 @@ OF_PRODUCTION: Final = (
 
 def document(name: Document, body: Mapping[str, object], *, is_compact: bool = False) -> str:
     """Write a document: *body* below the versions of its schema and of its fingerprints."""
-    header = {"schema": SCHEMAS[name], "fingerprint_scheme": FINGERPRINT_SCHEME}
-    return (_COMPACT if is_compact else _AS_JSON).encode({**header, **body})
+    return (_COMPACT if is_compact else _AS_JSON).encode({**versions(name), **body})
+
+
+def versions(name: Document) -> dict[str, int]:
+    """Return what a document begins with."""
+    return {"schema": SCHEMAS[name], "fingerprint_scheme": FINGERPRINT_SCHEME}
 
 
 def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from otel_leaks.model import Failure, Hidden, Kind, Pool, Site
+from otel_leaks.report.as_json import SCHEMAS, versions
 from otel_leaks.report.decoding import decoded
 from otel_leaks.report.document import (
     Document,
@@ -21,8 +22,10 @@ __all__ = ["FORMAT", "SCHEMA", "Counted", "Pauses", "Snapshot", "snapshot_of"]
 
 FORMAT = "otel-leaks ps"
 """By which a file is known."""
-SCHEMA = 1
+SCHEMA = SCHEMAS["ps"]
 """Version of the JSON."""
+OF_CENSUSES = ("followed", "clients", "newest", "outlived", "ended", "quiet_s")
+"""Of a site: what a census has for its policies, and JSON has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,9 @@ class Snapshot:
         plain = asdict(self)
         for each in plain["populations"]:
             for site in each["sites"]:
-                # What a census follows is for its policies.
-                for name in ("followed", "newest", "outlived", "ended", "quiet_s"):
+                for name in OF_CENSUSES:
                     del site[name]
-        return {"format": FORMAT, "schema": SCHEMA, **plain}
+        return {"format": FORMAT, **versions("ps"), **plain}
 
     def document(self) -> Document:
         """Return it for a person."""

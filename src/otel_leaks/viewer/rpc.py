@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 
+from otel_leaks.errors import NoPortError
 from otel_leaks.viewer.otlp import Export
 from otel_leaks.viewer.receiver import MAX_BODY_BYTES, PORTS
 
@@ -49,7 +50,7 @@ class RpcReceiver:
         port: The wanted one; the next free one is taken where it is not. 0 for any.
 
     Raises:
-        OSError: There is no port to listen on.
+        NoPortError: There is no port to listen on.
     """
 
     def __init__(self, hear: Callable[[Export], object], port: int = 0) -> None:
@@ -90,7 +91,7 @@ class RpcReceiver:
                 continue  # Somebody else's; grpc before 1.60 returns 0.
             if bound:
                 return bound
-        raise OSError("there is no port of 127.0.0.1 to listen on for gRPC")
+        raise NoPortError("there is no port of 127.0.0.1 to listen on for gRPC")
 
 
 def _handler(

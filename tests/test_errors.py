@@ -93,9 +93,9 @@ def test_the_names_that_errors_had_before_are_the_same_classes() -> None:
 
 def test_an_error_keeps_what_it_carries_on_its_way_through_another_process() -> None:
     report = Report()
-    found = pickle.loads(pickle.dumps(LeaksFound(report, ["ignore_task('t') hid nothing"])))
+    found = pickle.loads(pickle.dumps(LeaksFound(report, ["ignore_task('t') matched nothing"])))
     assert (str(found), found.report) == (
-        "no leaks\nunused: ignore_task('t') hid nothing",
+        "no leaks\nunused: ignore_task('t') matched nothing",
         report,
     )
     differ = pickle.loads(pickle.dumps(FilesDifferError([Path("a"), Path("b")])))

@@ -12,7 +12,7 @@ from typing import Any
 
 from support.once import one_at_a_time
 
-__all__ = ["HOW_TO_GET", "TIMEOUT_MS", "browser", "executable"]
+__all__ = ["HOW_TO_GET", "TIMEOUT_MS", "browser", "executable", "expect"]
 
 HOW_TO_GET = "needs Chromium: apt-get install chromium, or name one in OTEL_LEAKS_CHROMIUM"
 TIMEOUT_MS = 120_000
@@ -31,6 +31,14 @@ def executable(environ: Mapping[str, str] = os.environ) -> str | None:
                 _install()
                 found = _found()
     return found
+
+
+def expect(locator: Any) -> Any:
+    """Return Playwright's own, which waits; the module is there only where a browser is."""
+    from playwright.sync_api import expect as expected
+
+    expected.set_options(timeout=TIMEOUT_MS)
+    return expected(locator)
 
 
 def _found() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -195,6 +194,8 @@ def test_each_signal_that_it_is_sent_reaches_the_program_once(
 
 
 def test_ctrl_c_of_a_terminal_reaches_the_program_once(script: Callable[[str], Path]) -> None:
+    import pty  # It is POSIX's.
+
     path = script(COUNTS_SIGNALS)
     pid, terminal = pty.fork()
     if pid == 0:

@@ -139,5 +139,5 @@ def test_asked_for_under_an_old_pytest_it_says_in_one_line_what_it_needs(
     said = [line for line in ran.output.splitlines() if line.strip()]
     assert said == [
         "ERROR: --leaks needs pytest 7.4 and pluggy 1.2 or newer, "
-        "and here are pytest 6.2.5 and pluggy 1.0.0"
+        "found pytest 6.2.5 and pluggy 1.0.0"
     ]

@@ -21,9 +21,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_leaks.telemetry import names
-from otel_leaks.viewer import otlp
+from otel_leaks.viewer import otlp, wire
+from otel_leaks.viewer.arrivals import arrivals_of
 from otel_leaks.viewer.received import counts_of, detections_of
 from otel_leaks.viewer.receiver import application
+from otel_leaks.viewer.store import Store
 
 MAX_BODY_BYTES = 20_000
 MAX_UNPACKED_BYTES = 40_000
@@ -160,6 +162,13 @@ def hear(export: otlp.Export) -> None:
         counts_of(export)
     elif isinstance(export, ExportTraceServiceRequest):
         detections_of(export)
+    store = Store()
+    for arrival in arrivals_of(export):
+        store.take(arrival)
+    since = store.since(0)
+    json.dumps(wire.changes(store.epoch, since), allow_nan=False)
+    for finding in since.findings:
+        json.dumps(wire.detail(store, finding, finding.latest.process), allow_nan=False)
 
 
 @pytest.fixture(scope="module")

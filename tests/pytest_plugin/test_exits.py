@@ -55,7 +55,7 @@ def test_it_says_what_the_process_waits_for_and_says_so_again_when_it_does_not_e
         )
         try:
             until = time.monotonic() + 300
-            while "does not end" not in error.read_text():
+            while "does not exit" not in error.read_text():
                 assert time.monotonic() < until, out.read_text()
                 assert running.poll() is None, out.read_text()
                 time.sleep(0.05)
@@ -67,15 +67,15 @@ def test_it_says_what_the_process_waits_for_and_says_so_again_when_it_does_not_e
         [
             "3 leaked threads: 1 in threading.Event.wait, created at test_it.py:*",
             "1. 1 thread alive: threading.Event.wait",
-            "     exit     the process does not exit before it ends: it is not a daemon thread",
+            "     exit     the process can't exit before it ends: it is a non-daemon thread",
             "2. 2 threads alive: leaky.stuck",
-            "     exit     the process does not exit before it ends: the interpreter waits *",
+            "     exit     the process can't exit before it ends: the interpreter waits *",
         ]
     )
     assert sum(line.startswith("     exit ") for line in lines) == 2
     pytest.LineMatcher(error.read_text().splitlines()).fnmatch_lines(
         [
-            "leaks: the process does not end, it waits for threads that are no daemons:",
+            "leaks: the process does not exit, it waits for non-daemon threads:",
             "  stays, in wait (*threading.py), created at *test_it.py:* in "
             "test_it.test_thread_is_no_daemon, in test_it.py::test_thread_is_no_daemon",
             "  ThreadPoolExecutor-*, in *, created at *test_it.py:* in "
@@ -96,7 +96,7 @@ def test_a_process_that_ends_says_nothing(run: Run) -> None:
         "--leaks=warn",
     )
     result.assert_outcomes(passed=1)
-    assert "does not end" not in result.stderr.str()
+    assert "does not exit" not in result.stderr.str()
 
 
 def test_a_worker_of_anyio_whose_loop_is_closed_is_a_leak(run: Run) -> None:
@@ -134,7 +134,7 @@ def test_a_worker_of_anyio_whose_loop_is_closed_is_a_leak(run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "1 leaked thread: *",
-            "     exit     the process does not exit before it ends: it is not a daemon thread",
+            "     exit     the process can't exit before it ends: it is a non-daemon thread",
         ]
     )
 

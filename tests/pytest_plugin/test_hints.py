@@ -86,8 +86,8 @@ def test_each_leak_gets_a_hint_that_helps(run: Run) -> None:
         # It wakes itself.
         "poll": [],
         "service": [
-            "its cancellation was requested and it goes on: await the task after cancelling it; "
-            "where it catches CancelledError, raise it again, or return"
+            "its cancellation was requested but it continues: await the task after cancelling it; "
+            "where it catches CancelledError, re-raise it or return"
         ],
         "each_minute": [],
     }

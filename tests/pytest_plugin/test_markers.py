@@ -204,5 +204,5 @@ def test_an_ignore_of_a_marker_that_hid_nothing_is_reported(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(passed=1)
-    said = 'leaks: ignore_thread("pump-*") of test_it.py::test_it hid nothing in this run'
+    said = 'leaks: ignore_thread("pump-*") of test_it.py::test_it matched nothing in this run'
     assert said in result.stdout.lines

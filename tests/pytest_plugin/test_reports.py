@@ -186,14 +186,14 @@ def test_known_leaks_pass_new_ones_fail_and_stale_ones_are_told(run: Run) -> Non
     known.stdout.fnmatch_lines(
         [
             "1 leaked thread: test_it.other, *",
-            "leaks: 1 known ones, of known.json, were let pass",
+            "leaks: 1 known leaks of known.json were ignored",
         ]
     )
 
     stale = run("def test_it(): pass", *baseline)
     stale.assert_outcomes(passed=1)
     assert stale.ret == 0
-    stale.stdout.fnmatch_lines([f"leaks: {mark} (leaky.stuck) is stale, take it out of known.json"])
+    stale.stdout.fnmatch_lines([f"leaks: {mark} (leaky.stuck) is stale, remove it from known.json"])
 
 
 def test_a_baseline_holds_at_the_end_of_the_session_too(run: Run) -> None:
@@ -208,7 +208,7 @@ def test_a_baseline_holds_at_the_end_of_the_session_too(run: Run) -> None:
     ("text", "message"),
     [
         (None, "can't read known.json: No such file *; write it with --leaks-baseline-update"),
-        ("{", "known.json is no JSON: *"),
+        ("{", "known.json is not valid JSON: *"),
         ("[]", 'known.json must be an object with "fingerprints"; write it with *'),
         ('{"fingerprints": []}', 'known.json must be an object with "fingerprints"; *'),
         (
@@ -250,7 +250,7 @@ def test_the_selftest_plants_and_finds_each_kind(run: Run) -> None:
     result = run("def test_it(): pass", "--leaks", "--leaks-selftest", quick=False)
     result.assert_outcomes(passed=1)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["leaks selftest: a leak of each kind was planted and found"])
+    result.stdout.fnmatch_lines(["leaks selftest: a leak of each kind was created and found"])
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_ignores_that_installed_packages_offer_hold(
     result = run(source, "--leaks")
     result.assert_outcomes(passed=1)
     unused = run("def test_it(): pass", "--leaks")
-    assert "hid nothing" not in unused.stdout.str()
+    assert "matched nothing" not in unused.stdout.str()
 
 
 def test_an_offer_that_is_no_ignore_is_a_usage_error(run: Run, pytester: pytest.Pytester) -> None:

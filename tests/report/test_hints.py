@@ -196,7 +196,7 @@ def test_a_timer_that_fires_once_is_to_be_cancelled_though_it_ends_by_itself() -
 def test_a_task_that_goes_on_though_it_was_cancelled_says_so() -> None:
     said = hint(site("app.serve", "asyncio.tasks.sleep", endless=True, cancelled=True))
     assert said is not None
-    assert said.startswith("its cancellation was requested and it goes on")
+    assert said.startswith("its cancellation was requested but it continues")
 
 
 def test_a_job_in_another_thread_is_what_a_task_waits_for() -> None:
@@ -228,7 +228,7 @@ QUEUE = ("queue.Queue.get", f"{PYTHON}/queue.py")
 
 def test_what_runs_only_code_of_a_library_is_ended_by_closing_what_was_made_of_it() -> None:
     found = inside(("driver.connection.Reader.run", DRIVER), QUEUE)
-    closing = "it belongs to driver: close what you made with driver when you are done with it"
+    closing = "it belongs to driver: close what you created with driver when you are done"
     assert hint(found) == closing
     # What is shown has other paths.
     shown = inside(("driver.connection.Reader.run", "...connection.py"), QUEUE)
@@ -250,8 +250,7 @@ def test_a_pool_that_a_library_opened_is_closed_with_what_was_made_of_it() -> No
     by = replace(OWN, library=Frame("driver.connection.connect", DRIVER, 9))
     pool = Site("thread_pool", ("driver.connection.connect",), 1, "0" * 12, origin=by)
     assert (
-        hint(pool)
-        == "it belongs to driver: close what you made with driver when you are done with it"
+        hint(pool) == "it belongs to driver: close what you created with driver when you are done"
     )
     own = replace(pool, origin=OWN)
     assert hint(own) == "use it in a `with` block, or call shutdown() when its owner ends"

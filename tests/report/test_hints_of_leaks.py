@@ -248,7 +248,7 @@ def test_a_task_that_swallowed_its_cancellation_gets_that_hint() -> None:
         loop.run_until_complete(settle())
         said = hints_of(f"{__name__}.swallow_one")
     assert begins(before, "it waits on an event that nobody sets")
-    assert begins(said, "its cancellation was requested and it goes on")
+    assert begins(said, "its cancellation was requested but it continues")
 
 
 # Threads

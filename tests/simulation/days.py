@@ -45,6 +45,7 @@ def day(
     Returns:
         What opened and ended, in its order.
     """
+    # The name is part of the seed: a renamed load has other days than those in the tables.
     rng = random.Random(f"{load.name} {seed}")
     config = LeakConfig()
     told: list[Told] = []

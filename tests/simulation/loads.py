@@ -200,7 +200,7 @@ HEALTHY = (
         lambda rng: [*usual(rng), *(ramp(m * MINUTE, 1000) for m in (5, 20, 60))],
     ),
     Load(
-        "warm-up in steps of 50, one every 15 minutes, for two hours",
+        "warm-up in steps of 50, one each quarter of an hour, for two hours",
         lambda rng: [
             *usual(rng),
             Place("steps", arrive=lambda t: 50 / 10 if t < 2 * HOUR and t % 900 < 10 else 0.0),
@@ -223,7 +223,7 @@ HEALTHY = (
         lambda rng: [*usual(rng), *(sawtooth(m * MINUTE, 400) for m in (5, 10, 20, 45, 60))],
     ),
     Load(
-        "sawtooth of 2, 4 and 8 hours, of tasks that come and go",
+        "sawtooth of 2, 4 and 8 hours, of things that come and go",
         lambda rng: [
             *usual(rng),
             *(Place(f"load_{h}", passing=rising(1000, h * HOUR)) for h in (2, 4, 8)),
@@ -251,7 +251,7 @@ HEALTHY = (
         ],
     ),
     Load(
-        "the daily rise and fall: requests of a few seconds, 100 to 1,000 at a time",
+        "the day's rise and fall: requests of some seconds, from 100 to 1,000 at once",
         lambda rng: [*usual(rng), Place("handle", passing=day_of(rng, 100, 1000))],
     ),
     Load(
@@ -259,15 +259,15 @@ HEALTHY = (
         lambda rng: [*usual(rng), Place("handle", passing=day_of(rng, 100, 1000), start=30)],
     ),
     Load(
-        "the daily rise and fall: connections of 20 minutes, 200 to 2,000",
+        "the day's rise and fall: connections of 20 minutes, 200 to 2,000",
         lambda rng: [*usual(rng), connections(rng, "connection", 200, 2000, 20 * MINUTE)],
     ),
     Load(
-        "the daily rise and fall: connections of 2 hours, 200 to 2,000",
+        "the day's rise and fall: connections of 2 hours, 200 to 2,000",
         lambda rng: [*usual(rng), connections(rng, "connection", 200, 2000, 2 * HOUR)],
     ),
     Load(
-        "the daily rise and fall: connections of 8 hours, 500 to 4,000",
+        "the day's rise and fall: connections of 8 hours, 500 to 4,000",
         lambda rng: [*usual(rng), connections(rng, "connection", 500, 4000, 8 * HOUR)],
     ),
     Load(
@@ -295,7 +295,7 @@ HEALTHY = (
         lambda rng: [*usual(rng), busy_pool(rng, "task"), busy_pool(rng, "thread")],
     ),
     Load(
-        "a deploy every 4 hours, with warm-up, websockets and the daily requests",
+        "a deploy every 4 hours, with warm-up, websockets and the day's requests",
         lambda rng: [
             *usual(rng),
             warm_up(5 * MINUTE, 300),
@@ -311,7 +311,7 @@ HEALTHY = (
         churn=Churn(each_s=2.5, live_s=600, things=2),
     ),
     Load(
-        "censuses that fail, and a process suspended for 3 hours, in the daily rise and fall",
+        "censuses that fail, and a process suspended for 3 hours, in the day's rise and fall",
         lambda rng: [
             *usual(rng),
             connections(rng, "connection", 200, 2000, 20 * MINUTE),
@@ -328,19 +328,19 @@ HEALTHY = (
         ],
     ),
     Load(
-        "the daily rise and fall: connections of exactly 20 minutes, 200 to 2,000",
+        "the day's rise and fall: connections of exactly 20 minutes, 200 to 2,000",
         lambda rng: [*usual(rng), fixed(rng, 200, 2000, 20 * MINUTE)],
     ),
     Load(
-        "the daily rise and fall: connections of exactly 1 hour, 200 to 2,000",
+        "the day's rise and fall: connections of exactly 1 hour, 200 to 2,000",
         lambda rng: [*usual(rng), fixed(rng, 200, 2000, HOUR)],
     ),
     Load(
-        "cache entries that live for exactly 5 minutes, 5 a second",
+        "entries of a cache that live for exactly 5 minutes, 5 a second",
         lambda rng: [*usual(rng), Place("entry", arrive=lambda _: 5.0, live=exactly(5 * MINUTE))],
     ),
     Load(
-        "cache entries that a timer ends after exactly 15 minutes, 5 a second",
+        "entries of a cache that a timer ends after exactly 15 minutes, 5 a second",
         lambda rng: [*usual(rng), entries(15 * MINUTE, 5.0)],
     ),
     Load(
@@ -348,7 +348,7 @@ HEALTHY = (
         lambda rng: [*usual(rng), entries(15 * MINUTE, 5.0, since_s=6 * HOUR)],
     ),
     Load(
-        "cache entries that a timer ends after exactly 2 hours, 2 a minute",
+        "entries of a cache that a timer ends after exactly 2 hours, 2 a minute",
         lambda rng: [*usual(rng), entries(2 * HOUR, 2 / 60)],
     ),
     Load(
@@ -390,7 +390,7 @@ HEALTHY = (
         ],
     ),
     Load(
-        "streams that each have a thread pool: 230 within an hour, which stay",
+        "streams that have a thread pool each: 230 within an hour, which stay",
         lambda rng: [
             *usual(rng),
             Place(
@@ -413,7 +413,7 @@ HEALTHY = (
         ],
     ),
     Load(
-        "the daily rise and fall of threads: one for each of 20 to 120 connections of 10 minutes",
+        "the day's rise and fall of threads: one for each of 20 to 120 connections of 10 minutes",
         lambda rng: [
             *usual(rng),
             replace(connections(rng, "client", 20, 120, 10 * MINUTE), kind="thread"),
@@ -436,7 +436,7 @@ LEAKING = (
     ),
     Load("fast leak: 10 a second", lambda rng: [*usual(rng), drip("leak", 600)], {"app.leak": 0}),
     Load(
-        "leak of 50 every hour, at once",
+        "leak of 50 each hour, at once",
         lambda rng: [
             *usual(rng),
             Place("leak", arrive=lambda t: 5.0 if t % HOUR < 10 else 0.0),
@@ -461,7 +461,7 @@ LEAKING = (
         {"app.leak": 0},
     ),
     Load(
-        "leak of 5 a minute that is fixed after 6 hours",
+        "leak of 5 a minute that is mended after 6 hours",
         lambda rng: [
             *usual(rng),
             Place("leak", arrive=between(0, 6 * HOUR, 5 / 60), clears=at(6 * HOUR)),
@@ -474,7 +474,7 @@ LEAKING = (
         {"app.leak": 0, "app.other_leak": 0},
     ),
     Load(
-        "leak of 1 a minute beside the daily rise and fall at another site",
+        "leak of 1 a minute beside the day's rise and fall at another site",
         lambda rng: [
             *usual(rng),
             drip("leak", 1),
@@ -484,7 +484,7 @@ LEAKING = (
         {"app.leak": 0},
     ),
     Load(
-        "leak of 1 a minute at the site of the daily requests, 100 to 1,000",
+        "leak of 1 a minute at the site of the day's requests, 100 to 1,000",
         lambda rng: [
             *usual(rng),
             Place("leak", arrive=lambda _: 1 / 60, passing=day_of(rng, 100, 1000)),
@@ -500,7 +500,7 @@ LEAKING = (
         {"app.leak": 0},
     ),
     Load(
-        "leak of 1 a minute under a sawtooth of 20 minutes whose 200 tasks stay until it ends",
+        "leak of 1 a minute under a sawtooth of 20 minutes whose 200 things stay until it ends",
         lambda rng: [
             *usual(rng),
             Place("leak", arrive=lambda _: 1 / 60 + 200 / 1200, live=_until(1 / 11, 20 * MINUTE)),
@@ -508,12 +508,12 @@ LEAKING = (
         {"app.leak": 0},
     ),
     Load(
-        "leak of one in 5,000 requests, which pauses at night",
+        "leak of one in 5,000 requests, so that it rests at night",
         lambda rng: [*usual(rng), _of_requests(rng)],
         {"app.leak": 0},
     ),
     Load(
-        "leak of 2 a minute that keeps working, at three sites in turn",
+        "leak of 2 a minute that goes on working at three sites in turn",
         lambda rng: [
             *usual(rng),
             Place(
@@ -526,7 +526,7 @@ LEAKING = (
         {"app.leak": 0},
     ),
     Load(
-        "leak of 2 a minute whose site changes its name every half hour",
+        "leak of 2 a minute whose site changes its name each half hour",
         lambda rng: [
             *usual(rng),
             Place(
@@ -545,7 +545,7 @@ LEAKING = (
         churn=Churn(each_s=1.2, live_s=240),
     ),
     Load(
-        "leak of 1 a minute; censuses fail, are 3 minutes apart, and pause for 3 hours",
+        "leak of 1 a minute; censuses fail, are 3 minutes apart, and rest for 3 hours",
         lambda rng: [*usual(rng), drip("leak", 1)],
         {"app.leak": 0},
         fails=0.3,
@@ -577,7 +577,7 @@ LEAKING = (
         {"app.leak": 0},
     ),
     Load(
-        "leak of thread pools: 3 a minute, each created by a request that has ended",
+        "leak of thread pools: 3 a minute, each of a request that has ended",
         lambda rng: [
             *usual(rng),
             Place("leak", arrive=between(0, math.inf, 3 / 60), kind="thread", pool_of_each=True),
@@ -604,12 +604,12 @@ LEAKING = (
         most_interval_s=30.0,
     ),
     Load(
-        "leak of 1 a minute of tasks that a timer wakes every hour, in vain",
+        "leak of 1 a minute of tasks that a timer wakes each hour, in vain",
         lambda rng: [*usual(rng), replace(drip("leak", 1), wakes_s=HOUR)],
         {"app.leak": 0},
     ),
     Load(
-        "fast leak: 5 a second of tasks that a timer wakes every minute, in vain",
+        "fast leak: 5 a second of tasks that a timer wakes each minute, in vain",
         lambda rng: [*usual(rng), replace(drip("leak", 300), wakes_s=MINUTE)],
         {"app.leak": 0},
     ),

@@ -53,7 +53,7 @@ def in_turn(period_s: float) -> Callable[[float], tuple[float, float]]:
 
 HEALTHY = (
     Load(
-        "one worker for each of 150 tenants, most of whom arrive in the first hour",
+        "one worker for each of 150 tenants, most of whom come in the first hour",
         lambda rng: [
             *usual(rng),
             Place(
@@ -65,7 +65,7 @@ HEALTHY = (
         ],
     ),
     Load(
-        "a subscription for each of 300 tenants who arrive one after another all morning",
+        "a subscription for each of 300 tenants who come one after the other all morning",
         lambda rng: [
             *usual(rng),
             Place(
@@ -77,7 +77,7 @@ HEALTHY = (
         ],
     ),
     Load(
-        "200 MCP sessions that open over two hours, send a request a minute, and stay nine hours",
+        "200 MCP sessions that come in two hours, ask once a minute, and stay for nine hours",
         lambda rng: [
             *usual(rng),
             Place(
@@ -113,7 +113,7 @@ HEALTHY = (
         ],
     ),
     Load(
-        "the same in bursts of 130, every half hour",
+        "the same in bursts of 130, each half hour",
         lambda rng: [
             *usual(rng),
             Place(
@@ -125,7 +125,7 @@ HEALTHY = (
         ],
     ),
     Load(
-        "cache entries that live for 5 minutes, 5 a second",
+        "entries of a cache that live for 5 minutes, 5 a second",
         lambda rng: [
             *usual(rng),
             Place("entry", arrive=at_all_times(300), live=exactly(300), operation="GET /products"),
@@ -143,7 +143,7 @@ LEAKING = (
         {"app.leak": 0},
     ),
     Load(
-        "1 of 40 requests, at 5 requests a second",
+        "1 of 40 requests, of 5 a second",
         lambda rng: [
             *usual(rng),
             Place(
@@ -175,7 +175,7 @@ LEAKING = (
         {"app.leak": 0},
     ),
     Load(
-        "6 a minute that all move from one await to another together, every minute",
+        "6 a minute that all go from one await to another together, each minute",
         lambda rng: [
             *usual(rng),
             Place(

@@ -40,7 +40,7 @@ def test_a_leak_that_is_fixed_is_resolved_and_one_that_only_stops_is_not() -> No
     resolved = {
         load.name: judged(load, told_of(load)).resolved
         for load in LEAKING
-        if "is fixed" in load.name or "stops" in load.name
+        if "mended" in load.name or "stops" in load.name
     }
     assert list(resolved.values()) == [0, 1]
 
@@ -63,7 +63,7 @@ def test_the_page_says_that_no_finding_ended_while_its_leak_went_on() -> None:
         for row in rows_in(PAGE_TEXT, "leaking")
     ]
     found = {row[0] for row in rows if row[ended] != "0"}
-    assert found == {load.name for load in LEAKING if "is fixed" in load.name}
+    assert found == {load.name for load in LEAKING if "mended" in load.name}
 
 
 def test_the_page_says_that_the_first_report_comes_in_time() -> None:

@@ -618,7 +618,7 @@ def test_an_ignore_that_hid_nothing_is_a_warning_where_it_was_given(stand: Stand
     with pytest.warns(UnusedIgnoreWarning) as told, verify_none(used, unused, grace=ONCE):
         begin(stand, "used-1")
     assert [(str(each.message), each.filename) for each in told] == [
-        ('ignore_thread("unused-*") hid nothing', __file__)
+        ('ignore_thread("unused-*") matched nothing', __file__)
     ]
 
 
@@ -632,15 +632,15 @@ def test_an_ignore_that_hid_nothing_is_a_warning_of_async_blocks_and_of_find_too
         find(ignore_thread("unused-2"), ignore_any_function("*"), grace=ONCE)
     texts = [(str(each.message), each.filename) for each in told if "unused" in str(each.message)]
     assert texts == [
-        ('ignore_thread("unused-*") hid nothing', __file__),
-        ('ignore_thread("unused-2") hid nothing', __file__),
+        ('ignore_thread("unused-*") matched nothing', __file__),
+        ('ignore_thread("unused-2") matched nothing', __file__),
     ]
 
 
 def test_an_ignore_that_has_expired_says_so() -> None:
     expired = ignore_thread("old-*", until="2001-01-31")
     with (
-        pytest.warns(UnusedIgnoreWarning, match="hid nothing; it has expired"),
+        pytest.warns(UnusedIgnoreWarning, match="matched nothing; it has expired"),
         verify_none(expired),
     ):
         pass
@@ -649,7 +649,7 @@ def test_an_ignore_that_has_expired_says_so() -> None:
 def test_when_leaks_are_found_an_unused_ignore_stands_in_the_message(stand: Stand) -> None:
     with pytest.raises(LeaksFound) as raised, verify_none(ignore_thread("unused-*"), grace=ONCE):
         begin(stand)
-    assert 'unused: ignore_thread("unused-*") hid nothing' in str(raised.value)
+    assert 'unused: ignore_thread("unused-*") matched nothing' in str(raised.value)
 
 
 def test_what_lives_now_can_be_ignored_and_what_comes_later_is_found(stand: Stand) -> None:

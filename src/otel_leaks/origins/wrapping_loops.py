@@ -52,7 +52,7 @@ class LoopWrapping:
         self.tasks.open(self._patches)
         self._gathers.open()
         self._patches.wrap(
-            asyncio.AbstractEventLoop, "__init_subclass__", on_subclass(self.wrap_loops)
+            asyncio.AbstractEventLoop, "__init_subclass__", on_subclass(self._wrap_new_class)
         )
 
     def close(self) -> None:
@@ -90,6 +90,11 @@ class LoopWrapping:
                 if hasattr(root, name):
                     with contextlib.suppress(TypeError):
                         self._patches.wrap(root, name, make)
+
+    def _wrap_new_class(self) -> None:
+        self.wrap_loops()
+        # Its module is in the midst of its import, and its runner may come below the class.
+        self._modules = 0
 
     def _wrap_new_runners(self) -> None:
         # A runner makes its loop before it cancels; it may have been imported a moment ago.

@@ -80,7 +80,7 @@ class _Mode(argparse.Action):
     ) -> None:
         if values not in MODES and not _is_path(values):
             raise argparse.ArgumentError(
-                self, f"must be one of {', '.join(MODES)}, got {values!r}; --leaks alone is fail"
+                self, f"must be one of {', '.join(MODES)}, got {values!r}; --leaks alone means fail"
             )
         setattr(namespace, self.dest, values if values in MODES else "fail")
 
@@ -114,13 +114,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         const="fail",
         default=None,
         metavar="fail|warn|off",
-        help="what a test that leaves something behind does; --leaks alone is fail",
+        help="what happens if a test leaves something behind; --leaks alone means fail",
     )
     group.addoption(
         "--leaks-baseline",
         metavar="FILE",
         default=None,
-        help="leaks whose fingerprints are in FILE pass, new ones fail, stale ones are told",
+        help="ignore leaks whose fingerprints are in FILE, fail on new ones, report stale ones",
     )
     group.addoption(
         "--leaks-baseline-update",
@@ -132,23 +132,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--leaks-selftest",
         action="store_true",
-        help="plant a leak of each kind first, and fail when one is not found",
+        help="create a leak of each kind first, and fail if one is not found",
     )
-    parser.addini("leaks", "the mode, as --leaks: fail, warn or off", default="off")
+    parser.addini("leaks", "the mode, as for --leaks: fail, warn or off", default="off")
     parser.addini(
         "leaks_ignore",
-        'what is no leak anywhere, one a line: ignore_thread("name-*", reason="why")',
+        'ignores for all tests, one per line: ignore_thread("name-*", reason="why")',
         type="linelist",
         default=[],
     )
     parser.addini(
         "leaks_grace",
-        "how long things may take to end: attempts and max_delay_s, such as 20 0.1",
+        "how long objects may take to end: attempts and max_delay_s, such as 20 0.1",
         default="",
     )
     parser.addini(
         "leaks_run_on_failure",
-        "look for leaks of a test that failed as well",
+        "check failed tests as well",
         type="bool",
         default=False,
     )
@@ -158,10 +158,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers; where leaks are looked for, the plugin."""
     config.addinivalue_line(
         "markers",
-        "leaks(ignore=..., grace=...): what this test may leave behind, how long it may take",
+        "leaks(ignore=..., grace=...): what this test may leave behind, and how long that may take",
     )
     config.addinivalue_line(
-        "markers", "allow_leaks(reason=...): this test may leave things behind, for a reason"
+        "markers", "allow_leaks(reason=...): this test may leave anything behind, for this reason"
     )
     mode = _mode(config, config.getoption("--leaks"))
     if config.option.collectonly:
@@ -175,9 +175,7 @@ def pytest_configure(config: pytest.Config) -> None:
         plugin.configure()
         config.pluginmanager.register(plugin, "otel_leaks_active")
     elif config.getoption("--leaks-selftest") or config.getoption("--leaks-baseline-update"):
-        raise pytest.UsageError(
-            "--leaks-selftest and --leaks-baseline-update look for leaks: give --leaks as well"
-        )
+        raise pytest.UsageError("--leaks-selftest and --leaks-baseline-update also need --leaks")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -206,7 +204,7 @@ def _missing() -> str | None:
         return None
     needs = " and ".join(f"{name} {'.'.join(map(str, least))}" for name, _, least in here)
     has = " and ".join(f"{name} {version}" for name, version, _ in here)
-    return f"--leaks needs {needs} or newer, and here are {has}"
+    return f"--leaks needs {needs} or newer, found {has}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -39,10 +39,10 @@ class Baseline:
                 f"can't read {self._file}: {error.strerror}; write it with --leaks-baseline-update"
             ) from None
         except RecursionError:
-            raise BaselineError(f"{self._file} is no JSON that can be read: too deep") from None
+            raise BaselineError(f"can't read {self._file}: it is nested too deeply") from None
         except ValueError as error:  # Bytes that are no text, and numbers without end, as well.
             raise BaselineError(
-                f"{self._file} is no JSON: {error}; write it with --leaks-baseline-update"
+                f"{self._file} is not valid JSON: {error}; write it with --leaks-baseline-update"
             ) from None
         fingerprints = body.get("fingerprints") if isinstance(body, dict) else None
         if not isinstance(fingerprints, dict):
@@ -102,8 +102,8 @@ class Baseline:
             yield f"leaks: {len(self.seen)} fingerprints written to {self._file}"
             return
         if self.known_seen:
-            yield f"leaks: {len(self.known_seen)} known ones, of {self._file}, were let pass"
+            yield f"leaks: {len(self.known_seen)} known leaks of {self._file} were ignored"
         for mark, what in self.known.items():
             if mark not in self.known_seen:
                 function = what.get("function", "?") if isinstance(what, dict) else "?"
-                yield f"leaks: {mark} ({function}) is stale, take it out of {self._file}"
+                yield f"leaks: {mark} ({function}) is stale, remove it from {self._file}"

@@ -67,7 +67,7 @@ def _explain(stderr: int, origins: dict[int, str], ends: native.Event) -> None:
         native.sleep(WAIT_S)
         lines = [_line(each, origins) for each in _living()]
         if lines:
-            head = "\nleaks: the process does not end, it waits for threads that are no daemons:\n"
+            head = "\nleaks: the process does not exit, it waits for non-daemon threads:\n"
             _write(stderr, (head + "\n".join(lines) + "\n").encode(errors="backslashreplace"))
 
 

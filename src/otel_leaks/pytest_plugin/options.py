@@ -78,12 +78,12 @@ class Options:
         return Settings(ignores, grace or self.default.grace, is_allowed=is_allowed)
 
     def unused(self) -> Iterator[str]:
-        """Say which ignores hid nothing in this run."""
+        """Say which ignores matched nothing in this run."""
         ledger = self._outcomes.ledger
         given = {str(ignore): "ini leaks_ignore" for ignore in self._own} | ledger.of_markers
         for text, where in given.items():
             if text not in ledger.used:
-                yield f"leaks: {text} of {where} hid nothing in this run"
+                yield f"leaks: {text} of {where} matched nothing in this run"
 
 
 def _grace_of_ini(text: str) -> Grace:

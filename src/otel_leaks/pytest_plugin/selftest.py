@@ -34,4 +34,4 @@ class Selftest:
     def success(self) -> Iterator[str]:
         """Say that nothing was, where it was asked for."""
         if self._is_due and not self.missed:
-            yield "leaks selftest: a leak of each kind was planted and found"
+            yield "leaks selftest: a leak of each kind was created and found"

@@ -35,14 +35,14 @@ _ORPHANED = (
 )
 
 _KEEPS: Mapping[Kind, str] = {
-    "thread": "the process does not exit before it ends: it is not a daemon thread",
+    "thread": "the process can't exit before it ends: it is a non-daemon thread",
     "work_item": (
-        "the process does not exit before it ends: the interpreter waits for jobs of pools"
+        "the process can't exit before it ends: the interpreter waits for the jobs of pools"
     ),
 }
 _KEEP_ALL: Mapping[Kind, str] = {
-    "thread": "the process does not exit before its threads end: they are not daemon threads",
-    "work_item": "the process does not exit before its jobs end: the interpreter waits for those",
+    "thread": "the process can't exit before its threads end: they are non-daemon threads",
+    "work_item": "the process can't exit before its jobs end: the interpreter waits for them",
 }
 
 

@@ -30,7 +30,7 @@ LONGEST_S = 1.0
 """How long what may wake is waited for, seconds, where the grace is the default."""
 PAUSE_S = 0.05
 """The pauses after the grace, seconds."""
-LOOKS_REMEMBERED = 4
+LOOKS_REMEMBERED = 8
 """What might wake in one of them may: a loaded machine leaves it between two waits for long."""
 LEAST_PAUSES = 13
 """After the grace: on a loaded machine, where looks take long, it may take longer in all."""
@@ -131,7 +131,7 @@ class Check:
         return self._held.used
 
     def unused(self) -> list[str]:
-        """Say of each ignore that hid nothing in any look that it did."""
+        """Say of each ignore that matched nothing in any look that it did not."""
         return self._held.unused()
 
     def glances(self) -> Iterator[float]:

@@ -213,9 +213,10 @@ class Held:
         return Report(report.sites, hidden)
 
     def unused(self) -> list[str]:
-        """Say of each ignore that hid nothing that it did."""
+        """Say of each ignore that matched nothing that it did not."""
         return [
-            f"{each} hid nothing" + ("; it has expired" if each in self._ignores.expired else "")
+            f"{each} matched nothing"
+            + ("; it has expired" if each in self._ignores.expired else "")
             for each in self._given
             # That nothing was alive is no mistake.
             if str(each) not in self.used and not isinstance(each, _Current)

@@ -36,8 +36,6 @@ MAX_LINKS = 32
 """Of a detection, as many as the package sends."""
 MAX_SITES = 100
 """Of a detection: the largest ``max_sites``."""
-MAX_STACK = 200
-"""Levels of a stack: the largest ``max_frames``."""
 NAME = 256
 """Characters of what a process or a span is called."""
 

@@ -44,6 +44,8 @@ _KINDS = (
     ("asyncio_task", names.TASK_COUNT.name, names.TASK_LIMIT.name),
     ("thread", names.THREAD_COUNT.name, names.THREAD_LIMIT.name),
 )
+MAX_LEVELS = 200
+"""Of a stack, the innermost: the largest ``max_frames``."""
 _FRAME = re.compile(r'\s*File "(?P<file>.*)", line (?P<line>\d+), in (?P<function>.*)')
 
 Value = str | int | float | bool
@@ -239,7 +241,7 @@ def operation_of(said: Attributes) -> str:
 
 
 def _places(stacktrace: str) -> Iterator[Place]:
-    for line in stacktrace.splitlines():
+    for line in stacktrace.splitlines()[-MAX_LEVELS:]:
         match = _FRAME.fullmatch(line)
         if match is not None:
             yield Place(between(match["function"]), tail(match["file"]), int(match["line"][:9]))

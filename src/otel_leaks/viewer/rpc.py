@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -83,7 +84,8 @@ class RpcReceiver:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _listen(self, port: int) -> int:
-        wanted = [*range(port, min(port + PORTS, 65536))] if port else []
+        # grpc writes to stderr about one that is taken.
+        wanted = filter(_is_free, range(port, min(port + PORTS, 65536)) if port else ())
         for each in (*wanted, 0):
             try:
                 bound: int = self._server.add_insecure_port(f"127.0.0.1:{each}")
@@ -92,6 +94,14 @@ class RpcReceiver:
             if bound:
                 return bound
         raise NoPortError("there is no port of 127.0.0.1 to listen on for gRPC")
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _handler(

@@ -7,7 +7,7 @@ knows, so one form serves a page that opens, one that follows and one that comes
 
 from __future__ import annotations
 
-import pickle
+import json
 import secrets
 import threading
 import time
@@ -15,11 +15,12 @@ import zlib
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 from otel_leaks.report.texts import between
 from otel_leaks.viewer.arrivals import Arrival, Ended, Link, Opened, Process, Read, Seen
-from otel_leaks.viewer.received import Counted, Counts
+from otel_leaks.viewer.received import Counted, Counts, Place, Site
 
 __all__ = ["Finding", "Followed", "Limits", "Reading", "Since", "Store"]
 
@@ -106,7 +107,7 @@ class Finding:
     latest: Opened
     """As it was told last, of its sites just the largest, and that without its stack."""
     packed: bytes
-    """The same with all of its sites."""
+    """All of its sites."""
     spans: set[str]
     changed: int = 0
     peak: int = 0
@@ -117,8 +118,8 @@ class Finding:
     @property
     def whole(self) -> Opened:
         """As it was told last, with all of its sites."""
-        opened: Opened = pickle.loads(zlib.decompress(self.packed))  # noqa: S301 - of this process
-        return opened
+        sites = tuple(map(_site, json.loads(zlib.decompress(self.packed))))
+        return replace(self.latest, detected=replace(self.latest.detected, sites=sites))
 
     @property
     def size_bytes(self) -> int:
@@ -128,9 +129,18 @@ class Finding:
     @staticmethod
     def pack(opened: Opened) -> tuple[Opened, bytes]:
         """Return what ``latest`` and ``packed`` are: most of a detection is much the same text."""
-        sites = tuple(replace(each, stack=()) for each in opened.detected.sites[:1])
-        light = replace(opened, detected=replace(opened.detected, sites=sites))
-        return light, zlib.compress(pickle.dumps(opened), 1)
+        sites = opened.detected.sites
+        light = tuple(replace(each, stack=()) for each in sites[:1])
+        packed = zlib.compress(json.dumps([astuple(each) for each in sites]).encode(), 1)
+        return replace(opened, detected=replace(opened.detected, sites=light)), packed
+
+
+def _site(values: list[Any]) -> Site:
+    """Make a site of its values as JSON has them."""
+    given = dict(zip(Site.__match_args__, values, strict=True))
+    for name in ("origin", "application"):
+        given[name] = Place(*given[name]) if given[name] is not None else None
+    return Site(**{**given, "stack": tuple(Place(*each) for each in given["stack"])})
 
 
 @dataclass(frozen=True, slots=True)

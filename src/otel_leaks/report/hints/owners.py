@@ -15,7 +15,7 @@ def of_library(_site: Site, own: Site) -> str | None:
     library = _library_of(own)
     if library is None:
         return None
-    return f"it belongs to {library}: close what you made with {library} when you are done with it"
+    return f"it belongs to {library}: close what you created with {library} when you are done"
 
 
 def of_python(_site: Site, own: Site) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from otel_leaks.model import Site
 
 _CANCELLED = (
-    "its cancellation was requested and it goes on: await the task after cancelling it; where it "
-    "catches CancelledError, raise it again, or return"
+    "its cancellation was requested but it continues: await the task after cancelling it; where it "
+    "catches CancelledError, re-raise it or return"
 )
 _DEAD_OWNER = (
     "a lock held by a dead thread: its owner ended without releasing it; hold it in a `with` block"

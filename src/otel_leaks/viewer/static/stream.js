@@ -4,6 +4,9 @@ import { apply, changed, state } from "./state.js";
 import { byId, setText } from "./dom.js";
 
 const AGAIN_MS = 1000;
+// Once: a link within the page changes the part of the address that has it.
+const given = new URLSearchParams(location.hash.slice(1)).get("token");
+if (given) sessionStorage.setItem("token", given);
 
 export function follow() {
   const source = new EventSource("api/changes");
@@ -37,7 +40,7 @@ export async function details(id) {
 }
 
 export async function act(name) {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
+  const token = sessionStorage.getItem("token") ?? "";
   const answer = await fetch(`api/actions/${encodeURIComponent(name)}`, { method: "POST", headers: { "X-Token": token } });
   const said = await answer.json();
   return answer.ok ? said.said : said.error;

@@ -16,7 +16,7 @@ export function drawWaiting() {
       "export OTEL_METRIC_EXPORT_INTERVAL=1000",
     ].join("\n");
   section.append(
-    h("h2", { id: "waiting-title", class: "pulse" }, program ? "Waiting for the program's first export" : "Waiting for telemetry"),
+    h("h2", { id: "waiting-title" }, program ? "Waiting for the program's first export" : "Waiting for telemetry"),
     h("p", {}, program
       ? `${program} was started, and sends its counts every second once it runs.`
       : "No process has sent anything yet. Set these variables for a service that has otel-leaks, and start it:"),

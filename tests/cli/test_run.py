@@ -242,8 +242,9 @@ def test_it_ends_the_program_after_its_seconds(script: Callable[[str], Path]) ->
 
 
 def test_nothing_is_left_when_the_server_is_killed(script: Callable[[str], Path]) -> None:
-    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + FOR_EVER
-    path = script(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {stubborn!r}])")
+    ignoring = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {FOR_EVER!r}])"
+    path = script(ignoring + child)
     with running(path) as run:
         run.wait_for("ready")
         below = run.below()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from attach.targets import LEAKING, WAITING, Target, running, threads_of
+from otel_leaks.attach.processes import waiting_in
 from otel_leaks.attach.visits import visit
 from otel_leaks.cli import main
 from otel_leaks.errors import AttachError
@@ -139,6 +140,8 @@ def test_a_main_thread_that_waits_for_a_lock_is_given_up_and_not_disturbed(
 ) -> None:
     with running(WAITING) as target:
         before = target.ask()
+        # It says that it is ready a moment before it waits.
+        until(lambda: "futex" in waiting_in(target.pid))
         with pytest.raises(AttachError) as raised, visit(target.pid, wait_s=0.5):
             pass
         assert str(raised.value).startswith(

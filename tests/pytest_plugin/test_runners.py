@@ -217,3 +217,37 @@ def test_a_thousand_runs_are_not_waited_for_each(run: Run) -> None:
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["1 leaked asyncio task: test_it.forever, *"])
+
+
+def test_a_loop_is_not_looked_at_again_by_the_runner_of_what_closes_it(run: Run) -> None:
+    result = run(
+        MAIN
+        + """
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.mark.anyio
+    async def test_anyio(anyio_backend):
+        await main()
+
+    def test_asyncio():
+        asyncio.run(main())
+        """,
+        "--leaks",
+        "-s",
+        plugins=("anyio",),
+        conftest="""
+            from otel_leaks.testing.checks import BeforeCancelling
+
+            def noted(self, loop):
+                print(f"looks at a loop of {self._scope.label}")
+                return look(self, loop)
+
+            look = BeforeCancelling.look
+            BeforeCancelling.look = noted
+        """,
+    )
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*looks at a loop of test_it.py::test_asyncio"])
+    result.stdout.no_fnmatch_line("*looks at a loop of test_it.py::test_anyio")

@@ -21,8 +21,8 @@ PRIMITIVES = {
     *("Lock", "RLock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier"),
     "allocate_lock",
 }
-PROGRAMS = {("testing", "selftest.py"), ("demo",)}
-"""What leaks on purpose, or is a process of its own."""
+PROGRAMS = {("testing", "selftest.py"), ("demo",), ("viewer",), ("cli",)}
+"""What leaks on purpose, or runs in a process of its own, which never forks."""
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: Linux or macOS")
 

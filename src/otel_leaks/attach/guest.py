@@ -107,7 +107,6 @@ def answer(connection: Socket, make: Maker) -> None:
     """
     wire = Wire(connection, MAX_REQUEST_BYTES)
     taker: CensusTaker | None = None
-    pulse: Pulse | None = None
     number = 0
 
     def pause() -> None:
@@ -117,28 +116,30 @@ def answer(connection: Socket, make: Maker) -> None:
             _check(connection)
         native.sleep(PAUSE_S)
 
-    try:
-        wire.send(_hello())
-        while (request := wire.receive()) is not None:
-            started = native.monotonic()
-            if pulse is None:
-                pulse = Pulse(_loops())
-                pulse.calibrate(CALIBRATION_S)
-                started = native.monotonic()
-                taker = make(pause, MAX_SITES)
-            else:
-                pulse.pauses()  # What was between two looks is not theirs.
-            assert taker is not None
+    wire.send(_hello())
+    while (request := wire.receive()) is not None:
+        started = native.monotonic()
+        # Between two looks nothing is measured, and no loop is held.
+        pulse = Pulse(_loops())
+        # Finding them is one step, during which no other thread runs.
+        found_s = native.monotonic() - started
+        try:
+            pulse.calibrate(CALIBRATION_S)
             try:
+                if taker is None:
+                    taker = make(pause, MAX_SITES)
                 message = _look(taker, request, pause)
+            except OSError:  # The command is gone.
+                raise
             except Exception as error:  # The other side says so, and this one goes on.
                 message = {"error": f"{type(error).__name__}: {error}"}
-            message["wall_s"] = native.monotonic() - started
-            message["pauses"] = pulse.pauses()._asdict()
-            wire.send(message)
-    finally:
-        if pulse is not None:
-            pulse.end()
+            pauses = pulse.pauses()
+        finally:
+            blocked = pulse.end()
+        longest_s = max(pauses.during_s, found_s)
+        message["wall_s"] = native.monotonic() - started
+        message["pauses"] = pauses._replace(during_s=longest_s, blocked=blocked)._asdict()
+        wire.send(message)
 
 
 def _check(connection: Socket) -> None:

@@ -20,6 +20,7 @@ from otel_leaks.origins.recorder import current_scope, starts
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.teardowns import Teardowns
 from otel_leaks.pytest_plugin.turns import Charged, Turns
+from otel_leaks.runtime.native import get_ident
 from otel_leaks.runtime.patches import Patches
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Runners:
         self._wrapped: set[tuple[type, str]] = set()
         self._modules = 0
         self._has_cases = False
+        self._looked_first: dict[int, tuple[Charged, ...]] = {}
+        """What was just looked at, by the number of the thread that closes its runner."""
 
     def close(self) -> None:
         """Take all patches back."""
@@ -86,9 +89,14 @@ class Runners:
             call = self._turns.call
             # The collector closes the runner of a case that was left, in whichever test.
             if not hasattr(owner, "_testMethodName") or (call is not None and call.case is owner):
-                for charged in self._turns.at_end_of_runner():
+                looked_at = tuple(self._turns.at_end_of_runner())
+                for charged in looked_at:
                     self._look_first(charged)
-            return original(owner, *args, **kwargs)
+                self._looked_first[get_ident()] = looked_at
+            try:
+                return original(owner, *args, **kwargs)
+            finally:
+                self._looked_first.pop(get_ident(), None)
 
         return close
 
@@ -102,6 +110,9 @@ class Runners:
             self._teardowns.cancelled(charged, self._looking.before_cancelling(charged))
 
     def _look_at_loop(self, charged: Charged, loop: Any) -> None:
+        # What is being closed cancels at once: nothing began since the look before that.
+        if charged in self._looked_first.pop(get_ident(), ()):
+            return
         if not charged.settings.is_allowed:
             self._teardowns.cancelled(charged, self._looking.at_loop(charged, loop))
 

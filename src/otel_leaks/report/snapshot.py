@@ -117,9 +117,12 @@ class Snapshot:
         if not pauses.loops:
             return "no event loop runs"
         loops = "the event loop" if pauses.loops == 1 else f"the {pauses.loops} event loops"
+        blocked = "; it is blocked now" if pauses.blocked == 1 else ""
+        if pauses.blocked > 1:
+            blocked = f"; {pauses.blocked} are blocked now"
         return (
             f"the longest pause of {loops} was {pauses.during_s * 1e3:.1f} ms "
-            f"({pauses.before_s * 1e3:.1f} ms before)"
+            f"({pauses.before_s * 1e3:.1f} ms before){blocked}"
         )
 
     def _hidden(self) -> Sequence[str]:

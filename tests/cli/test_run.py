@@ -31,6 +31,8 @@ OTEL_LEAKS = [
     "from otel_leaks.cli import main; sys.exit(main())",
 ]
 READY = "print('ready', flush=True)\n"
+MINUTES = READY + "import time; time.sleep(300)\n"
+"""Of a process that a failing test could not end."""
 FOR_EVER = READY + "import time\nwhile True: time.sleep(60)\n"
 
 
@@ -259,7 +261,7 @@ def test_what_the_program_leaves_behind_is_ended(script: Callable[[str], Path]) 
     path = script(f"""
         import subprocess, sys
         child = subprocess.Popen(
-            [sys.executable, "-S", "-c", {FOR_EVER!r}], stdout=subprocess.PIPE,
+            [sys.executable, "-S", "-c", {MINUTES!r}], stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )
         child.stdout.readline()

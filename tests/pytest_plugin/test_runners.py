@@ -20,8 +20,12 @@ MAIN = """
     async def forever():
         await asyncio.Event().wait()
 
+    kept = []
+
     async def main():
         task = asyncio.create_task(forever())
+        # Else a garbage collection at the right moment destroys it before its runner ends.
+        kept.append(task)
         await asyncio.sleep(0)
         return task
 """

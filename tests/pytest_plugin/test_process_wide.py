@@ -14,6 +14,7 @@ LIBRARY = """
     import subprocess
     import sys
     import threading
+    import time
     import weakref
     from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +26,8 @@ LIBRARY = """
             self.end = threading.Event()
             self.thread = threading.Thread(target=self.run, daemon=True)
             self.thread.start()
+            while not self.end._cond._waiters:  # It does nothing from then on.
+                time.sleep(0.001)
 
         def run(self):
             self.end.wait()
@@ -331,6 +334,47 @@ def test_what_a_library_keeps_is_part_of_the_leak_that_it_was_created_for(
     assert result.ret == 1
     # In the message of the test, and not once more at the end of the session.
     assert str(result.stdout).count(": library.Monitor.run") == 1
+
+
+def test_a_worker_that_was_done_when_another_was_needed_proves_nothing(
+    run_with_library: Run,
+) -> None:
+    # The library found it busy, and by the time that its thread began it is idle again.
+    result = run_with_library(
+        """
+        import library
+
+        class Slow(library.Worker):
+            def __init__(self):
+                for each in library._given:
+                    each.done.wait()
+                    while not each.lock.locked():
+                        pass
+                super().__init__()
+
+        def run_all(*jobs):
+            library._given = []
+            for job in jobs:
+                made = not library._cache.idle
+                worker = Slow() if made else library._cache.idle.popitem()[0]
+                worker.done.clear()
+                worker.jobs.append(job)
+                worker.lock.release()
+                library._given.append(worker)
+            for worker in library._given:
+                worker.done.wait()
+
+        def test_one():
+            run_all(int)
+
+        def test_two():
+            run_all(int, int)
+        """,
+        "--leaks",
+        quick=False,
+    )
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
 
 
 def test_a_cache_may_grow_while_its_workers_are_busy(run_with_library: Run) -> None:

@@ -11,7 +11,8 @@ nothing of the application's: it is to live as long as its loop. One of each on 
 
 A registry of all that was ever made refers to leaks as well. So who creates another one at the
 same place while the library still refers to an earlier one does not reuse them: they pile up,
-and are leaks. What a cache of workers has handed out it does not refer to.
+and are leaks. What a cache of workers has handed out it does not refer to; a worker that was done
+again by the time somebody looks has run since the last look, and proves nothing alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from otel_leaks.origins.makers import Maker
 from otel_leaks.runtime.frames import Stand, stacks_of
 from otel_leaks.runtime.heap import has_holder, held_by_package
 from otel_leaks.runtime.names import kept
+from otel_leaks.runtime.switches import switches_of
 
 if TYPE_CHECKING:
     from otel_leaks.model import Kind, Origin
@@ -56,13 +58,15 @@ _Key = tuple[str, str, str, int]
 class _Site:
     """A place in a library at which things of one kind are created."""
 
-    __slots__ = ("is_for_loops", "misses", "piles_up", "refs", "searches")
+    __slots__ = ("is_for_loops", "is_suspect", "misses", "piles_up", "refs", "searches")
 
     def __init__(self) -> None:
         self.is_for_loops = False
         """Whether it creates tasks that are of nobody but their loop."""
         self.refs: list[weakref.ref[Any]] = []
         self.piles_up = False
+        self.is_suspect = False
+        """Whether they seemed to pile up, and some had run since they were looked at."""
         self.searches = 0
         self.misses = 0
 
@@ -76,12 +80,15 @@ class ProcessWide:
         self._on_loop: Counter[tuple[Any, ...]] = Counter()
         self._of_policy: set[int] = set()
         """Loops that were the event loop policy's own, by the key of their note."""
+        self._slept: dict[int, int | None] = {}
+        """How often each thread had waited when it was last looked at, by its note's key."""
 
     def clear(self) -> None:
         """Forget all."""
         self._sites.clear()
         self._kept.clear()
         self._of_policy.clear()
+        self._slept.clear()
 
     def created(self, note: Note) -> None:
         """Take note of what a library creates; see whether such things pile up."""
@@ -106,8 +113,19 @@ class ProcessWide:
                 for package in maker.packages
             )
             # A cached worker that gets idle meanwhile was busy when another one was needed.
-            site.piles_up = is_held and _stands(site.refs[:8]) == stood
+            if is_held and _stands(site.refs[:8]) == stood:
+                site.piles_up = site.is_suspect or not self._has_run(site)
+                site.is_suspect = True
         site.refs.append(note.ref)
+
+    def _has_run(self, site: _Site) -> bool:
+        """Say whether one of its threads did something since it was looked at."""
+        return any(
+            any(ref is note.ref for ref in site.refs[:8])
+            and (slept := self._slept.get(key)) is not None
+            and switches_of(note.ref()) != slept
+            for key, (note, _) in self._kept.items()
+        )
 
     def settle(self, notes: Iterable[Note]) -> list[Note]:
         """Return those of *notes* whose things are the process's."""
@@ -137,6 +155,8 @@ class ProcessWide:
             maker = note.maker or _maker_of_task(note)
             if maker is not None:
                 self._kept[note.ref.key] = (note, maker)
+                if note.kind == "thread":
+                    self._slept[note.ref.key] = switches_of(note.ref())
         return found
 
     def _is_of_kept_thread(self, note: Note, maker: Maker, found: list[Note]) -> bool:
@@ -235,6 +255,7 @@ class ProcessWide:
         revoked = [note for note, *_ in again if note.ref.key not in held]
         for note in revoked:
             del self._kept[note.ref.key]
+            self._slept.pop(note.ref.key, None)
         return revoked
 
     def released(self, scope: Scope, lines: Collection[Line]) -> list[Note]:
@@ -246,6 +267,7 @@ class ProcessWide:
         ]
         for note in released:
             del self._kept[note.ref.key]
+            self._slept.pop(note.ref.key, None)
         return released
 
     def lines(self) -> list[str]:

@@ -12,9 +12,10 @@ import marshal
 import os
 import secrets
 from functools import cache
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
 import otel_leaks
 
@@ -84,8 +85,12 @@ def _code_of(name: str) -> tuple[bytes, str, bool]:
     """Return the marshalled code of a module, its file, and whether it is a package."""
     spec = importlib.util.find_spec(name)
     assert isinstance(spec, ModuleSpec)
-    # Of any loader that can be asked for code, from its cache where it has one.
-    code: CodeType | None = spec.loader.get_code(name) if spec.loader is not None else None  # type: ignore[attr-defined]
+    loader: Any = spec.loader
+    # Of any loader that can be asked for code, from its cache where it has one; that of pytest,
+    # which rewrites what an installed plugin asserts, can't.
+    if not hasattr(loader, "get_code"):
+        loader = SourceFileLoader(name, os.fspath(spec.origin or ""))
+    code: CodeType | None = loader.get_code(name)
     assert code is not None
     is_package = spec.submodule_search_locations is not None
     return marshal.dumps(code), os.fspath(spec.origin or ""), is_package

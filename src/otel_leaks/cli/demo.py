@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
+from functools import partial
 
 from otel_leaks.cli import pages
 from otel_leaks.cli.refusal import refuse
@@ -34,7 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         lasts="end",
         default="without it, on the page at Ctrl-C, in the terminal when the leak is caught or "
         f"after {_SECONDS:g} s",
-        seconds_type=_seconds,
+        seconds_type=partial(pages.seconds, default="30"),
     )
     # For the tests: so high that nothing is caught.
     demo.add_argument("--limit", type=int, help=argparse.SUPPRESS)
@@ -76,15 +76,3 @@ def _run(options: argparse.Namespace) -> int:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(
-            f"must be a number of seconds > 0, got {text!r}; leave it out for 30"
-        )
-    return seconds

@@ -95,14 +95,14 @@ def port(text: str) -> int:
     return number
 
 
-def seconds(text: str) -> float:
-    """Read a number of seconds."""
+def seconds(text: str, default: str = "the default") -> float:
+    """Read a number of seconds; *default* is what it is without one."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(
-            f"must be a number of seconds > 0, got {text!r}; leave it out for the default"
+            f"must be a number of seconds > 0, got {text!r}; leave it out for {default}"
         )
     return number

@@ -31,6 +31,15 @@ OPTIONS = {
     "osafterfork": ("--master", "--processes=2", "--py-call-osafterfork"),
 }
 SHORT = {"prefork"}
+ASLEEP = {
+    "OTEL_BSP_SCHEDULE_DELAY": "5000",
+    "OTEL_BLRP_SCHEDULE_DELAY": "5000",
+    "OTEL_METRIC_EXPORT_INTERVAL": "3000",
+}
+"""
+As the SDK does it by default: its threads in the master sleep while uWSGI forks. One that is
+awake then may own the GIL, which the worker inherits and nobody releases, with or without us.
+"""
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +131,7 @@ def test_each_worker_answers_and_is_watched(
         happens,
         row,
         group=options == "no-master",  # Without one, nobody tells worker 2 to end.
+        variables=ASLEEP,
     )
 
 
@@ -145,6 +155,7 @@ def test_hooks_of_the_application_are_called_too(
         partial(command, program=uwsgi, options=OPTIONS["prefork"], app="uwsgi_hooks.py"),
         happens,
         row,
+        variables=ASLEEP,
     )
 
 
@@ -173,7 +184,7 @@ def test_every_worker_answers_in_each_of_many_starts(
     for start in range(starts):
         (port,) = free_ports(1)
         line = command(watched, port, program=uwsgi, options=OPTIONS[options])
-        with watched.running(line, port=port) as program:
+        with watched.running(line, port=port, variables=ASLEEP) as program:
             monitored(program, sorted(program.workers(2)))
             assert "died" not in program.stdout + program.stderr, f"in start {start}"
             program.stop(signal.SIGTERM)

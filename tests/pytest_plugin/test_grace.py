@@ -84,3 +84,21 @@ def test_a_grace_of_ones_own_is_kept_to(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(failed=1)
+
+
+def test_what_comes_to_life_meanwhile_gets_its_time_too(run: Run) -> None:
+    # As on a loaded machine, where a thread that was told to end makes its loop late.
+    result = run(
+        POLLING
+        + """
+    def late():
+        time.sleep(0.6)
+        asyncio.run(asyncio.sleep(0.8))
+
+    def test_thread():
+        Client(late).close()
+    """,
+        "--leaks",
+        quick=False,
+    )
+    result.assert_outcomes(passed=1)

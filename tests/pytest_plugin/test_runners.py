@@ -10,12 +10,16 @@ from pytest_plugin.conftest import Run
 
 MAIN = """
     import asyncio
+    import gc
     import threading
     import unittest
     from concurrent.futures import ThreadPoolExecutor
 
     import anyio
     import pytest
+
+    # A garbage collection of its own may destroy what nobody refers to before its runner ends.
+    gc.disable()
 
     async def forever():
         await asyncio.Event().wait()

@@ -28,6 +28,8 @@ _go_on_collecting = gc.enable
 
 LONGEST_S = 1.0
 """How long what may wake is waited for, seconds, where the grace is the default."""
+EXTENSIONS = 2
+"""How often that begins anew for what comes to life meanwhile."""
 PAUSE_S = 0.05
 """The pauses after the grace, seconds."""
 LOOKS_REMEMBERED = 8
@@ -114,6 +116,11 @@ class Check:
         self._collect = collect
         self._held = Held(ignores, loop, failed)
         self._is_underway = False
+        self._until = 0.0
+        """When the time is over for what may wake."""
+        self._extensions = EXTENSIONS
+        self._seen: set[str] = set()
+        """The fingerprints of all that was found."""
         self._woke: deque[bool] = deque(maxlen=LOOKS_REMEMBERED)
         """Whether something might wake in the last looks: it may be between two waits in one."""
         self.report = Report()
@@ -156,12 +163,13 @@ class Check:
             return
         from otel_leaks.origins.recorder import starts
 
-        until = native.monotonic() + LONGEST_S
+        self._until = native.monotonic() + LONGEST_S
         # Asked before the look: a coroutine that arrives between the two is seen by neither.
         is_underway = starts.is_handing_over(self._scope)
         # What the collector destroys before the first look can't say where it stood.
         with not_collecting():
             self.report = self._held.look(self._scope, self._kinds)
+        self._seen = {site.fingerprint for site in self.report}
         if self.report and self._leave_out(starts):
             self._look_again()
         for i, delay_s in enumerate(grace.delays_s()):
@@ -177,7 +185,7 @@ class Check:
                 self._look_again()
             self._woke.append(_may_wake(self.report))
         if grace == Grace():
-            yield from self._longer_pauses(until)
+            yield from self._longer_pauses()
         if self.report and self._give_back(starts):
             self.report = self._held.look(self._scope, self._kinds).with_hidden(self.report)
         if self.report:
@@ -190,11 +198,11 @@ class Check:
         through = [s.origin for s in self.report if s.origin is not None and s.origin.library]
         return starts.ownership.give_back(self._scope, set(map(line_of, through)))
 
-    def _longer_pauses(self, until: float) -> Iterator[float]:
+    def _longer_pauses(self) -> Iterator[float]:
         """Go on until what may wake by itself had time for it: it may have been told to end."""
         least = LEAST_PAUSES
         while self.report and any(self._woke):
-            left_s = until - native.monotonic()
+            left_s = self._until - native.monotonic()
             if left_s <= 0 and least <= 0:
                 return
             yield min(PAUSE_S, left_s) if left_s > 0 else PAUSE_S
@@ -224,6 +232,12 @@ class Check:
         kinds = self._kinds if self._is_underway or not self.report else again(self.report)
         found = self._held.look(self._scope, kinds)
         self.report = with_destroyed_as_pending(self.report, found.with_hidden(self.report))
+        new = {site.fingerprint for site in self.report} - self._seen
+        if new and self._extensions:
+            # On a loaded machine a thread that was told to end may only now make its loop.
+            self._seen |= new
+            self._extensions -= 1
+            self._until = native.monotonic() + LONGEST_S
 
     def _is_clean(self) -> bool:
         """Say whether nothing began, which is the common case and must cost nothing."""

@@ -10,16 +10,12 @@ from pytest_plugin.conftest import Run
 
 MAIN = """
     import asyncio
-    import gc
     import threading
     import unittest
     from concurrent.futures import ThreadPoolExecutor
 
     import anyio
     import pytest
-
-    # A garbage collection of its own may destroy what nobody refers to before its runner ends.
-    gc.disable()
 
     async def forever():
         await asyncio.Event().wait()
@@ -145,8 +141,7 @@ def test_what_a_runner_ends_or_another_task_awaits_is_not_reported(run: Run) -> 
         await asyncio.gather(forever(), forever())
 
     async def leaves_a_shield():
-        asyncio.create_task(outer())
-        asyncio.create_task(group())
+        kept.extend([asyncio.create_task(outer()), asyncio.create_task(group())])
         for _ in range(3):
             await asyncio.sleep(0)
 

@@ -35,7 +35,7 @@ from otel_leaks.runtime.switches import switches_of
 
 if TYPE_CHECKING:
     from otel_leaks.model import Kind, Origin
-    from otel_leaks.origins.notes import Note
+    from otel_leaks.origins.notes import Note, Ref
     from otel_leaks.origins.scopes import Scope
 
 __all__ = ["Line", "ProcessWide", "current_loop", "has_workers", "is_open", "line_of"]
@@ -58,17 +58,26 @@ _Key = tuple[str, str, str, int]
 class _Site:
     """A place in a library at which things of one kind are created."""
 
-    __slots__ = ("is_for_loops", "is_suspect", "misses", "piles_up", "refs", "searches")
+    __slots__ = ("is_for_loops", "is_suspect", "misses", "piles_up", "refs", "searches", "slept")
 
     def __init__(self) -> None:
         self.is_for_loops = False
         """Whether it creates tasks that are of nobody but their loop."""
-        self.refs: list[weakref.ref[Any]] = []
+        self.refs: list[Ref] = []
+        self.slept: dict[int, int | None] = {}
+        """How often each of its threads had waited when it was last looked at, by its key."""
         self.piles_up = False
         self.is_suspect = False
         """Whether they seemed to pile up, and some had run since they were looked at."""
         self.searches = 0
         self.misses = 0
+
+    def has_run(self) -> bool:
+        """Say whether one of its threads did something since it was looked at."""
+        return any(
+            (slept := self.slept.get(ref.key)) is not None and switches_of(ref()) != slept
+            for ref in self.refs[:8]
+        )
 
 
 class ProcessWide:
@@ -80,15 +89,12 @@ class ProcessWide:
         self._on_loop: Counter[tuple[Any, ...]] = Counter()
         self._of_policy: set[int] = set()
         """Loops that were the event loop policy's own, by the key of their note."""
-        self._slept: dict[int, int | None] = {}
-        """How often each thread had waited when it was last looked at, by its note's key."""
 
     def clear(self) -> None:
         """Forget all."""
         self._sites.clear()
         self._kept.clear()
         self._of_policy.clear()
-        self._slept.clear()
 
     def created(self, note: Note) -> None:
         """Take note of what a library creates; see whether such things pile up."""
@@ -114,18 +120,9 @@ class ProcessWide:
             )
             # A cached worker that gets idle meanwhile was busy when another one was needed.
             if is_held and _stands(site.refs[:8]) == stood:
-                site.piles_up = site.is_suspect or not self._has_run(site)
+                site.piles_up = site.is_suspect or not site.has_run()
                 site.is_suspect = True
         site.refs.append(note.ref)
-
-    def _has_run(self, site: _Site) -> bool:
-        """Say whether one of its threads did something since it was looked at."""
-        return any(
-            any(ref is note.ref for ref in site.refs[:8])
-            and (slept := self._slept.get(key)) is not None
-            and switches_of(note.ref()) != slept
-            for key, (note, _) in self._kept.items()
-        )
 
     def settle(self, notes: Iterable[Note]) -> list[Note]:
         """Return those of *notes* whose things are the process's."""
@@ -156,7 +153,8 @@ class ProcessWide:
             if maker is not None:
                 self._kept[note.ref.key] = (note, maker)
                 if note.kind == "thread":
-                    self._slept[note.ref.key] = switches_of(note.ref())
+                    site = self._sites.setdefault(_key(note, maker), _Site())
+                    site.slept[note.ref.key] = switches_of(note.ref())
         return found
 
     def _is_of_kept_thread(self, note: Note, maker: Maker, found: list[Note]) -> bool:
@@ -255,7 +253,6 @@ class ProcessWide:
         revoked = [note for note, *_ in again if note.ref.key not in held]
         for note in revoked:
             del self._kept[note.ref.key]
-            self._slept.pop(note.ref.key, None)
         return revoked
 
     def released(self, scope: Scope, lines: Collection[Line]) -> list[Note]:
@@ -267,7 +264,6 @@ class ProcessWide:
         ]
         for note in released:
             del self._kept[note.ref.key]
-            self._slept.pop(note.ref.key, None)
         return released
 
     def lines(self) -> list[str]:
@@ -343,7 +339,7 @@ def _takes_nothing(task: Any) -> bool:
     )
 
 
-def _stands(refs: list[weakref.ref[Any]]) -> list[Stand]:
+def _stands(refs: list[Ref]) -> list[Stand]:
     """Return where those stand that are threads."""
     threads = [thing for ref in refs if isinstance(thing := ref(), threading.Thread)]
     return stacks_of([kept(each, "_ident") or 0 for each in threads])

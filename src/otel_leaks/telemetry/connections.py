@@ -17,7 +17,7 @@ import netrc
 from collections.abc import Iterator
 from typing import Any
 
-from otel_leaks.runtime import forks
+from otel_leaks.telemetry.forks import renew_lock
 
 # A child that is forked while a thread imports a module waits for that import for ever, once
 # it needs the module. So the first export, which we bring, imports nothing.
@@ -34,9 +34,9 @@ def renew_connections(*providers: object) -> None:
     """Let the exporters of tracer, meter and logger providers connect anew in a child."""
     for exporter in _exporters(providers):
         for session in _sessions(exporter):
-            for renew in (_renew_cookies, _renew_pools):
-                with contextlib.suppress(Exception):  # The child is the application's.
-                    renew(session)
+            with contextlib.suppress(Exception):  # The child is the application's.
+                renew_lock(getattr(session, "cookies", None), "_cookies_lock")
+                _renew_pools(session)
 
 
 def _exporters(providers: tuple[object, ...]) -> Iterator[object]:
@@ -66,11 +66,6 @@ def _sessions(exporter: object) -> Iterator[Any]:
         session = getattr(holder, "_session", None)
         if session is not None:
             yield session
-
-
-def _renew_cookies(session: Any) -> None:
-    cookies = session.cookies
-    cookies._cookies_lock = forks.not_held(cookies._cookies_lock)
 
 
 def _renew_pools(session: Any) -> None:

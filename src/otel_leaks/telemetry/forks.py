@@ -18,7 +18,7 @@ from typing import Any
 
 from otel_leaks.runtime import forks
 
-__all__ = ["renew_locks", "restart_exports"]
+__all__ = ["renew_lock", "renew_locks", "restart_exports"]
 
 
 def renew_locks(meter_provider: object) -> list[object]:
@@ -36,17 +36,17 @@ def renew_locks(meter_provider: object) -> list[object]:
     if not isinstance(storages, dict):
         return exporting
     # Whoever collects holds this one, and takes all those in the storages under it.
-    was_collecting = _renew(consumer, "_lock")
+    was_collecting = renew_lock(consumer, "_lock")
     for reader, storage in storages.items():
         # One writer at a time for the exporter; older exporters have the same again.
-        if _let_go_on(reader) or _renew(reader, "_export_lock"):
+        if _let_go_on(reader) or renew_lock(reader, "_export_lock"):
             exporting.append(reader)
-        _renew(reader, "_lock")
-        _renew(getattr(reader, "_exporter", None), "_export_lock")
-        _renew(storage, "_lock")
+        renew_lock(reader, "_lock")
+        renew_lock(getattr(reader, "_exporter", None), "_export_lock")
+        renew_lock(storage, "_lock")
         if was_collecting:
             for each in _locked_under(storage):
-                _renew(each, "_lock")
+                renew_lock(each, "_lock")
     return exporting
 
 
@@ -86,8 +86,8 @@ def _code(owner: object, name: str) -> object:
     return getattr(getattr(type(owner), name, None), "__code__", None)
 
 
-def _renew(owner: object, name: str) -> bool:
-    """Return whether the lock was held, and so replaced."""
+def renew_lock(owner: object, name: str) -> bool:
+    """Replace a lock that nobody is left to release; return whether it was held."""
     lock = getattr(owner, name, None)
     if not hasattr(lock, "acquire"):
         return False

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from otel_leaks.viewer.arrivals import arrivals_of
@@ -80,12 +79,7 @@ class Desk:
             self._entered.enter_context(self._rpc)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._page.stopping = True
         self._entered.close()
 

@@ -1,4 +1,4 @@
-"""Pauses by time, for work of which nobody knows beforehand how long it takes."""
+"""Pauses by time, for work whose duration is not known beforehand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Pace:
     """
     Pauses whenever a slice of time is over.
 
-    Reading a code takes microseconds or tenths of milliseconds, as long as it is; a count of
-    steps says nothing of their time.
+    Reading a code object takes microseconds or tenths of a millisecond, depending on its length,
+    so a count of steps says nothing about time.
 
     Args:
         pause: Gives the GIL back.
@@ -34,7 +34,7 @@ class Pace:
         self._at = clock()
 
     def step(self) -> None:
-        """Pause, when the last pause was a slice ago. To be called after each step."""
+        """Pause if the last pause was a slice ago. Call it after each step."""
         if self._clock() - self._at >= SLICE_S:
             self._pause()
             self._at = self._clock()

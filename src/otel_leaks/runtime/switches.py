@@ -1,4 +1,4 @@
-"""How often a thread has gone to sleep, as Linux counts it; elsewhere nobody says."""
+"""How often a thread has gone to sleep, as Linux counts it; other systems do not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from otel_leaks.runtime.names import kept
 
 __all__ = ["switches_of"]
 
-# What a test may replace later is asked for now.
+# Captured now: a test may replace it later.
 _open = open
 
 _COUNT = b"voluntary_ctxt_switches:"  # https://docs.kernel.org/filesystems/proc.html
@@ -16,7 +16,7 @@ _COUNT = b"voluntary_ctxt_switches:"  # https://docs.kernel.org/filesystems/proc
 
 def switches_of(thread: Any) -> int | None:
     """
-    Return how often a thread has waited for anything: one that slept since has the same.
+    Return how often a thread has waited for anything; the number stays while it sleeps.
 
     Returns:
         None where that is not known.

@@ -19,8 +19,8 @@ from typing import Any
 
 from otel_leaks.telemetry.forks import renew_lock
 
-# A child that is forked while a thread imports a module waits for that import for ever, once
-# it needs the module. So the first export, which we bring, imports nothing.
+# If a process forks while a thread imports a module, the child waits forever for that import
+# once it needs the module. So the first export, which our metrics cause, imports nothing.
 _FIRST_EXPORT = (encodings.idna, netrc)
 
 __all__ = ["renew_connections"]

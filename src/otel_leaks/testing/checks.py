@@ -29,7 +29,7 @@ _go_on_collecting = gc.enable
 LONGEST_S = 1.0
 """How long what may wake is waited for, seconds, where the grace is the default."""
 EXTENSIONS = 2
-"""How often that begins anew for what comes to life meanwhile."""
+"""How often the time starts again for objects that are created meanwhile."""
 PAUSE_S = 0.05
 """The pauses after the grace, seconds."""
 LOOKS_REMEMBERED = 8

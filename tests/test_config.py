@@ -22,6 +22,8 @@ NAMES = (
     "outlived_s",
     "outlived_count",
     "saturated_s",
+    "measure_loops",
+    "stalled_s",
     "max_sites",
     "max_frames",
     "cooldown_s",
@@ -41,6 +43,8 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "outlived_s": ("30", 30.0),
     "outlived_count": ("6", 6),
     "saturated_s": ("90", 90.0),
+    "measure_loops": ("false", False),
+    "stalled_s": ("0.5", 0.5),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("1e3", 1000.0),
@@ -49,11 +53,15 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "attach": (" True", True),
     "ignore": ('ignore_thread("w-*")', (ignore_thread("w-*"),)),
 }
-OPTIONAL = ("thread_limit", "task_limit", "growth_floor")
+OPTIONAL = ("thread_limit", "task_limit", "growth_floor", "stalled_s")
 SECONDS = "a number of seconds > 0 and <= 86400"
 LIMIT = "a whole number >= 1, or None (an empty variable) for no limit"
 FLOOR = "a whole number >= 1, or None (an empty variable) for no finding of growth"
 PATIENCE = "a number of seconds > 0 and <= 86400, or None for half of growth_window_s"
+STALL = (
+    "a number of seconds >= 0.05 and <= 86400, or None (an empty variable) for no finding of "
+    "blocked event loops"
+)
 FLAG = "True or False (true or false in a variable)"
 IGNORES = 'ignores, or their text: ignore_thread("name-*"), ignore_module("pkg.*")'
 
@@ -69,6 +77,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "outlived_s": 60.0,
         "outlived_count": 10,
         "saturated_s": None,
+        "measure_loops": True,
+        "stalled_s": 1.0,
         "max_sites": 10,
         "max_frames": 32,
         "cooldown_s": 300.0,
@@ -91,6 +101,8 @@ def test_every_option_has_its_variable() -> None:
         "OTEL_PYTHON_LEAKS_OUTLIVED_S",
         "OTEL_PYTHON_LEAKS_OUTLIVED_COUNT",
         "OTEL_PYTHON_LEAKS_SATURATED_S",
+        "OTEL_PYTHON_LEAKS_MEASURE_LOOPS",
+        "OTEL_PYTHON_LEAKS_STALLED_S",
         "OTEL_PYTHON_LEAKS_MAX_SITES",
         "OTEL_PYTHON_LEAKS_MAX_FRAMES",
         "OTEL_PYTHON_LEAKS_COOLDOWN_S",
@@ -219,7 +231,8 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
     assert str(caught.value) == (
         "unknown option 'interval', 'limit'; known options are interval_s, thread_limit, "
         "task_limit, growth_window_s, growth_windows, growth_floor, outlived_s, outlived_count, "
-        "saturated_s, max_sites, max_frames, cooldown_s, origins, emit, attach, ignore"
+        "saturated_s, measure_loops, stalled_s, max_sites, max_frames, cooldown_s, origins, emit, "
+        "attach, ignore"
     )
 
 
@@ -241,6 +254,9 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
         ("growth_floor", -1, ValueError, FLOOR, "20"),
         ("saturated_s", 0, ValueError, PATIENCE, "None"),
         ("saturated_s", "5", TypeError, PATIENCE, "None"),
+        ("stalled_s", 0.01, ValueError, STALL, "1.0"),
+        ("stalled_s", True, TypeError, STALL, "1.0"),
+        ("measure_loops", 0, TypeError, FLAG, "True"),
         ("max_sites", None, TypeError, "a whole number from 1 to 100", "10"),
         ("max_frames", 0, ValueError, "a whole number from 1 to 200", "32"),
         ("attach", 1, TypeError, FLAG, "False"),

@@ -168,8 +168,8 @@ def test_the_finding_says_where_it_is_caught_how_often_and_for_how_long(monitor:
         "catches CancelledError"
     )
     assert hint(found.sites[0]) == (
-        f"refused 3 cancellations: {__name__}.swallows catches CancelledError at "
-        f"{__file__}:{line} and continues; re-raise it there or return"
+        f"its cancellation was requested but it continues: {__name__}.swallows catches "
+        f"CancelledError at {__file__}:{line}; re-raise it there or return"
     )
 
 

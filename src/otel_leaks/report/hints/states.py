@@ -13,7 +13,8 @@ _CLEANS_UP = (
     "asyncio.timeout() or asyncio.wait_for()"
 )
 _CAUGHT = (
-    "refused {}: {} catches CancelledError at {}:{} and continues; re-raise it there or return"
+    "its cancellation was requested but it continues: {} catches CancelledError at {}:{}; re-raise "
+    "it there or return"
 )
 _DEAD_OWNER = (
     "a lock held by a dead thread: its owner ended without releasing it; hold it in a `with` block"
@@ -41,8 +42,7 @@ def of_cancelled(site: Site, _own: Site) -> str | None:
         )
     if sample.cancels and sample.caught_at is not None:
         frame = sample.caught_at
-        said = cancellations(sample.cancels)
-        return _CAUGHT.format(said, frame.function, frame.file, frame.line)
+        return _CAUGHT.format(frame.function, frame.file, frame.line)
     return _CANCELLED
 
 

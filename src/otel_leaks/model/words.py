@@ -24,7 +24,7 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold", "growth", "outlived", "destroyed", "saturated"]
+Evidence = Literal["threshold", "growth", "outlived", "destroyed", "uncancelled", "saturated"]
 
 End = Literal["ended", "passing", "below", "steady", "quiet", "absent"]
 """

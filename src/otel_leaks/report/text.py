@@ -200,6 +200,8 @@ def _site_lines(site: Site) -> Iterator[str]:
         if sample.awaited is not None:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
     rows += _created_at(site.origin)
+    if sample is not None and sample.held_by is not None:
+        rows.append(("held by", sample.held_by))
     if sample is not None and sample.is_orphaned:
         rows.append(("proof", _ORPHANED))
     said = hint(site)

@@ -97,6 +97,8 @@ class Sample:
     """Whether its cancellation was requested. False on Python 3.10 once it was woken by it."""
     is_orphaned: bool = False
     """Whether it is proved of a task that nothing but its cancellation can end it."""
+    held_by: str | None = None
+    """What holds it, as ``shop.sessions['...'].task``; None when nobody looked."""
     origin: Origin | None = None
     """Where that very object was created, when that was noted."""
     own: bool | None = None

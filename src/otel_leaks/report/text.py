@@ -203,6 +203,8 @@ def _site_lines(site: Site) -> Iterator[str]:
         if sample.cancels:
             rows.append(("cancel", _refused(sample)))
     rows += _created_at(site.origin)
+    if sample is not None and sample.held_by is not None:
+        rows.append(("held by", sample.held_by))
     if sample is not None and sample.is_orphaned:
         rows.append(("proof", _ORPHANED))
     said = hint(site)

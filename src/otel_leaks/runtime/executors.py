@@ -30,6 +30,7 @@ from otel_leaks.runtime.glimpse import (
     Step,
     deref,
     drained,
+    entries,
     first,
     first_item,
     in_c,
@@ -125,10 +126,9 @@ def served_queues(
 
 
 def _served(served: Mapping[weakref.ref[Any], Any]) -> Iterator[tuple[Any, Any, int]]:
-    one, other = tee(served.values())
-    return zip(
-        served.keys(), map(weakref.ref, one), map(queue.SimpleQueue.qsize, other), strict=True
-    )
+    one, other = tee(entries(served.values()))
+    lengths = map(queue.SimpleQueue.qsize, other)
+    return zip(entries(served.keys()), map(weakref.ref, one), lengths, strict=True)
 
 
 def queued_jobs(ref: weakref.ref[Any]) -> int:
@@ -245,7 +245,7 @@ def _limiter_of(loop: int | None) -> tuple[object, int, Hashable]:
 
 def _of_loop(values: dict[Any, Any], loop: int | None, key: object) -> Root:
     def root() -> Iterator[Any]:
-        one, other = tee(values.items())
+        one, other = tee(entries(values.items()))
         loops = map(deref, map(tuple.__getitem__, one, repeat(0)))
         these = compress(other, map(partial(int.__eq__, loop or 0), map(id, loops)))
         found = map(tuple.__getitem__, these, repeat(1))

@@ -10,12 +10,14 @@ CPython switches threads between two bytecodes, never inside a call into C that 
 code. So an object is reached only inside one such call: iterators of C are stacked on each
 other (``map`` over ``map``), nothing is pulled while they are built, and one C function
 (``next``, ``list``, ``set``) drains them. What comes out are values: code objects, types,
-strings and numbers. Two rules follow:
+strings and numbers. Three rules follow:
 
 - every function in the stack is C, and is not one that calls the application: descriptors of
   built-in types instead of ``getattr()``, never ``==`` or ``hash()`` or ``bool()`` of an object;
 - no variable holds an iterator while it is drained: it would hold what it yielded. ``drained``
-  is handed what makes one.
+  is handed what makes one;
+- no iterator over a dict that grows elsewhere is made before the drain: it raises RuntimeError
+  when the dict has changed since. ``entries`` makes it with the first step.
 
 A call takes some microseconds for some tens of objects, and nobody else runs meanwhile: callers
 bound how much they read at once. On a build without the GIL nothing of this holds; there
@@ -48,6 +50,7 @@ __all__ = [
     "deref",
     "drained",
     "drained_until_error",
+    "entries",
     "first",
     "first_item",
     "in_c",
@@ -210,6 +213,11 @@ def first(root: Root, steps: Iterable[Step], default: Any = None) -> Any:
     except (AttributeError, TypeError):  # What stands there now is of another type than before.
         return default
     return found[0] if found else default
+
+
+def entries(view: Iterable[_Value]) -> Iterator[_Value]:
+    """Iterate over a view of a dict as it is at the first step, whatever comes to it before."""
+    return chain(view)
 
 
 def types_at(root: Root, steps: Iterable[Step]) -> type | None:

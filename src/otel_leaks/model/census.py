@@ -1,140 +1,25 @@
-"""
-The words of otel-leaks, as frozen values.
-
-Everything that travels from a census to a reader is one of these. They hold strings and numbers
-only, never the thread, task, frame or code object that was seen: watching keeps nothing alive.
-"""
+"""What lived at one moment: a census, and what it consists of."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
+
+from otel_leaks.model.stacks import Operation, Origin, Stack
+from otel_leaks.model.words import Kind
 
 __all__ = [
-    "EVIDENCES",
-    "FINGERPRINT_SCHEME",
-    "KINDS",
-    "OTHER",
     "Census",
     "Clients",
-    "Detection",
-    "Emit",
-    "End",
     "Ended",
-    "Evidence",
     "Failure",
-    "Finding",
     "Followed",
-    "Frame",
     "Hidden",
-    "Kind",
-    "Operation",
-    "Origin",
     "Pool",
     "Population",
     "Sample",
     "Site",
-    "SpanEnd",
-    "Stack",
-    "fingerprint",
-    "scheme_of",
 ]
-
-Kind = Literal[
-    "thread",
-    "asyncio_task",
-    "work_item",
-    "thread_pool",
-    "event_loop",
-    "async_generator",
-    "child_process",
-    "destroyed_task",
-]
-Evidence = Literal["threshold", "growth", "outlived", "destroyed", "saturated"]
-
-End = Literal["ended", "passing", "below", "steady", "quiet", "absent"]
-"""
-Why a finding ends: what it was about has ended, or turned out to end by itself; there are
-fewer than its limit; no more have come for long; nothing of it has happened for a while; or
-its policy has not reported it any more.
-"""
-
-Emit = Literal["span", "log", "both"]
-"""What the samples of a detection are: events of its span, log records, or both."""
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
-EVIDENCES: tuple[Evidence, ...] = get_args(Evidence)
-
-OTHER = "_OTHER"
-"""Stands for the functions that a bounded list did not name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One level of a stack: where a function stands."""
-
-    function: str
-    """Qualified name with its module: ``app.jobs.Worker.run``."""
-    file: str
-    line: int
-
-    @property
-    def name(self) -> str:
-        """The function's own name, without its module and classes: ``run``."""
-        return self.function.rpartition(".")[2]
-
-
-Stack = tuple[Frame, ...]
-"""Frames as Python prints them: the outermost first, the innermost last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where an object was created: what started the thread, made the task, opened the pool."""
-
-    function: str
-    """Qualified name with its module."""
-    file: str
-    line: int
-    scope: str | None = None
-    """The test, fixture or block that it belongs to."""
-    library: Frame | None = None
-    """Where a library created it on behalf of that function, None where none did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A span, as far as it is known: what a thing began in."""
-
-    trace_id: int
-    span_id: int
-    is_sampled: bool = False
-    """Whether it is exported, so that a link to it leads somewhere."""
-    name: str = ""
-    """Empty when it is not known: of a span that the sampler dropped."""
-    route: str = ""
-    """``http.route``, empty for none."""
-
-
-class SpanEnd(NamedTuple):
-    """Whether a span has ended. Read of very many tasks, so it is as light as can be."""
-
-    trace_id: int
-    is_entry: bool
-    """Whether it is known to be the first one of its trace in this process, or that one is known:
-    then the rest is said of both together."""
-    is_open: bool
-    """Whether it is known to run."""
-    is_recorded: bool
-    """Whether it has a name; one that the sampler dropped has none."""
-    ended_at: float | None
-    """Seconds since the epoch; None while it runs, and when nobody can know."""
-    request_id: int = 0
-    """Its own id where it is a unit of work: a request that is served, a message that is
-    consumed, or the first span of its trace unless that calls somebody else; 0 for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,94 +239,3 @@ class Census:
     def of(self, kind: Kind) -> Population | None:
         """Return the population of *kind*, None when its source failed or is not read."""
         return next((each for each in self.populations if each.kind == kind), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """An opinion on one kind or on one site, with its evidence."""
-
-    kind: Kind
-    evidence: Evidence
-    count: int
-    limit: int | None = None
-    """What *count* was compared with."""
-    fingerprint: str | None = None
-    """Of the site, for a finding on one site; None for one on a whole kind."""
-    age_s: float = 0.0
-    """Lower bound of the age of the oldest thing, seconds."""
-    sites: tuple[Site, ...] = ()
-    """The sites that explain it, the largest first."""
-    site_count: int = 0
-    """How many sites there are, those not listed included."""
-    grown: int | None = None
-    """By how much *count* is above what it was when it began to rise."""
-    grown_s: float = 0.0
-    """Seconds since then."""
-    one_of: int | None = None
-    """How many requests there are for each one that left something behind, where that is known."""
-    group: str | None = None
-    """What it is about, where that may move from site to site: a function."""
-    ended: End | None = None
-    """Why an open finding ends with this census, *count* being how many are left; None while
-    it goes on."""
-    pool: Pool | None = None
-    """The thread pool that it is about."""
-    pools: int | None = None
-    """Of how many thread pools of one name the threads are the workers, where more and more of
-    those are made; *grown* then counts pools."""
-
-    @property
-    def key(self) -> tuple[Kind, Evidence, str | None]:
-        """What makes two findings of successive censuses the same one."""
-        return (self.kind, self.evidence, self.group or self.fingerprint)
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """A finding that opened, as it stands now."""
-
-    finding: Finding
-    opened_at: float
-    """Seconds of the censuses' clock."""
-    seen_at: float
-    """Seconds of the censuses' clock: the last census that had the finding, or the one
-    that ended it."""
-    peak: int
-    """The largest count since it opened."""
-    told: int = 1
-    """How often it has been told."""
-    refers_to: tuple[Kind, Evidence, str | None] | None = None
-    """Key of the finding that told of the same leak before, and was open when this opened."""
-
-    @property
-    def open_s(self) -> float:
-        """Seconds from opening to now, or to its end."""
-        return self.seen_at - self.opened_at
-
-
-FINGERPRINT_SCHEME = 1
-"""The version of the rules of ``fingerprint``. When you change them, write its number before the
-digits, ``2:0123456789ab``: old ignores and baselines then are errors, and no silent misses."""
-
-
-def scheme_of(text: str) -> int:
-    """Return the scheme of a fingerprint, or of a pattern for some: 1 where none is written."""
-    found = re.match(r"([0-9]{1,9}):", text)
-    return int(found[1]) if found else 1
-
-
-@lru_cache(maxsize=4096)
-def fingerprint(kind: Kind, functions: tuple[str, ...]) -> str:
-    """
-    Name a site by what it is, not by where it was seen.
-
-    Args:
-        kind: The kind of the site's things.
-        functions: Qualified names of its functions, outermost first.
-
-    Returns:
-        12 hex digits: the same in every process and on every host, and after an
-        edit that moves lines but renames nothing.
-    """
-    text = "\n".join((kind, *functions))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]

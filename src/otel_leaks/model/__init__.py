@@ -1,0 +1,55 @@
+"""
+The words of otel-leaks, as frozen values.
+
+Everything that travels from a census to a reader is one of these. They hold strings and numbers
+only, never the thread, task, frame or code object that was seen: watching keeps nothing alive.
+"""
+
+from __future__ import annotations
+
+from otel_leaks.model.census import (
+    Census,
+    Clients,
+    Ended,
+    Failure,
+    Followed,
+    Hidden,
+    Pool,
+    Population,
+    Sample,
+    Site,
+)
+from otel_leaks.model.findings import Detection, Finding
+from otel_leaks.model.fingerprints import FINGERPRINT_SCHEME, fingerprint, scheme_of
+from otel_leaks.model.stacks import Frame, Operation, Origin, SpanEnd, Stack
+from otel_leaks.model.words import EVIDENCES, KINDS, OTHER, Emit, End, Evidence, Kind
+
+__all__ = [
+    "EVIDENCES",
+    "FINGERPRINT_SCHEME",
+    "KINDS",
+    "OTHER",
+    "Census",
+    "Clients",
+    "Detection",
+    "Emit",
+    "End",
+    "Ended",
+    "Evidence",
+    "Failure",
+    "Finding",
+    "Followed",
+    "Frame",
+    "Hidden",
+    "Kind",
+    "Operation",
+    "Origin",
+    "Pool",
+    "Population",
+    "Sample",
+    "Site",
+    "SpanEnd",
+    "Stack",
+    "fingerprint",
+    "scheme_of",
+]

@@ -1,0 +1,73 @@
+"""What a census means: findings, and detections, which are findings that opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from otel_leaks.model.census import Pool, Site
+from otel_leaks.model.words import End, Evidence, Kind
+
+__all__ = ["Detection", "Finding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An opinion on one kind or on one site, with its evidence."""
+
+    kind: Kind
+    evidence: Evidence
+    count: int
+    limit: int | None = None
+    """What *count* was compared with."""
+    fingerprint: str | None = None
+    """Of the site, for a finding on one site; None for one on a whole kind."""
+    age_s: float = 0.0
+    """Lower bound of the age of the oldest thing, seconds."""
+    sites: tuple[Site, ...] = ()
+    """The sites that explain it, the largest first."""
+    site_count: int = 0
+    """How many sites there are, those not listed included."""
+    grown: int | None = None
+    """By how much *count* is above what it was when it began to rise."""
+    grown_s: float = 0.0
+    """Seconds since then."""
+    one_of: int | None = None
+    """How many requests there are for each one that left something behind, where that is known."""
+    group: str | None = None
+    """What it is about, where that may move from site to site: a function."""
+    ended: End | None = None
+    """Why an open finding ends with this census, *count* being how many are left; None while
+    it goes on."""
+    pool: Pool | None = None
+    """The thread pool that it is about."""
+    pools: int | None = None
+    """Of how many thread pools of one name the threads are the workers, where more and more of
+    those are made; *grown* then counts pools."""
+
+    @property
+    def key(self) -> tuple[Kind, Evidence, str | None]:
+        """What makes two findings of successive censuses the same one."""
+        return (self.kind, self.evidence, self.group or self.fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A finding that opened, as it stands now."""
+
+    finding: Finding
+    opened_at: float
+    """Seconds of the censuses' clock."""
+    seen_at: float
+    """Seconds of the censuses' clock: the last census that had the finding, or the one
+    that ended it."""
+    peak: int
+    """The largest count since it opened."""
+    told: int = 1
+    """How often it has been told."""
+    refers_to: tuple[Kind, Evidence, str | None] | None = None
+    """Key of the finding that told of the same leak before, and was open when this opened."""
+
+    @property
+    def open_s(self) -> float:
+        """Seconds from opening to now, or to its end."""
+        return self.seen_at - self.opened_at

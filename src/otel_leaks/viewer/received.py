@@ -112,6 +112,8 @@ class Site:
     """The library's function that created it for the application."""
     thread: str = ""
     """Name of the thread, for threads."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """What a report says of it besides: a label and a text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,7 @@ def _site(values: list[Any]) -> Site:
     given = dict(zip(Site.__match_args__, values, strict=True))
     for name in ("origin", "application"):
         given[name] = Place(*given[name]) if given[name] is not None else None
+    given["facts"] = tuple((label, text) for label, text in given["facts"])
     return Site(**{**given, "stack": tuple(Place(*each) for each in given["stack"])})
 
 

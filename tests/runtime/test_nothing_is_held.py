@@ -118,7 +118,7 @@ def test_locals_end_with_their_function_and_in_its_thread() -> None:
 
     def use() -> weakref.ref[Resource]:
         resource = Resource()
-        time.sleep(0)  # Stands for I/O, which gives up the GIL.
+        time.sleep(1e-4)  # Stands for I/O, which gives up the GIL, and leaves the census a share.
         return weakref.ref(resource)
 
     def call() -> None:

@@ -203,6 +203,9 @@ class LeakConfig:
     """Seconds after the end of its span when a task counts as having outlived it."""
     outlived_count: int = _field(10, _whole(1, 1_000_000))
     """Number of tasks of one function that must outlive their spans before a leak is considered."""
+    uncancelled_s: float = _field(60.0, _INTERVAL)
+    """Seconds after the request for its cancellation when a task that is pending counts as refusing
+    it."""
     saturated_s: float | None = _field(None, _PATIENCE)
     """Seconds during which a thread pool takes no job from a growing queue, which then opens a
     finding; None for half of ``growth_window_s``."""

@@ -8,9 +8,10 @@ named in it; the others go on.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from otel_leaks.census.children import child_processes
 from otel_leaks.census.destroyed import DestroyedSource, destroyed_tasks
@@ -144,6 +145,7 @@ class CensusTaker:
         excludes: Callable[[object], bool] | None = None,
         sampled: Collection[str] = (),
         kinds: Collection[Kind] | None = None,
+        shown: dict[tuple[Kind, int], weakref.ref[Any]] | None = None,
     ) -> Census:
         """
         Take a census.
@@ -156,6 +158,7 @@ class CensusTaker:
             sampled: Fingerprints of sites that get a sample besides the largest.
             kinds: What to read; None for all kinds that there are sources of. What only a walk
                 over the heap finds is looked for when all are read, and looked at again after.
+            shown: Gets references to the objects that the samples are of, by kind and serial.
 
         Returns:
             What lives now. A source that raised is in ``failures`` and has no population.
@@ -191,6 +194,7 @@ class CensusTaker:
             providers=self._providers,
             heap=self._heap,
             threads=threads,
+            shown=shown,
         )
         populations = []
         for source in self._sources:

@@ -16,6 +16,7 @@ from otel_leaks.model.census import (
     Hidden,
     Pool,
     Population,
+    Refusal,
     Sample,
     Site,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Origin",
     "Pool",
     "Population",
+    "Refusal",
     "Sample",
     "Site",
     "SpanEnd",

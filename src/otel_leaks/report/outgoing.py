@@ -53,6 +53,7 @@ def _site(site: Site, max_frames: int, file_text: Callable[[str], str]) -> Site:
         origin=_origin(site.origin) if site.origin is not None else None,
         newest=None,
         outlived=None,
+        refusing=None,
         sample=_sample(site.sample, max_frames, file_text) if site.sample is not None else None,
         operations=tuple(map(_operation, site.operations)),
         pool=masked(site.pool) if site.pool is not None else None,
@@ -81,6 +82,9 @@ def _sample(sample: Sample, max_frames: int, file_text: Callable[[str], str]) ->
         name=masked(sample.name),
         origin=_origin(sample.origin) if sample.origin is not None else None,
         waits_on=between(sample.waits_on) if sample.waits_on is not None else None,
+        caught_at=(
+            shown_frame(sample.caught_at, file_text) if sample.caught_at is not None else None
+        ),
         backlog=_pool(sample.backlog) if sample.backlog is not None else None,
     )
 

@@ -208,6 +208,9 @@ CENSUS_AGE: Final = Metric(
     (KIND,),
 )
 
+BY_FUNCTION: Final = (THREAD_COUNT, TASK_COUNT, TASK_DESTROYED)
+"""What is counted by function."""
+
 METRICS: Final = (
     THREAD_COUNT,
     TASK_COUNT,

@@ -24,7 +24,9 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold", "growth", "outlived", "destroyed", "uncancelled", "saturated"]
+Evidence = Literal[
+    "threshold", "growth", "outlived", "destroyed", "uncancelled", "retained", "saturated"
+]
 
 End = Literal["ended", "passing", "below", "steady", "quiet", "absent"]
 """

@@ -121,7 +121,7 @@ def test_a_list_that_keeps_finished_tasks_is_found_and_pending_tasks_are_few(
     assert len(kept) == 4800 + 60  # Those that this last census saw pending.
     assert sentence(finding) == (
         f"4800 finished asyncio tasks in {__name__}.job "
-        f"({__file__}:{job.__code__.co_firstlineno}), 4200 more than 70 min ago: something still "
+        f"({__file__}:{job.__code__.co_firstlineno}), 4740 more than 79 min ago: something still "
         "references them, and so their results"
     )
 

@@ -90,6 +90,9 @@ class Look:
     """Finds things of which nobody noted that they were created."""
     threads: list[ThreadRef] | None = None
     """The threads that lived before the pools were read; None where those are read later."""
+    shown: dict[tuple[Kind, int], weakref.ref[Any]] | None = None
+    """Where it is noted which objects the samples are of, by their serials; None in production,
+    where nobody asks what holds them."""
 
     @property
     def is_selective(self) -> bool:
@@ -104,6 +107,11 @@ class Look:
             and self.excludes is None
             and (self.starts is None or not self.starts.has_notes_of_tasks)
         )
+
+    def show(self, kind: Kind, known: Known) -> None:
+        """Note which object a sample is of."""
+        if self.shown is not None:
+            self.shown[kind, known.serial] = known.ref
 
     def wants(self, thing: object) -> bool:
         """Say whether *thing* is asked for."""
@@ -366,6 +374,7 @@ def sited(kind: Kind, seen: Iterable[Seen], serials: Serials, look: Look) -> Pop
 
     def sampled(site: Site) -> Site:
         each, first = min(groups[site.fingerprint, site.origin], key=lambda pair: pair[1].serial)
+        look.show(kind, first)
         sample = Sample(
             serial=first.serial,
             stack=each.stack,

@@ -88,6 +88,7 @@ class TaskSamples:
 
     def _sample(self, known: Known, found: Chain, *, may_wake: bool) -> Sample:
         look, ref = self._look, known.ref
+        look.show(self._kind, known)
         ask = partial(look.guard.ask, self._kind)
         stands = found.stands()
         stack = found.stack(self._walk.names, stands)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from otel_leaks.model.stacks import Frame, Operation, Origin, Stack
 from otel_leaks.model.words import Kind
+
+if TYPE_CHECKING:
+    from otel_leaks.model.loops import Loops
 
 __all__ = [
     "Census",
@@ -94,6 +97,8 @@ class Sample:
     """Whether its cancellation was requested. False on Python 3.10 once it was woken by it."""
     is_orphaned: bool = False
     """Whether it is proved of a task that nothing but its cancellation can end it."""
+    held_by: str | None = None
+    """What holds it, as ``shop.sessions['...'].task``; None when nobody looked."""
     origin: Origin | None = None
     """Where that very object was created, when that was noted."""
     own: bool | None = None
@@ -274,6 +279,8 @@ class Census:
     """The thread pools; None when they were not read."""
     requests: tuple[tuple[str, int], ...] | None = None
     """How many requests of each operation have ended; None where spans are not read."""
+    loops: Loops | None = None
+    """The event loops in the last minute; None where none has run, and where they are not timed."""
 
     def of(self, kind: Kind) -> Population | None:
         """Return the population of *kind*, None when its source failed or is not read."""

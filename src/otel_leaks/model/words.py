@@ -25,7 +25,14 @@ Kind = Literal[
     "destroyed_task",
 ]
 Evidence = Literal[
-    "threshold", "growth", "outlived", "destroyed", "uncancelled", "retained", "saturated"
+    "threshold",
+    "growth",
+    "outlived",
+    "destroyed",
+    "uncancelled",
+    "retained",
+    "saturated",
+    "stalled",
 ]
 
 End = Literal["ended", "passing", "below", "steady", "quiet", "absent"]

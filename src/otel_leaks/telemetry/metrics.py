@@ -40,6 +40,8 @@ from otel_leaks.telemetry.admission import (
 from otel_leaks.telemetry.counts import Counted, Key, counted_of
 from otel_leaks.telemetry.exits import Exports
 from otel_leaks.telemetry.forks import renew_locks
+from otel_leaks.telemetry.instruments import forget
+from otel_leaks.telemetry.loop_metrics import loop_readings
 
 __all__ = ["AT_ONCE", "IN_A_LIFE", "Admission", "Board", "Metrics"]
 
@@ -56,7 +58,7 @@ _LIMITS: Mapping[Kind, names.Metric] = {
     "asyncio_task": names.TASK_LIMIT,
 }
 
-_Reading = tuple[int, Mapping[str, "str | bool"]]
+_Reading = tuple["int | float", Mapping[str, "str | bool"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ class _Registration:
 
     def take_down(self) -> None:
         self.board = None
-        _forget(self._duration)
+        forget(self._duration)
 
     def forked(self, exporting: Iterable[object]) -> None:
         """Have nothing in a child: neither numbers nor what the SDK keeps of them."""
@@ -145,7 +147,7 @@ class _Registration:
         self.exports.forked(exporting)
         self.totals.clear()
         for instrument in (*self._observed, self._duration):
-            _forget(instrument)
+            forget(instrument)
 
 
 _registrations: weakref.WeakKeyDictionary[MeterProvider, _Registration] = (
@@ -243,6 +245,8 @@ class Metrics:
             self._counted_at["thread_pool"] = now
             self._fresh_until.update(dict.fromkeys(self._pools, fresh_until))
         readings.update(self._pools)
+        readings.update(loops := loop_readings(census.loops))
+        self._fresh_until.update(dict.fromkeys(loops, fresh_until))
         for kind, limit in self._limits.items():
             if limit is not None:
                 readings[_LIMITS[kind].name] = [(limit, {})]
@@ -379,26 +383,3 @@ def is_proxy(provider: object) -> bool:
         "ProxyTracerProvider",
         "ProxyLoggerProvider",
     }
-
-
-def _forget(instrument: object) -> None:
-    """
-    Drop what the SDK has recorded of an instrument.
-
-    The SDK has no public way: under cumulative temporality it exports a histogram for
-    ever. Where its privates are others (1.20 to 1.45 have these), the histogram stays
-    in the export as it is.
-    """
-    real = getattr(instrument, "_real_instrument", None) or instrument
-    consumer = getattr(real, "_measurement_consumer", None)
-    storages = getattr(consumer, "_reader_storages", None)
-    if not isinstance(storages, dict):
-        return
-    for storage in storages.values():
-        matches = getattr(storage, "_instrument_view_instrument_matches", None)
-        lock = getattr(storage, "_lock", None)
-        if isinstance(matches, dict) and lock is not None and lock.acquire(timeout=1.0):
-            try:
-                matches.pop(real, None)
-            finally:
-                lock.release()

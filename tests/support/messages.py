@@ -106,6 +106,14 @@ def _findings() -> Iterator[Finding]:
         sites=(replace(stubborn, sample=sample),),
         site_count=1,
     )
+    held = replace(_site("asyncio_task", 5_000), functions=("shop.mail.send",))
+    done = held.sample and replace(
+        held.sample, stack=(Frame("shop.mail.send", _STACK[0].file, 12),)
+    )
+    held = replace(held, sample=done)
+    yield Finding(
+        "asyncio_task", "retained", 5_000, sites=(held,), site_count=1, grown=4_800, grown_s=4800.0
+    )
     pool = Pool(1, "mail", tuple(range(6)), 6, 293, busy=6, stuck_s=300.0)
     yield Finding(
         "thread_pool",

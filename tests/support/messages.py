@@ -29,6 +29,7 @@ from otel_leaks.model import (
     Refusal,
     Sample,
     Site,
+    Stall,
 )
 from otel_leaks.report.sentences import resolution, sentence
 from otel_leaks.report.text import leaks_text
@@ -124,6 +125,17 @@ def _findings() -> Iterator[Finding]:
         sites=(_site("thread", 6),),
         pool=pool,
     )
+
+    stalled = replace(_site("event_loop", 3), operations=left.operations, origin=None)
+    stall = Stall(
+        stalled,
+        at=Frame("shop.reports.build", "/srv/shop/reports.py", 88),
+        task="shop.api.export",
+        longest_s=2.3,
+        quiet_s=0.0,
+        cause="computes",
+    )
+    yield Finding("event_loop", "stalled", 3, age_s=2.3, sites=(stalled,), stall=stall)
 
 
 def _production() -> Iterator[str]:

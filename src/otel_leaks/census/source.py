@@ -278,11 +278,13 @@ def population(
         ordered.append(site)
         pace.step()
     site_count = len(ordered)
-    kept = largest_first(ordered, look.pause)[:MAX_KEPT_SITES]
+    kept = _kept(largest_first(ordered, look.pause))
     behind = sorted(range(look.max_sites, len(kept)), key=lambda i: -_left(kept[i]))
     left = {i for i in behind[: look.max_sites] if _left(kept[i])}
+    refusing = {i for i, site in enumerate(kept) if site.refusals}
     for i, site in enumerate(kept):
-        if i < look.max_sites or i in left or site.fingerprint in look.sampled:
+        is_wanted = i in left or i in refusing or site.fingerprint in look.sampled
+        if i < look.max_sites or is_wanted:
             kept[i] = look.guard.ask(kind, partial(sample, site), site)
             look.pause()
     return Population(
@@ -292,6 +294,13 @@ def population(
         site_count=site_count,
         hidden=tuple(Hidden(str(ignore), count) for ignore, count in hidden.items()),
     )
+
+
+def _kept(ordered: list[Site]) -> list[Site]:
+    """Return the sites that a census names: the largest, and those that refuse to end."""
+    refusing = [site for site in ordered[MAX_KEPT_SITES:] if site.refusals]
+    refusing = largest_first(refusing, lambda: None)[: MAX_KEPT_SITES // 10]
+    return [*ordered[: MAX_KEPT_SITES - len(refusing)], *refusing]
 
 
 def _left(site: Site) -> int:

@@ -66,6 +66,8 @@ _ORIGIN = Origin("shop.mail.Mailer.__init__", "/srv/shop/mail.py", 30)
 
 def _site(kind: Kind, count: int, **more: object) -> Site:
     sample = Sample(1, _STACK, "mailer", 130.0, awaited=None if kind == "thread" else False)
+    if kind == "asyncio_task":
+        sample = replace(sample, held_by="shop.mail.mailers['...'].worker")
     site = Site(kind, tuple(each.function for each in _STACK), count, "0123456789ab", age_s=130.0)
     return replace(site, sample=sample, origin=_ORIGIN, **more)  # type: ignore[arg-type]
 

@@ -39,7 +39,9 @@ def _run(options: argparse.Namespace) -> int:
     from otel_leaks.report.document import merged
     from otel_leaks.report.documents import FORMATS as WRITERS
     from otel_leaks.report.files import documents_in, documents_of
+    from otel_leaks.report.versions import look_in
 
+    look_in(())  # What is installed here says nothing of the process in the file.
     try:
         if options.file == "-":
             documents = documents_of(sys.stdin.buffer.read(), "standard input")

@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "pytest_plugin": {
         *("testing", "model", "errors", "ignores", "runtime", "origins", "census", "report"),
     },
-    "viewer": {"errors", "telemetry.names", "report.texts"},
+    "viewer": {"errors", "telemetry.names", "report"},
     "attach": {
         *("", "model", "errors", "libraries", "ignores", "runtime", "origins", "census", "report"),
         "log",

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 import otel_leaks
-from otel_leaks.viewer import page as page_module
+from otel_leaks.viewer import assets
 from otel_leaks.viewer.arrivals import Link, Process, Read, Seen
 from otel_leaks.viewer.desk import Desk, has_browser
 from otel_leaks.viewer.page import Action
@@ -111,7 +111,7 @@ def token(desk: Desk) -> str:
 def test_every_file_of_the_page_is_served_and_loads_nothing_from_elsewhere(desk: Desk) -> None:
     files = [each for each in STATIC.rglob("*") if each.suffix in {".html", ".css", ".js", ".svg"}]
     names = sorted(each.relative_to(STATIC).as_posix() for each in files)
-    assert names == sorted(page_module._FILES)
+    assert names == sorted(assets.FILES)
     for name in names:
         answer = ask(desk, f"/{name}")
         assert (name, answer.status, answer.body) == (name, 200, (STATIC / name).read_bytes())

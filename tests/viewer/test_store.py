@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
-from otel_leaks.viewer.arrivals import Arrival, Ended, Link, Opened, Process, Read, Seen
+import pytest
+
+from otel_leaks.viewer.arrivals import Arrival, Ended, Link, Opened, Process, Read, Sampled, Seen
 from otel_leaks.viewer.received import Counted, Counts, Detected, Place, Site
 from otel_leaks.viewer.store import Limits, Store
 
@@ -41,9 +44,12 @@ def opened(
     )
 
 
-def ended(*, evidence: str = "threshold", fingerprint: str = "", peak: int = 70) -> Ended:
+def ended(
+    *, span: str = "e", evidence: str = "threshold", fingerprint: str = "", peak: int = 70
+) -> Ended:
     return Ended(
         SHOP,
+        Link("e" * 32, span),
         200.0,
         "asyncio_task",
         evidence,
@@ -162,6 +168,55 @@ def test_a_reminder_is_known_by_its_link_also_where_the_place_moved() -> None:
         (100.0, "ccc"),
         (100.0, "bbb"),
     ]
+
+
+SITES = tuple(Site(name, 9, 7.0, f"{name}0", (Place(name, "a.py", 3),)) for name in "ab")
+SPAN = opened("1" * 16, links=(Link("a" * 32, "b" * 16),))
+RECORD = replace(SPAN, links=(), detected=replace(SPAN.detected, sites=()))
+SAMPLES = tuple(Sampled(SHOP, SPAN.span, each) for each in SITES)
+WITHOUT_EVENTS = replace(SPAN, detected=RECORD.detected)
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [(WITHOUT_EVENTS, RECORD, *SAMPLES), (RECORD, *SAMPLES, WITHOUT_EVENTS)],
+    ids=["span first", "records first"],
+)
+def test_samples_that_are_log_records_are_sites_of_their_detection(
+    arrivals: tuple[Arrival, ...],
+) -> None:
+    (finding,) = filled(*arrivals, *arrivals).since(0).findings
+    assert (finding.told, finding.peak) == (1, 60)
+    assert finding.whole == replace(SPAN, detected=replace(SPAN.detected, sites=SITES))
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["span first", "records first"])
+def test_samples_that_are_both_events_and_log_records_are_shown_once(*, swapped: bool) -> None:
+    arrivals: list[Arrival] = [SPAN, RECORD, *SAMPLES]
+    (finding,) = filled(*(arrivals[1:] + arrivals[:1] if swapped else arrivals)).since(0).findings
+    assert (finding.told, finding.whole) == (1, SPAN)
+
+
+def test_log_records_of_a_detection_that_has_ended_open_none() -> None:
+    findings = filled(SPAN, ended(), RECORD, *SAMPLES).since(0).findings
+    assert [each.ended for each in findings] == [ended()]
+
+
+def test_the_log_record_of_an_end_does_not_end_what_opened_since() -> None:
+    store = filled(SPAN, ended(), opened("2" * 16), ended())
+    assert [each.ended for each in store.since(0).findings] == [ended(), None]
+
+
+def test_detections_in_log_records_alone_are_findings_with_their_sites() -> None:
+    none = Link("", "")
+    records = [replace(RECORD, span=none, at_s=at, detected=RECORD.detected) for at in (1.0, 2.0)]
+    other = replace(records[0], detected=replace(RECORD.detected, kind="thread"))
+    samples = [Sampled(SHOP, none, each) for each in SITES]
+    store = filled(records[0], samples[0], other, samples[1], records[1], *samples)
+    found = [
+        (e.latest.detected.kind, e.told, e.whole.detected.sites) for e in store.since(0).findings
+    ]
+    assert found == [("asyncio_task", 2, SITES), ("thread", 1, SITES[1:])]
 
 
 def test_findings_of_two_processes_are_two() -> None:

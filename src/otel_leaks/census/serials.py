@@ -48,6 +48,10 @@ class Serials:
             known = self._known[id(ref)] = Known(ref, next(self._next), now)
         return known
 
+    def number(self, ref: weakref.ref[Any], now: float) -> Known:
+        """Return what is known of a thing; it is not known from now on, but has its number."""
+        return self._known.get(id(ref)) or Known(ref, next(self._next), now)
+
     def of(self, ref: weakref.ref[Any] | None) -> Known | None:
         """Return what is known of the thing that such a reference refers to, None for nothing."""
         return self._known.get(id(ref))

@@ -15,6 +15,7 @@ from itertools import islice
 
 from otel_leaks.census.known_tasks import KnownTasks
 from otel_leaks.census.pace import Pace
+from otel_leaks.census.refusals import Refusals
 from otel_leaks.census.serials import Known
 from otel_leaks.census.source import Look
 from otel_leaks.census.task_spans import TaskSpans
@@ -52,6 +53,7 @@ class TaskCount:
         walk: Follows the chains.
         known: Tasks that are known from census to census.
         spans: Reads their spans; None where these are not asked for.
+        refusals: Knows those that were asked to end; None where that is not asked for.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class TaskCount:
         walk: Walk,
         known: KnownTasks,
         spans: TaskSpans | None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._kind = kind
         self._total = total
@@ -70,6 +73,7 @@ class TaskCount:
         self._walk = walk
         self._known = known
         self._spans = spans
+        self._refusals = refusals
         self.tallies: dict[Origin | None, Tally] = {}
         """By where the tasks were created, where that is known."""
         self.hidden: Counter[Ignore] = Counter()
@@ -94,7 +98,7 @@ class TaskCount:
                     continue
                 origin = look.origin_of(task)
                 del task
-            tally = self._tally_of(origin)
+            tally = self.tally_of(origin)
             walk = partial(self._walk_again, known, stands[id(known.ref)], tally)
             look.guard.ask(self._kind, walk, None)
 
@@ -118,7 +122,7 @@ class TaskCount:
             if look.besides:
                 beside = set(map(id, look.besides))  # In tests: the caller's own task.
                 refs = [ref for ref in refs if id(ref()) not in beside]
-            tally = self._tally_of(None)
+            tally = self.tally_of(None)
             plain = plain_pending(refs, tally.wrapped.codes)
             if plain is not None:
                 self._count(plain, tally)
@@ -129,9 +133,10 @@ class TaskCount:
             mixed = readable.among(refs[start : start + MIXED_AT_ONCE], self.unreadable)
             for origin, some in self._by_origin(mixed):
                 kept = list(self._not_hidden(some)) if look.ignores.by_task_name else some
-                self._count(pending(kept), self._tally_of(origin))
+                self._count(pending(kept), self.tally_of(origin))
 
-    def _tally_of(self, origin: Origin | None) -> Tally:
+    def tally_of(self, origin: Origin | None) -> Tally:
+        """Return what was counted of tasks that were created at one place; None is any."""
         tally = self.tallies.get(origin)
         if tally is None:
             tally = self.tallies[origin] = Tally(self._total)
@@ -159,6 +164,8 @@ class TaskCount:
         if not found.refs:
             return
         refs, ids, codes = found
+        if self._refusals is not None:
+            self._refusals.note(refs, self._look.now)
         keys: list[Key] = [*ids]
         self._walk.look_through(refs, keys, codes, tally)
         counted = _numbers(keys)
@@ -178,6 +185,8 @@ class TaskCount:
                     asked.append((stands, refs[i]))
             if self._spans is not None and asked:
                 self._spans.note(asked)
+            if self._refusals is not None:
+                self._refusals.note_handling([refs[i] for i in some], self._look.now)
 
     def _follow(
         self, ref: TaskRef, plain: PlainChain | None, key: Key, tally: Tally

@@ -11,7 +11,7 @@ from otel_leaks.cli.refusal import refuse
 __all__ = ["add"]
 
 FORMATS = ("text", "markdown", "html", "folded", "speedscope", "sarif")
-"""Those of ``otel_leaks.report.documents``, which is imported when one is written."""
+"""Those of ``otel_leaks.report.documents``, which is imported when one is written, and the page."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,29 +36,42 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from otel_leaks.errors import ReportFileError
-    from otel_leaks.report.document import merged
-    from otel_leaks.report.documents import FORMATS as WRITERS
-    from otel_leaks.report.files import documents_in, documents_of
     from otel_leaks.report.versions import look_in
 
     look_in(())  # What is installed here says nothing of the process in the file.
     try:
-        if options.file == "-":
-            documents = documents_of(sys.stdin.buffer.read(), "standard input")
-        else:
-            documents = documents_in(Path(options.file))
+        written = _written(options.file, options.format)
     except (OSError, ReportFileError) as error:
         return refuse(f"otel-leaks report: {error}")
-    write = WRITERS[options.format]
-    if options.format == "text":
-        written = "\n".join(map(write, documents))
-    else:
-        written = write(merged(documents))
     if options.output is None:
-        sys.stdout.write(written)
+        if options.format == "html":
+            # It says of itself that it is UTF-8, whatever the terminal is.
+            sys.stdout.buffer.write(written.encode())
+        else:
+            sys.stdout.write(written)
         return 0
     try:
         Path(options.output).write_text(written, encoding="utf-8")
     except OSError as error:
         return refuse(f"otel-leaks report: {error}")
     return 0
+
+
+def _written(file: str, form: str) -> str:
+    from otel_leaks.report.document import merged
+    from otel_leaks.report.documents import FORMATS as WRITERS
+    from otel_leaks.report.files import content_of, documents_of
+
+    if file == "-":
+        data, name = sys.stdin.buffer.read(), "standard input"
+    else:
+        data, name = content_of(Path(file)), file
+    if form == "html":
+        from otel_leaks.viewer.saved import page_of_file
+
+        return page_of_file(data, name)
+    documents = documents_of(data, name)
+    write = WRITERS[form]
+    if form == "text":
+        return "\n".join(map(write, documents))
+    return write(merged(documents))

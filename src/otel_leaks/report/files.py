@@ -20,7 +20,7 @@ from otel_leaks.report.document import Document, Entry, counts_text, entry_of, l
 from otel_leaks.report.snapshot import FORMAT, SCHEMA, snapshot_of
 from otel_leaks.telemetry import names
 
-__all__ = ["documents_in", "documents_of"]
+__all__ = ["content_of", "documents_in", "documents_of", "parts_of"]
 
 MAX_BYTES = 256 * 1024 * 1024
 _FORMS = "OTLP JSON with a detection, --leaks-json, Report.to_json(), or otel-leaks ps --json"
@@ -39,8 +39,13 @@ def documents_in(path: Path) -> list[Document]:
         ReportFileError: It is none of these forms.
         OSError: It can't be read.
     """
+    return documents_of(content_of(path), str(path))
+
+
+def content_of(path: Path) -> bytes:
+    """Return what stands in a file, or as much of it as shows that it is too large."""
     with path.open("rb") as file:
-        return documents_of(file.read(MAX_BYTES + 1), str(path))
+        return file.read(MAX_BYTES + 1)
 
 
 def documents_of(data: bytes, name: str) -> list[Document]:
@@ -51,6 +56,15 @@ def documents_of(data: bytes, name: str) -> list[Document]:
         data: The file's.
         name: Its name, for errors.
     """
+    return [document for _, documents in parts_of(data, name) for document in documents]
+
+
+def parts_of(data: bytes, name: str) -> list[tuple[dict[str, Any], list[Document]]]:
+    """
+    Read what stood in a file, as ``documents_of``: each object in it, and its documents.
+
+    One that has none is among them, if the file has any: metrics beside detections.
+    """
     if len(data) > MAX_BYTES:
         raise ReportFileError(f"{name} has more than {MAX_BYTES >> 20} MiB")
     try:
@@ -60,15 +74,15 @@ def documents_of(data: bytes, name: str) -> list[Document]:
         raise ReportFileError(f"{name} is not JSON ({error}): it must be {_FORMS}") from None
     # It may be of another machine, whose Python stands elsewhere.
     add_roots(set(_PYTHON.findall(text)))
-    documents: list[Document] = []
+    parts: list[tuple[dict[str, Any], list[Document]]] = []
     for value in values:
         try:
-            documents += _documents(value)
+            parts += ((each, list(_documents(each))) for each in _objects(value))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ReportFileError(f"{name} can't be read: {error}; it must be {_FORMS}") from None
-    if not documents:
+    if not any(documents for _, documents in parts):
         raise ReportFileError(f"{name} has no detection in it; it must be {_FORMS}")
-    return documents
+    return parts
 
 
 def _values(text: str) -> Iterator[Any]:
@@ -84,18 +98,23 @@ def _values(text: str) -> Iterator[Any]:
         yield json.loads(line)
 
 
-def _documents(value: Any) -> Iterator[Document]:
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the objects that hold documents, out of the lists in which they stand."""
     if isinstance(value, list):
         for each in value:
-            yield from _documents(each)
-        return
-    if not isinstance(value, dict):
+            yield from _objects(each)
+    elif not isinstance(value, dict):
         raise InvalidValueError(f"an object is missing, got {type(value).__name__}")
+    elif value.get("format") != FORMAT and "leaks" in value:
+        yield from _objects(value["leaks"])
+    else:
+        yield value
+
+
+def _documents(value: dict[str, Any]) -> Iterator[Document]:
     if value.get("format") == FORMAT:
         _check_schema(value)
         yield snapshot_of(value).document()
-    elif "leaks" in value:
-        yield from _documents(value["leaks"])
     elif "sites" in value:
         yield _of_report(value)
     elif value.keys() & {"resourceSpans", "resourceLogs", "resourceMetrics"}:

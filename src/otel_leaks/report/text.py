@@ -14,6 +14,7 @@ from otel_leaks.libraries import is_library
 from otel_leaks.model import Frame, Hidden, Kind, Origin, Sample, Site, Stack
 from otel_leaks.report.clusters import Cluster, clusters, owner_of
 from otel_leaks.report.hints import hint, hint_of_all
+from otel_leaks.report.hints.states import cancellations
 from otel_leaks.report.texts import MAX_CHARS, between, tail
 
 __all__ = [
@@ -200,7 +201,11 @@ def _site_lines(site: Site) -> Iterator[str]:
         rows += _waits(sample)
         if sample.awaited is not None:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
+        if sample.cancels:
+            rows.append(("cancel", _refused(sample)))
     rows += _created_at(site.origin)
+    if sample is not None and sample.held_by is not None:
+        rows.append(("held by", sample.held_by))
     if sample is not None and sample.is_orphaned:
         rows.append(("proof", _ORPHANED))
     said = hint(site)
@@ -209,6 +214,17 @@ def _site_lines(site: Site) -> Iterator[str]:
     rows.append(("ignore", f'ignore_fingerprint("{site.fingerprint}", reason="...")'))
     for name, text in rows:
         yield f"     {name:8} {text}"
+
+
+def _refused(sample: Sample) -> str:
+    """Say how often it was asked to end, and where it catches that."""
+    said = f"refused {cancellations(sample.cancels)}"
+    if sample.cleans_up:
+        return f"{said}: its cleanup has not ended"
+    if sample.caught_at is None:
+        return said
+    frame = sample.caught_at
+    return f"{said}, caught at {_place(frame.file, frame.line)} in {frame.function}"
 
 
 def _created_at(origin: Origin | None) -> Iterator[tuple[str, str]]:

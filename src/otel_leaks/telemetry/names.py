@@ -174,6 +174,24 @@ POOL_QUEUE: Final = Metric(
     "Jobs that wait for a thread of their pool.",
     (POOL,),
 )
+LOOP_DELAY_P99: Final = Metric(
+    "python.asyncio.loop.delay.p99",
+    "observable_gauge",
+    "s",
+    "In the last minute, what got ready at any moment waited at most so long in 99 % of the time.",
+)
+LOOP_DELAY_MAX: Final = Metric(
+    "python.asyncio.loop.delay.max",
+    "observable_gauge",
+    "s",
+    "The longest time in the last minute for which an event loop did not look at what is ready.",
+)
+LOOP_UTILIZATION: Final = Metric(
+    "python.asyncio.loop.utilization",
+    "observable_gauge",
+    "1",
+    "The part of the last minute in which the busiest event loop did not wait.",
+)
 CENSUS_DURATION: Final = Metric(
     "python.leak.census.duration",
     "histogram",
@@ -190,6 +208,9 @@ CENSUS_AGE: Final = Metric(
     (KIND,),
 )
 
+BY_FUNCTION: Final = (THREAD_COUNT, TASK_COUNT, TASK_DESTROYED)
+"""What is counted by function."""
+
 METRICS: Final = (
     THREAD_COUNT,
     TASK_COUNT,
@@ -201,6 +222,9 @@ METRICS: Final = (
     POOL_THREADS,
     POOL_LIMIT,
     POOL_QUEUE,
+    LOOP_DELAY_P99,
+    LOOP_DELAY_MAX,
+    LOOP_UTILIZATION,
     CENSUS_DURATION,
     CENSUS_AGE,
 )

@@ -13,24 +13,29 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
 from otel_leaks.report.texts import between
 from otel_leaks.telemetry import names
 from otel_leaks.viewer.otlp import Export
 from otel_leaks.viewer.received import (
+    Attributes,
     Counts,
     Detected,
+    Site,
     attributes_of,
     counts_of_process,
     detected_of,
+    detected_with,
     number_of,
     operation_of,
+    site_of,
     text_of,
 )
 
-__all__ = ["Arrival", "Ended", "Opened", "Process", "Read", "Seen", "arrivals_of"]
+__all__ = ["Arrival", "Ended", "Opened", "Process", "Read", "Sampled", "Seen", "arrivals_of"]
 
 MAX_LINKS = 32
 """Of a detection, as many as the package sends."""
@@ -92,10 +97,21 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """A ``python.leak.sample`` that is a log record of its own."""
+
+    process: Process
+    span: Link
+    """Of its detection."""
+    site: Site
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A ``python.leak.resolved``."""
 
     process: Process
+    span: Link
     at_s: float
     kind: str
     evidence: str
@@ -121,7 +137,7 @@ class Seen:
     is_error: bool
 
 
-Arrival = Read | Opened | Ended | Seen
+Arrival = Read | Opened | Sampled | Ended | Seen
 
 
 def arrivals_of(export: Export) -> Iterator[Arrival]:
@@ -133,18 +149,34 @@ def arrivals_of(export: Export) -> Iterator[Arrival]:
                 yield Read(_process(resource.resource), counts)
     elif isinstance(export, ExportTraceServiceRequest):
         for sent in export.resource_spans:
-            process = _process(sent.resource)
-            for scope in sent.scope_spans:
-                is_ours = scope.scope.name == names.SCOPE
-                for span in scope.spans:
-                    yield _of_span(process, span, is_ours=is_ours)
+            yield from _of_spans(_process(sent.resource), sent)
+    else:
+        for logged in export.resource_logs:
+            yield from _of_records(_process(logged.resource), logged)
+
+
+def _of_spans(process: Process, sent: ResourceSpans) -> Iterator[Arrival]:
+    for scope in sent.scope_spans:
+        is_ours = scope.scope.name == names.SCOPE
+        for span in scope.spans:
+            yield _of_span(process, span, is_ours=is_ours)
+
+
+def _of_records(process: Process, sent: ResourceLogs) -> Iterator[Arrival]:
+    for scope in sent.scope_logs:
+        if scope.scope.name == names.SCOPE:
+            for record in scope.log_records:
+                yield from _of_record(process, record)
 
 
 def _of_span(process: Process, span: Span, *, is_ours: bool) -> Opened | Ended | Seen:
-    if is_ours and span.name == names.DETECTED:
-        return _opened(process, span)
-    if is_ours and span.name == names.RESOLVED:
-        return _ended(process, span)
+    if is_ours and span.name in {names.DETECTED, names.RESOLVED}:
+        said = attributes_of(span.attributes)
+        at = _At(_link(span), span.start_time_unix_nano, _links(span))
+        if span.name == names.RESOLVED:
+            return _ended(process, said, at)
+        del span.events[MAX_SITES:]
+        return _opened(process, said, at, detected_of(span))
     return Seen(
         process,
         _link(span),
@@ -156,28 +188,51 @@ def _of_span(process: Process, span: Span, *, is_ours: bool) -> Opened | Ended |
     )
 
 
-def _opened(process: Process, span: Span) -> Opened:
-    said = attributes_of(span.attributes)
-    del span.events[MAX_SITES:]
+def _of_record(process: Process, record: LogRecord) -> Iterator[Opened | Sampled | Ended]:
+    """
+    Yield what a log record holds.
+
+    With ``emit="log"`` a detection is a record for the whole and then one for each sample, all in
+    the context of its span, which arrives as well, before them or after.
+    """
+    said, at = attributes_of(record.attributes), _At(_link(record), record.time_unix_nano)
+    if record.event_name == names.DETECTED:
+        yield _opened(process, said, at, detected_with(said, ()))
+    elif record.event_name == names.SAMPLE:
+        yield Sampled(process, at.span, site_of(said))
+    elif record.event_name == names.RESOLVED:
+        yield _ended(process, said, at)
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """The span that something stands in, and when it was sent."""
+
+    span: Link
+    time_ns: int
+    links: tuple[Link, ...] = ()
+
+
+def _opened(process: Process, said: Attributes, at: _At, detected: Detected) -> Opened:
     return Opened(
         process,
-        _link(span),
-        at_s=span.start_time_unix_nano / 1e9,
+        at.span,
+        at_s=at.time_ns / 1e9,
         age_s=number_of(said, names.AGE),
         fingerprint=text_of(said, names.FINGERPRINT),
         pool=text_of(said, names.POOL),
         operation=operation_of(said),
         refers_to=text_of(said, names.REFERS_TO),
-        links=_links(span),
-        detected=detected_of(span),
+        links=at.links,
+        detected=detected,
     )
 
 
-def _ended(process: Process, span: Span) -> Ended:
-    said = attributes_of(span.attributes)
+def _ended(process: Process, said: Attributes, at: _At) -> Ended:
     return Ended(
         process,
-        at_s=span.start_time_unix_nano / 1e9,
+        at.span,
+        at_s=at.time_ns / 1e9,
         kind=text_of(said, names.KIND),
         evidence=text_of(said, names.EVIDENCE),
         fingerprint=text_of(said, names.FINGERPRINT),
@@ -186,7 +241,7 @@ def _ended(process: Process, span: Span) -> Ended:
         peak=int(number_of(said, names.PEAK)),
         duration_s=number_of(said, names.DURATION),
         reason=text_of(said, names.END_REASON),
-        links=_links(span),
+        links=at.links,
     )
 
 
@@ -209,6 +264,6 @@ def _first(links: Iterable[Span.Link], most: int) -> Iterator[Span.Link]:
         yield link
 
 
-def _link(span: Span | Span.Link) -> Link:
+def _link(span: Span | Span.Link | LogRecord) -> Link:
     # No valid id is longer; what is longer is somebody's attempt.
     return Link(span.trace_id.hex()[:32], span.span_id.hex()[:16])

@@ -64,8 +64,9 @@ def markdown(finding: Finding, process: Process) -> str:
         f"- count: {detected.count}"
         + (f", limit {detected.limit}" if detected.limit is not None else "")
         + f", peak {finding.peak}",
-        f"- opened: {_time(finding.opened_s)}",
     ]
+    if finding.opened_s:
+        lines.append(f"- opened: {_time(finding.opened_s)}")
     if finding.ended is not None:
         lines.append(f"- ended: {_time(finding.ended.at_s)}")
     known = (("pid", process.pid), ("host", process.host), ("instance", process.instance))
@@ -85,6 +86,7 @@ def _of_site(site: Site) -> Iterator[str]:
         yield f"- waits in your code at: {_place(site.application)}"
     if site.awaited is not None:
         yield f"- awaited by: {'other code, which waits as well' if site.awaited else 'nothing'}"
+    yield from (f"- {label}: {_escaped(text)}" for label, text in site.facts)
     yield f"- oldest: at least {site.age_s:.0f} s"
     if site.hint:
         yield f"- hint: {_escaped(site.hint)}"

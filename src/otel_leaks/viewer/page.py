@@ -13,14 +13,13 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from otel_leaks.viewer import wire
+from otel_leaks.viewer import assets, wire
 from otel_leaks.viewer.store import Since, Store
 
 __all__ = ["About", "Action", "Page"]
@@ -31,30 +30,6 @@ HEARTBEAT_S = 10.0
 """So that a page that went away is noticed."""
 MAX_STREAMS = 50
 
-_TYPES = {
-    "html": "text/html; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
-}
-_FILES = (
-    "index.html",
-    "style.css",
-    "icon.svg",
-    "main.js",
-    "state.js",
-    "stream.js",
-    "dom.js",
-    "words.js",
-    "processes.js",
-    "charts.js",
-    "findings.js",
-    "detail.js",
-    "icicle.js",
-    "waiting.js",
-    "vendor/uPlot.esm.js",
-    "vendor/uPlot.min.css",
-)
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -116,7 +91,7 @@ class Page:
         """Ends the streams, once it is set."""
         self.routes = [
             Route("/", self._index),
-            *(Route(f"/{name}", self._file, name=name) for name in _FILES),
+            *(Route(f"/{name}", self._file, name=name) for name in assets.FILES),
             Route("/api/changes", self._changes),
             Route("/api/findings/{number:int}", self._finding),
             Route("/api/traces/{trace_id}", self._trace),
@@ -199,11 +174,7 @@ def _event(name: str, data: Any) -> str:
 
 
 def _file(name: str) -> Response:
-    path = resources.files("otel_leaks.viewer") / "static"
-    for part in name.split("/"):
-        path /= part
-    content = path.read_bytes()
-    return Response(content, headers=_HEADERS, media_type=_TYPES[name.rpartition(".")[2]])
+    return Response(assets.read(name), headers=_HEADERS, media_type=assets.media_type(name))
 
 
 def _json(data: Any, status: int = 200) -> Response:

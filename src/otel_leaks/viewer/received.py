@@ -34,9 +34,11 @@ __all__ = [
     "counts_of",
     "counts_of_process",
     "detected_of",
+    "detected_with",
     "detections_of",
     "number_of",
     "operation_of",
+    "site_of",
     "text_of",
 ]
 
@@ -110,6 +112,8 @@ class Site:
     """The library's function that created it for the application."""
     thread: str = ""
     """Name of the thread, for threads."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """What a report says of it besides: a label and a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +201,13 @@ def _points(metric: Metric | None) -> Iterator[tuple[int, Attributes]]:
 
 
 def detected_of(span: Span) -> Detected:
-    """Read one ``python.leak.detected``."""
-    said = attributes_of(span.attributes)
-    sites = tuple(_site(attributes_of(e.attributes)) for e in span.events if e.name == names.SAMPLE)
+    """Read one ``python.leak.detected`` with its samples."""
+    samples = (attributes_of(each.attributes) for each in span.events if each.name == names.SAMPLE)
+    return detected_with(attributes_of(span.attributes), tuple(map(site_of, samples)))
+
+
+def detected_with(said: Attributes, sites: tuple[Site, ...]) -> Detected:
+    """Read one ``python.leak.detected`` but for its samples."""
     return Detected(
         kind=text_of(said, names.KIND),
         evidence=text_of(said, names.EVIDENCE),
@@ -211,7 +219,8 @@ def detected_of(span: Span) -> Detected:
     )
 
 
-def _site(said: Attributes) -> Site:
+def site_of(said: Attributes) -> Site:
+    """Read one ``python.leak.sample``."""
     awaited = said.get(names.AWAITED)
     return Site(
         function=text_of(said, names.FUNCTION),

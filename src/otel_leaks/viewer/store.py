@@ -19,8 +19,19 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from otel_leaks.report.texts import between
-from otel_leaks.viewer.arrivals import Arrival, Ended, Link, Opened, Process, Read, Seen
+from otel_leaks.viewer.arrivals import (
+    MAX_SITES,
+    Arrival,
+    Ended,
+    Link,
+    Opened,
+    Process,
+    Read,
+    Sampled,
+    Seen,
+)
 from otel_leaks.viewer.received import Counted, Counts, Place, Site
+from otel_leaks.viewer.traces import Traces
 
 __all__ = ["Finding", "Followed", "Limits", "Reading", "Since", "Store"]
 
@@ -108,7 +119,10 @@ class Finding:
     """As it was told last, of its sites just the largest, and that without its stack."""
     packed: bytes
     """All of its sites."""
-    spans: set[str]
+    spans: set[str] = field(default_factory=set)
+    """Of its detection and of the reminders; empty where nobody makes spans."""
+    has_events: bool = False
+    """Whether its sites are events of its span, and not log records."""
     changed: int = 0
     peak: int = 0
     told: int = 1
@@ -140,6 +154,7 @@ def _site(values: list[Any]) -> Site:
     given = dict(zip(Site.__match_args__, values, strict=True))
     for name in ("origin", "application"):
         given[name] = Place(*given[name]) if given[name] is not None else None
+    given["facts"] = tuple((label, text) for label, text in given["facts"])
     return Site(**{**given, "stack": tuple(Place(*each) for each in given["stack"])})
 
 
@@ -190,7 +205,7 @@ class Store:
         self._series: OrderedDict[object, Series] = OrderedDict()
         self._findings: OrderedDict[int, Finding] = OrderedDict()
         self._finding_bytes = 0
-        self._traces = _Traces(self._limits)
+        self._traces = Traces(spans=self._limits.spans, spans_of_trace=self._limits.spans_of_trace)
         self._gone_processes: deque[tuple[int, int]] = deque(maxlen=2000)
         self._gone_findings: deque[tuple[int, int]] = deque(maxlen=2000)
 
@@ -207,6 +222,8 @@ class Store:
                 self._read(series, arrival.counts)
             elif isinstance(arrival, Opened):
                 self._opened(series, arrival)
+            elif isinstance(arrival, Sampled):
+                self._sampled(series, arrival)
             else:
                 self._ended(series, arrival)
 
@@ -270,41 +287,85 @@ class Store:
 
     def _opened(self, series: Series, opened: Opened) -> None:
         self._traces.keep(opened.links)
-        light, packed = Finding.pack(opened)
+        finding = self._of_span(series, opened.span) if opened.span.span_id else None
+        if finding is not None:
+            self._completed(finding, opened)
+            return
         finding = self._open_one(
             series, opened.detected.kind, opened.detected.evidence, opened.links, opened.fingerprint
         )
         if finding is None:
             self._numbers += 1
-            finding = Finding(
-                self._numbers, series.number, opened.at_s, light, packed, {opened.span.span_id}
-            )
+            finding = Finding(self._numbers, series.number, opened.at_s, *Finding.pack(opened))
             self._findings[finding.number] = finding
             self._finding_bytes += finding.size_bytes
-        elif opened.span.span_id in finding.spans:
-            return  # The same span, sent once more.
         else:
-            self._finding_bytes += len(packed) - len(finding.packed)
-            finding.latest, finding.packed = light, packed
+            self._repack(finding, opened)
             finding.told += 1
+        finding.has_events = bool(opened.detected.sites)
         finding.changed = self._change
         finding.peak = max(finding.peak, opened.detected.count)
         if len(finding.spans) < 100:
             finding.spans.add(opened.span.span_id)
         self._shrink()
 
+    def _completed(self, finding: Finding, opened: Opened) -> None:
+        """Enter a span whose log record is there already, or the other way round."""
+        latest = finding.latest
+        if opened.span != latest.span:
+            return  # Of an earlier reminder, sent once more.
+        if opened.detected.sites and not finding.has_events:
+            finding.has_events = True
+            self._repack(finding, replace(opened, links=opened.links or latest.links))
+        elif not latest.links:
+            finding.latest = replace(latest, links=opened.links)
+        finding.changed = self._change
+        self._shrink()
+
+    def _sampled(self, series: Series, sampled: Sampled) -> None:
+        finding = self._of_span(series, sampled.span)
+        # With emit="both" they are events of the span as well.
+        if finding is None or finding.has_events or finding.latest.span != sampled.span:
+            return
+        whole = finding.whole
+        sites = whole.detected.sites
+        if sampled.site not in sites and len(sites) < MAX_SITES:
+            detected = replace(whole.detected, sites=(*sites, sampled.site))
+            self._repack(finding, replace(whole, detected=detected))
+            finding.changed = self._change
+            self._shrink()
+
+    def _repack(self, finding: Finding, opened: Opened) -> None:
+        self._finding_bytes -= len(finding.packed)
+        finding.latest, finding.packed = Finding.pack(opened)
+        self._finding_bytes += len(finding.packed)
+
     def _ended(self, series: Series, ended: Ended) -> None:
+        if ended.span.span_id and any(
+            each.ended is not None and each.ended.span == ended.span
+            for each in self._findings.values()
+        ):
+            return  # Its log record, or sent once more.
         finding = self._open_one(series, ended.kind, ended.evidence, ended.links, ended.fingerprint)
         if finding is not None:
             finding.ended = ended
             finding.peak = max(finding.peak, ended.peak)
             finding.changed = self._change
 
+    def _of_span(self, series: Series, span: Link) -> Finding | None:
+        """Find what a span told; where nobody makes spans, the finding that changed last."""
+        found = (
+            each
+            for each in self._findings.values()
+            if each.process == series.number and span.span_id in each.spans
+        )
+        return max(found, key=lambda each: each.changed, default=None)
+
     def _open_one(
         self, series: Series, kind: str, evidence: str, links: tuple[Link, ...], fingerprint: str
     ) -> Finding | None:
         """Find the open finding that a reminder or an end belongs to."""
-        linked = {link.span_id for link in links}
+        linked = {link.span_id for link in links if link.span_id}
         alike = [
             each
             for each in reversed(self._findings.values())
@@ -326,60 +387,6 @@ class Store:
             gone = self._findings.pop(next(iter(self._findings)) if number is None else number)
             self._finding_bytes -= gone.size_bytes
             self._gone_findings.append((self._change, gone.number))
-
-
-class _Traces:
-    """The latest spans by trace; those that a detection links to stay longer."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._recent = _Spans()
-        self._linked = _Spans()
-
-    def add(self, seen: Seen) -> None:
-        trace_id = seen.span.trace_id
-        spans = self._linked if trace_id in self._linked.of else self._recent
-        if len(spans.of.get(trace_id, ())) < self._limits.spans_of_trace:
-            spans.add(trace_id, seen)
-            spans.shrink(self._limits.spans)
-
-    def keep(self, links: tuple[Link, ...]) -> None:
-        for link in links:
-            spans = self._recent.pop(link.trace_id)
-            self._linked.add(link.trace_id, *spans)
-            self._linked.of.move_to_end(link.trace_id)
-        self._linked.shrink(self._limits.spans)
-
-    def of(self, trace_id: str) -> tuple[Seen, ...]:
-        spans = self._linked.of.get(trace_id) or self._recent.of.get(trace_id) or []
-        return tuple(sorted(spans, key=lambda each: each.start_s))
-
-
-class _Spans:
-    """Spans by trace, the one that came first as the first one to go."""
-
-    def __init__(self) -> None:
-        self.of: OrderedDict[str, list[Seen]] = OrderedDict()
-        self._size = 0
-        """Of spans, and one of each trace, which takes memory as well."""
-
-    def add(self, trace_id: str, *spans: Seen) -> None:
-        if trace_id not in self.of:
-            self.of[trace_id] = []
-            self._size += 1
-        self.of[trace_id].extend(spans)
-        self._size += len(spans)
-
-    def pop(self, trace_id: str) -> list[Seen]:
-        spans = self.of.pop(trace_id, None)
-        if spans is None:
-            return []
-        self._size -= len(spans) + 1
-        return spans
-
-    def shrink(self, most: int) -> None:
-        while self._size > most:
-            self.pop(next(iter(self.of)))
 
 
 def _numbers(series: Series, counted: Counted, most: int) -> array[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from otel_leaks.report.document import Document
-from otel_leaks.report.documents import folded, html, markdown, sarif, speedscope, text
+from otel_leaks.report.documents import folded, markdown, sarif, speedscope, text
 
 __all__ = ["FORMATS", "Writer"]
 
@@ -15,7 +15,6 @@ Writer = Callable[[Document], str]
 FORMATS: Mapping[str, Writer] = {
     "text": text.write,
     "markdown": markdown.write,
-    "html": html.write,
     "folded": folded.write,
     "speedscope": speedscope.write,
     "sarif": sarif.write,

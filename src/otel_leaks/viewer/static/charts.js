@@ -52,6 +52,7 @@ export function columns(process, kind) {
 export function drawCharts() {
   const process = shownProcess();
   if (process === null) return;
+  byId("counts").hidden = process.readings.length === 0;
   setText(byId("counts-title"), `Counts of ${processName(process)}`);
   for (const kind of KINDS) drawChart(process, kind);
 }

@@ -55,16 +55,15 @@ export function drawDetail() {
 function parts(finding, known) {
   const process = state.processes.get(finding.process);
   const facts = [
-    ["count", `${counted(finding.count, finding.kind)}${finding.limit === null ? "" : `, limit ${finding.limit}`}, peak ${finding.peak}`],
-    ["opened", clock(finding.opened)],
-    ["oldest", `since ${clock(finding.oldest)} or earlier`],
+    ["count", `${counted(finding.count, finding.kind)}${finding.limit === null ? "" : `, limit ${finding.limit}`}${finding.opened === null ? "" : `, peak ${finding.peak}`}`],
   ];
+  if (finding.opened !== null) facts.push(["opened", clock(finding.opened)], ["oldest", `since ${clock(finding.oldest)} or earlier`]);
   if (finding.ended) facts.push(["ended", `${clock(finding.ended.at)}, after ${duration(finding.ended.duration)}: ${finding.ended.message}`]);
   if (finding.told > 1) facts.push(["last reminder", clock(finding.last)]);
   if (finding.refersTo) facts.push(["same leak as", `the finding of ${finding.refersTo} before`]);
   if (finding.pool) facts.push(["pool", finding.pool]);
   if (finding.operation) facts.push(["request", finding.operation]);
-  if (process) facts.push(["process", processName(process)]);
+  if (process) facts.push([(state.about?.processes?.[0] ?? "process").toLowerCase(), processName(process)]);
   const all = [h("p", { class: "message" }, finding.message), list(facts)];
   if (!known) return [...all, h("p", { class: "soft" }, "Fetching the stacks")];
   if (known.error) return [...all, h("p", { class: "soft" }, known.error)];
@@ -99,7 +98,8 @@ function siteOf(finding, site, at, wanted) {
   if (site.operation) facts.push(["request", site.operation]);
   if (site.awaited !== null) facts.push(["awaited by", site.awaited ? "other code, which waits as well" : "nothing"]);
   if (site.thread) facts.push(["thread", site.thread]);
-  if (finding.kind !== "destroyed_task") facts.push(["oldest", `at least ${duration(site.age)}`]);
+  facts.push(...site.facts);
+  if (finding.kind !== "destroyed_task" && site.age > 0) facts.push(["oldest", `at least ${duration(site.age)}`]);
   facts.push(["fingerprint", h("span", {}, h("code", {}, site.fingerprint), ", the same on every host")]);
   const text = site.stack.map(([name, file, line], depth) => `${"  ".repeat(depth)}${name}  ${file}:${line}`).join("\n");
   const element = h("details", { class: "site" },

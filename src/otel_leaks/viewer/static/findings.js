@@ -15,7 +15,8 @@ export function drawFindings(choose) {
   for (const id of rows.keys()) if (!state.findings.has(id)) rows.delete(id);
   arrange(byId("finding-list"), found.slice(0, most).map((finding) => row(finding, finding === shown, choose)));
   const open = all.filter((each) => each.ended === null).length;
-  setText(byId("findings-title"), all.length ? `Findings: ${open} open, ${all.length - open} past` : "Findings");
+  const areTimed = all.some((each) => each.opened !== null);
+  setText(byId("findings-title"), all.length === 0 ? "Findings" : areTimed ? `Findings: ${open} open, ${all.length - open} past` : `Findings (${all.length})`);
   setText(byId("findings-none"), all.length === 0 ? "Nothing has been found." : found.length === 0 ? "None matches the filter." : "");
   const more = byId("more");
   more.hidden = found.length <= most;
@@ -36,15 +37,17 @@ function row(finding, isShown, choose) {
     rows.set(finding.id, known);
   }
   const process = state.processes.get(finding.process);
-  known.badge.className = `badge ${finding.ended ? "past" : "open"}`;
-  setText(known.badge, finding.ended ? "ended" : "open");
-  setText(known.evidence, finding.evidence);
+  known.badge.className = `badge ${finding.ended || finding.evidence === "alive" ? "past" : "open"}`;
+  setText(known.badge, finding.ended ? "ended" : finding.opened === null ? finding.evidence : "open");
+  setText(known.evidence, finding.opened === null ? "" : finding.evidence);
   setText(known.count, counted(finding.count, finding.kind));
   setText(known.name, finding.function || finding.pool);
   const who = process && state.processes.size > 1 ? `, ${processName(process)}` : "";
-  setText(known.when, finding.ended
-    ? `${clock(finding.opened)}, for ${duration(finding.ended.duration)}, peak ${finding.peak}${who}`
-    : `since ${clock(finding.opened)}${who}`);
+  setText(known.when, finding.opened === null
+    ? who.slice(2)
+    : finding.ended
+      ? `${clock(finding.opened)}, for ${duration(finding.ended.duration)}, peak ${finding.peak}${who}`
+      : `since ${clock(finding.opened)}${who}`);
   known.button.setAttribute("aria-pressed", String(isShown));
   return known.element;
 }

@@ -20,6 +20,12 @@ function drawHead() {
   if (state.about === null) return;
   setText(byId("title"), state.about.title);
   setText(byId("program"), state.about.program);
+  const { notes, now } = state.about;
+  if (now) setText(byId("now-title"), now);
+  if (notes?.length && byId("notes").hidden) {
+    byId("notes").hidden = false;
+    byId("notes").replaceChildren(...notes.map((each) => h("li", {}, each)));
+  }
   const wanted = JSON.stringify(state.about.actions);
   if (wanted === actions) return;
   actions = wanted;

@@ -18,7 +18,8 @@ export function drawProcesses() {
     (one, other) => (open.get(other.id) ?? 0) - (open.get(one.id) ?? 0) || one.id - other.id,
   );
   arrange(byId("process-list"), processes.map((process) => row(process, open.get(process.id) ?? 0, process === shown)));
-  setText(byId("processes-title"), processes.length > 1 ? `Processes (${processes.length})` : "Process");
+  const [one, many] = state.about?.processes ?? ["Process", "Processes"];
+  setText(byId("processes-title"), processes.length > 1 ? `${many} (${processes.length})` : one);
 }
 
 function row(process, open, isShown) {
@@ -30,7 +31,7 @@ function row(process, open, isShown) {
     rows.set(process.id, known);
   }
   const latest = process.readings.at(-1)?.[1] ?? {};
-  const silent = now() - process.seen;
+  const silent = state.about?.recorded ? 0 : now() - process.seen;
   setText(known.name, processName(process));
   setText(known.open, open ? `${open} open` : "");
   setText(known.numbers, Object.entries(latest).map(([kind, [count]]) => `${count} ${plural(kind)}`).join(", "));
@@ -85,9 +86,9 @@ function card(key, findings, choose) {
   const process = state.processes.get(finding.process);
   const limit = findings.find((each) => each.limit !== null)?.limit;
   const count = current(process, finding) ?? finding.count;
-  const since = Math.min(...findings.map((each) => each.opened));
+  const since = finding.opened === null ? "" : Math.min(...findings.map((each) => each.opened));
   setText(what, `${counted(count, finding.kind)}${finding.function ? `: ${finding.function}` : ""}`);
-  const parts = [`${findings.map((each) => each.evidence).reverse().join(", ")}, since ${clock(since)} (${duration(Math.max(1, now() - since))})`];
+  const parts = [`${findings.map((each) => each.evidence).reverse().join(", ")}${since && `, since ${clock(since)} (${duration(Math.max(1, now() - since))})`}`];
   if (limit !== undefined) parts.push(`limit ${limit}`);
   if (finding.origin) parts.push(`created by ${nearby(finding.origin)}`);
   if (finding.operation) parts.push(`request ${finding.operation}`);

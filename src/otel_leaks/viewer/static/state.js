@@ -8,6 +8,8 @@ export const state = {
   chosenProcess: null,
   chosenFinding: null,
   filter: "",
+  // Seconds since the epoch at which time stands still, in a file that was saved.
+  at: null,
 };
 
 const listeners = [];
@@ -48,15 +50,16 @@ export function apply(changes) {
   changed();
 }
 
-// Open ones first, each the newest first.
+// Open ones first, each the newest first; those of no known time in their order.
 export function findings() {
   return [...state.findings.values()].sort(
-    (one, other) => (one.ended !== null) - (other.ended !== null) || other.opened - one.opened || other.id - one.id,
+    (one, other) => (one.ended !== null) - (other.ended !== null) || other.opened - one.opened || (one.opened === null ? one.id - other.id : other.id - one.id),
   );
 }
 
+// What is alive in a process need be no leak.
 export function openFindings() {
-  return findings().filter((each) => each.ended === null);
+  return findings().filter((each) => each.ended === null && each.evidence !== "alive");
 }
 
 // Whose charts are shown: the one chosen, or the one that leaks, or the first.

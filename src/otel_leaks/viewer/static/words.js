@@ -1,5 +1,7 @@
 // How numbers, times and kinds are written.
 
+import { state } from "./state.js";
+
 const NOUNS = {
   asyncio_task: ["asyncio task", "asyncio tasks"],
   thread: ["thread", "threads"],
@@ -7,6 +9,8 @@ const NOUNS = {
   work_item: ["job", "jobs"],
   thread_pool: ["thread pool", "thread pools"],
   event_loop: ["event loop", "event loops"],
+  async_generator: ["async generator", "async generators"],
+  child_process: ["child process", "child processes"],
 };
 const EVIDENCE = {
   threshold: "too many",
@@ -17,6 +21,7 @@ const EVIDENCE = {
   retained: "finished, and still held",
   saturated: "nothing is done any more",
   stalled: "blocks everybody",
+  alive: "which need be no leak",
 };
 
 export const counted = (number, kind) => {
@@ -46,7 +51,7 @@ export const place = (where) => (where === null ? "" : `${where[0]}, ${where[1]}
 // The same without folders, where there is little room.
 export const nearby = (where) => (where === null ? "" : `${short(where[0])}, ${where[1].split(/[\\/]/).at(-1)}:${where[2]}`);
 export const short = (name) => name.split(".").at(-1) || name;
-export const now = () => Date.now() / 1000;
+export const now = () => state.at ?? Date.now() / 1000;
 
 export function processName(process) {
   const who = process.pid ? `pid ${process.pid}` : process.instance.slice(0, 8);

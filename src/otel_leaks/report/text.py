@@ -224,7 +224,7 @@ def _refused(sample: Sample) -> str:
     if sample.caught_at is None:
         return said
     frame = sample.caught_at
-    return f"{said}, caught at {_place(frame.file, frame.line)} in {frame.function}"
+    return f"{said}, caught at {place(frame.file, frame.line)} in {frame.function}"
 
 
 def _created_at(origin: Origin | None) -> Iterator[tuple[str, str]]:

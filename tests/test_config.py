@@ -21,6 +21,7 @@ NAMES = (
     "growth_floor",
     "outlived_s",
     "outlived_count",
+    "uncancelled_s",
     "saturated_s",
     "max_sites",
     "max_frames",
@@ -40,6 +41,7 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "growth_floor": ("6", 6),
     "outlived_s": ("30", 30.0),
     "outlived_count": ("6", 6),
+    "uncancelled_s": ("20", 20.0),
     "saturated_s": ("90", 90.0),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
@@ -68,6 +70,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "growth_floor": 20,
         "outlived_s": 60.0,
         "outlived_count": 10,
+        "uncancelled_s": 60.0,
         "saturated_s": None,
         "max_sites": 10,
         "max_frames": 32,
@@ -90,6 +93,7 @@ def test_every_option_has_its_variable() -> None:
         "OTEL_PYTHON_LEAKS_GROWTH_FLOOR",
         "OTEL_PYTHON_LEAKS_OUTLIVED_S",
         "OTEL_PYTHON_LEAKS_OUTLIVED_COUNT",
+        "OTEL_PYTHON_LEAKS_UNCANCELLED_S",
         "OTEL_PYTHON_LEAKS_SATURATED_S",
         "OTEL_PYTHON_LEAKS_MAX_SITES",
         "OTEL_PYTHON_LEAKS_MAX_FRAMES",
@@ -219,7 +223,8 @@ def test_unknown_options_are_a_type_error_that_lists_the_known_ones() -> None:
     assert str(caught.value) == (
         "unknown option 'interval', 'limit'; known options are interval_s, thread_limit, "
         "task_limit, growth_window_s, growth_windows, growth_floor, outlived_s, outlived_count, "
-        "saturated_s, max_sites, max_frames, cooldown_s, origins, emit, attach, ignore"
+        "uncancelled_s, saturated_s, max_sites, max_frames, cooldown_s, origins, emit, attach, "
+        "ignore"
     )
 
 

@@ -414,6 +414,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "growth_floor": ("6", 6),
     "outlived_s": ("30", 30.0),
     "outlived_count": ("6", 6),
+    "uncancelled_s": ("20", 20.0),
     "saturated_s": ("90", 90.0),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),

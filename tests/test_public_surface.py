@@ -44,7 +44,7 @@ SURFACE = {
     "otel_leaks.testing.LeaksFound": "(report: 'Report', unused: 'Iterable[str]' = ()) -> 'None'",
     "otel_leaks.testing.Report": "(sites: 'tuple[Site, ...]' = (), hidden: 'tuple[Hidden, ...]' = ()) -> None",
     "otel_leaks.testing.UnusedIgnoreWarning": "",
-    "otel_leaks.testing.find": "(*ignores: 'Ignore', grace: 'Grace' = Grace(attempts=20, max_delay_s=0.1)) -> 'Report'",
+    "otel_leaks.testing.find": "(*ignores: 'Ignore', grace: 'Grace' = Grace(attempts=20, max_delay_s=0.1), why: 'bool' = False) -> 'Report'",
     "otel_leaks.testing.ignore_any_function": IGNORE,
     "otel_leaks.testing.ignore_created_by": IGNORE,
     "otel_leaks.testing.ignore_current": "(*, reason: 'str' = '') -> 'Ignore'",
@@ -94,7 +94,8 @@ GOOD = """
         ignore_task("beat", until=date(2030, 1, 1)),
     )
     grace = Grace(attempts=3, max_delay_s=0.5)
-    found: Report = find(*ignores, grace=grace)
+    found: Report = find(*ignores, grace=grace, why=True)
+    held_by: list[str | None] = [site.sample.held_by for site in found if site.sample]
     texts: list[str] = [site.fingerprint for site in found]
 
     with verify_none(*ignores, grace=grace):

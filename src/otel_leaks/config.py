@@ -21,6 +21,8 @@ __all__ = ["ENVIRONMENT_PREFIX", "LeakConfig", "environment_variable"]
 
 ENVIRONMENT_PREFIX = "OTEL_PYTHON_LEAKS_"
 
+LEAST_STALL_S = 0.05
+
 ORIGINS = ("off", "threads", "all")
 
 
@@ -46,6 +48,19 @@ def _check_seconds(value: Any) -> float:
     if not (0 < value <= 86_400) or not math.isfinite(value):
         raise ValueError
     return value
+
+
+def _seconds_or_none(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _check_stall(value: Any) -> float | None:
+    if value is None:
+        return None
+    seconds = _check_seconds(value)
+    if seconds < LEAST_STALL_S:
+        raise ValueError
+    return seconds
 
 
 def _check_whole(least: int, most: int, *, optional: bool = False) -> Callable[[Any], Any]:
@@ -105,7 +120,13 @@ _PATIENCE = _Option(
     _seconds,
     lambda value: None if value is None else _check_seconds(value),
 )
-_OPTIONAL = (_LIMIT, _FLOOR)
+_STALL = _Option(
+    "a number of seconds >= 0.05 and <= 86400, or None (an empty variable) for no finding of "
+    "blocked event loops",
+    _seconds_or_none,
+    _check_stall,
+)
+_OPTIONAL = (_LIMIT, _FLOOR, _STALL)
 """What an empty variable turns off."""
 
 
@@ -182,9 +203,18 @@ class LeakConfig:
     """Seconds after the end of its span when a task counts as having outlived it."""
     outlived_count: int = _field(10, _whole(1, 1_000_000))
     """Number of tasks of one function that must outlive their spans before a leak is considered."""
+    uncancelled_s: float = _field(60.0, _INTERVAL)
+    """Seconds after the request for its cancellation when a task that is pending counts as refusing
+    it."""
     saturated_s: float | None = _field(None, _PATIENCE)
     """Seconds during which a thread pool takes no job from a growing queue, which then opens a
     finding; None for half of ``growth_window_s``."""
+    measure_loops: bool = _field(True, _FLAG)
+    """Whether the delay and the utilization of event loops are measured, and whether blocked ones
+    are found."""
+    stalled_s: float | None = _field(1.0, _STALL)
+    """Seconds during which an event loop does not turn, which then opens a finding; None for no
+    such finding."""
     max_sites: int = _field(10, _whole(1, 100))
     """Maximum number of sites, and so of span events, in one detection."""
     max_frames: int = _field(32, _whole(1, 200))

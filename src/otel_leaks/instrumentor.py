@@ -26,7 +26,7 @@ from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_pro
 
 from otel_leaks import __version__
 from otel_leaks.attach.doorway import door
-from otel_leaks.census import CensusTaker, Executors
+from otel_leaks.census import CensusTaker, Executors, LoopWatch
 from otel_leaks.census.isolation import Parts
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect.policies import OPENABLE
@@ -106,6 +106,7 @@ class _Instrumentation:
                 executors=Executors(masked),
                 providers=self._current_providers,
                 parts=self._parts,
+                loops=LoopWatch(config.stalled_s, spans) if config.measure_loops else None,
             ),
             self,
             parts=self._parts,

@@ -172,6 +172,34 @@ def test_async_fixtures_of_anyio_are_checked_when_they_are_torn_down(run: Run) -
     result.stdout.fnmatch_lines(["fixture leaking (function): 1 leaked asyncio task: *"])
 
 
+def test_the_task_in_which_anyio_runs_tests_belongs_to_none_of_them(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+        import pytest
+        from otel_leaks.origins.recorder import starts
+
+        pytestmark = pytest.mark.anyio
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        def scope_of(task):
+            return starts.scope_of(task).label
+
+        async def test_it():
+            assert scope_of(asyncio.current_task()) == "the session, outside of tests and fixtures"
+            own = asyncio.create_task(asyncio.sleep(0))
+            assert scope_of(own).endswith("::test_it")
+            await own
+        """,
+        "--leaks",
+        plugins=ANYIO,
+    )
+    result.assert_outcomes(passed=1)
+
+
 WILL_END = """
     import asyncio
     import unittest

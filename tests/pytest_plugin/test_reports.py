@@ -348,3 +348,48 @@ def test_a_task_that_nothing_can_wake_is_told_to_be_so(run: Run, use: str, is_pr
     result = run(ORPHANED.format(use=use), "--leaks", plugins=("asyncio",))
     result.assert_outcomes(failed=1)
     assert (PROOF in result.stdout.str()) is is_proved
+
+
+HELD = """
+    import asyncio
+    import threading
+    import pytest
+
+    sessions = {}
+
+    class Session:
+        def __init__(self):
+            self.listeners = []
+
+    @pytest.fixture(scope="module")
+    def client():
+        return Session()
+
+    async def pump():
+        await asyncio.sleep(3600)
+
+    @pytest.mark.asyncio
+    async def test_global():
+        sessions["secret"] = Session()
+        sessions["secret"].listeners.append(asyncio.create_task(pump()))
+
+    @pytest.mark.asyncio
+    async def test_fixture(client):
+        client.listeners.append(asyncio.create_task(pump()))
+
+    @pytest.mark.asyncio
+    async def test_nobody():
+        asyncio.create_task(pump())
+        await asyncio.sleep(0)
+"""
+
+
+def test_what_holds_a_leak_is_told_and_what_pytest_has_is_named_by_its_fixture(run: Run) -> None:
+    result = run(HELD, "--leaks", plugins=("asyncio",))
+    result.assert_outcomes(failed=3)
+    found = [line for line in result.stdout.lines if line.startswith("     held by  ")]
+    assert found == [
+        "     held by  test_it.sessions['...'].listeners[…]",
+        "     held by  fixture client.listeners[…]",
+        "     held by  the event loop alone (a timer)",
+    ]

@@ -12,14 +12,15 @@ import pytest
 
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.runtime import task_registry as registry
-from otel_leaks.runtime.task_registry import TaskRegistry, _Loops
+from otel_leaks.runtime.living_loops import LivingLoops
+from otel_leaks.runtime.task_registry import TaskRegistry
 from support.leaks import forever, look, settle, stopped_loop
 
 
 @pytest.fixture
-def loops() -> Iterator[_Loops]:
+def loops() -> Iterator[LivingLoops]:
     """Give what 3.14 needs to know the loops, on every version."""
-    loops = _Loops()
+    loops = LivingLoops()
     yield loops
     loops.close()
 
@@ -36,19 +37,19 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-def test_a_loop_that_is_made_while_it_is_open_is_known(loops: _Loops) -> None:
+def test_a_loop_that_is_made_while_it_is_open_is_known(loops: LivingLoops) -> None:
     loops.open()
     with stopped_loop() as loop:
         assert loop in list(loops)
 
 
-def test_a_loop_that_was_made_before_is_found(loops: _Loops) -> None:
+def test_a_loop_that_was_made_before_is_found(loops: LivingLoops) -> None:
     with stopped_loop() as loop:
         loops.open()
         assert loop in list(loops)
 
 
-def test_a_loop_of_a_subclass_is_known_made_before_or_after(loops: _Loops) -> None:
+def test_a_loop_of_a_subclass_is_known_made_before_or_after(loops: LivingLoops) -> None:
     class Before(asyncio.SelectorEventLoop):
         pass
 
@@ -64,7 +65,7 @@ def test_a_loop_of_a_subclass_is_known_made_before_or_after(loops: _Loops) -> No
             assert {before, after} <= set(loops)
 
 
-def test_loops_of_uvloop_are_known_made_before_or_after(loops: _Loops) -> None:
+def test_loops_of_uvloop_are_known_made_before_or_after(loops: LivingLoops) -> None:
     uvloop = pytest.importorskip("uvloop")
     with stopped_loop(uvloop.new_event_loop) as before:
         loops.open()
@@ -72,7 +73,7 @@ def test_loops_of_uvloop_are_known_made_before_or_after(loops: _Loops) -> None:
             assert {before, after} <= set(loops)
 
 
-def test_loops_of_a_library_that_is_imported_later_are_found(loops: _Loops) -> None:
+def test_loops_of_a_library_that_is_imported_later_are_found(loops: LivingLoops) -> None:
     loops.open()
 
     class Loop(asyncio.AbstractEventLoop):
@@ -84,7 +85,7 @@ def test_loops_of_a_library_that_is_imported_later_are_found(loops: _Loops) -> N
     assert {before, after} <= set(loops)
 
 
-def test_loops_are_held_weakly(loops: _Loops) -> None:
+def test_loops_are_held_weakly(loops: LivingLoops) -> None:
     loops.open()
     loop = new_loop()
     ref = weakref.ref(loop)
@@ -96,7 +97,7 @@ def test_loops_are_held_weakly(loops: _Loops) -> None:
 
 
 @pytest.mark.unwatched
-def test_closing_restores_every_constructor_by_identity(loops: _Loops) -> None:
+def test_closing_restores_every_constructor_by_identity(loops: LivingLoops) -> None:
     uvloop = pytest.importorskip("uvloop")
     classes = [asyncio.BaseEventLoop, asyncio.SelectorEventLoop, uvloop.Loop]
     before = [vars(cls).get("__init__") for cls in classes]
@@ -109,7 +110,7 @@ def test_closing_restores_every_constructor_by_identity(loops: _Loops) -> None:
         assert ["__init__" in vars(cls) for cls in classes] == [init is not None for init in before]
 
 
-def test_a_loop_class_is_wrapped_once_however_often_it_is_looked_for(loops: _Loops) -> None:
+def test_a_loop_class_is_wrapped_once_however_often_it_is_looked_for(loops: LivingLoops) -> None:
     loops.open()
     wrapped = vars(asyncio.BaseEventLoop)["__init__"]
     loops.discover()
@@ -118,7 +119,7 @@ def test_a_loop_class_is_wrapped_once_however_often_it_is_looked_for(loops: _Loo
 
 
 def test_a_wrapper_that_somebody_put_on_ours_is_left_alone(
-    loops: _Loops, monkeypatch: pytest.MonkeyPatch
+    loops: LivingLoops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = vars(asyncio.BaseEventLoop)["__init__"]
     loops.open()
@@ -138,7 +139,7 @@ def test_a_wrapper_that_somebody_put_on_ours_is_left_alone(
         asyncio.BaseEventLoop.__init__ = original  # type: ignore[method-assign]
 
 
-def test_a_closed_one_knows_no_loop_and_looks_for_none(loops: _Loops) -> None:
+def test_a_closed_one_knows_no_loop_and_looks_for_none(loops: LivingLoops) -> None:
     with stopped_loop():
         loops.open()
         loops.close()
@@ -147,14 +148,14 @@ def test_a_closed_one_knows_no_loop_and_looks_for_none(loops: _Loops) -> None:
 
 
 @pytest.mark.unwatched
-def test_the_wrapper_looks_like_the_constructor(loops: _Loops) -> None:
+def test_the_wrapper_looks_like_the_constructor(loops: LivingLoops) -> None:
     original = vars(asyncio.BaseEventLoop)["__init__"]
     loops.open()
     wrapped = vars(asyncio.BaseEventLoop)["__init__"]
     assert (wrapped.__qualname__, wrapped.__wrapped__) == (original.__qualname__, original)
 
 
-def test_a_lock_that_another_thread_held_at_the_fork_does_not_matter(loops: _Loops) -> None:
+def test_a_lock_that_another_thread_held_at_the_fork_does_not_matter(loops: LivingLoops) -> None:
     loops.open()
     loops._lock.acquire()
     loops.forked()
@@ -162,7 +163,7 @@ def test_a_lock_that_another_thread_held_at_the_fork_does_not_matter(loops: _Loo
         assert loop in list(loops)
 
 
-def test_a_constructor_that_raises_raises_and_notes_nothing(loops: _Loops) -> None:
+def test_a_constructor_that_raises_raises_and_notes_nothing(loops: LivingLoops) -> None:
     loops.open()
 
     class Broken(asyncio.BaseEventLoop):
@@ -301,7 +302,7 @@ def test_a_task_that_is_scheduled_before_the_second_set_is_read_is_not_missed(
     assert found == [task]
 
 
-def test_threads_that_make_loops_meanwhile_do_no_harm(loops: _Loops) -> None:
+def test_threads_that_make_loops_meanwhile_do_no_harm(loops: LivingLoops) -> None:
     loops.open()
     stop = threading.Event()
     begun = threading.Event()

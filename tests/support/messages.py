@@ -26,6 +26,7 @@ from otel_leaks.model import (
     Operation,
     Origin,
     Pool,
+    Refusal,
     Sample,
     Site,
 )
@@ -92,6 +93,27 @@ def _findings() -> Iterator[Finding]:
     yield Finding("asyncio_task", "outlived", 340, sites=(left,), site_count=1, one_of=40)
     lost = replace(_site("destroyed_task", 3), quiet_s=0.0)
     yield Finding("destroyed_task", "destroyed", 3, sites=(lost,), site_count=1)
+    caught = Frame("shop.mail.Mailer.work", "/srv/shop/mail.py", 43)
+    stubborn = _site("asyncio_task", 2, refusals=(Refusal(1, 125.0, 3, catches=True, is_own=True),))
+    sample = stubborn.sample and replace(
+        stubborn.sample, cancelled=True, cancels=3, caught_at=caught
+    )
+    yield Finding(
+        "asyncio_task",
+        "uncancelled",
+        2,
+        age_s=125.0,
+        sites=(replace(stubborn, sample=sample),),
+        site_count=1,
+    )
+    held = replace(_site("asyncio_task", 5_000), functions=("shop.mail.send",))
+    done = held.sample and replace(
+        held.sample, stack=(Frame("shop.mail.send", _STACK[0].file, 12),)
+    )
+    held = replace(held, sample=done)
+    yield Finding(
+        "asyncio_task", "retained", 5_000, sites=(held,), site_count=1, grown=4_800, grown_s=4800.0
+    )
     pool = Pool(1, "mail", tuple(range(6)), 6, 293, busy=6, stuck_s=300.0)
     yield Finding(
         "thread_pool",
@@ -117,6 +139,9 @@ def _tests() -> Iterator[str]:
     mine = replace(_ORIGIN, scope="tests/test_mail.py::test_letters_are_sent")
     one = replace(_site("asyncio_task", 1), origin=mine)
     yield _block(leaks_text([one], []))
+    caught = Frame("shop.mail.Mailer.work", "/srv/shop/mail.py", 43)
+    sample = one.sample and replace(one.sample, cancelled=True, cancels=3, caught_at=caught)
+    yield _block(leaks_text([replace(one, sample=sample)], []))
     thread = replace(_site("thread", 3), origin=mine, daemon=False)
     hidden = [Hidden('ignore_thread("pump-*", reason="the client owns it")', 2)]
     yield _block(leaks_text([thread, one], hidden))

@@ -443,6 +443,7 @@ def test_a_process_has_at_most_a_hundred_series() -> None:
             census(
                 threads(*sites),
                 tasks(**{f"f{step * 13 + i}": 9 for i in range(60)}),
+                destroyed(**{f"f{step * 17 + i}": 9 for i in range(60)}),
                 failures=errors,
                 pools=tuple(pool(word(step * 7 + i), 4, 4, 9) for i in range(30)),
             ),

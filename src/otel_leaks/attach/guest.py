@@ -205,7 +205,8 @@ def _population(
 
 def _site(site: Site, ages_s: dict[int, float]) -> dict[str, Any]:
     # What a census follows is for its policies; there may be hundreds of numbers.
-    plain = asdict(replace(site, followed=None, newest=None, outlived=None, ended=None))
+    few = replace(site, followed=None, newest=None, outlived=None, ended=None)
+    plain = asdict(replace(few, refusals=(), refusing=None))
     sample = plain["sample"]
     if sample is not None:
         sample["age_s"] = max(sample["age_s"], ages_s.get(sample["thread_id"], 0.0))

@@ -8,15 +8,17 @@ named in it; the others go on.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from otel_leaks.census.children import child_processes
 from otel_leaks.census.destroyed import DestroyedSource, destroyed_tasks
 from otel_leaks.census.executors import Executors, Workers, with_backlogs
 from otel_leaks.census.generators import async_generators
 from otel_leaks.census.isolation import CensusEnded, Parts, SkippedError, text_of, type_name
+from otel_leaks.census.loop_watch import LoopWatch
 from otel_leaks.census.loops import event_loops
 from otel_leaks.census.pools import thread_pools, work_items
 from otel_leaks.census.source import Look, Source
@@ -24,7 +26,7 @@ from otel_leaks.census.spans import Spans
 from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
-from otel_leaks.model import Census, Failure, Kind, Pool
+from otel_leaks.model import Census, Failure, Kind, Loops, Pool
 from otel_leaks.origins.production import Beginnings
 from otel_leaks.origins.recorder import Starts
 from otel_leaks.origins.scopes import Scope
@@ -33,7 +35,15 @@ from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.instances import Instances
 from otel_leaks.runtime.threads import ThreadRef, living
 
-__all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
+__all__ = [
+    "EVERY_SOURCE",
+    "SOURCES",
+    "CensusEnded",
+    "CensusTaker",
+    "Executors",
+    "LoopWatch",
+    "Source",
+]
 
 _T = TypeVar("_T")
 
@@ -73,6 +83,7 @@ class CensusTaker:
             those that are set for the process.
         parts: Keeps sources apart that hang or keep failing; None in tests, where each
             source is tried at each look and Ctrl-C ends it.
+        loops: Watches the event loops, between the censuses as well; None to leave them out.
     """
 
     def __init__(
@@ -90,6 +101,7 @@ class CensusTaker:
         executors: Executors | None = None,
         providers: Callable[[], Iterable[object]] = tuple,
         parts: Parts | None = None,
+        loops: LoopWatch | None = None,
     ) -> None:
         self._ignores = ignores
         self._max_sites = max_sites
@@ -105,6 +117,7 @@ class CensusTaker:
         self._tells_pools = executors is not None
         self._providers = providers
         self._parts = parts
+        self.loops = loops
         # In the monitor's thread no exception is meant for us, whatever it derives from.
         self._caught: type[BaseException] = Exception if parts is None else BaseException
         self._names = CodeNames()
@@ -132,6 +145,7 @@ class CensusTaker:
         excludes: Callable[[object], bool] | None = None,
         sampled: Collection[str] = (),
         kinds: Collection[Kind] | None = None,
+        shown: dict[tuple[Kind, int], weakref.ref[Any]] | None = None,
     ) -> Census:
         """
         Take a census.
@@ -144,6 +158,7 @@ class CensusTaker:
             sampled: Fingerprints of sites that get a sample besides the largest.
             kinds: What to read; None for all kinds that there are sources of. What only a walk
                 over the heap finds is looked for when all are read, and looked at again after.
+            shown: Gets references to the objects that the samples are of, by kind and serial.
 
         Returns:
             What lives now. A source that raised is in ``failures`` and has no population.
@@ -179,6 +194,7 @@ class CensusTaker:
             providers=self._providers,
             heap=self._heap,
             threads=threads,
+            shown=shown,
         )
         populations = []
         for source in self._sources:
@@ -190,6 +206,7 @@ class CensusTaker:
                 raise
             except self._caught as error:  # A broken source must not cost the others.
                 failures.append(_failure(source.kind, error))
+        loops = self._loops(look, failures)
         if pools is not None:
             pools = workers.pools()
             populations = [with_backlogs(each, pools) for each in populations]
@@ -199,6 +216,7 @@ class CensusTaker:
             pools=pools,
             failures=tuple(failures),
             requests=tuple(self._spans.requests().items()) if self._spans is not None else None,
+            loops=loops,
             unjudged=look.guard.failures(),
             wall_s=self._clock() - started,
             cpu_s=self._cpu_clock() - cpu_started,
@@ -219,14 +237,25 @@ class CensusTaker:
             failures.append(_failure("thread_pool", error))
             return None
 
+    def _loops(self, look: Look, failures: list[Failure]) -> Loops | None:
+        if self.loops is None:
+            return None
+        try:
+            return self._run("event_loop", partial(self.loops.read, look))
+        except CensusEnded:
+            raise
+        except self._caught as error:  # As a broken source.
+            failures.append(_failure("event_loop", error))
+            return None
+
     def _run(self, kind: Kind, read: Callable[[], _T]) -> _T:
         if self._parts is None:
             return read()
         return self._parts.run(f"the census of {kind}", read, backs_off=True)
 
-    def _each(self, act: Callable[[Source], None]) -> tuple[Failure, ...]:
+    def _each(self, act: Callable[[Source | LoopWatch], None]) -> tuple[Failure, ...]:
         failures = []
-        for source in self._sources:
+        for source in (*self._sources, *([self.loops] if self.loops is not None else ())):
             try:
                 act(source)
             except Exception as error:  # A broken source must not cost the others.

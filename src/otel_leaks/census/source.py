@@ -90,6 +90,9 @@ class Look:
     """Finds things of which nobody noted that they were created."""
     threads: list[ThreadRef] | None = None
     """The threads that lived before the pools were read; None where those are read later."""
+    shown: dict[tuple[Kind, int], weakref.ref[Any]] | None = None
+    """Where it is noted which objects the samples are of, by their serials; None in production,
+    where nobody asks what holds them."""
 
     @property
     def is_selective(self) -> bool:
@@ -104,6 +107,11 @@ class Look:
             and self.excludes is None
             and (self.starts is None or not self.starts.has_notes_of_tasks)
         )
+
+    def show(self, kind: Kind, known: Known) -> None:
+        """Note which object a sample is of."""
+        if self.shown is not None:
+            self.shown[kind, known.serial] = known.ref
 
     def wants(self, thing: object) -> bool:
         """Say whether *thing* is asked for."""
@@ -270,11 +278,13 @@ def population(
         ordered.append(site)
         pace.step()
     site_count = len(ordered)
-    kept = largest_first(ordered, look.pause)[:MAX_KEPT_SITES]
+    kept = _kept(largest_first(ordered, look.pause))
     behind = sorted(range(look.max_sites, len(kept)), key=lambda i: -_left(kept[i]))
     left = {i for i in behind[: look.max_sites] if _left(kept[i])}
+    refusing = {i for i, site in enumerate(kept) if site.refusals}
     for i, site in enumerate(kept):
-        if i < look.max_sites or i in left or site.fingerprint in look.sampled:
+        is_wanted = i in left or i in refusing or site.fingerprint in look.sampled
+        if i < look.max_sites or is_wanted:
             kept[i] = look.guard.ask(kind, partial(sample, site), site)
             look.pause()
     return Population(
@@ -284,6 +294,13 @@ def population(
         site_count=site_count,
         hidden=tuple(Hidden(str(ignore), count) for ignore, count in hidden.items()),
     )
+
+
+def _kept(ordered: list[Site]) -> list[Site]:
+    """Return the sites that a census names: the largest, and those that refuse to end."""
+    refusing = [site for site in ordered[MAX_KEPT_SITES:] if site.refusals]
+    refusing = largest_first(refusing, lambda: None)[: MAX_KEPT_SITES // 10]
+    return [*ordered[: MAX_KEPT_SITES - len(refusing)], *refusing]
 
 
 def _left(site: Site) -> int:
@@ -357,6 +374,7 @@ def sited(kind: Kind, seen: Iterable[Seen], serials: Serials, look: Look) -> Pop
 
     def sampled(site: Site) -> Site:
         each, first = min(groups[site.fingerprint, site.origin], key=lambda pair: pair[1].serial)
+        look.show(kind, first)
         sample = Sample(
             serial=first.serial,
             stack=each.stack,

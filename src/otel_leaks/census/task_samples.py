@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,12 +11,14 @@ from otel_leaks.census.source import Look
 from otel_leaks.census.task_tallies import Chained
 from otel_leaks.census.task_walk import Walk
 from otel_leaks.libraries import own_frame
-from otel_leaks.model import Kind, Sample, Site
+from otel_leaks.model import Frame, Kind, Sample, Site
 from otel_leaks.origins.production import Beginnings
+from otel_leaks.runtime.bytecode.caught import Caught
 from otel_leaks.runtime.bytecode.endless import Exits
 from otel_leaks.runtime.coroutines import Chain
 from otel_leaks.runtime.due import Due
 from otel_leaks.runtime.glimpse import name_of_type
+from otel_leaks.runtime.task_cancels import COUNTS, is_handling, refused_cancels
 from otel_leaks.runtime.task_chains import chain_of
 from otel_leaks.runtime.task_waits import callbacks_of, is_timed, job_waited_on, waits_on
 from otel_leaks.runtime.tasks import TaskRef, cancel_was_requested, is_pending, name_of, note_of
@@ -40,6 +43,7 @@ class TaskSamples:
         self._exits = exits
         self._walk = walk
         self._look = look
+        self._caught = Caught()
         self._timers = Timers(look.pause)
         self._due = Due(look.pause)
 
@@ -50,6 +54,8 @@ class TaskSamples:
         Where all have moved on since they were counted, with the oldest that is
         pending: a leak without any stack is not explained.
         """
+        if chain.asked:
+            site = self._with_refusing(site, chain)
         look = self._look
         pending = []
         for known in chain.oldest():
@@ -72,11 +78,25 @@ class TaskSamples:
             return replace(site, sample=sample)
         return replace(site, sample=sample, origin=look.beginnings.origin(began))
 
+    def _with_refusing(self, site: Site, chain: Chained) -> Site:
+        """Return *site* with the one of its tasks that was asked to end first."""
+        first = min(chain.asked, key=lambda each: (each.since, each.known.serial)).known
+        found = chain_of(first.ref).unwrapped() if is_pending(first.ref) else None
+        if found is None or not found.levels:
+            return site
+        return replace(site, refusing=self._sample(first, found, may_wake=False))
+
     def _sample(self, known: Known, found: Chain, *, may_wake: bool) -> Sample:
         look, ref = self._look, known.ref
+        look.show(self._kind, known)
         ask = partial(look.guard.ask, self._kind)
         stands = found.stands()
         stack = found.stack(self._walk.names, stands)
+        cancelled = ask(lambda: cancel_was_requested(ref), default=False)
+        cleans_up = (cancelled or not COUNTS) and ask(lambda: is_handling(ref), default=False)
+        caught_at = None
+        if cancelled or cleans_up:
+            caught_at = ask(lambda: self._caught_at(found, stands), default=None)
         timed = ask(lambda: is_timed(ref, self._timers), default=None)
         # The timers of a loop may be very many.
         may_wake = may_wake and timed is not False
@@ -90,7 +110,10 @@ class TaskSamples:
             waits_on=ask(lambda: self._waits_on(ref), default=None),
             timed=timed,
             due_s=ask(lambda: self._due.in_s(ref), default=None) if may_wake else None,
-            cancelled=ask(lambda: cancel_was_requested(ref), default=False),
+            cancelled=cancelled,
+            cancels=ask(lambda: refused_cancels(ref), default=0) if cancelled else 0,
+            caught_at=caught_at,
+            cleans_up=cleans_up,
             endless=ask(
                 lambda: self._exits.any_endless(
                     (
@@ -102,6 +125,15 @@ class TaskSamples:
                 default=False,
             ),
         )
+
+    def _caught_at(self, found: Chain, stands: Sequence[tuple[int, int | None]]) -> Frame | None:
+        """Return where it catches ``CancelledError`` and goes on."""
+        places = zip(found.levels, stands, strict=True)
+        caught = self._caught.within([(level.code, offset) for level, (offset, _) in places])
+        if caught is None:
+            return None
+        name = found.names(self._walk.names)[caught[0]]
+        return Frame(name.function, name.file, caught[1])
 
     def _waits_on(self, ref: TaskRef) -> str | None:
         waits = waits_on(ref)

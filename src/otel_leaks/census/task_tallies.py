@@ -6,6 +6,7 @@ import types
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
+from otel_leaks.census.asked import Asked
 from otel_leaks.census.serials import Known
 from otel_leaks.census.source import Look, share
 from otel_leaks.census.spans import Serving, SiteSpans
@@ -43,7 +44,7 @@ _serial = attrgetter("serial")
 class Chained:
     """Tasks that wait in one chain of coroutines."""
 
-    __slots__ = ("functions", "known", "levels", "serials", "serving", "spans", "walked")
+    __slots__ = ("asked", "functions", "known", "levels", "serials", "serving", "spans", "walked")
 
     def __init__(self, codes: Sequence[types.CodeType | None], functions: tuple[str, ...]) -> None:
         # The code objects are held while their ids are keys.
@@ -51,6 +52,8 @@ class Chained:
         self.functions = functions
         self.walked = 0
         self.known: list[Known] = []
+        self.asked: list[Asked] = []
+        """Those of its tasks that were asked to end."""
         self.spans = SiteSpans()
         self.serving: Serving | None = None
         self.serials: set[int] = set()

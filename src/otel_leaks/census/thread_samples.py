@@ -55,6 +55,7 @@ class ThreadSamples:
 
     def _sample(self, place: ThreadPlace, thread: Thread) -> Sample:
         look = self._look
+        look.show("thread", thread.known)
         # The offsets at which it stands now, if it is still there.
         (now,) = stacks_of((thread.row.ident or 0,))
         is_there = [code for code, *_ in now] == place.shape.codes

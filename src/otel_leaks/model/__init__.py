@@ -16,11 +16,13 @@ from otel_leaks.model.census import (
     Hidden,
     Pool,
     Population,
+    Refusal,
     Sample,
     Site,
 )
 from otel_leaks.model.findings import Detection, Finding
 from otel_leaks.model.fingerprints import FINGERPRINT_SCHEME, fingerprint, scheme_of
+from otel_leaks.model.loops import Loops, Stall, StallCause
 from otel_leaks.model.stacks import Frame, Operation, Origin, SpanEnd, Stack
 from otel_leaks.model.words import EVIDENCES, KINDS, OTHER, Emit, End, Evidence, Kind
 
@@ -42,14 +44,18 @@ __all__ = [
     "Frame",
     "Hidden",
     "Kind",
+    "Loops",
     "Operation",
     "Origin",
     "Pool",
     "Population",
+    "Refusal",
     "Sample",
     "Site",
     "SpanEnd",
     "Stack",
+    "Stall",
+    "StallCause",
     "fingerprint",
     "scheme_of",
 ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from otel_leaks.model.stacks import Operation, Origin, Stack
+from otel_leaks.model.stacks import Frame, Operation, Origin, Stack
 from otel_leaks.model.words import Kind
+
+if TYPE_CHECKING:
+    from otel_leaks.model.loops import Loops
 
 __all__ = [
     "Census",
@@ -17,6 +20,7 @@ __all__ = [
     "Hidden",
     "Pool",
     "Population",
+    "Refusal",
     "Sample",
     "Site",
 ]
@@ -93,12 +97,21 @@ class Sample:
     """Whether its cancellation was requested. False on Python 3.10 once it was woken by it."""
     is_orphaned: bool = False
     """Whether it is proved of a task that nothing but its cancellation can end it."""
+    held_by: str | None = None
+    """What holds it, as ``shop.sessions['...'].task``; None when nobody looked."""
     origin: Origin | None = None
     """Where that very object was created, when that was noted."""
     own: bool | None = None
     """Whether a frame of its stack is the application's; None when nobody looked."""
     backlog: Pool | None = None
     """The pool whose worker a thread is, where all its workers are busy and jobs wait."""
+    cancels: int = 0
+    """How many requests for its cancellation a task has received and not ended on. 0 where nobody
+    counts them: before Python 3.11."""
+    caught_at: Frame | None = None
+    """Where its stack catches ``CancelledError`` and goes on, of a task that has received one."""
+    cleans_up: bool = False
+    """Whether a task handles its cancellation now, in a ``finally`` or an ``except``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,30 @@ class Followed:
     """The same of those that stood here in the last census and have ended since."""
     moved_s: tuple[float, ...] = ()
     """The same of those that stand at another site now."""
+
+
+class Refusal(NamedTuple):
+    """A task that is pending although its cancellation was requested in an earlier census."""
+
+    serial: int
+    since_s: float
+    """Seconds since the first census that saw the request; a lower bound. Where requests were
+    taken back (``uncancel()``), seconds since then."""
+    cancels: int
+    """Requests that nobody took back; 1 before Python 3.11, where nobody counts them."""
+    rises: int = 0
+    """Censuses in a row that found more requests than the one before."""
+    rate: float = 0.0
+    """Requests a second since the last census."""
+    catches: bool = False
+    """Whether a function of its stack catches ``CancelledError`` and goes on."""
+    is_own: bool = False
+    """Whether such a function is the application's."""
+    cleans_up: bool = False
+    """Whether it handles the cancellation now."""
+    ends_later: bool = False
+    """Whether it waits for a task that nobody cancelled, or handles the cancellation until a
+    timer wakes it: then it is likely to end by itself."""
 
 
 class Clients(NamedTuple):
@@ -159,6 +196,10 @@ class Site:
     that *serving* counts are not."""
     clients: Clients | None = None
     """Of some of those that are followed; None where none was asked."""
+    refusals: tuple[Refusal, ...] = ()
+    """Of some of its tasks that were cancelled and go on, those that were cancelled first."""
+    refusing: Sample | None = None
+    """The one of them that was cancelled first."""
     serving: int = 0
     """How many of its tasks belong to a request in progress: its span is open. An estimate
     where *count* is one, or only a part was looked at. Of threads those as well that a task
@@ -205,6 +246,9 @@ class Population:
     and for how many seconds they had stayed."""
     unreadable: tuple[str, ...] = ()
     """Classes whose objects are not counted: to read them would run code of their own."""
+    retained: Population | None = None
+    """Of tasks, in production: those that have finished and that somebody still references. The
+    counts are lower bounds from Python 3.14 on, where only some are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +279,8 @@ class Census:
     """The thread pools; None when they were not read."""
     requests: tuple[tuple[str, int], ...] | None = None
     """How many requests of each operation have ended; None where spans are not read."""
+    loops: Loops | None = None
+    """The event loops in the last minute; None where none has run, and where they are not timed."""
 
     def of(self, kind: Kind) -> Population | None:
         """Return the population of *kind*, None when its source failed or is not read."""

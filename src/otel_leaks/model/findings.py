@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from otel_leaks.model.census import Pool, Site
+from otel_leaks.model.loops import Stall
 from otel_leaks.model.words import End, Evidence, Kind
 
 __all__ = ["Detection", "Finding"]
@@ -43,6 +44,8 @@ class Finding:
     pools: int | None = None
     """Of how many thread pools of one name the threads are the workers, where more and more of
     those are made; *grown* then counts pools."""
+    stall: Stall | None = None
+    """The stalls of event loops that it is about."""
 
     @property
     def key(self) -> tuple[Kind, Evidence, str | None]:

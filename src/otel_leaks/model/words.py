@@ -24,7 +24,16 @@ Kind = Literal[
     "child_process",
     "destroyed_task",
 ]
-Evidence = Literal["threshold", "growth", "outlived", "destroyed", "saturated"]
+Evidence = Literal[
+    "threshold",
+    "growth",
+    "outlived",
+    "destroyed",
+    "uncancelled",
+    "retained",
+    "saturated",
+    "stalled",
+]
 
 End = Literal["ended", "passing", "below", "steady", "quiet", "absent"]
 """

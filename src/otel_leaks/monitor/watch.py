@@ -235,7 +235,7 @@ class Watch:
                 try:
                     # Another event: this thread forked, in a log handler say, and this is
                     # the child.
-                    if stopping.wait(delay) or self._stopping is not stopping:
+                    if self._wait(stopping, delay) or self._stopping is not stopping:
                         return
                     delay = self._config.interval_s
                     delay = self._guard.look(self.look, stopping)
@@ -247,6 +247,18 @@ class Watch:
                     self._log.note(line)
         finally:
             parts.ended()
+
+    def _wait(self, stopping: native.Event, delay_s: float) -> bool:
+        """Wait until the next census, looking at the loops meanwhile; say whether to end."""
+        loops = self._taker.loops
+        if loops is None:
+            return stopping.wait(delay_s)
+        due_at = native.monotonic() + delay_s
+        while (left_s := due_at - native.monotonic()) > 0:
+            if stopping.wait(loops.pause_s(left_s)) or self._stopping is not stopping:
+                return True
+            loops.look()
+        return stopping.is_set()
 
     def _pause(self) -> None:
         if self._stopping.is_set():

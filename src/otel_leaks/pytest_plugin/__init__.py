@@ -152,6 +152,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type="bool",
         default=False,
     )
+    parser.addini(
+        "leaks_cleanup",
+        "end what a test leaked once it has failed, so that it does not affect the tests after it",
+        type="bool",
+        default=False,
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from otel_leaks.origins.recorder import starts
 from otel_leaks.origins.scopes import Scope
+from otel_leaks.pytest_plugin.cleanup import Cleanup
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.options import Options
 from otel_leaks.pytest_plugin.outcomes import Outcomes, Told, is_failure, raised_in_unittest
@@ -33,6 +34,7 @@ class Calls:
         runners: Watches the runners of its loops.
         teardowns: Judges it later, where somebody may.
         outcomes: Lets it fail.
+        cleanup: Ends what it left then; None to leave it alone.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Calls:
         runners: Runners,
         teardowns: Teardowns,
         outcomes: Outcomes,
+        cleanup: Cleanup | None = None,
     ) -> None:
         self._session = session
         self._options = options
@@ -53,12 +56,15 @@ class Calls:
         self._runners = runners
         self._teardowns = teardowns
         self._outcomes = outcomes
+        self._cleanup = cleanup
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Charge a test with what begins in its call."""
         self._runners.wrap_what_was_imported()
         settings = self._options.of_item(item)
+        if self._cleanup is not None:
+            self._cleanup.before(item.nodeid)
         scope = Scope(item.nodeid, self._session.scope)
         self._turns.call = call = Charged(scope, settings)
         self._runners.watch(call)
@@ -105,7 +111,8 @@ class Calls:
             report = call.cancelled.plus(self._looking.look(call.scope, call.settings))
         if report:
             self._teardowns.expect_hang(call, report)
-            self._outcomes.tell([Told(item.nodeid, str(report), report)], item, raised)
+            text = self._teardowns.cleaned(call, report, str(report))
+            self._outcomes.tell([Told(item.nodeid, text, report)], item, raised)
 
     def _hand_to_owners(self, item: pytest.Item, call: Charged) -> Report | None:
         """

@@ -114,6 +114,7 @@ class Looking:
             (*self._options.ignores, *settings.ignores),
             kinds,
             holders=self._turns.holders(),
+            named=self._turns.named_roots,
             collect=self._collect,
             failed=self._troubles.unreadable,
         )

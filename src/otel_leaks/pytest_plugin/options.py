@@ -43,6 +43,8 @@ class Options:
         grace = usage("ini leaks_grace", lambda: _grace_of_ini(config.getini("leaks_grace")))
         self.on_failure: bool = config.getini("leaks_run_on_failure")
         """Whether tests that failed are looked at as well."""
+        self.cleans_up: bool = config.getini("leaks_cleanup")
+        """Whether what a failed test left is ended."""
         self.default = Settings((), grace, is_allowed=False)
         """What holds where there is no marker."""
         self._parent: tuple[object, Settings | None] = (None, None)

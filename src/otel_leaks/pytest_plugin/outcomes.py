@@ -56,6 +56,8 @@ class Ledger:
         self.used: set[str] = set()
         self.kept: set[str] = set()
         self.known_seen: set[str] = set()
+        self.zombies: dict[str, list[str]] = {}
+        """Lines on what could not be ended, of each process; they change until its end."""
         self.is_left = False
         """Whether something was left that fails no single test."""
         self._handed: set[tuple[str, str]] = set()
@@ -82,7 +84,12 @@ class Ledger:
     def all(self) -> dict[str, Any]:
         """Return everything, as a worker hands it over at its end."""
         kept = {name: sorted(getattr(self, name)) for name in _SETS}
-        return {**{name: getattr(self, name) for name in _DICTS}, **kept, "is_left": self.is_left}
+        return {
+            **{name: getattr(self, name) for name in _DICTS},
+            **kept,
+            "zombies": self.zombies,
+            "is_left": self.is_left,
+        }
 
     def take(self, found: dict[str, Any]) -> None:
         """Take over what another process found; what is known already stays as it is."""
@@ -92,11 +99,16 @@ class Ledger:
                 every.setdefault(key, value)
         for name in _SETS:
             getattr(self, name).update(found.get(name, ()))
+        self.zombies.update(found.get("zombies", {}))
         self.is_left = self.is_left or found.get("is_left", False)
 
     def lines(self) -> Iterator[str]:
         """Say what libraries keep for the life of the process."""
         return (f"leaks: {line}" for line in sorted(self.kept))
+
+    def zombie_lines(self) -> Iterator[str]:
+        """Say what could not be ended, and which tests ran while it was alive."""
+        return (f"leaks: {line}" for lines in self.zombies.values() for line in lines)
 
 
 class _Leak(NamedTuple):

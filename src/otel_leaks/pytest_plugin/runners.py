@@ -3,8 +3,7 @@ Runners of loops, which cancel what a test left without a word.
 
 IsolatedAsyncioTestCase, and anyio where no fixture holds its runner, close their loop inside of
 the call. Private: unittest has ``_tearDownAsyncioLoop`` on 3.10, ``_tearDownAsyncioRunner`` on
-3.11 to 3.15; anyio 4 has ``TestRunner``, whose one task runs all that share a loop, in the
-context of the first.
+3.11 to 3.15; anyio 4 has ``TestRunner``, whose one task runs all that share a loop.
 
 https://github.com/python/cpython/blob/v3.13.0/Lib/unittest/async_case.py#L127
 """
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from otel_leaks.origins.recorder import current_scope, starts
+from otel_leaks.origins.scopes import Scope
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.teardowns import Teardowns
 from otel_leaks.pytest_plugin.turns import Charged, Turns
@@ -133,6 +133,17 @@ def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
             finally:
                 scope.leave(token)
 
-        return await original(runner, charged, *args, **kwargs)
+        # The first call creates the task that runs them all: it is no test's.
+        outside = _outermost(scope).enter()
+        try:
+            return await original(runner, charged, *args, **kwargs)
+        finally:
+            scope.leave(outside)
 
     return call
+
+
+def _outermost(scope: Scope) -> Scope:
+    while scope.parent is not None:
+        scope = scope.parent
+    return scope

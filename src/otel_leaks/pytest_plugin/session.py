@@ -13,6 +13,7 @@ import pytest
 
 from otel_leaks.pytest_plugin.baseline import Baseline
 from otel_leaks.pytest_plugin.calls import Calls
+from otel_leaks.pytest_plugin.cleanup import Cleanup
 from otel_leaks.pytest_plugin.collecting import Collection
 from otel_leaks.pytest_plugin.ending import Ending, is_worker
 from otel_leaks.pytest_plugin.fixtures import Fixtures
@@ -68,7 +69,10 @@ class LeaksPlugin:
             troubles=troubles,
             collect=self._garbage.collect,
         )
-        teardowns = Teardowns(manager, turns, looking, outcomes, self._hangs)
+        cleanup = None
+        if options.cleans_up and self._mode == "fail":
+            cleanup = Cleanup(options.ignores, baseline=baseline, ledger=ledger, troubles=troubles)
+        teardowns = Teardowns(manager, turns, looking, outcomes, self._hangs, cleanup=cleanup)
         runners = Runners(turns, looking, teardowns)
         self._closing.callback(runners.close)
         calls = Calls(
@@ -79,6 +83,7 @@ class LeaksPlugin:
             runners=runners,
             teardowns=teardowns,
             outcomes=outcomes,
+            cleanup=cleanup,
         )
         fixtures = Fixtures(
             self._scope.scope,
@@ -104,6 +109,7 @@ class LeaksPlugin:
                 (self._selftest.success, {"green": True}),
                 (baseline.lines, {}),
                 (ledger.lines, {}),
+                (ledger.zombie_lines, {"yellow": True}),
                 (options.unused, {"yellow": True}),
             ),
         )

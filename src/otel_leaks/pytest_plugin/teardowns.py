@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from otel_leaks.pytest_plugin.cleanup import Cleanup
 from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.outcomes import Outcomes, Told
@@ -33,12 +34,15 @@ class Teardowns:
         looking: Looking,
         outcomes: Outcomes,
         hangs: Hangs,
+        *,
+        cleanup: Cleanup | None = None,
     ) -> None:
         self._manager = manager
         self._turns = turns
         self._looking = looking
         self._outcomes = outcomes
         self._hangs = hangs
+        self._cleanup = cleanup
         self._is_watching = False
 
     def watch(self) -> None:
@@ -119,4 +123,25 @@ class Teardowns:
                 left.append((each, report))
         # A test's own leaks before those of its fixtures.
         left.sort(key=lambda pair: isinstance(pair[0], Fixture))
-        return [Told(each.scope.label or "", each.headed(report), report) for each, report in left]
+        texts = [self.cleaned(each, report, each.headed(report)) for each, report in left]
+        return [
+            Told(each.scope.label or "", text, report)
+            for (each, report), text in zip(left, texts, strict=True)
+        ]
+
+    def cleaned(self, charged: Charged, report: Report, text: str) -> str:
+        """
+        End what was left, where that was asked for; it is judged already.
+
+        Returns:
+            *text*, and what can't be ended.
+        """
+        if self._cleanup is None:
+            return text
+        # A task may block while it is cancelled, or not end.
+        self._hangs.start()
+        try:
+            zombies = self._cleanup.of(charged.scope, charged.settings.ignores, report)
+        finally:
+            self._hangs.stop()
+        return f"{text}\n{zombies}" if zombies else text

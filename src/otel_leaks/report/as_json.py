@@ -29,6 +29,7 @@ SCHEMAS: Final[Mapping[Document, int]] = {"report": 1, "leaks": 1, "baseline": 1
 
 OF_PRODUCTION: Final = (
     *("followed", "clients", "ended", "quiet_s", "serving", "operations", "outlived"),
+    *("refusals", "refusing"),
 )
 """Of a site: what a census of production has for its policies, and a report of tests has not."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
-from otel_leaks.model import Finding, Frame, Operation, Origin, Pool, Sample, Site
+from otel_leaks.model import Finding, Frame, Operation, Origin, Pool, Sample, Site, Stall
 from otel_leaks.report.masks import masked, masked_path
 from otel_leaks.report.texts import between, name_text, tail
 
@@ -37,7 +37,8 @@ def outgoing(
         step()
         sites.append(_site(site, max_frames, file_text))
     pool = _pool(finding.pool) if finding.pool is not None else None
-    return replace(finding, sites=tuple(sites), pool=pool)
+    stall = _stall(finding.stall, sites[0]) if finding.stall is not None and sites else None
+    return replace(finding, sites=tuple(sites), pool=pool, stall=stall)
 
 
 def shown_frame(frame: Frame, file_text: Callable[[str], str] = tail) -> Frame:
@@ -52,6 +53,7 @@ def _site(site: Site, max_frames: int, file_text: Callable[[str], str]) -> Site:
         origin=_origin(site.origin) if site.origin is not None else None,
         newest=None,
         outlived=None,
+        refusing=None,
         sample=_sample(site.sample, max_frames, file_text) if site.sample is not None else None,
         operations=tuple(map(_operation, site.operations)),
         pool=masked(site.pool) if site.pool is not None else None,
@@ -80,7 +82,19 @@ def _sample(sample: Sample, max_frames: int, file_text: Callable[[str], str]) ->
         name=masked(sample.name),
         origin=_origin(sample.origin) if sample.origin is not None else None,
         waits_on=between(sample.waits_on) if sample.waits_on is not None else None,
+        caught_at=(
+            shown_frame(sample.caught_at, file_text) if sample.caught_at is not None else None
+        ),
         backlog=_pool(sample.backlog) if sample.backlog is not None else None,
+    )
+
+
+def _stall(stall: Stall, site: Site) -> Stall:
+    return replace(
+        stall,
+        site=site,
+        at=shown_frame(stall.at) if stall.at is not None else None,
+        task=name_text(stall.task) if stall.task is not None else None,
     )
 
 

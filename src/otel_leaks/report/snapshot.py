@@ -24,7 +24,10 @@ FORMAT = "otel-leaks ps"
 """By which a file is known."""
 SCHEMA = SCHEMAS["ps"]
 """Version of the JSON."""
-OF_CENSUSES = ("followed", "clients", "newest", "outlived", "ended", "quiet_s")
+OF_CENSUSES = (
+    *("followed", "clients", "newest", "outlived", "ended", "quiet_s"),
+    *("refusals", "refusing"),
+)
 """Of a site: what a census has for its policies, and JSON has not."""
 
 

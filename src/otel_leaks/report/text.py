@@ -14,10 +14,12 @@ from otel_leaks.libraries import is_library
 from otel_leaks.model import Frame, Hidden, Kind, Origin, Sample, Site, Stack
 from otel_leaks.report.clusters import Cluster, clusters, owner_of
 from otel_leaks.report.hints import hint, hint_of_all
+from otel_leaks.report.hints.states import cancellations
 from otel_leaks.report.texts import MAX_CHARS, between, tail
 
 __all__ = [
     "leaks_text",
+    "place",
     "stack_text",
 ]
 
@@ -129,7 +131,7 @@ def _creation(origin: Origin | None) -> str:
         return ""
     if is_library(origin.file):
         return f", created by {_library_place(Frame(origin.function, origin.file, origin.line))}"
-    return f", created at {_place(origin.file, origin.line)}"
+    return f", created at {place(origin.file, origin.line)}"
 
 
 def _more(sites: Sequence[Site]) -> str:
@@ -169,7 +171,7 @@ def _member(site: Site) -> str:
         return f"{said}, {sample.name}" if sample.name not in {"", site.function} else said
     own = [frame for frame in sample.stack if not is_library(frame.file)]
     if own:
-        return f"{said}, at {_place(own[-1].file, own[-1].line)}"
+        return f"{said}, at {place(own[-1].file, own[-1].line)}"
     inner = sample.stack[-1]
     return f"{said}, in {inner.function}" if inner.function != site.function else said
 
@@ -199,7 +201,11 @@ def _site_lines(site: Site) -> Iterator[str]:
         rows += _waits(sample)
         if sample.awaited is not None:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
+        if sample.cancels:
+            rows.append(("cancel", _refused(sample)))
     rows += _created_at(site.origin)
+    if sample is not None and sample.held_by is not None:
+        rows.append(("held by", sample.held_by))
     if sample is not None and sample.is_orphaned:
         rows.append(("proof", _ORPHANED))
     said = hint(site)
@@ -210,11 +216,22 @@ def _site_lines(site: Site) -> Iterator[str]:
         yield f"     {name:8} {text}"
 
 
+def _refused(sample: Sample) -> str:
+    """Say how often it was asked to end, and where it catches that."""
+    said = f"refused {cancellations(sample.cancels)}"
+    if sample.cleans_up:
+        return f"{said}: its cleanup has not ended"
+    if sample.caught_at is None:
+        return said
+    frame = sample.caught_at
+    return f"{said}, caught at {place(frame.file, frame.line)} in {frame.function}"
+
+
 def _created_at(origin: Origin | None) -> Iterator[tuple[str, str]]:
     """Say what created it, and in which test."""
     if origin is None:
         return
-    where = f"{_place(origin.file, origin.line)} in {origin.function}"
+    where = f"{place(origin.file, origin.line)} in {origin.function}"
     if origin.file and is_library(origin.file):
         where += ", a library"
     elif origin.library is not None:
@@ -229,16 +246,16 @@ def _waits(sample: Sample) -> Iterator[tuple[str, str]]:
     inner = sample.stack[sample.stack.index(own[-1]) + 1 :] if own else sample.stack
     name = "waits"
     for frame in reversed(own[-MAX_OWN_FRAMES:]):
-        yield name, f"{_place(frame.file, frame.line)} in {frame.function}"
+        yield name, f"{place(frame.file, frame.line)} in {frame.function}"
         name = ""
     if inner:
-        yield name, f"in {inner[-1].function} ({_place(inner[-1].file, inner[-1].line)})"
+        yield name, f"in {inner[-1].function} ({place(inner[-1].file, inner[-1].line)})"
         name = ""
     if sample.waits_on is not None:
         yield name, f"on {sample.waits_on}"
 
 
-def _place(file: str, line: int) -> str:
+def place(file: str, line: int) -> str:
     """Write a place so that terminals and editors open it; short where it is near."""
     try:
         folder = os.getcwd()  # noqa: PTH109

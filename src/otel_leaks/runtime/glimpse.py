@@ -300,4 +300,6 @@ def name_of_type(kind: type) -> str:
 
 def is_subtype(kind: type, *classes: type) -> bool:
     """Say whether *kind* is one of *classes* or below it, without asking its metaclass."""
-    return any(each in classes for each in type.__getattribute__(kind, "__mro__"))
+    ways = type.__getattribute__(kind, "__mro__")
+    # Not with "in": that compares, which a metaclass may define.
+    return any(each is cls for cls in classes for each in ways)

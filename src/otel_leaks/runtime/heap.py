@@ -16,17 +16,20 @@ import time
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
 from gc import get_referents, get_referrers
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 from otel_leaks.libraries import is_library
+from otel_leaks.runtime.walks import Follows, Walk, referents_of
 
 __all__ = [
     "has_holder",
     "held_by",
     "held_by_package",
     "held_only_by",
+    "is_module",
     "living",
+    "spaces",
     "within_coroutines",
 ]
 
@@ -35,8 +38,6 @@ _thread_time = time.thread_time
 
 MOST = 200_000
 """Objects that a walk looks at, about a quarter of a second."""
-LOOKED_AT_ONCE = 500
-"""Objects between two looks at the clock."""
 
 _CONTAINERS = frozenset({"builtins", "collections", "functools", "weakref", "_weakrefset"})
 _FOLLOWED = _CONTAINERS | {"threading", "_thread", "types", "queue", "contextlib"}
@@ -86,23 +87,18 @@ def held_by_package(package: str, targets: Collection[int], *, budget_s: float) 
     ]
     if not modules:
         return set()
-    spaces = _spaces()
-    kinds: dict[type, bool] = {}
     closed = frozenset() if package in _RUN_TESTS else _RUN_TESTS
 
-    def is_followed(thing: Any) -> bool:
-        kind = type(thing)
-        if kind is dict:
-            return id(thing) not in spaces
-        known = kinds.get(kind)
-        if known is None:
-            known = kinds[kind] = _holds_for_libraries(kind) and (
-                _top(_module_of(kind)) not in closed
-            )
-        return known and (not issubclass(kind, type) or _top(_module_of(thing)) == package)
+    def is_of_package(cls: Any) -> bool:
+        return _top(_module_of(cls)) == package
 
-    roots = [object.__getattribute__(each, "__dict__") for each in modules if _is_module(each)]
-    return _walk(roots, targets, is_followed, budget_s)
+    def follows(kind: type) -> bool | Callable[[Any], bool]:
+        if not _holds_for_libraries(kind) or _top(_module_of(kind)) in closed:
+            return False
+        return is_of_package if issubclass(kind, type) else True
+
+    roots = [object.__getattribute__(each, "__dict__") for each in modules if is_module(each)]
+    return _walked(roots, targets, follows, budget_s, referents=_all_referents, shut=spaces())
 
 
 def held_by(roots: Iterable[object], targets: Collection[int], *, budget_s: float) -> set[int]:
@@ -117,15 +113,11 @@ def held_by(roots: Iterable[object], targets: Collection[int], *, budget_s: floa
         targets: As for ``held_by_package``.
         budget_s: As for ``held_by_package``.
     """
-    spaces = _spaces()
     loop = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", types.ModuleType)
 
-    def is_followed(thing: Any) -> bool:
-        kind = type(thing)
-        if kind is dict:
-            return id(thing) not in spaces
+    def follows(kind: type) -> bool | Callable[[Any], bool]:
         if kind is types.GeneratorType:
-            return not thing.gi_running
+            return lambda generator: not generator.gi_running
         if kind in {types.AsyncGeneratorType, types.FrameType}:
             # Before 3.11 the frame of a generator has its variables:
             # https://docs.python.org/3/whatsnew/3.11.html#cheaper-lazy-python-frames
@@ -134,7 +126,13 @@ def held_by(roots: Iterable[object], targets: Collection[int], *, budget_s: floa
             return False
         return not _is_of(kind, loop) and _top(_module_of(kind)) not in _TEST_RUNNERS
 
-    return _walk([each for each in roots if is_followed(each)], targets, is_followed, budget_s)
+    shut = spaces()
+    first = []
+    for each in roots:
+        decision = follows(type(each))
+        if id(each) not in shut and (decision(each) if callable(decision) else decision):
+            first.append(each)
+    return _walked(first, targets, follows, budget_s, referents=_all_referents, shut=shut)
 
 
 def _is_of(kind: type, root: type) -> bool:
@@ -152,57 +150,43 @@ def within_coroutines(
         targets: As for ``held_by_package``.
         budget_s: As for ``held_by_package``.
     """
-    spaces = _spaces()
     inner = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType, types.FrameType)
 
-    def is_followed(thing: Any) -> bool:
-        kind = type(thing)
+    def follows(kind: type) -> bool:
         if kind in inner:
             return True
-        if kind is dict:
-            return id(thing) not in spaces
         if kind is types.FunctionType or kind in _OPAQUE or issubclass(kind, type):
             return False
         module = _module_of(kind)
         return _top(module) not in {"asyncio", "_asyncio", "uvloop", "threading", "_thread"}
 
-    return _walk(list(coroutines), targets, is_followed, budget_s, through_frames=True)
+    return _walked(
+        list(coroutines), targets, follows, budget_s, referents=referents_of, shut=spaces()
+    )
 
 
-def _walk(
+def _walked(
     roots: list[Any],
     targets: Collection[int],
-    is_followed: Callable[[Any], bool],
+    follows: Follows,
     budget_s: float,
     *,
-    through_frames: bool = False,
+    referents: Callable[[list[Any]], Iterable[Any]],
+    shut: Iterable[int],
 ) -> set[int]:
-    found: set[int] = set()
-    # Held while their ids are compared.
-    held = collections.deque(roots)
-    seen = set(map(id, roots))
-    found |= seen & set(targets)
     until = _thread_time() + budget_s
-    queue = list(roots)
-    number = 0
-    while queue and number < MOST and len(found) < len(targets):
-        following: list[Any] = []
-        for thing in queue:
-            number += 1
-            if number % LOOKED_AT_ONCE == 0 and _thread_time() > until:
-                return found
-            for each in get_referents(thing) if through_frames else _referents(thing):
-                key = id(each)
-                if key in seen:
-                    continue
-                seen.add(key)
-                held.append(each)
-                if key in targets:
-                    found.add(key)
-                if is_followed(each):
-                    following.append(each)
-        queue = following
-    return found
+
+    def goes_on() -> bool:
+        return walk.walked < MOST and _thread_time() <= until
+
+    walk = Walk(targets, follows, goes_on, referents=referents, shut=shut)
+    walk.missing -= set(map(id, roots))
+    walk.run(roots)
+    return set(targets) - walk.missing
+
+
+def _all_referents(things: list[Any]) -> Iterable[Any]:
+    return chain.from_iterable(map(_referents, things))
 
 
 def _referents(thing: Any) -> Iterable[Any]:
@@ -247,14 +231,15 @@ def _holds_for_libraries(kind: type) -> bool:
     return isinstance(file, str) and is_library(file)
 
 
-def _spaces() -> set[int]:
+def spaces() -> set[int]:
     """Return the ids of the globals of all modules."""
-    modules = filter(_is_module, list(sys.modules.values()))
+    modules = filter(is_module, list(sys.modules.values()))
     # Not vars(): it would load a lazy module.
     return set(map(id, map(object.__getattribute__, modules, repeat("__dict__"))))
 
 
-def _is_module(thing: Any) -> bool:
+def is_module(thing: Any) -> bool:
+    """Say whether it is a module, lazy ones included, which it does not load."""
     return issubclass(type(thing), types.ModuleType)
 
 
@@ -318,7 +303,7 @@ def held_only_by(
         for each in get_referents(thing):
             kind = type(each)
             key = id(each)
-            if key in root_ids or _is_module(each) or issubclass(kind, type):
+            if key in root_ids or is_module(each) or issubclass(kind, type):
                 continue
             if kind in _OPAQUE or kind is types.FunctionType:
                 continue

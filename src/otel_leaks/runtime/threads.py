@@ -53,6 +53,7 @@ __all__ = [
     "is_idle_in_anyio",
     "kinds_of",
     "living",
+    "native_id_of",
     "native_ids",
     "owner_of",
     "rows_of",
@@ -157,6 +158,15 @@ def native_ids() -> dict[int, int]:
     refs = living()
     pairs = drained(lambda: _pairs(refs, "_ident", "_native_id"))
     return {a: b for a, b in pairs if type(a) is int and type(b) is int}
+
+
+def native_id_of(ident: int) -> int | None:
+    """Return the native id of a thread, None of one that ``threading`` does not know."""
+    active: Any = getattr(threading, "_active", {})
+    found = first(
+        lambda: present(map(dict.get, (active,), (ident,))), (members, item("_native_id"))
+    )
+    return found if type(found) is int else None
 
 
 def _pairs(refs: Sequence[ThreadRef], one: str, other: str) -> Iterator[tuple[Any, Any]]:

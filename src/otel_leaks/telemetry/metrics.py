@@ -16,7 +16,6 @@ https://github.com/open-telemetry/opentelemetry-python/blob/main/opentelemetry-s
 from __future__ import annotations
 
 import math
-import sys
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,44 +24,41 @@ from typing import Any
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
-from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool, Population
+from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool
 from otel_leaks.report.masks import masked
 from otel_leaks.report.texts import name_text
 from otel_leaks.runtime import forks, native
 from otel_leaks.telemetry import names
+from otel_leaks.telemetry.admission import (
+    AT_ONCE,
+    IN_A_LIFE,
+    MOST_SERIES,
+    NEVER,
+    Admission,
+    fitting,
+)
+from otel_leaks.telemetry.counts import Counted, Key, counted_of
 from otel_leaks.telemetry.exits import Exports
 from otel_leaks.telemetry.forks import renew_locks
+from otel_leaks.telemetry.instruments import forget
+from otel_leaks.telemetry.loop_metrics import loop_readings
 
-__all__ = ["Admission", "Board", "Metrics"]
+__all__ = ["AT_ONCE", "IN_A_LIFE", "Admission", "Board", "Metrics"]
 
-AT_ONCE = 20
-"""Functions of a kind that are named at once."""
 THREADS_AT_ONCE = 18
-"""The same of threads, as each has up to two series: of daemons, and of others."""
-IN_A_LIFE = 200
-"""Functions of a kind that are named in the life of a process."""
+"""Functions of threads that are named at once, as each has up to two series: of daemons, and of
+others."""
 POOLS_AT_ONCE = 5
 """Thread pools that are named at once."""
 ERROR_TYPES = 3
 """Types of errors of sources that are named in the life of a process."""
-CROWD = 100
-"""So many things in a function without a name, and ten times as many as in the
-smallest one with a name, take that name's place: a leak must not hide in _OTHER."""
 
-NEVER = sys.maxsize
-"""A crowd that nothing has."""
-
-_COUNTS: Mapping[Kind, names.Metric] = {
-    "thread": names.THREAD_COUNT,
-    "asyncio_task": names.TASK_COUNT,
-    "destroyed_task": names.TASK_DESTROYED,
-}
 _LIMITS: Mapping[Kind, names.Metric] = {
     "thread": names.THREAD_LIMIT,
     "asyncio_task": names.TASK_LIMIT,
 }
 
-_Reading = tuple[int, Mapping[str, "str | bool"]]
+_Reading = tuple["int | float", Mapping[str, "str | bool"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,53 +72,6 @@ class Board:
     counted_at: Mapping[Kind, float]
     """When each kind was counted last, seconds of the clock."""
     clock: Callable[[], float] = native.monotonic
-
-
-class Admission:
-    """
-    Chooses which functions are named; the rest are one, ``_OTHER``.
-
-    SDKs never forget an attribute set, so names must be few. The largest functions
-    get a name, and keep it, also when they have nothing any more, until its place is
-    needed: a series that merely ends would stand at its last value for minutes.
-    """
-
-    def __init__(
-        self, at_once: int = AT_ONCE, in_a_life: int = IN_A_LIFE, crowd: int = CROWD
-    ) -> None:
-        self._at_once = at_once
-        self._in_a_life = in_a_life
-        self._crowd = crowd
-        self._ever: set[str] = set()
-        self._named: set[str] = set()
-
-    def admit(self, counts: Mapping[str, int]) -> Collection[str]:
-        """
-        Say which functions of *counts* go by their name.
-
-        Args:
-            counts: How many things each function has now, each >= 1.
-
-        Returns:
-            At most ``at_once`` names, in the life of this object at most ``in_a_life``;
-            some may have nothing now.
-        """
-        ordered = sorted(counts, key=lambda name: (-counts[name], name))
-        for name in ordered:
-            if name in self._named or not self._may_be_named(name):
-                continue
-            if len(self._named) >= self._at_once:
-                smallest = min(self._named, key=lambda each: (counts.get(each, 0), each))
-                left = counts.get(smallest, 0)
-                if left and counts[name] < max(self._crowd, 10 * left):
-                    break
-                self._named.discard(smallest)
-            self._named.add(name)
-            self._ever.add(name)
-        return frozenset(self._named)
-
-    def _may_be_named(self, name: str) -> bool:
-        return name in self._ever or len(self._ever) < self._in_a_life
 
 
 class _Registration:
@@ -190,7 +139,7 @@ class _Registration:
 
     def take_down(self) -> None:
         self.board = None
-        _forget(self._duration)
+        forget(self._duration)
 
     def forked(self, exporting: Iterable[object]) -> None:
         """Have nothing in a child: neither numbers nor what the SDK keeps of them."""
@@ -198,7 +147,7 @@ class _Registration:
         self.exports.forked(exporting)
         self.totals.clear()
         for instrument in (*self._observed, self._duration):
-            _forget(instrument)
+            forget(instrument)
 
 
 _registrations: weakref.WeakKeyDictionary[MeterProvider, _Registration] = (
@@ -247,15 +196,15 @@ class Metrics:
         if not is_deferred:
             self._registered()
         self._closed = False
-        self._admissions = {kind: Admission() for kind in _COUNTS}
-        self._admissions["thread"] = Admission(THREADS_AT_ONCE)
+        self._admissions = {metric.name: Admission() for metric in names.BY_FUNCTION}
+        self._admissions[names.THREAD_COUNT.name] = Admission(THREADS_AT_ONCE, series=2)
         # Its counts only ever rise. What is counted under one name must stay there.
-        self._admissions["destroyed_task"] = Admission(crowd=NEVER)
-        self._last: dict[Kind, Sequence[_Reading]] = {}
+        self._admissions[names.TASK_DESTROYED.name] = Admission(crowd=NEVER)
+        self._counted: dict[str, Counted] = {}
         self._pool_admission = Admission(POOLS_AT_ONCE)
         self._pools: Mapping[str, Sequence[_Reading]] = {}
         self._pool_series: Collection[str] = ()
-        self._series: dict[Kind, Collection[tuple[str, bool | None]]] = {}
+        self._series: dict[str, Collection[Key]] = {}
 
     def _registered(self) -> _Registration:
         if self._registration is None:
@@ -284,19 +233,20 @@ class Metrics:
         now = self._clock()
         fresh_until = now + self._fresh_for_s(census)
         for population in census.populations:
-            self._last[population.kind] = self._counts(population)
             self._counted_at[population.kind] = now
-            self._fresh_until[_COUNTS[population.kind].name] = fresh_until
+            for metric, counted in counted_of(population):
+                self._counted[metric] = counted
+                self._fresh_until[metric] = fresh_until
         for failure in census.failures:
             self._counted_at.setdefault(failure.kind, self._began_at)
-        readings: dict[str, Sequence[_Reading]] = {
-            _COUNTS[kind].name: counts for kind, counts in self._last.items()
-        }
+        readings: dict[str, Sequence[_Reading]] = {}
         if census.pools is not None:
             self._pools = self._pool_readings(census.pools)
             self._counted_at["thread_pool"] = now
             self._fresh_until.update(dict.fromkeys(self._pools, fresh_until))
         readings.update(self._pools)
+        readings.update(loops := loop_readings(census.loops))
+        self._fresh_until.update(dict.fromkeys(loops, fresh_until))
         for kind, limit in self._limits.items():
             if limit is not None:
                 readings[_LIMITS[kind].name] = [(limit, {})]
@@ -309,6 +259,9 @@ class Metrics:
         readings[names.OPEN.name] = [(n, _pair(*pair)) for pair, n in open_now.items()]
         readings[names.DETECTIONS.name] = [(totals.get(pair, 0), _pair(*pair)) for pair in open_now]
         self._fresh_until[names.OPEN.name] = fresh_until
+        # The age of each kind, and the duration.
+        others = sum(map(len, readings.values())) + len(self._counted_at) + 1
+        readings.update(self._by_function(MOST_SERIES - others))
         registration.board = Board(
             readings, dict(self._fresh_until), dict(self._counted_at), self._clock
         )
@@ -337,7 +290,7 @@ class Metrics:
         held = renew_locks(provider)
         if self._registration is not None:
             self._registration.forked(held)
-        self._last.clear()
+        self._counted.clear()
         self._began_at = self._clock()
         self._counted_at.clear()
         self._fresh_until.clear()
@@ -345,28 +298,33 @@ class Metrics:
         self._pools = {}
         self._pool_series = ()
 
-    def _counts(self, population: Population) -> Sequence[_Reading]:
-        functions: dict[str, int] = {}
-        sites = [(name_text(site.function), site) for site in population.sites]
-        for function, site in sites:
-            functions[function] = functions.get(function, 0) + site.count
-        named = self._admissions[population.kind].admit(functions)
-        # What was reported and has nothing now is zero, and not merely gone.
-        counts: dict[tuple[str, bool | None], int] = {
-            key: 0
-            for key in self._series.get(population.kind, ())
-            if key[0] in named or key[0] == OTHER
+    def _by_function(self, room: int) -> Mapping[str, Sequence[_Reading]]:
+        """Return the readings of what is counted by function, with names for so many series."""
+        admissions = [self._admissions[metric] for metric in self._counted]
+        functions = [counted.functions() for counted in self._counted.values()]
+        wanted = [
+            (admission.wants(counts), admission.series)
+            for admission, counts in zip(admissions, functions, strict=True)
+        ]
+        # What a counter counted under a name stays there.
+        fixed = [metric == names.TASK_DESTROYED.name for metric in self._counted]
+        fits = fitting(room, wanted, fixed)
+        return {
+            metric: self._named(metric, admission.admit(counts, most))
+            for metric, admission, counts, most in zip(
+                self._counted, admissions, functions, fits, strict=True
+            )
         }
-        rest = population.count
-        for function, site in sites:
-            key = (function if function in named else OTHER, site.daemon)
-            counts[key] = counts.get(key, 0) + site.count
-            rest -= site.count
-        if rest:
-            # Sites beyond those that a census names: daemons or not, it does not say.
-            key = (OTHER, True if population.kind == "thread" else None)
-            counts[key] = counts.get(key, 0) + rest
-        self._series[population.kind] = tuple(counts)
+
+    def _named(self, metric: str, named: Collection[str]) -> Sequence[_Reading]:
+        # What was reported and has nothing now is zero, and not merely gone.
+        counts: dict[Key, int] = {
+            key: 0 for key in self._series.get(metric, ()) if key[0] in named or key[0] == OTHER
+        }
+        for (function, daemon), count in self._counted[metric].counts.items():
+            key = (function if function in named else OTHER, daemon)
+            counts[key] = counts.get(key, 0) + count
+        self._series[metric] = tuple(counts)
         return [
             (count, _function(function, daemon=daemon))
             for (function, daemon), count in counts.items()
@@ -425,26 +383,3 @@ def is_proxy(provider: object) -> bool:
         "ProxyTracerProvider",
         "ProxyLoggerProvider",
     }
-
-
-def _forget(instrument: object) -> None:
-    """
-    Drop what the SDK has recorded of an instrument.
-
-    The SDK has no public way: under cumulative temporality it exports a histogram for
-    ever. Where its privates are others (1.20 to 1.45 have these), the histogram stays
-    in the export as it is.
-    """
-    real = getattr(instrument, "_real_instrument", None) or instrument
-    consumer = getattr(real, "_measurement_consumer", None)
-    storages = getattr(consumer, "_reader_storages", None)
-    if not isinstance(storages, dict):
-        return
-    for storage in storages.values():
-        matches = getattr(storage, "_instrument_view_instrument_matches", None)
-        lock = getattr(storage, "_lock", None)
-        if isinstance(matches, dict) and lock is not None and lock.acquire(timeout=1.0):
-            try:
-                matches.pop(real, None)
-            finally:
-                lock.release()

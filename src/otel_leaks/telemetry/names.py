@@ -153,6 +153,13 @@ TASK_DESTROYED: Final = Metric(
     "Asyncio tasks that the collector destroyed while they were pending.",
     (FUNCTION,),
 )
+TASK_RETAINED: Final = Metric(
+    "python.asyncio.task.retained",
+    "observable_gauge",
+    "{task}",
+    "Finished asyncio tasks that are still referenced, by their outermost coroutine.",
+    (FUNCTION,),
+)
 POOL_THREADS: Final = Metric(
     "python.thread_pool.thread.count",
     "observable_gauge",
@@ -174,6 +181,24 @@ POOL_QUEUE: Final = Metric(
     "Jobs that wait for a thread of their pool.",
     (POOL,),
 )
+LOOP_DELAY_P99: Final = Metric(
+    "python.asyncio.loop.delay.p99",
+    "observable_gauge",
+    "s",
+    "In the last minute, what got ready at any moment waited at most so long in 99 % of the time.",
+)
+LOOP_DELAY_MAX: Final = Metric(
+    "python.asyncio.loop.delay.max",
+    "observable_gauge",
+    "s",
+    "The longest time in the last minute for which an event loop did not look at what is ready.",
+)
+LOOP_UTILIZATION: Final = Metric(
+    "python.asyncio.loop.utilization",
+    "observable_gauge",
+    "1",
+    "The part of the last minute in which the busiest event loop did not wait.",
+)
 CENSUS_DURATION: Final = Metric(
     "python.leak.census.duration",
     "histogram",
@@ -190,6 +215,9 @@ CENSUS_AGE: Final = Metric(
     (KIND,),
 )
 
+BY_FUNCTION: Final = (THREAD_COUNT, TASK_COUNT, TASK_DESTROYED, TASK_RETAINED)
+"""What is counted by function."""
+
 METRICS: Final = (
     THREAD_COUNT,
     TASK_COUNT,
@@ -198,9 +226,13 @@ METRICS: Final = (
     OPEN,
     DETECTIONS,
     TASK_DESTROYED,
+    TASK_RETAINED,
     POOL_THREADS,
     POOL_LIMIT,
     POOL_QUEUE,
+    LOOP_DELAY_P99,
+    LOOP_DELAY_MAX,
+    LOOP_UTILIZATION,
     CENSUS_DURATION,
     CENSUS_AGE,
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from otel_leaks.ignores import Ignore
 from otel_leaks.runtime import native
 from otel_leaks.testing.grace import Grace
+from otel_leaks.testing.holding import with_holders
 from otel_leaks.testing.looks import Held
 from otel_leaks.testing.proving import proved
 from otel_leaks.testing.report import Report, new_sites, outermost, with_destroyed_as_pending
@@ -105,6 +106,7 @@ class Check:
         *,
         loop: Any = None,
         holders: Callable[[], Iterable[object]] | None = None,
+        named: Callable[[], Iterable[tuple[str, object]]] = tuple,
         collect: Callable[[], object] = _collect,
         failed: Callable[[tuple[Failure, ...]], None] | None = None,
         runners: BeforeCancelling | None = None,
@@ -113,6 +115,7 @@ class Check:
         self._scope = scope
         self._kinds = kinds
         self._holders = holders
+        self._named = named
         self._collect = collect
         self._held = Held(ignores, loop, failed)
         self._is_underway = False
@@ -189,7 +192,7 @@ class Check:
         if self.report and self._give_back(starts):
             self.report = self._held.look(self._scope, self._kinds).with_hidden(self.report)
         if self.report:
-            self.report = proved(self.report)
+            self.report = with_holders(proved(self.report), roots=self._named)
 
     def _give_back(self, starts: Starts) -> bool:
         """Take for leaks what a library seems to keep, created by the line of another leak."""

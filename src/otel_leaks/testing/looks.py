@@ -16,13 +16,15 @@ from otel_leaks.testing.report import Report, largest_first
 
 if TYPE_CHECKING:
     from otel_leaks.census import CensusTaker
-    from otel_leaks.model import Failure, Kind
+    from otel_leaks.model import Failure, Kind, Site
     from otel_leaks.origins.scopes import Scope
 
 __all__ = ["Held", "checked", "ignore_current", "is_in_loop", "shared_taker"]
 
 MAX_SITES = 50
 """Sites of a kind whose stack is read."""
+MAX_SHOWN = 1000
+"""Objects of samples that are known, before those that have ended are forgotten."""
 
 
 class _Things:
@@ -82,6 +84,7 @@ class _SharedTaker:
         self._lock = forks.Lock()
         self._users = 0
         self._taker: CensusTaker | None = None
+        self._shown: dict[tuple[Kind, int], weakref.ref[Any]] = {}
 
     def open(self) -> None:
         from otel_leaks.census import EVERY_SOURCE, CensusTaker
@@ -105,6 +108,7 @@ class _SharedTaker:
         with self._lock:
             self._users -= 1
             if self._users == 0 and self._taker is not None:
+                self._shown.clear()
                 taker, self._taker = self._taker, None
                 self._raise(taker.close())
             starts.close()
@@ -125,13 +129,27 @@ class _SharedTaker:
                 return Report()
         with self._lock:
             assert self._taker is not None
+            if len(self._shown) > MAX_SHOWN:
+                self._shown = {key: ref for key, ref in self._shown.items() if ref() is not None}
             census = self._taker.take(
-                scope=scope, besides=_caller(), ignores=ignores, excludes=excludes, kinds=kinds
+                scope=scope,
+                besides=_caller(),
+                ignores=ignores,
+                excludes=excludes,
+                kinds=kinds,
+                shown=self._shown,
             )
         (failed or self._raise)(census.failures)
         read = census.populations
         sites = sorted((site for each in read for site in each.sites), key=largest_first)
         return Report(tuple(sites), tuple(hidden for each in read for hidden in each.hidden))
+
+    def object_of(self, site: Site) -> object | None:
+        """Return the object that the sample of a site is of, None when it has ended."""
+        if site.sample is None:
+            return None
+        ref = self._shown.get((site.kind, site.sample.serial))
+        return ref() if ref is not None else None
 
     @staticmethod
     def _raise(failures: Any) -> None:

@@ -15,6 +15,7 @@ from otel_leaks.ignores import Ignore
 from otel_leaks.runtime import native
 from otel_leaks.testing.checks import BeforeCancelling, Check, again
 from otel_leaks.testing.grace import Grace
+from otel_leaks.testing.holding import with_holders
 from otel_leaks.testing.looks import Held, checked, is_in_loop, shared_taker
 from otel_leaks.testing.proving import proved
 from otel_leaks.testing.report import Report
@@ -31,7 +32,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
+def find(*ignores: Ignore, grace: Grace = Grace(), why: bool = False) -> Report:
     """
     Return everything alive that is not ignored. Does not raise if something is.
 
@@ -41,6 +42,8 @@ def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
         ignores: What to ignore.
         grace: How often to check until nothing is left. Inside a running loop it checks
             once, because waiting here would block the loop.
+        why: Whether to look for what holds each object: ``site.sample.held_by``. This walks the
+            heap, for up to half a second of CPU.
 
     Returns:
         A report, false if nothing was found.
@@ -69,6 +72,8 @@ def find(*ignores: Ignore, grace: Grace = Grace()) -> Report:
                 native.sleep(delay_s)
                 report = held.look(None, again(report)).with_hidden(report)
         report = proved(report)
+        if why:
+            report = with_holders(report, is_asked=True)
     finally:
         shared_taker.close()
     warn(held.unused())

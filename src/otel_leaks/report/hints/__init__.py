@@ -10,7 +10,7 @@ from typing import Protocol
 
 from otel_leaks.model import Site
 from otel_leaks.report.clusters import Cluster
-from otel_leaks.report.hints import backlog, kinds, owners, states, waits
+from otel_leaks.report.hints import backlog, blocked, kinds, owners, states, waits
 
 __all__ = ["HINTS", "Hint", "hint", "hint_of_all"]
 
@@ -38,6 +38,7 @@ HINTS: tuple[Hint, ...] = (
     states.of_idle,
     owners.of_library,
     owners.of_python,
+    blocked.hint,
     kinds.hint,
     waits.hint,
 )

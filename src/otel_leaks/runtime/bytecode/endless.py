@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from types import CodeType
 
-__all__ = ["Exits", "is_endless"]
+__all__ = ["JUMPS", "RAISES", "TARGETED", "Exits", "handlers_of", "is_endless"]
 
 MAX_CODE_BYTES = 2000
 """Of a function that is looked at, a millisecond; a longer one is taken to have an exit."""
@@ -22,8 +22,8 @@ MAX_KNOWN = 1000
 """Places whose answer is kept."""
 
 _RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})
-_RAISES = frozenset({"RAISE_VARARGS", "RERAISE"})
-_JUMPS = frozenset(
+RAISES = frozenset({"RAISE_VARARGS", "RERAISE"})
+JUMPS = frozenset(
     {
         "JUMP",
         "JUMP_ABSOLUTE",
@@ -33,7 +33,7 @@ _JUMPS = frozenset(
         "JUMP_NO_INTERRUPT",
     }
 )
-_TARGETED = frozenset((*dis.hasjrel, *dis.hasjabs))
+TARGETED = frozenset((*dis.hasjrel, *dis.hasjabs))
 
 
 class Exits:
@@ -94,7 +94,7 @@ def is_endless(code: CodeType, last_instruction: int) -> bool:
         return False
     instructions = list(dis.get_instructions(code))
     at = {each.offset: i for i, each in enumerate(instructions)}
-    handlers = _handlers(code, instructions)
+    handlers = handlers_of(code, instructions)
     # f_lasti may be that of a cache behind its instruction.
     start = max((i for offset, i in at.items() if offset <= last_instruction), default=0)
     seen: set[int] = set()
@@ -108,16 +108,16 @@ def is_endless(code: CodeType, last_instruction: int) -> bool:
         if each.opname in _RETURNS:
             return False
         ahead += [at[to] for begin, end, to in handlers if begin <= each.offset < end and to in at]
-        if each.opname in _RAISES:
+        if each.opname in RAISES:
             continue
-        if each.opcode in _TARGETED and isinstance(each.argval, int) and each.argval in at:
+        if each.opcode in TARGETED and isinstance(each.argval, int) and each.argval in at:
             ahead.append(at[each.argval])
-        if each.opname not in _JUMPS:
+        if each.opname not in JUMPS:
             ahead.append(i + 1)
     return True
 
 
-def _handlers(code: CodeType, instructions: list[dis.Instruction]) -> list[tuple[int, int, int]]:
+def handlers_of(code: CodeType, instructions: list[dis.Instruction]) -> list[tuple[int, int, int]]:
     """Return begin, end and handler of what is guarded."""
     if sys.version_info >= (3, 11):
         # Undocumented, 3.11 to 3.15 have it: https://github.com/python/cpython/blob/v3.13.0/Lib/dis.py#L980

@@ -1,0 +1,136 @@
+"""Tasks that were asked to end and go on: since when, how often, and whether they catch it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from otel_leaks.census.asked import Asked
+from otel_leaks.census.serials import Serials
+from otel_leaks.census.source import Look
+from otel_leaks.census.task_tallies import Chained, Tally
+from otel_leaks.census.task_walk import Walk
+from otel_leaks.libraries import is_library
+from otel_leaks.model import Kind, Refusal
+from otel_leaks.runtime.bytecode.caught import Caught
+from otel_leaks.runtime.glimpse import refs_at
+from otel_leaks.runtime.task_cancels import (
+    COUNTS,
+    awaits_uncancelled,
+    cancels_of,
+    is_handling,
+)
+from otel_leaks.runtime.task_chains import chain_of
+from otel_leaks.runtime.task_waits import is_timed
+from otel_leaks.runtime.tasks import TaskRef
+from otel_leaks.runtime.timers import Timers
+
+__all__ = ["Refusals"]
+
+MAX_ASKED = 500
+"""Tasks that were asked to end and are known from census to census."""
+ASKED_OF_SLICE = 20
+"""Of these, between two pauses: about a fifth of a millisecond."""
+ASKED_OF_SITE = 50
+"""Of these, those that are told of one site."""
+
+
+class Refusals:
+    """
+    Knows the tasks that were asked to end from census to census.
+
+    Args:
+        kind: Of what is read.
+        serials: Gives them their numbers.
+    """
+
+    def __init__(self, kind: Kind, serials: Serials) -> None:
+        self._kind = kind
+        self._serials = serials
+        self._caught = Caught()
+        self._asked: dict[int, Asked] = {}
+        self._seen: dict[int, Asked] = {}
+
+    def begin(self) -> None:
+        """Begin a census."""
+        self._seen = {}
+
+    def note(self, refs: Sequence[TaskRef], now: float) -> None:
+        """Find those among pending tasks whose end was requested."""
+        counts = cancels_of(refs)
+        if not any(counts):
+            return
+        for ref, cancels in zip(refs, counts, strict=True):
+            if cancels:
+                self._note(ref, int(cancels), now)
+
+    def note_handling(self, refs: Sequence[TaskRef], now: float) -> None:
+        """Find those that handle a cancellation, where Python does not count the requests."""
+        if COUNTS:
+            return
+        for ref in refs:
+            if is_handling(ref):
+                self._note(ref, 1, now)
+
+    def _note(self, ref: TaskRef, cancels: int, now: float) -> None:
+        # The registry's own references have callbacks, so there may be several of a task.
+        for own in refs_at(ref):
+            key = id(own)
+            asked = self._seen.get(key) or self._asked.get(key)
+            if asked is None:
+                if len(self._seen) >= MAX_ASKED:
+                    return
+                asked = Asked(self._serials.number(own, now), now, now, cancels)
+            elif asked.seen < now:
+                asked.note(cancels, now)
+            self._seen[key] = asked
+
+    def stand(self, walk: Walk, tally: Tally, look: Look) -> None:
+        """Find where they stand, at the end of a census; forget the others."""
+        self._asked, self._seen = self._seen, {}
+        for number, asked in enumerate(self._asked.values(), 1):
+            where = partial(walk.found, asked.known.ref, None, tally, None)
+            found = look.guard.ask(self._kind, where, None)
+            if found is not None:
+                found.asked.append(asked)
+            if number % ASKED_OF_SLICE == 0:
+                look.pause()
+
+    def of(self, chain: Chained, look: Look) -> tuple[Refusal, ...]:
+        """Return those of a site that a census before has seen, those asked first first."""
+        asked = sorted(chain.asked, key=lambda each: (each.since, each.known.serial))
+        some = [each for each in asked if each.since < look.now][:ASKED_OF_SITE]
+        if not some:
+            return ()
+        timers = Timers(look.pause)
+        found = []
+        for number, each in enumerate(some, 1):
+            ref = each.known.ref
+            caught_in = look.guard.ask(self._kind, partial(self._caught_in, ref), None)
+            cleans_up = is_handling(ref)
+            found.append(
+                Refusal(
+                    serial=each.known.serial,
+                    since_s=look.now - each.since,
+                    cancels=each.cancels,
+                    rises=each.rises,
+                    rate=each.rate,
+                    catches=caught_in is not None,
+                    is_own=caught_in is not None and not is_library(caught_in),
+                    cleans_up=cleans_up,
+                    ends_later=awaits_uncancelled(ref)
+                    or (cleans_up and is_timed(ref, timers) is True),
+                )
+            )
+            if number % ASKED_OF_SLICE == 0:
+                look.pause()
+        return tuple(found)
+
+    def _caught_in(self, ref: TaskRef) -> str | None:
+        """Return the file of the function of its stack that catches what cancels it."""
+        found = chain_of(ref).unwrapped()
+        codes = [level.code for level in found.levels]
+        offsets = [offset for offset, _ in found.stands()]
+        caught = self._caught.within(list(zip(codes, offsets, strict=True)))
+        code = codes[caught[0]] if caught is not None else None
+        return code.co_filename if code is not None else None

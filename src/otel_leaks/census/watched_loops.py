@@ -1,0 +1,137 @@
+"""The event loops that are watched: by the meter of their turns, or by their heartbeat."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, final
+
+from otel_leaks.census.loop_delays import Delays, MeterHistory, delays_of_answers
+from otel_leaks.census.stalls import Turn
+from otel_leaks.runtime.beats import Beats
+from otel_leaks.runtime.living_loops import LivingLoops
+from otel_leaks.runtime.loop_state import is_running, run_of
+from otel_leaks.runtime.thread_clocks import ThreadClock
+from otel_leaks.runtime.threads import native_id_of
+from otel_leaks.runtime.turns import Meter, attach, clock, detach
+
+__all__ = ["Watched", "WatchedLoops"]
+
+
+@final
+class Watched:
+    """One loop that is watched."""
+
+    __slots__ = ("beats", "clocked", "history", "meter", "ref", "turn")
+
+    def __init__(self, loop: Any, meter: Meter | None) -> None:
+        self.ref = weakref.ref(loop)
+        self.meter = meter
+        self.history = MeterHistory(meter, clock()) if meter is not None else None
+        self.beats = Beats(loop) if meter is None else None
+        self.turn: Turn | None = None
+        self.clocked: ThreadClock | None = None
+        """What its thread had done when it was looked at last."""
+
+    def runs(self) -> bool:
+        """Say whether the loop runs, and has since its turn began."""
+        loop = self.ref()
+        if loop is None:
+            return False
+        if self.meter is not None:
+            run, timed = run_of(loop), self.meter.run
+            # It waited when it was found, and has not turned since.
+            has_waited = timed is None and self.meter.turn() is None
+            return run is not None and (run is timed or has_waited)
+        return is_running(loop)
+
+    def began(self) -> float | None:
+        """Return when it did not answer, or did not turn, any more; None while it does."""
+        if self.meter is not None:
+            return self.meter.turn()
+        assert self.beats is not None
+        return self.beats.sent
+
+    def thread(self) -> tuple[int | None, int | None]:
+        """Return the ident of its thread, and its native id."""
+        if self.beats is not None:
+            return self.beats.thread, self.beats.native_id
+        assert self.meter is not None
+        ident = self.meter.run
+        return (ident, native_id_of(ident)) if isinstance(ident, int) else (None, None)
+
+    def took_s(self, turn: Turn) -> float | None:
+        """Return how long a turn took that has ended, None where that is not known."""
+        if self.meter is not None and self.meter.last[0] == turn.began:
+            return self.meter.last[1]
+        if self.beats is not None and self.beats.answers:
+            answer = self.beats.answers[-1]
+            if answer.at - answer.waited_s == turn.began:
+                return answer.waited_s
+        return None
+
+    def delays(self, now: float) -> Delays | None:
+        """Return how the loop did in the last minute, None where it has not run."""
+        if self.history is not None:
+            return self.history.look(now, runs=self.runs())
+        assert self.beats is not None
+        sent = self.beats.sent
+        current_s = now - sent if sent is not None and self.runs() else 0.0
+        return delays_of_answers(tuple(self.beats.answers), now, current_s)
+
+
+@final
+class WatchedLoops:
+    """All loops of the process that are not closed, each found by the look after it was made."""
+
+    def __init__(self) -> None:
+        self._loops = LivingLoops()
+        self._watched: dict[int, Watched] = {}
+
+    def __iter__(self) -> Iterator[Watched]:
+        return iter(list(self._watched.values()))
+
+    def open(self) -> None:
+        """Begin to note loops."""
+        self._loops.open()
+
+    def close(self) -> None:
+        """Restore all that was changed, and forget all."""
+        self._detach()
+        self._loops.close()
+
+    def forked(self) -> None:
+        """Watch the loops that there are anew, in a forked child."""
+        self._loops.forked()
+        self._detach()
+
+    def _detach(self) -> None:
+        watched, self._watched = self._watched, {}
+        for each in watched.values():
+            loop = each.ref()
+            if loop is not None and each.meter is not None:
+                with suppress(Exception):
+                    detach(loop)
+
+    def find(self) -> list[Watched]:
+        """Watch the loops that have come; return those that have gone."""
+        gone = []
+        for key, watched in list(self._watched.items()):
+            loop = watched.ref()
+            if loop is None or _is_closed(loop):
+                gone.append(self._watched.pop(key))
+        self._loops.discover()
+        for loop in self._loops:
+            if _is_closed(loop):
+                self._loops.forget(loop)
+            elif id(loop) not in self._watched:
+                self._watched[id(loop)] = Watched(loop, attach(loop))
+        return gone
+
+
+def _is_closed(loop: Any) -> bool:
+    try:
+        return bool(loop.is_closed())
+    except Exception:  # A loop of somebody's own need not have all methods.
+        return False

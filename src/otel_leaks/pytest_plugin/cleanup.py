@@ -1,0 +1,204 @@
+"""
+Ends what a failed test left behind, so that it does not spoil the tests after it.
+
+That comes after the verdict, and changes none. What can't be ended is a zombie: it is reported
+with the tests that ran while it was alive.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.ignores import BUILT_IN, Ignore, Ignores
+from otel_leaks.origins.process_wide import is_open
+from otel_leaks.origins.recorder import starts
+from otel_leaks.pytest_plugin.endings import Leaked, end, is_disturbing
+from otel_leaks.report.text import place
+from otel_leaks.report.texts import name_text
+from otel_leaks.runtime.names import kept
+from otel_leaks.testing.looks import shared_taker
+
+if TYPE_CHECKING:
+    from otel_leaks.model import Kind
+    from otel_leaks.origins.scopes import Scope
+    from otel_leaks.pytest_plugin.baseline import Baseline
+    from otel_leaks.pytest_plugin.outcomes import Ledger
+    from otel_leaks.pytest_plugin.troubles import Troubles
+    from otel_leaks.testing.report import Report
+
+__all__ = ["Cleanup"]
+
+# Bound now: a test may replace it.
+_urandom = os.urandom
+
+MAX_LOOKS = 200
+"""Looks at parts of what a test left, in order to tell what is ignored of it."""
+MAX_ZOMBIES = 20
+"""Zombies that are named, of one process."""
+NAMED_TESTS = 3
+"""Tests that are named of those that ran beside a zombie."""
+_ENDED_KINDS: frozenset[Kind] = frozenset(
+    {"thread", "asyncio_task", "work_item", "thread_pool", "event_loop", "child_process"}
+)
+
+
+class _Zombie:
+    """What could not be ended, and the tests that ran meanwhile."""
+
+    def __init__(self, leaked: Leaked, text: str) -> None:
+        self._kind = leaked.kind
+        self._ref = weakref.ref(leaked.thing)
+        self.text = text
+        self.tests: list[str] = []
+        self.count = 0
+
+    def note(self, nodeid: str) -> bool:
+        """Note that a test is about to run; return whether it is still there."""
+        thing = self._ref()
+        if thing is None or not is_disturbing(Leaked(self._kind, thing)):
+            return False
+        if len(self.tests) < NAMED_TESTS:
+            self.tests.append(nodeid)
+        self.count += 1
+        return True
+
+    def line(self) -> str:
+        """Say what it may have disturbed."""
+        if not self.tests:
+            return f"{self.text}; no test ran after it"
+        named = ", ".join(self.tests)
+        more = self.count - len(self.tests)
+        return f"{self.text}; it may have disturbed {named}" + (f" and {more} more" * bool(more))
+
+
+class Cleanup:
+    """
+    Ends what failed tests left behind.
+
+    Args:
+        ignores: What is no leak of any test.
+        baseline: Which leaks are known: these are left as they are.
+        ledger: Where zombies are kept for the summary.
+        troubles: Where an error of ours is kept.
+    """
+
+    def __init__(
+        self,
+        ignores: tuple[Ignore, ...],
+        *,
+        baseline: Baseline,
+        ledger: Ledger,
+        troubles: Troubles,
+    ) -> None:
+        self._ignores = ignores
+        self._baseline = baseline
+        self._ledger = ledger
+        self._troubles = troubles
+        self._process = _urandom(8).hex()
+        self._zombies: list[_Zombie] = []
+        self._all: list[_Zombie] = []
+
+    def before(self, nodeid: str) -> None:
+        """Note which zombies are there when a test begins."""
+        if self._zombies:
+            self._zombies = [each for each in self._zombies if each.note(nodeid)]
+            self._tell()
+
+    def of(self, scope: Scope, ignores: tuple[Ignore, ...], report: Report) -> str:
+        """
+        End what is charged to a scope.
+
+        Args:
+            scope: Of a test or fixture that fails with what it left.
+            ignores: What its markers say.
+            report: What it left.
+
+        Returns:
+            Lines about what can't be ended, empty where there is none.
+        """
+        lines: list[str] = []
+        with self._troubles.kept("what a test left can't be ended"):
+            kinds = {site.kind for site in report} & _ENDED_KINDS
+            ids = Ignores((*BUILT_IN, *self._ignores, *ignores))
+            charged = [each for kind in sorted(kinds) for each in self._charged(scope, kind, ids)]
+            end(charged, scope)
+            zombies = [each for each in charged if is_disturbing(each)]
+            del charged
+            lines = [self._note(each, scope) for each in zombies[:MAX_ZOMBIES]]
+            if len(zombies) > MAX_ZOMBIES:
+                lines.append(f"zombies: {len(zombies) - MAX_ZOMBIES} more can't be ended")
+        return "\n".join(lines)
+
+    def _note(self, leaked: Leaked, scope: Scope) -> str:
+        what = _described(leaked)
+        if len(self._all) < MAX_ZOMBIES:
+            zombie = _Zombie(leaked, f"zombie: {what} of {scope.label} can't be ended")
+            self._all.append(zombie)
+            self._zombies.append(zombie)
+            self._tell()
+        return f"zombie: {what} can't be ended, and may disturb the tests after this one"
+
+    def _tell(self) -> None:
+        self._ledger.zombies[self._process] = [each.line() for each in self._all]
+
+    def _charged(self, scope: Scope, kind: Kind, ignores: Ignores) -> list[Leaked]:
+        """Return what is neither ignored nor known."""
+        found: list[Any] = []
+
+        def collect(thing: object) -> bool:
+            # Of tasks those of everybody are asked about, and those that have ended.
+            if is_open(kind, thing) and scope.holds(starts.scope_of(thing)):
+                found.append(thing)
+            return True
+
+        shared_taker.look(scope, ignores, {kind}, collect, self._troubles.unreadable)
+        looks = iter(range(MAX_LOOKS))
+        charged = _parted(found, lambda some: self._is_charged(scope, kind, ignores, some), looks)
+        return [Leaked(kind, each) for each in charged]
+
+    def _is_charged(
+        self, scope: Scope, kind: Kind, ignores: Ignores, some: Sequence[Any]
+    ) -> bool | None:
+        """Say whether all of some things are leaks; None where only a part of them may be."""
+        ids = set(map(id, some))
+        report = shared_taker.look(
+            scope, ignores, {kind}, lambda thing: id(thing) not in ids, self._troubles.unreadable
+        )
+        left = self._baseline.without_known(report)
+        if not left:
+            return False
+        is_whole = not report.hidden and sum(site.count for site in left) == len(some)
+        return True if is_whole else None
+
+
+def _parted(
+    things: list[Any], is_charged: Callable[[Sequence[Any]], bool | None], looks: Iterator[int]
+) -> Iterable[Any]:
+    """Yield the things that are charged, asking about halves where a whole is mixed."""
+    if not things or next(looks, None) is None:
+        return
+    answer = is_charged(things)
+    if answer:
+        yield from things
+    elif answer is None and len(things) > 1:
+        half = len(things) // 2
+        yield from _parted(things[:half], is_charged, looks)
+        yield from _parted(things[half:], is_charged, looks)
+
+
+def _described(leaked: Leaked) -> str:
+    """Name one object on a line: what it is, what it is called, where it was created."""
+    thing = leaked.thing
+    name = starts.what(thing)
+    if leaked.kind == "thread":
+        name = kept(thing, "_name") or name
+    elif leaked.kind == "asyncio_task":
+        name = thing.get_name()
+    elif leaked.kind == "child_process":
+        name = f"{thing.name}, pid {thing.pid}"
+    origin = starts.origin_of(thing)
+    created = f", created at {place(origin.file, origin.line)}" if origin is not None else ""
+    return f"{leaked.kind.replace('_', ' ')} {name_text(name)}".rstrip() + created

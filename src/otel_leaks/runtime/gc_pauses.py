@@ -1,0 +1,62 @@
+"""
+When the garbage collector ran, as far as it took long.
+
+It runs in the thread that allocated last, keeps the GIL meanwhile, and shows in no stack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import deque
+from typing import Any, final
+
+from otel_leaks.runtime.turns import clock
+
+__all__ = ["GcPauses"]
+
+LONG_S = 0.01
+"""A collection of at least so long is remembered."""
+MOST = 64
+"""Collections that are remembered, the last ones."""
+OLDEST = 1
+"""Collections of the youngest generation are short, and many: they are not timed."""
+
+
+@final
+class GcPauses:
+    """Times the collections of the process while it is open; two calls for each of them."""
+
+    def __init__(self) -> None:
+        self._pauses: deque[tuple[float, float]] = deque(maxlen=MOST)
+        self._began: float | None = None
+
+    def open(self) -> None:
+        """Begin to time collections."""
+        if self._collects not in gc.callbacks:
+            gc.callbacks.append(self._collects)
+
+    def close(self) -> None:
+        """Time no more collections, and forget all."""
+        with contextlib.suppress(ValueError):
+            gc.callbacks.remove(self._collects)
+        self._pauses.clear()
+        self._began = None
+
+    def between(self, start: float, end: float) -> float:
+        """Return for how many seconds of a span of time collections ran that took long."""
+        pauses = [*self._pauses]
+        if self._began is not None:
+            pauses.append((self._began, end))
+        return sum(max(0.0, min(end, last) - max(start, first)) for first, last in pauses)
+
+    def _collects(self, phase: str, info: dict[str, Any]) -> None:
+        if info["generation"] < OLDEST:
+            return
+        now = clock()
+        if phase == "start":
+            self._began = now
+            return
+        began, self._began = self._began, None
+        if began is not None and now - began >= LONG_S:
+            self._pauses.append((began, now))

@@ -1,0 +1,383 @@
+"""
+What holds an object: the shortest way to it from something that lives by itself.
+
+That is a module's globals, a running function, a running thread, another task. One walk goes
+forwards from all of these, for all objects that are asked about, until it has met each of them or
+its time is over. Backwards it would be shorter, but each step is one call that goes through the
+whole heap while no other thread runs.
+
+An event loop is none of these roots: it holds each task that waits for a timer, a socket or its
+turn. So the loops come last, and where only they lead to a task, that is said.
+
+What is walked over is held until the end, so an object that ends meanwhile ends here, in this
+thread. On a build without the GIL nothing is looked for.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+from otel_leaks.libraries import is_own_module
+from otel_leaks.runtime import native
+from otel_leaks.runtime.frames import can_read
+from otel_leaks.runtime.glimpse import is_subtype, name_of_type
+from otel_leaks.runtime.heap import is_module, spaces
+from otel_leaks.runtime.paths import (
+    is_wake_up,
+    name_of_callable,
+    name_of_code,
+    name_of_generator,
+    own_dict,
+    text_of,
+    wakes,
+)
+from otel_leaks.runtime.task_makes import make_of
+from otel_leaks.runtime.task_registry import TaskRegistry
+from otel_leaks.runtime.variables import variables_of
+from otel_leaks.runtime.walks import Walk
+
+__all__ = ["UNKNOWN", "Root", "holders_of"]
+
+UNKNOWN = "unknown"
+"""Nothing that can be seen holds it: a cycle of garbage, or something made in C."""
+
+# Bound now: a test may replace it.
+_thread_time = time.thread_time
+
+LOOPS_SHARE = 0.2
+"""Of the time, for the loops, where the walk before took all."""
+_RUNNERS = frozenset({"_pytest", "pluggy", "pytest", "pytest_asyncio"})
+_OURS = frozenset({"otel_leaks", __name__.partition(".")[0]})
+"""Also that of a copy that was sent into the process."""
+_DEMO = "otel_leaks.demo"
+_ATOMS = frozenset(
+    map(id, (str, bytes, bytearray, int, float, complex, bool, type(None), types.CodeType, range))
+)
+
+
+class Root(NamedTuple):
+    """Something that lives by itself."""
+
+    label: str
+    thing: Any
+
+
+def holders_of(
+    things: Sequence[Any],
+    *,
+    budget_s: float,
+    roots: Iterable[Root] = (),
+    pause: Callable[[], object] = lambda: None,
+    reads_functions: bool = True,
+) -> list[str]:
+    """
+    Say of each of *things* what holds it.
+
+    Args:
+        things: Tasks, threads, or anything else.
+        budget_s: Seconds of CPU that it may take, > 0.
+        roots: What lives by itself besides; named as it is to be written.
+        pause: Called between slices of work, some tenths of a millisecond apart.
+        reads_functions: Whether variables of running functions are looked at.
+
+    Returns:
+        One text for each, ``UNKNOWN`` where nothing was found.
+    """
+    if not can_read():
+        return [f"{UNKNOWN}: this is not looked for without the GIL" for _ in things]
+    search = _Search(things, budget_s, pause)
+    try:
+        return search.run(roots, reads_functions=reads_functions)
+    finally:
+        search.forget()
+
+
+class _Search:
+    def __init__(self, things: Sequence[Any], budget_s: float, pause: Callable[[], object]) -> None:
+        self._things = things
+        self._ids = set(map(id, things))
+        self._pause = pause
+        self._budget_s = budget_s
+        self._until = _thread_time() + budget_s
+        self._tasks = _pending_tasks()
+        self._loops = list(_loops_of((*things, *self._tasks)))
+        self._labels: dict[int, str] = {}
+        self._roots: list[Any] = []
+        """Held, as their ids are keys."""
+        self._walk = Walk(self._ids, self._follows, self._goes_on, shut=self._shut())
+
+    def run(self, roots: Iterable[Root], *, reads_functions: bool) -> list[str]:
+        """Return what is said of each."""
+        said: dict[int, str] = {}
+        is_whole = self._walked_from(
+            chain(roots, self._living(reads_functions=reads_functions)), said
+        )
+        if is_whole:
+            self._by_each_other(said)
+        else:
+            self._until = _thread_time() + self._budget_s * LOOPS_SHARE
+        self._by_loops(said, is_whole=is_whole)
+        for each in self._things:
+            said.setdefault(id(each), self._unknown(each, is_whole=is_whole))
+        return [said[id(each)] for each in self._things]
+
+    def forget(self) -> None:
+        """Let go of all."""
+        self._walk.forget(self._pause)
+        del self._roots[:], self._tasks[:], self._loops[:]
+        self._labels.clear()
+        self._things = ()
+
+    def _goes_on(self) -> bool:
+        self._pause()
+        return _thread_time() <= self._until
+
+    def _shut(self) -> set[int]:
+        # The globals of modules are roots, or are left out. Each running thread is listed here.
+        listed = (getattr(threading, name, None) for name in ("_active", "_limbo"))
+        return {*spaces(), *map(id, listed), *map(id, self._loops)}
+
+    def _walked_from(self, roots: Iterable[Root], said: dict[int, str]) -> bool:
+        things = []
+        for label, thing in roots:
+            if id(thing) in self._walk.missing:  # The value of a fixture.
+                self._walk.missing.discard(id(thing))
+                said[id(thing)] = label
+            elif id(thing) not in self._labels:
+                self._labels[id(thing)] = label
+                self._roots.append(thing)
+                things.append(thing)
+        is_whole = self._walk.run(things)
+        for each in self._things:
+            path = None if id(each) in said else self._walk.path(id(each))
+            if path:
+                said[id(each)] = self._written(path, each)
+        return is_whole
+
+    def _written(self, path: list[Any], thing: Any) -> str:
+        label = self._labels[id(path[0])]
+        future = wakes(path, thing)
+        if future is None:
+            return text_of(path, thing, label)
+        if future == 0:
+            return f"{label}, which wakes it"
+        return f"{text_of(path[:future], path[future], label)}, which wakes it"
+
+    def _by_each_other(self, said: dict[int, str]) -> None:
+        """Look whether one of those that were asked about holds another."""
+        for each in self._things if len(self._things) > 1 else ():
+            left = self._ids - said.keys() - {id(each)}
+            if left:
+                self._walk.missing = left
+                self._walked_from(_parts_of(each), said)
+                # It was not looked whether any of that leads to this one.
+                self._walk.retract()
+
+    def _by_loops(self, said: dict[int, str], *, is_whole: bool) -> None:
+        self._walk.missing = self._ids - said.keys()
+        self._walk.run(self._loops)
+        for each in self._things:
+            path = self._walk.path(id(each)) if id(each) not in said else None
+            if path is not None:
+                said[id(each)] = self._of_loop(path, each, is_whole=is_whole)
+
+    def _of_loop(self, path: list[Any], thing: Any, *, is_whole: bool) -> str:
+        what = _part_of_loop(path)
+        if not is_wake_up(path[-1], thing):
+            calls = _callback_on(path)
+            return (
+                f"the event loop ({what} that calls {calls})"
+                if calls
+                else (f"the event loop ({what})")
+            )
+        if not is_whole:
+            return f"the event loop ({what}), and perhaps others: {self._ended()}"
+        return f"the event loop alone ({what})"
+
+    def _unknown(self, thing: Any, *, is_whole: bool) -> str:
+        if not is_whole:
+            return f"{UNKNOWN}: {self._ended()}"
+        if is_subtype(type(thing), threading.Thread) and thing.is_alive():
+            return "nothing: a running thread lives by itself"
+        return UNKNOWN
+
+    def _ended(self) -> str:
+        return f"the search was ended after {self._budget_s:g} s"
+
+    def _living(self, *, reads_functions: bool) -> Iterator[Root]:
+        """Yield what lives by itself, those that are asked about left out."""
+        yield from _modules()
+        threads = [each for each in _threads() if id(each) not in self._ids]
+        asked = {each.ident for each in self._things if is_subtype(type(each), threading.Thread)}
+        if reads_functions:
+            yield from _functions_of(ident for ident in _idents() if ident not in asked)
+        yield from (Root(f"the thread {_name_of(each)!r}", each) for each in threads)
+        yield from _exceptions()
+        yield Root("", contextvars.copy_context())
+        for each in self._tasks:
+            if id(each) not in self._ids:
+                yield Root(_label_of_task(each), each)
+
+    def _follows(self, kind: type) -> bool | Callable[[Any], bool]:
+        if id(kind) in _ATOMS or is_subtype(kind, types.ModuleType, *_loop_root()):
+            return False
+        if kind is types.FrameType:
+            return _is_of_others
+        if is_subtype(kind, type):
+            return lambda cls: not _is_of_runners(_module_of(cls))
+        return not _is_of_runners(_module_of(kind))
+
+
+def _loop_root() -> tuple[type, ...]:
+    root = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
+    return (root,) if root is not None else ()
+
+
+def _module_of(cls: type) -> str:
+    module = type.__getattribute__(cls, "__module__")
+    return module if type(module) is str else ""
+
+
+def _is_of_runners(module: object) -> bool:
+    """Say whether a module is ours, pytest's, or that of a plugin of it."""
+    if type(module) is not str:
+        return False
+    top = module.partition(".")[0]
+    if top in _OURS:
+        return not module.startswith(_DEMO)
+    return top in _RUNNERS or top.startswith("pytest_")
+
+
+def _is_of_others(frame: types.FrameType) -> bool:
+    return not _is_of_runners(frame.f_globals.get("__name__"))
+
+
+def _modules() -> Iterator[Root]:
+    """Yield the globals of the modules, the application's first."""
+    named = [
+        (name, module)
+        for name, module in list(sys.modules.items())
+        if type(name) is str and is_module(module) and not _is_of_runners(name)
+    ]
+    named.sort(key=lambda each: not is_own_module(each[0]))
+    for name, module in named:
+        yield Root(name, object.__getattribute__(module, "__dict__"))
+
+
+def _threads() -> list[threading.Thread]:
+    active = getattr(threading, "_active", None)
+    every = list(active.values()) if type(active) is dict else threading.enumerate()
+    return [each for each in every if not each.__dict__.get(native.OURS)]
+
+
+def _name_of(thread: threading.Thread) -> str:
+    name = object.__getattribute__(thread, "__dict__").get("_name")
+    return name if type(name) is str else "?"
+
+
+def _idents() -> list[int]:
+    return list(sys._current_frames())
+
+
+def _functions_of(idents: Iterable[int]) -> Iterator[Root]:
+    """Yield the variables of the functions that run, outermost first."""
+    frames = sys._current_frames()
+    for ident in idents:
+        frame = frames.pop(ident, None)
+        stack = []
+        while frame is not None:
+            if _is_of_others(frame):
+                stack.append(frame)
+            frame = frame.f_back
+        for each in reversed(stack):
+            # What pytest makes of an assert keeps its parts in @py_assert1 and the like.
+            own = {k: v for k, v in variables_of(each).items() if not k.startswith("@")}
+            yield Root(f"{name_of_code(each)}.<locals>", own)
+        del stack[:]
+
+
+def _exceptions() -> Iterator[Root]:
+    """Yield the exceptions that are being handled."""
+    for found in sys._current_exceptions().values():
+        # Before 3.12 a tuple, as sys.exc_info() has it.
+        error = found[1] if type(found) is tuple else found
+        if error is not None:
+            yield Root("the exception that is being handled", error)
+
+
+def _parts_of(thing: Any) -> Iterator[Root]:
+    """Yield a task or a thread as a root."""
+    if is_subtype(type(thing), threading.Thread):
+        if thing.ident is not None:
+            yield from _functions_of((thing.ident,))
+        yield Root(f"the thread {_name_of(thing)!r}", thing)
+    elif make_of(type(thing)) is not None:
+        yield Root(_label_of_task(thing), thing)
+
+
+def _pending_tasks() -> list[Any]:
+    registry = TaskRegistry()
+    found = {id(task): task for ref in registry.refs(lambda: None) if (task := ref()) is not None}
+    return [each for each in found.values() if _is_pending(each)]
+
+
+def _is_pending(task: Any) -> bool:
+    make = make_of(type(task))
+    return make is not None and next(make.state(iter((task,))), False) is True
+
+
+def _loops_of(things: Iterable[Any]) -> Iterator[Any]:
+    seen = set()
+    for each in things:
+        make = make_of(type(each))
+        loop = next(make.loop(iter((each,))), None) if make is not None else None
+        if loop is not None and id(loop) not in seen:
+            seen.add(id(loop))
+            yield loop
+
+
+def _label_of_task(task: Any) -> str:
+    make = make_of(type(task))
+    coroutine = next(make.coro(iter((task,))), None) if make is not None else None
+    return name_of_generator(coroutine) or "a task"
+
+
+_PARTS = {
+    "_scheduled": "a timer",
+    "_ready": "its ready queue",
+    "_selector": "a socket",
+    "_default_executor": "its executor",
+    "_signal_handlers": "a signal",
+}
+"""Of a loop of asyncio, private and the same on 3.10 to 3.15."""
+
+
+def _part_of_loop(path: list[Any]) -> str:
+    """Say by which part of a loop it leads to something."""
+    own = own_dict(path[0]) or {}
+    for name, said in _PARTS.items():
+        if any(own.get(name) is each for each in path[1:3]):
+            return said
+    kinds = [name_of_type(type(each)) for each in path[1:]]
+    if any("Timer" in each for each in kinds):
+        return "a timer"
+    if any(each.startswith("uvloop.") and "Handle" not in each for each in kinds):
+        return "a socket"
+    return "its ready queue" if any("Handle" in each for each in kinds) else "itself"
+
+
+def _callback_on(path: list[Any]) -> str | None:
+    """Return the name of the application's function that a handle on the way calls."""
+    root = getattr(sys.modules.get("asyncio.events"), "Handle", None)
+    for each in path:
+        if root is not None and is_subtype(type(each), root):
+            # A slot, the same on 3.10 to 3.15.
+            return name_of_callable(root._callback.__get__(each))
+    return None

@@ -1,0 +1,90 @@
+"""
+What another thread's event loop is at, as values: its task, and whether anybody waits for it.
+
+Private names of asyncio's loops, the same on 3.10 to 3.15: ``_ready``, ``_scheduled``,
+``_thread_id`` and ``_selector``; of selectors ``_fd_to_key``.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, islice
+from operator import attrgetter
+from typing import Any
+
+from otel_leaks.runtime.glimpse import Step, deref, drained, first, item, members, present
+from otel_leaks.runtime.names import has, kept
+from otel_leaks.runtime.tasks import TaskRef
+
+__all__ = ["delays_somebody", "is_running", "run_of", "task_at_work"]
+
+OWN_FILES = 1
+"""Of an asyncio loop: the socket by which other threads wake it."""
+
+
+def run_of(loop: Any) -> object:
+    """Return the object that stands for the current run of an asyncio loop, None for none."""
+    return kept(loop, "_thread_id")
+
+
+def is_running(loop: Any) -> bool:
+    """Say whether a loop runs, of whichever make."""
+    if has(loop, "_thread_id"):
+        return kept(loop, "_thread_id") is not None
+    try:
+        return bool(loop.is_running())
+    except Exception:  # A double need not have all methods.
+        return False
+
+
+def task_at_work(loop: weakref.ref[Any]) -> TaskRef | None:
+    """Return the task that a loop runs now, in whichever thread; None in a plain callback."""
+    native_tasks = sys.modules.get("_asyncio")
+    if native_tasks is None:
+        return None
+    # In C, and so in one step. On 3.10 and 3.11 it is a function in Python, on a dict.
+    current: Callable[[Any], Any] = getattr(native_tasks, "current_task", None) or partial(
+        dict.get, native_tasks._current_tasks
+    )
+    try:
+        found = drained(
+            lambda: map(weakref.ref, present(map(current, present(map(deref, (loop,))))))
+        )
+    except Exception:  # A task, or a loop, of somebody's own.
+        return None
+    return found[0] if found else None
+
+
+def delays_somebody(loop: weakref.ref[Any], now: float) -> bool:
+    """
+    Say whether anybody waits for the next turn of a loop.
+
+    A program that calls one long function in a loop of its own, with nothing else on it, does
+    no harm.
+
+    Args:
+        loop: The loop.
+        now: Seconds of its clock.
+
+    Returns:
+        True where that is not known, as of uvloop.
+    """
+    ready = _first(loop, item("_ready"), partial(map, len))
+    if ready is None or ready:
+        return True
+    when = _first(loop, item("_scheduled"), _top, partial(map, attrgetter("_when")))
+    if when is not None and when <= now:
+        return True
+    files = _first(loop, item("_selector"), members, item("_fd_to_key"), partial(map, len))
+    return files is None or files > OWN_FILES
+
+
+def _top(heaps: Iterator[Any]) -> Iterator[Any]:
+    return islice(chain.from_iterable(heaps), 1)
+
+
+def _first(loop: weakref.ref[Any], *steps: Step) -> Any:
+    return first(lambda: present(map(deref, (loop,))), (members, *steps))

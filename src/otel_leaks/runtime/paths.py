@@ -1,0 +1,388 @@
+"""
+The way by which an object is referred to, as somebody would write it who looks for it.
+
+``shop.sessions['...'].listeners[…]``: names that code has are written, keys and values never. Where
+a reference has no name, the type that holds it stands in angle brackets. Objects are asked nothing:
+attributes are read through descriptors made in C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from operator import indexOf
+from typing import Any
+
+from otel_leaks.runtime.glimpse import is_subtype, name_of_type
+from otel_leaks.runtime.variables import variables_of
+
+__all__ = [
+    "is_wake_up",
+    "name_of_callable",
+    "name_of_code",
+    "name_of_generator",
+    "own_dict",
+    "text_of",
+    "wakes",
+]
+
+MAX_ITEMS = 5_000_000
+"""Of a dict whose key is looked for: a list of the ids of its values is made."""
+MAX_STEPS = 12
+"""That are written; of a longer way the first and the last ones."""
+
+_MEMBER = types.MemberDescriptorType
+_GETSET = types.GetSetDescriptorType
+_READ = frozenset({"builtins", "_asyncio", "functools", "_functools"})
+"""Modules of Python whose computed attributes just return what they hold."""
+_GENERATORS = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
+_FRAME_OF = {
+    types.CoroutineType: "cr_frame",
+    types.GeneratorType: "gi_frame",
+    types.AsyncGeneratorType: "ag_frame",
+}
+_AWAITED_BY = {
+    types.CoroutineType: "cr_await",
+    types.GeneratorType: "gi_yieldfrom",
+    types.AsyncGeneratorType: "ag_await",
+}
+_TRANSPARENT = (types.CellType, types.TracebackType)
+"""Their attributes are no more than the way to what is of interest."""
+_SEQUENCES = (list, tuple, set, frozenset)
+
+Step = tuple[str, int]
+"""What is written, and how many references of the way it stands for, >= 1."""
+
+
+def text_of(path: list[Any], target: Any, label: str) -> str:
+    """
+    Write a way.
+
+    Args:
+        path: What leads to the target, a root first.
+        target: What it leads to.
+        label: What the root is called.
+    """
+    nodes = [*path, target]
+    parts: list[str] = [label] if label else []
+    at = 0
+    while at < len(path):
+        said, count = _step(nodes, at, "".join(parts), is_root=at == 0 and bool(label))
+        if said:
+            parts.append(said)
+        at += count
+    if len(parts) > MAX_STEPS:
+        half = MAX_STEPS // 2
+        parts = [*parts[:half], " ... ", *parts[-half:]]
+    return "".join(parts).removeprefix(" -> ")
+
+
+def wakes(path: list[Any], target: Any) -> int | None:
+    """
+    Return the number of the future that wakes *target* at its end, where the way is through that.
+
+    None where it is another way.
+    """
+    if not is_wake_up(path[-1], target):
+        return None
+    futures = _futures()
+    for number in range(len(path) - 2, -1, -1):
+        if is_subtype(type(path[number]), *futures):
+            return number
+    return None
+
+
+def is_wake_up(thing: Any, task: Any) -> bool:
+    """Say whether *thing* is what goes on with *task*: called by a loop, or by a future's end."""
+    if not is_subtype(type(task), *_futures()):
+        return False
+    kind = type(thing)
+    if kind is types.BuiltinMethodType:
+        return thing.__self__ is task
+    if kind is types.MethodType:  # Of the class that is written in Python.
+        return thing.__self__ is task and _module_of(thing.__func__) == "asyncio.tasks"
+    return name_of_type(kind).endswith("TaskStepMethWrapper")
+
+
+def _module_of(thing: Any) -> str:
+    module = thing.__module__ if type(thing) is types.FunctionType else None
+    return module if type(module) is str else "?"
+
+
+def _step(nodes: list[Any], at: int, before: str, *, is_root: bool) -> Step:
+    """Return how the reference of a node to the next one is written."""
+    holder, held = nodes[at], nodes[at + 1]
+    kind = type(holder)
+    for classes, write in _WRITERS:
+        if any(kind is each for each in classes):
+            return write(nodes, at, before)
+    if kind is dict:
+        return _of_dict(holder, held, is_space=is_root), 1
+    if is_subtype(kind, type):
+        return _of_class(nodes, at)
+    if is_subtype(kind, threading.local):
+        return _of_thread_local(nodes, at)
+    return _of_object(nodes, at)
+
+
+def _of_object(nodes: list[Any], at: int) -> Step:
+    holder, held = nodes[at], nodes[at + 1]
+    kind = type(holder)
+    found = _of_dict(holder, held, is_space=False) if is_subtype(kind, dict) else _UNKNOWN
+    if found != _UNKNOWN:
+        return found, 1
+    name = _attribute(nodes, at)
+    if name is not None:
+        return name
+    if is_subtype(kind, *_SEQUENCES) or _is_container(kind):
+        return "[…]", 1
+    # What is made in C may keep its objects in a list of its own.
+    count = 2 if at + 2 < len(nodes) and type(held) in (list, tuple) else 1
+    return f".<{_type_name(kind)}>", count
+
+
+_UNKNOWN = "[…]"
+
+
+def _of_dict(holder: Any, held: Any, *, is_space: bool) -> str:
+    key = _key_of(holder, held)
+    if key is None:
+        keys = map(id, list(dict.keys(holder)))
+        return ".keys()[…]" if id(held) in keys else _UNKNOWN
+    (found,) = key
+    if type(found) is not str:
+        return "[…]"
+    return f".{found}" if is_space else "['...']"
+
+
+def _key_of(holder: Any, held: Any) -> tuple[Any] | None:
+    if dict.__len__(holder) > MAX_ITEMS:
+        return None
+    try:
+        number = indexOf(map(id, list(dict.values(holder))), id(held))
+        return tuple(islice(list(dict.keys(holder)), number, number + 1))
+    except (ValueError, RuntimeError):
+        return None
+
+
+def _of_function(nodes: list[Any], at: int, before: str) -> Step:
+    function = nodes[at]
+    name = f"{_module_of(function)}.{function.__qualname__}"
+    said = "" if _is_said(before, name) else f" -> {name}"
+    below = nodes[at + 1 :]
+    first, second = below[0], below[1] if len(below) > 1 else None
+    code = function.__code__
+    if first is function.__closure__ and len(below) > 2:
+        for variable, cell in zip(code.co_freevars, function.__closure__, strict=False):
+            if cell is second:
+                return f"{said}.<closure>.{variable}", 3
+    if first is function.__defaults__ and second is not None:
+        names = code.co_varnames[: code.co_argcount][-len(first) :]
+        for variable, value in zip(names, first, strict=False):
+            if value is second:
+                return f"{said}.<default>.{variable}", 2
+    if first is function.__kwdefaults__ and second is not None:
+        return f"{said}.<default>{_of_dict(first, second, is_space=True)}", 2
+    if first is function.__dict__ and second is not None:
+        return f"{said}{_of_dict(first, second, is_space=True)}", 2
+    return f"{said}.<function>", 1
+
+
+def _is_said(before: str, name: str) -> bool:
+    """Say whether what was written before ends with a name already."""
+    last = name.rpartition(".")[2]
+    return before == name or before.endswith((f"-> {name}", f".{last}"))
+
+
+def _of_generator(nodes: list[Any], at: int, before: str) -> Step:
+    generator, held = nodes[at], nodes[at + 1]
+    frame = getattr(generator, _FRAME_OF[type(generator)])
+    name = name_of_generator(generator)
+    said = "" if before == name or before.endswith(f"-> {name}") else f" -> {name}"
+    count = 1
+    if held is frame and at + 2 < len(nodes):  # 3.10.
+        held, count = nodes[at + 2], 2
+    if frame is not None:
+        variable = _variable(frame, held)
+        if variable is not None:
+            return f"{said}.<locals>.{variable}", count
+    if getattr(generator, _AWAITED_BY[type(generator)], None) is held:
+        # One coroutine that awaits another one is named by what is inside.
+        return said if type(held) in _GENERATORS else f"{said}.<await>", count
+    return f"{said}.<stack>", count
+
+
+def _of_frame(nodes: list[Any], at: int, before: str) -> Step:
+    frame, held = nodes[at], nodes[at + 1]
+    if type(held) in (types.FrameType, types.TracebackType):
+        return "", 1
+    name = name_of_code(frame)
+    said = "" if before == name else f" -> {name}"
+    variable = _variable(frame, held)
+    return f"{said}.<locals>.{variable}" if variable is not None else f"{said}.<stack>", 1
+
+
+def _variable(frame: types.FrameType, held: Any) -> str | None:
+    found = variables_of(frame)
+    return next((name for name, value in found.items() if value is held), None)
+
+
+def name_of_code(frame: types.FrameType) -> str:
+    """Return ``module.qualname`` of what a frame runs, as near as its Python knows it."""
+    code = frame.f_code
+    name = getattr(code, "co_qualname", code.co_name)  # From 3.11 on.
+    return f"{_module_in(frame)}.{name}"
+
+
+def _module_in(frame: types.FrameType) -> str:
+    module = frame.f_globals.get("__name__")
+    return module if type(module) is str else "?"
+
+
+def name_of_generator(generator: Any) -> str:
+    """Return ``module.qualname`` of a coroutine or generator; empty for one of another make."""
+    if type(generator) not in _GENERATORS:
+        return ""
+    frame = getattr(generator, _FRAME_OF[type(generator)])
+    name: str = generator.__qualname__
+    return f"{_module_in(frame)}.{name}" if frame is not None else name
+
+
+def name_of_callable(thing: Any) -> str | None:
+    """Return ``module.qualname`` of a function, whatever it is wrapped in; None for others."""
+    for _ in range(MAX_STEPS):
+        kind = type(thing)
+        if kind is types.FunctionType:
+            return f"{_module_of(thing)}.{thing.__qualname__}"
+        if kind is types.MethodType:
+            thing = thing.__func__
+        elif is_subtype(kind, partial):
+            thing = partial.func.__get__(thing)
+        else:
+            return None
+    return None
+
+
+def _of_class(nodes: list[Any], at: int) -> Step:
+    held = nodes[at + 1]
+    names = type.__getattribute__(nodes[at], "__dict__")
+    if type(held) is dict and at + 2 < len(nodes):
+        # Between the two stands the dict itself, which only the collector shows.
+        key = next((name for name, value in names.items() if value is nodes[at + 2]), None)
+        if key is not None:
+            return f".{key}", 2
+    for key, value in names.items():
+        if value is held:
+            return f".{key}", 1
+    return ".<class>", 1
+
+
+def _of_context(nodes: list[Any], at: int, before: str) -> Step:
+    count = 1
+    while at + count < len(nodes) - 1 and type(nodes[at + count]).__name__.startswith("hamt"):
+        count += 1
+    held = nodes[at + count]
+    items = contextvars.Context.items(nodes[at])
+    for variable, value in items:
+        if value is held:
+            said = f"context variable {variable.name}"
+            return f" -> {said}" if before else said, count
+    return ".<context>", count
+
+
+def _of_thread_local(nodes: list[Any], at: int) -> Step:
+    # Between the two stand the dict of all threads, and that of one.
+    if at + 3 < len(nodes) and type(nodes[at + 1]) is dict and type(nodes[at + 2]) is dict:
+        return _of_dict(nodes[at + 2], nodes[at + 3], is_space=True), 3
+    return ".<threading.local>", 1
+
+
+def _attribute(nodes: list[Any], at: int) -> Step | None:
+    """Return the attribute by which a node refers to the next one, None where there is none."""
+    holder, held = nodes[at], nodes[at + 1]
+    own = own_dict(holder)
+    if own is not None:
+        if held is own and at + 2 < len(nodes):
+            return _of_dict(own, nodes[at + 2], is_space=True), 2
+        key = _key_of(own, held)
+        if key is not None and type(key[0]) is str:
+            return f".{key[0]}", 1
+    name = next(_slots_with(holder, lambda value: value is held), None)
+    if is_subtype(type(holder), *_futures()):
+        return _of_future(nodes, at, name)
+    return (f".{name}", 1) if name is not None else None
+
+
+def _of_future(nodes: list[Any], at: int, name: str | None) -> Step:
+    held = nodes[at + 1]
+    if name == "_coro" or type(held) is contextvars.Context:
+        return "", 1
+    if name is not None:
+        return ".<await>" if name == "_fut_waiter" else f".{name}", 1
+    if type(held) is dict and at + 2 < len(nodes):
+        return _of_dict(held, nodes[at + 2], is_space=True), 2
+    # Its callbacks: one stands there, more in a list of pairs of a callback and its context.
+    count = 1
+    while at + count < len(nodes) - 1 and type(nodes[at + count]) in {list, tuple}:
+        count += 1
+    return "._callbacks[…]", count
+
+
+def _futures() -> tuple[type, ...]:
+    found = (
+        getattr(sys.modules.get("_asyncio"), "Future", None),
+        getattr(sys.modules.get("asyncio.futures"), "_PyFuture", None),
+    )
+    return tuple(each for each in found if each is not None)
+
+
+def own_dict(holder: Any) -> dict[str, Any] | None:
+    """Return the ``__dict__`` of an object, None for one that has none or defines its own."""
+    for cls in type.__getattribute__(type(holder), "__mro__"):
+        found = type.__getattribute__(cls, "__dict__").get("__dict__")
+        if found is not None:
+            if type(found) is not _GETSET:
+                return None
+            own = found.__get__(holder)
+            return own if type(own) is dict else None
+    return None
+
+
+def _slots_with(holder: Any, is_it: Callable[[Any], bool]) -> Iterator[str]:
+    """Yield the names of the attributes that are kept in slots, and hold what is asked for."""
+    for cls in type.__getattribute__(type(holder), "__mro__"):
+        is_read = type.__getattribute__(cls, "__module__") in _READ
+        for name, descriptor in list(type.__getattribute__(cls, "__dict__").items()):
+            kind = type(descriptor)
+            if (kind is _MEMBER or (kind is _GETSET and is_read)) and name != "__dict__":
+                with contextlib.suppress(Exception):  # A slot that is empty.
+                    if is_it(descriptor.__get__(holder)):
+                        yield name
+
+
+def _is_container(kind: type) -> bool:
+    """Say whether a class made in C has items."""
+    return any(
+        name in type.__getattribute__(cls, "__dict__")
+        for cls in type.__getattribute__(kind, "__mro__")
+        for name in ("__getitem__", "__contains__")
+    )
+
+
+def _type_name(kind: type) -> str:
+    return name_of_type(kind).removeprefix("builtins.")
+
+
+_WRITERS: Iterable[tuple[tuple[type, ...], Callable[[list[Any], int, str], Step]]] = (
+    ((types.FunctionType,), _of_function),
+    (_GENERATORS, _of_generator),
+    ((types.FrameType,), _of_frame),
+    ((contextvars.Context,), _of_context),
+    (_TRANSPARENT, lambda *_: ("", 1)),
+)

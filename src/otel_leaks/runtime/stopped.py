@@ -1,0 +1,47 @@
+"""What the stack of a loop says: where its callback begins, and whether it is debugged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+__all__ = ["is_debugged", "outside", "waits"]
+
+# The same on 3.10 to 3.15; the code is that of the original, also where somebody has wrapped it.
+_RUNS = "asyncio.events.Handle._run"
+_TURNS = "asyncio.base_events.BaseEventLoop._run_once"
+
+
+def outside(functions: Sequence[str], depth: int | None = None) -> int:
+    """
+    Return how many frames are around the callback that a loop runs.
+
+    Args:
+        functions: Of the frames of its thread, the outermost first.
+        depth: The number of them around the loop, where a heartbeat has counted them; None for
+            a loop of asyncio's own.
+    """
+    if depth is not None:
+        return min(depth, max(0, len(functions) - 1))
+    for name, further in ((_RUNS, 1), (_TURNS, 0)):
+        if name in functions:
+            return len(functions) - functions[::-1].index(name) - 1 + further
+    return 0
+
+
+def waits(functions: Sequence[str]) -> bool:
+    """Say whether a loop of asyncio's own waits in its selector for what gets ready."""
+    if _RUNS in functions or _TURNS not in functions:
+        return False
+    within = functions[functions.index(_TURNS) + 1 :]
+    return bool(within) and within[0].rpartition(".")[2] == "select"
+
+
+def is_debugged(modules: Iterable[str]) -> bool:
+    """
+    Say whether a person may have stopped a thread to look at it.
+
+    pdb and all that are made of it stand in ``bdb`` then; those of PyCharm and VS Code do so in
+    frames of pydevd, or outside of Python where it has its own hooks.
+    """
+    return "pydevd" in sys.modules or "bdb" in set(modules)

@@ -1,0 +1,80 @@
+"""Adds to a report what holds the leaked objects, as long as there is time for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from otel_leaks.model import Site
+from otel_leaks.testing.looks import shared_taker
+from otel_leaks.testing.report import Report
+
+__all__ = ["with_holders"]
+
+# Bound now: a test may replace it.
+_thread_time = time.thread_time
+
+SEARCH_S = 0.5
+"""What the search for one report may take, seconds of CPU."""
+SEARCHES_S = 5.0
+"""The same in all, in the life of a process; a call that asks for it is not counted."""
+MOST = 20
+"""Sites that are looked for, the largest first: as many as a message has."""
+
+_NOTHING: tuple[tuple[str, object], ...] = ()
+
+_searches_took_s = 0.0
+
+
+def with_holders(
+    report: Report,
+    *,
+    roots: Callable[[], Iterable[tuple[str, object]]] = lambda: _NOTHING,
+    is_asked: bool = False,
+) -> Report:
+    """
+    Return *report*, its samples saying what holds them.
+
+    Args:
+        report: What was left behind.
+        roots: Returns what lives by itself besides, with its name: values of fixtures.
+        is_asked: Whether somebody called for it, so that it is looked for in any case.
+    """
+    global _searches_took_s
+    places = {
+        id(thing): (number, thing)
+        for number, site in enumerate(report.sites[:MOST])
+        if (thing := shared_taker.object_of(site)) is not None
+    }
+    if not places:
+        return report
+    numbers = [number for number, _ in places.values()]
+    if _searches_took_s >= SEARCHES_S and not is_asked:
+        spent = f"not looked for: such searches have taken {SEARCHES_S:g} s of this run"
+        return _told(report, dict.fromkeys(numbers, spent))
+    from otel_leaks.runtime.holders import Root, holders_of
+
+    started = _thread_time()
+    try:
+        found = holders_of(
+            [thing for _, thing in places.values()],
+            budget_s=SEARCH_S,
+            roots=[Root(*each) for each in roots()],
+        )
+    except Exception:  # An addition to a message must not cost the message.
+        return report
+    finally:
+        if not is_asked:
+            _searches_took_s += _thread_time() - started
+    return _told(report, dict(zip(numbers, found, strict=True)))
+
+
+def _told(report: Report, said: dict[int, str]) -> Report:
+    def site_of(number: int, site: Site) -> Site:
+        if number not in said or site.sample is None:
+            return site
+        return replace(site, sample=replace(site.sample, held_by=said[number]))
+
+    sites = tuple(site_of(*each) for each in enumerate(report.sites))
+    return Report(sites, report.hidden)

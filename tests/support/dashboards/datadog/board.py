@@ -430,6 +430,7 @@ def loops() -> list[Widget]:
 
 def health() -> list[Widget]:
     lost = f"sum:python.asyncio.task.destroyed{CHOSEN}{by('code.function.name', 'service')}"
+    held = f"sum:python.asyncio.task.retained{CHOSEN}{by('code.function.name', 'service')}"
     duration = f"python.leak.census.duration{CHOSEN}"
     return [
         chart(
@@ -438,6 +439,13 @@ def health() -> list[Widget]:
             " outermost coroutine. Nothing held a reference to them, so nothing could have woken"
             " them.",
             line([metric("lost", f"{lost}.as_count()")], formula("lost", "tasks"), display="bars"),
+            custom_links=TO_SPANS,
+        ),
+        chart(
+            "Finished tasks by function",
+            "Tasks that have finished and that something still references, and so their results."
+            " From Python 3.14 on, only those that a census saw pending.",
+            line([metric("kept", held)], formula("top(kept, 10, 'max', 'desc')", "tasks")),
             custom_links=TO_SPANS,
         ),
         chart(
@@ -487,7 +495,7 @@ GROUPS: Final = (
     ("Ranking of the fleet", ranking, [(6, 4)] * 4),
     ("Thread pools", pools, [(6, 4)] * 2),
     ("Event loops", loops, [(6, 4)] * 2),
-    ("Destroyed tasks, and otel-leaks itself", health, [(6, 4)] * 4),
+    ("Destroyed tasks, and otel-leaks itself", health, [(6, 4)] * 2 + [(4, 4)] * 3),
 )
 
 

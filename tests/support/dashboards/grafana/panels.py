@@ -491,7 +491,16 @@ def health() -> Iterator[Placed]:
         "Tasks destroyed by function",
         "Tasks that the garbage collector destroyed while they were pending, by their outermost"
         " coroutine. Nothing held a reference to them, so nothing could have woken them.",
-        *(9, 8),
+        *(5, 8),
+    )
+    retained = total(chosen("python_asyncio_task_retained"), *by)
+    yield Placed(
+        lines("short", query(largest(retained, by, count=10), "{{code_function_name}} ({{job}})")),
+        57,
+        "Finished tasks by function",
+        "Tasks that have finished and that something still references, and so their results. From"
+        " Python 3.14 on, only those that a census saw pending.",
+        *(5, 8),
     )
     duration = "python_leak_census_duration_seconds"
     buckets = total(rate(f"{duration}_bucket"), "le")
@@ -525,7 +534,7 @@ def health() -> Iterator[Placed]:
         "How long ago each kind was last counted, in the process where that is longest. It rises"
         " while a kind cannot be counted, and for all kinds when the monitor hangs; their counts"
         " are then not reported.",
-        *(5, 8),
+        *(4, 8),
     )
 
 

@@ -251,7 +251,7 @@ def test_a_loop_without_a_selector_of_its_own_is_not_timed(
     finally:
         other.close()
     selector = loop._selector  # type: ignore[attr-defined]
-    selector.select = selector.select
+    selector.select = lambda timeout=None, select=selector.select: select(timeout)
     assert attach(loop) is None
 
 
@@ -287,9 +287,8 @@ def test_a_select_that_raises_raises_and_ends_the_wait(loop: asyncio.AbstractEve
     assert meter is not None
     before = meter.left
     selector = loop._selector  # type: ignore[attr-defined]
-    selector._selector.close()
-    with pytest.raises(ValueError, match="closed"):
-        selector.select(1.0)
+    with pytest.raises(OverflowError):
+        selector.select(1e30)
     assert meter.left > before
 
 

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from otel_leaks.runtime import forks, native
-from otel_leaks.runtime.names import has, kept
+from otel_leaks.runtime.names import own
 
 __all__ = ["BUCKETS", "SLOW_S", "Meter", "attach", "bucket_of", "clock", "detach", "middle_of"]
 
@@ -38,6 +38,7 @@ PER_DOUBLING = 8
 BUCKETS = 200
 """The last one from 8 hours on."""
 
+_MISSING = object()
 _METER = "_otel_leaks_meter"
 _LOOP = "_otel_leaks_loop"
 
@@ -131,15 +132,15 @@ def attach(loop: Any) -> Meter | None:
         None for a loop whose turns can't be timed.
     """
     # Greenlets in the place of threads share one thread, and one loop may wait in another's turn.
-    if native.is_replaced() or not has(loop, "_thread_id"):
+    if native.is_replaced() or own(loop, "_thread_id", _MISSING) is _MISSING:
         return None
-    selector = kept(loop, "_selector")
+    selector = own(loop, "_selector")
     with _lock:
-        meter = kept(selector, _METER)
+        meter = own(selector, _METER)
         if type(meter) is Meter:
             meter.users += 1
             return meter
-        if selector is None or has(selector, "select"):  # Somebody has wrapped it there.
+        if selector is None or _has_own_select(selector):
             return None
         try:
             meter = Meter()
@@ -153,9 +154,9 @@ def attach(loop: Any) -> Meter | None:
 
 def detach(loop: Any) -> None:
     """Put the class of the loop's selector back, when nobody else times it."""
-    selector = kept(loop, "_selector")
+    selector = own(loop, "_selector")
     with _lock:
-        meter = kept(selector, _METER)
+        meter = own(selector, _METER)
         if type(meter) is not Meter:
             return
         meter.users -= 1
@@ -164,8 +165,14 @@ def detach(loop: Any) -> None:
         if meter.users or _timed.get(base) is not kind:
             return
         selector.__class__ = base
-        vars(selector).pop(_METER, None)
-        vars(selector).pop(_LOOP, None)
+        for name in (_METER, _LOOP):
+            object.__delattr__(selector, name)
+
+
+def _has_own_select(selector: object) -> bool:
+    """Say whether somebody has wrapped the method of this very selector."""
+    found = own(selector, "select")
+    return getattr(found, "__func__", None) is not getattr(type(selector), "select", None)
 
 
 def _timed_class(base: Any) -> type:

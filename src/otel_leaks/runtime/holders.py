@@ -65,6 +65,9 @@ _ATOMS = frozenset(
 )
 
 
+_NOTHING = object()
+
+
 class Root(NamedTuple):
     """Something that lives by itself."""
 
@@ -171,6 +174,11 @@ class _Search:
 
     def _written(self, path: list[Any], thing: Any) -> str:
         label = self._labels[id(path[0])]
+        coroutine = _coroutine_of(thing)
+        for number, each in enumerate(path):
+            if each is coroutine:
+                said = text_of(path[:number], each, label) if number else label
+                return f"{said}, its coroutine"
         future = wakes(path, thing)
         if future is None:
             return text_of(path, thing, label)
@@ -209,11 +217,11 @@ class _Search:
         what = _part_of_loop(path)
         if not is_wake_up(path[-1], thing):
             calls = _callback_on(path)
-            return (
-                f"the event loop ({what} that calls {calls})"
-                if calls
-                else (f"the event loop ({what})")
-            )
+            if calls is None:
+                return f"the event loop ({what})"
+            # What asyncio.timeout() and its like hand to the loop is part of how it runs a task.
+            if not calls.startswith("asyncio."):
+                return f"the event loop ({what} that calls {calls})"
         if not is_whole:
             return f"the event loop ({what}), and perhaps others: {self._ended()}"
         return f"the event loop{' alone' if self._reads_functions else ''} ({what})"
@@ -369,10 +377,14 @@ def _loops_of(things: Iterable[Any]) -> Iterator[Any]:
             yield loop
 
 
-def _label_of_task(task: Any) -> str:
+def _coroutine_of(task: Any) -> Any:
+    """Return what a task runs; a value that nothing is for anything else."""
     make = make_of(type(task))
-    coroutine = next(make.coro(iter((task,))), None) if make is not None else None
-    return name_of_generator(coroutine) or "a task"
+    return next(make.coro(iter((task,))), _NOTHING) if make is not None else _NOTHING
+
+
+def _label_of_task(task: Any) -> str:
+    return name_of_generator(_coroutine_of(task)) or "a task"
 
 
 _PARTS = {

@@ -89,10 +89,12 @@ def _run(options: argparse.Namespace) -> int:
         return _list(as_json=options.json)
     from otel_leaks.attach.visits import visit
     from otel_leaks.libraries import add_roots
+    from otel_leaks.report.versions import look_in
 
     try:
         with visit(options.pid, wait_s=options.wait) as process:
             add_roots(process.library_roots)
+            look_in(process.library_roots)
             _look(process, options, ignore)
     except AttachError as error:
         print(f"otel-leaks ps: {error}", file=sys.stderr)

@@ -215,7 +215,7 @@ class _Search:
 
     def _of_loop(self, path: list[Any], thing: Any, *, is_whole: bool) -> str:
         what = _part_of_loop(path)
-        if not is_wake_up(path[-1], thing):
+        if wakes(path, thing) is None and not is_wake_up(path[-1], thing):
             calls = _callback_on(path)
             if calls is None:
                 return f"the event loop ({what})"
@@ -285,6 +285,11 @@ def _is_of_others(frame: types.FrameType) -> bool:
     return not _is_of_runners(frame.f_globals.get("__name__"))
 
 
+def _is_of_loops(frame: types.FrameType) -> bool:
+    module = frame.f_globals.get("__name__")
+    return type(module) is str and module.partition(".")[0] in {"asyncio", "uvloop"}
+
+
 def _modules() -> Iterator[Root]:
     """Yield the globals of the modules, the application's first."""
     named = [
@@ -325,7 +330,8 @@ def _functions_of(idents: Iterable[int | None]) -> Iterator[Root]:
         frame = frames.pop(ident, None) if ident is not None else None
         stack = []
         while frame is not None:
-            if _is_of_others(frame):
+            # What runs a loop holds the task that it runs, which is found as a task.
+            if _is_of_others(frame) and not _is_of_loops(frame):
                 stack.append(frame)
             frame = frame.f_back
         for each in reversed(stack):

@@ -52,6 +52,8 @@ UNUSED = {
     names.THREAD_NAME: OF_A_SITE,
     names.AWAITED: OF_A_SPAN,
     names.AGE: OF_A_SPAN,
+    names.HISTORY: OF_A_SPAN,
+    names.DELAY_HISTORY: OF_A_SPAN,
     names.SITES: OF_A_SPAN,
     names.LIMIT: TO_COMPARE,
     names.FINGERPRINT: TO_COMPARE,

@@ -108,6 +108,7 @@ bench: $(VENV)/.ready ## Measure what it costs
 	$(BIN)/python benchmarks/loop_lag.py
 	$(BIN)/python benchmarks/beginnings.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/holders.py
 
 dashboards: $(VENV)/.ready ## Write the dashboards and alerts of examples/ anew
 	PYTHONPATH=tests $(BIN)/python -m support.dashboards

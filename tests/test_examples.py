@@ -29,7 +29,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 NAMED = re.compile(
-    r"\b(?:python[._](?:thread|asyncio|leak)|code[._])[a-z_.]*[a-z](?![a-z_(]|\.?\*)"
+    r"\b(?:python[._](?:thread|asyncio|leak)|code[._])[a-z0-9_.]*[a-z0-9](?![a-z0-9_(]|\.?\*)"
 )
 """A metric, attribute or span as OpenTelemetry or Prometheus writes it, not ``python.leak.*``."""
 

@@ -6,12 +6,13 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,87 @@ def running(*words: str | Path, **environ: str) -> Iterator[Run]:
             yield Run(process)
         finally:
             # All that is of its session, whatever went wrong.
-            for each in psutil.process_iter():
-                try:
-                    if os.getsid(each.pid) == process.pid:
-                        each.kill()
-                except (psutil.Error, OSError):
-                    continue
+            for each in of_session(process.pid):
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
             process.kill()
+
+
+CTRL_C = b"\x03"
+
+
+class Terminal:
+    """A program in the foreground of a terminal, and what is shown there."""
+
+    def __init__(self, process: subprocess.Popen[bytes], keyboard: int) -> None:
+        self.process = process
+        self._keyboard = keyboard
+        self.shown = ""
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._keyboard, keys)
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Wait until something is shown."""
+        while (found := re.search(pattern, self.shown)) is None:
+            assert self._read(), self.shown
+        return found
+
+    def below(self) -> list[psutil.Process]:
+        return list(psutil.Process(self.process.pid).children(recursive=True))
+
+    def end(self) -> int:
+        """Wait until nobody has the terminal any more; return the status."""
+        while self._read():
+            pass
+        return self.process.wait(timeout=100)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._keyboard], [], [], 100)
+        assert ready, self.shown
+        try:
+            said = os.read(self._keyboard, 4096)
+        except OSError:  # Linux's way to say that it is the end.
+            return False
+        self.shown += said.decode(errors="replace")
+        return bool(said)
+
+
+@contextmanager
+def in_terminal(*words: str | Path, **environ: str) -> Iterator[Terminal]:
+    # A session of its own, whose terminal it is: Ctrl-C comes from the kernel.
+    become = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    command = [*OTEL_LEAKS[:2], become + OTEL_LEAKS[2], "run", "--no-browser", "--port", "0"]
+    keyboard, terminal = os.openpty()
+    with subprocess.Popen(
+        [*command, *map(str, words)],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "OTEL_SDK_DISABLED": "true", **environ},
+        start_new_session=True,
+    ) as process:
+        os.close(terminal)
+        try:
+            yield Terminal(process, keyboard)
+        finally:
+            for each in of_session(process.pid):
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+            process.kill()
+            os.close(keyboard)
+
+
+def of_session(pid: int) -> list[psutil.Process]:
+    """Return what lives of a session, whoever started it."""
+    found = []
+    for each in psutil.process_iter():
+        try:
+            if os.getsid(each.pid) == pid and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each)
+        except (psutil.Error, OSError):
+            continue
+    return found
 
 
 def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -196,33 +271,41 @@ def test_each_signal_that_it_is_sent_reaches_the_program_once(
 
 
 def test_ctrl_c_of_a_terminal_reaches_the_program_once(script: Callable[[str], Path]) -> None:
-    import pty  # It is POSIX's.
+    with in_terminal(script(COUNTS_SIGNALS)) as terminal:
+        terminal.until("ready")
+        below = terminal.below()
+        assert len(below) == 2, below  # The warden and the program.
+        terminal.press(CTRL_C)
+        terminal.until("got SIGINT")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert (terminal.end(), gone(below)) == (5, [])
+        assert "all ['SIGINT']" in terminal.shown
 
-    path = script(COUNTS_SIGNALS)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        arguments = ["run", "--no-browser", "--port", "0", str(path)]
-        os.execv(sys.executable, [*OTEL_LEAKS, *arguments])
-    shown = b""
 
-    def until(text: bytes) -> None:
-        nonlocal shown
-        while text not in shown:
-            shown += os.read(terminal, 4096)
-
-    try:
-        until(b"ready")
-        os.write(terminal, b"\x03")
-        until(b"got SIGINT")
-        os.kill(pid, signal.SIGTERM)
-        until(b"all ['SIGINT']")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
-        pid = 0
-    finally:
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        os.close(terminal)
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are found on Linux")
+def test_ctrl_c_of_a_terminal_ends_the_program_and_all_that_it_left(
+    script: Callable[[str], Path],
+) -> None:
+    # Nor does the hangup end it, when the session that has the terminal ends.
+    ignoring = "import signal\nfor each in (signal.SIGINT, signal.SIGHUP):\n"
+    ignoring += "    signal.signal(each, signal.SIG_IGN)\n"
+    path = script(f"""
+        import subprocess, sys, threading
+        child = subprocess.Popen(
+            [sys.executable, "-S", "-c", {ignoring + MINUTES!r}], stdout=subprocess.PIPE
+        )
+        child.stdout.readline()
+        print("started", flush=True)
+        threading.Event().wait()
+    """)
+    with in_terminal(path) as terminal:
+        terminal.until("started")
+        below = terminal.below()
+        assert len(below) == 3, below  # The warden, the program and its child.
+        terminal.press(CTRL_C)
+        assert (terminal.end(), gone(below)) == (128 + signal.SIGINT, [])
+        assert "KeyboardInterrupt" in terminal.shown
+        assert of_session(terminal.process.pid) == []
 
 
 def test_a_program_that_takes_no_ctrl_c_is_killed_at_the_third(
@@ -371,17 +454,17 @@ def test_each_worker_of_a_gunicorn_is_on_the_page_and_ctrl_c_ends_all(
     )
     app = "app:wsgi" if workers == "sync" else "app:asgi"
     arguments = ["--workers", "2", "--worker-class", workers, "--bind", "127.0.0.1:0", app]
-    with running("gunicorn", *arguments, PYTHONPATH=str(tmp_path)) as run:
+    with in_terminal("gunicorn", *arguments, PYTHONPATH=str(tmp_path)) as terminal:
+        page = terminal.until(r"http://127\.0\.0\.1:(\d+)/#token=")
         seen: set[str] = set()
-        for data in changes(run.port()):
+        for data in changes(int(page[1])):
             seen |= {each["instance"] for each in data["processes"]}
             if len(seen) >= 2:
                 break
-        below = run.below()
-        # As a terminal does: the whole group gets it.
-        os.killpg(run.process.pid, signal.SIGINT)
-        status, _, err = run.end()
-        assert (status, gone(below)) == (0, []), err
+        below = terminal.below()
+        terminal.press(CTRL_C)
+        assert (terminal.end(), gone(below)) == (0, []), terminal.shown
+        assert of_session(terminal.process.pid) == []
 
 
 def test_the_environment_of_a_program_sends_here_and_keeps_what_the_user_set() -> None:

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_leaks.detect.policies import OPENABLE
-from otel_leaks.model import Census, Detection, Failure, Finding, Kind, Pool, Population, Site
+from otel_leaks.model import (
+    Census,
+    Detection,
+    Failure,
+    Finding,
+    Kind,
+    Loops,
+    Pool,
+    Population,
+    Site,
+)
 from otel_leaks.telemetry import metrics as metrics_module
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.metrics import AT_ONCE, IN_A_LIFE, Admission, Metrics
@@ -79,8 +89,12 @@ def census(
     *populations: Population,
     failures: tuple[Failure, ...] = (),
     pools: tuple[Pool, ...] | None = None,
+    loops: Loops | None = None,
 ) -> Census:
-    return Census(0.0, populations, failures, wall_s=0.25, pools=pools)
+    return Census(0.0, populations, failures, wall_s=0.25, pools=pools, loops=loops)
+
+
+BUSY = Loops(delay_p99_s=0.0125, delay_max_s=1.5, utilization=0.75)
 
 
 def word(number: int) -> str:
@@ -136,7 +150,7 @@ def test_every_metric_is_in_the_list_of_names_with_its_attributes() -> None:
     broken = (Failure("thread", "OSError", ""),)
     pools = (pool("jobs", 2, 4, 0),)
     populations = threads(("a", 1, True)), tasks(b=1), destroyed(b=1)
-    metrics.publish(census(*populations, failures=broken, pools=pools), ())
+    metrics.publish(census(*populations, failures=broken, pools=pools, loops=BUSY), ())
     found = {
         name: {key for series in each.series for key, _ in series}
         for name, each in meters.collect().items()
@@ -263,12 +277,13 @@ def test_without_a_census_the_numbers_of_the_last_one_are_not_reported_for_long(
     meters, clock = Meters(), Clock()
     metrics = metrics_of(meters, clock=clock)
     populations = threads(("app.run", 5, True)), tasks(a=1), destroyed(a=1)
-    metrics.publish(census(*populations, pools=(pool("jobs", 2, 4, 0),)), (detection(),))
+    jobs = (pool("jobs", 2, 4, 0),)
+    metrics.publish(census(*populations, pools=jobs, loops=BUSY), (detection(),))
     clock.now += 29.9
     fresh = counted(meters)
     clock.now += 0.1
     stale = counted(meters)
-    metrics.publish(census(*populations, pools=()), ())
+    metrics.publish(census(*populations, pools=(), loops=BUSY), ())
     again = counted(meters)
     every = {each.name for each in names.METRICS if "census" not in each.name}
     assert (fresh, stale, again) == (every, ALWAYS, every)
@@ -520,6 +535,20 @@ def test_a_pool_that_is_gone_is_zero() -> None:
     }
 
 
+def test_loops_are_reported_while_one_has_run() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(loops=BUSY), ())
+    series = meters.series()
+    assert {name: of for name, of in series.items() if ".loop." in name} == {
+        "python.asyncio.loop.delay.p99": {frozenset(): 0.0125},
+        "python.asyncio.loop.delay.max": {frozenset(): 1.5},
+        "python.asyncio.loop.utilization": {frozenset(): 0.75},
+    }
+    metrics.publish(census(), ())
+    assert [name for name in meters.series() if ".loop." in name] == []
+
+
 def test_pools_that_could_not_be_read_keep_their_last_numbers() -> None:
     meters = Meters()
     metrics = metrics_of(meters)
@@ -560,7 +589,9 @@ def test_before_the_first_census_and_after_the_close_nothing_is_reported(delta: 
     before = meters.collect()
     metrics.opened("thread", "threshold")
     populations = threads(("app.run", 5, True)), tasks(a=1), destroyed(a=1)
-    metrics.publish(census(*populations, pools=(pool("jobs", 1, 1, 0),)), (detection(),))
+    metrics.publish(
+        census(*populations, pools=(pool("jobs", 1, 1, 0),), loops=BUSY), (detection(),)
+    )
     during = set(meters.collect())
     metrics.close()
     after = [meters.collect(), meters.collect()]

@@ -103,7 +103,7 @@ class LoopWatch:
         pause_s = self._period_s()
         for each in self._watched:
             if each.turn is not None and self._stalled_s is not None:
-                left_s = self._stalled_s - each.turn.age_s(now)
+                left_s = self._stalled_s - each.turn.blocked_s(now, self._stalled_s)
                 pause_s = min(pause_s, left_s + 0.002) if left_s > 0 else pause_s
         pause_s = min(most_s, max(LEAST_S, pause_s))
         self._looked_at, self._due_at = now, now + pause_s
@@ -194,7 +194,9 @@ class LoopWatch:
             return
         turn.add(stand)
         assert self._stalled_s is not None
-        if turn.age_s(now) >= self._stalled_s and delays_somebody(watched.ref, now):
+        if turn.blocked_s(now, self._stalled_s) >= self._stalled_s and delays_somebody(
+            watched.ref, now
+        ):
             self._report(watched, turn, stand, ident, now)
 
     def _stand(self, watched: Watched, ident: int) -> list[Place]:

@@ -29,10 +29,13 @@ class Serials:
     is known by its weak reference: as long as that is kept, CPython gives out the same one for
     the same thing, and another one for a thing that comes to lie at its address. So the thing
     itself is neither held nor hashed nor compared.
+
+    Args:
+        numbers: The numbers to give, where others give them as well.
     """
 
-    def __init__(self) -> None:
-        self._next = itertools.count(1)
+    def __init__(self, numbers: Iterator[int] | None = None) -> None:
+        self.numbers = itertools.count(1) if numbers is None else numbers
         self._known: dict[int, Known] = {}
 
     def know(self, ref: weakref.ref[Any], now: float) -> Known:
@@ -45,12 +48,12 @@ class Serials:
         """
         known = self._known.get(id(ref))
         if known is None:
-            known = self._known[id(ref)] = Known(ref, next(self._next), now)
+            known = self._known[id(ref)] = Known(ref, next(self.numbers), now)
         return known
 
     def number(self, ref: weakref.ref[Any], now: float) -> Known:
         """Return what is known of a thing; it is not known from now on, but has its number."""
-        return self._known.get(id(ref)) or Known(ref, next(self._next), now)
+        return self._known.get(id(ref)) or Known(ref, next(self.numbers), now)
 
     def of(self, ref: weakref.ref[Any] | None) -> Known | None:
         """Return what is known of the thing that such a reference refers to, None for nothing."""

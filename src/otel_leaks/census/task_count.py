@@ -9,13 +9,14 @@ for an even part of them when they are many.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
 from otel_leaks.census.known_tasks import KnownTasks
 from otel_leaks.census.pace import Pace
 from otel_leaks.census.refusals import Refusals
+from otel_leaks.census.retained import RetainedTasks
 from otel_leaks.census.serials import Known
 from otel_leaks.census.source import Look
 from otel_leaks.census.task_spans import TaskSpans
@@ -54,6 +55,7 @@ class TaskCount:
         known: Tasks that are known from census to census.
         spans: Reads their spans; None where these are not asked for.
         refusals: Knows those that were asked to end; None where that is not asked for.
+        retained: Counts those that have finished; None where that is not asked for.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class TaskCount:
         known: KnownTasks,
         spans: TaskSpans | None,
         refusals: Refusals | None = None,
+        retained: RetainedTasks | None = None,
     ) -> None:
         self._kind = kind
         self._total = total
@@ -74,6 +77,7 @@ class TaskCount:
         self._known = known
         self._spans = spans
         self._refusals = refusals
+        self._retained = retained
         self.tallies: dict[Origin | None, Tally] = {}
         """By where the tasks were created, where that is known."""
         self.hidden: Counter[Ignore] = Counter()
@@ -125,6 +129,7 @@ class TaskCount:
             tally = self.tally_of(None)
             plain = plain_pending(refs, tally.wrapped.codes)
             if plain is not None:
+                self._note_finished(refs, plain)
                 self._count(plain, tally)
                 return
         for start in range(0, len(refs), MIXED_AT_ONCE):
@@ -133,7 +138,13 @@ class TaskCount:
             mixed = readable.among(refs[start : start + MIXED_AT_ONCE], self.unreadable)
             for origin, some in self._by_origin(mixed):
                 kept = list(self._not_hidden(some)) if look.ignores.by_task_name else some
-                self._count(pending(kept), self.tally_of(origin))
+                found = pending(kept)
+                self._note_finished(kept, found)
+                self._count(found, self.tally_of(origin))
+
+    def _note_finished(self, refs: Sequence[TaskRef], found: Pending) -> None:
+        if self._retained is not None and len(found.refs) < len(refs):
+            self._retained.note(refs)
 
     def tally_of(self, origin: Origin | None) -> Tally:
         """Return what was counted of tasks that were created at one place; None is any."""
@@ -174,19 +185,26 @@ class TaskCount:
             if group is None:
                 group = tally.groups[key] = Group(tally.wrapped.code(key))
             group.count += count
-        ask, kind = self._look.guard.ask, self._kind
         picked = iter(tally.picked(keys, counted))
         # Which are picked depends on what was found of those before.
         while some := list(islice(picked, WALKED_AT_ONCE)):
-            asked = []
-            for i, plain in zip(some, plain_chains_of([refs[i] for i in some]), strict=True):
-                stands = ask(kind, partial(self._follow, refs[i], plain, keys[i], tally), None)
-                if stands is not None:
-                    asked.append((stands, refs[i]))
-            if self._spans is not None and asked:
-                self._spans.note(asked)
-            if self._refusals is not None:
-                self._refusals.note_handling([refs[i] for i in some], self._look.now)
+            self._look_at([(refs[i], keys[i]) for i in some], tally)
+
+    def _look_at(self, picked: list[tuple[TaskRef, Key]], tally: Tally) -> None:
+        """Follow the chains of some tasks, and read what is read of a few."""
+        ask, kind = self._look.guard.ask, self._kind
+        refs = [ref for ref, _ in picked]
+        asked = []
+        for (ref, key), plain in zip(picked, plain_chains_of(refs), strict=True):
+            stands = ask(kind, partial(self._follow, ref, plain, key, tally), None)
+            if stands is not None:
+                asked.append((stands, ref))
+        if self._spans is not None and asked:
+            self._spans.note(asked)
+        if self._refusals is not None:
+            self._refusals.note_handling(refs, self._look.now)
+        if self._retained is not None:
+            self._retained.sample(refs)
 
     def _follow(
         self, ref: TaskRef, plain: PlainChain | None, key: Key, tally: Tally

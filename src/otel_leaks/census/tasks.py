@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from otel_leaks.census.known_tasks import KnownTasks
 from otel_leaks.census.refusals import Refusals
+from otel_leaks.census.retained import RetainedTasks
 from otel_leaks.census.source import MAX_KEPT_SITES, Look, largest_first, population
 from otel_leaks.census.spans import Turnover
 from otel_leaks.census.task_count import TaskCount
@@ -51,6 +52,7 @@ class TaskSource:
     def _forget(self) -> None:
         self._known = KnownTasks(self.kind)
         self._refusals = Refusals(self.kind, self._known.serials)
+        self._retained = RetainedTasks(self.kind, self._names, self._known.serials.numbers)
         self._turnover = Turnover()
 
     def open(self) -> None:
@@ -79,14 +81,18 @@ class TaskSource:
         walk = Walk(self.kind, self._names, look)
         # In tests a sample says of itself whether it was cancelled.
         refusals = None if look.every_kind else self._refusals
+        retained = None if look.every_kind else self._retained
         count = TaskCount(
             *(self.kind, len(refs), look),
             walk=walk,
             known=self._known,
             spans=spans,
             refusals=refusals,
+            retained=retained,
         )
         self._refusals.begin()
+        if retained is not None:
+            retained.begin(look)
         known = list(self._known.serials)
         for start in range(0, len(known), KNOWN_OF_SLICE):
             count.again(known[start : start + KNOWN_OF_SLICE])
@@ -119,7 +125,12 @@ class TaskSource:
         chains.clear()
         count.clear()
         unreadable = tuple(sorted(count.unreadable))
-        return replace(found, unreadable=unreadable, stayed=self._turnover.take_ended())
+        return replace(
+            found,
+            unreadable=unreadable,
+            stayed=self._turnover.take_ended(),
+            retained=retained.read(look) if retained is not None else None,
+        )
 
     def _sites(self, count: TaskCount, look: Look) -> tuple[list[Site], dict[SiteKey, Chained]]:
         """Make sites of what was counted; leave out those that are ignored."""

@@ -67,6 +67,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="what not to count, such as 'ignore_thread(\"worker-*\")'; several times",
     )
     ps.add_argument(
+        "--why",
+        metavar="SITE",
+        help="say what holds the objects of a site: its fingerprint, or a pattern such as 'app.*'",
+    )
+    ps.add_argument(
         "--wait",
         type=_seconds,
         default=WAIT_S,
@@ -129,7 +134,7 @@ def _look(process: Visit, options: argparse.Namespace, ignore: str) -> None:
     kinds = tuple(dict.fromkeys(options.kind)) if options.kind else None
     before: Mapping[tuple[str, str], int] | None = None
     while True:
-        snapshot = _snapshot(process, ignore, kinds)
+        snapshot = _snapshot(process, ignore, kinds, options.why)
         if options.json:
             print(json.dumps(snapshot.to_json()), flush=True)
         else:
@@ -140,11 +145,13 @@ def _look(process: Visit, options: argparse.Namespace, ignore: str) -> None:
         time.sleep(options.watch)
 
 
-def _snapshot(process: Visit, ignore: str, kinds: tuple[str, ...] | None) -> Snapshot:
+def _snapshot(
+    process: Visit, ignore: str, kinds: tuple[str, ...] | None, why: str | None
+) -> Snapshot:
     from otel_leaks.errors import AttachError
     from otel_leaks.report.snapshot import snapshot_of
 
-    answer = process.look(ignore=ignore, kinds=kinds)
+    answer = process.look(ignore=ignore, kinds=kinds, why=why)
     census: Any = answer.get("census")
     try:
         snapshot = snapshot_of(
@@ -155,6 +162,7 @@ def _snapshot(process: Visit, ignore: str, kinds: tuple[str, ...] | None) -> Sna
                 "python": process.python,
                 "pauses": answer.get("pauses"),
                 "wall_s": answer.get("wall_s"),
+                "why": answer.get("why"),
             }
         )
     except ValueError as error:

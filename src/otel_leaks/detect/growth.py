@@ -10,8 +10,9 @@ docs/detection.md has the rule, its reasons, and what it does in a day of simula
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect.policy import Policy
@@ -45,6 +46,9 @@ class Growth:
         floor: By how much they have to rise in all, >= 1.
         max_sites: Sites to put into a finding on a function, >= 1.
         pause: Called between slices of work, some tenths of a millisecond apart.
+        opens: The pairs of kind and evidence that it opens, of one evidence.
+        populations: Returns what of a census is judged.
+        above: What the last floor has to be above.
     """
 
     def __init__(
@@ -55,15 +59,20 @@ class Growth:
         floor: int,
         max_sites: int,
         pause: Callable[[], None] = lambda: None,
+        opens: Sequence[tuple[Kind, Evidence]] = OPENS,
+        populations: Callable[[Census], Iterable[Population]] = attrgetter("populations"),
+        above: int = 0,
     ) -> None:
+        self._evidence = opens[0][1]
+        self._populations = populations
         self._max_sites = max_sites
         self._kept = 2 * windows
         self._kinds: dict[Kind, History] = {
-            kind: History(tiers(kind, window_s, windows, floor), pause) for kind, _ in OPENS
+            kind: History(tiers(kind, window_s, windows, floor), pause) for kind, _ in opens
         }
         self._requests = Requests()
         self._requests_every_s = window_s / 2
-        self._rises = Rises(windows, floor, self._requests)
+        self._rises = Rises(windows, floor, self._requests, above=above)
 
     def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
         """
@@ -87,7 +96,7 @@ class Growth:
         pools: Counter[str] = Counter()
         for pool in census.pools or ():
             pools[pool.name] += not pool.is_in_use
-        for population in census.populations:
+        for population in self._populations(census):
             history = self._kinds.get(population.kind)
             if history is not None:
                 findings += self._look(history, population, pools, census.taken_at)
@@ -207,7 +216,7 @@ class Growth:
         is_pools = bool(series.sites) and series.sites[0].pool is not None
         return Finding(
             kind=kind,
-            evidence="growth",
+            evidence=self._evidence,
             count=series.now.things,
             fingerprint=series.fingerprint,
             age_s=max((site.age_s for site in sites), default=0.0),

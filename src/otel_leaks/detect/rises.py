@@ -30,10 +30,12 @@ class Rises:
         windows: How many in a row have to rise, >= 3.
         floor: By how much they have to rise in all, >= 1.
         requests: How many requests have ended, over time.
+        above: What the last floor has to be above.
     """
 
-    def __init__(self, windows: int, floor: int, requests: Requests) -> None:
+    def __init__(self, windows: int, floor: int, requests: Requests, *, above: int = 0) -> None:
         self._windows = windows
+        self._above = above
         self._least_stayed = min(floor, ENOUGH_STAYED)
         self._requests = requests
 
@@ -58,6 +60,7 @@ class Rises:
         for row, least in self._rows(series, track, history, tier):
             if (
                 len(row.windows) == self._windows
+                and row.windows[-1].floor > self._above
                 and row.rises(least)
                 and (
                     row.stays(self._least_stayed, rules.most_ends, moves=moves)

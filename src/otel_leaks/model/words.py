@@ -30,6 +30,7 @@ Evidence = Literal[
     "outlived",
     "destroyed",
     "uncancelled",
+    "retained",
     "saturated",
     "stalled",
 ]

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
-from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool, Population, Site
+from otel_leaks.model import OTHER, Census, Detection, Evidence, Kind, Pool
 from otel_leaks.report.masks import masked
 from otel_leaks.report.texts import name_text
 from otel_leaks.runtime import forks, native
@@ -37,6 +37,7 @@ from otel_leaks.telemetry.admission import (
     Admission,
     fitting,
 )
+from otel_leaks.telemetry.counts import Counted, Key, counted_of
 from otel_leaks.telemetry.exits import Exports
 from otel_leaks.telemetry.forks import renew_locks
 from otel_leaks.telemetry.instruments import forget
@@ -52,59 +53,12 @@ POOLS_AT_ONCE = 5
 ERROR_TYPES = 3
 """Types of errors of sources that are named in the life of a process."""
 
-_COUNTS: Mapping[Kind, names.Metric] = {
-    "thread": names.THREAD_COUNT,
-    "asyncio_task": names.TASK_COUNT,
-    "destroyed_task": names.TASK_DESTROYED,
-}
 _LIMITS: Mapping[Kind, names.Metric] = {
     "thread": names.THREAD_LIMIT,
     "asyncio_task": names.TASK_LIMIT,
 }
 
 _Reading = tuple["int | float", Mapping[str, "str | bool"]]
-
-
-_Key = tuple[str, "bool | None"]
-"""A function, and whether its threads are daemons."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """What a census counted for one metric, by function."""
-
-    counts: Mapping[_Key, int]
-
-    def functions(self) -> dict[str, int]:
-        """Return how many each function has that may be named."""
-        functions: dict[str, int] = {}
-        for (function, _), count in self.counts.items():
-            if function != OTHER:
-                functions[function] = functions.get(function, 0) + count
-        return functions
-
-
-def _counted(population: Population) -> Iterator[tuple[str, _Counted]]:
-    """Yield the metrics that a population is counted in."""
-    is_thread = population.kind == "thread"
-    # Sites beyond those that a census names: daemons or not, it does not say.
-    rest_is_daemon = True if is_thread else None
-    counts = _counts(population.sites, population.count, rest_is_daemon=rest_is_daemon)
-    yield _COUNTS[population.kind].name, _Counted(counts)
-
-
-def _counts(
-    sites: Iterable[Site], total: int, *, rest_is_daemon: bool | None = None
-) -> dict[_Key, int]:
-    counts: dict[_Key, int] = {}
-    rest = total
-    for site in sites:
-        key = (name_text(site.function), site.daemon)
-        counts[key] = counts.get(key, 0) + site.count
-        rest -= site.count
-    if rest:
-        counts[OTHER, rest_is_daemon] = counts.get((OTHER, rest_is_daemon), 0) + rest
-    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,11 +200,11 @@ class Metrics:
         self._admissions[names.THREAD_COUNT.name] = Admission(THREADS_AT_ONCE, series=2)
         # Its counts only ever rise. What is counted under one name must stay there.
         self._admissions[names.TASK_DESTROYED.name] = Admission(crowd=NEVER)
-        self._counted: dict[str, _Counted] = {}
+        self._counted: dict[str, Counted] = {}
         self._pool_admission = Admission(POOLS_AT_ONCE)
         self._pools: Mapping[str, Sequence[_Reading]] = {}
         self._pool_series: Collection[str] = ()
-        self._series: dict[str, Collection[_Key]] = {}
+        self._series: dict[str, Collection[Key]] = {}
 
     def _registered(self) -> _Registration:
         if self._registration is None:
@@ -280,7 +234,7 @@ class Metrics:
         fresh_until = now + self._fresh_for_s(census)
         for population in census.populations:
             self._counted_at[population.kind] = now
-            for metric, counted in _counted(population):
+            for metric, counted in counted_of(population):
                 self._counted[metric] = counted
                 self._fresh_until[metric] = fresh_until
         for failure in census.failures:
@@ -364,7 +318,7 @@ class Metrics:
 
     def _named(self, metric: str, named: Collection[str]) -> Sequence[_Reading]:
         # What was reported and has nothing now is zero, and not merely gone.
-        counts: dict[_Key, int] = {
+        counts: dict[Key, int] = {
             key: 0 for key in self._series.get(metric, ()) if key[0] in named or key[0] == OTHER
         }
         for (function, daemon), count in self._counted[metric].counts.items():

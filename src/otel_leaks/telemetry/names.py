@@ -157,6 +157,13 @@ TASK_DESTROYED: Final = Metric(
     "Asyncio tasks that the collector destroyed while they were pending.",
     (FUNCTION,),
 )
+TASK_RETAINED: Final = Metric(
+    "python.asyncio.task.retained",
+    "observable_gauge",
+    "{task}",
+    "Finished asyncio tasks that are still referenced, by their outermost coroutine.",
+    (FUNCTION,),
+)
 POOL_THREADS: Final = Metric(
     "python.thread_pool.thread.count",
     "observable_gauge",
@@ -212,7 +219,7 @@ CENSUS_AGE: Final = Metric(
     (KIND,),
 )
 
-BY_FUNCTION: Final = (THREAD_COUNT, TASK_COUNT, TASK_DESTROYED)
+BY_FUNCTION: Final = (THREAD_COUNT, TASK_COUNT, TASK_DESTROYED, TASK_RETAINED)
 """What is counted by function."""
 
 METRICS: Final = (
@@ -223,6 +230,7 @@ METRICS: Final = (
     OPEN,
     DETECTIONS,
     TASK_DESTROYED,
+    TASK_RETAINED,
     POOL_THREADS,
     POOL_LIMIT,
     POOL_QUEUE,

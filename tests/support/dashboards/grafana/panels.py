@@ -452,6 +452,36 @@ def pools() -> Iterator[Placed]:
     )
 
 
+def loops() -> Iterator[Placed]:
+    delay = "python_asyncio_loop_delay"
+    yield Placed(
+        lines(
+            "s",
+            query(f"max by (job) ({chosen(f'{delay}_max_seconds')})", "longest of {{job}}", "A"),
+            query(f"max by (job) ({chosen(f'{delay}_p99_seconds')})", "99 % of {{job}}", "B"),
+        ),
+        61,
+        "Delay of event loops",
+        "For how long what gets ready has to wait, in the process where that is longest: at most"
+        " in the last minute, and in 99 % of that time. One call that blocks delays everything on"
+        " its loop.",
+        *(12, 8),
+    )
+    yield Placed(
+        lines(
+            "percentunit",
+            query(
+                f"max by (job) ({chosen('python_asyncio_loop_utilization_ratio')})", "{{job}}", "A"
+            ),
+        ),
+        62,
+        "Utilization of event loops",
+        "The part of the time in which the busiest event loop did not wait, in the process where"
+        " that is largest. Above 90 % everything on it is late.",
+        *(12, 8),
+    )
+
+
 def health() -> Iterator[Placed]:
     by = ("job", "code_function_name")
     lost = gained("python_asyncio_task_destroyed_total", *WITHIN_STEP)
@@ -461,7 +491,16 @@ def health() -> Iterator[Placed]:
         "Tasks destroyed by function",
         "Tasks that the garbage collector destroyed while they were pending, by their outermost"
         " coroutine. Nothing held a reference to them, so nothing could have woken them.",
-        *(9, 8),
+        *(5, 8),
+    )
+    retained = total(chosen("python_asyncio_task_retained"), *by)
+    yield Placed(
+        lines("short", query(largest(retained, by, count=10), "{{code_function_name}} ({{job}})")),
+        57,
+        "Finished tasks by function",
+        "Tasks that have finished and that something still references, and so their results. From"
+        " Python 3.14 on, only those that a census saw pending.",
+        *(5, 8),
     )
     duration = "python_leak_census_duration_seconds"
     buckets = total(rate(f"{duration}_bucket"), "le")
@@ -495,7 +534,7 @@ def health() -> Iterator[Placed]:
         "How long ago each kind was last counted, in the process where that is longest. It rises"
         " while a kind cannot be counted, and for all kinds when the monitor hangs; their counts"
         " are then not reported.",
-        *(5, 8),
+        *(4, 8),
     )
 
 

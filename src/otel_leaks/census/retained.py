@@ -1,0 +1,228 @@
+"""Finished tasks that somebody still references: how many of each function, and which stay."""
+
+from __future__ import annotations
+
+import types
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from otel_leaks.census.followed import FOLLOWED_OF_SITE, MAX_FOLLOWED, Following
+from otel_leaks.census.serials import Known, Serials
+from otel_leaks.census.source import Look, population
+from otel_leaks.ignores import Ignore
+from otel_leaks.model import Frame, Kind, Population, Sample, Site, fingerprint
+from otel_leaks.origins.production import Beginnings
+from otel_leaks.runtime.code import CodeNames
+from otel_leaks.runtime.finished_tasks import (
+    ARE_REGISTERED,
+    code_of,
+    finished,
+    finished_keys,
+)
+from otel_leaks.runtime.glimpse import is_alive
+from otel_leaks.runtime.tasks import TaskRef, name_of, note_of
+
+__all__ = ["RetainedTasks"]
+
+MAX_SAMPLED = 4000
+"""Pending tasks that are followed past their end, where the registry has no finished ones."""
+MOST_OF_FUNCTION = MAX_FOLLOWED // 2
+"""Finished tasks of a function that are followed, where there are no others to count."""
+REFS_OF_SLICE = 200
+"""Tasks between two pauses: about a tenth of a millisecond."""
+
+
+class _Function:
+    """The finished tasks that ran one coroutine."""
+
+    __slots__ = ("code", "count", "known", "new")
+
+    def __init__(self, code: types.CodeType) -> None:
+        # The code object is held while its id is a key.
+        self.code = code
+        self.count = 0
+        self.known: list[Known] = []
+        self.new: list[TaskRef] = []
+
+
+class RetainedTasks:
+    """
+    Counts finished tasks, and follows some from census to census.
+
+    Where the registry has no finished tasks, those are counted that were seen pending: the counts
+    are lower bounds then.
+
+    Args:
+        kind: Of what is read.
+        names: Of the codes of their coroutines.
+        numbers: The serial numbers to give.
+    """
+
+    def __init__(self, kind: Kind, names: CodeNames, numbers: Iterator[int]) -> None:
+        self._kind = kind
+        self._names = names
+        self._serials = Serials(numbers)
+        self._following = Following()
+        self._sampled: dict[int, TaskRef] = {}
+        """Tasks that were pending in the last census, by the id of their reference."""
+        self._functions: dict[int, _Function] = {}
+
+    def begin(self, look: Look) -> None:
+        """Begin a census: see which of those that were followed live."""
+        self._functions = {}
+        known = list(self._serials)
+        for start in range(0, len(known), REFS_OF_SLICE):
+            some = known[start : start + REFS_OF_SLICE]
+            refs = {id(each.ref): each for each in some}
+            for ref, key in finished([each.ref for each in some]):
+                if (function := self._of(key, ref)) is not None:
+                    function.known.append(refs[id(ref)])
+            look.pause()
+        if not ARE_REGISTERED:
+            self._ended(look)
+
+    def _ended(self, look: Look) -> None:
+        """Count those that were pending, have finished, and live."""
+        for function in self._functions.values():
+            function.count = len(function.known)
+        refs = list(self._sampled.values())
+        self._sampled = {}
+        for start in range(0, len(refs), REFS_OF_SLICE):
+            for ref, key in finished(refs[start : start + REFS_OF_SLICE]):
+                if (found := self._of(key, ref)) is not None:
+                    found.count += 1
+                    found.new.append(ref)
+            look.pause()
+
+    def note(self, refs: Sequence[TaskRef]) -> None:
+        """Count the finished ones among some tasks of the registry."""
+        if not ARE_REGISTERED:
+            return
+        keys = finished_keys(refs)
+        if not keys:
+            return
+        counts = Counter(keys)
+        wants = False
+        for key, count in counts.items():
+            function = self._functions.get(key)
+            if function is None or len(function.known) + len(function.new) < FOLLOWED_OF_SITE:
+                wants = True
+            else:
+                function.count += count
+        if not wants:
+            return
+        full = {
+            key
+            for key, each in self._functions.items()
+            if len(each.known) + len(each.new) >= FOLLOWED_OF_SITE
+        }
+        for ref, key in finished(refs):
+            if key in full:
+                continue
+            function = self._of(key, ref)
+            if function is not None:
+                function.count += 1
+                is_new = self._serials.of(ref) is None
+                if is_new and len(function.known) + len(function.new) < FOLLOWED_OF_SITE:
+                    function.new.append(ref)
+
+    def sample(self, refs: Iterable[TaskRef]) -> None:
+        """Follow some pending tasks past their end."""
+        if ARE_REGISTERED:
+            return
+        for ref in refs:
+            if len(self._sampled) >= MAX_SAMPLED:
+                return
+            # One with a callback is the registry's own, of a task that is written in Python.
+            callback: object = ref.__callback__
+            if callback is None:
+                self._sampled[id(ref)] = ref
+
+    def _of(self, key: int, ref: TaskRef) -> _Function | None:
+        function = self._functions.get(key)
+        if function is None:
+            code = code_of(ref)
+            if code is None or id(code) != key:
+                return None
+            function = self._functions[key] = _Function(code)
+        return function
+
+    def read(self, look: Look) -> Population:
+        """End a census: return what was counted, by function."""
+        functions: dict[str, list[_Function]] = {}
+        for each in self._functions.values():
+            functions.setdefault(self._names.name(each.code).function, []).append(each)
+        hidden: Counter[Ignore] = Counter()
+        sites: list[Site] = []
+        for function, some in functions.items():
+            mark = fingerprint(self._kind, (function,))
+            count = sum(each.count for each in some)
+            ignore = look.ignores.site((function,), mark, None)
+            if ignore is not None:
+                hidden[ignore] += count
+            elif count:
+                sites.append(Site(self._kind, (function,), count, mark))
+        sites.sort(key=lambda each: (-each.count, each.fingerprint))
+        standing = self._standing(sites, functions, look)
+        self._serials.keep([known for some in standing.values() for known in some])
+        fates = self._following.update(standing, _has_ended, look.now)
+        some_sites = [
+            replace(
+                site,
+                followed=fates.get(site.fingerprint),
+                age_s=max(
+                    (look.now - each.first_seen for each in standing.get(site.fingerprint, ())),
+                    default=0.0,
+                ),
+            )
+            for site in sites
+        ]
+
+        def sampled(site: Site) -> Site:
+            of = standing.get(site.fingerprint)
+            return self._sampled_site(site, functions[site.function][0], of, look) if of else site
+
+        found = population(self._kind, some_sites, hidden, sampled, look)
+        self._functions = {}
+        return found
+
+    def _standing(
+        self, sites: Sequence[Site], functions: dict[str, list[_Function]], look: Look
+    ) -> dict[str, list[Known]]:
+        """Choose which are followed from now on: more of the large functions."""
+        standing: dict[str, list[Known]] = {}
+        left = MAX_FOLLOWED
+        for site in sites:
+            known = [known for each in functions[site.function] for known in each.known]
+            new = [ref for each in functions[site.function] for ref in each.new]
+            most = min(left, FOLLOWED_OF_SITE if ARE_REGISTERED else MOST_OF_FUNCTION)
+            known += [self._serials.know(ref, look.now) for ref in new[: max(0, most - len(known))]]
+            known.sort(key=lambda each: each.serial)
+            standing[site.fingerprint] = known[:most]
+            left -= len(standing[site.fingerprint])
+        return standing
+
+    def _sampled_site(
+        self, site: Site, function: _Function, known: Sequence[Known], look: Look
+    ) -> Site:
+        """Return *site* with its oldest task: what it ran, and what created it."""
+        oldest, newest = known[0], known[-1]
+        name = self._names.name(function.code)
+        stack = (Frame(name.function, name.file, function.code.co_firstlineno),)
+        note = note_of(newest.ref) if look.beginnings is not None else None
+        began = Beginnings.read(note) if look.beginnings is not None else None
+        origin = None
+        if look.beginnings is not None and began is not None:
+            origin = look.beginnings.origin(began)
+        sample = Sample(
+            serial=oldest.serial,
+            stack=stack,
+            name=name_of(oldest.ref),
+            age_s=look.now - oldest.first_seen,
+        )
+        return replace(site, sample=sample, origin=origin)
+
+
+def _has_ended(known: Known) -> bool:
+    return not is_alive([known.ref])[0]

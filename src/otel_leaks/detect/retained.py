@@ -1,0 +1,75 @@
+"""
+retained: finished tasks of one coroutine pile up, since somebody still references them.
+
+By the rule of ``growth``, over the finished tasks of each function. A history that keeps the last
+results fills up as a leak does; so there have to be more than such a history has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from otel_leaks.config import LeakConfig
+from otel_leaks.detect.growth import Growth
+from otel_leaks.detect.policy import Policy
+from otel_leaks.detect.words import duration, left, peak, where
+from otel_leaks.model import Census, Detection, Evidence, Finding, Kind, Population
+
+__all__ = ["HISTORY", "OPENS", "POLICY"]
+
+OPENS: tuple[tuple[Kind, Evidence], ...] = (("asyncio_task", "retained"),)
+"""The pairs of kind and evidence that this policy can open."""
+
+HISTORY = 1024
+"""Results that a bounded history, such as ``deque(maxlen=1000)``, or a cache keeps."""
+
+
+def _retained(census: Census) -> Iterator[Population]:
+    tasks = census.of("asyncio_task")
+    if tasks is not None and tasks.retained is not None:
+        yield tasks.retained
+
+
+def _begin(config: LeakConfig, pause: Callable[[], None]) -> Growth | None:
+    if config.growth_floor is None:
+        return None
+    return Growth(
+        window_s=config.growth_window_s,
+        windows=config.growth_windows,
+        floor=config.growth_floor,
+        max_sites=config.max_sites,
+        pause=pause,
+        opens=OPENS,
+        populations=_retained,
+        above=HISTORY,
+    )
+
+
+def _found(finding: Finding) -> str:
+    """Say what piles up, and how fast."""
+    at = f" in {finding.sites[0].function}{where(finding.sites[0])}" if finding.sites else ""
+    return (
+        f"{finding.count} finished asyncio tasks{at}, {finding.grown or 'no'} more than "
+        f"{duration(finding.grown_s)} ago: something still references them, and so their results"
+    )
+
+
+def _ended(detection: Detection) -> str:
+    finding = detection.finding
+    at = f" in {finding.sites[0].function}" if finding.sites else ""
+    return (
+        f"finished asyncio tasks{at} no longer pile up after {duration(detection.open_s)}: "
+        f"{left(finding.count)}; {peak(detection)}"
+    )
+
+
+POLICY = Policy(
+    evidence="retained",
+    kinds=tuple(kind for kind, _ in OPENS),
+    says="finished, and still held",
+    opens_when="finished tasks of one coroutine pile up as in `growth`, to over 1,024",
+    options=("growth_window_s", "growth_windows", "growth_floor", "max_sites"),
+    begin=_begin,
+    found=_found,
+    ended=_ended,
+)

@@ -271,7 +271,7 @@ def test_a_second_finding_on_one_leak_refers_to_the_first_and_links_to_it(spans:
     assert refers == [None, "threshold", "threshold"]
     assert [
         str(plain(span.attributes)["python.leak.message"]).endswith(
-            "; the leak that was told by its threshold before"
+            "; the leak that was reported as threshold before"
         )
         for span in spans.all
     ] == [False, True, True]

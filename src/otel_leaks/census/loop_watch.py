@@ -18,6 +18,7 @@ from otel_leaks.census.source import Look
 from otel_leaks.census.spans import Spans, span_of
 from otel_leaks.census.stalls import Stalls, Turn, spent
 from otel_leaks.census.watched_loops import Watched, WatchedLoops
+from otel_leaks.libraries import own_frame
 from otel_leaks.model import Loops, Operation
 from otel_leaks.runtime.code import CodeNames, Place
 from otel_leaks.runtime.frames import modules_of, stacks_of
@@ -228,7 +229,7 @@ class LoopWatch:
             now,
             functions=[frame.function for frame in common],
             stack=stack,
-            at=common[-1] if common else stack[-1],
+            at=own_frame(common) or (common or stack)[-1],
             task=stack[0].function if task is not None else None,
             name=name_of(task) if task is not None else "",
             thread_id=ident,

@@ -105,7 +105,7 @@ def tell(
     shown = outgoing(finding, max_frames=max_frames, step=step)
     message = sentence(shown)
     if refers_to is not None:
-        message += f"; the leak that was told by its {refers_to} before"
+        message += f"; the leak that was reported as {refers_to} before"
     message = between(message, MAX_CHARS)
     head = {**_head(shown, message, refers_to), **of_history(finding, history)}
     attributes = _cut(head, max_chars)

@@ -154,7 +154,7 @@ TASK_DESTROYED: Final = Metric(
     "python.asyncio.task.destroyed",
     "observable_counter",
     "{task}",
-    "Asyncio tasks that the collector destroyed while they were pending.",
+    "Asyncio tasks that the garbage collector destroyed while they were pending.",
     (FUNCTION,),
 )
 TASK_RETAINED: Final = Metric(

@@ -48,19 +48,20 @@ def tracking() -> Iterator[None]:
     sys.set_coroutine_origin_tracking_depth(depth)
 
 
-def test_a_call_without_await_is_left_and_says_where() -> None:
-    def body() -> None:
-        for _ in range(2):
-            fetch()  # type: ignore[unused-coroutine]
+def forget_two() -> None:
+    for _ in range(2):
+        fetch()  # type: ignore[unused-coroutine]
 
-    name = f"{__name__}.test_a_call_without_await_is_left_and_says_where.<locals>.body"
-    assert left(body) == [(f"{__name__}.fetch", 2, name)]
+
+def create() -> object:
+    return fetch()
+
+
+def test_a_call_without_await_is_left_and_says_where() -> None:
+    assert left(forget_two) == [(f"{__name__}.fetch", 2, f"{__name__}.forget_two")]
 
 
 def test_where_it_was_created_is_known_though_it_goes_elsewhere(tracking: None) -> None:
-    def create() -> object:
-        return fetch()
-
     def body() -> None:
         kept = [create()]
         kept.clear()

@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ELSEWHERE := scenarios or e2e or reliability or services or companions or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions browser pictures field soak latency parts datadog matrix coverage demo bench deskbench dashboards schemas lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions known browser pictures field soak latency parts datadog matrix coverage demo bench deskbench dashboards schemas lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -65,6 +65,10 @@ companions: $(VENV)/.ready ## The pytest plugin beside old and new pytest, pytes
 	PYTHONPATH=tests $(BIN)/python -m companions.environments
 	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions -o faulthandler_timeout=600
 
+known: $(VENV)/.ready ## Run the known leaks of libraries in the versions that leak, and in those that do not (LEAKS="mcp": some)
+	$(BIN)/python tests/known/verify.py --index $(LEAKS)
+	nice $(BIN)/python tests/known/verify.py $(LEAKS)
+
 browser: $(VENV)/.ready ## The live page in a real browser (Chromium), and programs under otel-leaks run
 	$(BIN)/python -m pip install $(PIP) -r tests/browser/requirements.txt
 	$(BIN)/python -m pytest $(XDIST) -m browser -o faulthandler_timeout=300
@@ -107,6 +111,7 @@ bench: $(VENV)/.ready ## Measure what it costs
 	$(BIN)/python benchmarks/loop_lag.py
 	$(BIN)/python benchmarks/beginnings.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/holders.py
 
 dashboards: $(VENV)/.ready ## Write the dashboards and alerts of examples/ anew
 	PYTHONPATH=tests $(BIN)/python -m support.dashboards

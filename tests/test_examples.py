@@ -29,7 +29,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 NAMED = re.compile(
-    r"\b(?:python[._](?:thread|asyncio|leak)|code[._])[a-z_.]*[a-z](?![a-z_(]|\.?\*)"
+    r"\b(?:python[._](?:thread|asyncio|leak)|code[._])[a-z0-9_.]*[a-z0-9](?![a-z0-9_(]|\.?\*)"
 )
 """A metric, attribute or span as OpenTelemetry or Prometheus writes it, not ``python.leak.*``."""
 
@@ -51,7 +51,8 @@ UNUSED = {
     names.THREAD_ID: OF_A_SITE,
     names.THREAD_NAME: OF_A_SITE,
     names.AWAITED: OF_A_SPAN,
-    names.AGE: OF_A_SPAN,
+    names.HISTORY: OF_A_SPAN,
+    names.DELAY_HISTORY: OF_A_SPAN,
     names.SITES: OF_A_SPAN,
     names.LIMIT: TO_COMPARE,
     names.FINGERPRINT: TO_COMPARE,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,9 +21,12 @@ from typing import Any
 import pytest
 
 from otel_leaks.attach import doors
-from otel_leaks.attach.visits import visit
+from otel_leaks.attach.processes import Process
+from otel_leaks.attach.visits import Visit, visit
+from otel_leaks.attach.wire import MAX_REQUEST_BYTES, VERSION, Wire
 from otel_leaks.cli import main
 from otel_leaks.errors import AttachError
+from support.schemas import validate
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 
@@ -137,6 +142,30 @@ def test_who_created_a_thread_is_known_there(capsys: pytest.CaptureFixture[str])
     at = lines.index("1. 3 threads: __main__.blocked")
     (created,) = [line for line in lines[at : at + 9] if line.startswith("     created   ")]
     assert created.endswith(" in __main__.<module>")
+
+
+def test_the_last_minutes_of_an_instrumented_process_are_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def blocked_now(pid: int) -> list[int]:
+        with visit(pid, wait_s=WAIT_S) as process:
+            sites = process.history()["sites"]
+        return [each["counts"][-1] for each in sites if each["function"] == "__main__.blocked"]
+
+    with instrumented() as process:
+        # The first census may have been before they were started.
+        until(lambda: blocked_now(process.pid) == [3])
+        assert main(["ps", str(process.pid), "--history", "--wait", "300"]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert main(["ps", str(process.pid), "--history", "--json", "--wait", "300"]) == 0
+        plain = json.loads(capsys.readouterr().out)
+    assert said[0].startswith(f"process {process.pid}: ")
+    assert said[1].split()[:2] == ["minutes", "ago"]
+    assert said[1].split()[-1] == "now"
+    rows = {line.rsplit("  ", 1)[0].strip(): line.split()[-1] for line in said[2:] if line}
+    assert rows["__main__.blocked (thread)"] == "3"
+    (blocked,) = [each for each in plain["sites"] if each["function"] == "__main__.blocked"]
+    assert (blocked["kind"], blocked["counts"][-1]) == ("thread", 3)
 
 
 def test_the_socket_and_its_folder_are_of_this_user_alone() -> None:
@@ -265,3 +294,104 @@ def test_before_314_a_process_that_did_not_opt_in_is_refused_with_what_to_do() -
         "scripts from outside before 3.14: instrument it with attach=True "
         "(OTEL_PYTHON_LEAKS_ATTACH=true)"
     )
+
+
+# What holds it
+
+HELD = """
+import asyncio
+
+kept = {}
+ready = threading.Event()
+
+async def leaked():
+    await asyncio.sleep(3600)
+
+async def answer():
+    return 42
+
+async def main():
+    kept["secret"] = [asyncio.create_task(leaked()) for _ in range(3)]
+    kept["answers"] = [asyncio.create_task(answer()) for _ in range(2)]
+    await asyncio.sleep(0)
+    ready.set()
+    await asyncio.sleep(3600)
+
+threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
+ready.wait()
+opened(); print("open", flush=True); sys.stdin.read()
+"""
+
+
+def why(pid: int, site: str, *options: str) -> list[str]:
+    return ["ps", str(pid), "--why", site, "--wait", "300", *options]
+
+
+def test_what_holds_the_objects_of_a_site_is_said_with_the_time_that_it_took(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with instrumented(HELD) as process:
+        assert main(why(process.pid, "__main__.leak*")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    asked = "the search for what holds 1 site of __main__.leak*, took "
+    (took,) = [line.removeprefix(asked) for line in lines if line.startswith(asked)]
+    assert re.fullmatch(r"[0-9.]+ s and [0-9]+ ms of CPU", took)
+    # The others are not what was asked about.
+    assert [line for line in lines if line[:2] == "1." or line[:2] == "2."] == [
+        "1. 3 asyncio tasks: __main__.leaked"
+    ]
+    assert "     held by   __main__.kept['...'][…]" in lines
+
+
+def test_a_site_is_asked_about_by_its_fingerprint_and_json_has_the_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def site(*, asked: str | None) -> Any:
+        arguments = ["ps", str(process.pid), "--json", "--wait", "300"]
+        assert main(arguments if asked is None else why(process.pid, asked, "--json")) == 0
+        said = json.loads(capsys.readouterr().out)
+        validate("ps", said)
+        (found,) = [
+            each
+            for population in said["populations"]
+            for each in population["sites"]
+            if each["functions"][0] == "__main__.leaked"
+        ]
+        return said["why"], found
+
+    with instrumented(HELD) as process:
+        nothing, before = site(asked=None)
+        search, after = site(asked=before["fingerprint"])
+    assert (nothing, before["sample"]["held_by"]) == (None, None)
+    assert (search["sites"], search["finished"]) == (1, [])
+    assert after["sample"]["held_by"] == "__main__.kept['...'][…]"
+
+
+def test_finished_tasks_that_something_refers_to_are_found_by_their_function(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with instrumented(HELD) as process:
+        assert main(why(process.pid, "*answer")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # The module of what was given by -c is known as long as it runs.
+    assert "2 finished tasks of answer, held by __main__.kept['...'][…]" in lines
+
+
+def test_of_a_site_that_there_is_not_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with instrumented(HELD) as process:
+        assert main(why(process.pid, "nobody")) == 0
+    assert (
+        "the search for what holds nobody, which no thread and no pending task stands at, took "
+        in capsys.readouterr().out
+    )
+
+
+def test_a_process_with_an_older_otel_leaks_is_told_to_be_so() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire = Wire(theirs, MAX_REQUEST_BYTES)
+        wire.send({"version": VERSION, "pid": 42, "python": "3.11.7", "library_roots": []})
+        wire.send({"census": {}})
+        visited = Visit(ours, Process(42, (), 0, None, None))
+        with pytest.raises(AttachError, match="does not know --why: update it there"):
+            visited.look(why="app.*")

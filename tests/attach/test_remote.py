@@ -192,6 +192,18 @@ def test_json_is_what_a_snapshot_is_read_from(capsys: pytest.CaptureFixture[str]
     assert {**snapshot.to_json()} == json.loads(json.dumps(said), object_hook=as_tuples)
 
 
+def test_what_holds_the_objects_of_a_site_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with running(leaking(5, 2)) as target:
+        assert main(["ps", str(target.pid), "--why", "__main__.blocked", "--wait", "300"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert main(["ps", str(target.pid), "--why", "__main__.leaked", "--wait", "300"]) == 0
+        lines += capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("     held by   ")] == [
+        "     held by   nothing: a running thread lives by itself",
+        "     held by   __main__.leak_tasks.<locals>.tasks[…]",
+    ]
+
+
 def as_tuples(plain: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
 
@@ -223,6 +235,16 @@ def test_what_is_ignored_is_not_counted_and_said(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_a_process_that_is_not_instrumented_remembers_no_history() -> None:
+    with running(leaking(1, 1)) as target:
+        with (
+            visit(target.pid, wait_s=WAIT_S) as process,
+            pytest.raises(AttachError, match="remembers no history: that takes a process that is"),
+        ):
+            process.history()
+        assert target.end() == ""
+
+
 def test_root_looks_into_the_process_of_another_user() -> None:
     try:
         with running(leaking(5, 0), user=65534) as target:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_leaks.census.stalls import KEPT_S, QUIET_S, Stalls, Turn, shared, spent
+from otel_leaks.census.stalls import KEPT_S, QUIET_S, STARVED, Stalls, Turn, shared, spent
 from otel_leaks.model import Frame, StallCause
 from otel_leaks.runtime.code import Place
 from otel_leaks.runtime.thread_clocks import ThreadClock
@@ -126,6 +126,13 @@ def test_a_pause_of_the_process_is_no_part_of_a_stall() -> None:
     begin(stalls, turn, 6.5)
     stalls.end(turn, 7.0, 7.0)
     assert stalls.now(8.0)[0].longest_s == 2.0
+
+
+def test_a_turn_that_waits_for_a_cpu_is_no_news_before_it_took_very_long() -> None:
+    turn = Turn(0.0)
+    turn.spend({"no_cpu": 3.0, "computes": 0.5})
+    assert turn.blocked_s(3.5, 1.0) == 0.5
+    assert turn.blocked_s(STARVED * 1.0, 1.0) == STARVED * 1.0
 
 
 def test_a_stall_for_which_no_code_is_to_blame_has_a_site_of_its_own() -> None:

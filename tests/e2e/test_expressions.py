@@ -106,6 +106,9 @@ def the_past(now: int) -> Iterator[str]:
     pair = 'python_leak_kind="thread_pool",python_leak_evidence="saturated"'
     for second in range(begun, now, 60):
         yield f'python_leak_open{{job="old",instance="o",{pair}}} 1 {second}'
+    pair = 'python_leak_kind="event_loop",python_leak_evidence="stalled"'
+    for second in range(begun, now, 60):
+        yield f'python_leak_open{{job="old",instance="o",{pair}}} 1 {second}'
     pair = 'python_leak_kind="thread",python_leak_evidence="threshold"'
     for second in range(now - 3000, now - SHORTLY_MIN * 60, 60):
         yield f'python_leak_open{{job="gone",instance="g",{pair}}} 0 {second}'

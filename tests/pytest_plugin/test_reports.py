@@ -377,6 +377,11 @@ HELD = """
     async def test_fixture(client):
         client.listeners.append(asyncio.create_task(pump()))
 
+    class TestOfClass:
+        @pytest.mark.asyncio
+        async def test_self(self):
+            self.listener = asyncio.create_task(pump())
+
     @pytest.mark.asyncio
     async def test_nobody():
         asyncio.create_task(pump())
@@ -386,10 +391,11 @@ HELD = """
 
 def test_what_holds_a_leak_is_told_and_what_pytest_has_is_named_by_its_fixture(run: Run) -> None:
     result = run(HELD, "--leaks", plugins=("asyncio",))
-    result.assert_outcomes(failed=3)
+    result.assert_outcomes(failed=4)
     found = [line for line in result.stdout.lines if line.startswith("     held by  ")]
     assert found == [
         "     held by  test_it.sessions['...'].listeners[…]",
         "     held by  fixture client.listeners[…]",
+        "     held by  self.listener",
         "     held by  the event loop alone (a timer)",
     ]

@@ -22,7 +22,7 @@ from otel_leaks.model import (
     Site,
 )
 from otel_leaks.report.as_json import SCHEMAS, Document, leaks_json
-from otel_leaks.report.snapshot import Counted, Pauses, Snapshot
+from otel_leaks.report.snapshot import Counted, Finished, Pauses, Snapshot, Why
 from support import schemas
 
 FRAME = Frame("lib.Client.open", "/lib/client.py", 3)
@@ -77,6 +77,7 @@ def test_what_lives_in_a_process_is_of_its_schema() -> None:
         (pool,),
         (Failure("thread", "OSError", "broken"),),
         Pauses(1, 0.0, 0.01),
+        why=Why("app.*", 1, (Finished("app.load", 3, "app.results[…]"),), 0.5, 0.2),
     )
     schemas.validate("ps", json.loads(json.dumps(snapshot.to_json())))
 

@@ -307,6 +307,14 @@ def test_a_message_has_the_proof_where_there_is_one() -> None:
     ] == [True, False]
 
 
+def test_a_message_says_what_holds_a_leak_where_somebody_looked() -> None:
+    sample = Sample(1, STACK, "Task-1", 0.0, held_by="app.jobs['...'].task")
+    said = "     held by  app.jobs['...'].task\n"
+    assert [
+        said in leaks_text([replace(SITE, sample=each)], []) for each in (sample, SITE.sample)
+    ] == [True, False]
+
+
 def test_the_end_of_what_outlived_its_request_names_both() -> None:
     finding = outlived(Operation(1, 1, name="POST /orders"))
     assert resolution(Detection(finding, opened_at=10.0, seen_at=100.0, peak=400)) == (
@@ -459,6 +467,19 @@ def test_what_a_library_left_for_one_line_is_reported_as_one_leak() -> None:
         "              1 child process: subprocess.Popen, sh, pid 7\n"
         '     ignore   ignore_created_by("clientlib.*", reason="...")'
     )
+
+
+def test_a_leak_of_several_sites_is_held_by_what_the_application_calls_so() -> None:
+    def held(serial: int, by: str) -> Sample:
+        return Sample(serial, (), "", 0.0, held_by=by)
+
+    sites = [
+        of_client("thread", "clientlib.run", sample=held(1, "nothing: a running thread lives")),
+        of_client("asyncio_task", "clientlib.ping", sample=held(2, "clientlib.tasks[…]")),
+        of_client("asyncio_task", "clientlib.call", sample=held(3, "app.client._pool")),
+    ]
+    assert "     held by  app.client._pool\n" in leaks_text(sites, [])
+    assert "held by" not in leaks_text(sites[:2], [])
 
 
 def test_a_leak_of_very_many_sites_names_some_and_counts_the_others() -> None:

@@ -102,7 +102,7 @@ def definitions(document: Any) -> Iterator[dict[str, Any]]:
 
 def metrics_in(query: str) -> set[str]:
     """Return the metrics that *query* reads."""
-    return set(re.findall(r"\b(?:avg|count|max|min|sum):([a-z_.]+)\{", query))
+    return set(re.findall(r"\b(?:avg|count|max|min|sum):([a-z0-9_.]+)\{", query))
 
 
 def tags_in(query: str) -> tuple[set[str], set[str]]:

@@ -29,6 +29,7 @@ from otel_leaks.model import (
     Refusal,
     Sample,
     Site,
+    Stall,
 )
 from otel_leaks.report.sentences import resolution, sentence
 from otel_leaks.report.text import leaks_text
@@ -65,6 +66,8 @@ _ORIGIN = Origin("shop.mail.Mailer.__init__", "/srv/shop/mail.py", 30)
 
 def _site(kind: Kind, count: int, **more: object) -> Site:
     sample = Sample(1, _STACK, "mailer", 130.0, awaited=None if kind == "thread" else False)
+    if kind == "asyncio_task":
+        sample = replace(sample, held_by="shop.mail.mailers['...'].worker")
     site = Site(kind, tuple(each.function for each in _STACK), count, "0123456789ab", age_s=130.0)
     return replace(site, sample=sample, origin=_ORIGIN, **more)  # type: ignore[arg-type]
 
@@ -124,6 +127,17 @@ def _findings() -> Iterator[Finding]:
         sites=(_site("thread", 6),),
         pool=pool,
     )
+
+    stalled = replace(_site("event_loop", 3), operations=left.operations, origin=None)
+    stall = Stall(
+        stalled,
+        at=Frame("shop.reports.build", "/srv/shop/reports.py", 88),
+        task="shop.api.export",
+        longest_s=2.3,
+        quiet_s=0.0,
+        cause="computes",
+    )
+    yield Finding("event_loop", "stalled", 3, age_s=2.3, sites=(stalled,), stall=stall)
 
 
 def _production() -> Iterator[str]:

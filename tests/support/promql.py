@@ -20,16 +20,18 @@ def series(metric: names.Metric) -> set[str]:
         return {f"{name}_total"}
     if metric.instrument == "histogram":
         return {f"{name}_seconds_{end}" for end in ("bucket", "count", "sum")}
+    if metric.unit == "1":
+        return {f"{name}_ratio"}
     return {f"{name}_seconds"} if metric.unit == "s" else {name}
 
 
 def series_in(expression: str) -> set[str]:
     """Return what *expression* selects; of a recorded one the metric between its colons."""
     bare = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)
-    selected = {each.split(":")[-1] for each in re.findall(r"[a-z_:]+(?=\{)", bare)}
+    selected = {each.split(":")[-1] for each in re.findall(r"[a-z0-9_:]+(?=\{)", bare)}
     recorded = set(re.findall(r"[a-z_]+:([a-z_]+):[a-z_]+", bare))
     records = set(re.findall(r"[a-z_]+:[a-z_]+:([a-z_]+)", bare))
-    ours = set(re.findall(r"\bpython_[a-z_]+", bare)) - labels_in(expression)
+    ours = set(re.findall(r"\bpython_[a-z0-9_]+", bare)) - labels_in(expression)
     return (selected - records) | recorded | ours
 
 

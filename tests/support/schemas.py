@@ -32,14 +32,22 @@ from otel_leaks.model import (
     Site,
 )
 from otel_leaks.report.as_json import OF_PRODUCTION, SCHEMAS, Document
-from otel_leaks.report.snapshot import FORMAT, OF_CENSUSES, Counted, Pauses, Snapshot
+from otel_leaks.report.snapshot import (
+    FORMAT,
+    OF_CENSUSES,
+    Counted,
+    Finished,
+    Pauses,
+    Snapshot,
+    Why,
+)
 
 FOLDER = Path(__file__).parents[2] / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
 IN_TESTS = (Site, Sample, Frame, Origin, Hidden)
-IN_PS = (*IN_TESTS, Counted, Failure, Operation, Pauses, Pool)
+IN_PS = (*IN_TESTS, Counted, Failure, Finished, Operation, Pauses, Pool, Why)
 LEFT_OUT: dict[type, tuple[str, ...]] = {Site: OF_PRODUCTION, Sample: ("backlog",)}
 LEFT_OUT_OF_PS: dict[type, tuple[str, ...]] = {Site: OF_CENSUSES}
 

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_leaks.detect.policies import OPENABLE
-from otel_leaks.model import Census, Detection, Failure, Finding, Kind, Pool, Population, Site
+from otel_leaks.model import (
+    Census,
+    Detection,
+    Failure,
+    Finding,
+    Kind,
+    Loops,
+    Pool,
+    Population,
+    Site,
+)
 from otel_leaks.telemetry import metrics as metrics_module
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.metrics import AT_ONCE, IN_A_LIFE, Admission, Metrics
@@ -67,6 +77,11 @@ def tasks(**functions: int) -> Population:
     return Population("asyncio_task", sum(site.count for site in made), made, len(made))
 
 
+def finished(*, pending: int = 1, **functions: int) -> Population:
+    """Return one pending task, and finished ones that something keeps."""
+    return dataclasses.replace(tasks(a=pending), retained=tasks(**functions))
+
+
 def destroyed(**functions: int) -> Population:
     made = tuple(
         Site("destroyed_task", (name.replace("_", "."),), n, "0" * 12, quiet_s=0.0)
@@ -79,8 +94,12 @@ def census(
     *populations: Population,
     failures: tuple[Failure, ...] = (),
     pools: tuple[Pool, ...] | None = None,
+    loops: Loops | None = None,
 ) -> Census:
-    return Census(0.0, populations, failures, wall_s=0.25, pools=pools)
+    return Census(0.0, populations, failures, wall_s=0.25, pools=pools, loops=loops)
+
+
+BUSY = Loops(delay_p99_s=0.0125, delay_max_s=1.5, utilization=0.75)
 
 
 def word(number: int) -> str:
@@ -135,8 +154,8 @@ def test_every_metric_is_in_the_list_of_names_with_its_attributes() -> None:
     metrics = metrics_of(meters)
     broken = (Failure("thread", "OSError", ""),)
     pools = (pool("jobs", 2, 4, 0),)
-    populations = threads(("a", 1, True)), tasks(b=1), destroyed(b=1)
-    metrics.publish(census(*populations, failures=broken, pools=pools), ())
+    populations = threads(("a", 1, True)), finished(b=1), destroyed(b=1)
+    metrics.publish(census(*populations, failures=broken, pools=pools, loops=BUSY), ())
     found = {
         name: {key for series in each.series for key, _ in series}
         for name, each in meters.collect().items()
@@ -262,13 +281,14 @@ ALWAYS = {"python.thread.limit", "python.asyncio.task.limit", "python.leak.detec
 def test_without_a_census_the_numbers_of_the_last_one_are_not_reported_for_long() -> None:
     meters, clock = Meters(), Clock()
     metrics = metrics_of(meters, clock=clock)
-    populations = threads(("app.run", 5, True)), tasks(a=1), destroyed(a=1)
-    metrics.publish(census(*populations, pools=(pool("jobs", 2, 4, 0),)), (detection(),))
+    populations = threads(("app.run", 5, True)), finished(a=1), destroyed(a=1)
+    jobs = (pool("jobs", 2, 4, 0),)
+    metrics.publish(census(*populations, pools=jobs, loops=BUSY), (detection(),))
     clock.now += 29.9
     fresh = counted(meters)
     clock.now += 0.1
     stale = counted(meters)
-    metrics.publish(census(*populations, pools=()), ())
+    metrics.publish(census(*populations, pools=(), loops=BUSY), ())
     again = counted(meters)
     every = {each.name for each in names.METRICS if "census" not in each.name}
     assert (fresh, stale, again) == (every, ALWAYS, every)
@@ -442,7 +462,10 @@ def test_a_process_has_at_most_a_hundred_series() -> None:
         metrics.publish(
             census(
                 threads(*sites),
-                tasks(**{f"f{step * 13 + i}": 9 for i in range(60)}),
+                dataclasses.replace(
+                    tasks(**{f"f{step * 13 + i}": 9 for i in range(60)}),
+                    retained=tasks(**{f"f{step * 19 + i}": 9 for i in range(60)}),
+                ),
                 destroyed(**{f"f{step * 17 + i}": 9 for i in range(60)}),
                 failures=errors,
                 pools=tuple(pool(word(step * 7 + i), 4, 4, 9) for i in range(30)),
@@ -458,6 +481,29 @@ def test_a_process_has_at_most_a_hundred_series() -> None:
             ),
         )
     assert most <= 100
+
+
+def test_finished_tasks_that_something_keeps_are_counted_by_function() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(finished(app_run=5, app_poll=2)), ())
+    metrics.publish(census(finished(app_run=7)), ())
+    assert meters.series()["python.asyncio.task.retained"] == {
+        frozenset({(FUNCTION, "app.run")}): 7,
+        # What was reported and has nothing now is zero.
+        frozenset({(FUNCTION, "app.poll")}): 0,
+    }
+    assert meters.series()["python.asyncio.task.count"] == {frozenset({(FUNCTION, "a")}): 1}
+
+
+def test_of_many_functions_the_largest_have_their_finished_tasks_named() -> None:
+    meters = Meters()
+    functions = {f"f{i}": 100 + i for i in range(30)}
+    metrics_of(meters).publish(census(finished(**functions)), ())
+    found = meters.series()["python.asyncio.task.retained"]
+    assert len(found) == AT_ONCE + 1
+    assert sum(found.values()) == sum(functions.values())
+    assert found[frozenset({(FUNCTION, "_OTHER")})] == sum(range(100, 110))
 
 
 # Pools
@@ -520,6 +566,20 @@ def test_a_pool_that_is_gone_is_zero() -> None:
     }
 
 
+def test_loops_are_reported_while_one_has_run() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(loops=BUSY), ())
+    series = meters.series()
+    assert {name: of for name, of in series.items() if ".loop." in name} == {
+        "python.asyncio.loop.delay.p99": {frozenset(): 0.0125},
+        "python.asyncio.loop.delay.max": {frozenset(): 1.5},
+        "python.asyncio.loop.utilization": {frozenset(): 0.75},
+    }
+    metrics.publish(census(), ())
+    assert [name for name in meters.series() if ".loop." in name] == []
+
+
 def test_pools_that_could_not_be_read_keep_their_last_numbers() -> None:
     meters = Meters()
     metrics = metrics_of(meters)
@@ -559,8 +619,10 @@ def test_before_the_first_census_and_after_the_close_nothing_is_reported(delta: 
     metrics = metrics_of(meters)
     before = meters.collect()
     metrics.opened("thread", "threshold")
-    populations = threads(("app.run", 5, True)), tasks(a=1), destroyed(a=1)
-    metrics.publish(census(*populations, pools=(pool("jobs", 1, 1, 0),)), (detection(),))
+    populations = threads(("app.run", 5, True)), finished(a=1), destroyed(a=1)
+    metrics.publish(
+        census(*populations, pools=(pool("jobs", 1, 1, 0),), loops=BUSY), (detection(),)
+    )
     during = set(meters.collect())
     metrics.close()
     after = [meters.collect(), meters.collect()]

@@ -22,7 +22,7 @@ import otel_leaks
 __all__ = ["engine", "script"]
 
 _ROOMS = ("model", "errors", "libraries", "ignores", "runtime", "origins", "census")
-_OF_ATTACH = ("", ".guest", ".pulse", ".wire")
+_OF_ATTACH = ("", ".guest", ".pulse", ".why", ".wire")
 
 _SCRIPT = """\
 def visit(folder={folder!r}):

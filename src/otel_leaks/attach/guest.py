@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_leaks.attach.pulse import Pulse
+from otel_leaks.attach.why import Why
 from otel_leaks.attach.wire import MAX_REQUEST_BYTES, VERSION, Socket, Wire
 from otel_leaks.runtime import native
 
@@ -126,9 +127,11 @@ def answer(connection: Socket, make: Maker) -> None:
         try:
             pulse.calibrate(CALIBRATION_S)
             try:
-                if taker is None:
-                    taker = make(pause, MAX_SITES)
-                message = _look(taker, request, pause)
+                if request.get("history"):
+                    message = {"history": _history()}
+                else:
+                    taker = taker or make(pause, MAX_SITES)
+                    message = _look(taker, request, pause)
             except OSError:  # The command is gone.
                 raise
             except Exception as error:  # The other side says so, and this one goes on.
@@ -140,6 +143,14 @@ def answer(connection: Socket, make: Maker) -> None:
         message["wall_s"] = native.monotonic() - started
         message["pauses"] = pauses._replace(during_s=longest_s, blocked=blocked)._asdict()
         wire.send(message)
+
+
+def _history() -> Any:
+    """Return what the process itself remembers of its last minutes; None where it does not."""
+    # A private copy finds the one that the process uses, of whichever version.
+    recorder = sys.modules.get("otel_leaks.monitor.recorder")
+    read = getattr(recorder, "history", None)
+    return read() if read is not None else None
 
 
 def _check(connection: Socket) -> None:
@@ -173,24 +184,44 @@ def _look(taker: CensusTaker, request: dict[str, Any], pause: Callable[[], None]
 
     ignores = Ignores((*IN_PRODUCTION, *parse(str(request.get("ignore", "")))))
     kinds: Collection[Kind] | None = request.get("kinds")
-    census = taker.take(ignores=ignores, kinds=kinds)
+    asked = request.get("why")
+    why = None if asked is None else _make_why(str(asked), pause)
+    if why is None:
+        census = taker.take(ignores=ignores, kinds=kinds)
+    else:
+        # A site that is not among the largest is sampled too, where its fingerprint is given.
+        census = taker.take(ignores=ignores, kinds=kinds, sampled=(str(asked),), shown=why.shown)
     ages_s = ages_of_threads()
     pause()
-    return {
-        "census": {
-            "cpu_s": census.cpu_s,
-            "populations": [_population(each, ages_s, pause) for each in census.populations],
-            "pools": None if census.pools is None else [asdict(each) for each in census.pools],
-            "failures": [asdict(each) for each in (*census.failures, *census.unjudged)],
-        }
+    found: dict[str, Any] = {}
+    if why is not None:
+        found["why"] = why.look(site for each in census.populations for site in each.sites)
+        pause()
+        census = replace(census, populations=tuple(map(why.added, census.populations)))
+    found["census"] = {
+        "cpu_s": census.cpu_s,
+        "populations": [_population(each, ages_s, pause) for each in census.populations],
+        "pools": None if census.pools is None else [asdict(each) for each in census.pools],
+        "failures": [asdict(each) for each in (*census.failures, *census.unjudged)],
     }
+    return found
+
+
+def _make_why(pattern: str, pause: Callable[[], None]) -> Why:
+    # Each import is some steps; the application's threads get their turn between them.
+    for name in ("runtime.walks", "runtime.paths", "runtime.holders"):
+        __import__(f"otel_leaks.{name}")
+        pause()
+    return Why(pattern, pause)
 
 
 def _population(
     population: Population, ages_s: dict[int, float], pause: Callable[[], None]
 ) -> dict[str, Any]:
     sites = []
-    for each in population.sites[:MAX_SITES]:
+    # Beyond those only what was asked for has a sample.
+    more = [each for each in population.sites[MAX_SITES:] if each.sample is not None]
+    for each in (*population.sites[:MAX_SITES], *more):
         sites.append(_site(each, ages_s))
         pause()
     return {

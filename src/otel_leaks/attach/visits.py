@@ -73,19 +73,52 @@ class Visit:
         roots = hello.get("library_roots")
         self.library_roots = [str(each) for each in roots] if isinstance(roots, list) else []
 
-    def look(self, *, ignore: str = "", kinds: tuple[str, ...] | None = None) -> dict[str, Any]:
+    def look(
+        self, *, ignore: str = "", kinds: tuple[str, ...] | None = None, why: str | None = None
+    ) -> dict[str, Any]:
         """
         Return a census, as JSON has it.
+
+        Args:
+            ignore: What not to count.
+            kinds: What to count, None for all.
+            why: Of which sites to look for what holds their objects: a fingerprint, or a pattern.
 
         Raises:
             AttachError: The process ended, or can't say.
         """
         with self._explained():
-            self._wire.send({"ignore": ignore, "kinds": kinds})
+            self._wire.send({"ignore": ignore, "kinds": kinds, "why": why})
         answer = self._receive()
         if "error" in answer:
             raise AttachError(f"the census of process {self.process.pid}: {answer['error']}")
+        if why is not None and "why" not in answer:
+            raise AttachError(
+                f"the otel-leaks in process {self.process.pid} is of a version that does not know "
+                "--why: update it there"
+            )
         return answer
+
+    def history(self) -> dict[str, Any]:
+        """
+        Return what the process remembers of its last minutes, as JSON has it.
+
+        Raises:
+            AttachError: It remembers nothing, it ended, or can't say.
+        """
+        with self._explained():
+            self._wire.send({"history": True})
+        answer = self._receive()
+        if "error" in answer:
+            raise AttachError(f"the history of process {self.process.pid}: {answer['error']}")
+        history = answer.get("history")
+        if not isinstance(history, dict):
+            raise AttachError(
+                f"process {self.process.pid} remembers no history: that takes a process that is "
+                "instrumented, with LeakInstrumentor().instrument() or opentelemetry-instrument, "
+                "by this version of otel-leaks or a later one"
+            )
+        return history
 
     def _receive(self) -> dict[str, Any]:
         with self._explained():

@@ -18,6 +18,7 @@ from otel_leaks.census.source import Look
 from otel_leaks.census.spans import Spans, span_of
 from otel_leaks.census.stalls import Stalls, Turn, spent
 from otel_leaks.census.watched_loops import Watched, WatchedLoops
+from otel_leaks.libraries import own_frame
 from otel_leaks.model import Loops, Operation
 from otel_leaks.runtime.code import CodeNames, Place
 from otel_leaks.runtime.frames import modules_of, stacks_of
@@ -103,7 +104,7 @@ class LoopWatch:
         pause_s = self._period_s()
         for each in self._watched:
             if each.turn is not None and self._stalled_s is not None:
-                left_s = self._stalled_s - each.turn.age_s(now)
+                left_s = self._stalled_s - each.turn.blocked_s(now, self._stalled_s)
                 pause_s = min(pause_s, left_s + 0.002) if left_s > 0 else pause_s
         pause_s = min(most_s, max(LEAST_S, pause_s))
         self._looked_at, self._due_at = now, now + pause_s
@@ -194,7 +195,9 @@ class LoopWatch:
             return
         turn.add(stand)
         assert self._stalled_s is not None
-        if turn.age_s(now) >= self._stalled_s and delays_somebody(watched.ref, now):
+        if turn.blocked_s(now, self._stalled_s) >= self._stalled_s and delays_somebody(
+            watched.ref, now
+        ):
             self._report(watched, turn, stand, ident, now)
 
     def _stand(self, watched: Watched, ident: int) -> list[Place]:
@@ -226,7 +229,7 @@ class LoopWatch:
             now,
             functions=[frame.function for frame in common],
             stack=stack,
-            at=common[-1] if common else stack[-1],
+            at=own_frame(common) or (common or stack)[-1],
             task=stack[0].function if task is not None else None,
             name=name_of(task) if task is not None else "",
             thread_id=ident,

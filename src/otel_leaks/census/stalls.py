@@ -17,6 +17,8 @@ KEPT_S = 600.0
 """So long a site is remembered."""
 MAX_SITES = 50
 """Sites that are remembered."""
+STARVED = 5
+"""So many times as long a turn may take that has no CPU."""
 WAKES_S = 0.01
 """Who waits for the GIL wakes every 5 ms to ask for it; who waits for anything else sleeps."""
 
@@ -109,6 +111,16 @@ class Turn:
         """Return how long it has lasted, pauses of the process left out."""
         return now - self.began - self.excluded_s
 
+    def blocked_s(self, now: float, stalled_s: float) -> float:
+        """
+        Return how long it has lasted as far as that is news after *stalled_s* seconds.
+
+        On a busy machine every program has to wait for a CPU now and then. That counts only
+        where it goes on for very much longer.
+        """
+        age_s = self.age_s(now)
+        return age_s if age_s >= STARVED * stalled_s else age_s - self.spent.get("no_cpu", 0.0)
+
     def add(self, stand: Sequence[Place]) -> None:
         """Enter a stack, the outermost frame first."""
         self.samples += 1
@@ -169,7 +181,7 @@ class Stalls:
             now: Seconds of the clock of turns.
             functions: What ran all the time, outermost first; may be empty.
             stack: Where it stands now.
-            at: The innermost of *functions*.
+            at: The function that is named for it.
             task: The function of its task, None for none.
             name: Of that task, empty for none.
             thread_id: Of the loop's thread.

@@ -49,6 +49,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="look again every so many seconds (default: 2), what grew stands first",
     )
     ps.add_argument(
+        "--history",
+        action="store_true",
+        help="the counts of the last 30 minutes, which an instrumented process remembers",
+    )
+    ps.add_argument(
         "--kind",
         action="append",
         choices=KINDS,
@@ -60,6 +65,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=[],
         metavar="IGNORE",
         help="what not to count, such as 'ignore_thread(\"worker-*\")'; several times",
+    )
+    ps.add_argument(
+        "--why",
+        metavar="SITE",
+        help="say what holds the objects of a site: its fingerprint, or a pattern such as 'app.*'",
     )
     ps.add_argument(
         "--wait",
@@ -84,22 +94,47 @@ def _run(options: argparse.Namespace) -> int:
         return _list(as_json=options.json)
     from otel_leaks.attach.visits import visit
     from otel_leaks.libraries import add_roots
+    from otel_leaks.report.versions import look_in
 
     try:
         with visit(options.pid, wait_s=options.wait) as process:
             add_roots(process.library_roots)
-            _look(process, options, ignore)
+            look_in(process.library_roots)
+            if options.history:
+                _tell_history(process, as_json=options.json)
+            else:
+                _look(process, options, ignore)
     except AttachError as error:
         print(f"otel-leaks ps: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def _tell_history(process: Visit, *, as_json: bool) -> None:
+    from otel_leaks.errors import AttachError
+    from otel_leaks.report.past import history_of, history_text
+    from otel_leaks.report.texts import between
+
+    found = process.history()
+    if as_json:
+        print(json.dumps(found))
+        return
+    try:
+        text = history_text(history_of(found))
+    except (ValueError, KeyError) as error:
+        raise AttachError(
+            f"process {process.process.pid} sent no history that this version reads: {error}"
+        ) from None
+    title = process.process.title
+    command = f": {between(title)}" if title else ""
+    print(f"process {process.process.pid}{command}\n{text}", end="", flush=True)
+
+
 def _look(process: Visit, options: argparse.Namespace, ignore: str) -> None:
     kinds = tuple(dict.fromkeys(options.kind)) if options.kind else None
     before: Mapping[tuple[str, str], int] | None = None
     while True:
-        snapshot = _snapshot(process, ignore, kinds)
+        snapshot = _snapshot(process, ignore, kinds, options.why)
         if options.json:
             print(json.dumps(snapshot.to_json()), flush=True)
         else:
@@ -110,11 +145,13 @@ def _look(process: Visit, options: argparse.Namespace, ignore: str) -> None:
         time.sleep(options.watch)
 
 
-def _snapshot(process: Visit, ignore: str, kinds: tuple[str, ...] | None) -> Snapshot:
+def _snapshot(
+    process: Visit, ignore: str, kinds: tuple[str, ...] | None, why: str | None
+) -> Snapshot:
     from otel_leaks.errors import AttachError
     from otel_leaks.report.snapshot import snapshot_of
 
-    answer = process.look(ignore=ignore, kinds=kinds)
+    answer = process.look(ignore=ignore, kinds=kinds, why=why)
     census: Any = answer.get("census")
     try:
         snapshot = snapshot_of(
@@ -125,6 +162,7 @@ def _snapshot(process: Visit, ignore: str, kinds: tuple[str, ...] | None) -> Sna
                 "python": process.python,
                 "pauses": answer.get("pauses"),
                 "wall_s": answer.get("wall_s"),
+                "why": answer.get("why"),
             }
         )
     except ValueError as error:

@@ -36,7 +36,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from otel_leaks.errors import ReportFileError
+    from otel_leaks.report.versions import look_in
 
+    look_in(())  # What is installed here says nothing of the process in the file.
     try:
         written = _written(options.file, options.format)
     except (OSError, ReportFileError) as error:

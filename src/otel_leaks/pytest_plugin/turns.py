@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from otel_leaks.origins.recorder import current_scope, starts
@@ -140,6 +141,10 @@ class Turns:
                 yield name, cached[0]
             # Private, the same in 7 to 9: among them what runs the second half of a generator.
             yield name, tuple(getattr(each.definition, "_finalizers", ()))
+        # Private, the same in 7 to 9: the bound method of a test of a class.
+        test = vars(self.item).get("_obj") if self.item is not None else None
+        if isinstance(test, MethodType):
+            yield "self", test.__self__
 
     def may_end_later(self, item: pytest.Item) -> bool:
         """Say whether the teardown of a test may end what its call left."""

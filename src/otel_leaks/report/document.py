@@ -47,6 +47,7 @@ class Entry:
     """Of the oldest that was looked at, a lower bound; 0 where nothing is known."""
     awaited: bool | None = None
     waits_on: str | None = None
+    held_by: str | None = None
     origin: Origin | None = None
     request: str = ""
     """The operation that it belongs to."""
@@ -71,18 +72,13 @@ class Entry:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return what is known besides the stack, as a label and a text on one line."""
-        rows = []
-        if self.grown:
-            rows.append(("grew", f"by {self.grown} since the last look"))
-        if self.name and self.name != self.function:
-            one_of = ", one of them" if self.count > 1 else ""
-            rows.append(("name", f"{self.name}{one_of}"))
-        if self.age_s > 0:
-            rows.append(("age", f"at least {duration(self.age_s)}"))
+        rows = self._rows_of_one()
         if self.waits_on is not None:
             rows.append(("waits on", self.waits_on))
         if self.awaited is not None:
             rows.append(("awaited", "yes" if self.awaited else "no, nothing awaits it"))
+        if self.held_by is not None:
+            rows.append(("held by", self.held_by))
         if self.origin is not None:
             rows += _origin_rows(self.origin)
         if self.request:
@@ -92,6 +88,17 @@ class Entry:
         if self.hint:
             rows.append(("hint" if self.is_leak else "if leaked", self.hint))
         return [(label, between(text)) for label, text in rows]
+
+    def _rows_of_one(self) -> list[tuple[str, str]]:
+        rows = []
+        if self.grown:
+            rows.append(("grew", f"by {self.grown} since the last look"))
+        if self.name and self.name != self.function:
+            one_of = ", one of them" if self.count > 1 else ""
+            rows.append(("name", f"{self.name}{one_of}"))
+        if self.age_s > 0:
+            rows.append(("age", f"at least {duration(self.age_s)}"))
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,7 @@ def entry_of(site: Site) -> Entry:
         age_s=max(site.age_s, sample.age_s),
         awaited=sample.awaited,
         waits_on=sample.waits_on,
+        held_by=sample.held_by,
     )
 
 

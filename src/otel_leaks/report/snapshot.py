@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from otel_leaks.report.as_json import SCHEMAS, versions
 from otel_leaks.report.decoding import decoded
 from otel_leaks.report.document import (
     Document,
+    Entry,
     alive_entry,
     counts_text,
     largest_first,
@@ -59,6 +60,31 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """Finished tasks of one function that something still refers to."""
+
+    function: str
+    count: int
+    held_by: str
+    """What holds one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """A search for what holds the objects of some sites."""
+
+    pattern: str
+    """Which were asked about: a fingerprint, or a pattern for the names of functions."""
+    sites: int
+    """How many these are."""
+    finished: tuple[Finished, ...] = ()
+    """Of functions that were asked about; those with the most tasks first."""
+    wall_s: float = 0.0
+    """From its start to its end, pauses included."""
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What was alive in a process."""
 
@@ -73,6 +99,8 @@ class Snapshot:
     """From the request to the answer."""
     cpu_s: float = 0.0
     """Of the census."""
+    why: Why | None = None
+    """The search for what holds some objects, None when nobody asked."""
 
     def of(self, kind: Kind) -> Counted | None:
         """Return the objects of a kind, None where it was not read."""
@@ -102,18 +130,27 @@ class Snapshot:
         if self.pools is not None:
             counts["thread_pool"] = len(self.pools)
         command = f": {between(self.command)}" if self.command else ""
-        pools = sorted(self.pools or (), key=lambda each: (-each.queued, each.name))
         return Document(
             f"process {self.pid}{command}",
             (
                 f"Python {between(self.python)}: {counts_text(counts)}",
                 f"took {self.wall_s:.2f} s and {self.cpu_s * 1e3:.0f} ms of CPU; {self._paused()}",
+                *self._searched(),
                 *self._hidden(),
                 *self._missing(),
             ),
-            (*map(alive_entry, largest_first(self.sites)), *map(pool_entry, pools)),
-            sum(each.site_count - len(each.sites) for each in self.populations),
+            *self._entries(),
         )
+
+    def _entries(self) -> tuple[tuple[Entry, ...], int]:
+        """Return what is alive, and how many sites are left out."""
+        entries = tuple(map(alive_entry, largest_first(self.sites)))
+        if self.why is not None:
+            # Who asks about some sites wants to see these.
+            return tuple(each for each in entries if each.held_by is not None), 0
+        pools = sorted(self.pools or (), key=lambda each: (-each.queued, each.name))
+        left_out = sum(each.site_count - len(each.sites) for each in self.populations)
+        return (*entries, *map(pool_entry, pools)), left_out
 
     def _paused(self) -> str:
         pauses = self.pauses
@@ -127,6 +164,22 @@ class Snapshot:
             f"the longest pause of {loops} was {pauses.during_s * 1e3:.1f} ms "
             f"({pauses.before_s * 1e3:.1f} ms before){blocked}"
         )
+
+    def _searched(self) -> Iterator[str]:
+        why = self.why
+        if why is None:
+            return
+        pattern = between(why.pattern)
+        sites = f"{why.sites} site{'' if why.sites == 1 else 's'} of {pattern}"
+        if not why.sites:
+            sites = f"{pattern}, which no thread and no pending task stands at"
+        yield (
+            f"the search for what holds {sites}, took {why.wall_s:.2f} s and "
+            f"{why.cpu_s * 1e3:.0f} ms of CPU"
+        )
+        for each in why.finished:
+            tasks = f"{each.count} finished task{'' if each.count == 1 else 's'}"
+            yield f"{tasks} of {between(each.function)}, held by {between(each.held_by)}"
 
     def _hidden(self) -> Sequence[str]:
         hidden = [each for population in self.populations for each in population.hidden]

@@ -36,6 +36,9 @@ _ORPHANED = (
     "nothing but cancellation can end it: what it waits on is within reach of blocked tasks alone"
 )
 
+_NAMES_NOBODY = ("the event loop", "nothing", "not looked for", "unknown")
+"""How it begins where nothing is known that holds an object."""
+
 _KEEPS: Mapping[Kind, str] = {
     "thread": "the process can't exit before it ends: it is a non-daemon thread",
     "work_item": (
@@ -148,6 +151,9 @@ def _cluster_lines(leak: Cluster) -> Iterator[str]:
         if kept:
             rows.append(("exit", said if kept > 1 else _KEEPS[kind]))
     rows += _created_at(leak.origin)
+    holder = _holder_of(leak)
+    if holder is not None:
+        rows.append(("held by", holder))
     said_to_do = hint_of_all(leak)
     if said_to_do is not None:
         rows.append(("hint", said_to_do))
@@ -158,6 +164,18 @@ def _cluster_lines(leak: Cluster) -> Iterator[str]:
     rows.append(("ignore", f'ignore_created_by("{_pattern(leak)}", reason="...")'))
     for name, text in rows:
         yield f"     {name:8} {text}"
+
+
+def _holder_of(leak: Cluster) -> str | None:
+    """Return what holds one of several, the application's own name for it first."""
+    said = [
+        each.sample.held_by
+        for each in leak.sites
+        if each.sample is not None
+        and each.sample.held_by is not None
+        and not each.sample.held_by.startswith(_NAMES_NOBODY)
+    ]
+    return next((each for each in said if not each.startswith(f"{leak.owner}.")), None)
 
 
 def _member(site: Site) -> str:

@@ -171,7 +171,7 @@ def _walked(
     follows: Follows,
     budget_s: float,
     *,
-    referents: Callable[[list[Any]], Iterable[Any]],
+    referents: Callable[[list[Any]], list[Any]],
     shut: Iterable[int],
 ) -> set[int]:
     until = _thread_time() + budget_s
@@ -185,8 +185,8 @@ def _walked(
     return set(targets) - walk.missing
 
 
-def _all_referents(things: list[Any]) -> Iterable[Any]:
-    return chain.from_iterable(map(_referents, things))
+def _all_referents(things: list[Any]) -> list[Any]:
+    return list(chain.from_iterable(map(_referents, things)))
 
 
 def _referents(thing: Any) -> Iterable[Any]:

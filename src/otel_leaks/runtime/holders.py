@@ -38,6 +38,7 @@ from otel_leaks.runtime.paths import (
     text_of,
     wakes,
 )
+from otel_leaks.runtime.running import running_loop
 from otel_leaks.runtime.task_makes import make_of
 from otel_leaks.runtime.task_registry import TaskRegistry
 from otel_leaks.runtime.variables import variables_of
@@ -51,6 +52,8 @@ UNKNOWN = "unknown"
 # Bound now: a test may replace it.
 _thread_time = time.thread_time
 
+TASKS_AT_ONCE = 50
+"""Tasks that are read between two looks at the clock."""
 LOOPS_SHARE = 0.2
 """Of the time, for the loops, where the walk before took all."""
 _RUNNERS = frozenset({"_pytest", "pluggy", "pytest", "pytest_asyncio"})
@@ -60,6 +63,9 @@ _DEMO = "otel_leaks.demo"
 _ATOMS = frozenset(
     map(id, (str, bytes, bytearray, int, float, complex, bool, type(None), types.CodeType, range))
 )
+
+
+_NOTHING = object()
 
 
 class Root(NamedTuple):
@@ -74,7 +80,7 @@ def holders_of(
     *,
     budget_s: float,
     roots: Iterable[Root] = (),
-    pause: Callable[[], object] = lambda: None,
+    pause: Callable[[], None] = lambda: None,
     reads_functions: bool = True,
 ) -> list[str]:
     """
@@ -92,38 +98,43 @@ def holders_of(
     """
     if not can_read():
         return [f"{UNKNOWN}: this is not looked for without the GIL" for _ in things]
-    search = _Search(things, budget_s, pause)
+    search = _Search(things, budget_s, pause, reads_functions=reads_functions)
     try:
-        return search.run(roots, reads_functions=reads_functions)
+        return search.run(roots)
     finally:
         search.forget()
 
 
 class _Search:
-    def __init__(self, things: Sequence[Any], budget_s: float, pause: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        things: Sequence[Any],
+        budget_s: float,
+        pause: Callable[[], None],
+        *,
+        reads_functions: bool,
+    ) -> None:
         self._things = things
         self._ids = set(map(id, things))
         self._pause = pause
+        self._reads_functions = reads_functions
         self._budget_s = budget_s
         self._until = _thread_time() + budget_s
-        self._tasks = _pending_tasks()
-        self._loops = list(_loops_of((*things, *self._tasks)))
         self._labels: dict[int, str] = {}
         self._roots: list[Any] = []
         """Held, as their ids are keys."""
         self._walk = Walk(self._ids, self._follows, self._goes_on, shut=self._shut())
 
-    def run(self, roots: Iterable[Root], *, reads_functions: bool) -> list[str]:
+    def run(self, roots: Iterable[Root]) -> list[str]:
         """Return what is said of each."""
         said: dict[int, str] = {}
-        is_whole = self._walked_from(
-            chain(roots, self._living(reads_functions=reads_functions)), said
-        )
-        if is_whole:
-            self._by_each_other(said)
-        else:
+        is_whole = self._walked_from(chain(roots, self._living()), said)
+        # Only now: there may be very many.
+        is_whole = is_whole and (self._ids <= said.keys() or self._by_tasks(said))
+        if not is_whole:
             self._until = _thread_time() + self._budget_s * LOOPS_SHARE
-        self._by_loops(said, is_whole=is_whole)
+        if not self._ids <= said.keys():
+            self._by_loops(said, is_whole=is_whole)
         for each in self._things:
             said.setdefault(id(each), self._unknown(each, is_whole=is_whole))
         return [said[id(each)] for each in self._things]
@@ -131,7 +142,7 @@ class _Search:
     def forget(self) -> None:
         """Let go of all."""
         self._walk.forget(self._pause)
-        del self._roots[:], self._tasks[:], self._loops[:]
+        del self._roots[:]
         self._labels.clear()
         self._things = ()
 
@@ -142,7 +153,7 @@ class _Search:
     def _shut(self) -> set[int]:
         # The globals of modules are roots, or are left out. Each running thread is listed here.
         listed = (getattr(threading, name, None) for name in ("_active", "_limbo"))
-        return {*spaces(), *map(id, listed), *map(id, self._loops)}
+        return {*spaces(), *map(id, listed)}
 
     def _walked_from(self, roots: Iterable[Root], said: dict[int, str]) -> bool:
         things = []
@@ -163,6 +174,11 @@ class _Search:
 
     def _written(self, path: list[Any], thing: Any) -> str:
         label = self._labels[id(path[0])]
+        coroutine = _coroutine_of(thing)
+        for number, each in enumerate(path):
+            if each is coroutine:
+                said = text_of(path[:number], each, label) if number else label
+                return f"{said}, its coroutine"
         future = wakes(path, thing)
         if future is None:
             return text_of(path, thing, label)
@@ -170,8 +186,16 @@ class _Search:
             return f"{label}, which wakes it"
         return f"{text_of(path[:future], path[future], label)}, which wakes it"
 
-    def _by_each_other(self, said: dict[int, str]) -> None:
-        """Look whether one of those that were asked about holds another."""
+    def _by_tasks(self, said: dict[int, str]) -> bool:
+        """Look whether other tasks hold it; say whether that came to its end."""
+        roots = []
+        for number, task in enumerate(_pending_tasks(self._pause)):
+            if id(task) not in self._ids:
+                roots.append(Root(_label_of_task(task), task))
+            if number % TASKS_AT_ONCE == 0 and not self._goes_on():
+                return False
+        is_whole = self._walked_from(roots, said)
+        # One of those that were asked about may hold another.
         for each in self._things if len(self._things) > 1 else ():
             left = self._ids - said.keys() - {id(each)}
             if left:
@@ -179,10 +203,11 @@ class _Search:
                 self._walked_from(_parts_of(each), said)
                 # It was not looked whether any of that leads to this one.
                 self._walk.retract()
+        return is_whole
 
     def _by_loops(self, said: dict[int, str], *, is_whole: bool) -> None:
         self._walk.missing = self._ids - said.keys()
-        self._walk.run(self._loops)
+        self._walk.run(_loops_of(self._things))
         for each in self._things:
             path = self._walk.path(id(each)) if id(each) not in said else None
             if path is not None:
@@ -190,40 +215,41 @@ class _Search:
 
     def _of_loop(self, path: list[Any], thing: Any, *, is_whole: bool) -> str:
         what = _part_of_loop(path)
-        if not is_wake_up(path[-1], thing):
+        if wakes(path, thing) is None and not is_wake_up(path[-1], thing):
             calls = _callback_on(path)
-            return (
-                f"the event loop ({what} that calls {calls})"
-                if calls
-                else (f"the event loop ({what})")
-            )
+            if calls is None:
+                return f"the event loop ({what})"
+            # What asyncio.timeout() and its like hand to the loop is part of how it runs a task.
+            if not calls.startswith("asyncio."):
+                return f"the event loop ({what} that calls {calls})"
         if not is_whole:
             return f"the event loop ({what}), and perhaps others: {self._ended()}"
-        return f"the event loop alone ({what})"
+        return f"the event loop{' alone' if self._reads_functions else ''} ({what})"
 
     def _unknown(self, thing: Any, *, is_whole: bool) -> str:
         if not is_whole:
             return f"{UNKNOWN}: {self._ended()}"
-        if is_subtype(type(thing), threading.Thread) and thing.is_alive():
+        if self._reads_functions and any(each is thing for each in _threads()):
             return "nothing: a running thread lives by itself"
         return UNKNOWN
 
     def _ended(self) -> str:
         return f"the search was ended after {self._budget_s:g} s"
 
-    def _living(self, *, reads_functions: bool) -> Iterator[Root]:
+    def _living(self) -> Iterator[Root]:
         """Yield what lives by itself, those that are asked about left out."""
         yield from _modules()
         threads = [each for each in _threads() if id(each) not in self._ids]
-        asked = {each.ident for each in self._things if is_subtype(type(each), threading.Thread)}
-        if reads_functions:
+        asked = {
+            _names_in(each).get("_ident")
+            for each in self._things
+            if is_subtype(type(each), threading.Thread)
+        }
+        if self._reads_functions:
             yield from _functions_of(ident for ident in _idents() if ident not in asked)
         yield from (Root(f"the thread {_name_of(each)!r}", each) for each in threads)
         yield from _exceptions()
         yield Root("", contextvars.copy_context())
-        for each in self._tasks:
-            if id(each) not in self._ids:
-                yield Root(_label_of_task(each), each)
 
     def _follows(self, kind: type) -> bool | Callable[[Any], bool]:
         if id(kind) in _ATOMS or is_subtype(kind, types.ModuleType, *_loop_root()):
@@ -259,6 +285,11 @@ def _is_of_others(frame: types.FrameType) -> bool:
     return not _is_of_runners(frame.f_globals.get("__name__"))
 
 
+def _is_of_loops(frame: types.FrameType) -> bool:
+    module = frame.f_globals.get("__name__")
+    return type(module) is str and module.partition(".")[0] in {"asyncio", "uvloop"}
+
+
 def _modules() -> Iterator[Root]:
     """Yield the globals of the modules, the application's first."""
     named = [
@@ -274,11 +305,17 @@ def _modules() -> Iterator[Root]:
 def _threads() -> list[threading.Thread]:
     active = getattr(threading, "_active", None)
     every = list(active.values()) if type(active) is dict else threading.enumerate()
-    return [each for each in every if not each.__dict__.get(native.OURS)]
+    return [each for each in every if not _names_in(each).get(native.OURS)]
+
+
+def _names_in(thread: threading.Thread) -> dict[str, Any]:
+    # What a subclass defines is not asked.
+    names: dict[str, Any] = object.__getattribute__(thread, "__dict__")
+    return names
 
 
 def _name_of(thread: threading.Thread) -> str:
-    name = object.__getattribute__(thread, "__dict__").get("_name")
+    name = _names_in(thread).get("_name")
     return name if type(name) is str else "?"
 
 
@@ -286,14 +323,15 @@ def _idents() -> list[int]:
     return list(sys._current_frames())
 
 
-def _functions_of(idents: Iterable[int]) -> Iterator[Root]:
+def _functions_of(idents: Iterable[int | None]) -> Iterator[Root]:
     """Yield the variables of the functions that run, outermost first."""
     frames = sys._current_frames()
     for ident in idents:
-        frame = frames.pop(ident, None)
+        frame = frames.pop(ident, None) if ident is not None else None
         stack = []
         while frame is not None:
-            if _is_of_others(frame):
+            # What runs a loop holds the task that it runs, which is found as a task.
+            if _is_of_others(frame) and not _is_of_loops(frame):
                 stack.append(frame)
             frame = frame.f_back
         for each in reversed(stack):
@@ -315,17 +353,18 @@ def _exceptions() -> Iterator[Root]:
 def _parts_of(thing: Any) -> Iterator[Root]:
     """Yield a task or a thread as a root."""
     if is_subtype(type(thing), threading.Thread):
-        if thing.ident is not None:
-            yield from _functions_of((thing.ident,))
+        # Private, the same on 3.10 to 3.15.
+        yield from _functions_of((_names_in(thing).get("_ident"),))
         yield Root(f"the thread {_name_of(thing)!r}", thing)
     elif make_of(type(thing)) is not None:
         yield Root(_label_of_task(thing), thing)
 
 
-def _pending_tasks() -> list[Any]:
-    registry = TaskRegistry()
-    found = {id(task): task for ref in registry.refs(lambda: None) if (task := ref()) is not None}
-    return [each for each in found.values() if _is_pending(each)]
+def _pending_tasks(pause: Callable[[], None]) -> Iterator[Any]:
+    for ref in TaskRegistry().refs(pause):
+        task = ref()
+        if task is not None and _is_pending(task):
+            yield task
 
 
 def _is_pending(task: Any) -> bool:
@@ -334,19 +373,24 @@ def _is_pending(task: Any) -> bool:
 
 
 def _loops_of(things: Iterable[Any]) -> Iterator[Any]:
+    """Yield the loops of tasks, and that which runs here, each once."""
     seen = set()
     for each in things:
         make = make_of(type(each))
-        loop = next(make.loop(iter((each,))), None) if make is not None else None
+        loop = next(make.loop(iter((each,))), None) if make is not None else running_loop()
         if loop is not None and id(loop) not in seen:
             seen.add(id(loop))
             yield loop
 
 
-def _label_of_task(task: Any) -> str:
+def _coroutine_of(task: Any) -> Any:
+    """Return what a task runs; a value that nothing is for anything else."""
     make = make_of(type(task))
-    coroutine = next(make.coro(iter((task,))), None) if make is not None else None
-    return name_of_generator(coroutine) or "a task"
+    return next(make.coro(iter((task,))), _NOTHING) if make is not None else _NOTHING
+
+
+def _label_of_task(task: Any) -> str:
+    return name_of_generator(_coroutine_of(task)) or "a task"
 
 
 _PARTS = {

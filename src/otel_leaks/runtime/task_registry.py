@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     # Looked up in sys.modules: where asyncio was not imported there are no tasks.
     import asyncio
 
-__all__ = ["TaskRegistry"]
+__all__ = ["TaskRegistry", "tasks_on_heap"]
 
 _PER_LOOP = sys.version_info >= (3, 14)
 
@@ -86,7 +86,7 @@ class TaskRegistry:
             try:
                 found = _refs_of(module, loop)
             except Exception:  # Of a task of somebody's own: all_tasks() calls done() of each.
-                return _once_each([*refs, *_on_heap(module)])
+                return _once_each([*refs, *tasks_on_heap(module)])
             if not found and _is_closed(loop):
                 self._loops.forget(loop)
             refs += found
@@ -137,7 +137,7 @@ def _all_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> list[TaskRef]
     return _refs_from(ask)
 
 
-def _on_heap(tasks: ModuleType) -> list[TaskRef]:
+def tasks_on_heap(tasks: ModuleType) -> list[TaskRef]:
     """
     Find tasks through the garbage collector, which asks none of them.
 

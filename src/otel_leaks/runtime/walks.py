@@ -9,9 +9,10 @@ followed is held until the walk is forgotten, so that an id means one object all
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from gc import get_referents, is_tracked
-from itertools import compress, filterfalse
+from itertools import compress, filterfalse, islice
 from typing import Any, NamedTuple
 
 __all__ = ["Follows", "Walk", "referents_of"]
@@ -20,6 +21,8 @@ SLICE = 200
 """Objects whose references are read at once."""
 REFERENTS = 4_000
 """References that are looked at between two questions whether to go on."""
+MAX_IDS = 300_000
+"""In one set: with more it would grow again, which takes 10 ms and more at once."""
 
 Follows = Callable[[type], "bool | Callable[[Any], bool]"]
 """Says of a class whether its instances are followed; a function is asked about each of them."""
@@ -34,6 +37,37 @@ class _Found(NamedTuple):
 def referents_of(things: list[Any]) -> list[Any]:
     """Return what the garbage collector sees of some objects, in their order."""
     return get_referents(*things)
+
+
+class _Ids:
+    """Ids, in sets of a bounded size: one of a million takes 40 ms when it grows."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self._sets = [set(ids)]
+
+    def add(self, ids: Iterable[int]) -> None:
+        if len(self._sets[-1]) > MAX_IDS:
+            self._sets.append(set())
+        self._sets[-1].update(ids)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        gone = set(ids)
+        for each in self._sets:
+            each.difference_update(gone)
+
+    def without(self, ids: Iterable[int]) -> list[int]:
+        """Return those of *ids* that are not among these."""
+        for each in self._sets:
+            ids = filterfalse(each.__contains__, ids)
+        return list(ids)
+
+    def clear(self, pause: Callable[[], object]) -> None:
+        for each in self._sets:
+            while each:
+                pops = islice(iter(each.pop, None), min(REFERENTS, len(each)))
+                deque(pops, maxlen=0)
+                pause()
+        self._sets = [set()]
 
 
 class Walk:
@@ -54,7 +88,7 @@ class Walk:
         follows: Follows,
         goes_on: Callable[[], bool],
         *,
-        referents: Callable[[list[Any]], Iterable[Any]] = referents_of,
+        referents: Callable[[list[Any]], list[Any]] = referents_of,
         shut: Iterable[int] = (),
     ) -> None:
         self.missing = set(targets)
@@ -63,7 +97,7 @@ class Walk:
         self._follows = follows
         self._goes_on = goes_on
         self._referents = referents
-        self._seen = set(shut)
+        self._seen = _Ids(shut)
         self._kinds: dict[int, bool] = {}
         self._asked: dict[int, Callable[[Any], bool]] = {}
         self._types: list[type] = []
@@ -85,7 +119,7 @@ class Walk:
         # What was seen stays alive, so that its id means nothing else.
         self._held += self._levels
         level = list({id(each): each for each in roots}.values())
-        self._seen.update(map(id, level))
+        self._seen.add(map(id, level))
         self._found, self._levels, self._bounds = {}, [level], []
         while level and self.missing:
             following: list[Any] = []
@@ -94,11 +128,11 @@ class Walk:
             self._bounds.append(bounds)
             for start in range(0, len(level), SLICE):
                 bounds.append(len(following))
-                # What the collector does not track refers to nothing that it does.
-                found = list(filter(is_tracked, self._referents(level[start : start + SLICE])))
+                found = self._referents(level[start : start + SLICE])
                 self.walked += min(SLICE, len(level) - start)
                 for first in range(0, len(found), REFERENTS):
-                    part = found[first : first + REFERENTS]
+                    # What the collector does not track refers to nothing that it does.
+                    part = list(filter(is_tracked, found[first : first + REFERENTS]))
                     self._note(part, start)
                     following += self._fresh(part)
                     if not self._goes_on():
@@ -137,7 +171,7 @@ class Walk:
     def retract(self) -> None:
         """Take back that what the last run followed was seen."""
         for level in self._levels:
-            self._seen.difference_update(map(id, level))
+            self._seen.remove(map(id, level))
 
     def forget(self, pause: Callable[[], object] = lambda: None) -> None:
         """Let go of all that was followed, in slices: of some this may be the last owner."""
@@ -147,9 +181,9 @@ class Walk:
             level = levels[-1]
             if not level:
                 levels.pop()
-            del level[-SLICE * 10 :]
+            del level[-REFERENTS:]
             pause()
-        self._seen = set()
+        self._seen.clear(pause)
 
     def _note(self, things: list[Any], start: int) -> None:
         for each in self.missing.intersection(map(id, things)):
@@ -164,8 +198,8 @@ class Walk:
             self._classify(things, keys, new)
         followed = list(compress(things, map(self._kinds.__getitem__, keys)))
         by_id = dict(zip(map(id, followed), followed, strict=True))
-        fresh = list(filterfalse(self._seen.__contains__, by_id))
-        self._seen.update(fresh)
+        fresh = self._seen.without(by_id)
+        self._seen.add(fresh)
         found = list(map(by_id.__getitem__, fresh))
         if not self._asked.keys().isdisjoint(keys):
             asked = self._asked.get

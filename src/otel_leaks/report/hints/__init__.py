@@ -10,7 +10,7 @@ from typing import Protocol
 
 from otel_leaks.model import Site
 from otel_leaks.report.clusters import Cluster
-from otel_leaks.report.hints import backlog, blocked, kinds, owners, states, waits
+from otel_leaks.report.hints import backlog, blocked, kinds, known, owners, states, waits
 
 __all__ = ["HINTS", "Hint", "hint", "hint_of_all"]
 
@@ -32,6 +32,7 @@ class Hint(Protocol):
 
 
 HINTS: tuple[Hint, ...] = (
+    known.hint,
     backlog.hint,
     states.of_dead_owner,
     states.of_cancelled,
@@ -68,5 +69,6 @@ def hint(site: Site, own: Site | None = None) -> str | None:
 def hint_of_all(leak: Cluster) -> str | None:
     """Return a sentence on what to do about a leak of several sites: end what owns them."""
     hints = [said for site in leak.sites if (said := hint(site)) is not None]
+    reported = [said for said in hints if said.startswith("known: ")]
     owned = [said for said in hints if said.startswith(f"it belongs to {leak.owner}:")]
-    return next(iter(owned or hints), None)
+    return next(iter(reported or owned or hints), None)

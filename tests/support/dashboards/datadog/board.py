@@ -398,6 +398,36 @@ def pools() -> list[Widget]:
     ]
 
 
+def loops() -> list[Widget]:
+    service = by("service")
+    return [
+        chart(
+            "Delay of event loops",
+            "For how long what gets ready has to wait, in the process where that is longest: at"
+            " most in the last minute, and in 99 % of that time. One call that blocks delays"
+            " everything on its loop.",
+            line(
+                [
+                    metric("most", f"max:python.asyncio.loop.delay.max{CHOSEN}{service}"),
+                    metric("rest", f"max:python.asyncio.loop.delay.p99{CHOSEN}{service}"),
+                ],
+                formula("most", "second", "longest"),
+                formula("rest", "second", "99 %"),
+            ),
+            custom_links=TO_SPANS,
+        ),
+        chart(
+            "Utilization of event loops",
+            "The part of the time in which the busiest event loop did not wait, in the process"
+            " where that is largest. Above 90 % everything on it is late.",
+            line(
+                [metric("busy", f"max:python.asyncio.loop.utilization{CHOSEN}{service}")],
+                formula("100 * busy", "percent"),
+            ),
+        ),
+    ]
+
+
 def health() -> list[Widget]:
     lost = f"sum:python.asyncio.task.destroyed{CHOSEN}{by('code.function.name', 'service')}"
     held = f"sum:python.asyncio.task.retained{CHOSEN}{by('code.function.name', 'service')}"
@@ -464,6 +494,7 @@ GROUPS: Final = (
     ("Growth", growth, [(6, 4)] * 2),
     ("Ranking of the fleet", ranking, [(6, 4)] * 4),
     ("Thread pools", pools, [(6, 4)] * 2),
+    ("Event loops", loops, [(6, 4)] * 2),
     ("Destroyed tasks, and otel-leaks itself", health, [(6, 4)] * 2 + [(4, 4)] * 3),
 )
 

@@ -157,7 +157,8 @@ def the_monitors() -> list[dict[str, Any]]:
         monitor(
             "PythonLeakDetected",
             "sum(last_15m):sum:python.leak.detections"
-            "{!python.leak.evidence:threshold,!python.leak.evidence:saturated}"
+            "{!python.leak.evidence:threshold,!python.leak.evidence:saturated,"
+            "!python.leak.evidence:stalled}"
             f" by {{{LEAK}}}.as_count()",
             0,
             title="{{service.name}} leaks",
@@ -185,6 +186,18 @@ def the_monitors() -> list[dict[str, Any]]:
             text="The queue of the pool {{[python.thread_pool.name].name}} in a process of"
             " {{service.name}} has grown for a quarter of an hour, by {{value}} jobs. Either its"
             " jobs are stuck, or they arrive faster than it can run them.",
+        ),
+        monitor(
+            "PythonEventLoopBlocked",
+            "sum(last_15m):sum:python.leak.detections"
+            f"{{python.leak.evidence:stalled}} by {{{PROCESS}}}.as_count()",
+            0,
+            title="{{service.name}} has a blocked event loop",
+            text="In a process of {{service.name}} an event loop did not turn for a second or more:"
+            " one call blocked all requests and tasks on it.",
+            spans="Its span `python.leak.detected` with the evidence `stalled` has the function"
+            " that blocked, its stack and the request. In APM, Traces:"
+            " `service:{{service.name}} resource_name:python.leak.detected`",
         ),
         monitor(
             "PythonLeakCensusStale",

@@ -29,6 +29,7 @@ PANELS: Final = {
     "leaks": 7,
     "pools": 42,
     "destroyed": 51,
+    "loops": 61,
     "gone": 6,
     "stale": 54,
 }
@@ -44,6 +45,7 @@ ABOUT: Final = """\
 
 def panel_of(alert: str) -> int:
     about = {
+        "EventLoop": "loops",
         "Destroyed": "destroyed",
         "Gone": "gone",
         "Stale": "stale",

@@ -16,6 +16,7 @@ from support.dashboards.grafana.panels import (
     counts,
     growth,
     health,
+    loops,
     now,
     pools,
     ranking,
@@ -28,6 +29,7 @@ ROWS: Final = (
     (104, "Growth", growth),
     (102, "Ranking of the fleet (needs the recording rules)", ranking),
     (105, "Thread pools", pools),
+    (107, "Event loops", loops),
     (106, "Destroyed tasks, and otel-leaks itself", health),
 )
 

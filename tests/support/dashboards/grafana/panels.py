@@ -452,6 +452,36 @@ def pools() -> Iterator[Placed]:
     )
 
 
+def loops() -> Iterator[Placed]:
+    delay = "python_asyncio_loop_delay"
+    yield Placed(
+        lines(
+            "s",
+            query(f"max by (job) ({chosen(f'{delay}_max_seconds')})", "longest of {{job}}", "A"),
+            query(f"max by (job) ({chosen(f'{delay}_p99_seconds')})", "99 % of {{job}}", "B"),
+        ),
+        61,
+        "Delay of event loops",
+        "For how long what gets ready has to wait, in the process where that is longest: at most"
+        " in the last minute, and in 99 % of that time. One call that blocks delays everything on"
+        " its loop.",
+        *(12, 8),
+    )
+    yield Placed(
+        lines(
+            "percentunit",
+            query(
+                f"max by (job) ({chosen('python_asyncio_loop_utilization_ratio')})", "{{job}}", "A"
+            ),
+        ),
+        62,
+        "Utilization of event loops",
+        "The part of the time in which the busiest event loop did not wait, in the process where"
+        " that is largest. Above 90 % everything on it is late.",
+        *(12, 8),
+    )
+
+
 def health() -> Iterator[Placed]:
     by = ("job", "code_function_name")
     lost = gained("python_asyncio_task_destroyed_total", *WITHIN_STEP)

@@ -1,0 +1,131 @@
+"""What holds the objects at some sites of a process that is looked into: ``ps --why``."""
+
+from __future__ import annotations
+
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from otel_leaks.runtime import native
+
+if TYPE_CHECKING:
+    from otel_leaks.model import Kind, Population, Site
+
+__all__ = ["Why", "is_meant"]
+
+BUDGET_S = 2.0
+"""Seconds of CPU that a search may take: enough for two million objects."""
+WORK_S = 0.0005
+"""Work between two pauses."""
+MOST = 20
+"""Sites that are looked for, the largest first."""
+TASKS_AT_ONCE = 100
+"""Tasks that are asked whether they have finished, between two pauses."""
+
+
+def is_meant(site: Site, pattern: str) -> bool:
+    """Say whether a site is meant by its fingerprint, or by a pattern for one of its functions."""
+    return site.fingerprint == pattern or any(fnmatchcase(each, pattern) for each in site.functions)
+
+
+class Why:
+    """
+    Looks for what holds the objects at some sites, in slices.
+
+    Args:
+        pattern: A fingerprint, or a pattern for the names of functions.
+        pause: Called between slices.
+    """
+
+    def __init__(self, pattern: str, pause: Callable[[], None]) -> None:
+        self._pattern = pattern
+        self._give_way = pause
+        self._worked_until = native.monotonic() + WORK_S
+        self.shown: dict[tuple[Kind, int], weakref.ref[Any]] = {}
+        """To be filled by the census: the objects of its samples."""
+        self.held_by: dict[tuple[str, int], str] = {}
+        """What was found, by the kind and the serial of a sample."""
+
+    def look(self, sites: Iterable[Site]) -> dict[str, Any]:
+        """Look; return what is to be said of the search."""
+        started, cpu_started = native.monotonic(), time.thread_time()
+        meant = [each for each in sites if is_meant(each, self._pattern)]
+        keys = [(each.kind, each.sample.serial) for each in meant[:MOST] if each.sample is not None]
+        finished = self._finished()
+        refs = [*map(self.shown.get, keys), *(each[0] for each in finished.values())]
+        found = self._holders(refs)
+        self.held_by = {
+            key: said for key, said in zip(keys, found, strict=False) if said is not None
+        }
+        return {
+            "pattern": self._pattern,
+            "sites": len(meant),
+            "finished": [
+                {"function": name, "count": len(each), "held_by": said}
+                for (name, each), said in zip(finished.items(), found[len(keys) :], strict=True)
+                if said is not None
+            ],
+            "wall_s": native.monotonic() - started,
+            "cpu_s": time.thread_time() - cpu_started,
+        }
+
+    def added(self, population: Population) -> Population:
+        """Return a population, its samples saying what holds them."""
+
+        def told(site: Site) -> Site:
+            if site.sample is None:
+                return site
+            said = self.held_by.get((site.kind, site.sample.serial))
+            return replace(site, sample=replace(site.sample, held_by=said))
+
+        return replace(population, sites=tuple(map(told, population.sites)))
+
+    def _holders(self, refs: list[weakref.ref[Any] | None]) -> list[str | None]:
+        from otel_leaks.runtime.holders import holders_of
+
+        things = [ref() if ref is not None else None for ref in refs]
+        living = [each for each in things if each is not None]
+        if not living:
+            return [None] * len(refs)
+        found = iter(
+            holders_of(
+                living,
+                budget_s=BUDGET_S,
+                pause=self._pause,
+                # Before 3.13 that makes a copy of them, which another thread may be writing to.
+                reads_functions=sys.version_info >= (3, 13),
+            )
+        )
+        return [None if each is None else next(found) for each in things]
+
+    def _finished(self) -> dict[str, list[weakref.ref[Any]]]:
+        """Return the finished tasks of the functions that are meant, which somebody refers to."""
+        from otel_leaks.model import fingerprint
+        from otel_leaks.runtime.code import CodeNames
+        from otel_leaks.runtime.finished_tasks import ARE_REGISTERED, code_of, finished
+        from otel_leaks.runtime.task_registry import TaskRegistry, tasks_on_heap
+
+        tasks = sys.modules.get("asyncio.tasks")
+        if tasks is None:
+            return {}
+        names = CodeNames()
+        refs = TaskRegistry().refs(self._give_way) if ARE_REGISTERED else tasks_on_heap(tasks)
+        found: dict[str, list[weakref.ref[Any]]] = {}
+        for start in range(0, len(refs), TASKS_AT_ONCE):
+            self._give_way()
+            for ref, _ in finished(refs[start : start + TASKS_AT_ONCE]):
+                code = code_of(ref)
+                name = names.name(code).function if code is not None else ""
+                mark = fingerprint("asyncio_task", (name,))
+                if mark == self._pattern or fnmatchcase(name, self._pattern):
+                    found.setdefault(name, []).append(ref)
+        return dict(sorted(found.items(), key=lambda each: -len(each[1]))[:MOST])
+
+    def _pause(self) -> None:
+        if native.monotonic() >= self._worked_until:
+            self._give_way()
+            self._worked_until = native.monotonic() + WORK_S

@@ -1,0 +1,12 @@
+"""A client that is closed leaves the thread that sends its sessions, for up to a minute."""
+
+import sentry_sdk
+
+
+def leak():
+    sentry_sdk.init("http://key@127.0.0.1:9/1", release="1", auto_session_tracking=True)
+    client = sentry_sdk.get_client()
+    with sentry_sdk.isolation_scope() as scope:
+        scope.start_session()
+        scope.end_session()
+    client.close(timeout=0.1)

@@ -158,6 +158,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=False,
     )
     parser.addini(
+        "leaks_coroutines",
+        "fail a test with coroutines that were never awaited, which Python only warns of",
+        type="bool",
+        default=False,
+    )
+    parser.addini(
         "leaks_cleanup",
         "end what a test leaked once it has failed, so that it does not affect the tests after it",
         type="bool",

@@ -9,6 +9,7 @@ import pytest
 
 from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.ignores import Ignore, parse
+from otel_leaks.model import KINDS, Kind
 from otel_leaks.pytest_plugin.markers import BLOCKING_RULE, limit_s_of, marker_arguments
 from otel_leaks.pytest_plugin.outcomes import Outcomes
 from otel_leaks.pytest_plugin.usage import usage
@@ -45,6 +46,12 @@ class Options:
         grace = usage("ini leaks_grace", lambda: _grace_of_ini(config.getini("leaks_grace")))
         self.on_failure: bool = config.getini("leaks_run_on_failure")
         """Whether tests that failed are looked at as well."""
+        self.kinds: frozenset[Kind] = frozenset(KINDS)
+        """What is looked for."""
+        self.has_coroutines: bool = config.getini("leaks_coroutines")
+        """Whether that are coroutines that were never awaited as well."""
+        if not self.has_coroutines:
+            self.kinds -= {"coroutine"}
         self.cleans_up: bool = config.getini("leaks_cleanup")
         """Whether what a failed test left is ended."""
         blocking_s = _blocking_of_ini(config.getini("leaks_blocking"))

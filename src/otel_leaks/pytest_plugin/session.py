@@ -24,7 +24,7 @@ from otel_leaks.pytest_plugin.options import Options
 from otel_leaks.pytest_plugin.outcomes import Ledger, Outcomes
 from otel_leaks.pytest_plugin.remains import Remains
 from otel_leaks.pytest_plugin.runners import Runners
-from otel_leaks.pytest_plugin.scope import SessionScope
+from otel_leaks.pytest_plugin.scope import SessionScope, note_coroutines
 from otel_leaks.pytest_plugin.selftest import Selftest
 from otel_leaks.pytest_plugin.summary import Summary
 from otel_leaks.pytest_plugin.teardowns import Teardowns
@@ -58,6 +58,8 @@ class LeaksPlugin:
         ledger, troubles, turns = Ledger(), Troubles(), Turns()
         outcomes = Outcomes(ledger, manager, fails=self._mode == "fail")
         options = Options(config, outcomes)
+        if options.has_coroutines:
+            self._closing.callback(note_coroutines())
         baseline = Baseline(
             config.getoption("--leaks-baseline"), update=config.getoption("--leaks-baseline-update")
         )

@@ -3,7 +3,7 @@ What it takes to find what holds a task, among a million objects.
 
     python benchmarks/holders.py [OBJECTS] [ROUNDS]
 
-The task waits for a timer. It is held by a list at the end of a chain of objects, or by the loop
+The task waits for a timer. It is held by a list within some lists, or by the loop
 alone, which is the dearest answer: everything is walked over. Both with the budget of a report, and
 without a limit. The longest step is the CPU between two moments at which another thread may run.
 Each case has a process of its own; the best of the rounds is printed.
@@ -41,7 +41,7 @@ async def main(objects, is_held, budget_s):
     await asyncio.sleep(0)
     if is_held:
         end = kept
-        for _ in range(10):
+        for _ in range(3):
             end.append([])
             end = end[0]
         end.append(task)

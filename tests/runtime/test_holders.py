@@ -191,6 +191,20 @@ def test_what_gathers_a_task_holds_it(loop: asyncio.AbstractEventLoop) -> None:
     assert holder_of(ref) == f"{HERE}.gathers.<await>._children[…]"
 
 
+def test_who_keeps_the_coroutine_of_a_task_holds_it(loop: asyncio.AbstractEventLoop) -> None:
+    kept["coroutine"] = leaked()
+    ref = ref_to_new(loop, kept["coroutine"])
+    assert holder_of(ref) == f"{HERE}.kept['...'], its coroutine"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="wait_for makes a task of it before 3.12")
+def test_a_timeout_is_how_the_loop_runs_a_task(loop: asyncio.AbstractEventLoop) -> None:
+    async def waits() -> None:
+        await asyncio.wait_for(asyncio.Event().wait(), 3600)
+
+    assert holder_of(ref_to_new(loop, waits())) == f"{ALONE} (a timer)"
+
+
 def test_one_of_those_that_are_asked_about_may_hold_another(
     loop: asyncio.AbstractEventLoop,
 ) -> None:

@@ -23,6 +23,8 @@ WORK_S = 0.0005
 """Work between two pauses."""
 MOST = 20
 """Sites that are looked for, the largest first."""
+TASKS_AT_ONCE = 100
+"""Tasks that are asked whether they have finished, between two pauses."""
 
 
 def is_meant(site: Site, pattern: str) -> bool:
@@ -53,7 +55,7 @@ class Why:
         started, cpu_started = native.monotonic(), time.thread_time()
         meant = [each for each in sites if is_meant(each, self._pattern)]
         keys = [(each.kind, each.sample.serial) for each in meant[:MOST] if each.sample is not None]
-        finished = {} if meant else self._finished()
+        finished = self._finished()
         refs = [*map(self.shown.get, keys), *(each[0] for each in finished.values())]
         found = self._holders(refs)
         self.held_by = {
@@ -102,15 +104,25 @@ class Why:
 
     def _finished(self) -> dict[str, list[weakref.ref[Any]]]:
         """Return the finished tasks of the functions that are meant, which somebody refers to."""
+        from otel_leaks.model import fingerprint
         from otel_leaks.runtime.code import CodeNames
-        from otel_leaks.runtime.finished import finished_tasks
+        from otel_leaks.runtime.finished_tasks import ARE_REGISTERED, code_of, finished
+        from otel_leaks.runtime.task_registry import TaskRegistry, tasks_on_heap
 
+        tasks = sys.modules.get("asyncio.tasks")
+        if tasks is None:
+            return {}
         names = CodeNames()
+        refs = TaskRegistry().refs(self._give_way) if ARE_REGISTERED else tasks_on_heap(tasks)
         found: dict[str, list[weakref.ref[Any]]] = {}
-        for ref, code in finished_tasks(self._give_way):
-            name = names.name(code).function
-            if fnmatchcase(name, self._pattern):
-                found.setdefault(name, []).append(ref)
+        for start in range(0, len(refs), TASKS_AT_ONCE):
+            self._give_way()
+            for ref, _ in finished(refs[start : start + TASKS_AT_ONCE]):
+                code = code_of(ref)
+                name = names.name(code).function if code is not None else ""
+                mark = fingerprint("asyncio_task", (name,))
+                if mark == self._pattern or fnmatchcase(name, self._pattern):
+                    found.setdefault(name, []).append(ref)
         return dict(sorted(found.items(), key=lambda each: -len(each[1]))[:MOST])
 
     def _pause(self) -> None:

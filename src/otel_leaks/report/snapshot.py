@@ -78,7 +78,7 @@ class Why:
     sites: int
     """How many these are."""
     finished: tuple[Finished, ...] = ()
-    """Where there is no such site."""
+    """Of functions that were asked about; those with the most tasks first."""
     wall_s: float = 0.0
     """From its start to its end, pauses included."""
     cpu_s: float = 0.0

@@ -65,6 +65,9 @@ _ATOMS = frozenset(
 )
 
 
+_NOTHING = object()
+
+
 class Root(NamedTuple):
     """Something that lives by itself."""
 
@@ -171,6 +174,11 @@ class _Search:
 
     def _written(self, path: list[Any], thing: Any) -> str:
         label = self._labels[id(path[0])]
+        coroutine = _coroutine_of(thing)
+        for number, each in enumerate(path):
+            if each is coroutine:
+                said = text_of(path[:number], each, label) if number else label
+                return f"{said}, its coroutine"
         future = wakes(path, thing)
         if future is None:
             return text_of(path, thing, label)
@@ -207,13 +215,13 @@ class _Search:
 
     def _of_loop(self, path: list[Any], thing: Any, *, is_whole: bool) -> str:
         what = _part_of_loop(path)
-        if not is_wake_up(path[-1], thing):
+        if wakes(path, thing) is None and not is_wake_up(path[-1], thing):
             calls = _callback_on(path)
-            return (
-                f"the event loop ({what} that calls {calls})"
-                if calls
-                else (f"the event loop ({what})")
-            )
+            if calls is None:
+                return f"the event loop ({what})"
+            # What asyncio.timeout() and its like hand to the loop is part of how it runs a task.
+            if not calls.startswith("asyncio."):
+                return f"the event loop ({what} that calls {calls})"
         if not is_whole:
             return f"the event loop ({what}), and perhaps others: {self._ended()}"
         return f"the event loop{' alone' if self._reads_functions else ''} ({what})"
@@ -277,6 +285,11 @@ def _is_of_others(frame: types.FrameType) -> bool:
     return not _is_of_runners(frame.f_globals.get("__name__"))
 
 
+def _is_of_loops(frame: types.FrameType) -> bool:
+    module = frame.f_globals.get("__name__")
+    return type(module) is str and module.partition(".")[0] in {"asyncio", "uvloop"}
+
+
 def _modules() -> Iterator[Root]:
     """Yield the globals of the modules, the application's first."""
     named = [
@@ -317,7 +330,8 @@ def _functions_of(idents: Iterable[int | None]) -> Iterator[Root]:
         frame = frames.pop(ident, None) if ident is not None else None
         stack = []
         while frame is not None:
-            if _is_of_others(frame):
+            # What runs a loop holds the task that it runs, which is found as a task.
+            if _is_of_others(frame) and not _is_of_loops(frame):
                 stack.append(frame)
             frame = frame.f_back
         for each in reversed(stack):
@@ -369,10 +383,14 @@ def _loops_of(things: Iterable[Any]) -> Iterator[Any]:
             yield loop
 
 
-def _label_of_task(task: Any) -> str:
+def _coroutine_of(task: Any) -> Any:
+    """Return what a task runs; a value that nothing is for anything else."""
     make = make_of(type(task))
-    coroutine = next(make.coro(iter((task,))), None) if make is not None else None
-    return name_of_generator(coroutine) or "a task"
+    return next(make.coro(iter((task,))), _NOTHING) if make is not None else _NOTHING
+
+
+def _label_of_task(task: Any) -> str:
+    return name_of_generator(_coroutine_of(task)) or "a task"
 
 
 _PARTS = {

@@ -54,6 +54,8 @@ _AWAITED_BY = {
 }
 _TRANSPARENT = (types.CellType, types.TracebackType)
 """Their attributes are no more than the way to what is of interest."""
+_KNOWS_WAITERS = sys.version_info >= (3, 14)
+"""https://docs.python.org/3/library/asyncio-graph.html"""
 _SEQUENCES = (list, tuple, set, frozenset)
 
 Step = tuple[str, int]
@@ -89,13 +91,25 @@ def wakes(path: list[Any], target: Any) -> int | None:
 
     None where it is another way.
     """
-    if not is_wake_up(path[-1], target):
-        return None
     futures = _futures()
+    if not is_wake_up(path[-1], target):
+        return _waits_on(path, target, futures)
     for number in range(len(path) - 2, -1, -1):
         if is_subtype(type(path[number]), *futures):
             return number
     return None
+
+
+def _waits_on(path: list[Any], target: Any, futures: tuple[type, ...]) -> int | None:
+    """Return the number of a future that says which tasks wait on it, as from 3.14 on."""
+    last = len(path) - 1
+    if type(path[last]) is set and last > 0:  # Where there are several.
+        last -= 1
+    if not _KNOWS_WAITERS or not is_subtype(type(path[last]), *futures):
+        return None
+    held = target if last == len(path) - 1 else path[-1]
+    is_named = next(_slots_with(path[last], lambda value: value is held), None) is not None
+    return last if is_subtype(type(target), *_tasks()) and not is_named else None
 
 
 def is_wake_up(thing: Any, task: Any) -> bool:
@@ -327,6 +341,9 @@ def _of_future(nodes: list[Any], at: int, name: str | None) -> Step:
         return ".<await>" if name == "_fut_waiter" else f".{name}", 1
     if type(held) is dict and at + 2 < len(nodes):
         return _of_dict(held, nodes[at + 2], is_space=True), 2
+    name = _assigned(nodes[at], held)
+    if name is not None:
+        return f".{name}", 1
     # Its callbacks: one stands there, more in a list of pairs of a callback and its context.
     count = 1
     while at + count < len(nodes) - 1 and type(nodes[at + count]) in {list, tuple}:
@@ -334,11 +351,32 @@ def _of_future(nodes: list[Any], at: int, name: str | None) -> Step:
     return "._callbacks[…]", count
 
 
+def _assigned(holder: Any, held: Any) -> str | None:
+    """Return the attribute of an object whose ``__dict__`` can't be had, from 3.13 on."""
+    ways = type.__getattribute__(type(holder), "__mro__")
+    spaces = [type.__getattribute__(cls, "__dict__") for cls in ways]
+    for space in spaces:
+        # https://docs.python.org/3/reference/datamodel.html#type.__static_attributes__
+        for name in space.get("__static_attributes__", ()):
+            if any(name in each for each in spaces):  # A property may stand there.
+                continue
+            with contextlib.suppress(AttributeError):
+                if object.__getattribute__(holder, name) is held:
+                    return str(name)
+    return None
+
+
 def _futures() -> tuple[type, ...]:
-    found = (
-        getattr(sys.modules.get("_asyncio"), "Future", None),
-        getattr(sys.modules.get("asyncio.futures"), "_PyFuture", None),
-    )
+    return _classes(("_asyncio", "Future"), ("asyncio.futures", "_PyFuture"))
+
+
+def _tasks() -> tuple[type, ...]:
+    return _classes(("_asyncio", "Task"), ("asyncio.tasks", "_PyTask"))
+
+
+def _classes(*names: tuple[str, str]) -> tuple[type, ...]:
+    """Return the classes of asyncio that there are, made in C and written in Python."""
+    found = (getattr(sys.modules.get(module), name, None) for module, name in names)
     return tuple(each for each in found if each is not None)
 
 

@@ -52,6 +52,8 @@ UNKNOWN = "unknown"
 # Bound now: a test may replace it.
 _thread_time = time.thread_time
 
+MOST = 3_000_000
+"""Objects that are walked over, whatever time there is; they take some 80 MB a million."""
 TASKS_AT_ONCE = 50
 """Tasks that are read between two looks at the clock."""
 LOOPS_SHARE = 0.2
@@ -148,7 +150,7 @@ class _Search:
 
     def _goes_on(self) -> bool:
         self._pause()
-        return _thread_time() <= self._until
+        return _thread_time() <= self._until and self._walk.walked < MOST
 
     def _shut(self) -> set[int]:
         # The globals of modules are roots, or are left out. Each running thread is listed here.

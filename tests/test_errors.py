@@ -21,6 +21,7 @@ INTERNAL = {
     "census.isolation.CensusEnded": "ends a census half-way, and is caught by what takes it",
     "census.isolation.SkippedError": "the same of one part of it",
     "log.LoggedError": "stands for another's error in the log; nothing raises it",
+    "runtime.interrupting.TooLong": "ends a step of a task that takes too long, and is caught",
     "testing.proof._GaveUpError": "ends a search, which then says why it proved nothing",
     "viewer.otlp.Refused": "is the answer to an HTTP request",
 }

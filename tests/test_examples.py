@@ -51,6 +51,8 @@ UNUSED = {
     names.THREAD_ID: OF_A_SITE,
     names.THREAD_NAME: OF_A_SITE,
     names.AWAITED: OF_A_SPAN,
+    names.HISTORY: OF_A_SPAN,
+    names.DELAY_HISTORY: OF_A_SPAN,
     names.SITES: OF_A_SPAN,
     names.LIMIT: TO_COMPARE,
     names.FINGERPRINT: TO_COMPARE,

@@ -416,6 +416,8 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "outlived_count": ("6", 6),
     "uncancelled_s": ("20", 20.0),
     "saturated_s": ("90", 90.0),
+    "measure_loops": ("false", False),
+    "stalled_s": ("0.5", 0.5),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("60", 60.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from otel_leaks.model import Finding
 from otel_leaks.monitor.policies import Policies
 from otel_leaks.report.hints import hint
 from otel_leaks.report.sentences import sentence
+from otel_leaks.testing import find
 from support.leaks import settle
 
 STEP_S = 10.0
@@ -87,7 +89,10 @@ async def running(*coros: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asynci
         yield tasks
     finally:
         let_go = True
-        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+        # On 3.14 asyncio lists no tasks that are written in Python.
+        while rest := (asyncio.all_tasks() | {each for each in tasks if not each.done()}) - {
+            asyncio.current_task()
+        }:
             for each in rest:
                 each.cancel()
             await asyncio.wait(rest, timeout=0.01)
@@ -355,3 +360,73 @@ def test_it_ends_when_its_tasks_have_ended(monitor: Monitor) -> None:
             return monitor.look()
 
     assert [(each.count, each.ended) for each in asyncio.run(main())] == [(0, "ended")]
+
+
+@counts
+def test_a_leaked_task_that_refused_its_cancellations_says_so() -> None:
+    async def main() -> str:
+        async with running(swallows()) as (task,):
+            for _ in range(3):
+                task.cancel()
+                await settle()
+            return str(find())
+
+    message = asyncio.run(main())
+    line = swallows.__code__.co_firstlineno + 4
+    place = f"{os.path.relpath(__file__)}:{line}"
+    assert f"cancel   refused 3 cancellations, caught at {place} in {__name__}.swallows" in message
+    assert f"{__name__}.swallows catches CancelledError at {__file__}:{line}; re-raise" in message
+
+
+@counts
+def test_a_leaked_task_whose_cleanup_waits_says_so() -> None:
+    async def main() -> str:
+        async with running(cleans_up_for_ever()) as (task,):
+            task.cancel()
+            await settle()
+            return str(find())
+
+    message = asyncio.run(main())
+    assert "cancel   refused 1 cancellation: its cleanup has not ended" in message
+    assert "hint     its cleanup after 1 cancellation did not end" in message
+
+
+def test_a_task_that_was_not_cancelled_says_nothing_of_it() -> None:
+    async def main() -> str:
+        async with running(swallows()):
+            return str(find())
+
+    assert "cancel " not in asyncio.run(main())
+
+
+class Liar(asyncio.Task[None]):
+    """Answers for itself, and may be asked by nobody."""
+
+    def cancelling(self) -> int:
+        raise AssertionError("a census called it")
+
+
+@counts
+def test_a_class_of_tasks_is_not_asked_for_its_count(monitor: Monitor) -> None:
+    async def main() -> list[Finding]:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coro, **more: Liar(coro, loop=loop, **more))  # type: ignore[arg-type,unused-ignore]
+        async with running(swallows()) as (task,):
+            task.cancel()
+            return await monitor.looks(LIMIT_S)
+
+    assert [each.count for each in asyncio.run(main())] == [1]
+
+
+@counts
+def test_a_task_written_in_python_is_found(monitor: Monitor) -> None:
+    async def main() -> list[Finding]:
+        loop = asyncio.get_running_loop()
+        python = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+        loop.set_task_factory(lambda loop, coro, **more: python(coro, loop=loop, **more))
+        async with running(swallows()) as (task,):
+            loop.set_task_factory(None)
+            task.cancel()
+            return await monitor.looks(LIMIT_S)
+
+    assert [each.count for each in asyncio.run(main())] == [1]

@@ -90,7 +90,7 @@ class IgnoreSyntaxError(InvalidValueError):
 
 class BaselineError(InvalidValueError):
     """
-    The file of ``--leaks-baseline`` can't be read; write it anew with --leaks-baseline-update.
+    The file of ``--leaks-baseline`` can't be read; write it again with --leaks-baseline-update.
 
     .. versionadded:: 0.1
     """

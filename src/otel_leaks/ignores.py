@@ -80,7 +80,7 @@ class Ignore:
         if self.rule == "fingerprint" and scheme_of(self.pattern) != FINGERPRINT_SCHEME:
             raise FingerprintSchemeError(
                 f"{self.call} takes fingerprints of scheme {FINGERPRINT_SCHEME}, "
-                f"got {self.pattern!r}, which would match nothing; copy it anew from the line "
+                f"got {self.pattern!r}, which would match nothing; copy it again from the line "
                 "`ignore` of a message of this version"
             )
         if self.until is not None and type(self.until) is not dt.date:

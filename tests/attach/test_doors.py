@@ -144,6 +144,30 @@ def test_who_created_a_thread_is_known_there(capsys: pytest.CaptureFixture[str])
     assert created.endswith(" in __main__.<module>")
 
 
+def test_the_last_minutes_of_an_instrumented_process_are_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def blocked_now(pid: int) -> list[int]:
+        with visit(pid, wait_s=WAIT_S) as process:
+            sites = process.history()["sites"]
+        return [each["counts"][-1] for each in sites if each["function"] == "__main__.blocked"]
+
+    with instrumented() as process:
+        # The first census may have been before they were started.
+        until(lambda: blocked_now(process.pid) == [3])
+        assert main(["ps", str(process.pid), "--history", "--wait", "300"]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert main(["ps", str(process.pid), "--history", "--json", "--wait", "300"]) == 0
+        plain = json.loads(capsys.readouterr().out)
+    assert said[0].startswith(f"process {process.pid}: ")
+    assert said[1].split()[:2] == ["minutes", "ago"]
+    assert said[1].split()[-1] == "now"
+    rows = {line.rsplit("  ", 1)[0].strip(): line.split()[-1] for line in said[2:] if line}
+    assert rows["__main__.blocked (thread)"] == "3"
+    (blocked,) = [each for each in plain["sites"] if each["function"] == "__main__.blocked"]
+    assert (blocked["kind"], blocked["counts"][-1]) == ("thread", 3)
+
+
 def test_the_socket_and_its_folder_are_of_this_user_alone() -> None:
     with instrumented() as process:
         path = socket_of(process)

@@ -235,6 +235,16 @@ def test_what_is_ignored_is_not_counted_and_said(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_a_process_that_is_not_instrumented_remembers_no_history() -> None:
+    with running(leaking(1, 1)) as target:
+        with (
+            visit(target.pid, wait_s=WAIT_S) as process,
+            pytest.raises(AttachError, match="remembers no history: that takes a process that is"),
+        ):
+            process.history()
+        assert target.end() == ""
+
+
 def test_root_looks_into_the_process_of_another_user() -> None:
     try:
         with running(leaking(5, 0), user=65534) as target:

@@ -91,20 +91,25 @@ def test_the_sentence_says_what_blocked_for_how_long_and_whom() -> None:
     says = POLICY.found
     (finding,) = found(stall())
     assert says(finding) == (
+        "an event loop has been blocked for 1.4 s so far by app.build (app.py:7), which computed, "
+        "in task app.handle, in GET /x"
+    )
+    (finding,) = found(stall(quiet_s=3.0))
+    assert says(finding) == (
         "an event loop was blocked for 1.4 s by app.build (app.py:7), which computed, "
         "in task app.handle, in GET /x"
     )
-    (finding,) = found(stall(cause="waits", count=3, longest_s=125.0))
+    (finding,) = found(stall(cause="waits", count=3, longest_s=125.0, quiet_s=1.0))
     assert says(finding) == (
         "event loops were blocked 3 times, for up to 2 min by app.build (app.py:7), which waited "
         "and used no CPU, in task app.handle, in GET /x"
     )
-    (finding,) = found(stall(cause="gc"))
+    (finding,) = found(stall(cause="gc", quiet_s=1.0))
     assert says(finding) == (
         "an event loop was blocked for 1.4 s: the garbage collector ran, in app.build (app.py:7), "
         "in task app.handle, in GET /x"
     )
-    bare = replace(stall(cause=None), at=None, task=None)
+    bare = replace(stall(cause=None, quiet_s=1.0), at=None, task=None)
     bare = replace(bare, site=replace(bare.site, operations=()))
     (finding,) = found(bare)
     assert says(finding) == "an event loop was blocked for 1.4 s"

@@ -202,7 +202,7 @@ def test_a_listener_that_raises_is_logged_once_and_the_next_is_heard(
     ]
     assert [record.getMessage() for record in caplog.records] == [
         "reporting a census or a detection failed; it is retried at the next "
-        "censuses; this is told once"
+        "censuses; this is logged once"
     ]
     assert caplog.records[0].exc_info is not None
 
@@ -410,7 +410,7 @@ def test_a_policy_that_raises_costs_the_others_nothing_and_resolves_none_of_its_
     assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 6), ("resolved", 6)]
     assert [record.getMessage() for record in caplog.records] == [
         "the policy threshold failed; it is retried, the others continue. "
-        "Please report this; this is told once"
+        "Please report this; this is logged once"
     ]
 
 

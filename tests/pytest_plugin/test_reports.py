@@ -214,11 +214,11 @@ def test_a_baseline_holds_at_the_end_of_the_session_too(run: Run) -> None:
         (
             '{"schema": 1, "fingerprint_scheme": 2, "fingerprints": {}}',
             "known.json has fingerprints of scheme 2, which would match nothing: this version of "
-            "otel-leaks computes those of scheme 1; write it anew with --leaks-baseline-update",
+            "otel-leaks computes those of scheme 1; write it again with --leaks-baseline-update",
         ),
         (
             '{"schema": 2, "fingerprint_scheme": 1, "fingerprints": {}}',
-            "known.json must be of schema 1 or older, got 2; update otel-leaks, or write it anew "
+            "known.json must be of schema 1 or older, got 2; update otel-leaks, or write it again "
             "with --leaks-baseline-update",
         ),
         (

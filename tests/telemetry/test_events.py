@@ -32,10 +32,12 @@ from otel_leaks.model import (
     Ended,
     Finding,
     Frame,
+    History,
     Operation,
     Origin,
     Sample,
     Site,
+    SiteHistory,
 )
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.attributes import MAX_BYTES, MAX_LINKS, tell
@@ -178,6 +180,29 @@ def test_a_finding_on_one_site_has_its_fingerprint_and_one_without_a_limit_none(
     assert "python.leak.limit" not in attributes
 
 
+def test_the_minutes_before_go_with_a_detection(spans: Spans) -> None:
+    past = History(
+        kinds=(("asyncio_task", (7, 7)), ("thread", (None, 40, 93))),
+        sites=(SiteHistory("thread", THREADS.fingerprint, "app.jobs.run", (0, None, 80)),),
+        delays_s=(None, 0.0014, 2.5),
+    )
+    events_of(spans).detected(detection(found(THREADS, TASKS), history=past))
+    (span,) = spans.all
+    attributes = plain(span.attributes)
+    assert attributes[names.HISTORY] == "- 40 93"
+    assert attributes[names.DELAY_HISTORY] == "- 1 2500"
+    said = [attributes.get(names.HISTORY) for _, attributes in samples(span)]
+    assert said == ["0 - 80", None]
+
+
+def test_without_a_history_a_detection_says_nothing_of_it(spans: Spans) -> None:
+    events_of(spans).detected(detection(history=History()))
+    events_of(spans).detected(detection())
+    assert len(spans.all) == 2
+    for span in spans.all:
+        assert not {names.HISTORY, names.DELAY_HISTORY} & plain(span.attributes).keys()
+
+
 def test_a_site_without_a_sample_is_reported_by_its_function(spans: Spans) -> None:
     events_of(spans).detected(detection(found(Site("thread", ("app.run",), 2, "0" * 12))))
     assert samples(spans.all[0]) == [
@@ -246,7 +271,7 @@ def test_a_second_finding_on_one_leak_refers_to_the_first_and_links_to_it(spans:
     assert refers == [None, "threshold", "threshold"]
     assert [
         str(plain(span.attributes)["python.leak.message"]).endswith(
-            "; the leak that was told by its threshold before"
+            "; the leak that was reported as threshold before"
         )
         for span in spans.all
     ] == [False, True, True]

@@ -77,6 +77,11 @@ def tasks(**functions: int) -> Population:
     return Population("asyncio_task", sum(site.count for site in made), made, len(made))
 
 
+def finished(*, pending: int = 1, **functions: int) -> Population:
+    """Return one pending task, and finished ones that something keeps."""
+    return dataclasses.replace(tasks(a=pending), retained=tasks(**functions))
+
+
 def destroyed(**functions: int) -> Population:
     made = tuple(
         Site("destroyed_task", (name.replace("_", "."),), n, "0" * 12, quiet_s=0.0)
@@ -149,7 +154,7 @@ def test_every_metric_is_in_the_list_of_names_with_its_attributes() -> None:
     metrics = metrics_of(meters)
     broken = (Failure("thread", "OSError", ""),)
     pools = (pool("jobs", 2, 4, 0),)
-    populations = threads(("a", 1, True)), tasks(b=1), destroyed(b=1)
+    populations = threads(("a", 1, True)), finished(b=1), destroyed(b=1)
     metrics.publish(census(*populations, failures=broken, pools=pools, loops=BUSY), ())
     found = {
         name: {key for series in each.series for key, _ in series}
@@ -276,7 +281,7 @@ ALWAYS = {"python.thread.limit", "python.asyncio.task.limit", "python.leak.detec
 def test_without_a_census_the_numbers_of_the_last_one_are_not_reported_for_long() -> None:
     meters, clock = Meters(), Clock()
     metrics = metrics_of(meters, clock=clock)
-    populations = threads(("app.run", 5, True)), tasks(a=1), destroyed(a=1)
+    populations = threads(("app.run", 5, True)), finished(a=1), destroyed(a=1)
     jobs = (pool("jobs", 2, 4, 0),)
     metrics.publish(census(*populations, pools=jobs, loops=BUSY), (detection(),))
     clock.now += 29.9
@@ -457,7 +462,10 @@ def test_a_process_has_at_most_a_hundred_series() -> None:
         metrics.publish(
             census(
                 threads(*sites),
-                tasks(**{f"f{step * 13 + i}": 9 for i in range(60)}),
+                dataclasses.replace(
+                    tasks(**{f"f{step * 13 + i}": 9 for i in range(60)}),
+                    retained=tasks(**{f"f{step * 19 + i}": 9 for i in range(60)}),
+                ),
                 destroyed(**{f"f{step * 17 + i}": 9 for i in range(60)}),
                 failures=errors,
                 pools=tuple(pool(word(step * 7 + i), 4, 4, 9) for i in range(30)),
@@ -473,6 +481,29 @@ def test_a_process_has_at_most_a_hundred_series() -> None:
             ),
         )
     assert most <= 100
+
+
+def test_finished_tasks_that_something_keeps_are_counted_by_function() -> None:
+    meters = Meters()
+    metrics = metrics_of(meters)
+    metrics.publish(census(finished(app_run=5, app_poll=2)), ())
+    metrics.publish(census(finished(app_run=7)), ())
+    assert meters.series()["python.asyncio.task.retained"] == {
+        frozenset({(FUNCTION, "app.run")}): 7,
+        # What was reported and has nothing now is zero.
+        frozenset({(FUNCTION, "app.poll")}): 0,
+    }
+    assert meters.series()["python.asyncio.task.count"] == {frozenset({(FUNCTION, "a")}): 1}
+
+
+def test_of_many_functions_the_largest_have_their_finished_tasks_named() -> None:
+    meters = Meters()
+    functions = {f"f{i}": 100 + i for i in range(30)}
+    metrics_of(meters).publish(census(finished(**functions)), ())
+    found = meters.series()["python.asyncio.task.retained"]
+    assert len(found) == AT_ONCE + 1
+    assert sum(found.values()) == sum(functions.values())
+    assert found[frozenset({(FUNCTION, "_OTHER")})] == sum(range(100, 110))
 
 
 # Pools
@@ -588,7 +619,7 @@ def test_before_the_first_census_and_after_the_close_nothing_is_reported(delta: 
     metrics = metrics_of(meters)
     before = meters.collect()
     metrics.opened("thread", "threshold")
-    populations = threads(("app.run", 5, True)), tasks(a=1), destroyed(a=1)
+    populations = threads(("app.run", 5, True)), finished(a=1), destroyed(a=1)
     metrics.publish(
         census(*populations, pools=(pool("jobs", 1, 1, 0),), loops=BUSY), (detection(),)
     )

@@ -99,6 +99,27 @@ class Visit:
             )
         return answer
 
+    def history(self) -> dict[str, Any]:
+        """
+        Return what the process remembers of its last minutes, as JSON has it.
+
+        Raises:
+            AttachError: It remembers nothing, it ended, or can't say.
+        """
+        with self._explained():
+            self._wire.send({"history": True})
+        answer = self._receive()
+        if "error" in answer:
+            raise AttachError(f"the history of process {self.process.pid}: {answer['error']}")
+        history = answer.get("history")
+        if not isinstance(history, dict):
+            raise AttachError(
+                f"process {self.process.pid} remembers no history: that takes a process that is "
+                "instrumented, with LeakInstrumentor().instrument() or opentelemetry-instrument, "
+                "by this version of otel-leaks or a later one"
+            )
+        return history
+
     def _receive(self) -> dict[str, Any]:
         with self._explained():
             message = self._wire.receive()

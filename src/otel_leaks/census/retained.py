@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from otel_leaks.census.followed import FOLLOWED_OF_SITE, MAX_FOLLOWED, Following
+from otel_leaks.census.followed import FEWEST_OF_SITE, FOLLOWED_OF_SITE, MAX_FOLLOWED, Following
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.ignores import Ignore
@@ -20,15 +20,16 @@ from otel_leaks.runtime.finished_tasks import (
     finished,
     finished_keys,
 )
-from otel_leaks.runtime.glimpse import is_alive
+from otel_leaks.runtime.glimpse import is_alive, refs_at
 from otel_leaks.runtime.tasks import TaskRef, name_of, note_of
 
-__all__ = ["RetainedTasks"]
+__all__ = ["ARE_REGISTERED", "RetainedTasks"]
 
 MAX_SAMPLED = 4000
 """Pending tasks that are followed past their end, where the registry has no finished ones."""
 MOST_OF_FUNCTION = MAX_FOLLOWED // 2
-"""Finished tasks of a function that are followed, where there are no others to count."""
+"""Finished tasks of a function that are followed, where there are no others to count: with more,
+every second one is, and stands for two."""
 REFS_OF_SLICE = 200
 """Tasks between two pauses: about a tenth of a millisecond."""
 
@@ -66,6 +67,8 @@ class RetainedTasks:
         self._following = Following()
         self._sampled: dict[int, TaskRef] = {}
         """Tasks that were pending in the last census, by the id of their reference."""
+        self._strides: dict[str, int] = {}
+        """Where all are followed that are known: for how many each of a function stands."""
         self._functions: dict[int, _Function] = {}
 
     def begin(self, look: Look) -> None:
@@ -134,10 +137,10 @@ class RetainedTasks:
         for ref in refs:
             if len(self._sampled) >= MAX_SAMPLED:
                 return
-            # One with a callback is the registry's own, of a task that is written in Python.
             callback: object = ref.__callback__
-            if callback is None:
-                self._sampled[id(ref)] = ref
+            # One with a callback is the registry's own, and does not tell a task from another.
+            for own in (ref,) if callback is None else refs_at(ref):
+                self._sampled[id(own)] = own
 
     def _of(self, key: int, ref: TaskRef) -> _Function | None:
         function = self._functions.get(key)
@@ -170,6 +173,7 @@ class RetainedTasks:
         some_sites = [
             replace(
                 site,
+                count=self._count(site, len(standing[site.fingerprint])),
                 followed=fates.get(site.fingerprint),
                 age_s=max(
                     (look.now - each.first_seen for each in standing.get(site.fingerprint, ())),
@@ -193,15 +197,30 @@ class RetainedTasks:
         """Choose which are followed from now on: more of the large functions."""
         standing: dict[str, list[Known]] = {}
         left = MAX_FOLLOWED
+        share = max(FEWEST_OF_SITE, min(MOST_OF_FUNCTION, MAX_FOLLOWED // max(1, len(sites))))
+        strides: dict[str, int] = {}
         for site in sites:
             known = [known for each in functions[site.function] for known in each.known]
             new = [ref for each in functions[site.function] for ref in each.new]
-            most = min(left, FOLLOWED_OF_SITE if ARE_REGISTERED else MOST_OF_FUNCTION)
+            most = min(left, FOLLOWED_OF_SITE if ARE_REGISTERED else share)
+            if not ARE_REGISTERED:
+                # Evenly: each that is followed stands for as many.
+                stride = self._strides.get(site.function, 1) if known else 1
+                new = new[::stride]
+                while most and len(known) + len(new) > most:
+                    known, new, stride = known[::2], new[::2], 2 * stride
+                strides[site.function] = stride
             known += [self._serials.know(ref, look.now) for ref in new[: max(0, most - len(known))]]
             known.sort(key=lambda each: each.serial)
             standing[site.fingerprint] = known[:most]
             left -= len(standing[site.fingerprint])
+        self._strides = strides
         return standing
+
+    def _count(self, site: Site, followed: int) -> int:
+        """Return how many finished tasks a function has, as far as that is known."""
+        stride = self._strides.get(site.function, 1)
+        return site.count if ARE_REGISTERED or not followed else stride * followed
 
     def _sampled_site(
         self, site: Site, function: _Function, known: Sequence[Known], look: Look

@@ -181,7 +181,7 @@ class Stalls:
             now: Seconds of the clock of turns.
             functions: What ran all the time, outermost first; may be empty.
             stack: Where it stands now.
-            at: The innermost of *functions*.
+            at: The function that is named for it.
             task: The function of its task, None for none.
             name: Of that task, empty for none.
             thread_id: Of the loop's thread.

@@ -49,6 +49,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="look again every so many seconds (default: 2), what grew stands first",
     )
     ps.add_argument(
+        "--history",
+        action="store_true",
+        help="the counts of the last 30 minutes, which an instrumented process remembers",
+    )
+    ps.add_argument(
         "--kind",
         action="append",
         choices=KINDS,
@@ -95,11 +100,34 @@ def _run(options: argparse.Namespace) -> int:
         with visit(options.pid, wait_s=options.wait) as process:
             add_roots(process.library_roots)
             look_in(process.library_roots)
-            _look(process, options, ignore)
+            if options.history:
+                _tell_history(process, as_json=options.json)
+            else:
+                _look(process, options, ignore)
     except AttachError as error:
         print(f"otel-leaks ps: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _tell_history(process: Visit, *, as_json: bool) -> None:
+    from otel_leaks.errors import AttachError
+    from otel_leaks.report.past import history_of, history_text
+    from otel_leaks.report.texts import between
+
+    found = process.history()
+    if as_json:
+        print(json.dumps(found))
+        return
+    try:
+        text = history_text(history_of(found))
+    except (ValueError, KeyError) as error:
+        raise AttachError(
+            f"process {process.process.pid} sent no history that this version reads: {error}"
+        ) from None
+    title = process.process.title
+    command = f": {between(title)}" if title else ""
+    print(f"process {process.process.pid}{command}\n{text}", end="", flush=True)
 
 
 def _look(process: Visit, options: argparse.Namespace, ignore: str) -> None:

@@ -18,9 +18,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the shell's entry point."""
     report = commands.add_parser(
         "report",
-        help="show a detection or a report that stands in a file",
+        help="show a detection or a report from a file",
         description=(
-            "Show what stands in a file: a detection exported as OTLP JSON (of a collector's file "
+            "Show the contents of a file: a detection exported as OTLP JSON (of a collector's file "
             "exporter, for one), a report of pytest --leaks-json, or the output of otel-leaks ps "
             "--json."
         ),

@@ -100,6 +100,8 @@ def _found(finding: Finding) -> str:
     stall = finding.stall
     took = _seconds(finding.age_s)
     said = f"an event loop was blocked for {took}"
+    if stall is not None and not stall.quiet_s:
+        said = f"an event loop has been blocked for {took} so far"
     if finding.count > 1:
         said = f"event loops were blocked {finding.count} times, for up to {took}"
     at = stall.at if stall is not None else None

@@ -22,6 +22,7 @@ from otel_leaks.model.census import (
 )
 from otel_leaks.model.findings import Detection, Finding
 from otel_leaks.model.fingerprints import FINGERPRINT_SCHEME, fingerprint, scheme_of
+from otel_leaks.model.history import History, SiteHistory
 from otel_leaks.model.loops import Loops, Stall, StallCause
 from otel_leaks.model.stacks import Frame, Operation, Origin, SpanEnd, Stack
 from otel_leaks.model.words import EVIDENCES, KINDS, OTHER, Emit, End, Evidence, Kind
@@ -43,6 +44,7 @@ __all__ = [
     "Followed",
     "Frame",
     "Hidden",
+    "History",
     "Kind",
     "Loops",
     "Operation",
@@ -52,6 +54,7 @@ __all__ = [
     "Refusal",
     "Sample",
     "Site",
+    "SiteHistory",
     "SpanEnd",
     "Stack",
     "Stall",

@@ -246,7 +246,7 @@ class Population:
     and for how many seconds they had stayed."""
     unreadable: tuple[str, ...] = ()
     """Classes whose objects are not counted: to read them would run code of their own."""
-    retained: Population | None = None
+    retained: Population | None = field(default=None, compare=False)
     """Of tasks, in production: those that have finished and that somebody still references. The
     counts are lower bounds from Python 3.14 on, where only some are known."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from otel_leaks.model.census import Pool, Site
+from otel_leaks.model.history import History
 from otel_leaks.model.loops import Stall
 from otel_leaks.model.words import End, Evidence, Kind
 
@@ -69,6 +70,9 @@ class Detection:
     """How often it has been told."""
     refers_to: tuple[Kind, Evidence, str | None] | None = None
     """Key of the finding that told of the same leak before, and was open when this opened."""
+
+    history: History | None = field(default=None, compare=False)
+    """The minutes before it is told, where they are remembered."""
 
     @property
     def open_s(self) -> float:

@@ -26,7 +26,8 @@ class Stall:
     """Its functions lead from the callback to the innermost one that ran all the time; its sample
     is where that stood in the last stall. *count* is the number of stalls."""
     at: Frame | None
-    """That innermost function, and where it stood; None where it is not known."""
+    """The innermost of these functions that is the application's, or else the innermost one, and
+    where it stood; None where it is not known."""
     task: str | None
     """The function of the task that ran, None where it was a callback of no task."""
     longest_s: float

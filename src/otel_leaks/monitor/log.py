@@ -91,7 +91,7 @@ class MonitorLog:
     def once(self, key: object, message: str, error: BaseException) -> None:
         """Log an error of ours, unless one with that key was logged before."""
         if self._is_new(key):
-            self.say(logging.ERROR, "%s; this is told once", message, error=error)
+            self.say(logging.ERROR, "%s; this is logged once", message, error=error)
 
     def _is_new(self, key: object) -> bool:
         if key in self._logged or len(self._logged) >= LOGGED_ONCE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -14,9 +15,12 @@ from otel_leaks.model import Census, Detection, Evidence, Finding
 from otel_leaks.monitor.ledger import Change, Ledger
 from otel_leaks.monitor.log import MonitorLog
 from otel_leaks.monitor.policies import Policies
+from otel_leaks.monitor.recorder import Recorder
 
 __all__ = ["Listener", "Rounds"]
 
+HISTORY_MINUTES = 15
+"""Before a detection, that go with it."""
 MAX_CHANGES = 64
 """Changes that wait for a listener that hangs."""
 
@@ -78,10 +82,12 @@ class Rounds:
         """Whether stopping did not wait for what the thread was telling."""
         # What is to be reported of the last census.
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
+        self.recorder = Recorder(pause)
         self.forget()
 
     def forget(self) -> None:
         """Begin with an empty history."""
+        self.recorder.forget()
         self._ledger = Ledger(self._config.cooldown_s)
         self._policies = Policies(self._config, self._pause)
 
@@ -100,12 +106,25 @@ class Rounds:
         self._log.failures(census.failures)
         self._log.unjudged(census.unjudged)
         self._log.unreadable(census)
+        self._note(census)
         unasked: set[Evidence] = set()
         found = policies.look(census, opened, partial(self._ask, unasked))
         changes = self._ledger.update(census, found, unasked)
         self._changes.extend(changes)
         self._tell_changes()
         self._hear("metrics", lambda: self._listener.looked(census, self._ledger.opened))
+
+    def _note(self, census: Census) -> None:
+        try:
+            self.recorder.note(census)
+        except CensusEnded:
+            raise
+        except BaseException as error:  # Without its history a leak is reported all the same.
+            self._log.once(
+                (type(error), "recorder"),
+                "the last minutes can't be recorded; all else continues. Please report this",
+                error,
+            )
 
     def _ask(
         self, unasked: set[Evidence], evidence: Evidence, ask: Callable[[], tuple[Finding, ...]]
@@ -140,7 +159,11 @@ class Rounds:
             "told_again": self._listener.told_again,
             "resolved": self._listener.resolved,
         }[change.what]
-        return self._hear("listener", lambda: hear(change.detection))
+        detection = change.detection
+        if change.what != "resolved":
+            history = self.recorder.history(detection.finding.sites, minutes=HISTORY_MINUTES)
+            detection = replace(detection, history=history)
+        return self._hear("listener", lambda: hear(detection))
 
     def _hear(self, part: str, hear: Callable[[], None]) -> bool:
         """Call the listener; return whether that was done, or skipped as it still hangs."""

@@ -20,6 +20,7 @@ from otel_leaks.model import (
 )
 from otel_leaks.monitor.guard import Guard
 from otel_leaks.monitor.log import MonitorLog
+from otel_leaks.monitor.recorder import activate, deactivate
 from otel_leaks.monitor.rounds import Listener, Rounds
 from otel_leaks.runtime import forks, native
 from otel_leaks.runtime.glimpse import IS_ATOMIC
@@ -125,6 +126,7 @@ class Watch:
 
     def prepare(self) -> None:
         """Get ready to watch, without a thread: where a server forks what is to be watched."""
+        activate(self._rounds.recorder)
         self._log.failures(self._taker.open())
         if not IS_ATOMIC:
             self._log.say(
@@ -184,6 +186,7 @@ class Watch:
                     "stops when the log handler or exporter that blocks it returns",
                     JOIN_S,
                 )
+        deactivate(self._rounds.recorder)
         self._log.failures(self._taker.close())
 
     def exiting(self) -> None:

@@ -63,12 +63,12 @@ class Baseline:
             raise FingerprintSchemeError(
                 f"{self._file} has fingerprints of scheme {scheme!r}, which would match nothing: "
                 f"this version of otel-leaks computes those of scheme {FINGERPRINT_SCHEME}; "
-                "write it anew with --leaks-baseline-update"
+                "write it again with --leaks-baseline-update"
             )
         if not (type(schema) is int and 1 <= schema <= SCHEMAS["baseline"]):
             raise BaselineError(
                 f"{self._file} must be of schema {SCHEMAS['baseline']} or older, got {schema!r}; "
-                "update otel-leaks, or write it anew with --leaks-baseline-update"
+                "update otel-leaks, or write it again with --leaks-baseline-update"
             )
 
     def without_known(self, report: Report) -> Report:

@@ -43,7 +43,7 @@ def documents_in(path: Path) -> list[Document]:
 
 
 def content_of(path: Path) -> bytes:
-    """Return what stands in a file, or as much of it as shows that it is too large."""
+    """Return the contents of a file, or as much of it as shows that it is too large."""
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
 

@@ -11,12 +11,12 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from operator import attrgetter
 from typing import Any
 
-from otel_leaks.runtime.glimpse import Step, deref, drained, first, item, members, present
-from otel_leaks.runtime.names import has, kept
+from otel_leaks.runtime.glimpse import Step, deref, drained, first, present
+from otel_leaks.runtime.names import own
 from otel_leaks.runtime.tasks import TaskRef
 
 __all__ = ["delays_somebody", "is_running", "run_of", "task_at_work"]
@@ -27,13 +27,11 @@ OWN_FILES = 1
 
 def run_of(loop: Any) -> object:
     """Return the object that stands for the current run of an asyncio loop, None for none."""
-    return kept(loop, "_thread_id")
+    return own(loop, "_thread_id")
 
 
 def is_running(loop: Any) -> bool:
     """Say whether a loop runs, of whichever make."""
-    if has(loop, "_thread_id"):
-        return kept(loop, "_thread_id") is not None
     try:
         return bool(loop.is_running())
     except Exception:  # A double need not have all methods.
@@ -72,13 +70,13 @@ def delays_somebody(loop: weakref.ref[Any], now: float) -> bool:
     Returns:
         True where that is not known, as of uvloop.
     """
-    ready = _first(loop, item("_ready"), partial(map, len))
+    ready = _first(loop, _own("_ready"), partial(map, len))
     if ready is None or ready:
         return True
-    when = _first(loop, item("_scheduled"), _top, partial(map, attrgetter("_when")))
+    when = _first(loop, _own("_scheduled"), _top, partial(map, attrgetter("_when")))
     if when is not None and when <= now:
         return True
-    files = _first(loop, item("_selector"), members, item("_fd_to_key"), partial(map, len))
+    files = _first(loop, _own("_selector"), _own("_fd_to_key"), partial(map, len))
     return files is None or files > OWN_FILES
 
 
@@ -87,4 +85,12 @@ def _top(heaps: Iterator[Any]) -> Iterator[Any]:
 
 
 def _first(loop: weakref.ref[Any], *steps: Step) -> Any:
-    return first(lambda: present(map(deref, (loop,))), (members, *steps))
+    try:
+        return first(lambda: present(map(deref, (loop,))), steps)
+    except Exception:  # A loop of somebody's own.
+        return None
+
+
+def _own(name: str) -> Step:
+    """Return the step to an attribute, as ``names.own`` reads it."""
+    return lambda objects: map(object.__getattribute__, objects, repeat(name))

@@ -5,7 +5,8 @@ In each turn a loop asks its selector, which is where it waits when nothing is r
 runs all that is. From one question to the next nobody else gets its turn. So the class of the
 selector is replaced by one below it, whose ``select`` looks at the clock: the frames of the
 application's tasks stay as they are, no cycle of references comes to be, and the class is put
-back at the end. It costs 0.2 us a turn (3.11), and nothing while the loop waits.
+back at the end. It costs 0.1 us a turn with epoll and 0.4 us with others (3.11), and nothing while
+the loop waits.
 
 Private names: ``_selector`` and ``_thread_id`` of asyncio's loops, the same on 3.10 to 3.15. On
 Windows ``_selector`` is the proactor, which has a ``select`` too. A loop without them, such as
@@ -17,13 +18,16 @@ https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L1950
 from __future__ import annotations
 
 import math
+import select
+import selectors
+import sys
 import time
 import types
 from collections.abc import Callable
 from typing import Any, final
 
 from otel_leaks.runtime import forks, native
-from otel_leaks.runtime.names import has, kept
+from otel_leaks.runtime.names import own
 
 __all__ = ["BUCKETS", "SLOW_S", "Meter", "attach", "bucket_of", "clock", "detach", "middle_of"]
 
@@ -34,6 +38,7 @@ PER_DOUBLING = 8
 BUCKETS = 200
 """The last one from 8 hours on."""
 
+_MISSING = object()
 _METER = "_otel_leaks_meter"
 _LOOP = "_otel_leaks_loop"
 
@@ -127,15 +132,15 @@ def attach(loop: Any) -> Meter | None:
         None for a loop whose turns can't be timed.
     """
     # Greenlets in the place of threads share one thread, and one loop may wait in another's turn.
-    if native.is_replaced() or not has(loop, "_thread_id"):
+    if native.is_replaced() or own(loop, "_thread_id", _MISSING) is _MISSING:
         return None
-    selector = kept(loop, "_selector")
+    selector = own(loop, "_selector")
     with _lock:
-        meter = kept(selector, _METER)
+        meter = own(selector, _METER)
         if type(meter) is Meter:
             meter.users += 1
             return meter
-        if selector is None or has(selector, "select"):  # Somebody has wrapped it there.
+        if selector is None or _has_own_select(selector):
             return None
         try:
             meter = Meter()
@@ -149,9 +154,9 @@ def attach(loop: Any) -> Meter | None:
 
 def detach(loop: Any) -> None:
     """Put the class of the loop's selector back, when nobody else times it."""
-    selector = kept(loop, "_selector")
+    selector = own(loop, "_selector")
     with _lock:
-        meter = kept(selector, _METER)
+        meter = own(selector, _METER)
         if type(meter) is not Meter:
             return
         meter.users -= 1
@@ -160,18 +165,88 @@ def detach(loop: Any) -> None:
         if meter.users or _timed.get(base) is not kind:
             return
         selector.__class__ = base
-        vars(selector).pop(_METER, None)
-        vars(selector).pop(_LOOP, None)
+        for name in (_METER, _LOOP):
+            object.__delattr__(selector, name)
+
+
+def _has_own_select(selector: object) -> bool:
+    """Say whether somebody has wrapped the method of this very selector."""
+    found = own(selector, "select")
+    return getattr(found, "__func__", None) is not getattr(type(selector), "select", None)
 
 
 def _timed_class(base: Any) -> type:
     found = _timed.get(base)
     if found is None:
-        found = _timed[base] = _make(base)
+        found = _timed[base] = _timed_epoll(base) if _is_known(base) else _timed_any(base)
+        found.__name__, found.__qualname__ = base.__name__, base.__qualname__
+        found.__module__, found.__doc__ = base.__module__, base.__doc__
     return found
 
 
-def _make(base: Any) -> type:
+def _is_known(base: Any) -> bool:
+    """Say whether a class is the one of which ``_timed_epoll`` knows what its ``select`` does."""
+    code = getattr(vars(base).get("select"), "__code__", None)
+    return (
+        sys.version_info < (3, 16)
+        and base is getattr(selectors, "EpollSelector", None)
+        and getattr(code, "co_filename", None) == selectors.__file__
+    )
+
+
+def _timed_epoll(base: Any) -> type:
+    """
+    Return a class that looks at the clock within ``EpollSelector.select``, on 3.10 to 3.15.
+
+    One function in place of two that call each other: that is half of the cost.
+    https://github.com/python/cpython/blob/v3.13.0/Lib/selectors.py#L413
+    """
+    now_s, slow_s, ceil = clock, SLOW_S, math.ceil
+    not_in, not_out = ~select.EPOLLIN, ~select.EPOLLOUT
+    read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+    class Timed(base):  # type: ignore[misc]
+        def select(self, timeout: float | None = None) -> Any:
+            try:
+                meter, loop = self._otel_leaks_meter, self._otel_leaks_loop
+            except AttributeError:  # It was detached after this call began.
+                return base.select(self, timeout)
+            now, run = now_s(), loop._thread_id
+            if now - meter.left >= slow_s or run is not meter.run:
+                meter.end_slow(now, run)
+            keys = self._fd_to_key
+            if timeout == 0:
+                # It is told at once, and its next turn begins.
+                meter.left = now
+                found = self._selector.poll(0, len(keys) or 1)
+                if not found:
+                    return found
+            else:
+                if timeout is None:
+                    timeout = -1
+                else:
+                    timeout = 0 if timeout < 0 else ceil(timeout * 1e3) * 1e-3
+                meter.entered = now
+                try:
+                    found = self._selector.poll(timeout, len(keys) or 1)
+                except InterruptedError:
+                    found = []
+                finally:
+                    meter.left = left = now_s()
+                    meter.idle_s += left - now
+            ready = []
+            for fd, event in found:
+                key = keys.get(fd)
+                if key:
+                    events = (event & not_in and write) | (event & not_out and read)
+                    ready.append((key, events & key.events))
+            return ready
+
+    return Timed
+
+
+def _timed_any(base: Any) -> type:
+    """Return a class that looks at the clock around a ``select`` of which it knows nothing."""
     now_s, slow_s = clock, SLOW_S
 
     class Timed(base):  # type: ignore[misc]
@@ -194,7 +269,4 @@ def _make(base: Any) -> type:
                 meter.left = left = now_s()
                 meter.idle_s += left - now
 
-    Timed.__name__, Timed.__qualname__ = base.__name__, base.__qualname__
-    Timed.__module__ = base.__module__
-    Timed.__doc__ = base.__doc__
     return Timed

@@ -13,13 +13,14 @@ from itertools import zip_longest
 from opentelemetry.trace import Link, SpanContext, TraceFlags
 
 from otel_leaks.libraries import began_in_library, own_frame
-from otel_leaks.model import Evidence, Finding, Operation, Site
+from otel_leaks.model import Evidence, Finding, History, Operation, Site
 from otel_leaks.report.hints import hint
 from otel_leaks.report.outgoing import outgoing, shown_frame
 from otel_leaks.report.sentences import operation_of, sentence
 from otel_leaks.report.text import stack_text
 from otel_leaks.report.texts import MAX_CHARS, between, name_text, tail
 from otel_leaks.telemetry import names
+from otel_leaks.telemetry.past import of_history, of_site_history
 
 __all__ = [
     "MAX_BYTES",
@@ -80,6 +81,7 @@ def tell(
     max_bytes: int = MAX_BYTES,
     as_records: bool = False,
     step: Callable[[], None] = lambda: None,
+    history: History | None = None,
 ) -> Told:
     """
     Describe a finding in attributes.
@@ -92,6 +94,7 @@ def tell(
         refers_to: What told of the same leak before.
         max_bytes: What it may take as it is encoded, at most ``MAX_BYTES``.
         as_records: Whether it becomes log records, which take more than events of a span.
+        history: The minutes before, where they are remembered.
         step: Called again and again meanwhile, for many long names take a while; may raise.
 
     Returns:
@@ -102,11 +105,12 @@ def tell(
     shown = outgoing(finding, max_frames=max_frames, step=step)
     message = sentence(shown)
     if refers_to is not None:
-        message += f"; the leak that was told by its {refers_to} before"
+        message += f"; the leak that was reported as {refers_to} before"
     message = between(message, MAX_CHARS)
-    attributes = _cut(_head(shown, message, refers_to), max_chars)
+    head = {**_head(shown, message, refers_to), **of_history(finding, history)}
+    attributes = _cut(head, max_chars)
     fixed = [
-        _cut(_fixed(site, own), max_chars)
+        _cut({**_fixed(site, own), **of_site_history(own, history)}, max_chars)
         for site, own in zip(shown.sites, finding.sites, strict=True)
     ]
     links = min(MAX_LINKS, MAX_LINKS_BEFORE + sum(1 for _ in links_of(finding)))

@@ -230,6 +230,7 @@ class Events:
             max_bytes=report.max_bytes,
             as_records=as_records,
             step=self._step,
+            history=detection.history,
         )
         if is_first:
             # Span and log records go out by different ways: it counts once.

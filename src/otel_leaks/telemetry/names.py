@@ -61,6 +61,8 @@ ORIGIN_LINE: Final = "python.leak.origin.line"
 OPERATION: Final = "python.leak.operation"
 ROUTE: Final = "http.route"
 REFERS_TO: Final = "python.leak.refers_to"
+HISTORY: Final = "python.leak.history"
+DELAY_HISTORY: Final = "python.leak.delay_history"
 
 ATTRIBUTES: Final = (
     ERROR_TYPE,
@@ -95,6 +97,8 @@ ATTRIBUTES: Final = (
     OPERATION,
     ROUTE,
     REFERS_TO,
+    HISTORY,
+    DELAY_HISTORY,
 )
 
 # Spans and their events.
@@ -150,7 +154,7 @@ TASK_DESTROYED: Final = Metric(
     "python.asyncio.task.destroyed",
     "observable_counter",
     "{task}",
-    "Asyncio tasks that the collector destroyed while they were pending.",
+    "Asyncio tasks that the garbage collector destroyed while they were pending.",
     (FUNCTION,),
 )
 TASK_RETAINED: Final = Metric(

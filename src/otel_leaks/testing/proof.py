@@ -124,7 +124,9 @@ def prove(
         return Proof((), "references can be counted on CPython with its GIL only")
     if sys.version_info[:2] == (3, 12):
         # Seen on 3.12.1, on asyncio and uvloop: get_referrers() did not return.
-        return Proof((), "on Python 3.12 the collector's search for referrers may never end")
+        return Proof(
+            (), "on Python 3.12 the garbage collector's search for referrers may never end"
+        )
     collects = gc.isenabled()
     # A collection in the middle would run finalizers, and change what was counted.
     gc.disable()

@@ -1,4 +1,4 @@
-"""What stands in a file, as the page in one file: ``otel-leaks report FILE --format html``."""
+"""The contents of a file, as the page in one file: ``otel-leaks report FILE --format html``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SIGNALS = {
 
 def page_of_file(data: bytes, name: str) -> str:
     """
-    Return the page of what stood in a file, as HTML.
+    Return the page of the contents of a file, as HTML.
 
     Args:
         data: The file's.

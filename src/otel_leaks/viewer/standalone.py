@@ -63,7 +63,7 @@ def standalone(data: Mapping[str, Any], *, title: str) -> str:
             1,
         )
         .replace("<title>otel-leaks</title>", f"<title>{escape(title)}</title>", 1)
-        .replace(_NO_SCRIPT, "which all stands in this file", 1)
+        .replace(_NO_SCRIPT, "which is all in this file", 1)
     )
 
 

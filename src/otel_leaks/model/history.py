@@ -1,0 +1,47 @@
+"""The last minutes of a process in numbers, one a minute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from otel_leaks.model.words import Kind
+
+__all__ = ["History", "SiteHistory"]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteHistory:
+    """How many objects stood at one site, minute by minute."""
+
+    kind: Kind
+    fingerprint: str
+    function: str
+    counts: tuple[int | None, ...]
+    """The newest last; None for a minute in which nobody looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is remembered of the last minutes, the newest last."""
+
+    kinds: tuple[tuple[Kind, tuple[int | None, ...]], ...] = ()
+    """How many there were of each kind."""
+    sites: tuple[SiteHistory, ...] = ()
+    """The largest now first."""
+    delays_s: tuple[float | None, ...] = ()
+    """The longest delay of an event loop; None where none was timed."""
+
+    def of_kind(self, kind: Kind) -> tuple[int | None, ...]:
+        """Return how many there were of a kind; empty where it is not known."""
+        return next((counts for each, counts in self.kinds if each == kind), ())
+
+    def of_site(self, kind: Kind, fingerprint: str) -> tuple[int | None, ...]:
+        """Return how many stood at a site; empty where it is not among those remembered."""
+        return next(
+            (
+                each.counts
+                for each in self.sites
+                if each.fingerprint == fingerprint and each.kind == kind
+            ),
+            (),
+        )

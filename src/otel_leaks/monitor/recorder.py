@@ -1,0 +1,182 @@
+"""
+The flight recorder: the counts of the last half hour, by site, and the delay of the loops.
+
+Its size is bounded by construction: so many rows of so many numbers, and names of so many
+characters, which is some 200 KB at most. It is fed by each census, and read when a detection is
+reported, or by ``otel-leaks ps --history``, which may come from another thread.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from typing import Any, final
+
+from otel_leaks.model import Census, History, Kind, Site, SiteHistory
+from otel_leaks.runtime import forks
+
+__all__ = ["MINUTES", "Recorder", "activate", "deactivate", "history"]
+
+MINUTES = 30
+MAX_SITES = 200
+"""Sites that are remembered, of all kinds."""
+MAX_NEW_SITES = 50
+"""Of those of one kind in one census, the largest, which may become new rows."""
+MAX_NAME_CHARS = 200
+"""Of a function's name."""
+SITES_PER_STEP = 100
+"""Sites of a census between two pauses."""
+SECONDS = 60.0
+NEVER = -(2**62)
+"""No minute."""
+
+_Key = tuple[Kind, str]
+
+
+@final
+class _Row:
+    """The numbers of one site."""
+
+    __slots__ = ("counts", "function")
+
+    def __init__(self, function: str) -> None:
+        self.function = function[:MAX_NAME_CHARS]
+        self.counts = array("q", [0]) * MINUTES
+
+
+@final
+class Recorder:
+    """
+    Remembers the last minutes; of each its last census counts, and the longest delay.
+
+    Args:
+        pause: Called between slices of work; may raise.
+    """
+
+    def __init__(self, pause: Callable[[], None] = lambda: None) -> None:
+        self._pause = pause
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        # Which minute stands at each place.
+        self._minutes = array("q", [NEVER]) * MINUTES
+        self._newest = NEVER
+        self._kinds: dict[Kind, array[int]] = {}
+        self._rows: dict[_Key, _Row] = {}
+        self._delays = array("d", [-1.0]) * MINUTES
+
+    def note(self, census: Census) -> None:
+        """Note what a census counted; those that failed count as nobody having looked."""
+        at = self._begin(int(census.taken_at // SECONDS))
+        counts: dict[_Key, int] = {}
+        for population in census.populations:
+            kind = population.kind
+            self._kinds.setdefault(kind, array("q", [0]) * MINUTES)[at] = population.count
+            for number, site in enumerate(population.sites):
+                if number % SITES_PER_STEP == SITES_PER_STEP - 1:
+                    self._pause()
+                key = (kind, site.fingerprint)
+                counts[key] = counts.get(key, 0) + site.count
+                if number < MAX_NEW_SITES and key not in self._rows:
+                    self._rows[key] = _Row(site.function)
+        read = {population.kind for population in census.populations}
+        for key, row in self._rows.items():
+            if key[0] in read:
+                row.counts[at] = counts.get(key, 0)
+        if census.loops is not None:
+            self._delays[at] = max(self._delays[at], census.loops.delay_max_s)
+        if len(self._rows) > MAX_SITES:
+            self._drop(at)
+
+    def _begin(self, minute: int) -> int:
+        """Return the place of a minute, which is emptied when the minute begins."""
+        at = minute % MINUTES
+        if self._minutes[at] != minute:
+            self._minutes[at] = minute
+            self._delays[at] = -1.0
+            for counts in (*self._kinds.values(), *(row.counts for row in self._rows.values())):
+                counts[at] = -1
+            # What has not been anywhere for all that time is forgotten.
+            for key in [key for key, row in self._rows.items() if max(row.counts) <= 0]:
+                del self._rows[key]
+        self._newest = minute
+        return at
+
+    def _drop(self, at: int) -> None:
+        """Forget the smallest sites."""
+        # A new dictionary: another thread may be reading the old one.
+        kept = sorted(self._rows.items(), key=lambda pair: _rank(pair[1], at))[:MAX_SITES]
+        self._rows = dict(kept)
+
+    def history(self, sites: Collection[Site] | None = None, *, minutes: int = MINUTES) -> History:
+        """
+        Return what is remembered.
+
+        Args:
+            sites: Of these sites only; None for all.
+            minutes: At most so many, the newest.
+        """
+        if self._newest == NEVER:
+            return History()
+        last = range(self._newest - min(minutes, MINUTES) + 1, self._newest + 1)
+        places = [
+            each % MINUTES if self._minutes[each % MINUTES] == each else None for each in last
+        ]
+        # Nothing stands before the first minute that was looked at.
+        first = next(i for i, at in enumerate(places) if at is not None)
+        places = places[first:]
+        rows = dict(self._rows)
+        if sites is not None:
+            keys = [(site.kind, site.fingerprint) for site in sites]
+            rows = {key: rows[key] for key in keys if key in rows}
+        now = self._newest % MINUTES
+        ordered = sorted(rows.items(), key=lambda pair: _rank(pair[1], now))
+        return History(
+            tuple((kind, _at(counts, places)) for kind, counts in list(self._kinds.items())),
+            tuple(
+                SiteHistory(kind, mark, row.function, _at(row.counts, places))
+                for (kind, mark), row in ordered
+            ),
+            tuple(
+                None if at is None or self._delays[at] < 0 else round(self._delays[at], 4)
+                for at in places
+            ),
+        )
+
+
+def _rank(row: _Row, at: int) -> tuple[int, int]:
+    return (-row.counts[at], -max(row.counts))
+
+
+def _at(counts: array[int], places: list[int | None]) -> tuple[int | None, ...]:
+    return tuple(None if at is None or counts[at] < 0 else counts[at] for at in places)
+
+
+_active: list[Recorder] = []
+_lock = forks.Lock()
+
+
+def activate(recorder: Recorder) -> None:
+    """Let ``history`` read this recorder, until it is deactivated."""
+    with _lock:
+        _active[:] = [recorder]
+
+
+def deactivate(recorder: Recorder) -> None:
+    """Let nobody read it any more."""
+    with _lock:
+        if recorder in _active:
+            _active.remove(recorder)
+
+
+def history() -> dict[str, Any] | None:
+    """
+    Return what this process remembers, as JSON has it; None where it does not.
+
+    Called by ``otel-leaks ps``, also by a private copy of another version, which finds it by name.
+    """
+    for recorder in _active:
+        return asdict(recorder.history())
+    return None

@@ -1,0 +1,64 @@
+"""The last minutes of a process as a table, for ``otel-leaks ps --history``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from otel_leaks.detect.words import NOUNS
+from otel_leaks.model import History
+from otel_leaks.report.decoding import decoded
+from otel_leaks.report.texts import between
+
+__all__ = ["history_of", "history_text"]
+
+MOST_SITES = 20
+AGO = (29, 25, 20, 15, 10, 5, 0)
+"""The minutes that have a column."""
+NAME_CHARS = 50
+WIDTH = 7
+"""Of a column of numbers."""
+
+
+def history_of(value: dict[str, Any]) -> History:
+    """
+    Return a history out of its JSON.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return decoded(History, value)
+
+
+def history_text(history: History) -> str:
+    """Write a history as lines: the kinds, the delay of the loops, the largest sites."""
+    minutes = max((len(counts) for _, counts in history.kinds), default=0)
+    if minutes == 0:
+        return "nothing has been recorded yet; the first census is taken at the start\n"
+    columns = [ago for ago in AGO if ago < minutes]
+    return "\n".join((*_lines(history, columns), ""))
+
+
+def _lines(history: History, columns: Sequence[int]) -> Iterator[str]:
+    yield _line("minutes ago", [str(ago) if ago else "now" for ago in columns])
+    for kind, counts in history.kinds:
+        yield _line(NOUNS[kind][1], _picked(counts, columns))
+    if any(each is not None for each in history.delays_s):
+        delays = [None if each is None else round(each * 1000) for each in history.delays_s]
+        yield _line("longest loop delay, ms", _picked(delays, columns))
+    if history.sites:
+        yield ""
+    for site in history.sites[:MOST_SITES]:
+        name = f"{between(site.function, NAME_CHARS)} ({NOUNS[site.kind][0]})"
+        yield _line(name, _picked(site.counts, columns))
+    if len(history.sites) > MOST_SITES:
+        yield f"... and {len(history.sites) - MOST_SITES} more; --json has all"
+
+
+def _picked(values: Sequence[int | None], columns: Sequence[int]) -> list[str]:
+    picked = [values[-1 - ago] if ago < len(values) else None for ago in columns]
+    return ["-" if each is None else str(each) for each in picked]
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    return f"{name:{NAME_CHARS + 16}}" + "".join(f"{each:>{WIDTH}}" for each in cells)

@@ -1,0 +1,34 @@
+"""The minutes before a detection, as attributes: one number a minute, the newest last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from otel_leaks.model import Finding, History, Site
+from otel_leaks.telemetry import names
+
+__all__ = ["of_history", "of_site_history"]
+
+UNSEEN = "-"
+"""Stands for a minute in which nobody looked."""
+
+
+def of_history(finding: Finding, history: History | None) -> dict[str, str]:
+    """Describe how many there were of a finding's kind, and how late the event loops were."""
+    if history is None:
+        return {}
+    delays = [None if each is None else round(each * 1000) for each in history.delays_s]
+    found = {names.HISTORY: _numbers(history.of_kind(finding.kind))}
+    if any(each is not None for each in delays):
+        found[names.DELAY_HISTORY] = _numbers(delays)
+    return {name: text for name, text in found.items() if text}
+
+
+def of_site_history(site: Site, history: History | None) -> dict[str, str]:
+    """Describe how many stood at a site."""
+    counts = history.of_site(site.kind, site.fingerprint) if history is not None else ()
+    return {names.HISTORY: _numbers(counts)} if counts else {}
+
+
+def _numbers(values: Sequence[int | None]) -> str:
+    return " ".join(UNSEEN if each is None else str(each) for each in values)

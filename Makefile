@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ELSEWHERE := scenarios or e2e or reliability or services or companions or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions known browser pictures field soak latency parts datadog matrix demo bench deskbench dashboards schemas lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions known browser pictures field soak latency parts datadog matrix coverage demo bench deskbench dashboards schemas lock fuzz clean
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -99,6 +99,9 @@ datadog: ## Check the example of Datadog's exporter by the exporter's own settin
 
 matrix: $(VENV)/.ready ## The tests on every other Python that can be had
 	$(BIN)/python tests/support/matrix.py
+
+coverage: $(VENV)/.ready ## The branch coverage of src, measured by the tests on Python 3.14
+	$(BIN)/python tests/support/matrix.py 3.14
 
 demo: $(VENV)/.ready ## Watch a small leaking service being caught
 	$(BIN)/otel-leaks demo

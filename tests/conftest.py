@@ -1,12 +1,30 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 # They assert for the tests that share them, and say as much when that fails.
 pytest.register_assert_rewrite("reliability.lives", "reliability.serving")
+
+
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """Stop measuring coverage meanwhile: coverage.py keeps the code of all that runs."""
+    coverage = sys.modules.get("coverage")
+    current = coverage.Coverage.current() if coverage is not None else None
+    if current is None:
+        yield
+        return
+    current.stop()
+    try:
+        yield
+    finally:
+        current.start()
+
 
 # A loaded machine is no failure. In CI every run has the same examples; elsewhere what
 # an example finds is printed with what repeats it.

@@ -282,6 +282,7 @@ class Token:
     """Lies in the frame of a thing."""
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_it_keeps_nothing_of_what_it_saw(
     source: Source, maker: Maker, make: Callable[..., Things]
 ) -> None:

@@ -145,6 +145,7 @@ def test_a_very_long_function_is_taken_to_have_an_exit() -> None:
     assert not is_endless(names["long"].__code__, 0)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_an_answer_is_kept_and_holds_no_code() -> None:
     import gc
     import weakref

@@ -9,6 +9,8 @@ A version is looked for on PATH, among pyenv's versions, and, from 3.14 on, in D
 sid (see sid.py). Each gets a virtual environment from tests/requirements.txt, kept
 under the cache until these change. A version that can't be had is skipped with the way
 to get it; in CI, where the variable CI is set, that is a failure.
+
+Branch coverage is measured on the way, and reported at the end (see covered.py).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -46,6 +48,7 @@ SAME_EVERYWHERE = (
     "simulation",
     "test_architecture.py",
     "test_compose.py",
+    "test_coverage.py",
     "test_datadog.py",
     "test_docs.py",
     "test_examples.py",
@@ -57,11 +60,13 @@ SAME_EVERYWHERE = (
 """What no version of Python changes, and what takes minutes."""
 NOT_NEEDED = ("datadog-api-client", "grafana-foundation-sdk")
 """What only these need; Datadog's client alone has ten thousand files."""
-AT_THE_ENDS = ("cli", "demo", "patterns", "pytest_plugin")
-"""Runs of whole programs: on the oldest and the newest stable version, and by `make test`."""
+AT_THE_ENDS = ("cli", "demo", "patterns", "pytest_plugin", "scenarios", "viewer")
+"""Runs of whole programs, and the page: on the oldest and the newest stable version, and by `make test`."""
 ENDS = ("3.10", "3.14")
 FROM_WHEEL = "3.12"
 """Tests what a user installs, the wheel, in the place of the tree."""
+MEASURED = ("3.14",)
+"""Where branch coverage is measured: on the first version on which that costs next to nothing."""
 
 AT_ONCE = 2
 """Versions, and tests of each: half of the time they wait for processes and threads."""
@@ -74,6 +79,7 @@ SELECTED = (
 
 PROJECT = Path(__file__).resolve().parents[2]
 SID = Path(__file__).with_name("sid.py")
+COVERED = Path(__file__).with_name("covered.py")
 REQUIREMENTS = PROJECT / "tests" / "requirements.txt"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otel-leaks"
 
@@ -108,9 +114,21 @@ class Place:
         """Return *path* as the interpreter sees it."""
         return str(path) if self.root is None else f"/{path.relative_to(self.root)}"
 
-    def run(self, *argv: str | Path, log: IO[str]) -> int:
-        """Run a command in the project's folder; return its status, 124 when it hangs."""
+    def run(
+        self, *argv: str | Path, log: IO[str], variables: Mapping[str, Path] | None = None
+    ) -> int:
+        """
+        Run a command in the project's folder; return its status, 124 when it hangs.
+
+        Args:
+            argv: The command; each path as this process sees it.
+            log: Takes its output.
+            variables: Paths to add to its environment.
+        """
         command = [self.inside(each) if isinstance(each, Path) else each for each in argv]
+        if variables:
+            # Not for the Python of this machine, which may have to start that of the place.
+            command = ["env", *(f"{k}={self.inside(v)}" for k, v in variables.items()), *command]
         if self.root is not None:
             command = [sys.executable, str(SID), "run", self.inside(self.tree), *command]
         log.flush()
@@ -142,6 +160,8 @@ class Outcome:
     skipped: int = 0
     setup_s: float = 0.0
     tests_s: float = 0.0
+    measured: Path | None = None
+    """Folder of what coverage.py wrote, where it was measured."""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -372,6 +392,15 @@ def test(place: Place, python: Path, arguments: Iterable[str], log: IO[str]) -> 
         what += f", tests/e2e not imported: no wheel of {missing.read_text(encoding='ascii')}"
         arguments = ["--ignore=tests/e2e", *arguments]
     outcome = Outcome(place.version, place.full, what)
+    variables: dict[str, Path] = {}
+    if place.version in MEASURED:
+        measured = environment / "measured"
+        shutil.rmtree(measured, ignore_errors=True)
+        measured.mkdir()
+        # coverage.py installs what has each interpreter look at these as it starts.
+        variables["COVERAGE_PROCESS_START"] = place.tree / "pyproject.toml"
+        variables["COVERAGE_FILE"] = measured / "of"
+        outcome = replace(outcome, measured=measured)
     for selected in SELECTED:
         report = environment / "report.xml"
         report.unlink(missing_ok=True)
@@ -382,6 +411,7 @@ def test(place: Place, python: Path, arguments: Iterable[str], log: IO[str]) -> 
             *("-n", str(AT_ONCE), "--hypothesis-profile=ci", *arguments),
             *(f"--ignore=tests/{each}" for each in _left_out(place.version)),
             log=log,
+            variables=variables,
         )
         outcome = _plus(outcome, report, status)
     # What found no tests at all has failed too.
@@ -510,8 +540,16 @@ def main(argv: list[str]) -> int:
             pool.shutdown(wait=False, cancel_futures=True)
     print("\n" + _table([COLUMNS, *(each.cells for each in outcomes)]) + "\n")
     failed = sum(each.failed for each in outcomes)
-    print(f"{sum(each.passed for each in outcomes)} passed, {failed} failed")
-    return 1 if failed else 0
+    print(f"{sum(each.passed for each in outcomes)} passed, {failed} failed", flush=True)
+    return 1 if failed or not _is_covered(outcomes, arguments) else 0
+
+
+def _is_covered(outcomes: list[Outcome], arguments: list[str]) -> bool:
+    """Report the coverage where it was measured, by all tests; return whether it is enough."""
+    folders = [each.measured for each in outcomes if each.measured is not None]
+    if not folders or arguments:
+        return True
+    return subprocess.run([sys.executable, COVERED, *folders], check=False).returncode == 0
 
 
 if __name__ == "__main__":

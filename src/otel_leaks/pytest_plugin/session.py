@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from otel_leaks.pytest_plugin.baseline import Baseline
+from otel_leaks.pytest_plugin.blocking import BlockingTests
 from otel_leaks.pytest_plugin.calls import Calls
 from otel_leaks.pytest_plugin.cleanup import Cleanup
 from otel_leaks.pytest_plugin.collecting import Collection
@@ -95,6 +96,7 @@ class LeaksPlugin:
             runners=runners,
             teardowns=teardowns,
         )
+        blocking = BlockingTests(options, outcomes)
         remains = Remains(config.hook, self._scope, looking, options.default)
         runners.watch(remains.charged)
         is_tested = config.getoption("--leaks-selftest") and not is_worker(config)
@@ -126,7 +128,7 @@ class LeaksPlugin:
             summary=summary,
             close=self._closing.close,
         )
-        for part in (calls, fixtures, summary, self._ending):
+        for part in (calls, blocking, fixtures, summary, self._ending):
             manager.register(part, f"otel_leaks_{type(part).__name__.lower()}")
         self._hangs.open()
 

@@ -417,7 +417,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "uncancelled_s": ("20", 20.0),
     "saturated_s": ("90", 90.0),
     "measure_loops": ("false", False),
-    "stalled_s": ("2.5", 2.5),
+    "stalled_s": ("0.5", 0.5),
     "max_sites": ("3", 3),
     "max_frames": ("4", 4),
     "cooldown_s": ("60", 60.0),
@@ -711,7 +711,7 @@ def test_an_exporter_that_raises_costs_one_log_line_and_no_census(
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert errors == [
         "reporting a census or a detection failed; it is retried at the next "
-        "censuses; this is logged once"
+        "censuses; this is told once"
     ]
     assert meters.series()["python.thread.limit"] == {frozenset(): 5}
 

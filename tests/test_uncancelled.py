@@ -89,7 +89,10 @@ async def running(*coros: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asynci
         yield tasks
     finally:
         let_go = True
-        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+        # On 3.14 asyncio lists no tasks that are written in Python.
+        while rest := (asyncio.all_tasks() | {each for each in tasks if not each.done()}) - {
+            asyncio.current_task()
+        }:
             for each in rest:
                 each.cancel()
             await asyncio.wait(rest, timeout=0.01)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -142,6 +143,19 @@ def make_destroyed_task() -> Made:
     return Made(list(origins.starts.destroyed), end, [loop])
 
 
+def make_coroutine() -> Made:
+    async def forget() -> None:
+        """Be created, and not awaited."""
+
+    end_noting = origins.starts.note_coroutines()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for _ in range(2):
+            forget()  # type: ignore[unused-coroutine]
+    end_noting()
+    return Made(list(origins.starts.unawaited), origins.starts.unawaited.clear)
+
+
 MAKERS: dict[Kind, Callable[[], Made]] = {
     "work_item": make_work_item,
     "thread_pool": make_thread_pool,
@@ -149,6 +163,7 @@ MAKERS: dict[Kind, Callable[[], Made]] = {
     "async_generator": make_async_generator,
     "child_process": make_child_process,
     "destroyed_task": make_destroyed_task,
+    "coroutine": make_coroutine,
 }
 
 

@@ -479,3 +479,30 @@ def test_pytest_asyncio_tests_are_cleaned_before_their_runner(run: Run) -> None:
         plugins=("asyncio",),
     )
     result.assert_outcomes(passed=1, failed=1)
+
+
+COROUTINES = """
+    import pytest
+
+    async def fetch():
+        pass
+
+    @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+    def test_forgetting():
+        fetch()
+
+    def test_after():
+        fetch().close()
+    """
+
+
+def test_coroutines_that_were_never_awaited_fail_no_test_by_default(run: Run) -> None:
+    run(COROUTINES, *CLEANUP).assert_outcomes(passed=2)
+
+
+def test_with_the_setting_they_fail_their_test_and_say_where_they_were_created(run: Run) -> None:
+    result = run(COROUTINES, "--leaks", "-oleaks_coroutines=true")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["1 coroutine never awaited: test_it.fetch, created at test_it.py:8"]
+    )

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import anyio.to_thread
 
@@ -383,3 +385,30 @@ def another_call_of_the_exception_handler() -> None:
     loop.call_exception_handler({"message": "was lost"})
     loop.close()
     sys.stdout.flush()
+
+
+# Coroutines
+
+
+@clean("coroutine")
+async def one_that_is_awaited() -> None:
+    await asyncio.sleep(0)
+
+
+@clean("coroutine")
+def one_that_is_closed() -> None:
+    wait_for_ever().close()
+
+
+@clean("coroutine")
+async def one_whose_task_is_cancelled_before_its_first_step() -> None:
+    task = asyncio.create_task(wait_for_ever())
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@clean("coroutine")
+async def a_double_that_is_not_awaited() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        AsyncMock()()

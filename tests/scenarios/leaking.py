@@ -460,6 +460,31 @@ async def tasks_that_wait_for_each_other() -> None:
     gc.collect()
 
 
+# Coroutines
+
+
+async def fetch() -> None:
+    """Never run."""
+
+
+@leaves("coroutine", count=1)
+async def a_call_without_await() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        fetch()  # type: ignore[unused-coroutine]
+
+
+@leaves("coroutine", count=2)
+def calls_of_a_function_that_is_none() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for _ in range(2):
+            fetch()  # type: ignore[unused-coroutine]
+
+
+# More of destroyed tasks
+
+
 @leaves("destroyed_task", count=1, on_loop=True, began="forget")
 def a_task_that_was_destroyed_on_a_loop_of_its_own() -> None:
     run(forget())

@@ -109,6 +109,7 @@ TEST = """
 INI = """[pytest]
 asyncio_mode = strict
 asyncio_default_fixture_loop_scope = function
+leaks_coroutines = true
 """
 CONFTEST = """
     import pytest

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from otel_leaks.census.children import child_processes
+from otel_leaks.census.coroutines import unawaited_coroutines
 from otel_leaks.census.destroyed import DestroyedSource, destroyed_tasks
 from otel_leaks.census.executors import Executors, Workers, with_backlogs
 from otel_leaks.census.generators import async_generators
@@ -59,6 +60,7 @@ EVERY_SOURCE: tuple[Callable[[], Source], ...] = (
     async_generators,
     child_processes,
     destroyed_tasks,
+    unawaited_coroutines,
 )
 """What tests look for."""
 

@@ -14,17 +14,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import final
 
+from otel_leaks.census.loop_stacks import LoopStacks
 from otel_leaks.census.source import Look
 from otel_leaks.census.spans import Spans, span_of
 from otel_leaks.census.stalls import Stalls, Turn, spent
 from otel_leaks.census.watched_loops import Watched, WatchedLoops
-from otel_leaks.libraries import own_frame
 from otel_leaks.model import Loops, Operation
-from otel_leaks.runtime.code import CodeNames, Place
-from otel_leaks.runtime.frames import modules_of, stacks_of
+from otel_leaks.runtime.code import Place
 from otel_leaks.runtime.gc_pauses import GcPauses
 from otel_leaks.runtime.loop_state import delays_somebody, task_at_work
-from otel_leaks.runtime.stopped import is_debugged, outside, waits
 from otel_leaks.runtime.tasks import name_of
 from otel_leaks.runtime.thread_clocks import ThreadClock, clock_of
 from otel_leaks.runtime.turns import clock
@@ -66,7 +64,7 @@ class LoopWatch:
         self._cpu_clock = cpu_clock
         self._watched = WatchedLoops()
         self._pauses = GcPauses()
-        self._names = CodeNames()
+        self._stacks = LoopStacks()
         self._is_open = False
         self._forget()
 
@@ -190,7 +188,7 @@ class LoopWatch:
         turn.spend(spent(max(0.0, now - since), gc_s, before, after, process_s - own_s))
 
     def _sample(self, watched: Watched, turn: Turn, ident: int, now: float) -> None:
-        stand = self._stand(watched, ident)
+        stand = self._stacks.of(watched)
         if not stand or watched.began() != turn.began or not watched.runs():
             return
         turn.add(stand)
@@ -200,37 +198,22 @@ class LoopWatch:
         ):
             self._report(watched, turn, stand, ident, now)
 
-    def _stand(self, watched: Watched, ident: int) -> list[Place]:
-        """Return where a loop's callback stands, the outermost frame first; none in a debugger."""
-        (inwards,) = stacks_of((ident,))
-        for code, module in modules_of(ident):
-            self._names.name(code, module)
-        stand = inwards[::-1]
-        names = [self._names.name(code) for code, *_ in stand]
-        if is_debugged(each.module for each in names):
-            return []
-        functions = [each.function for each in names]
-        if waits(functions):
-            return []
-        return stand[outside(functions, watched.beats.depth if watched.beats else None) :]
-
     def _report(
         self, watched: Watched, turn: Turn, stand: list[Place], ident: int, now: float
     ) -> None:
-        task = task_at_work(watched.ref)
         operation: Operation | None = None
+        task = task_at_work(watched.ref)
         if task is not None and self._spans is not None:
             span = span_of(task, self._spans)
             operation = self._spans.operation_of(span) if span is not None else None
-        stack = tuple(self._names.frame(*place) for place in stand)
-        common = stack[: len(turn.common or ())]
+        at, function, stack = self._stacks.described(watched, turn, stand)
         self._stalls.begin(
             turn,
             now,
-            functions=[frame.function for frame in common],
+            functions=[frame.function for frame in stack[: len(turn.common or ())]],
             stack=stack,
-            at=own_frame(common) or (common or stack)[-1],
-            task=stack[0].function if task is not None else None,
+            at=at,
+            task=function,
             name=name_of(task) if task is not None else "",
             thread_id=ident,
             operation=operation,

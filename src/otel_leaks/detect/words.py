@@ -26,6 +26,7 @@ NOUNS: Mapping[Kind, tuple[str, str, str]] = {
     "async_generator": ("async generator", "async generators", "neither finished nor closed"),
     "child_process": ("child process", "child processes", "not reaped"),
     "destroyed_task": ("asyncio task", "asyncio tasks", "destroyed while pending"),
+    "coroutine": ("coroutine", "coroutines", "never awaited"),
 }
 """Of one, of many, and the state in which they are a leak."""
 

@@ -23,6 +23,7 @@ Kind = Literal[
     "async_generator",
     "child_process",
     "destroyed_task",
+    "coroutine",
 ]
 Evidence = Literal[
     "threshold",

@@ -11,7 +11,7 @@ from otel_leaks.model import Kind, Origin
 from otel_leaks.origins.dropped import CLOSABLE, Dropped, Drops
 from otel_leaks.origins.makers import Maker
 from otel_leaks.origins.scopes import Scope, scope_of_context
-from otel_leaks.origins.stand_ins import Child, Destroyed
+from otel_leaks.origins.stand_ins import Child, Destroyed, Unawaited
 from otel_leaks.runtime import native
 from otel_leaks.runtime.contexts import context_of
 from otel_leaks.runtime.destruction import is_task
@@ -58,6 +58,7 @@ class Notes:
         self.departed: dict[int, Note] = {}
         """Those of tasks that are gone, whose destruction may still be told of."""
         self.destroyed: list[Destroyed] = []
+        self.unawaited: list[Unawaited] = []
         self.children: list[Child] = []
         self.dropped: list[Dropped] = []
         self._drops = Drops(self.but_tasks.get, self._note_dropped)
@@ -70,6 +71,7 @@ class Notes:
         self.but_tasks.clear()
         self.departed.clear()
         self.destroyed.clear()
+        self.unawaited.clear()
         self.children.clear()
         self.dropped.clear()
         self._older = None

@@ -28,6 +28,7 @@ from otel_leaks.origins.notes import Note, Notes
 from otel_leaks.origins.ownership import Ownership
 from otel_leaks.origins.scopes import Scope, scope_here
 from otel_leaks.origins.stand_ins import Child
+from otel_leaks.origins.unawaited import UnawaitedCoroutines
 from otel_leaks.origins.wrapping import Wrapping
 from otel_leaks.origins.wrapping_loops import LoopWrapping
 from otel_leaks.runtime import forks, native
@@ -57,6 +58,7 @@ class Starts(Notes):
         """The scope of a thread, by its number, for code that runs in an empty context."""
         self._wrapping = Wrapping(self)
         self._loops = LoopWrapping(self)
+        self._coroutines = UnawaitedCoroutines(self)
 
     def open(self) -> None:
         """Begin to note, for one more user."""
@@ -160,6 +162,10 @@ class Starts(Notes):
             What takes the hook back, to be called in the same thread.
         """
         return self._loops.hook_generators()
+
+    def note_coroutines(self) -> Callable[[], None]:
+        """Note coroutines that nobody awaits; return what ends it, which may be called again."""
+        return self._coroutines.open()
 
     def is_handing_over(self, scope: Scope) -> bool:
         """Say whether a coroutine of *scope* is on its way to another thread's loop."""

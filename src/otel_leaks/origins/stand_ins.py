@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     # Imported when a scope opens: pytest loads this module in every run.
     import subprocess
 
-__all__ = ["Child", "Destroyed", "is_reaped", "state_of"]
+__all__ = ["Child", "Destroyed", "Unawaited", "is_reaped", "state_of"]
 
 # Bound now: a test may replace it.
 _waitid = getattr(os, "waitid", None)
@@ -27,6 +27,15 @@ class Destroyed:
     def __init__(self, name: str, stack: Stack) -> None:
         self.name = name
         self.stack = stack
+
+
+class Unawaited:
+    """A coroutine that is gone, and was never awaited: what is left of it."""
+
+    __slots__ = ("__weakref__", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 class Child:

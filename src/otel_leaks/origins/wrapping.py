@@ -21,7 +21,7 @@ from otel_leaks.origins.behalf import BEHALF
 from otel_leaks.origins.lines import Lines
 from otel_leaks.origins.notes import Note, Ref
 from otel_leaks.origins.scopes import Scope
-from otel_leaks.origins.stand_ins import Destroyed
+from otel_leaks.origins.stand_ins import Destroyed, Unawaited
 from otel_leaks.runtime.names import kept, name_of
 from otel_leaks.runtime.patches import Patches
 
@@ -37,6 +37,7 @@ class Records(Protocol):
     every: dict[int, Note]
     departed: dict[int, Note]
     destroyed: list[Destroyed]
+    unawaited: list[Unawaited]
     cancelling: dict[Scope, Callable[[Any], object]]
 
     @property

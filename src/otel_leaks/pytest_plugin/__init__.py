@@ -147,8 +147,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
     )
     parser.addini(
+        "leaks_blocking",
+        "seconds for which a test may block its event loop, such as 0.1; empty for any time",
+        default="",
+    )
+    parser.addini(
         "leaks_run_on_failure",
         "check failed tests as well",
+        type="bool",
+        default=False,
+    )
+    parser.addini(
+        "leaks_coroutines",
+        "fail a test with coroutines that were never awaited, which Python only warns of",
         type="bool",
         default=False,
     )
@@ -164,7 +175,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers; where leaks are looked for, the plugin."""
     config.addinivalue_line(
         "markers",
-        "leaks(ignore=..., grace=...): what this test may leave behind, and how long that may take",
+        "leaks(ignore=..., grace=..., blocking=...): what this test may leave behind, how long "
+        "that may take, and for how many seconds it may block its event loop",
     )
     config.addinivalue_line(
         "markers", "allow_leaks(reason=...): this test may leave anything behind, for this reason"

@@ -112,7 +112,7 @@ class Looking:
         check = Check(
             scope,
             (*self._options.ignores, *settings.ignores),
-            kinds,
+            self._options.kinds if kinds is None else kinds,
             holders=self._turns.holders(),
             named=self._turns.named_roots,
             collect=self._collect,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -14,16 +15,43 @@ if TYPE_CHECKING:
     from otel_leaks.testing.grace import Grace
 
 MARKERS = ("leaks", "allow_leaks")
-MARKER_ARGUMENTS = ("ignore", "grace")
+MARKER_ARGUMENTS = ("ignore", "grace", "blocking")
+LEAST_BLOCKING_S = 0.01
+BLOCKING_RULE = f"a number of seconds >= {LEAST_BLOCKING_S}"
 
 
-def marker_arguments(node: Any) -> tuple[tuple[Ignore, ...], Grace | None, bool] | None:
+class Marked(NamedTuple):
+    """What the markers of a test say, with those of its class and module."""
+
+    ignores: tuple[Ignore, ...]
+    """What it may leave behind."""
+    grace: Grace | None
+    is_allowed: bool
+    """Whether it may leave all behind."""
+    sets_blocking: bool
+    blocking_s: float | None
+    """How long a turn of its loop may take, None for any time; where *sets_blocking*."""
+
+
+def limit_s_of(value: Any) -> float:
+    """
+    Return a limit of blocking.
+
+    Raises:
+        ValueError: It is none.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < LEAST_BLOCKING_S:
+        raise ValueError
+    return float(value)
+
+
+def marker_arguments(node: Any) -> Marked | None:
     """
     Read the markers of a test, class or module; an argument that is not known is an error.
 
     Returns:
-        What it may leave behind, its own grace, and whether it may leave all behind; None
-        when it has no marker of ours.
+        None when it has no marker of ours.
     """
     markers = [
         marker for each in node.listchain() for marker in each.own_markers if marker.name in MARKERS
@@ -32,9 +60,11 @@ def marker_arguments(node: Any) -> tuple[tuple[Ignore, ...], Grace | None, bool]
         return None
     ignores: list[Ignore] = []
     graces: list[Grace] = []
+    limits: list[float | None] = []
     for marker in markers:
         if marker.name == "leaks":
             _read_leaks(marker, node.nodeid, ignores, graces)
+            limits += _blocking(marker, node.nodeid)
             continue
         reason = marker.kwargs.get("reason")
         if (
@@ -47,7 +77,26 @@ def marker_arguments(node: Any) -> tuple[tuple[Ignore, ...], Grace | None, bool]
             )
     is_allowed = any(marker.name == "allow_leaks" for marker in markers)
     # The test's own marker comes after its class's and module's.
-    return tuple(ignores), graces[-1] if graces else None, is_allowed
+    return Marked(
+        tuple(ignores),
+        graces[-1] if graces else None,
+        is_allowed,
+        bool(limits),
+        limits[-1] if limits else None,
+    )
+
+
+def _blocking(marker: pytest.Mark, nodeid: str) -> list[float | None]:
+    if "blocking" not in marker.kwargs:
+        return []
+    value = marker.kwargs["blocking"]
+    try:
+        return [None if value is None else limit_s_of(value)]
+    except ValueError:
+        raise pytest.UsageError(
+            f"{nodeid}: blocking of @pytest.mark.leaks must be {BLOCKING_RULE}, or None to let the "
+            f"test block its loop for any time, got {value!r}"
+        ) from None
 
 
 def _read_leaks(

@@ -9,7 +9,8 @@ import pytest
 
 from otel_leaks.errors import InvalidTypeError, InvalidValueError
 from otel_leaks.ignores import Ignore, parse
-from otel_leaks.pytest_plugin.markers import marker_arguments
+from otel_leaks.model import KINDS, Kind
+from otel_leaks.pytest_plugin.markers import BLOCKING_RULE, limit_s_of, marker_arguments
 from otel_leaks.pytest_plugin.outcomes import Outcomes
 from otel_leaks.pytest_plugin.usage import usage
 from otel_leaks.testing.grace import Grace
@@ -23,6 +24,8 @@ class Settings(NamedTuple):
     ignores: tuple[Ignore, ...]
     grace: Grace
     is_allowed: bool
+    blocking_s: float | None = None
+    """For how long a turn of its event loop may take; None for any time."""
 
 
 class Options:
@@ -43,9 +46,17 @@ class Options:
         grace = usage("ini leaks_grace", lambda: _grace_of_ini(config.getini("leaks_grace")))
         self.on_failure: bool = config.getini("leaks_run_on_failure")
         """Whether tests that failed are looked at as well."""
+        self.kinds: frozenset[Kind] = frozenset(KINDS)
+        """What is looked for."""
+        self.has_coroutines: bool = config.getini("leaks_coroutines")
+        """Whether that are coroutines that were never awaited as well."""
+        if not self.has_coroutines:
+            self.kinds -= {"coroutine"}
         self.cleans_up: bool = config.getini("leaks_cleanup")
         """Whether what a failed test left is ended."""
-        self.default = Settings((), grace, is_allowed=False)
+        blocking_s = _blocking_of_ini(config.getini("leaks_blocking"))
+        self.blocking_s: float | None = blocking_s
+        self.default = Settings((), grace, is_allowed=False, blocking_s=blocking_s)
         """What holds where there is no marker."""
         self._parent: tuple[object, Settings | None] = (None, None)
         """The class or module of the last test, and what its markers say."""
@@ -74,10 +85,13 @@ class Options:
         found = marker_arguments(node) if node is not None else None
         if found is None:
             return None
-        ignores, grace, is_allowed = found
+        ignores, grace, is_allowed = found.ignores, found.grace, found.is_allowed
         for each in ignores:
             self._outcomes.note_marker(str(each), node.nodeid)
-        return Settings(ignores, grace or self.default.grace, is_allowed=is_allowed)
+        blocking_s = found.blocking_s if found.sets_blocking else self.blocking_s
+        return Settings(
+            ignores, grace or self.default.grace, is_allowed=is_allowed, blocking_s=blocking_s
+        )
 
     def unused(self) -> Iterator[str]:
         """Say which ignores matched nothing in this run."""
@@ -104,6 +118,18 @@ def _grace_of_ini(text: str) -> Grace:
             f"leaks_grace takes attempts and max_delay_s, such as 20 0.1, got {text!r}"
         ) from None
     return Grace(attempts=attempts, max_delay_s=delay_s)
+
+
+def _blocking_of_ini(text: str) -> float | None:
+    if not text.strip():
+        return None
+    try:
+        return limit_s_of(float(text))
+    except ValueError:
+        raise pytest.UsageError(
+            f"ini leaks_blocking must be {BLOCKING_RULE}, got {text!r}; leave it out to let tests "
+            "block their loop for any time"
+        ) from None
 
 
 def _offered() -> tuple[Ignore, ...]:

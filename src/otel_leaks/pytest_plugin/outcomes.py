@@ -165,14 +165,27 @@ class Outcomes:
             leak = self.ledger.add(label, report)
             for write in self._properties:
                 item.user_properties.append(("leaks", write([leak], fails=self._fails)))
+        self.fail(item, "\n\n".join(each.text for each in told), raised)
+
+    def fail(self, item: pytest.Item, text: str, raised: BaseException | None) -> None:
+        """
+        Let a phase of a test fail with a text, beside what it raised itself.
+
+        Raises:
+            pytest.fail.Exception: It raised nothing.
+        """
         self._watch()
-        text = "\n\n".join(each.text for each in told)
         if raised is not None:
             add_note(raised, text)
         if not self._fails:
+            if raised is None:
+                item.add_report_section("call", "leaks", text)
             return
+        before = self._pending[1] if self._pending and self._pending[0] is item else None
+        if before is not None:
+            text = f"{before.text}\n\n{text}"
         error = pytest.fail.Exception(text, pytrace=False) if raised is None else None
-        self._pending = (item, _Leak(text, error))
+        self._pending = (item, _Leak(text, before.error if before is not None else error))
         if error is not None:
             raise error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from otel_leaks.origins.recorder import starts
@@ -13,6 +15,24 @@ from otel_leaks.testing.looks import shared_taker
 __all__ = ["SESSION", "SessionScope"]
 
 SESSION = "the session, outside of tests and fixtures"
+
+
+def note_coroutines() -> Callable[[], None]:
+    """
+    Note coroutines that are never awaited, and where they are created.
+
+    Returns:
+        What ends it, to be called in the same thread.
+    """
+    end, depth = starts.note_coroutines(), sys.get_coroutine_origin_tracking_depth()
+    # Python's own warning says where as well, then.
+    sys.set_coroutine_origin_tracking_depth(max(depth, 1))
+
+    def close() -> None:
+        end()
+        sys.set_coroutine_origin_tracking_depth(depth)
+
+    return close
 
 
 class SessionScope:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from otel_leaks.pytest_plugin.baseline import Baseline
+from otel_leaks.pytest_plugin.blocking import BlockingTests
 from otel_leaks.pytest_plugin.calls import Calls
 from otel_leaks.pytest_plugin.cleanup import Cleanup
 from otel_leaks.pytest_plugin.collecting import Collection
@@ -23,7 +24,7 @@ from otel_leaks.pytest_plugin.options import Options
 from otel_leaks.pytest_plugin.outcomes import Ledger, Outcomes
 from otel_leaks.pytest_plugin.remains import Remains
 from otel_leaks.pytest_plugin.runners import Runners
-from otel_leaks.pytest_plugin.scope import SessionScope
+from otel_leaks.pytest_plugin.scope import SessionScope, note_coroutines
 from otel_leaks.pytest_plugin.selftest import Selftest
 from otel_leaks.pytest_plugin.summary import Summary
 from otel_leaks.pytest_plugin.teardowns import Teardowns
@@ -57,6 +58,8 @@ class LeaksPlugin:
         ledger, troubles, turns = Ledger(), Troubles(), Turns()
         outcomes = Outcomes(ledger, manager, fails=self._mode == "fail")
         options = Options(config, outcomes)
+        if options.has_coroutines:
+            self._closing.callback(note_coroutines())
         baseline = Baseline(
             config.getoption("--leaks-baseline"), update=config.getoption("--leaks-baseline-update")
         )
@@ -93,6 +96,7 @@ class LeaksPlugin:
             runners=runners,
             teardowns=teardowns,
         )
+        blocking = BlockingTests(options, outcomes)
         remains = Remains(config.hook, self._scope, looking, options.default)
         runners.watch(remains.charged)
         is_tested = config.getoption("--leaks-selftest") and not is_worker(config)
@@ -124,7 +128,7 @@ class LeaksPlugin:
             summary=summary,
             close=self._closing.close,
         )
-        for part in (calls, fixtures, summary, self._ending):
+        for part in (calls, blocking, fixtures, summary, self._ending):
             manager.register(part, f"otel_leaks_{type(part).__name__.lower()}")
         self._hangs.open()
 

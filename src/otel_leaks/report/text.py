@@ -215,7 +215,8 @@ def _site_lines(site: Site) -> Iterator[str]:
     if sample is not None:
         which = f"{sample.name}, " if sample.name and sample.name != site.function else ""
         of = " (one of them)" if site.count > 1 else ""
-        rows.append(("name", f"{which}at least {sample.age_s:.1f} s old{of}"))
+        if site.kind != "coroutine":  # Of one that is gone there is no age.
+            rows.append(("name", f"{which}at least {sample.age_s:.1f} s old{of}"))
         rows += _waits(sample)
         if sample.awaited is not None:
             rows.append(("awaited", "yes" if sample.awaited else "no, nothing awaits it"))
@@ -291,8 +292,8 @@ def _library_place(frame: Frame) -> str:
 
 
 def _leaked(kind: Kind, count: int) -> str:
-    # Destroyed is what it is: nothing of it is left that could leak.
-    if kind == "destroyed_task":
+    # That is what they are: nothing of them is left that could leak.
+    if kind in {"destroyed_task", "coroutine"}:
         return counted(kind, count)
     one, many, _ = NOUNS[kind]
     return f"{count} leaked {one if count == 1 else many}"

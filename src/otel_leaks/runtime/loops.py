@@ -8,6 +8,7 @@ Which classes there are changes while a process runs, since uvloop may be import
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable
 from types import BuiltinMethodType, MethodType
@@ -15,7 +16,7 @@ from typing import Any
 
 from otel_leaks.runtime.patches import Patches
 
-__all__ = ["loop_roots", "on_subclass", "wrap_every_loop"]
+__all__ = ["loop_roots", "on_run", "on_subclass", "wrap_every_loop"]
 
 
 def loop_roots() -> list[type]:
@@ -75,3 +76,28 @@ def wrap_every_loop(
             # A class made in C can't be changed.
             with contextlib.suppress(TypeError):
                 patches.wrap(cls, name, make)
+
+
+def on_run(patches: Patches, then: Callable[[Any], None]) -> None:
+    """
+    Call *then* with each loop of asyncio's own that begins to run, in its thread.
+
+    ``run_forever`` calls a method of its loop when it begins and when it ends, private, the same
+    on 3.10 to 3.15. To wrap that one leaves no frame around all that the loop runs.
+    https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L647
+    """
+    base: Any = getattr(sys.modules.get("asyncio.base_events"), "BaseEventLoop", None)
+    name = "_set_coroutine_origin_tracking"
+    if base is None or not hasattr(base, name):
+        return
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def set_tracking(*args: Any, **kwargs: Any) -> Any:
+            with contextlib.suppress(Exception):
+                then(args[0])
+            return original(*args, **kwargs)
+
+        return set_tracking
+
+    patches.wrap(base, name, make)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from otel_leaks.model import Site
+from otel_leaks.model import Kind, Site
 from otel_leaks.testing.looks import shared_taker
 from otel_leaks.testing.report import Report
 
@@ -27,6 +27,10 @@ _NOTHING: tuple[tuple[str, object], ...] = ()
 _searches_took_s = 0.0
 
 
+_GONE: frozenset[Kind] = frozenset({"destroyed_task", "coroutine"})
+"""Kinds of which nothing is left that anybody could hold."""
+
+
 def with_holders(
     report: Report,
     *,
@@ -45,7 +49,7 @@ def with_holders(
     places = {
         id(thing): (number, thing)
         for number, site in enumerate(report.sites[:MOST])
-        if (thing := shared_taker.object_of(site)) is not None
+        if site.kind not in _GONE and (thing := shared_taker.object_of(site)) is not None
     }
     if not places:
         return report

@@ -11,6 +11,7 @@ import gc
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -155,6 +156,15 @@ def _destroyed_task() -> None:
     _run(main)
 
 
+def _coroutine() -> None:
+    async def forget() -> None:
+        """Be created, and not awaited."""
+
+    with warnings.catch_warnings(), verify_none(grace=_ONCE):
+        warnings.simplefilter("ignore", RuntimeWarning)  # What is planted warns no one.
+        forget()  # type: ignore[unused-coroutine]
+
+
 def _run(main: Callable[[], object]) -> None:
     loop = asyncio.new_event_loop()
     try:
@@ -172,4 +182,5 @@ _PLANTED: dict[Kind, Callable[[], None]] = {
     "async_generator": _async_generator,
     "child_process": _child_process,
     "destroyed_task": _destroyed_task,
+    "coroutine": _coroutine,
 }

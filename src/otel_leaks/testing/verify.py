@@ -122,7 +122,9 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         self._ignores = ignores
         self._grace = grace
         self._before_check = before_check
-        self._entered: list[tuple[Scope, Any, Callable[[], None], BeforeCancelling]] = []
+        self._entered: list[
+            tuple[Scope, Any, tuple[Callable[[], None], ...], BeforeCancelling]
+        ] = []
         self._warns = True
 
     def __call__(self, function: _F) -> _F:
@@ -162,7 +164,8 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         scope = Scope(parent=current_scope())
         runners = BeforeCancelling(scope, self._ignores, self._grace)
         starts.cancelling[scope] = runners.look
-        self._entered.append((scope, scope.enter(), starts.hook_generators(), runners))
+        unhook, end_noting = starts.hook_generators(), starts.note_coroutines()
+        self._entered.append((scope, scope.enter(), (unhook, end_noting), runners))
         return self
 
     def __exit__(
@@ -213,9 +216,10 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         current = current_scope()
         entered = next((e for e in self._entered if e[0] is current), self._entered[-1])
         self._entered.remove(entered)
-        scope, token, unhook, runners = entered
+        scope, token, ends, runners = entered
         scope.leave(token)
-        unhook()
+        for end in ends:
+            end()
         starts.cancelling.pop(scope, None)
         return Check(scope, self._ignores, runners=runners)
 

@@ -16,6 +16,9 @@ SAYS: Mapping[Kind, str] = {
         "for the others when one fails, as gather() does not; cancel and await what is left before "
         "its loop is closed"
     ),
+    "coroutine": (
+        "await it, or hand it to create_task() or a TaskGroup; call its close() if it is not needed"
+    ),
 }
 
 

@@ -101,19 +101,34 @@ def caught_at(
     if len(code.co_code) > MAX_CODE_BYTES:
         return None
     instructions = list(dis.get_instructions(code))
-    waits = [each.offset for each in instructions if each.opname in _WAITS]
-    handlers = [
-        (begin, end, to)
-        for begin, end, to in handlers_of(code, instructions)
-        if any(begin <= offset < end for offset in waits)
+    handlers = handlers_of(code, instructions)
+    around = _around(handlers, last_instruction)
+    others = [
+        target
+        for each in instructions
+        if each.opname in _WAITS
+        for target in _around(handlers, each.offset)
     ]
-    handlers.sort(key=lambda each: (not each[0] <= last_instruction < each[1], each[1] - each[0]))
     reader = _Reader(code, instructions)
-    for begin, end, target in handlers:
+    for target in dict.fromkeys((*around, *others)):
         line = reader.line(target, is_outermost=is_outermost)
         if line is not None:
-            return Catch(line, begin <= last_instruction < end)
+            return Catch(line, target in around)
     return None
+
+
+def _around(handlers: Sequence[tuple[int, int, int]], offset: int) -> list[int]:
+    """Return the handlers around an instruction, the innermost first."""
+    found: list[int] = []
+    ahead = [offset]
+    # From 3.11 on each instruction has one handler, which is guarded by the next one.
+    for at in ahead:
+        covering = [each for each in handlers if each[0] <= at < each[1]]
+        for _, _, target in sorted(covering, key=lambda each: each[1] - each[0]):
+            if target not in found:
+                found.append(target)
+                ahead.append(target)
+    return found
 
 
 class _Reader:

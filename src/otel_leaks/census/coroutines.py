@@ -1,0 +1,22 @@
+"""The ``coroutine`` source: coroutines that were never awaited, and are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from otel_leaks.census.source import FewSource, Look, Seen
+
+__all__ = ["unawaited_coroutines"]
+
+
+def unawaited_coroutines() -> FewSource:
+    """Reads what was noted of them, where somebody asked for that; nothing else is left."""
+    return FewSource("coroutine", _unawaited)
+
+
+def _unawaited(look: Look) -> Iterator[Seen]:
+    if look.starts is None:
+        return
+    for left in list(look.starts.unawaited):
+        if look.wants(left):
+            yield Seen(left, (), left.name, (left.name,))

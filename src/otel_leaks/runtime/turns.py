@@ -5,8 +5,8 @@ In each turn a loop asks its selector, which is where it waits when nothing is r
 runs all that is. From one question to the next nobody else gets its turn. So the class of the
 selector is replaced by one below it, whose ``select`` looks at the clock: the frames of the
 application's tasks stay as they are, no cycle of references comes to be, and the class is put
-back at the end. It costs up to 0.1 us a turn with epoll and 0.4 us with others (3.11), and nothing while
-the loop waits.
+back at the end. It costs up to 0.1 us a turn with epoll, 0.4 us with others (3.11), and nothing
+while the loop waits.
 
 Private names: ``_selector`` and ``_thread_id`` of asyncio's loops, the same on 3.10 to 3.15. On
 Windows ``_selector`` is the proactor, which has a ``select`` too. A loop without them, such as

@@ -89,11 +89,15 @@ BLOCKED = """
         server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
         await is_timed()
         await asyncio.create_task(export())
-        await until(detections)
+        await until(exports)
         server.close()
 
+    def exports():
+        # On a busy machine something else may have taken long as well.
+        return [each for each in detections() if "__main__.export" in each["python.leak.message"]]
+
     {run}
-    say(found=detections())
+    say(found=exports())
     LeakInstrumentor().uninstrument()
 """
 

@@ -199,7 +199,7 @@ def _timed_epoll(base: Any) -> type:
     Return a class that looks at the clock within ``EpollSelector.select``, on 3.10 to 3.15.
 
     One function in place of two that call each other: that is half of the cost.
-    https://github.com/python/cpython/blob/v3.13.0/Lib/selectors.py#L413
+    https://github.com/python/cpython/blob/v3.13.0/Lib/selectors.py#L435
     """
     now_s, slow_s, ceil = clock, SLOW_S, math.ceil
     not_in, not_out = ~select.EPOLLIN, ~select.EPOLLOUT

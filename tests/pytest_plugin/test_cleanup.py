@@ -144,6 +144,7 @@ def test_a_task_that_refuses_to_end_is_a_zombie_with_the_tests_it_may_disturb(ru
         import pytest
 
         ends = False
+        kept = []
         loop = asyncio.new_event_loop()
 
         async def refuse():
@@ -153,9 +154,12 @@ def test_a_task_that_refuses_to_end_is_a_zombie_with_the_tests_it_may_disturb(ru
                 except asyncio.CancelledError:
                     pass
 
+        async def start():
+            kept.append(asyncio.create_task(refuse(), name="stubborn"))
+            await asyncio.sleep(0)
+
         def test_leaking():
-            loop.create_task(refuse(), name="stubborn")
-            loop.run_until_complete(asyncio.sleep(0))
+            loop.run_until_complete(start())
 
         @pytest.mark.parametrize("i", range(5))
         def test_after(i):
@@ -184,6 +188,8 @@ def test_a_task_that_refuses_to_end_is_a_zombie_with_the_tests_it_may_disturb(ru
             "*::test_after[[]1[]], *::test_after[[]2[]] and 3 more",
         ]
     )
+    assert result.stdout.str().count("\nzombie: ") == 1
+    assert result.stdout.str().count("\nleaks: zombie: ") == 1
 
 
 def test_a_thread_is_a_zombie_and_a_timer_is_cancelled(run: Run) -> None:

@@ -41,6 +41,24 @@ def test_minutes_of_which_nothing_is_known_are_a_dash() -> None:
     assert rows(history_text(past))[1] == ["threads", "-", "5"]
 
 
+def test_two_kinds_of_one_noun_are_told_apart() -> None:
+    past = History(kinds=(("asyncio_task", (3,)), ("destroyed_task", (1,))))
+    assert [each[:-1] for each in rows(history_text(past))[1:]] == [
+        ["asyncio", "tasks"],
+        ["asyncio", "tasks", "destroyed", "while", "pending"],
+    ]
+
+
+def test_a_site_that_no_column_has_is_counted_and_not_shown() -> None:
+    sites = (
+        SiteHistory("thread", "0" * 12, "app.stays", (1, 1, 1)),
+        SiteHistory("thread", "1" * 12, "app.came_and_went", (0, 4, 0)),
+    )
+    text = history_text(History(kinds=(("thread", (1, 5, 1)),), sites=sites))
+    assert "came_and_went" not in text
+    assert text.splitlines()[-1] == "... and 1 more; --json has all"
+
+
 def test_of_very_many_sites_the_largest_are_shown() -> None:
     sites = tuple(SiteHistory("thread", f"{i:012}", f"app.f{i}", (1,)) for i in range(30))
     text = history_text(History(kinds=(("thread", (30,)),), sites=sites))

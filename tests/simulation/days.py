@@ -91,12 +91,17 @@ def day(
     return tuple(each for each in told if each.what != "told_again")
 
 
+OF_TIME: tuple[Evidence, ...] = ("growth", "retained", "uncancelled")
+"""What opens after some time, and not at a count."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a day's findings are worth."""
 
     found_s: dict[str, tuple[float, ...]]
-    """For each leak, seconds until growth told of it, in each process that it leaked in."""
+    """For each leak, seconds until it was told of by growth, or as what it is, in each process that
+    it leaked in."""
     first_s: dict[str, tuple[float, ...]]
     """The same until anything did."""
     wrong: tuple[Told, ...]
@@ -124,7 +129,7 @@ def judged(load: Load, told: tuple[Told, ...]) -> Verdict:
         elif each.refers_to is None:
             wrong.append(each)
         seen.add(key)
-        if each.evidence == "growth":
+        if each.evidence in OF_TIME:
             found[each.function].append(took_s)
     return Verdict(
         {leak: tuple(some) for leak, some in found.items()},

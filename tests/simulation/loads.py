@@ -6,7 +6,9 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from otel_leaks.model import Refusal
 from simulation.world import Churn, Place, Rate
 
 __all__ = ["HEALTHY", "LEAKING", "LOADS", "Load"]
@@ -94,6 +96,26 @@ def usual(rng: random.Random) -> list[Place]:
         Place("worker", start=16, kind="thread"),
         Place("request", passing=day_of(rng, 5, 60)),
     ]
+
+
+def asked(**how: Any) -> Refusal:
+    """Return a task that was asked to end once."""
+    return Refusal(1, 0.0, 1)._replace(is_own=True, **how)
+
+
+def cancelled(most_s: float, **how: Any) -> Place:
+    """Be cancelled, and end by itself a while later."""
+    return Place(
+        "cancelled",
+        arrive=lambda _: 0.1,
+        live=lambda rng, _: rng.uniform(0, most_s),
+        refuses=asked(**how),
+    )
+
+
+def history(most: int, rate: float) -> Place:
+    """Keep the last results, each a finished task."""
+    return Place("result", arrive=lambda _: rate, live=exactly(most / rate), finished=True)
 
 
 def warm_up(tau_s: float, most: int) -> Place:
@@ -419,6 +441,36 @@ HEALTHY = (
             replace(connections(rng, "client", 20, 120, 10 * MINUTE), kind="thread"),
         ],
     ),
+    *(
+        Load(
+            f"finished tasks: a history of the last 1,000 results, {rate} a minute",
+            lambda rng, rate=rate: [*usual(rng), history(1000, rate / MINUTE)],  # type: ignore[misc]
+        )
+        for rate in (2, 10, 100)
+    ),
+    Load(
+        "finished tasks: a cache of results that fills up to 1,500 within an hour",
+        lambda rng: [*usual(rng), replace(ramp(HOUR, 1500), finished=True)],
+    ),
+    Load(
+        "finished tasks: the results of the day's requests, each kept for a quarter of an hour",
+        lambda rng: [
+            *usual(rng),
+            replace(connections(rng, "result", 200, 4000, 15 * MINUTE), finished=True),
+        ],
+    ),
+    Load(
+        "cancelled tasks: cleanups of up to 50 seconds, 6 a minute",
+        lambda rng: [*usual(rng), cancelled(50.0, cleans_up=True)],
+    ),
+    Load(
+        "cancelled tasks: shielded work of up to 9 minutes, 6 a minute",
+        lambda rng: [*usual(rng), cancelled(9 * MINUTE, catches=True, ends_later=True)],
+    ),
+    Load(
+        "cancelled tasks: 20 workers with requests that nobody takes back, one more each second",
+        lambda rng: [*usual(rng), Place("poll", start=20, refuses=asked(rises=9, rate=1.0))],
+    ),
 )
 
 LEAKING = (
@@ -625,6 +677,21 @@ LEAKING = (
             ),
         ],
         {"app.leak": 600.0},
+    ),
+    Load(
+        "finished tasks that a list keeps: 1 a second",
+        lambda rng: [*usual(rng), Place("result", arrive=lambda _: 1.0, finished=True)],
+        leaks={"app.result": 0.0},
+    ),
+    Load(
+        "finished tasks that a list keeps: 6 a minute",
+        lambda rng: [*usual(rng), Place("result", arrive=lambda _: 0.1, finished=True)],
+        leaks={"app.result": 0.0},
+    ),
+    Load(
+        "one task that catches its cancellation",
+        lambda rng: [*usual(rng), Place("stubborn", start=1, refuses=asked(catches=True))],
+        leaks={"app.stubborn": 0.0},
     ),
 )
 

@@ -26,6 +26,7 @@ from otel_leaks.model import (
     Operation,
     Pool,
     Population,
+    Refusal,
     Sample,
     Site,
     fingerprint,
@@ -88,6 +89,10 @@ class Place:
     """The most workers of the thread pool whose workers these are; 0 where they are none."""
     pool_of_each: bool = False
     """Whether each thing is the only worker of a thread pool of its own; in use where it serves."""
+    finished: bool = False
+    """Whether the things are finished tasks that something keeps."""
+    refuses: Refusal | None = None
+    """How each thing was asked to end as it began, and goes on; None where it was not."""
     operation: str = ""
     """What begins them: requests, whose spans end as they begin; empty for something else."""
     requests: Rate | None = None
@@ -147,9 +152,19 @@ class Live:
             if share or fate.ages_s:
                 some, requests = requests[:share], requests[share:]
                 site = _site(self.place, number, max(share, len(fate.ages_s)), fate)
+                if self.place.refuses is not None:
+                    site = replace(site, refusals=self._refusals(self.place.refuses, number, now))
                 if self.place.wakes_s or self.place.connected:
                     site = self._looked_at(site, number, now)
                 yield self._with_requests(site, some, now) if some else site
+
+    def _refusals(self, how: Refusal, number: int, now: float) -> tuple[Refusal, ...]:
+        """Return those that a census before has seen."""
+        return tuple(
+            how._replace(since_s=now - thing.seen)
+            for thing in self.followed
+            if thing.where == number and thing.seen < now
+        )
 
     def _looked_at(self, site: Site, number: int, now: float) -> Site:
         """Say when the oldest wakes, and how many have a connection."""
@@ -297,11 +312,14 @@ class Process:
     def step(self, before: float, now: float) -> tuple[Population, ...]:
         """Go on to *now*; return what a census then sees."""
         by_kind: dict[Kind, list[Site]] = {"thread": [], "asyncio_task": []}
+        finished: list[Site] = []
         for live in self.places:
-            by_kind[live.place.kind] += live.step(before, now)
+            some = finished if live.place.finished else by_kind[live.place.kind]
+            some += live.step(before, now)
         if self.churn is not None:
             by_kind["asyncio_task"] += self._churn(self.churn, before, now)
-        return tuple(_population(kind, sites) for kind, sites in by_kind.items())
+        threads, tasks = (_population(kind, sites) for kind, sites in by_kind.items())
+        return threads, replace(tasks, retained=_population("asyncio_task", finished))
 
     def _churn(self, churn: Churn, before: float, now: float) -> list[Site]:
         self.short = [each for each in self.short if each[0] > now]

@@ -58,7 +58,8 @@ class BlockingTests:
         raised: BaseException | None,
     ) -> None:
         raised = raised or raised_in_unittest(item)
-        if blocks and (self._options.on_failure or not is_failure(raised)):
+        has_failed = is_failure(raised) and not self._outcomes.raised(item, raised)
+        if blocks and (self._options.on_failure or not has_failed):
             self._outcomes.fail(item, _text(blocks, limit_s), raised)
 
 

@@ -146,17 +146,20 @@ class Cleanup:
 
     def _charged(self, scope: Scope, kind: Kind, ignores: Ignores) -> list[Leaked]:
         """Return what is neither ignored nor known."""
-        found: list[Any] = []
+        # By identity: some are asked about twice.
+        found: dict[int, Any] = {}
 
         def collect(thing: object) -> bool:
             # Of tasks those of everybody are asked about, and those that have ended.
             if is_open(kind, thing) and scope.holds(starts.scope_of(thing)):
-                found.append(thing)
+                found[id(thing)] = thing
             return True
 
         shared_taker.look(scope, ignores, {kind}, collect, self._troubles.unreadable)
         looks = iter(range(MAX_LOOKS))
-        charged = _parted(found, lambda some: self._is_charged(scope, kind, ignores, some), looks)
+        charged = _parted(
+            [*found.values()], lambda some: self._is_charged(scope, kind, ignores, some), looks
+        )
         return [Leaked(kind, each) for each in charged]
 
     def _is_charged(

@@ -167,6 +167,11 @@ class Outcomes:
                 item.user_properties.append(("leaks", write([leak], fails=self._fails)))
         self.fail(item, "\n\n".join(each.text for each in told), raised)
 
+    def raised(self, item: pytest.Item, error: BaseException | None) -> bool:
+        """Say whether an exception of a test is one that was raised here, and not its own."""
+        pending = self._pending
+        return pending is not None and pending[0] is item and pending[1].error is error
+
     def fail(self, item: pytest.Item, text: str, raised: BaseException | None) -> None:
         """
         Let a phase of a test fail with a text, beside what it raised itself.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from otel_leaks.detect.words import NOUNS
-from otel_leaks.model import History
+from otel_leaks.model import KINDS, History, Kind
 from otel_leaks.report.decoding import decoded
 from otel_leaks.report.texts import between
 
@@ -16,6 +16,7 @@ MOST_SITES = 20
 AGO = (29, 25, 20, 15, 10, 5, 0)
 """The minutes that have a column."""
 NAME_CHARS = 50
+UNKNOWN = "-"
 WIDTH = 7
 """Of a column of numbers."""
 
@@ -42,22 +43,31 @@ def history_text(history: History) -> str:
 def _lines(history: History, columns: Sequence[int]) -> Iterator[str]:
     yield _line("minutes ago", [str(ago) if ago else "now" for ago in columns])
     for kind, counts in history.kinds:
-        yield _line(NOUNS[kind][1], _picked(counts, columns))
+        yield _line(_label(kind, 1), _picked(counts, columns))
     if any(each is not None for each in history.delays_s):
         delays = [None if each is None else round(each * 1000) for each in history.delays_s]
         yield _line("longest loop delay, ms", _picked(delays, columns))
-    if history.sites:
+    rows = [(site, _picked(site.counts, columns)) for site in history.sites]
+    # What came and went between two columns is in the JSON.
+    shown = [(site, cells) for site, cells in rows if {*cells} - {"0", UNKNOWN}]
+    if shown:
         yield ""
-    for site in history.sites[:MOST_SITES]:
-        name = f"{between(site.function, NAME_CHARS)} ({NOUNS[site.kind][0]})"
-        yield _line(name, _picked(site.counts, columns))
-    if len(history.sites) > MOST_SITES:
-        yield f"... and {len(history.sites) - MOST_SITES} more; --json has all"
+    for site, cells in shown[:MOST_SITES]:
+        yield _line(f"{between(site.function, NAME_CHARS)} ({_label(site.kind, 0)})", cells)
+    if len(shown) < len(rows) or len(shown) > MOST_SITES:
+        yield f"... and {len(rows) - min(len(shown), MOST_SITES)} more; --json has all"
+
+
+def _label(kind: Kind, form: int) -> str:
+    """Return the noun of a kind, for one or for many; with its state where two have one noun."""
+    noun, state = NOUNS[kind][form], NOUNS[kind][2]
+    is_taken = any(NOUNS[each][form] == noun for each in KINDS[: KINDS.index(kind)])
+    return f"{noun} {state}" if is_taken else noun
 
 
 def _picked(values: Sequence[int | None], columns: Sequence[int]) -> list[str]:
     picked = [values[-1 - ago] if ago < len(values) else None for ago in columns]
-    return ["-" if each is None else str(each) for each in picked]
+    return [UNKNOWN if each is None else str(each) for each in picked]
 
 
 def _line(name: str, cells: Sequence[str]) -> str:

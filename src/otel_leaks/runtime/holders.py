@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from otel_leaks.libraries import is_own_module
 from otel_leaks.runtime import native
-from otel_leaks.runtime.frames import can_read
+from otel_leaks.runtime.frames import MAX_FRAMES, can_read
 from otel_leaks.runtime.glimpse import is_subtype, name_of_type
 from otel_leaks.runtime.heap import is_module, spaces
 from otel_leaks.runtime.paths import (
@@ -52,6 +52,8 @@ UNKNOWN = "unknown"
 # Bound now: a test may replace it.
 _thread_time = time.thread_time
 
+MOST = 3_000_000
+"""Objects that are walked over, whatever time there is; they take some 80 MB a million."""
 TASKS_AT_ONCE = 50
 """Tasks that are read between two looks at the clock."""
 LOOPS_SHARE = 0.2
@@ -148,7 +150,7 @@ class _Search:
 
     def _goes_on(self) -> bool:
         self._pause()
-        return _thread_time() <= self._until
+        return _thread_time() <= self._until and self._walk.walked < MOST
 
     def _shut(self) -> set[int]:
         # The globals of modules are roots, or are left out. Each running thread is listed here.
@@ -329,7 +331,9 @@ def _functions_of(idents: Iterable[int | None]) -> Iterator[Root]:
     for ident in idents:
         frame = frames.pop(ident, None) if ident is not None else None
         stack = []
-        while frame is not None:
+        for _ in range(MAX_FRAMES):
+            if frame is None:
+                break
             # What runs a loop holds the task that it runs, which is found as a task.
             if _is_of_others(frame) and not _is_of_loops(frame):
                 stack.append(frame)

@@ -141,6 +141,7 @@ class Blocking:
         self._ended.set()
 
     def _look(self) -> None:
+        self._loops.discover()
         with self._lock:
             for loop in self._loops:
                 if not loop.is_closed():

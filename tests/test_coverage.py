@@ -6,18 +6,20 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = (ROOT / "pyproject.toml").read_text("utf-8")
 PRAGMA = re.compile(r"#\s*pragma: no (?:cover|branch)\b(.*)")
 
 
+def left_out(setting: str) -> list[str]:
+    """Return the lines of a list of coverage.py's."""
+    found = re.search(rf"^{setting} = \[\n(.*?)^\]", SETTINGS, re.MULTILINE | re.DOTALL)
+    assert found, setting
+    return found[1].splitlines()
+
+
 def test_whatever_is_left_out_has_a_reason_in_its_line() -> None:
-    settings = (ROOT / "pyproject.toml").read_text("utf-8")
-    table = settings.partition("[tool.coverage.run]")[2].partition("[tool.coverage.paths]")[0]
-    lists = re.findall(
-        r"^(?:omit|exclude_also|exclude_lines) = \[\n(.*?)^\]", table, re.MULTILINE | re.DOTALL
-    )
-    assert lists
-    entries = [line for each in lists for line in each.splitlines()]
-    assert [line for line in entries if not re.search(r'^    ".*",  # \w.{10,}', line)] == []
+    lines = [*left_out("omit"), *left_out("exclude_also")]
+    assert [each for each in lines if not re.search(r"[\"'],  # \w.{8,}\.$", each)] == []
 
 
 def test_each_pragma_in_the_source_has_a_reason_in_its_line() -> None:
@@ -30,9 +32,6 @@ def test_each_pragma_in_the_source_has_a_reason_in_its_line() -> None:
     assert found == []
 
 
-def test_what_is_left_out_is_there() -> None:
-    settings = (ROOT / "pyproject.toml").read_text("utf-8")
-    table = settings.partition("[tool.coverage.run]")[2].partition("\n]\n")[0]
-    names = re.findall(r'^    "\*/(\S+)",', table, re.MULTILINE)
-    assert names
+def test_files_that_are_left_out_are_there() -> None:
+    names = [re.findall(r'"\*/(\S+)",', each)[0] for each in left_out("omit")]
     assert [name for name in names if not (ROOT / "src" / "otel_leaks" / name).exists()] == []

@@ -3,7 +3,7 @@ Report the branch coverage of ``src/otel_leaks``, by all interpreters that the t
 
     python tests/support/covered.py FOLDER [FOLDER ...]
 
-Each folder holds what coverage.py wrote, a file for each interpreter. Fails under 95 %.
+Each folder holds what coverage.py wrote, a file for each interpreter. Fails under ``LEAST``.
 `make coverage` measures by this machine's Python, `make matrix` by what it says.
 """
 
@@ -19,14 +19,16 @@ import coverage
 
 NAME = "of"
 """What the names of data files begin with; ``tests/support/matrix.py`` has it too."""
-LEAST = 95.0
+LEAST = 90.0
 """Percent of lines and branches, over all files."""
+SHOWN = 40
+"""Files."""
 
 PROJECT = Path(__file__).resolve().parents[2]
 SOURCE = PROJECT / "src" / "otel_leaks"
 
 
-def report(folders: Sequence[str]) -> tuple[float, str]:
+def report(folders: Sequence[str]) -> tuple[float, list[str]]:
     """Return the percentage that ran, and a table of the files, those that lack most first."""
     with tempfile.TemporaryDirectory() as temporary:
         measured = coverage.Coverage(
@@ -39,7 +41,7 @@ def report(folders: Sequence[str]) -> tuple[float, str]:
         total = measured.report(
             file=table, show_missing=True, skip_covered=True, sort="-miss", precision=1
         )
-    return total, table.getvalue()
+    return total, table.getvalue().splitlines()
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +49,9 @@ def main(argv: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     total, table = report(argv)
-    print(table)
+    head, rows, foot = table[:2], table[2:-4], table[-4:]
+    more = [f"... and {len(rows) - SHOWN} more files"] if len(rows) > SHOWN else []
+    print(*head, *rows[:SHOWN], *more, *foot, sep="\n")
     verdict = "at least" if total >= LEAST else "LESS than"
     print(f"branch coverage of src: {total:.1f} %, {verdict} {LEAST:.0f} %")
     return 0 if total >= LEAST else 1

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -79,7 +79,6 @@ SELECTED = (
 
 PROJECT = Path(__file__).resolve().parents[2]
 SID = Path(__file__).with_name("sid.py")
-COVERED = Path(__file__).with_name("covered.py")
 REQUIREMENTS = PROJECT / "tests" / "requirements.txt"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otel-leaks"
 
@@ -160,8 +159,9 @@ class Outcome:
     skipped: int = 0
     setup_s: float = 0.0
     tests_s: float = 0.0
-    measured: Path | None = None
-    """Folder of what coverage.py wrote, where it was measured."""
+    coverage: str = ""
+    """The report, where it was measured."""
+    is_covered: bool = True
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -380,9 +380,10 @@ def _copy_tree_anew(to: Path) -> None:
             shutil.copy2(source, to / name)
 
 
-def test(place: Place, python: Path, arguments: Iterable[str], log: IO[str]) -> Outcome:
+def test(place: Place, python: Path, arguments: Sequence[str], log: IO[str]) -> Outcome:
     """Run the tests that need nothing but Python."""
     environment = python.parents[1]
+    are_all = not arguments
     what = "unit tests"
     if place.version == FROM_WHEEL:
         what += " of the wheel"
@@ -392,6 +393,7 @@ def test(place: Place, python: Path, arguments: Iterable[str], log: IO[str]) -> 
         what += f", tests/e2e not imported: no wheel of {missing.read_text(encoding='ascii')}"
         arguments = ["--ignore=tests/e2e", *arguments]
     outcome = Outcome(place.version, place.full, what)
+    measured: Path | None = None
     variables: dict[str, Path] = {}
     if place.version in MEASURED:
         measured = environment / "measured"
@@ -400,7 +402,6 @@ def test(place: Place, python: Path, arguments: Iterable[str], log: IO[str]) -> 
         # coverage.py installs what has each interpreter look at these as it starts.
         variables["COVERAGE_PROCESS_START"] = place.tree / "pyproject.toml"
         variables["COVERAGE_FILE"] = measured / "of"
-        outcome = replace(outcome, measured=measured)
     for selected in SELECTED:
         report = environment / "report.xml"
         report.unlink(missing_ok=True)
@@ -414,8 +415,19 @@ def test(place: Place, python: Path, arguments: Iterable[str], log: IO[str]) -> 
             variables=variables,
         )
         outcome = _plus(outcome, report, status)
+    if measured is not None and are_all:  # Of some tests it would say nothing.
+        outcome = _with_coverage(outcome, place, python, measured)
     # What found no tests at all has failed too.
     return outcome if outcome.passed else replace(outcome, failed=max(outcome.failed, 1))
+
+
+def _with_coverage(outcome: Outcome, place: Place, python: Path, measured: Path) -> Outcome:
+    """Add the report of what was measured, by the Python on which it was: lines differ."""
+    script = place.tree / SID.relative_to(PROJECT).with_name("covered.py")
+    with (measured.parent / "coverage.txt").open("w+", encoding="utf-8") as log:
+        status = place.run(python, script, measured, log=log)
+        log.seek(0)
+        return replace(outcome, coverage=log.read(), is_covered=status == 0)
 
 
 def _left_out(version: str) -> tuple[str, ...]:
@@ -540,16 +552,9 @@ def main(argv: list[str]) -> int:
             pool.shutdown(wait=False, cancel_futures=True)
     print("\n" + _table([COLUMNS, *(each.cells for each in outcomes)]) + "\n")
     failed = sum(each.failed for each in outcomes)
-    print(f"{sum(each.passed for each in outcomes)} passed, {failed} failed", flush=True)
-    return 1 if failed or not _is_covered(outcomes, arguments) else 0
-
-
-def _is_covered(outcomes: list[Outcome], arguments: list[str]) -> bool:
-    """Report the coverage where it was measured, by all tests; return whether it is enough."""
-    folders = [each.measured for each in outcomes if each.measured is not None]
-    if not folders or arguments:
-        return True
-    return subprocess.run([sys.executable, COVERED, *folders], check=False).returncode == 0
+    print(f"{sum(each.passed for each in outcomes)} passed, {failed} failed")
+    print(*filter(None, (each.coverage for each in outcomes)), sep="\n")
+    return 1 if failed or not all(each.is_covered for each in outcomes) else 0
 
 
 if __name__ == "__main__":

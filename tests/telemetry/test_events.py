@@ -40,7 +40,7 @@ from otel_leaks.model import (
     SiteHistory,
 )
 from otel_leaks.telemetry import names
-from otel_leaks.telemetry.attributes import MAX_BYTES, MAX_LINKS, tell
+from otel_leaks.telemetry.attributes import MAX_BYTES, MAX_LINKS, describe
 from otel_leaks.telemetry.events import Events
 from support.exported import Records, Spans, plain
 
@@ -523,7 +523,7 @@ def test_sites_whose_one_frame_is_too_large_are_left_out_from_the_smallest(spans
 def test_no_string_but_a_stack_is_longer_than_1024() -> None:
     long = "é" * 5000
     sample = Sample(1, (Frame(long, long, 1),), long, 0.0, thread_id=1)
-    told = tell(found(Site("thread", (long,), 1, "0" * 12, sample=sample)), max_frames=1)
+    told = describe(found(Site("thread", (long,), 1, "0" * 12, sample=sample)), max_frames=1)
     lengths = [
         len(value)
         for attributes in (told.attributes, *told.samples)
@@ -537,7 +537,7 @@ def test_a_surrogate_in_a_path_does_not_break_the_sizes() -> None:
     odd = Site(
         "thread", ("m.f",), 1, "0" * 12, sample=Sample(1, (Frame("m.f", "/\udcff", 1),), "t", 0.0)
     )
-    assert len(tell(found(odd), max_frames=1).samples) == 1
+    assert len(describe(found(odd), max_frames=1).samples) == 1
 
 
 def test_stacks_keep_as_many_frames_as_the_option_says(spans: Spans) -> None:

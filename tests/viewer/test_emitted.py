@@ -54,7 +54,7 @@ def shown(desk: Desk) -> list[tuple[int, int, list[tuple[str, int, int]], bool]]
     """Return what there is of each finding, and whether it has ended."""
     return [
         (
-            finding.told,
+            finding.reports,
             finding.peak,
             [(e.function, e.count, len(e.stack)) for e in finding.whole.detected.sites],
             finding.ended is not None,

@@ -270,7 +270,7 @@ def test_telemetry_is_shown_as_on_the_live_page(sample: str) -> None:
     (process,) = shown["changes"]["processes"]
     assert process["readings"] == [[90.0, {"asyncio_task": [60, None, [0, 60]]}]]
     (finding,) = shown["changes"]["findings"]
-    assert (finding["evidence"], finding["opened"], finding["told"]) == ("growth", 100.0, 1)
+    assert (finding["evidence"], finding["opened"], finding["reports"]) == ("growth", 100.0, 1)
     detail = shown["details"][str(finding["id"])]
     assert [(each["function"], each["stack"]) for each in detail["sites"]] == [
         ("shop.work", [["work", "/srv/shop.py", 56]])

@@ -146,7 +146,12 @@ def test_the_process_that_was_silent_longest_goes_first() -> None:
 def test_a_reminder_belongs_to_its_finding_and_an_end_ends_it() -> None:
     store = filled(opened("1" * 16), opened("2" * 16, at_s=160.0, count=65))
     (finding,) = store.since(0).findings
-    assert (finding.opened_s, finding.latest.at_s, finding.told, finding.peak) == (100, 160, 2, 65)
+    assert (finding.opened_s, finding.latest.at_s, finding.reports, finding.peak) == (
+        100,
+        160,
+        2,
+        65,
+    )
     store.take(ended())
     assert finding.ended == ended()
     assert finding.peak == 70
@@ -156,7 +161,7 @@ def test_a_reminder_belongs_to_its_finding_and_an_end_ends_it() -> None:
 
 def test_a_span_that_is_sent_again_is_no_reminder() -> None:
     (finding,) = filled(opened("1" * 16), opened("1" * 16)).since(0).findings
-    assert finding.told == 1
+    assert finding.reports == 1
 
 
 def test_a_reminder_is_known_by_its_link_also_where_the_place_moved() -> None:
@@ -186,7 +191,7 @@ def test_samples_that_are_log_records_are_sites_of_their_detection(
     arrivals: tuple[Arrival, ...],
 ) -> None:
     (finding,) = filled(*arrivals, *arrivals).since(0).findings
-    assert (finding.told, finding.peak) == (1, 60)
+    assert (finding.reports, finding.peak) == (1, 60)
     assert finding.whole == replace(SPAN, detected=replace(SPAN.detected, sites=SITES))
 
 
@@ -194,7 +199,7 @@ def test_samples_that_are_log_records_are_sites_of_their_detection(
 def test_samples_that_are_both_events_and_log_records_are_shown_once(*, swapped: bool) -> None:
     arrivals: list[Arrival] = [SPAN, RECORD, *SAMPLES]
     (finding,) = filled(*(arrivals[1:] + arrivals[:1] if swapped else arrivals)).since(0).findings
-    assert (finding.told, finding.whole) == (1, SPAN)
+    assert (finding.reports, finding.whole) == (1, SPAN)
 
 
 def test_log_records_of_a_detection_that_has_ended_open_none() -> None:
@@ -214,7 +219,7 @@ def test_detections_in_log_records_alone_are_findings_with_their_sites() -> None
     samples = [Sampled(SHOP, none, each) for each in SITES]
     store = filled(records[0], samples[0], other, samples[1], records[1], *samples)
     found = [
-        (e.latest.detected.kind, e.told, e.whole.detected.sites) for e in store.since(0).findings
+        (e.latest.detected.kind, e.reports, e.whole.detected.sites) for e in store.since(0).findings
     ]
     assert found == [("asyncio_task", 2, SITES), ("thread", 1, SITES[1:])]
 

@@ -83,7 +83,7 @@ def run_live(
     program = "a web shop that leaves a task behind with every order"
     with (
         Desk(LIVE_TITLE, port=port, program=program, actions=actions) as desk,
-        Service(desk.http, task_limit=task_limit, hear=events.put, is_busy=True) as service,
+        Service(desk.http, task_limit=task_limit, notify=events.put, is_busy=True) as service,
     ):
         opened(desk)
         shop.port = port_of(events)

@@ -108,7 +108,7 @@ def run(*, seconds: float, task_limit: int, screen: Screen) -> int:
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     with (
         Receiver(application(events.put)) as receiver,
-        Service(receiver.endpoint, task_limit=task_limit, hear=events.put) as service,
+        Service(receiver.endpoint, task_limit=task_limit, notify=events.put) as service,
     ):
         screen.draw(Scene(_TITLE, "starting the shop", 0.0))
         port = port_of(events)

@@ -60,7 +60,7 @@ class Service:
     Args:
         endpoint: Where it sends its telemetry.
         task_limit: Of its instrumentation.
-        hear: Called with ``Ready`` and ``Ended``, from a thread.
+        notify: Called with ``Ready`` and ``Ended``, from a thread.
         is_busy: Whether it is the shop of the page.
     """
 
@@ -69,13 +69,13 @@ class Service:
         endpoint: str,
         *,
         task_limit: int,
-        hear: Callable[[Ready | Ended], object],
+        notify: Callable[[Ready | Ended], object],
         is_busy: bool = False,
     ) -> None:
         self._command = [sys.executable, "-m", "otel_leaks.demo", endpoint, str(task_limit)]
         if is_busy:
             self._command.append("busy")
-        self._hear = hear
+        self._notify = notify
         self._listener = threading.Thread(
             target=self._listen, name="otel-leaks-demo-service", daemon=True
         )
@@ -127,5 +127,5 @@ class Service:
             for line in said:
                 word, _, port = line.strip().partition(b" ")
                 if word == b"port":
-                    self._hear(Ready(int(port)))
-        self._hear(Ended())
+                    self._notify(Ready(int(port)))
+        self._notify(Ended())

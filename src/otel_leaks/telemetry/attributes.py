@@ -26,11 +26,11 @@ __all__ = [
     "MAX_BYTES",
     "MAX_LINKS",
     "Attributes",
-    "Told",
+    "Described",
     "body_of",
+    "describe",
     "links_of",
     "of_finding",
-    "tell",
     "text_size",
 ]
 
@@ -43,7 +43,7 @@ Of one detection. Beyond its limit of 128 the SDK drops the oldest, see ``Bounde
 https://github.com/open-telemetry/opentelemetry-python/blob/main/opentelemetry-sdk/src/opentelemetry/sdk/util/__init__.py
 """
 MAX_LINKS_BEFORE = 2
-"""To the spans that told of the finding first, and of its leak before that."""
+"""To the spans that reported the finding first, and its leak before that."""
 FEW_CHARS = 200
 """Of any string, where the largest site alone is too large."""
 
@@ -59,7 +59,7 @@ Attributes = Mapping[str, "str | int | float | bool"]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Described:
     """A detection as attributes, ready to be a span with its events."""
 
     message: str
@@ -72,7 +72,7 @@ class Told:
     """What its span may have of them."""
 
 
-def tell(
+def describe(
     finding: Finding,
     *,
     max_frames: int,
@@ -82,7 +82,7 @@ def tell(
     as_records: bool = False,
     step: Callable[[], None] = lambda: None,
     history: History | None = None,
-) -> Told:
+) -> Described:
     """
     Describe a finding in attributes.
 
@@ -91,7 +91,7 @@ def tell(
         max_frames: Frames of each stack, >= 1.
         max_chars: Characters of each stack; SDKs that limit the length of attributes
             keep the head of a stack, which is the wrong end of it.
-        refers_to: What told of the same leak before.
+        refers_to: The evidence that reported the same leak before.
         max_bytes: What it may take as it is encoded, at most ``MAX_BYTES``.
         as_records: Whether it becomes log records, which take more than events of a span.
         history: The minutes before, where they are remembered.
@@ -123,7 +123,7 @@ def tell(
         )
         size_bytes = _encoded_size(message, attributes, samples, links=links, as_records=as_records)
         if size_bytes <= max_bytes or not fixed:
-            return Told(message, attributes, samples, size_bytes, links)
+            return Described(message, attributes, samples, size_bytes, links)
         if frames > 1:
             frames = frames * 3 // 4
         elif len(fixed) == 1 and links > MAX_LINKS_BEFORE:

@@ -26,11 +26,11 @@ from otel_leaks.telemetry.attributes import (
     MAX_BYTES,
     MAX_LINKS,
     Attributes,
-    Told,
+    Described,
     body_of,
+    describe,
     links_of,
     of_finding,
-    tell,
     text_size,
 )
 from otel_leaks.telemetry.logs import LogEvents
@@ -132,18 +132,20 @@ class Events:
         detection = report.detection
         tracer = self._tracer.get()
         limits = _limits(tracer)
-        told = self._told(report, limits.max_attribute_length if limits is not None else None)
-        report.text[:] = [told]
+        described = self._described(
+            report, limits.max_attribute_length if limits is not None else None
+        )
+        report.text[:] = [described]
         span = report.span = tracer.start_span(
             names.DETECTED,
             context=Context(),
-            attributes=told.attributes,
-            links=self._links(report, limits)[: told.links],
+            attributes=described.attributes,
+            links=self._links(report, limits)[: described.links],
         )
         # Beyond its limit the SDK drops the oldest events, which are the largest sites:
         # BoundedList in https://github.com/open-telemetry/opentelemetry-python/blob/main/opentelemetry-sdk/src/opentelemetry/sdk/util/__init__.py
         most = limits.max_events if limits is not None else None
-        for sample in told.samples[:most] if self._has_span_events else ():
+        for sample in described.samples[:most] if self._has_span_events else ():
             span.add_event(names.SAMPLE, sample)
         span.end()
         key, opened_at = detection.finding.key, detection.opened_at
@@ -202,7 +204,7 @@ class Events:
         self._outbox.clear()
 
     def _links(self, report: Report, limits: SpanLimits | None) -> list[Link]:
-        """Link to the spans that told of its leak before, and to those in which things began."""
+        """Link to the spans that reported its leak before, and to those of its creation."""
         most = limits.max_links if limits is not None else None
         links = [*report.links, *links_of(report.detection.finding)]
         # A link takes 64 bytes: one in a KiB is a small part of what the detection may take.
@@ -210,19 +212,21 @@ class Events:
         return links[: fitting if most is None else min(most, fitting)]
 
     def _before(self, detection: Detection) -> list[Link]:
-        """Link to the span that told of the finding first, and of its leak before that."""
+        """Link to the span that reported the finding first, and its leak before that."""
         own = self._contexts.get(detection.finding.key)
         is_same = own is not None and own[0] == detection.opened_at
         before = self._contexts.get(detection.refers_to) if detection.refers_to else None
         first = (each[1] for each in (own if is_same else None, before) if each is not None)
         return [Link(each) for each in first if each.is_valid]
 
-    def _told(self, report: Report, max_chars: int | None, *, as_records: bool = False) -> Told:
+    def _described(
+        self, report: Report, max_chars: int | None, *, as_records: bool = False
+    ) -> Described:
         detection = report.detection
         is_first = report.max_bytes is None
         if report.max_bytes is None:
             report.max_bytes = self._allowance.next_bytes()
-        told = tell(
+        described = describe(
             detection.finding,
             max_frames=self._max_frames,
             max_chars=max_chars,
@@ -234,29 +238,31 @@ class Events:
         )
         if is_first:
             # Span and log records go out by different ways: it counts once.
-            self._allowance.take(told.size_bytes)
-        return told
+            self._allowance.take(described.size_bytes)
+        return described
 
     def _record(self, report: Report) -> None:
         records, span = self._records, report.span
         assert records is not None
-        told = self._told(report, records.max_chars, as_records=True)
-        records.emit(names.DETECTED, told.attributes, span=span, severity="WARN", body=told.message)
-        for sample in told.samples:
+        described = self._described(report, records.max_chars, as_records=True)
+        records.emit(
+            names.DETECTED, described.attributes, span=span, severity="WARN", body=described.message
+        )
+        for sample in described.samples:
             records.emit(names.SAMPLE, sample, span=span, severity="WARN", body=body_of(sample))
 
     def _warn(self, report: Report) -> None:
         # Also where no span could be begun: what is in no span must be in the log.
-        told = report.text[0] if report.text else self._told(report, None)
-        stack = told.samples[0].get(names.STACKTRACE) if told.samples else None
+        described = report.text[0] if report.text else self._described(report, None)
+        stack = described.samples[0].get(names.STACKTRACE) if described.samples else None
         with _Current(report.span):
             if not isinstance(stack, str):
-                _log.warning("%s", told.message)
+                _log.warning("%s", described.message)
             else:
                 mark = report.detection.finding.sites[0].fingerprint
                 # Indented, so that no line of it can be taken for a line of the log.
                 lines = f"  fingerprint {mark}, waits at:\n{_innermost(stack, MAX_LOG_BYTES)}"
-                _log.warning("%s", told.message, lines=lines)
+                _log.warning("%s", described.message, lines=lines)
 
 
 def _innermost(stack: str, most: int) -> str:

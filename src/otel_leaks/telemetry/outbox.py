@@ -16,7 +16,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link
 
 from otel_leaks.model import Detection
-from otel_leaks.telemetry.attributes import Told
+from otel_leaks.telemetry.attributes import Described
 
 __all__ = ["Outbox", "Report", "Run", "Send", "run"]
 
@@ -48,14 +48,14 @@ class Report:
     detection: Detection
     sinks: dict[str, Send]
     links: list[Link]
-    """To the spans that told of the finding and of its leak before."""
+    """To the spans that reported the finding and its leak before."""
     span: trace.Span = trace.INVALID_SPAN
     tries: int = 0
     wait: int = 0
     """Censuses until it is offered again."""
     max_bytes: int | None = None
     """What it may take, once that was asked for."""
-    text: list[Told] = field(default_factory=list)
+    text: list[Described] = field(default_factory=list)
     """What is said of it, once it has been made up."""
 
 

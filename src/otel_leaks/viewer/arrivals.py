@@ -91,7 +91,7 @@ class Opened:
     pool: str
     operation: str
     refers_to: str
-    """The evidence that told of the same leak before."""
+    """The evidence that reported the same leak before."""
     links: tuple[Link, ...]
     detected: Detected
 

@@ -53,8 +53,8 @@ class Desk:
         self.store = Store()
         self._title, self._program = title, program
         self._page = Page(self.store, self._about, actions)
-        self._receiver = Receiver(application(self.hear, routes=self._page.routes), port)
-        self._rpc = RpcReceiver(self.hear, grpc_port) if grpc_port is not None else None
+        self._receiver = Receiver(application(self.receive, routes=self._page.routes), port)
+        self._rpc = RpcReceiver(self.receive, grpc_port) if grpc_port is not None else None
         self._entered = ExitStack()
         self.http = self._receiver.endpoint
         """The endpoint for OTLP/HTTP."""
@@ -68,7 +68,7 @@ class Desk:
         """What was got, for HTTP and for gRPC."""
         return self._receiver.port, self._rpc.port if self._rpc is not None else None
 
-    def hear(self, export: Export) -> None:
+    def receive(self, export: Export) -> None:
         """Enter what was received."""
         for arrival in arrivals_of(export):
             self.store.take(arrival)

@@ -65,7 +65,7 @@ def _foreign(host: str, origin: str | None) -> str | None:
 
 
 def application(
-    hear: Callable[[otlp.Export], object],
+    receive: Callable[[otlp.Export], object],
     *,
     max_body_bytes: int = MAX_BODY_BYTES,
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
@@ -75,7 +75,7 @@ def application(
     Make the receiver's web application.
 
     Args:
-        hear: Called with each request that was taken, on the server's event loop; it
+        receive: Called with each request that was taken, on the server's event loop; it
             must neither block nor raise.
         max_body_bytes: Larger bodies are refused with 413.
         max_unpacked_bytes: So are those that unpack to more.
@@ -97,7 +97,7 @@ def application(
             return Response(said, error.status, media_type=media_type)
         except ClientDisconnect:
             return Response(status_code=400)
-        hear(export)
+        receive(export)
         return Response(otlp.accepted(request.url.path, media_type), media_type=media_type)
 
     return Starlette(

@@ -45,7 +45,7 @@ class RpcReceiver:
     Serves OTLP/gRPC on a port of 127.0.0.1, from threads, while it is entered.
 
     Args:
-        hear: Called with each request that was taken, from a thread; it must neither
+        receive: Called with each request that was taken, from a thread; it must neither
             block nor raise.
         port: The wanted one; the next free one is taken where it is not. 0 for any.
 
@@ -53,12 +53,12 @@ class RpcReceiver:
         NoPortError: There is no port to listen on.
     """
 
-    def __init__(self, hear: Callable[[Export], object], port: int = 0) -> None:
+    def __init__(self, receive: Callable[[Export], object], port: int = 0) -> None:
         # Two threads: what is received is decoded in turn anyway.
         self._pool = ThreadPoolExecutor(2, "otel-leaks-receiver")
         self._server = grpc.server(
             self._pool,
-            handlers=[_handler(hear, *service) for service in _SERVICES],
+            handlers=[_handler(receive, *service) for service in _SERVICES],
             options=[
                 # Otherwise two receivers would share a port, each with half of what is sent.
                 ("grpc.so_reuseport", 0),
@@ -99,10 +99,10 @@ def _is_free(port: int) -> bool:
 
 
 def _handler(
-    hear: Callable[[Export], object], service: str, request: type[Any], response: type[Any]
+    receive: Callable[[Export], object], service: str, request: type[Any], response: type[Any]
 ) -> Any:
     def export(received: Export, _: object) -> Any:
-        hear(received)
+        receive(received)
         return response()
 
     method = grpc.unary_unary_rpc_method_handler(

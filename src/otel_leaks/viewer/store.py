@@ -116,7 +116,7 @@ class Finding:
     process: int
     opened_s: float
     latest: Opened
-    """As it was told last, of its sites just the largest, and that without its stack."""
+    """As it was last reported, with only the largest of its sites, and that without its stack."""
     packed: bytes
     """All of its sites."""
     spans: set[str] = field(default_factory=set)
@@ -125,13 +125,13 @@ class Finding:
     """Whether its sites are events of its span, and not log records."""
     changed: int = 0
     peak: int = 0
-    told: int = 1
-    """How often it was told: once, and once more with each reminder."""
+    reports: int = 1
+    """How often it was reported: once, and once more with each reminder."""
     ended: Ended | None = None
 
     @property
     def whole(self) -> Opened:
-        """As it was told last, with all of its sites."""
+        """As it was last reported, with all of its sites."""
         sites = tuple(map(_site, json.loads(zlib.decompress(self.packed))))
         return replace(self.latest, detected=replace(self.latest.detected, sites=sites))
 
@@ -301,7 +301,7 @@ class Store:
             self._finding_bytes += finding.size_bytes
         else:
             self._repack(finding, opened)
-            finding.told += 1
+            finding.reports += 1
         finding.has_events = bool(opened.detected.sites)
         finding.changed = self._change
         finding.peak = max(finding.peak, opened.detected.count)
@@ -353,7 +353,7 @@ class Store:
             finding.changed = self._change
 
     def _of_span(self, series: Series, span: Link) -> Finding | None:
-        """Find what a span told; where nobody makes spans, the finding that changed last."""
+        """Find what a span reported; where nobody makes spans, the finding that changed last."""
         found = (
             each
             for each in self._findings.values()

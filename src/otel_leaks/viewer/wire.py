@@ -36,7 +36,7 @@ def detail(store: Store, finding: Finding, process: Process) -> _Json:
         "traces": [
             {**trace(store, link.trace_id), "span": link.span_id}
             for link in opened.links
-            # The other links are to the spans that told of the finding itself.
+            # The other links are to the spans that reported the finding itself.
             if link.span_id not in finding.spans
         ],
         "markdown": copies.markdown(finding, process),
@@ -89,7 +89,7 @@ def _finding(finding: Finding) -> _Json:
         "opened": finding.opened_s or None,
         "oldest": opened.at_s - opened.age_s if opened.at_s else None,
         "last": opened.at_s or None,
-        "told": finding.told,
+        "reports": finding.reports,
         "refersTo": opened.refers_to,
         "pool": opened.pool,
         "function": largest.function if largest is not None else "",

@@ -12,7 +12,7 @@ const asked = new Set();
 const opened = new Set();
 let drawn = "";
 
-const versionOf = (finding) => `${state.epoch} ${finding.id} ${finding.told} ${finding.last} ${finding.ended !== null}`;
+const versionOf = (finding) => `${state.epoch} ${finding.id} ${finding.reports} ${finding.last} ${finding.ended !== null}`;
 
 // Evidence is asked for when it comes in, so that it can be read after the program has ended.
 export function fetchDetails(again) {
@@ -59,7 +59,7 @@ function parts(finding, known) {
   ];
   if (finding.opened !== null) facts.push(["opened", clock(finding.opened)], ["oldest", `since ${clock(finding.oldest)} or earlier`]);
   if (finding.ended) facts.push(["ended", `${clock(finding.ended.at)}, after ${duration(finding.ended.duration)}: ${finding.ended.message}`]);
-  if (finding.told > 1) facts.push(["last reminder", clock(finding.last)]);
+  if (finding.reports > 1) facts.push(["last reminder", clock(finding.last)]);
   if (finding.refersTo) facts.push(["same leak as", `the finding of ${finding.refersTo} before`]);
   if (finding.pool) facts.push(["pool", finding.pool]);
   if (finding.operation) facts.push(["request", finding.operation]);

@@ -112,6 +112,7 @@ bench: $(VENV)/.ready ## Measure what it costs
 	$(BIN)/python benchmarks/beginnings.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/holders.py
+	$(BIN)/python benchmarks/refusals.py
 
 dashboards: $(VENV)/.ready ## Write the dashboards and alerts of examples/ anew
 	PYTHONPATH=tests $(BIN)/python -m support.dashboards

@@ -120,7 +120,8 @@ def test_the_grace_of_a_marker_is_the_tests_own(run: Run) -> None:
     [
         (
             'leaks(ignores="x", "y")'.replace('ignores="x", "y"', '"y", ignores="x"'),
-            "unknown argument of @pytest.mark.leaks: 'y', ignores; known are ignore=, grace=",
+            "unknown argument of @pytest.mark.leaks: 'y', ignores; "
+            "known are ignore=, grace=, blocking=",
         ),
         ('leaks(ignore="pump")', "ignores are written as calls, *"),
         ("leaks(ignore=[1])", "ignore of @pytest.mark.leaks must be *, got 1"),

@@ -19,7 +19,7 @@ import coverage
 
 NAME = "of"
 """What the names of data files begin with; ``tests/support/matrix.py`` has it too."""
-LEAST = 90.0
+LEAST = 90.0  # 95 is the aim.
 """Percent of lines and branches, over all files."""
 SHOWN = 40
 """Files."""
@@ -38,8 +38,11 @@ def report(folders: Sequence[str]) -> tuple[float, list[str]]:
         # What no test imports is not covered either.
         measured.get_data().touch_files([str(each) for each in SOURCE.rglob("*.py")])
         table = io.StringIO()
+        # That of [tool.coverage.run] is for measuring alone.
+        omit = measured.get_option("run:omit")
+        assert isinstance(omit, list)
         total = measured.report(
-            file=table, show_missing=True, skip_covered=True, sort="-miss", precision=1
+            file=table, omit=omit, show_missing=True, skip_covered=True, sort="-miss", precision=1
         )
     return total, table.getvalue().splitlines()
 

@@ -711,7 +711,7 @@ def test_an_exporter_that_raises_costs_one_log_line_and_no_census(
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert errors == [
         "reporting a census or a detection failed; it is retried at the next "
-        "censuses; this is told once"
+        "censuses; this is logged once"
     ]
     assert meters.series()["python.thread.limit"] == {frozenset(): 5}
 

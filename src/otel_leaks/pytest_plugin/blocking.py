@@ -71,8 +71,8 @@ def _text(blocks: list[Block], limit_s: float) -> str:
     task = f", in task {block.task}" if block.task is not None else ""
     at = block.at
     return (
-        f"the event loop was blocked{times} for {block.took_s:.2f} s, and may be for "
-        f"{limit_s:g} s, by {at.function} ({at.file}:{at.line}){task}:\n"
+        f"the event loop was blocked{times} for {block.took_s:.2f} s, longer than the "
+        f"{limit_s:g} s allowed, by {at.function} ({at.file}:{at.line}){task}:\n"
         f"{stack_text(block.stack, max_frames=MOST_FRAMES)}\n"
         "await something asynchronous in its place, or run it in a thread: asyncio.to_thread()"
     )

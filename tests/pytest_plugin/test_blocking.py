@@ -42,7 +42,8 @@ def test_a_test_that_blocks_its_loop_fails_with_the_stack(pytester: pytest.Pytes
     name = "test_a_test_that_blocks_its_loop_fails_with_the_stack"
     result.stdout.re_match_lines(
         [
-            rf"the event loop was blocked for \d+\.\d\d s, longer than the 0.1 s allowed, by {name}.build "
+            r"the event loop was blocked for \d+\.\d\d s, longer than the 0.1 s allowed, by "
+            rf"{name}.build "
             rf"\(.*{name}.py:\d+\), in task {name}.handle:",
             r' +File ".*", line \d+, in handle',
             r' +File ".*", line \d+, in build',

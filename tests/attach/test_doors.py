@@ -327,13 +327,14 @@ def why(pid: int, site: str, *options: str) -> list[str]:
     return ["ps", str(pid), "--why", site, "--wait", "300", *options]
 
 
+@pytest.mark.parametrize("pattern", ["__main__.leak*", "leaked"])
 def test_what_holds_the_objects_of_a_site_is_said_with_the_time_that_it_took(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], pattern: str
 ) -> None:
     with instrumented(HELD) as process:
-        assert main(why(process.pid, "__main__.leak*")) == 0
+        assert main(why(process.pid, pattern)) == 0
     lines = capsys.readouterr().out.splitlines()
-    asked = "the search for what holds 1 site of __main__.leak*, took "
+    asked = f"the search for what holds 1 site of {pattern} took "
     (took,) = [line.removeprefix(asked) for line in lines if line.startswith(asked)]
     assert re.fullmatch(r"[0-9.]+ s and [0-9]+ ms of CPU", took)
     # The others are not what was asked about.
@@ -381,8 +382,8 @@ def test_of_a_site_that_there_is_not_it_says_so(capsys: pytest.CaptureFixture[st
     with instrumented(HELD) as process:
         assert main(why(process.pid, "nobody")) == 0
     assert (
-        "the search for what holds nobody, which no thread and no pending task stands at, took "
-        in capsys.readouterr().out
+        "nothing here matches nobody: give a fingerprint, or a pattern for the name of a function, "
+        "such as 'app.*'; the search took " in capsys.readouterr().out
     )
 
 

@@ -29,7 +29,13 @@ TASKS_AT_ONCE = 100
 
 def is_meant(site: Site, pattern: str) -> bool:
     """Say whether a site is meant by its fingerprint, or by a pattern for one of its functions."""
-    return site.fingerprint == pattern or any(fnmatchcase(each, pattern) for each in site.functions)
+    return site.fingerprint == pattern or any(_matches(each, pattern) for each in site.functions)
+
+
+def _matches(function: str, pattern: str) -> bool:
+    """Say whether a pattern fits a qualified name, or its last part where it has no dot."""
+    last = function.rpartition(".")[2]
+    return fnmatchcase(function, pattern) or ("." not in pattern and fnmatchcase(last, pattern))
 
 
 class Why:
@@ -121,7 +127,7 @@ class Why:
                 code = code_of(ref)
                 name = names.name(code).function if code is not None else ""
                 mark = fingerprint("asyncio_task", (name,))
-                if mark == self._pattern or fnmatchcase(name, self._pattern):
+                if mark == self._pattern or _matches(name, self._pattern):
                     found.setdefault(name, []).append(ref)
         return dict(sorted(found.items(), key=lambda each: -len(each[1]))[:MOST])
 

@@ -170,13 +170,15 @@ class Snapshot:
         if why is None:
             return
         pattern = between(why.pattern)
-        sites = f"{why.sites} site{'' if why.sites == 1 else 's'} of {pattern}"
-        if not why.sites:
-            sites = f"{pattern}, which no thread and no pending task stands at"
-        yield (
-            f"the search for what holds {sites}, took {why.wall_s:.2f} s and "
-            f"{why.cpu_s * 1e3:.0f} ms of CPU"
-        )
+        took = f"took {why.wall_s:.2f} s and {why.cpu_s * 1e3:.0f} ms of CPU"
+        if why.sites or why.finished:
+            sites = f"{why.sites} site{'' if why.sites == 1 else 's'} of {pattern}"
+            yield f"the search for what holds {sites} {took}"
+        else:
+            yield (
+                f"nothing here matches {pattern}: give a fingerprint, or a pattern for the name of "
+                f"a function, such as 'app.*'; the search {took}"
+            )
         for each in why.finished:
             tasks = f"{each.count} finished task{'' if each.count == 1 else 's'}"
             yield f"{tasks} of {between(each.function)}, held by {between(each.held_by)}"

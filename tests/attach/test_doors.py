@@ -378,6 +378,21 @@ def test_finished_tasks_that_something_refers_to_are_found_by_their_function(
     assert "2 finished tasks of answer, held by __main__.kept['...'][…]" in lines
 
 
+def test_finished_tasks_are_counted_where_something_refers_to_many(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with instrumented(HELD.replace("range(2)", "range(150)")) as process:
+        assert main(["ps", str(process.pid), "--wait", "300"]) == 0
+        assert (
+            "150 finished tasks of answer are still referenced; --why answer says by what\n"
+            in capsys.readouterr().out
+        )
+        assert main(["ps", str(process.pid), "--json", "--wait", "300"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        validate("ps", said)
+    assert said["finished"] == [{"function": "answer", "count": 150, "held_by": None}]
+
+
 def test_of_a_site_that_there_is_not_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with instrumented(HELD) as process:
         assert main(why(process.pid, "nobody")) == 0

@@ -14,10 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_leaks.attach.pulse import Pulse
-from otel_leaks.attach.why import Why
+from otel_leaks.attach.why import Why, finished_by_function
 from otel_leaks.attach.wire import MAX_REQUEST_BYTES, VERSION, Socket, Wire
 from otel_leaks.runtime import native
 
@@ -35,6 +36,10 @@ PAUSES_PER_CHECK = 50
 """Pauses between two looks at whether the command is still there."""
 MAX_SITES = 100
 """Sites of a kind that are sampled, and sent."""
+MOST_FINISHED = 5
+"""Functions whose finished tasks are counted, and how many these have to be: the last results of
+something are no news."""
+MANY_FINISHED = 100
 
 # Those of Linux and macOS, which _socket has too; on Windows nothing of this runs.
 _PEEK = 0x2
@@ -204,6 +209,13 @@ def _look(taker: CensusTaker, request: dict[str, Any], pause: Callable[[], None]
         "pools": None if census.pools is None else [asdict(each) for each in census.pools],
         "failures": [asdict(each) for each in (*census.failures, *census.unjudged)],
     }
+    if why is None and (kinds is None or "asyncio_task" in kinds):
+        pause()
+        found["census"]["finished"] = [
+            {"function": name, "count": len(refs)}
+            for name, refs in islice(finished_by_function(pause).items(), MOST_FINISHED)
+            if len(refs) >= MANY_FINISHED
+        ]
     return found
 
 

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from otel_leaks.runtime import native
@@ -15,7 +16,7 @@ from otel_leaks.runtime import native
 if TYPE_CHECKING:
     from otel_leaks.model import Kind, Population, Site
 
-__all__ = ["Why", "is_meant"]
+__all__ = ["Why", "finished_by_function", "is_meant"]
 
 BUDGET_S = 2.0
 """Seconds of CPU that a search may take: enough for two million objects."""
@@ -36,6 +37,35 @@ def _matches(function: str, pattern: str) -> bool:
     """Say whether a pattern fits a qualified name, or its last part where it has no dot."""
     last = function.rpartition(".")[2]
     return fnmatchcase(function, pattern) or ("." not in pattern and fnmatchcase(last, pattern))
+
+
+def finished_by_function(pause: Callable[[], None]) -> dict[str, list[weakref.ref[Any]]]:
+    """
+    Return the finished tasks that somebody refers to, by function, those with the most first.
+
+    Args:
+        pause: Called between slices.
+    """
+    from otel_leaks.runtime.code import CodeNames
+    from otel_leaks.runtime.finished_tasks import ARE_REGISTERED, code_of, finished
+    from otel_leaks.runtime.task_registry import TaskRegistry, tasks_on_heap
+
+    tasks = sys.modules.get("asyncio.tasks")
+    if tasks is None:
+        return {}
+    names = CodeNames()
+    refs = TaskRegistry().refs(pause) if ARE_REGISTERED else tasks_on_heap(tasks)
+    found: dict[int, list[weakref.ref[Any]]] = {}
+    for start in range(0, len(refs), TASKS_AT_ONCE):
+        pause()
+        for ref, key in finished(refs[start : start + TASKS_AT_ONCE]):
+            found.setdefault(key, []).append(ref)
+    named: dict[str, list[weakref.ref[Any]]] = {}
+    for some in found.values():
+        code = next(filter(None, map(code_of, some)), None)
+        if code is not None:
+            named.setdefault(names.name(code).function, []).extend(some)
+    return dict(sorted(named.items(), key=lambda each: -len(each[1])))
 
 
 class Why:
@@ -111,25 +141,15 @@ class Why:
     def _finished(self) -> dict[str, list[weakref.ref[Any]]]:
         """Return the finished tasks of the functions that are meant, which somebody refers to."""
         from otel_leaks.model import fingerprint
-        from otel_leaks.runtime.code import CodeNames
-        from otel_leaks.runtime.finished_tasks import ARE_REGISTERED, code_of, finished
-        from otel_leaks.runtime.task_registry import TaskRegistry, tasks_on_heap
 
-        tasks = sys.modules.get("asyncio.tasks")
-        if tasks is None:
-            return {}
-        names = CodeNames()
-        refs = TaskRegistry().refs(self._give_way) if ARE_REGISTERED else tasks_on_heap(tasks)
-        found: dict[str, list[weakref.ref[Any]]] = {}
-        for start in range(0, len(refs), TASKS_AT_ONCE):
-            self._give_way()
-            for ref, _ in finished(refs[start : start + TASKS_AT_ONCE]):
-                code = code_of(ref)
-                name = names.name(code).function if code is not None else ""
-                mark = fingerprint("asyncio_task", (name,))
-                if mark == self._pattern or _matches(name, self._pattern):
-                    found.setdefault(name, []).append(ref)
-        return dict(sorted(found.items(), key=lambda each: -len(each[1]))[:MOST])
+        def is_meant(name: str) -> bool:
+            return fingerprint("asyncio_task", (name,)) == self._pattern or _matches(
+                name, self._pattern
+            )
+
+        found = finished_by_function(self._give_way)
+        meant = {name: refs for name, refs in found.items() if is_meant(name)}
+        return dict(islice(meant.items(), MOST))
 
     def _pause(self) -> None:
         if native.monotonic() >= self._worked_until:

@@ -65,8 +65,8 @@ class Finished:
 
     function: str
     count: int
-    held_by: str
-    """What holds one of them."""
+    held_by: str | None = None
+    """What holds one of them; None where nobody asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,8 @@ class Snapshot:
     """Of the census."""
     why: Why | None = None
     """The search for what holds some objects, None when nobody asked."""
+    finished: tuple[Finished, ...] = ()
+    """The functions with the most finished tasks that are still referenced, 100 at least."""
 
     def of(self, kind: Kind) -> Counted | None:
         """Return the objects of a kind, None where it was not read."""
@@ -136,6 +138,7 @@ class Snapshot:
                 f"Python {between(self.python)}: {counts_text(counts)}",
                 f"took {self.wall_s:.2f} s and {self.cpu_s * 1e3:.0f} ms of CPU; {self._paused()}",
                 *self._searched(),
+                *self._finished(),
                 *self._hidden(),
                 *self._missing(),
             ),
@@ -181,7 +184,15 @@ class Snapshot:
             )
         for each in why.finished:
             tasks = f"{each.count} finished task{'' if each.count == 1 else 's'}"
-            yield f"{tasks} of {between(each.function)}, held by {between(each.held_by)}"
+            yield f"{tasks} of {between(each.function)}, held by {between(each.held_by or '')}"
+
+    def _finished(self) -> Iterator[str]:
+        for each in self.finished:
+            name = between(each.function)
+            yield (
+                f"{each.count} finished tasks of {name} are still referenced; --why {name} says by "
+                "what"
+            )
 
     def _hidden(self) -> Sequence[str]:
         hidden = [each for population in self.populations for each in population.hidden]

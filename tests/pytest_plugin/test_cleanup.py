@@ -12,25 +12,25 @@ CLEANUP = ("--leaks", "-oleaks_cleanup=true")
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows can't interrupt a call")
 
 
+STAYING = """
+    import asyncio
+    from leaky import kept, task
+
+    loop = asyncio.new_event_loop()
+
+    def test_leaking():
+        task(loop)
+
+    def test_after():
+        assert not kept[0].done()
+        kept[0].cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+"""
+
+
 def test_without_the_setting_what_leaked_stays(run: Run) -> None:
-    result = run(
-        """
-        import asyncio
-        from leaky import kept, task
-
-        loop = asyncio.new_event_loop()
-
-        def test_leaking():
-            task(loop)
-
-        def test_after():
-            assert not kept[0].done()
-            kept[0].cancel()
-            loop.run_until_complete(asyncio.sleep(0))
-            loop.close()
-        """,
-        "--leaks",
-    )
+    result = run(STAYING, "--leaks")
     result.assert_outcomes(passed=1, failed=1)
 
 
@@ -399,25 +399,7 @@ def test_known_leaks_of_a_baseline_are_left_alone(run: Run) -> None:
 
 
 def test_nothing_is_ended_where_leaks_only_warn(run: Run) -> None:
-    result = run(
-        """
-        import asyncio
-        from leaky import kept, task
-
-        loop = asyncio.new_event_loop()
-
-        def test_leaking():
-            task(loop)
-
-        def test_after():
-            assert not kept[0].done()
-            kept[0].cancel()
-            loop.run_until_complete(asyncio.sleep(0))
-            loop.close()
-        """,
-        "--leaks=warn",
-        "-oleaks_cleanup=true",
-    )
+    result = run(STAYING, "--leaks=warn", "-oleaks_cleanup=true")
     result.assert_outcomes(passed=2)
 
 

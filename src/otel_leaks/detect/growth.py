@@ -23,7 +23,7 @@ from otel_leaks.detect.windows import Now
 from otel_leaks.detect.words import NOUNS, counted, duration, left, peak, site_line, where
 from otel_leaks.model import Census, Detection, End, Evidence, Finding, Kind, Population, Site
 
-__all__ = ["OPENS", "POLICY", "Growth"]
+__all__ = ["OPENS", "POLICY", "Growth", "no_longer_pile_up"]
 
 OPENS: tuple[tuple[Kind, Evidence], ...] = (
     ("thread", "growth"),
@@ -272,11 +272,16 @@ def _found(finding: Finding) -> str:
 
 
 def _ended(detection: Detection) -> str:
+    return no_longer_pile_up(NOUNS[detection.finding.kind][1], detection)
+
+
+def no_longer_pile_up(nouns: str, detection: Detection) -> str:
+    """Say why a rise ended, and how many of *nouns* are left."""
     finding = detection.finding
     at = f" in {finding.sites[0].function}" if finding.sites else ""
     return (
-        f"{NOUNS[finding.kind][1]}{at} no longer pile up after "
-        f"{duration(detection.open_s)}: {left(finding.count)}; {peak(detection)}"
+        f"{nouns}{at} no longer pile up after {duration(detection.open_s)}: "
+        f"{left(finding.count)}; {peak(detection)}"
     )
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from otel_leaks.config import LeakConfig
-from otel_leaks.detect.growth import Growth
+from otel_leaks.detect.growth import Growth, no_longer_pile_up
 from otel_leaks.detect.policy import Policy
-from otel_leaks.detect.words import duration, left, peak, where
+from otel_leaks.detect.words import duration, where
 from otel_leaks.model import Census, Detection, Evidence, Finding, Kind, Population
 
 __all__ = ["HISTORY", "OPENS", "POLICY"]
@@ -55,12 +55,7 @@ def _found(finding: Finding) -> str:
 
 
 def _ended(detection: Detection) -> str:
-    finding = detection.finding
-    at = f" in {finding.sites[0].function}" if finding.sites else ""
-    return (
-        f"finished asyncio tasks{at} no longer pile up after {duration(detection.open_s)}: "
-        f"{left(finding.count)}; {peak(detection)}"
-    )
+    return no_longer_pile_up("finished asyncio tasks", detection)
 
 
 POLICY = Policy(

@@ -16,6 +16,7 @@ app = FastAPI()
 
 tasks: list[asyncio.Task[None]] = []
 threads: list[threading.Thread] = []
+results: list[asyncio.Task[float]] = []
 replies = asyncio.Event()
 jobs = threading.Event()
 
@@ -79,8 +80,16 @@ async def wait_for_nobody() -> None:
     await asyncio.get_running_loop().create_future()
 
 
+@app.post("/keep/results")
+async def keep_results(n: int) -> None:
+    started = [asyncio.create_task(ask(each)) for each in range(n)]
+    results.extend(started)
+    await asyncio.wait(started)
+
+
 @app.post("/fix")
 async def fix() -> None:
+    results.clear()
     replies.set()
     await asyncio.gather(*tasks)
     tasks.clear()

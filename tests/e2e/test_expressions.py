@@ -139,6 +139,7 @@ def test_every_expression_returns_data(
             eventually(lambda: len(prometheus.query(LEAKED)) == 2)
         service.post("/leak/jobs", n=5).raise_for_status()
         service.post("/lose/tasks", n=3).raise_for_status()
+        service.post("/keep/results", n=40).raise_for_status()
 
         wanted = recorded() | provisioned() | charted()
         assert len(wanted) > 50

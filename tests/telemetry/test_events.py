@@ -195,12 +195,20 @@ def test_the_minutes_before_go_with_a_detection(spans: Spans) -> None:
     assert said == ["0 - 80", None]
 
 
-def test_without_a_history_a_detection_says_nothing_of_it(spans: Spans) -> None:
+def test_without_three_minutes_of_history_a_detection_says_nothing_of_it(spans: Spans) -> None:
+    two = History(
+        kinds=(("thread", (40, 93)),),
+        sites=(SiteHistory("thread", THREADS.fingerprint, "app.jobs.run", (0, 80)),),
+        delays_s=(0.0014, 2.5),
+    )
+    events_of(spans).detected(detection(found(THREADS), history=two))
     events_of(spans).detected(detection(history=History()))
     events_of(spans).detected(detection())
-    assert len(spans.all) == 2
+    assert len(spans.all) == 3
     for span in spans.all:
         assert not {names.HISTORY, names.DELAY_HISTORY} & plain(span.attributes).keys()
+        for _, attributes in samples(span):
+            assert names.HISTORY not in attributes
 
 
 def test_a_site_without_a_sample_is_reported_by_its_function(spans: Spans) -> None:

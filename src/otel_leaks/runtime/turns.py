@@ -155,7 +155,9 @@ def attach(loop: Any) -> Meter | None:
                 meter.keys, meter.poll = selector._fd_to_key, selector._selector.poll
             setattr(selector, _METER, meter)
             setattr(selector, _LOOP, loop)
-            selector.__class__ = _timed_class(type(selector))
+            kind = type(selector)
+            selector.__class__ = _timed_class(kind)
+            _read_fast(selector, kind)
         except Exception:  # Of somebody's own: without attributes, or with another layout.
             return None
         return meter
@@ -176,6 +178,19 @@ def detach(loop: Any) -> None:
         selector.__class__ = base
         for name in (_METER, _LOOP):
             object.__delattr__(selector, name)
+        _read_fast(selector, base)
+
+
+def _read_fast(selector: Any, kind: Any) -> None:
+    """
+    Let the attributes of a selector be read as fast as before its class was replaced.
+
+    3.11 and later keep attributes within an object, until its class is replaced, and read those of
+    the dict that comes of it slowly, but not those of another dict.
+    https://github.com/python/cpython/blob/v3.13.0/Objects/typeobject.c#L6735
+    """
+    if _is_known(kind):
+        selector.__dict__ = dict(selector.__dict__)
 
 
 def _has_own_select(selector: object) -> bool:

@@ -9,6 +9,8 @@ from otel_leaks.telemetry import names
 
 __all__ = ["of_history", "of_site_history"]
 
+FEWEST = 3
+"""Minutes; a shorter history says no more than the count."""
 UNSEEN = "-"
 """Stands for a minute in which nobody looked."""
 
@@ -27,8 +29,11 @@ def of_history(finding: Finding, history: History | None) -> dict[str, str]:
 def of_site_history(site: Site, history: History | None) -> dict[str, str]:
     """Describe how many stood at a site."""
     counts = history.of_site(site.kind, site.fingerprint) if history is not None else ()
-    return {names.HISTORY: _numbers(counts)} if counts else {}
+    text = _numbers(counts)
+    return {names.HISTORY: text} if text else {}
 
 
 def _numbers(values: Sequence[int | None]) -> str:
+    if len(values) < FEWEST:
+        return ""
     return " ".join(UNSEEN if each is None else str(each) for each in values)

@@ -187,7 +187,7 @@ def _read_fast(selector: Any, kind: Any) -> None:
 
     3.11 and later keep attributes within an object, until its class is replaced, and read those of
     the dict that comes of it slowly, but not those of another dict.
-    https://github.com/python/cpython/blob/v3.13.0/Objects/typeobject.c#L6735
+    https://github.com/python/cpython/blob/v3.13.5/Objects/typeobject.c#L6489
     """
     if _is_known(kind):
         selector.__dict__ = dict(selector.__dict__)

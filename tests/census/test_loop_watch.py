@@ -248,6 +248,8 @@ def test_what_is_ignored_is_not_reported(watch: LoopWatch) -> None:
         assert found.stalls == ()
 
 
+# On 3.14 the look at tasks notices new loops as well, and keeps the patch.
+@pytest.mark.unwatched
 def test_closing_restores_every_loop(watch: LoopWatch) -> None:
     with serving() as served:
         selector: Any = served.loop._selector  # type: ignore[attr-defined]

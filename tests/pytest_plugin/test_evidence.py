@@ -18,11 +18,20 @@ DROPPED = """
         def __init__(self):
             self.itself = self
             self.pool = ThreadPoolExecutor(1)
-            self.pool.submit(int).result()
+            wait_for_worker(self)
 
     def call(coro):
         loop = asyncio.new_event_loop()
         return loop.run_until_complete(coro)
+
+    def wait_for_worker(client):
+        import sys
+        import time
+
+        client.pool.submit(int).result()
+        # The worker refers to its pool a moment longer, and would be the last to.
+        while sys.getrefcount(client.pool) > 2:
+            time.sleep(0)
 """
 
 

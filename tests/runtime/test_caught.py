@@ -239,6 +239,7 @@ def test_a_very_long_function_is_not_read() -> None:
     assert caught_at(code) is None
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_answers_do_not_keep_code_alive() -> None:
     import gc
     import weakref

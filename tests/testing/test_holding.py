@@ -14,7 +14,6 @@ import pytest
 
 from otel_leaks.runtime.frames import can_read
 from otel_leaks.testing import Grace, LeaksFound, Report, find, holding, ignore_current, verify_none
-from support.leaks import forever
 
 pytestmark = [
     pytest.mark.skipif(not can_read(), reason="nothing is looked for without the GIL"),
@@ -33,6 +32,11 @@ def _time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(holding, "SEARCH_S", 60.0)
     yield
     sessions.clear()
+
+
+async def forever() -> None:
+    """Wait for what nothing else refers to: there is one way to the task."""
+    await asyncio.Event().wait()
 
 
 def held_by(report: Report) -> list[str | None]:

@@ -60,8 +60,12 @@ SAME_EVERYWHERE = (
 """What no version of Python changes, and what takes minutes."""
 NOT_NEEDED = ("datadog-api-client", "grafana-foundation-sdk")
 """What only these need; Datadog's client alone has ten thousand files."""
-AT_THE_ENDS = ("cli", "demo", "patterns", "pytest_plugin", "scenarios", "viewer")
-"""Runs of whole programs, and the page: on the oldest and newest stable version, and here."""
+AT_THE_ENDS = (
+    *("cli", "demo", "patterns", "pytest_plugin", "scenarios", "viewer"),
+    *("detect", "report", "test_growing_services.py", "test_outlived.py"),
+)
+"""Runs of whole programs, and what only counts or writes: on the oldest and the newest stable
+version, and here."""
 ENDS = ("3.10", "3.14")
 FROM_WHEEL = "3.12"
 """Tests what a user installs, the wheel, in the place of the tree."""

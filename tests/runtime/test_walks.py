@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -117,6 +119,27 @@ def test_what_is_shut_and_what_is_not_followed_leads_nowhere() -> None:
         walked = Walk({id(target)}, follows, lambda: True)
         walked.run([Node(Other(target))])
         assert walked.path(id(target)) is None
+
+
+REUSED = """
+import asyncio, gc, sys
+from otel_leaks.runtime.walks import Walk, referents_of
+
+async def main():
+    for _ in range(300):  # Leaves iterators that asyncio keeps, and uses again.
+        await asyncio.sleep(0.0001)
+
+module = sys.modules["_asyncio"]
+for _ in range(3):
+    asyncio.run(main())
+    assert [id(each) for each in referents_of([module])] == [id(vars(module))]
+    Walk({id(main)}, lambda kind: True, lambda: True).run([asyncio])
+    gc.collect()
+"""
+
+
+def test_what_a_module_keeps_for_itself_is_not_touched() -> None:
+    subprocess.run([sys.executable, "-c", REUSED], check=True, timeout=120)
 
 
 def test_it_asks_after_each_slice_whether_to_go_on() -> None:

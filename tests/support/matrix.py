@@ -45,6 +45,7 @@ LIMIT_S = 2400
 
 SAME_EVERYWHERE = (
     "fuzz",
+    "scenarios",
     "simulation",
     "test_architecture.py",
     "test_compose.py",
@@ -57,12 +58,12 @@ SAME_EVERYWHERE = (
     "test_services_page.py",
     "test_shipped.py",
 )
-"""What no version of Python changes, and what takes minutes."""
+"""What no version of Python changes, and what takes minutes and has a target of its own."""
 NOT_NEEDED = ("datadog-api-client", "grafana-foundation-sdk")
 """What only these need; Datadog's client alone has ten thousand files."""
 AT_THE_ENDS = (
-    *("cli", "demo", "patterns", "pytest_plugin", "scenarios", "viewer"),
-    *("detect", "report", "test_growing_services.py", "test_outlived.py"),
+    *("cli", "demo", "known", "patterns", "pytest_plugin", "viewer"),
+    *("detect", "monitor", "report", "telemetry", "test_growing_services.py", "test_outlived.py"),
 )
 """Runs of whole programs, and what only counts or writes: on the oldest and the newest stable
 version, and here."""

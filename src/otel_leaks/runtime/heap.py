@@ -15,7 +15,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
-from gc import get_referents, get_referrers
+from gc import get_referrers
 from itertools import chain, repeat
 from typing import Any
 
@@ -200,7 +200,7 @@ def _referents(thing: Any) -> Iterable[Any]:
     if issubclass(kind, threading.local):
         # The garbage collector does not show them; these are the calling thread's.
         return list(threading.local.__getattribute__(thing, "__dict__").values())
-    return get_referents(thing)
+    return referents_of([thing])
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:
@@ -300,7 +300,7 @@ def held_only_by(
     queue = list(roots)
     for thing in queue:  # Grows while it is walked.
         below = []
-        for each in get_referents(thing):
+        for each in referents_of([thing]):
             kind = type(each)
             key = id(each)
             if key in root_ids or is_module(each) or issubclass(kind, type):

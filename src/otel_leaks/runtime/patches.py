@@ -19,11 +19,11 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterator
-from gc import get_referents
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from otel_leaks.runtime import forks
+from otel_leaks.runtime.walks import referents_of
 
 __all__ = ["Patches"]
 
@@ -289,4 +289,4 @@ def _below(top: object) -> Iterator[object]:
             things += [thing.__dict__, *cells, *(thing.__defaults__ or ())]
             things += [thing.__globals__[each] for each in names if each in thing.__globals__]
         else:
-            things += get_referents(thing)
+            things += referents_of([thing])

@@ -8,12 +8,15 @@ followed is held until the walk is forgotten, so that an id means one object all
 
 from __future__ import annotations
 
+import types
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from gc import get_referents, is_tracked
 from itertools import compress, filterfalse, islice
 from typing import Any, NamedTuple
+
+from otel_leaks.runtime.glimpse import is_subtype
 
 __all__ = ["Follows", "Walk", "referents_of"]
 
@@ -34,9 +37,25 @@ class _Found(NamedTuple):
     """Of the slice of that level that refers to it."""
 
 
+_space: Any = vars(types.ModuleType)["__dict__"].__get__
+
+
 def referents_of(things: list[Any]) -> list[Any]:
-    """Return what the garbage collector sees of some objects, in their order."""
-    return get_referents(*things)
+    """
+    Return what the garbage collector sees of some objects, and of modules their namespaces.
+
+    A module made in C may show what nobody refers to: that of asyncio shows its iterators that
+    wait to be used again, on 3.12 and 3.13. Whoever takes a reference to one and gives it up
+    frees it a second time, and the interpreter crashes.
+    https://github.com/python/cpython/blob/v3.12.1/Modules/_asynciomodule.c
+    """
+    kinds = {id(kind): kind for kind in map(type, things)}
+    modules = {key for key, kind in kinds.items() if is_subtype(kind, types.ModuleType)}
+    if not modules:
+        return get_referents(*things)
+    spaces = [_space(each) for each in things if id(type(each)) in modules]
+    others = [each for each in things if id(type(each)) not in modules]
+    return [*get_referents(*others), *(each for each in spaces if each is not None)]
 
 
 class _Ids:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextvars
 import sys
 import types
-from gc import get_referents
 from typing import Any
 
 from otel_leaks.runtime.coroutines import awaitables
+from otel_leaks.runtime.walks import referents_of
 
 __all__ = ["Blocked"]
 
@@ -84,7 +84,7 @@ class Blocked:
                 seen.add(id(each))
                 if len(seen) > MAX_TIMED:
                     return None
-                ahead += get_referents(each)
+                ahead += referents_of([each])
         return reached
 
     def opens(self, holder: Any) -> bool:

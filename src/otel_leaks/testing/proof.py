@@ -35,6 +35,7 @@ from otel_leaks.runtime.coroutines import chain_at
 from otel_leaks.runtime.glimpse import root_of
 from otel_leaks.runtime.running import current_task
 from otel_leaks.runtime.task_registry import TaskRegistry
+from otel_leaks.runtime.walks import referents_of
 from otel_leaks.testing.blocked import Blocked
 
 __all__ = ["Proof", "Verdict", "prove"]
@@ -279,7 +280,7 @@ class _Search:
                 continue
             opens = self._blocked.opens(holder)
             own = _Own(holder) if key in self._blocked.waits else None
-            for held in get_referents(holder):
+            for held in referents_of([holder]):
                 target = id(held)
                 if target not in wanted:
                     continue
@@ -305,7 +306,7 @@ class _Search:
         for count, each in enumerate(objects):
             if count % CHECK_EVERY == 0:
                 self._check_clock()
-            if not wanted.isdisjoint(map(id, get_referents(each))):
+            if not wanted.isdisjoint(map(id, referents_of([each]))):
                 found.append(each)
         return found
 

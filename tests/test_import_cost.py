@@ -54,3 +54,17 @@ def test_importing_the_api_for_tests_loads_nothing_heavy(module: str) -> None:
 
 def test_what_is_heavy_would_be_seen() -> None:
     assert loaded_by("otel_leaks.testing.selftest") == ["asyncio"]
+
+
+def test_a_run_that_leaks_nothing_loads_no_texts_of_reports() -> None:
+    program = """
+import pytest
+import sys
+import otel_leaks.pytest_plugin.session
+print(*sorted(name for name in sys.modules if name.startswith("otel_leaks.report.")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=60
+    )
+    loaded = done.stdout.split()
+    assert not [name for name in loaded if name.partition("report.")[2] in {"text", "hints"}]

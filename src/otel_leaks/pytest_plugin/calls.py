@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from otel_leaks.origins.recorder import starts
 from otel_leaks.origins.scopes import Scope
-from otel_leaks.pytest_plugin.cleanup import Cleanup
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.options import Options
 from otel_leaks.pytest_plugin.outcomes import Outcomes, Told, is_failure, raised_in_unittest
@@ -18,6 +18,9 @@ from otel_leaks.pytest_plugin.scope import SessionScope
 from otel_leaks.pytest_plugin.teardowns import Teardowns
 from otel_leaks.pytest_plugin.turns import Charged, Turns
 from otel_leaks.testing.report import Report
+
+if TYPE_CHECKING:
+    from otel_leaks.pytest_plugin.cleanup import Cleanup
 
 __all__ = ["Calls"]
 

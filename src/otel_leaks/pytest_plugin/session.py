@@ -14,7 +14,6 @@ import pytest
 from otel_leaks.pytest_plugin.baseline import Baseline
 from otel_leaks.pytest_plugin.blocking import BlockingTests
 from otel_leaks.pytest_plugin.calls import Calls
-from otel_leaks.pytest_plugin.cleanup import Cleanup
 from otel_leaks.pytest_plugin.collecting import Collection
 from otel_leaks.pytest_plugin.ending import Ending, is_worker
 from otel_leaks.pytest_plugin.fixtures import Fixtures
@@ -74,6 +73,9 @@ class LeaksPlugin:
         )
         cleanup = None
         if options.cleans_up and self._mode == "fail":
+            # With it come the texts of reports, which no run needs that leaks nothing.
+            from otel_leaks.pytest_plugin.cleanup import Cleanup
+
             cleanup = Cleanup(options.ignores, baseline=baseline, ledger=ledger, troubles=troubles)
         teardowns = Teardowns(manager, turns, looking, outcomes, self._hangs, cleanup=cleanup)
         runners = Runners(turns, looking, teardowns)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_leaks.pytest_plugin.cleanup import Cleanup
 from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.outcomes import Outcomes, Told
 from otel_leaks.pytest_plugin.turns import Charged, Fixture, Turns
 
 if TYPE_CHECKING:
+    from otel_leaks.pytest_plugin.cleanup import Cleanup
     from otel_leaks.testing.report import Report
 
 __all__ = ["Teardowns"]

@@ -20,9 +20,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from functools import partial
-from gc import get_referents
 from itertools import chain, compress, repeat, tee
-from operator import is_
 from typing import Any, NamedTuple
 
 from otel_leaks.runtime.glimpse import (
@@ -36,9 +34,11 @@ from otel_leaks.runtime.glimpse import (
     in_c,
     item,
     members,
+    of_type,
     present,
     referent,
     referent_types,
+    referents,
     root_of_ref,
     types_at,
 )
@@ -150,9 +150,7 @@ def _head_of(ref: weakref.ref[Any]) -> weakref.ref[Any] | None:
     job = getattr(sys.modules.get("concurrent.futures.thread"), JOB, None)
     if job is None:
         return None
-    found: weakref.ref[Any] | None = first(
-        root_of_ref(ref), (*_queued(ref), partial(_of_type, job), _refs)
-    )
+    found: weakref.ref[Any] | None = first(root_of_ref(ref), (*_queued(ref), of_type(job), _refs))
     return found
 
 
@@ -160,16 +158,7 @@ def _queued(ref: weakref.ref[Any]) -> tuple[Step, ...]:
     """Return the way from a SimpleQueue to what is in it, first in first."""
     # What has been taken from the list is None there, for a while.
     kinds = referent_types(root_of_ref(ref), ())[:1]
-    return (referent(0), chain.from_iterable) if kinds == [list] else (_referents,)
-
-
-def _referents(objects: Iterator[Any]) -> Iterator[Any]:
-    return chain.from_iterable(map(get_referents, objects))
-
-
-def _of_type(kind: type, objects: Iterator[Any]) -> Iterator[Any]:
-    one, other = tee(objects)
-    return compress(one, map(partial(is_, kind), map(type, other)))
+    return (referent(0), chain.from_iterable) if kinds == [list] else (referents,)
 
 
 def _refs(objects: Iterator[Any]) -> Iterator[Any]:
@@ -191,7 +180,7 @@ def multiprocessing_served(worker: ThreadRef) -> Served | None:
     if ref is None:
         return None
     # A job is a tuple that begins with two numbers: of the call, and of its part.
-    jobs: tuple[Step, ...] = (*_queued(ref), partial(_of_type, tuple))
+    jobs: tuple[Step, ...] = (*_queued(ref), of_type(tuple))
     head = tuple(first(root_of_ref(ref), (*jobs, _item_at(i))) for i in (0, 1)) if queued else None
     return Served(ref, "ThreadPool", None, queued, head)
 

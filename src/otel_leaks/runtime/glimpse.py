@@ -55,9 +55,11 @@ __all__ = [
     "first_item",
     "in_c",
     "is_alive",
+    "is_module",
     "is_subtype",
     "item",
     "members",
+    "module_of_type",
     "name_of_type",
     "nth_item",
     "of_class",
@@ -288,6 +290,17 @@ def in_c(kind: type, name: str) -> Step | None:
         if descriptor is not None:
             return attribute(descriptor) if type(descriptor) in _C_DESCRIPTORS else None
     return None
+
+
+def is_module(thing: Any) -> bool:
+    """Say whether it is a module, lazy ones included, which it does not load."""
+    return issubclass(type(thing), types.ModuleType)
+
+
+def module_of_type(kind: type) -> str:
+    """Return the module of a class, whatever its metaclass defines; empty for none."""
+    module = type.__getattribute__(kind, "__module__")
+    return module if type(module) is str else ""
 
 
 def name_of_type(kind: type) -> str:

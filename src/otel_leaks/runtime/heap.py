@@ -20,6 +20,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from otel_leaks.libraries import is_library
+from otel_leaks.runtime.glimpse import is_module, module_of_type
 from otel_leaks.runtime.walks import Follows, Walk, referents_of
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "held_by",
     "held_by_package",
     "held_only_by",
-    "is_module",
     "living",
     "spaces",
     "within_coroutines",
@@ -90,10 +90,10 @@ def held_by_package(package: str, targets: Collection[int], *, budget_s: float) 
     closed = frozenset() if package in _RUN_TESTS else _RUN_TESTS
 
     def is_of_package(cls: Any) -> bool:
-        return _top(_module_of(cls)) == package
+        return _top(module_of_type(cls)) == package
 
     def follows(kind: type) -> bool | Callable[[Any], bool]:
-        if not _holds_for_libraries(kind) or _top(_module_of(kind)) in closed:
+        if not _holds_for_libraries(kind) or _top(module_of_type(kind)) in closed:
             return False
         return is_of_package if issubclass(kind, type) else True
 
@@ -124,7 +124,7 @@ def held_by(roots: Iterable[object], targets: Collection[int], *, budget_s: floa
             return True
         if kind in _OPAQUE or issubclass(kind, (type, contextvars.Context)):
             return False
-        return not _is_of(kind, loop) and _top(_module_of(kind)) not in _TEST_RUNNERS
+        return not _is_of(kind, loop) and _top(module_of_type(kind)) not in _TEST_RUNNERS
 
     shut = spaces()
     first = []
@@ -157,7 +157,7 @@ def within_coroutines(
             return True
         if kind is types.FunctionType or kind in _OPAQUE or issubclass(kind, type):
             return False
-        module = _module_of(kind)
+        module = module_of_type(kind)
         return _top(module) not in {"asyncio", "_asyncio", "uvloop", "threading", "_thread"}
 
     return _walked(
@@ -219,7 +219,7 @@ def _holds_for_libraries(kind: type) -> bool:
         return True
     if kind is contextvars.ContextVar or kind is _LRU or issubclass(kind, threading.local):
         return True
-    module = _module_of(kind)
+    module = module_of_type(kind)
     top = _top(module)
     if top in _FOLLOWED:
         return True
@@ -236,16 +236,6 @@ def spaces() -> set[int]:
     modules = filter(is_module, list(sys.modules.values()))
     # Not vars(): it would load a lazy module.
     return set(map(id, map(object.__getattribute__, modules, repeat("__dict__"))))
-
-
-def is_module(thing: Any) -> bool:
-    """Say whether it is a module, lazy ones included, which it does not load."""
-    return issubclass(type(thing), types.ModuleType)
-
-
-def _module_of(kind: Any) -> str:
-    module = type.__getattribute__(kind, "__module__")
-    return module if type(module) is str else ""
 
 
 def _top(module: str) -> str:
@@ -269,7 +259,9 @@ def has_holder(task: object) -> bool:
     ours = sys._getframe()
     return any(
         issubclass(type(each), _HOLDERS)
-        or (type(each) is not types.FrameType and _top(_module_of(type(each))) not in _MACHINERY)
+        or (
+            type(each) is not types.FrameType and _top(module_of_type(type(each))) not in _MACHINERY
+        )
         for each in get_referrers(task)
         if each is not ours
     )
@@ -307,7 +299,7 @@ def held_only_by(
                 continue
             if kind in _OPAQUE or kind is types.FunctionType:
                 continue
-            if _top(_module_of(kind)) in {"_pytest", "pluggy"}:
+            if _top(module_of_type(kind)) in {"_pytest", "pluggy"}:
                 continue
             inner[key] += 1
             below.append(key)

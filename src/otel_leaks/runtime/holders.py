@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 from otel_leaks.libraries import is_own_module
 from otel_leaks.runtime import native
 from otel_leaks.runtime.frames import MAX_FRAMES, can_read
-from otel_leaks.runtime.glimpse import is_subtype, name_of_type
-from otel_leaks.runtime.heap import is_module, spaces
+from otel_leaks.runtime.glimpse import is_module, is_subtype, module_of_type, name_of_type
+from otel_leaks.runtime.heap import spaces
 from otel_leaks.runtime.paths import (
     is_wake_up,
     name_of_callable,
@@ -259,18 +259,13 @@ class _Search:
         if kind is types.FrameType:
             return _is_of_others
         if is_subtype(kind, type):
-            return lambda cls: not _is_of_runners(_module_of(cls))
-        return not _is_of_runners(_module_of(kind))
+            return lambda cls: not _is_of_runners(module_of_type(cls))
+        return not _is_of_runners(module_of_type(kind))
 
 
 def _loop_root() -> tuple[type, ...]:
     root = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
     return (root,) if root is not None else ()
-
-
-def _module_of(cls: type) -> str:
-    module = type.__getattribute__(cls, "__module__")
-    return module if type(module) is str else ""
 
 
 def _is_of_runners(module: object) -> bool:

@@ -13,10 +13,11 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from gc import get_referents, is_tracked
-from itertools import compress, filterfalse, islice
+from itertools import compress, filterfalse, islice, repeat
+from operator import not_
 from typing import Any, NamedTuple
 
-from otel_leaks.runtime.glimpse import is_subtype
+from otel_leaks.runtime.glimpse import present
 
 __all__ = ["Follows", "Walk", "referents_of"]
 
@@ -49,13 +50,11 @@ def referents_of(things: list[Any]) -> list[Any]:
     frees it a second time, and the interpreter crashes.
     https://github.com/python/cpython/blob/v3.12.1/Modules/_asynciomodule.c
     """
-    kinds = {id(kind): kind for kind in map(type, things)}
-    modules = {key for key, kind in kinds.items() if is_subtype(kind, types.ModuleType)}
-    if not modules:
+    are_modules = list(map(issubclass, map(type, things), repeat(types.ModuleType)))
+    if not any(are_modules):
         return get_referents(*things)
-    spaces = [_space(each) for each in things if id(type(each)) in modules]
-    others = [each for each in things if id(type(each)) not in modules]
-    return [*get_referents(*others), *(each for each in spaces if each is not None)]
+    others = compress(things, map(not_, are_modules))
+    return [*get_referents(*others), *present(map(_space, compress(things, are_modules)))]
 
 
 class _Ids:

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from otel_leaks.model import Frame, Operation, Sample, Site, Stack, Stall, StallCause, fingerprint
+from otel_leaks.model.loops import QUIET_S
 from otel_leaks.runtime.code import Place
 from otel_leaks.runtime.thread_clocks import ThreadClock
 
 __all__ = ["KEPT_S", "QUIET_S", "Stalls", "Turn", "shared", "spent"]
 
-QUIET_S = 60.0
-"""Without another one for so long, what comes later at the same site is counted anew."""
 KEPT_S = 600.0
 """So long a site is remembered."""
 MAX_SITES = 50

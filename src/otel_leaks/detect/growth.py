@@ -23,7 +23,7 @@ from otel_leaks.detect.windows import Now
 from otel_leaks.detect.words import NOUNS, counted, duration, left, peak, site_line, where
 from otel_leaks.model import Census, Detection, End, Evidence, Finding, Kind, Population, Site
 
-__all__ = ["OPENS", "POLICY", "Growth", "no_longer_pile_up"]
+__all__ = ["OPENS", "POLICY", "Growth", "growth_of", "no_longer_pile_up"]
 
 OPENS: tuple[tuple[Kind, Evidence], ...] = (
     ("thread", "growth"),
@@ -242,7 +242,15 @@ def _shown(site: Site) -> Site:
     return replace(site, sample=site.newest, origin=site.newest.origin or site.origin)
 
 
-def _begin(config: LeakConfig, pause: Callable[[], None]) -> Growth | None:
+def growth_of(
+    config: LeakConfig,
+    pause: Callable[[], None],
+    *,
+    opens: Sequence[tuple[Kind, Evidence]] = OPENS,
+    populations: Callable[[Census], Iterable[Population]] = attrgetter("populations"),
+    above: int = 0,
+) -> Growth | None:
+    """Return an empty memory by the options of growth, None where they turn it off."""
     if config.growth_floor is None:
         return None
     return Growth(
@@ -251,6 +259,9 @@ def _begin(config: LeakConfig, pause: Callable[[], None]) -> Growth | None:
         floor=config.growth_floor,
         max_sites=config.max_sites,
         pause=pause,
+        opens=opens,
+        populations=populations,
+        above=above,
     )
 
 
@@ -294,7 +305,7 @@ POLICY = Policy(
         "minutes at a high rate, and what was created stays"
     ),
     options=("growth_window_s", "growth_windows", "growth_floor", "max_sites"),
-    begin=_begin,
+    begin=growth_of,
     found=_found,
     ended=_ended,
 )

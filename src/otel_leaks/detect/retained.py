@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from otel_leaks.config import LeakConfig
-from otel_leaks.detect.growth import Growth, no_longer_pile_up
+from otel_leaks.detect.growth import Growth, growth_of, no_longer_pile_up
 from otel_leaks.detect.policy import Policy
 from otel_leaks.detect.words import duration, where
 from otel_leaks.model import Census, Detection, Evidence, Finding, Kind, Population
@@ -31,18 +31,7 @@ def _retained(census: Census) -> Iterator[Population]:
 
 
 def _begin(config: LeakConfig, pause: Callable[[], None]) -> Growth | None:
-    if config.growth_floor is None:
-        return None
-    return Growth(
-        window_s=config.growth_window_s,
-        windows=config.growth_windows,
-        floor=config.growth_floor,
-        max_sites=config.max_sites,
-        pause=pause,
-        opens=OPENS,
-        populations=_retained,
-        above=HISTORY,
-    )
+    return growth_of(config, pause, opens=OPENS, populations=_retained, above=HISTORY)
 
 
 def _found(finding: Finding) -> str:

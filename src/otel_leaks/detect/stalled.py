@@ -8,15 +8,12 @@ from otel_leaks.config import LeakConfig
 from otel_leaks.detect.policy import Policy
 from otel_leaks.detect.words import duration
 from otel_leaks.model import Census, Detection, Evidence, Finding, Kind, StallCause
+from otel_leaks.model.loops import QUIET_S
 
 __all__ = ["OPENS", "POLICY", "QUIET_S", "stalled"]
 
 OPENS: tuple[tuple[Kind, Evidence], ...] = (("event_loop", "stalled"),)
 """The pairs of kind and evidence that this policy can open."""
-
-QUIET_S = 60.0
-"""Seconds without another stall at the same site after which a finding ends: at most one opens a
-minute, and metrics that are exported once a minute have it."""
 
 TENTHS_S = 10.0
 """Below it tenths of a second are of interest."""

@@ -8,7 +8,11 @@ from typing import Literal
 from otel_leaks.model.census import Site
 from otel_leaks.model.stacks import Frame
 
-__all__ = ["Loops", "Stall", "StallCause"]
+__all__ = ["QUIET_S", "Loops", "Stall", "StallCause"]
+
+QUIET_S = 60.0
+"""Seconds without another stall at the same site after which those are over. At most one finding
+opens a minute, and metrics that are exported once a minute have it."""
 
 StallCause = Literal["computes", "waits", "many", "gc", "gil", "no_cpu"]
 """

@@ -23,7 +23,9 @@ from otel_leaks.origins.stand_ins import Child, is_reaped, state_of
 from otel_leaks.runtime import native
 from otel_leaks.runtime.executors import pool_classes
 from otel_leaks.runtime.glimpse import is_subtype
+from otel_leaks.runtime.loop_state import is_running
 from otel_leaks.runtime.names import kept
+from otel_leaks.testing.looks import is_in_loop
 
 if TYPE_CHECKING:
     from otel_leaks.model import Kind
@@ -126,7 +128,7 @@ def _end_tasks(tasks: list[Any], scope: Scope, until: float) -> None:
                     handed_over.append(task)
     if driven:
         _drive({id(task.get_loop()): task.get_loop() for task in driven}.values(), driven, until)
-    if not _is_in_loop():
+    if not is_in_loop():
         _wait(lambda: all(task.done() for task in handed_over), until)
 
 
@@ -155,8 +157,8 @@ def _end_loops(loops: list[Any], tasks: Collection[int], until: float) -> None:
         with contextlib.suppress(Exception):
             if loop.is_running():
                 loop.call_soon_threadsafe(loop.stop)
-    if not _is_in_loop():
-        _wait(lambda: not any(_is_running(loop) for loop in loops), until)
+    if not is_in_loop():
+        _wait(lambda: not any(is_running(loop) for loop in loops), until)
     for loop in loops:
         with contextlib.suppress(Exception):
             # Whoever asks for the current loop would get one that is closed.
@@ -179,19 +181,6 @@ def _is_left_by_its_thread(loop: Any) -> bool:
         return note is not None
     living: dict[int, Any] = threading._active  # type: ignore[attr-defined]
     return note.thread not in living
-
-
-def _is_running(loop: Any) -> bool:
-    try:
-        return bool(loop.is_running())
-    except Exception:  # A double need not have all methods.
-        return False
-
-
-def _is_in_loop() -> bool:
-    from otel_leaks.runtime.running import running_loop
-
-    return running_loop() is not None
 
 
 # Pools and children

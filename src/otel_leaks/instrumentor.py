@@ -26,8 +26,9 @@ from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_pro
 
 from otel_leaks import __version__
 from otel_leaks.attach.doorway import door
-from otel_leaks.census import CensusTaker, Executors, LoopWatch
+from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.isolation import Parts
+from otel_leaks.census.loop_watch import LoopWatch
 from otel_leaks.config import LeakConfig
 from otel_leaks.detect.policies import OPENABLE
 from otel_leaks.detect.threshold import limits

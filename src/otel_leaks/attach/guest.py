@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_leaks.attach.pulse import Pulse
@@ -209,14 +208,25 @@ def _look(taker: CensusTaker, request: dict[str, Any], pause: Callable[[], None]
         "pools": None if census.pools is None else [asdict(each) for each in census.pools],
         "failures": [asdict(each) for each in (*census.failures, *census.unjudged)],
     }
-    if why is None and (kinds is None or "asyncio_task" in kinds):
+    if why is None:
         pause()
         found["census"]["finished"] = [
-            {"function": name, "count": len(refs)}
-            for name, refs in islice(finished_by_function(pause).items(), MOST_FINISHED)
-            if len(refs) >= MANY_FINISHED
+            {"function": name, "count": count}
+            for name, count in _finished(census.of("asyncio_task"), pause)[:MOST_FINISHED]
+            if count >= MANY_FINISHED
         ]
     return found
+
+
+def _finished(tasks: Population | None, pause: Callable[[], None]) -> list[tuple[str, int]]:
+    """Return how many finished tasks each function has, the most first."""
+    from otel_leaks.runtime.finished_tasks import ARE_REGISTERED
+
+    if tasks is None:
+        return []
+    if ARE_REGISTERED and tasks.retained is not None:  # The census has counted all of them.
+        return [(site.function, site.count) for site in tasks.retained.sites]
+    return [(name, len(refs)) for name, refs in finished_by_function(pause).items()]
 
 
 def _make_why(pattern: str, pause: Callable[[], None]) -> Why:

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from otel_leaks.census.children import child_processes
 from otel_leaks.census.coroutines import unawaited_coroutines
@@ -19,7 +19,6 @@ from otel_leaks.census.destroyed import DestroyedSource, destroyed_tasks
 from otel_leaks.census.executors import Executors, Workers, with_backlogs
 from otel_leaks.census.generators import async_generators
 from otel_leaks.census.isolation import CensusEnded, Parts, SkippedError, text_of, type_name
-from otel_leaks.census.loop_watch import LoopWatch
 from otel_leaks.census.loops import event_loops
 from otel_leaks.census.pools import thread_pools, work_items
 from otel_leaks.census.source import Look, Source
@@ -36,15 +35,11 @@ from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.instances import Instances
 from otel_leaks.runtime.threads import ThreadRef, living
 
-__all__ = [
-    "EVERY_SOURCE",
-    "SOURCES",
-    "CensusEnded",
-    "CensusTaker",
-    "Executors",
-    "LoopWatch",
-    "Source",
-]
+if TYPE_CHECKING:
+    # Production alone watches loops: tests do not pay for it.
+    from otel_leaks.census.loop_watch import LoopWatch
+
+__all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
 
 _T = TypeVar("_T")
 

@@ -112,13 +112,13 @@ class Why:
     def added(self, population: Population) -> Population:
         """Return a population, its samples saying what holds them."""
 
-        def told(site: Site) -> Site:
+        def with_holder(site: Site) -> Site:
             if site.sample is None:
                 return site
             said = self.held_by.get((site.kind, site.sample.serial))
             return replace(site, sample=replace(site.sample, held_by=said))
 
-        return replace(population, sites=tuple(map(told, population.sites)))
+        return replace(population, sites=tuple(map(with_holder, population.sites)))
 
     def _holders(self, refs: list[weakref.ref[Any] | None]) -> list[str | None]:
         from otel_leaks.runtime.holders import holders_of

@@ -32,7 +32,7 @@ MAX_ASKED = 500
 ASKED_OF_SLICE = 20
 """Of these, between two pauses: about a fifth of a millisecond."""
 ASKED_OF_SITE = 50
-"""Of these, those that are told of one site."""
+"""Of these, those that are reported of one site."""
 
 
 class Refusals:

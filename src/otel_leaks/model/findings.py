@@ -67,12 +67,12 @@ class Detection:
     peak: int
     """The largest count since it opened."""
     told: int = 1
-    """How often it has been told."""
+    """How often it has been reported."""
     refers_to: tuple[Kind, Evidence, str | None] | None = None
-    """Key of the finding that told of the same leak before, and was open when this opened."""
+    """Key of the finding that reported the same leak before, and was open when this opened."""
 
     history: History | None = field(default=None, compare=False)
-    """The minutes before it is told, where they are remembered."""
+    """The minutes before it is reported, where they are remembered."""
 
     @property
     def open_s(self) -> float:

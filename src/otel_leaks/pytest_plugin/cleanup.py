@@ -35,7 +35,7 @@ __all__ = ["Cleanup"]
 _urandom = os.urandom
 
 MAX_LOOKS = 200
-"""Looks at parts of what a test left, in order to tell what is ignored of it."""
+"""Looks at parts of what a test left, in order to find what is ignored of it."""
 MAX_ZOMBIES = 20
 """Zombies that are named, of one process."""
 NAMED_TESTS = 3
@@ -105,7 +105,7 @@ class Cleanup:
         """Note which zombies are there when a test begins."""
         if self._zombies:
             self._zombies = [each for each in self._zombies if each.note(nodeid)]
-            self._tell()
+            self._report()
 
     def of(self, scope: Scope, ignores: tuple[Ignore, ...], report: Report) -> str:
         """
@@ -138,10 +138,10 @@ class Cleanup:
             zombie = _Zombie(leaked, f"zombie: {what} of {scope.label} can't be ended")
             self._all.append(zombie)
             self._zombies.append(zombie)
-            self._tell()
+            self._report()
         return f"zombie: {what} can't be ended, and may disturb the tests after this one"
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._ledger.zombies[self._process] = [each.line() for each in self._all]
 
     def _charged(self, scope: Scope, kind: Kind, ignores: Ignores) -> list[Leaked]:

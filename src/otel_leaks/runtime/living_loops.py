@@ -34,7 +34,7 @@ class LivingLoops:
     """
 
     def __init__(self) -> None:
-        # Reentrant: the collector may run a finalizer in it that makes a loop.
+        # Reentrant: the garbage collector may run a finalizer in it that makes a loop.
         self._lock = forks.Lock()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._searched: set[type] = set()
@@ -53,13 +53,13 @@ class LivingLoops:
     def open(self) -> None:
         """Begin to note loops, and find those that there are."""
         self._opened, self._closed = True, False
-        _constructors.tell(self)
+        _constructors.add(self)
         self.discover()
 
     def close(self) -> None:
         """Restore the constructors, and forget all loops."""
         self._opened, self._closed = False, True
-        _constructors.leave(self)
+        _constructors.remove(self)
         with self._lock:
             self._searched = set()
             self._loops = weakref.WeakSet()
@@ -95,32 +95,32 @@ class _Constructors:
 
     def __init__(self) -> None:
         self._lock = forks.Lock()
-        self._told: tuple[LivingLoops, ...] = ()
+        self._listeners: tuple[LivingLoops, ...] = ()
         self._patches = Patches()
         self._wrapped: set[type] = set()
 
     def forked(self) -> None:
         self._lock.renew()
 
-    def tell(self, loops: LivingLoops) -> None:
+    def add(self, loops: LivingLoops) -> None:
         """Note each new loop in *loops*, too."""
         with self._lock:
-            self._told = (*(each for each in self._told if each is not loops), loops)
+            self._listeners = (*(each for each in self._listeners if each is not loops), loops)
 
-    def leave(self, loops: LivingLoops) -> None:
-        """Tell *loops* no more; restore the constructors when nobody is told."""
+    def remove(self, loops: LivingLoops) -> None:
+        """Note no more in *loops*; restore the constructors when nobody listens."""
         with self._lock:
-            self._told = tuple(each for each in self._told if each is not loops)
-            if self._told:
+            self._listeners = tuple(each for each in self._listeners if each is not loops)
+            if self._listeners:
                 return
             self._patches.restore()
             self._wrapped.clear()
 
     def wrap(self, classes: list[type]) -> None:
-        """Wrap those of *classes* that are not, as long as anybody is told."""
+        """Wrap those of *classes* that are not, as long as anybody listens."""
         with self._lock:
             for cls in classes:
-                if self._told and cls not in self._wrapped:
+                if self._listeners and cls not in self._wrapped:
                     # A class made in C can't be changed; its loops are found when they
                     # are there at the opening.
                     with contextlib.suppress(TypeError):
@@ -131,7 +131,7 @@ class _Constructors:
             @functools.wraps(original)
             def init(*args: Any, **kwargs: Any) -> Any:
                 made = original(*args, **kwargs)
-                for loops in self._told if args else ():
+                for loops in self._listeners if args else ():
                     loops.note(args[0])
                 return made
 

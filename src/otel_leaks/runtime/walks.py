@@ -46,7 +46,7 @@ def referents_of(things: list[Any]) -> list[Any]:
     Return what the garbage collector sees of some objects, and of modules their namespaces.
 
     A module made in C may show what nobody refers to: that of asyncio shows its iterators that
-    wait to be used again, on 3.12 and 3.13. Whoever takes a reference to one and gives it up
+    wait to be used again, on 3.12. Whoever takes a reference to one and gives it up
     frees it a second time, and the interpreter crashes.
     https://github.com/python/cpython/blob/v3.12.1/Modules/_asynciomodule.c
     """

@@ -56,7 +56,7 @@ def with_holders(
     numbers = [number for number, _ in places.values()]
     if _searches_took_s >= SEARCHES_S and not is_asked:
         spent = f"not looked for: such searches have taken {SEARCHES_S:g} s of this run"
-        return _told(report, dict.fromkeys(numbers, spent))
+        return _saying(report, dict.fromkeys(numbers, spent))
     from otel_leaks.runtime.holders import Root, holders_of
 
     started = _thread_time()
@@ -71,10 +71,10 @@ def with_holders(
     finally:
         if not is_asked:
             _searches_took_s += _thread_time() - started
-    return _told(report, dict(zip(numbers, found, strict=True)))
+    return _saying(report, dict(zip(numbers, found, strict=True)))
 
 
-def _told(report: Report, said: dict[int, str]) -> Report:
+def _saying(report: Report, said: dict[int, str]) -> Report:
     def site_of(number: int, site: Site) -> Site:
         if number not in said or site.sample is None:
             return site

@@ -47,12 +47,12 @@ def versions(name: Document) -> dict[str, int]:
 def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
     """Write a report: its ``sites``, and what was ``hidden`` by ignores, as in ``model``."""
     # What is followed may be hundreds of numbers.
-    told = [_plain(replace(each, followed=None)) for each in sites]
+    written = [_plain(replace(each, followed=None)) for each in sites]
     numbers = {id(s): number for number, leak in enumerate(clusters(sites), 1) for s in leak.sites}
-    for each, site in zip(told, sites, strict=True):
+    for each, site in zip(written, sites, strict=True):
         # Sites with the same number are one leak, as the text counts them.
         each["leak"] = numbers[id(site)]
-    return document("report", {"sites": told, "hidden": [asdict(each) for each in hidden]})
+    return document("report", {"sites": written, "hidden": [asdict(each) for each in hidden]})
 
 
 def _plain(site: Site) -> dict[str, Any]:

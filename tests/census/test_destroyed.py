@@ -395,14 +395,6 @@ def test_a_gathering_runs_code_of_ours_in_production_only_when_it_fails(
     assert ours == {"set_exception"}
 
 
-@pytest.fixture
-def collects_when_told() -> Iterator[None]:
-    """Let nothing collect by itself meanwhile."""
-    gc.disable()
-    yield
-    gc.enable()
-
-
 # Older objects are finalized after younger ones. A coroutine that survived a collection before
 # its task was made is finalized after the task, which still sees where the coroutine stands.
 @pytest.mark.usefixtures("collects_when_told")

@@ -38,6 +38,7 @@ from otel_leaks.model import (
     Sample,
     Site,
     SiteHistory,
+    Stall,
 )
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.attributes import MAX_BYTES, MAX_LINKS, describe
@@ -193,6 +194,22 @@ def test_the_minutes_before_go_with_a_detection(spans: Spans) -> None:
     assert attributes[names.DELAY_HISTORY] == "- 1 2500"
     said = [attributes.get(names.HISTORY) for _, attributes in samples(span)]
     assert said == ["0 - 80", None]
+
+
+def test_a_stall_has_its_cause_at_its_opening_and_its_end(spans: Spans) -> None:
+    site = Site("event_loop", ("app.build",), 1, "0" * 12)
+    finding = replace(
+        found(site), evidence="stalled", stall=Stall(site, None, None, 1.4, 0.0, "waits")
+    )
+    events = events_of(spans)
+    events.detected(detection(finding))
+    events.resolved(detection(finding))
+    causes = [plain(span.attributes).get("python.leak.stall.cause") for span in spans.all]
+    assert causes == ["waits", "waits"]
+    assert finding.stall is not None
+    unknown = replace(finding, stall=replace(finding.stall, cause=None))
+    events.detected(detection(unknown))
+    assert names.STALL_CAUSE not in plain(spans.all[-1].attributes)
 
 
 def test_without_three_minutes_of_history_a_detection_says_nothing_of_it(spans: Spans) -> None:

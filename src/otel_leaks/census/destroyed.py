@@ -46,7 +46,10 @@ def _destroyed(look: Look) -> Iterator[Seen]:
         return
     for left in list(look.starts.destroyed):
         if look.wants(left):
-            yield Seen(left, left.stack, left.name, () if left.stack else ("?",))
+            # What the outermost coroutine awaited is left only where that was not closed first,
+            # which is up to the collector.
+            outermost = tuple(frame.function for frame in left.stack[:1])
+            yield Seen(left, left.stack, left.name, outermost or ("?",))
 
 
 class _Coroutine:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otel_leaks.model import Hidden, Site
+    from otel_leaks.model import Finished, Hidden, Site
 
 __all__ = ["Report", "largest_first", "new_sites", "outermost", "with_destroyed_as_pending"]
 
@@ -30,6 +30,11 @@ class Report:
     """What keeps the process from ending first, then the largest."""
     hidden: tuple[Hidden, ...] = ()
     """What ignores left out."""
+    finished: tuple[Finished, ...] = ()
+    """
+    Of ``find``: functions with at least 100 finished tasks that something still references, the
+    most first, up to five. They are no leaks, but their results stay in memory.
+    """
 
     def __bool__(self) -> bool:
         return bool(self.sites)
@@ -41,11 +46,11 @@ class Report:
         return len(self.sites)
 
     def __str__(self) -> str:
-        if not self:
+        if not self and not self.finished:
             return "no leaks"
         from otel_leaks.report.text import leaks_text
 
-        return leaks_text(self.sites, self.hidden)
+        return leaks_text(self.sites, self.hidden, self.finished)
 
     def plus(self, other: Report) -> Report:
         """
@@ -69,7 +74,7 @@ class Report:
         """Return it with what was ignored of kinds that it did not check again."""
         seen = {each.ignore for each in self.hidden}
         more = tuple(each for each in before.hidden if each.ignore not in seen)
-        return Report(self.sites, (*self.hidden, *more)) if more else self
+        return replace(self, hidden=(*self.hidden, *more)) if more else self
 
     def to_json(self) -> str:
         """
@@ -79,7 +84,7 @@ class Report:
         """
         from otel_leaks.report.as_json import leaks_json
 
-        return leaks_json(self.sites, self.hidden)
+        return leaks_json(self.sites, self.hidden, self.finished)
 
 
 def largest_first(site: Site) -> tuple[bool, int, str]:

@@ -14,6 +14,7 @@ from otel_leaks.errors import InvalidTypeError, LeaksFound, UnusedIgnoreWarning
 from otel_leaks.ignores import Ignore
 from otel_leaks.runtime import native
 from otel_leaks.testing.checks import BeforeCancelling, Check, again
+from otel_leaks.testing.finished import with_finished
 from otel_leaks.testing.grace import Grace
 from otel_leaks.testing.holding import with_holders
 from otel_leaks.testing.looks import Held, checked, is_in_loop, shared_taker
@@ -46,7 +47,8 @@ def find(*ignores: Ignore, grace: Grace = Grace(), why: bool = False) -> Report:
             heap, for up to half a second of CPU.
 
     Returns:
-        A report, false if nothing was found.
+        A report, false if nothing was found. Its ``finished`` has the finished tasks that something
+        still references, by function; they are not alive, so they do not make it true.
 
     Raises:
         InvalidTypeError: An ignore or *grace* has another type.
@@ -71,9 +73,9 @@ def find(*ignores: Ignore, grace: Grace = Grace(), why: bool = False) -> Report:
                     break
                 native.sleep(delay_s)
                 report = held.look(None, again(report)).with_hidden(report)
-        report = proved(report)
+        report, kept = with_finished(proved(report), held)
         if why:
-            report = with_holders(report, is_asked=True)
+            report = with_holders(report, finished=kept, is_asked=True)
     finally:
         shared_taker.close()
     warn(held.unused())

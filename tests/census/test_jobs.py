@@ -8,6 +8,7 @@ import http.server
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -128,6 +129,8 @@ def test_the_job_of_a_library_is_named_by_the_function_of_the_application_that_i
         pool.submit(lib.handle, stuck, stand)
         pool.submit(lib.handle, stand.wait)
         stand.arrived()
+        while "handle" not in {each.f_code.co_name for each in sys._current_frames().values()}:
+            time.sleep(0.001)
         found = {function for function, *_ in sites_of(censuses().take(), "web")}
         stand.release(2)
     assert found == {STUCK, "leaklib.handle"}

@@ -9,7 +9,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
@@ -57,6 +57,15 @@ def pool_of(census: Census, name: str) -> Pool:
     return found
 
 
+def until_idle(threads: Iterable[threading.Thread]) -> None:
+    """Wait until workers wait for jobs: that of which the result is there may just be ending."""
+    idents = {each.ident for each in threads}
+    while {
+        frame.f_code.co_name for ident, frame in sys._current_frames().items() if ident in idents
+    } - {"_worker", "wait"}:
+        time.sleep(0.001)
+
+
 def warmed(pool: ThreadPoolExecutor, workers: int) -> None:
     """Let a pool start its workers, which have no job then."""
     stand = Stand()
@@ -65,6 +74,7 @@ def warmed(pool: ThreadPoolExecutor, workers: int) -> None:
     stand.release(workers)
     for job in jobs:
         job.result(20)
+    until_idle(pool._threads)
 
 
 @contextmanager
@@ -208,10 +218,11 @@ def test_the_worker_threads_of_anyio_are_a_pool_with_the_limit_of_its_limiter() 
             busy = taker.take()
             stand.release(42)
         await asyncio.sleep(0)
+        until_idle(each for each in threading.enumerate() if each.name == name)
         return busy, taker.take()
 
-    busy, idle = asyncio.run(main())
     name = "AnyIO worker thread"
+    busy, idle = asyncio.run(main())
     found = pool_of(busy, name)
     assert (len(found.workers), found.limit, found.queued, found.busy) == (40, 40, 2, 40)
     assert sites_of(busy, name) == [(STUCK, 40, False)]

@@ -302,6 +302,8 @@ def test_a_method_of_a_library_is_named_by_the_class_of_the_application_that_it_
     server = Shop(("127.0.0.1", 0), socketserver.BaseRequestHandler)
     thread = threading.Thread(target=server.serve_forever, name="leak-server")
     thread.start()
+    while sys._current_frames()[thread.ident or 0].f_code.co_name != "select":
+        time.sleep(0.001)
     found = censuses().take()
     server.shutdown()
     thread.join()

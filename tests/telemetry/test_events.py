@@ -315,7 +315,7 @@ def test_what_continues_after_its_end_was_reported_links_to_its_first_span(spans
     events = events_of(spans)
     events.detected(detection())
     events.resolved(detection())
-    events.detected(detection(told=2))
+    events.detected(detection(times_reported=2))
     first, _, again = spans.all
     assert first.context is not None
     assert [link.context.span_id for link in again.links] == [first.context.span_id]

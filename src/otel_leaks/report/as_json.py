@@ -49,13 +49,13 @@ def leaks_json(
 ) -> str:
     """Write a report, its values as in ``model``."""
     # What is followed may be hundreds of numbers.
-    told = [_plain(replace(each, followed=None)) for each in sites]
+    written = [_plain(replace(each, followed=None)) for each in sites]
     numbers = {id(s): number for number, leak in enumerate(clusters(sites), 1) for s in leak.sites}
-    for each, site in zip(told, sites, strict=True):
+    for each, site in zip(written, sites, strict=True):
         # Sites with the same number are one leak, as the text counts them.
         each["leak"] = numbers[id(site)]
     more = {"finished": list(map(asdict, finished))} if finished else {}
-    return document("report", {"sites": told, "hidden": list(map(asdict, hidden)), **more})
+    return document("report", {"sites": written, "hidden": list(map(asdict, hidden)), **more})
 
 
 def _plain(site: Site) -> dict[str, Any]:

@@ -58,13 +58,13 @@ class Report:
 
         A task that was pending in this one and destroyed by the other is the same leak.
         """
-        told = {(site.kind, site.functions, site.origin) for site in self.sites}
+        known = {(site.kind, site.functions, site.origin) for site in self.sites}
         # What is left of a destroyed task is its outermost coroutine.
         pending = {(s.function, s.origin) for s in self.sites if s.kind == "asyncio_task"}
         new = [
             site
             for site in other.sites
-            if (site.kind, site.functions, site.origin) not in told
+            if (site.kind, site.functions, site.origin) not in known
             and not (site.kind == "destroyed_task" and (site.function, site.origin) in pending)
         ]
         sites = sorted((*self.sites, *new), key=largest_first)
@@ -94,8 +94,8 @@ def largest_first(site: Site) -> tuple[bool, int, str]:
 
 def new_sites(report: Report, known: Report) -> Report:
     """Return the sites of *report* that are not in *known*."""
-    told = {(site.kind, site.functions, site.origin) for site in known}
-    sites = [s for s in report if (s.kind, s.functions, s.origin) not in told]
+    marks = {(site.kind, site.functions, site.origin) for site in known}
+    sites = [s for s in report if (s.kind, s.functions, s.origin) not in marks]
     return Report(tuple(sites), report.hidden)
 
 

@@ -185,7 +185,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
                 native.sleep(delay_s)
         finally:
             shared_taker.close()
-        self._tell(check, error)
+        self._report(check, error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -209,7 +209,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
                     await pause_inside(delay_s)
         finally:
             shared_taker.close()
-        self._tell(check, error)
+        self._report(check, error)
 
     def _left(self) -> Check:
         """Leave the block that is current; one object may serve several at a time."""
@@ -235,7 +235,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
                 raise
             add_note(error, f"before_check raised {raised!r}")
 
-    def _tell(self, check: Check, error: BaseException | None) -> None:
+    def _report(self, check: Check, error: BaseException | None) -> None:
         check.conclude()
         unused = check.unused() if self._warns else []
         if error is not None:

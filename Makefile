@@ -8,6 +8,9 @@ XDIST := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1
 # Without --no-compile, pip compiles ten thousand files, of which the tests import one in ten.
 PIP := --quiet --disable-pip-version-check --no-compile
 
+# Runs pytest, and once more what failed, alone; writes a report under that name.
+TRIED = $(BIN)/python tests/support/again.py build/$@.xml
+
 # Hundreds of interpreters are started: where none may keep bytecode, each compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -38,24 +41,24 @@ check: $(VENV)/.ready ## Lint and types
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready ## The tests that need nothing but Python
-	$(BIN)/python -m pytest $(XDIST) --leaks -m "not ($(ELSEWHERE) or unwatched)"
-	$(BIN)/python -m pytest $(XDIST) -m unwatched
+	$(TRIED) $(XDIST) --leaks -m "not ($(ELSEWHERE) or unwatched)"
+	$(TRIED) $(XDIST) -m unwatched
 
 scenarios: $(VENV)/.ready ## Small programs that leak or are clean, of each kind, and simulated days of load
-	$(BIN)/python -m pytest $(XDIST) --leaks -m scenarios
+	$(TRIED) $(XDIST) --leaks -m scenarios
 
 e2e: $(VENV)/.ready ## The tests with a real OpenTelemetry Collector (built with Go, once) and Prometheus
-	$(BIN)/python -m pytest $(XDIST) -m e2e -o faulthandler_timeout=600
+	$(TRIED) $(XDIST) -m e2e -o faulthandler_timeout=600
 
 reliability: $(VENV)/.ready ## Real servers, forks and outages, with otel-leaks and without (SHORT=1: what CI runs)
 	PYTHONPATH=tests $(BIN)/python -m reliability.environment
-	$(BIN)/python -m pytest $(XDIST) tests/reliability -m "reliability$(if $(SHORT), and short)"
+	$(TRIED) $(XDIST) tests/reliability -m "reliability$(if $(SHORT), and short)"
 	PYTHONPATH=tests $(BIN)/python -m reliability.results
 
 # Each service runs beside its users and keeps a core busy in parts: two at once.
 services: $(VENV)/.ready ## Healthy and leaking services of many stacks, for minutes (SHORT=1: what CI runs)
 	PYTHONPATH=tests $(BIN)/python -m reliability.environment services
-	$(if $(SHORT),SERVICES_SECONDS=30) $(BIN)/python -m pytest -n 2 -o faulthandler_timeout=300 tests/services -m "services$(if $(SHORT), and short)"
+	$(if $(SHORT),SERVICES_SECONDS=30) $(TRIED) -n 2 -o faulthandler_timeout=300 tests/services -m "services$(if $(SHORT), and short)"
 	PYTHONPATH=tests $(BIN)/python -m services.results
 
 fuzz: $(VENV)/.ready ## Try options, ignores, baselines, reports and bodies that nobody would write, for long
@@ -63,7 +66,7 @@ fuzz: $(VENV)/.ready ## Try options, ignores, baselines, reports and bodies that
 
 companions: $(VENV)/.ready ## The pytest plugin beside old and new pytest, pytest-asyncio, anyio and other plugins
 	PYTHONPATH=tests $(BIN)/python -m companions.environments
-	$(BIN)/python -m pytest $(XDIST) tests/companions -m companions -o faulthandler_timeout=600
+	$(TRIED) $(XDIST) tests/companions -m companions -o faulthandler_timeout=600
 
 known: $(VENV)/.ready ## Run the known leaks of libraries in the versions that leak, and in those that do not (LEAKS="mcp": some)
 	$(BIN)/python tests/known/verify.py --index $(LEAKS)
@@ -71,7 +74,7 @@ known: $(VENV)/.ready ## Run the known leaks of libraries in the versions that l
 
 browser: $(VENV)/.ready ## The live page in a real browser (Chromium), and programs under otel-leaks run
 	$(BIN)/python -m pip install $(PIP) -r tests/browser/requirements.txt
-	$(BIN)/python -m pytest $(XDIST) -m browser -o faulthandler_timeout=300
+	$(TRIED) $(XDIST) -m browser -o faulthandler_timeout=300
 
 pictures: $(VENV)/.ready ## Take the pictures of the live page in docs/images anew; look at them
 	$(BIN)/python -m pip install $(PIP) -r tests/browser/requirements.txt

@@ -334,14 +334,17 @@ def test_destroyed_tasks_are_counted_and_reported_by_coroutine(
         await future
 
     instrument(interval_s=0.001, cooldown_s=0.1)
-    with running_loop() as loop:
-        loop.run(lose(loop.loop))
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(60)  # Else a census may come between two of them.
-        try:
+    before = sys.getswitchinterval()
+    gc.disable()
+    try:
+        with running_loop() as loop:
+            loop.run(lose(loop.loop))
+            sys.setswitchinterval(60)  # Else a census may come between two of them.
             gc.collect()
-        finally:
             sys.setswitchinterval(before)
+    finally:
+        sys.setswitchinterval(before)
+        gc.enable()
     while "python.leak.detected" not in spans.names:
         looks()
     span = next(each for each in spans.all if each.name == "python.leak.detected")

@@ -128,7 +128,7 @@ class Service:
                 assert census.failures == ()
                 found = policies.look(census, ledger.opened)
                 for change in ledger.update(census, found):
-                    if change.what != "told_again":
+                    if change.what != "reminded":
                         say = sentence if change.what == "opened" else None
                         text = (
                             say(change.detection.finding)

@@ -42,7 +42,7 @@ SURFACE = {
     "otel_leaks.testing.Grace": "(attempts: 'int' = 20, max_delay_s: 'float' = 0.1) -> None",
     "otel_leaks.testing.LeakTestCase": "(methodName: 'str' = 'runTest') -> 'None'",
     "otel_leaks.testing.LeaksFound": "(report: 'Report', unused: 'Iterable[str]' = ()) -> 'None'",
-    "otel_leaks.testing.Report": "(sites: 'tuple[Site, ...]' = (), hidden: 'tuple[Hidden, ...]' = ()) -> None",
+    "otel_leaks.testing.Report": "(sites: 'tuple[Site, ...]' = (), hidden: 'tuple[Hidden, ...]' = (), finished: 'tuple[Finished, ...]' = ()) -> None",
     "otel_leaks.testing.UnusedIgnoreWarning": "",
     "otel_leaks.testing.find": "(*ignores: 'Ignore', grace: 'Grace' = Grace(attempts=20, max_delay_s=0.1), why: 'bool' = False) -> 'Report'",
     "otel_leaks.testing.ignore_any_function": IGNORE,

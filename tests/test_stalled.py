@@ -110,6 +110,7 @@ def test_a_call_that_waits_is_found_with_its_task_and_its_span(how: str) -> None
     assert found["python.leak.message"].endswith(
         "which waited and used no CPU, in task __main__.export, in GET /export"
     )
+    assert found["python.leak.stall.cause"] == "waits"
     assert found["event code.function.name"] == "__main__.export"
     assert "in build" in found["event code.stacktrace"]
     assert found["event python.leak.operation"] == "GET /export"
@@ -143,6 +144,7 @@ def test_a_long_garbage_collection_is_told_from_code() -> None:
     """
     (found,) = run(slow + BLOCKED.format(how=how, run="asyncio.run(main())"))["found"]
     assert "the garbage collector ran, in __main__." in found["python.leak.message"]
+    assert found["python.leak.stall.cause"] == "gc"
     assert found["event code.function.name"] == "<garbage collection>"
 
 

@@ -215,7 +215,7 @@ class _Instrumentation:
             self._metrics.opened(detection.finding.kind, detection.finding.evidence)
             self._events.detected(detection)
 
-    def told_again(self, detection: Detection) -> None:
+    def reminded(self, detection: Detection) -> None:
         with self.reporting.held():
             self._events.detected(detection)
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import marshal
+import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from otel_leaks.attach import bundle
+from otel_leaks.attach import boot, bundle, guest
 from otel_leaks.attach.wire import MAX_ANSWER_BYTES, Wire
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
@@ -104,3 +110,72 @@ def test_every_module_that_the_copy_may_import_is_in_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300
     )
     assert set(done.stdout.split()) - names == set()
+
+
+@pytest.fixture(scope="module")
+def engine() -> dict[str, Any]:
+    """What is sent into a process."""
+    found: dict[str, Any] = marshal.loads(bundle.engine())
+    return found
+
+
+def test_beside_a_package_that_the_process_uses_itself_a_copy_shares_nothing_with_it(
+    engine: dict[str, Any],
+) -> None:
+    before = dict(sys.modules)
+    copy = boot.Copy(engine["codes"], engine["name"])
+    try:
+        copied = copy.load("otel_leaks.attach.guest")
+        assert copied is copy.load("otel_leaks.attach.guest")
+        assert copied.__name__ == f"{engine['name']}.attach.guest"
+        assert copied.answer is not guest.answer
+        assert copied.native.__name__ == f"{engine['name']}.runtime.native"
+        # What is not of the package is the process's own.
+        assert copied.sys is sys
+        added = sys.modules.keys() - before.keys()
+        assert [name for name in added if name.startswith(engine["name"])] == []
+    finally:
+        copy.remove()
+    assert vars(copied) == {}
+
+
+def test_a_copy_lacks_what_it_was_not_sent(engine: dict[str, Any]) -> None:
+    copy = boot.Copy(engine["codes"], engine["name"])
+    try:
+        with pytest.raises(KeyError, match=r"otel_leaks\.cli"):
+            copy.load("otel_leaks.cli")
+    finally:
+        copy.remove()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name, as the address of a socket needs it."""
+    made = tempfile.mkdtemp()
+    yield Path(made)
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def test_a_visit_removes_its_folder_before_it_answers(folder: Path, engine: dict[str, Any]) -> None:
+    for name in ("visit.py", "engine"):
+        (folder / name).touch()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(folder / "socket"))
+        listener.listen(1)
+        listener.settimeout(300)
+        visit = threading.Thread(target=boot.visit, args=(os.fspath(folder), engine))
+        visit.start()
+        connection, _ = listener.accept()
+        with connection:
+            hello = Wire(connection, MAX_ANSWER_BYTES).receive()
+            assert hello is not None
+            assert hello["pid"] == os.getpid()
+            assert not folder.exists()
+        visit.join()
+
+
+def test_a_visit_that_nobody_waits_for_is_over_without_a_word(
+    folder: Path, engine: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    boot.visit(os.fspath(folder), engine)
+    assert capfd.readouterr() == ("", "")

@@ -31,6 +31,8 @@ from support.schemas import validate
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 
 WAIT_S = 300.0
+END_S = 30.0
+"""Until a process that may end is killed."""
 
 # Says "open" when the door is: the first census has been taken.
 PROGRAM = """
@@ -101,6 +103,11 @@ def instrumented(
             raise AssertionError((said, process.communicate()[1]))
         yield process
     finally:
+        # What is killed writes nothing of what coverage.py has measured.
+        assert process.stdin is not None
+        process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -202,6 +209,7 @@ def test_uninstrumenting_shuts_the_door_and_instrumenting_opens_another() -> Non
 def test_what_a_killed_process_left_is_removed_by_the_next() -> None:
     with instrumented() as process:
         left = socket_of(process)
+        process.kill()
     assert left.exists()
     with instrumented():
         assert not left.exists()

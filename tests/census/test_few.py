@@ -451,6 +451,37 @@ def test_a_child_of_multiprocessing_is_called_by_what_it_runs(scope: Scope) -> N
     assert read("child_process", scope).count == 0
 
 
+async def waits_inside() -> None:
+    async def wait() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    await wait()
+
+
+@pytest.mark.usefixtures("collects_when_told")
+def test_a_destroyed_task_is_of_one_site_whether_it_or_its_coroutine_was_finalized_first(
+    scope: Scope,
+) -> None:
+    async def main() -> None:
+        # Older objects are finalized after younger ones.
+        older = waits_inside()
+        gc.collect(0)
+        for coro in (older, waits_inside()):
+            asyncio.get_running_loop().create_task(coro)
+        await settle()
+
+    with stopped_loop() as loop:
+        loop.set_exception_handler(lambda *_: None)
+        loop.run_until_complete(main())
+        gc.collect()
+        found = read("destroyed_task", scope)
+        stacks = sorted(len(left.stack) for left in origins.starts.destroyed)
+        origins.starts.destroyed.clear()
+    assert stacks == [1, 2]
+    assert [site.functions for site in found.sites] == [(f"{__name__}.waits_inside",)]
+    assert found.count == 2
+
+
 def test_a_destroyed_task_shows_where_it_stood(scope: Scope) -> None:
     made = make_destroyed_task()
     found = read("destroyed_task", scope)

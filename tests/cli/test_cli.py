@@ -168,7 +168,9 @@ def test_an_example_that_was_changed_is_overwritten_only_with_force(
     )
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_none_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "file"
     file.touch()
     assert main(["examples", "collector.yaml", "--to", str(file)]) == 2
@@ -296,7 +298,7 @@ def test_a_shop_that_does_not_start_is_told_with_its_log() -> None:
     )
 
 
-def test_a_shop_that_ends_too_early_is_told() -> None:
+def test_a_shop_that_ends_too_early_is_reported() -> None:
     with demo("--limit", "9999") as running:
         running.children[0].kill()
         status, out, error = running.end()

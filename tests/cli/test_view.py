@@ -72,8 +72,9 @@ def test_a_taken_port_leaves_the_next_free_one_with_a_word_about_it() -> None:
 def test_ctrl_c_ends_it_without_a_traceback() -> None:
     with view("--port", "0", "--grpc-port", "0") as process:
         assert process.stdout is not None
-        while "Ctrl-C" not in process.stdout.readline():
-            pass
+        assert process.stderr is not None
+        while "Ctrl-C" not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=100) == ("", "\nStopped.\n")
         assert process.returncode == 130

@@ -5,13 +5,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
 import psutil  # type: ignore[import-untyped]
 
+from otel_leaks.demo import live
 from otel_leaks.demo.busy_shop import busy_shop
 
 OTEL_LEAKS = "import sys; from otel_leaks.cli import main; sys.exit(main())"
@@ -83,3 +86,35 @@ def test_the_fix_ends_what_was_left_behind_and_breaking_it_brings_it_back() -> N
                 task.cancel()
 
     asyncio.run(main())
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """Answers as the shop does."""
+
+    def do_POST(self) -> None:
+        body = {"/fix": b'{"ended": 3}', "/break": b'{"ended": 0}'}[self.path]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing to stderr."""
+
+
+def test_the_buttons_of_the_page_say_what_they_did() -> None:
+    shop = live._Shop()
+    assert (shop.fix(), shop.break_again()) == ("The shop does not answer.",) * 2
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        shop.port = server.server_address[1]
+        assert (shop.fix(), shop.break_again()) == (
+            "Fixed: 3 tasks were cancelled, and orders leave none behind any more.",
+            "Broken again: each order leaves a task behind.",
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -71,7 +71,7 @@ def test_the_story_is_shown_when_the_counts_show_the_leak() -> None:
         Story((tasks(59),), LEAK),
         Story((tasks(60),), LEAK),
     ]
-    assert [each.is_told for each in stories] == [False, False, False, False, True]
+    assert [each.is_complete for each in stories] == [False, False, False, False, True]
 
 
 def test_a_leak_that_was_not_caught_ends_with_what_was_seen() -> None:

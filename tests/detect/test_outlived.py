@@ -261,7 +261,7 @@ def told(sites: Callable[[float], Site], until_s: float) -> list[tuple[float, st
         found += [
             (float(now), change.detection.finding.ended)
             for change in ledger.update(seen, looks.look(seen, opened))
-            if change.what != "told_again"
+            if change.what != "reminded"
         ]
     return found
 
@@ -326,7 +326,7 @@ def test_one_that_ends_denies_no_leak_that_goes_on() -> None:
         seen = census(float(now), site(*ages, now=float(now)) if ages else site())
         found = looks.look(seen, [each.finding for each in ledger.opened])
         changes += [each.what for each in ledger.update(seen, found)]
-    assert set(changes) == {"opened", "told_again"}
+    assert set(changes) == {"opened", "reminded"}
 
 
 # Compared with how many requests there are
@@ -362,7 +362,7 @@ class Traffic:
             opened += [
                 (float(now), change.detection.finding)
                 for change in ledger.update(seen, found)
-                if change.what != "told_again"
+                if change.what != "reminded"
             ]
         return opened
 

@@ -83,7 +83,7 @@ def test_at_most_one_opens_a_minute_for_each_site() -> None:
         marks = {each.finding.fingerprint or "" for each in ledger.opened}
         findings = stalled(now, open_marks=marks, max_sites=10)
         changes += [(at, each.what) for each in ledger.update(now, findings)]
-    opened_or_ended = [change for change in changes if change[1] != "told_again"]
+    opened_or_ended = [change for change in changes if change[1] != "reminded"]
     assert opened_or_ended == [(0, "opened"), (660, "resolved")]
 
 

@@ -55,7 +55,9 @@ def test_what_ends_is_reported_with_its_peak_and_how_long_it_was_open() -> None:
     ledger.update(census(30.0), [finding(7)])
     end = over(finding(7), left=2)
     (change,) = ledger.update(census(40.0), [end])
-    assert change.detection == Detection(end, opened_at=10.0, seen_at=40.0, peak=9, told=1)
+    assert change.detection == Detection(
+        end, opened_at=10.0, seen_at=40.0, peak=9, times_reported=1
+    )
     assert change.detection.open_s == 30.0
 
 
@@ -63,7 +65,9 @@ def test_what_is_open_is_held_as_it_stands_now() -> None:
     ledger = Ledger(300.0)
     ledger.update(census(10.0), [finding(9)])
     ledger.update(census(20.0), [finding(7)])
-    assert ledger.opened == (Detection(finding(7), opened_at=10.0, seen_at=20.0, peak=9, told=1),)
+    assert ledger.opened == (
+        Detection(finding(7), opened_at=10.0, seen_at=20.0, peak=9, times_reported=1),
+    )
 
 
 def test_what_opens_again_after_its_cooldown_is_a_new_detection() -> None:
@@ -73,7 +77,7 @@ def test_what_opens_again_after_its_cooldown_is_a_new_detection() -> None:
     (change,) = ledger.update(census(321.0), [finding(6)])
     assert (change.what, change.detection) == (
         "opened",
-        Detection(finding(6), opened_at=321.0, seen_at=321.0, peak=6, told=1),
+        Detection(finding(6), opened_at=321.0, seen_at=321.0, peak=6, times_reported=1),
     )
 
 
@@ -84,21 +88,21 @@ def test_what_opens_again_within_its_cooldown_is_the_same_detection() -> None:
         book.enter(20.0, over(finding(9))),
         book.enter(30.0, finding(6)),
         book.enter(310.0, finding(7)),
-    ] == [[("opened", 9)], [("resolved", 0)], [], [("told_again", 7)]]
+    ] == [[("opened", 9)], [("resolved", 0)], [], [("reminded", 7)]]
     (found,) = book.ledger.opened
-    assert (found.opened_at, found.peak, found.told) == (10.0, 9, 2)
+    assert (found.opened_at, found.peak, found.times_reported) == (10.0, 9, 2)
 
 
 def test_what_continues_after_its_reported_end_is_reported_within_one_cooldown() -> None:
     book = Book(cooldown_s=100.0)
     for now in range(0, 2000, 10):
         book.enter(float(now), finding(9))
-    told = [
+    reported = [
         now
         for now in range(2000, 2200, 10)
         if book.enter(float(now), over(finding(9)) if now == 2000 else finding(9))
     ]
-    assert told == [2000, 2100]
+    assert reported == [2000, 2100]
 
 
 def test_bursts_are_one_detection_that_ends_once_more_after_the_last() -> None:
@@ -110,14 +114,14 @@ def test_bursts_are_one_detection_that_ends_once_more_after_the_last() -> None:
             float(now), finding(9) if now % 50 < 20 and now < 700 else over(finding(9))
         )
     ]
-    assert [each for each in changes if each != "told_again"] == ["opened", "resolved", "resolved"]
+    assert [each for each in changes if each != "reminded"] == ["opened", "resolved", "resolved"]
 
 
 @pytest.mark.parametrize("why", ["below", "absent"])
 def test_what_is_missing_or_below_its_limit_ends_after_several_censuses_and_its_cooldown(
     why: End,
 ) -> None:
-    def told(cooldown_s: float) -> list[tuple[float, float, End | None]]:
+    def reported(cooldown_s: float) -> list[tuple[float, float, End | None]]:
         ledger = Ledger(cooldown_s)
         ledger.update(census(0.0), [finding(9)])
         missing = [over(finding(9), left=4, why=why)] if why == "below" else []
@@ -127,9 +131,9 @@ def test_what_is_missing_or_below_its_limit_ends_after_several_censuses_and_its_
             for change in ledger.update(census(now), missing)
         ]
 
-    assert told(1.0) == [(30.0, 10.0, why)]
-    assert told(40.0) == [(50.0, 10.0, why)]
-    assert told(300.0) == []
+    assert reported(1.0) == [(30.0, 10.0, why)]
+    assert reported(40.0) == [(50.0, 10.0, why)]
+    assert reported(300.0) == []
 
 
 def test_what_is_missing_for_a_while_and_comes_back_never_ended() -> None:
@@ -139,7 +143,7 @@ def test_what_is_missing_for_a_while_and_comes_back_never_ended() -> None:
         for now in range(0, 500, 10)
         for what, _ in book.enter(float(now), *([finding(9)] if now % 100 < 20 else []))
     ]
-    assert set(changes) == {"opened", "told_again"}
+    assert set(changes) == {"opened", "reminded"}
 
 
 def test_what_a_policy_says_of_an_end_that_is_not_open_is_nothing() -> None:
@@ -184,30 +188,32 @@ def test_an_open_one_gets_a_reminder_after_its_cooldown_then_after_twice_that_up
     None
 ):
     book = Book(cooldown_s=600.0)
-    told = [now for now in range(0, 20_000, 100) if book.enter(float(now), finding(6))]
+    reported = [now for now in range(0, 20_000, 100) if book.enter(float(now), finding(6))]
     # After 10, 20, 40 minutes, and from there on after 60.
-    assert told == [0, 600, 1800, 4200, 7800, 11_400, 15_000, 18_600]
+    assert reported == [0, 600, 1800, 4200, 7800, 11_400, 15_000, 18_600]
 
 
 def test_a_cooldown_of_more_than_an_hour_is_kept() -> None:
     book = Book(cooldown_s=7200.0)
-    told = [now for now in range(0, 30_000, 100) if book.enter(float(now), finding(6))]
-    assert told == [0, 7200, 14_400, 21_600, 28_800]
+    reported = [now for now in range(0, 30_000, 100) if book.enter(float(now), finding(6))]
+    assert reported == [0, 7200, 14_400, 21_600, 28_800]
 
 
 def test_a_reminder_says_how_many_there_were_before() -> None:
     ledger = Ledger(10.0)
-    told = []
+    reported = []
     for now in (0.0, 10.0, 30.0):
-        told += [(c.what, c.detection.told) for c in ledger.update(census(now), [finding(6)])]
-    assert told == [("opened", 1), ("told_again", 2), ("told_again", 3)]
+        reported += [
+            (c.what, c.detection.times_reported) for c in ledger.update(census(now), [finding(6)])
+        ]
+    assert reported == [("opened", 1), ("reminded", 2), ("reminded", 3)]
 
 
 def test_an_open_one_gets_reminders_forever_without_overflow() -> None:
     ledger = Ledger(1.0)
     for now in range(0, 3600 * 1500, 3600):
         ledger.update(census(float(now)), [finding(6)])
-    assert ledger.opened[0].told == 1500
+    assert ledger.opened[0].times_reported == 1500
 
 
 # Two findings on one leak
@@ -232,8 +238,8 @@ def test_the_threshold_of_a_kind_and_the_growth_of_its_largest_site_are_one_stor
     ledger = Ledger(300.0)
     ledger.update(census(10.0), [first])
     ledger.update(census(20.0), [first, second])
-    told = [(each.finding, each.refers_to) for each in ledger.opened]
-    assert told == [(first, None), (second, first.key)]
+    reported = [(each.finding, each.refers_to) for each in ledger.opened]
+    assert reported == [(first, None), (second, first.key)]
 
 
 def test_what_opens_in_one_census_refers_to_what_opened_before_it() -> None:
@@ -264,7 +270,7 @@ def test_a_reference_is_kept_in_reminders_and_when_the_first_has_ended() -> None
     ended, again = ledger.update(census(30.0), [over(TOO_MANY), GROWS])
     assert [(each.what, each.detection.refers_to) for each in (ended, again)] == [
         ("resolved", None),
-        ("told_again", TOO_MANY.key),
+        ("reminded", TOO_MANY.key),
     ]
 
 

@@ -84,8 +84,8 @@ class Ear:
     def opened(self, detection: Detection) -> None:
         self._hear("opened", detection.finding.count)
 
-    def told_again(self, detection: Detection) -> None:
-        self._hear("told_again", detection.finding.count)
+    def reminded(self, detection: Detection) -> None:
+        self._hear("reminded", detection.finding.count)
 
     def resolved(self, detection: Detection) -> None:
         self._hear("resolved", detection.peak)
@@ -161,7 +161,7 @@ def test_an_open_finding_gets_reminders_through_the_watch() -> None:
     watch = watch_of(Source(6, 7, 8), ear, clock=lambda: next(now))
     for _ in range(3):
         watch.look()
-    assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 6), ("told_again", 8)]
+    assert [each for each in ear.heard if each[0] != "looked"] == [("opened", 6), ("reminded", 8)]
 
 
 def test_a_count_that_wavers_around_the_limit_is_one_detection() -> None:

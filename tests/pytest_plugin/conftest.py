@@ -16,16 +16,19 @@ from support.forking import Forking
 LEAKY = """
     import asyncio
     import threading
-
-    kept = []
-    event = threading.Event()
+    from time import sleep
+    kept, event = [], threading.Event()
 
     def stuck():
         event.wait()
 
     def thread(name=None):
+        standing = len(event._cond._waiters)
         started = threading.Thread(target=stuck, daemon=True, name=name)
         started.start()
+        # Where it stands is part of its fingerprint.
+        while not event.is_set() and started.is_alive() and len(event._cond._waiters) <= standing:
+            sleep(0.001)
         return started
 
     async def waiting():

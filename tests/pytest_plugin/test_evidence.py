@@ -29,8 +29,9 @@ DROPPED = """
         import time
 
         client.pool.submit(int).result()
-        # The worker refers to its pool a moment longer, and would be the last to.
-        while sys.getrefcount(client.pool) > 2:
+        # The worker refers to its pool a moment longer, to say that it is idle, and would be
+        # the last to.
+        while not client.pool._idle_semaphore._value or sys.getrefcount(client.pool) > 2:
             time.sleep(0)
 """
 
@@ -85,6 +86,35 @@ def test_a_loop_or_pool_that_is_dropped_open_is_a_leak(run: Run, collection: str
             "1 leaked event loop: *",
         ]
     )
+
+
+def test_a_pool_that_is_collected_while_it_is_looked_at_is_a_leak(run: Run) -> None:
+    # Its owner would go, and leave the pool to the look, which gives it up at once.
+    result = run(
+        DROPPED
+        + """
+    def test_pool():
+        import sys
+        import weakref
+
+        def count():
+            return 0 if pool() is None else sys.getrefcount(pool())
+
+        def collect(frame, event, argument):
+            if gc.isenabled() and count() > ours:
+                gc.collect()
+
+        gc.disable()
+        pool = weakref.ref(Client().pool)
+        ours = count()
+        sys.setprofile(collect)
+        gc.enable()
+    """,
+        "--leaks",
+        "-Wignore::ResourceWarning",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["1 leaked pool: *created at test_it.py:9"])
 
 
 def test_what_is_closed_before_it_is_dropped_is_no_leak(run: Run) -> None:

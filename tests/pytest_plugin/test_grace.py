@@ -93,7 +93,7 @@ def test_what_comes_to_life_meanwhile_gets_its_time_too(run: Run) -> None:
         + """
     def late():
         time.sleep(0.6)
-        asyncio.run(asyncio.sleep(0.8))
+        asyncio.run(asyncio.sleep(0.5))
 
     def test_thread():
         Client(late).close()

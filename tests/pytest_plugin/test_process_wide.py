@@ -336,40 +336,47 @@ def test_what_a_library_keeps_is_part_of_the_leak_that_it_was_created_for(
     assert str(result.stdout).count(": library.Monitor.run") == 1
 
 
+SLOW = """
+    import library
+
+    class Slow(library.Worker):
+        def __init__(self):
+            for each in library._given:
+                each.done.wait()
+                while not each.lock.locked():
+                    pass
+            super().__init__()
+
+    def run_all(*jobs):
+        library._given = []
+        for job in jobs:
+            made = not library._cache.idle
+            worker = Slow() if made else library._cache.idle.popitem()[0]
+            worker.done.clear()
+            worker.jobs.append(job)
+            worker.lock.release()
+            library._given.append(worker)
+        for worker in library._given:
+            worker.done.wait()
+"""
+
+
+@pytest.mark.parametrize("earlier", ["run_all(int)", "pass"], ids=["looked at", "not looked at"])
 def test_a_worker_that_was_done_when_another_was_needed_proves_nothing(
-    run_with_library: Run,
+    run_with_library: Run, earlier: str
 ) -> None:
     # The library found it busy, and by the time that its thread began it is idle again.
     result = run_with_library(
-        """
-        import library
+        textwrap.dedent(SLOW)
+        + textwrap.dedent(
+            f"""
+            def test_one():
+                {earlier}
 
-        class Slow(library.Worker):
-            def __init__(self):
-                for each in library._given:
-                    each.done.wait()
-                    while not each.lock.locked():
-                        pass
-                super().__init__()
-
-        def run_all(*jobs):
-            library._given = []
-            for job in jobs:
-                made = not library._cache.idle
-                worker = Slow() if made else library._cache.idle.popitem()[0]
-                worker.done.clear()
-                worker.jobs.append(job)
-                worker.lock.release()
-                library._given.append(worker)
-            for worker in library._given:
-                worker.done.wait()
-
-        def test_one():
-            run_all(int)
-
-        def test_two():
-            run_all(int, int)
-        """,
+            def test_two():
+                run_all(int, int)
+            """
+        ),
         "--leaks",
         quick=False,
     )

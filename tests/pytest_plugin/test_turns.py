@@ -291,7 +291,7 @@ def test_a_slow_teardown_blames_no_task_that_is_done_or_not_waited_for(run: Run)
             # As its timer does after some seconds.
             hangs = plugin._hangs
             hangs.stop()
-            hangs._tell()
+            hangs._report()
 
         def test_slow_teardown(container, pytestconfig):
             global plugin

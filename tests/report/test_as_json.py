@@ -12,6 +12,7 @@ from otel_leaks.model import (
     Clients,
     Ended,
     Failure,
+    Finished,
     Followed,
     Frame,
     Hidden,
@@ -22,7 +23,7 @@ from otel_leaks.model import (
     Site,
 )
 from otel_leaks.report.as_json import SCHEMAS, Document, leaks_json
-from otel_leaks.report.snapshot import Counted, Finished, Pauses, Snapshot, Why
+from otel_leaks.report.snapshot import Counted, Pauses, Snapshot, Why
 from support import schemas
 
 FRAME = Frame("lib.Client.open", "/lib/client.py", 3)

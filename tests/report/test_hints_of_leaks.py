@@ -256,7 +256,7 @@ def test_a_task_that_swallowed_its_cancellation_gets_that_hint() -> None:
 
 def stands_in(thread: threading.Thread, function: str) -> set[str | None]:
     """Look until the thread stands in *function*: that it waits nobody says."""
-    for _ in range(500):
+    for _ in range(10_000):
         said = hints_of(function)
         if said and said != {None}:
             return said

@@ -109,7 +109,7 @@ def stands(thread: threading.Thread) -> bool:
 
 def comes_to_stand(thread: threading.Thread) -> bool:
     """Look again and again: that it waits in C nobody says."""
-    for _ in range(500):
+    for _ in range(20_000):
         if stands(thread):
             return True
         thread.join(0.001)

@@ -39,7 +39,7 @@ def test_the_turn_that_blocks_is_counted_with_its_length(loop: asyncio.AbstractE
 def test_what_a_loop_waits_is_idle_and_no_turn(loop: asyncio.AbstractEventLoop) -> None:
     meter = attach(loop)
     assert meter is not None
-    loop.run_until_complete(asyncio.sleep(0.2))
+    loop.run_until_complete(asyncio.sleep(0.5))
     assert meter.idle_s >= 0.15
 
 

@@ -12,11 +12,11 @@ from otel_leaks.monitor.policies import Policies
 from simulation.loads import DAY, Load
 from simulation.world import Process, pools_of, requests_of
 
-__all__ = ["Told", "Verdict", "day", "judged"]
+__all__ = ["Reported", "Verdict", "day", "judged"]
 
 
 @dataclass(frozen=True)
-class Told:
+class Reported:
     """One opening or end."""
 
     at: float
@@ -32,7 +32,7 @@ class Told:
 
 def day(
     load: Load, seed: int, *, interval_s: float | None = None, until_s: float = DAY
-) -> tuple[Told, ...]:
+) -> tuple[Reported, ...]:
     """
     Simulate a day.
 
@@ -48,7 +48,7 @@ def day(
     # The name is part of the seed: a renamed load has other days than those in the tables.
     rng = random.Random(f"{load.name} {seed}")
     config = LeakConfig()
-    told: list[Told] = []
+    reported: list[Reported] = []
     step = max(interval_s or load.interval_s, load.interval_s)
     life = 0
     start = 0.0
@@ -73,8 +73,8 @@ def day(
                 for change in ledger.update(census, found):
                     finding = change.detection.finding
                     refers = change.detection.refers_to
-                    told.append(
-                        Told(
+                    reported.append(
+                        Reported(
                             start + now,
                             life,
                             change.what,
@@ -88,7 +88,7 @@ def day(
             now += step
         start += load.restarts_s
         life += 1
-    return tuple(each for each in told if each.what != "told_again")
+    return tuple(each for each in reported if each.what != "reminded")
 
 
 OF_TIME: tuple[Evidence, ...] = ("growth", "retained", "uncancelled")
@@ -100,22 +100,22 @@ class Verdict:
     """What a day's findings are worth."""
 
     found_s: dict[str, tuple[float, ...]]
-    """For each leak, seconds until it was told of by growth, or as what it is, in each process that
-    it leaked in."""
+    """For each leak, seconds until it was reported by growth, or as what it is, in each process
+    that it leaked in."""
     first_s: dict[str, tuple[float, ...]]
     """The same until anything did."""
-    wrong: tuple[Told, ...]
+    wrong: tuple[Reported, ...]
     """What opened and is no leak, or opened a second time for one that is open or was."""
     resolved: int
 
 
-def judged(load: Load, told: tuple[Told, ...]) -> Verdict:
-    """Compare what was told with what leaked."""
+def judged(load: Load, reported: tuple[Reported, ...]) -> Verdict:
+    """Compare what was reported with what leaked."""
     seen: set[tuple[int, Evidence, str]] = set()
     found: dict[str, list[float]] = {each: [] for each in load.leaks}
     first: dict[str, list[float]] = {each: [] for each in load.leaks}
     wrong = []
-    for each in told:
+    for each in reported:
         if each.what != "opened":
             continue
         key = (each.life, each.evidence, each.function)
@@ -135,5 +135,5 @@ def judged(load: Load, told: tuple[Told, ...]) -> Verdict:
         {leak: tuple(some) for leak, some in found.items()},
         {leak: tuple(some) for leak, some in first.items()},
         tuple(wrong),
-        sum(each.what == "resolved" for each in told),
+        sum(each.what == "resolved" for each in reported),
     )

@@ -198,7 +198,7 @@ def simulated(which: tuple[int, int]) -> Verdict:
 
 
 def row_of(load: Load, verdicts: list[Verdict]) -> str:
-    """Write a load and what was told of it, as a row of the table."""
+    """Write a load and what was reported of it, as a row of the table."""
     wrong = sum(len(each.wrong) for each in verdicts)
     if not load.leaks:
         return f"| {load.name} | {len(verdicts)} | {wrong} |"

@@ -35,7 +35,7 @@ INTERVAL_S = {None: 10.0, "churn": 120.0}
 
 
 def row_of(load: Load, verdicts: Sequence[Verdict]) -> str:
-    """Write a load and what was told of it, as a row of the table."""
+    """Write a load and what was reported of it, as a row of the table."""
     wrong = sum(len(each.wrong) for each in verdicts)
     if not load.leaks:
         return f"| {load.name} | {len(verdicts)} | {wrong} |"

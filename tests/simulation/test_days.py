@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.days import Told, day, judged
+from simulation.days import Reported, day, judged
 from simulation.loads import DAY, HEALTHY, LEAKING, Load
 from simulation.table import FIRST_WORD_S, PAGE, rows_in
 
@@ -17,7 +17,7 @@ COLUMNS = {
 PAGE_TEXT = PAGE.read_text(encoding="utf-8")
 
 
-def told_of(load: Load) -> tuple[Told, ...]:
+def reported_of(load: Load) -> tuple[Reported, ...]:
     # A hundred thousand sites take a while to make.
     until_s = 5 * 3600.0 if load.churn is not None else DAY
     return day(load, 0, interval_s=load.most_interval_s, until_s=until_s)
@@ -25,12 +25,12 @@ def told_of(load: Load) -> tuple[Told, ...]:
 
 @pytest.mark.parametrize("load", HEALTHY, ids=lambda load: load.name)
 def test_nothing_opens_in_a_healthy_day(load: Load) -> None:
-    assert told_of(load) == ()
+    assert reported_of(load) == ()
 
 
 @pytest.mark.parametrize("load", LEAKING, ids=lambda load: load.name)
 def test_every_leak_is_reported_once_and_nothing_else(load: Load) -> None:
-    verdict = judged(load, told_of(load))
+    verdict = judged(load, reported_of(load))
     assert verdict.wrong == ()
     lives = int(DAY // load.restarts_s)
     assert [len(times) for times in verdict.found_s.values()] == [lives] * len(load.leaks)
@@ -38,7 +38,7 @@ def test_every_leak_is_reported_once_and_nothing_else(load: Load) -> None:
 
 def test_a_leak_that_is_fixed_is_resolved_and_one_that_only_stops_is_not() -> None:
     resolved = {
-        load.name: judged(load, told_of(load)).resolved
+        load.name: judged(load, reported_of(load)).resolved
         for load in LEAKING
         if "mended" in load.name or "stops" in load.name
     }

@@ -23,6 +23,7 @@ from otel_leaks import model
 from otel_leaks.model import (
     FINGERPRINT_SCHEME,
     Failure,
+    Finished,
     Frame,
     Hidden,
     Operation,
@@ -36,7 +37,6 @@ from otel_leaks.report.snapshot import (
     FORMAT,
     OF_CENSUSES,
     Counted,
-    Finished,
     Pauses,
     Snapshot,
     Why,
@@ -47,7 +47,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
 IN_TESTS = (Site, Sample, Frame, Origin, Hidden)
-IN_PS = (*IN_TESTS, Counted, Failure, Finished, Operation, Pauses, Pool, Why)
+IN_REPORT = (*IN_TESTS, Finished)
+IN_PS = (*IN_REPORT, Counted, Failure, Operation, Pauses, Pool, Why)
 LEFT_OUT: dict[type, tuple[str, ...]] = {Site: OF_PRODUCTION, Sample: ("backlog",)}
 LEFT_OUT_OF_PS: dict[type, tuple[str, ...]] = {Site: OF_CENSUSES}
 
@@ -64,6 +65,11 @@ HIDDEN = {
     "type": "array",
     "items": {"$ref": "#/$defs/Hidden"},
     "description": "What ignores left out.",
+}
+FINISHED = {
+    "type": "array",
+    "items": {"$ref": "#/$defs/Finished"},
+    "description": "Of `find()`: finished tasks that something still references.",
 }
 LEAK = {
     "in": {"type": "string", "description": "The test, the fixture, or the end of the session."},
@@ -86,7 +92,7 @@ def schema(name: Document) -> dict[str, Any]:
         "ps": "What is alive in a process: otel-leaks ps --json PID",
     }
     bodies: dict[str, dict[str, Any]] = {
-        "report": {"sites": SITES, "hidden": HIDDEN},
+        "report": {"sites": SITES, "hidden": HIDDEN, "finished": FINISHED},
         "leaks": {"leaks": {"type": "array", "items": _object(LEAK)}},
         "ps": {
             "format": {"const": FORMAT, "description": "By which a file of this kind is known."},
@@ -108,12 +114,16 @@ def schema(name: Document) -> dict[str, Any]:
     elif name == "ps":
         body["$defs"] = {each.__name__: _of_class(each, LEFT_OUT_OF_PS) for each in IN_PS}
     else:
-        body["$defs"] = {each.__name__: _of_class(each, LEFT_OUT) for each in IN_TESTS}
+        classes = IN_REPORT if name == "report" else IN_TESTS
+        body["$defs"] = {each.__name__: _of_class(each, LEFT_OUT) for each in classes}
         body["$defs"]["Site"]["properties"]["leak"] = {
             "type": "integer",
             "description": "Sites of the same number are one leak: one line of yours led to them.",
         }
         body["$defs"]["Site"]["required"].append("leak")
+    if name == "report":
+        # Written only where there are some.
+        body["required"].remove("finished")
     return {
         "$schema": DIALECT,
         "$id": f"urn:otel-leaks:{name}:{SCHEMAS[name]}",

@@ -38,6 +38,7 @@ from otel_leaks.model import (
     Sample,
     Site,
     SiteHistory,
+    Stall,
 )
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.attributes import MAX_BYTES, MAX_LINKS, describe
@@ -195,6 +196,22 @@ def test_the_minutes_before_go_with_a_detection(spans: Spans) -> None:
     assert said == ["0 - 80", None]
 
 
+def test_a_stall_has_its_cause_at_its_opening_and_its_end(spans: Spans) -> None:
+    site = Site("event_loop", ("app.build",), 1, "0" * 12)
+    finding = replace(
+        found(site), evidence="stalled", stall=Stall(site, None, None, 1.4, 0.0, "waits")
+    )
+    events = events_of(spans)
+    events.detected(detection(finding))
+    events.resolved(detection(finding))
+    causes = [plain(span.attributes).get("python.leak.stall.cause") for span in spans.all]
+    assert causes == ["waits", "waits"]
+    assert finding.stall is not None
+    unknown = replace(finding, stall=replace(finding.stall, cause=None))
+    events.detected(detection(unknown))
+    assert names.STALL_CAUSE not in plain(spans.all[-1].attributes)
+
+
 def test_without_three_minutes_of_history_a_detection_says_nothing_of_it(spans: Spans) -> None:
     two = History(
         kinds=(("thread", (40, 93)),),
@@ -298,7 +315,7 @@ def test_what_continues_after_its_end_was_reported_links_to_its_first_span(spans
     events = events_of(spans)
     events.detected(detection())
     events.resolved(detection())
-    events.detected(detection(told=2))
+    events.detected(detection(times_reported=2))
     first, _, again = spans.all
     assert first.context is not None
     assert [link.context.span_id for link in again.links] == [first.context.span_id]

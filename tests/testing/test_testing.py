@@ -990,7 +990,6 @@ def test_every_name_that_is_offered_exists() -> None:
 # Proof
 
 
-@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="3.12 gives up at once")
 def test_what_is_proved_of_a_task_is_in_its_report_and_costs_a_bounded_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_leaks.attach.pulse import Pulse
-from otel_leaks.attach.why import Why, finished_by_function
+from otel_leaks.attach.why import Why
 from otel_leaks.attach.wire import MAX_REQUEST_BYTES, VERSION, Socket, Wire
 from otel_leaks.runtime import native
 
@@ -35,10 +35,6 @@ PAUSES_PER_CHECK = 50
 """Pauses between two looks at whether the command is still there."""
 MAX_SITES = 100
 """Sites of a kind that are sampled, and sent."""
-MOST_FINISHED = 5
-"""Functions whose finished tasks are counted, and how many these have to be: the last results of
-something are no news."""
-MANY_FINISHED = 100
 
 # Those of Linux and macOS, which _socket has too; on Windows nothing of this runs.
 _PEEK = 0x2
@@ -209,6 +205,8 @@ def _look(taker: CensusTaker, request: dict[str, Any], pause: Callable[[], None]
         "failures": [asdict(each) for each in (*census.failures, *census.unjudged)],
     }
     if why is None:
+        from otel_leaks.runtime.finished_tasks import MANY_FINISHED, MOST_FINISHED
+
         pause()
         found["census"]["finished"] = [
             {"function": name, "count": count}
@@ -220,7 +218,7 @@ def _look(taker: CensusTaker, request: dict[str, Any], pause: Callable[[], None]
 
 def _finished(tasks: Population | None, pause: Callable[[], None]) -> list[tuple[str, int]]:
     """Return how many finished tasks each function has, the most first."""
-    from otel_leaks.runtime.finished_tasks import ARE_REGISTERED
+    from otel_leaks.runtime.finished_tasks import ARE_REGISTERED, finished_by_function
 
     if tasks is None:
         return []

@@ -16,7 +16,7 @@ from otel_leaks.runtime import native
 if TYPE_CHECKING:
     from otel_leaks.model import Kind, Population, Site
 
-__all__ = ["Why", "finished_by_function", "is_meant"]
+__all__ = ["Why", "is_meant"]
 
 BUDGET_S = 2.0
 """Seconds of CPU that a search may take: enough for two million objects."""
@@ -24,8 +24,6 @@ WORK_S = 0.0005
 """Work between two pauses."""
 MOST = 20
 """Sites that are looked for, the largest first."""
-TASKS_AT_ONCE = 100
-"""Tasks that are asked whether they have finished, between two pauses."""
 
 
 def is_meant(site: Site, pattern: str) -> bool:
@@ -37,35 +35,6 @@ def _matches(function: str, pattern: str) -> bool:
     """Say whether a pattern fits a qualified name, or its last part where it has no dot."""
     last = function.rpartition(".")[2]
     return fnmatchcase(function, pattern) or ("." not in pattern and fnmatchcase(last, pattern))
-
-
-def finished_by_function(pause: Callable[[], None]) -> dict[str, list[weakref.ref[Any]]]:
-    """
-    Return the finished tasks that somebody refers to, by function, those with the most first.
-
-    Args:
-        pause: Called between slices.
-    """
-    from otel_leaks.runtime.code import CodeNames
-    from otel_leaks.runtime.finished_tasks import ARE_REGISTERED, code_of, finished
-    from otel_leaks.runtime.task_registry import TaskRegistry, tasks_on_heap
-
-    tasks = sys.modules.get("asyncio.tasks")
-    if tasks is None:
-        return {}
-    names = CodeNames()
-    refs = TaskRegistry().refs(pause) if ARE_REGISTERED else tasks_on_heap(tasks)
-    found: dict[int, list[weakref.ref[Any]]] = {}
-    for start in range(0, len(refs), TASKS_AT_ONCE):
-        pause()
-        for ref, key in finished(refs[start : start + TASKS_AT_ONCE]):
-            found.setdefault(key, []).append(ref)
-    named: dict[str, list[weakref.ref[Any]]] = {}
-    for some in found.values():
-        code = next(filter(None, map(code_of, some)), None)
-        if code is not None:
-            named.setdefault(names.name(code).function, []).extend(some)
-    return dict(sorted(named.items(), key=lambda each: -len(each[1])))
 
 
 class Why:
@@ -141,6 +110,7 @@ class Why:
     def _finished(self) -> dict[str, list[weakref.ref[Any]]]:
         """Return the finished tasks of the functions that are meant, which somebody refers to."""
         from otel_leaks.model import fingerprint
+        from otel_leaks.runtime.finished_tasks import finished_by_function
 
         def is_meant(name: str) -> bool:
             return fingerprint("asyncio_task", (name,)) == self._pattern or _matches(

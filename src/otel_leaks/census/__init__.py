@@ -111,7 +111,7 @@ class CensusTaker:
         self._spans = spans
         self._beginnings = beginnings
         self._executors = Executors() if executors is None else executors
-        self._tells_pools = executors is not None
+        self._marks_workers = executors is not None
         self._providers = providers
         self._parts = parts
         self.loops = loops
@@ -168,10 +168,10 @@ class CensusTaker:
         if scope is None and kinds is None:
             self._heap = Instances()
         # Before the pools: a worker that starts between the two would look like no pool's.
-        threads = self._threads() if self._tells_pools else None
-        pools = self._pools(failures) if self._tells_pools else None
+        threads = self._threads() if self._marks_workers else None
+        pools = self._pools(failures) if self._marks_workers else None
         workers = Workers(partial(self._executors.read, self._pause))
-        if self._tells_pools:
+        if self._marks_workers:
             workers = Workers(lambda: pools or ())
         look = Look(
             started,

@@ -46,13 +46,16 @@ def _destroyed(look: Look) -> Iterator[Seen]:
         return
     for left in list(look.starts.destroyed):
         if look.wants(left):
-            yield Seen(left, left.stack, left.name, () if left.stack else ("?",))
+            # What the outermost coroutine awaited is left only where that was not closed first,
+            # which is up to the collector.
+            outermost = tuple(frame.function for frame in left.stack[:1])
+            yield Seen(left, left.stack, left.name, outermost or ("?",))
 
 
 class _Coroutine:
     """The destroyed tasks that ran one coroutine."""
 
-    __slots__ = ("code", "count", "first_s", "function", "last_s", "name", "stack", "told")
+    __slots__ = ("code", "count", "first_s", "function", "last_s", "name", "seen", "stack")
 
     def __init__(self, code: CodeType | None, function: str, stack: Stack, name: str) -> None:
         # The code object is held while its id is a key.
@@ -61,7 +64,7 @@ class _Coroutine:
         self.stack = stack
         self.name = name
         self.count = 0
-        self.told = 0
+        self.seen = 0
         self.first_s = 0.0
         self.last_s = 0.0
 
@@ -70,7 +73,7 @@ class DestroyedSource:
     """
     Counts destroyed tasks from its opening on, by their outermost coroutine.
 
-    The collector has mostly closed the coroutine before asyncio tells, so where in it the
+    The collector has mostly closed the coroutine before asyncio reports it, so where in it the
     task waited is no longer known.
     """
 
@@ -111,10 +114,10 @@ class DestroyedSource:
         hidden: dict[Ignore, int] = {}
         found: dict[str, tuple[Site, _Coroutine]] = {}
         for coroutine, count in counted:
-            if coroutine.told == 0:
+            if coroutine.seen == 0:
                 coroutine.first_s = look.now
-            if coroutine.told != count:
-                coroutine.told, coroutine.last_s = count, look.now
+            if coroutine.seen != count:
+                coroutine.seen, coroutine.last_s = count, look.now
             functions = (coroutine.function,)
             mark = fingerprint(self.kind, functions)
             ignore = look.ignores.site(functions, mark)
@@ -146,7 +149,7 @@ class DestroyedSource:
         return population(self.kind, (site for site, _ in found.values()), hidden, sampled, look)
 
     def _wrap(self) -> None:
-        """Wrap the loop classes that there are, and be told of those that come."""
+        """Wrap the loop classes that there are, and those that come."""
         if self._opened:
             self._gathers.open()
             wrap_every_loop(

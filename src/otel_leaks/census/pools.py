@@ -37,13 +37,13 @@ def work_items() -> FewSource:
 
 def _unfinished(look: Look) -> Iterator[Seen]:
     futures = _futures(look)
-    told = set()
+    running = set()
     for future, (runs, stack, thread) in _running(futures, look):
-        told.add(id(future))
+        running.add(id(future))
         yield Seen(future, stack, runs, () if stack else (runs,), thread_id=thread)
     for future, name in futures:
         with contextlib.suppress(Exception):  # A double in place of a future.
-            if id(future) not in told and not future.done() and look.wants(future):
+            if id(future) not in running and not future.done() and look.wants(future):
                 yield Seen(future, (), name, (name,), waits_on="a free worker of its pool")
 
 
@@ -103,7 +103,7 @@ def _running(
             )
             if at is not None:
                 found[id(future)] = (future, (name, *busy.pop(at)))
-    return [(future, told) for future, told in found.values() if look.wants(future)]
+    return [(future, seen) for future, seen in found.values() if look.wants(future)]
 
 
 def _runs(stack: Stack, name: str) -> bool:
@@ -138,7 +138,7 @@ def thread_pools() -> FewSource:
     Reads pools, of threads and of processes, that were not shut down.
 
     The default executor of a loop that is open is its loop's: a job that is stuck on
-    it is told as that job.
+    it is reported as that job.
     """
     return FewSource("thread_pool", _open)
 

@@ -1,4 +1,4 @@
-"""What a source of things is, and what it is told when it is read."""
+"""What a source of things is, and what it is given when it is read."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Look:
     spans: Spans | None = None
     """Reads the spans that tasks began in; None where they are not asked for."""
     beginnings: Beginnings | None = None
-    """Where production notes beginnings; they are told of what a site is shown by."""
+    """Where production notes beginnings; they are given what a site is shown by."""
     every_kind: bool = False
     """Whether all kinds are read: then what belongs to a thing of another kind, such as
     a pool's idle worker, is left to that kind."""

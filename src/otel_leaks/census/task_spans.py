@@ -25,7 +25,7 @@ from otel_leaks.runtime.tasks import TaskRef
 __all__ = ["TaskSpans"]
 
 SITES_OF_SLICE = 20
-"""Sites between two pauses, when their spans are told."""
+"""Sites between two pauses, when their spans are read."""
 SPANS_OF_SLICE = 50
 """Tasks whose span is read between two pauses: about a quarter of a millisecond."""
 
@@ -76,7 +76,7 @@ class TaskSpans:
         stay = [chain.oldest(KNOWN_OF_SITE) for _, chain in of_site]
         self._read([known for some in stay for known in some])
         staying: dict[int, tuple[str, float]] = {}
-        told = []
+        added = []
         for number, ((site, chain), some) in enumerate(zip(of_site, stay, strict=True), 1):
             staying.update(self._staying(site, some, open_traces))
             over = ended(
@@ -87,13 +87,13 @@ class TaskSpans:
                 turnover_s=self._turnover.of(site.function, now_s),
             )
             serving = self._serving(site, chain, requests)
-            told.append(
+            added.append(
                 replace(site, operations=operations(chain.spans), ended=over, serving=serving)
             )
             if number % SITES_OF_SLICE == 0:
                 self._pause()
         self._turnover.keep(staying)
-        return told
+        return added
 
     def left_behind(self, some: list[Known], serving: Serving | None) -> list[Known]:
         """Leave out the tasks of requests in progress."""

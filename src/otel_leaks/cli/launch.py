@@ -123,7 +123,7 @@ def launch(command: Sequence[str], environ: Mapping[str, str], *, seconds: float
     arguments = [sys.executable, "-I", "-S", warden.__file__, str(lifeline), *command]
     process = subprocess.Popen(arguments, env=environ, pass_fds=(lifeline,))  # noqa: S603
     os.close(lifeline)
-    timer = threading.Timer(seconds or 0, _tell, (hold, signal.SIGTERM))
+    timer = threading.Timer(seconds or 0, _pass_on, (hold, signal.SIGTERM))
     timer.daemon = True
     if seconds is not None:
         timer.start()
@@ -133,9 +133,9 @@ def launch(command: Sequence[str], environ: Mapping[str, str], *, seconds: float
             number, is_terminal = _next_signal()
             interrupts += number == signal.SIGINT
             if interrupts >= _IMPATIENT:
-                _tell(hold, warden.END_ALL)
+                _pass_on(hold, warden.END_ALL)
             elif number != signal.SIGCHLD and not is_terminal:
-                _tell(hold, number)
+                _pass_on(hold, number)
         return process.returncode
     finally:
         timer.cancel()
@@ -153,7 +153,7 @@ def _next_signal() -> tuple[int, bool]:
     return number, number in {signal.SIGINT, signal.SIGQUIT} and sys.stdin.isatty()
 
 
-def _tell(hold: int, number: int) -> None:
+def _pass_on(hold: int, number: int) -> None:
     try:
         os.write(hold, bytes([number]))
     except OSError:

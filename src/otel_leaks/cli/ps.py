@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
             add_roots(process.library_roots)
             look_in(process.library_roots)
             if options.history:
-                _tell_history(process, as_json=options.json)
+                _print_history(process, as_json=options.json)
             else:
                 _look(process, options, ignore)
     except AttachError as error:
@@ -110,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_history(process: Visit, *, as_json: bool) -> None:
+def _print_history(process: Visit, *, as_json: bool) -> None:
     from otel_leaks.errors import AttachError
     from otel_leaks.report.past import history_of, history_text
     from otel_leaks.report.texts import between

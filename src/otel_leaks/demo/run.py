@@ -1,4 +1,4 @@
-"""The demo from start to end: the shop leaks, its telemetry comes in, the leak is told."""
+"""The demo from start to end: the shop leaks, its telemetry comes in, the leak is reported."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Story:
     """The first detection that names what leaks."""
 
     @property
-    def is_told(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the counts show what was detected."""
         if self.leak is None or not self.history:
             return False
@@ -154,7 +154,7 @@ def port_of(events: queue.SimpleQueue[Any]) -> int | None:
 def _watch(
     events: queue.SimpleQueue[_Event], traffic: Traffic, seconds: float, screen: Screen
 ) -> tuple[Story, float, bool]:
-    """Show what comes in until the story is told; return it, its time, and a broken end."""
+    """Show what comes in until the story is complete; return it, its time, and a broken end."""
     story = Story()
     started = time.monotonic()
     until = started + seconds
@@ -169,7 +169,7 @@ def _watch(
         )
         screen.draw(scene)
         left_s = until - time.monotonic()
-        if story.is_told or left_s <= 0:
+        if story.is_complete or left_s <= 0:
             return story, scene.elapsed_s, False
         try:
             event = events.get(timeout=min(_REDRAW_S, left_s))

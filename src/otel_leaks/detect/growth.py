@@ -143,13 +143,13 @@ class Growth:
                 self._close(history, tier, now, at, is_whole=is_whole)
         for known, there in ((history.sites, sites), (history.functions, functions)):
             history.note(known, there, now, at, max_sites=self._max_sites, is_whole=is_whole)
-        told: list[tuple[str, Series, Rise, End | None]] = [
-            # Of what is all gone there is nothing to tell until the window ends.
+        reported: list[tuple[str, Series, Rise, End | None]] = [
+            # Of what is all gone there is nothing to report until the window ends.
             (key, series, series.rise, None if series.now.total else "ended")
             for key, series in history.open
             if series.rise is not None
         ]
-        told += history.over
+        reported += history.over
         history.over = []
         return [
             self._finding(
@@ -160,7 +160,7 @@ class Growth:
                 at=at,
                 ended=ended,
             )
-            for key, series, rise, ended in told
+            for key, series, rise, ended in reported
         ]
 
     def _close(
@@ -184,15 +184,15 @@ class Growth:
                 series.rise, why = self._rises.still(series, rise, history.tiers[tier])
                 if why is not None:
                     history.over.append((key, series, rise, why))
-        # What stands in one place is told by that place, the rest by its function.
+        # What stands in one place is reported by that place, the rest by its function.
         missing = history.nothing if is_whole else None
         for known, others in (
             (history.sites, history.functions),
             (history.functions, history.sites),
         ):
-            told = {each.function for each in others.values() if each.rise is not None}
+            reported = {each.function for each in others.values() if each.rise is not None}
             for key, series in history.sliced(known.items()):
-                if series.rise is None and series.function not in told:
+                if series.rise is None and series.function not in reported:
                     moves = known is history.sites
                     rise = self._rises.of(series, history, tier, at, moves=moves)
                     if rise is not None and is_there(rise, now.get(key, missing)):

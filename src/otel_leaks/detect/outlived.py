@@ -168,8 +168,8 @@ class Outlived:
         turnover_s = group.longest_s
         if not group.is_exact:
             # Known by the census of some.
-            told = (site.ended.turnover_s for site in sites if site.ended is not None)
-            turnover_s = max(turnover_s, *told, 0.0)
+            of_sites = (site.ended.turnover_s for site in sites if site.ended is not None)
+            turnover_s = max(turnover_s, *of_sites, 0.0)
         start_s = self._limit_s
         if turnover_s and self._all_end(group, ages, turnover_s, at, is_open=is_open):
             start_s = max(start_s, TURNOVER * turnover_s)

@@ -16,6 +16,7 @@ __all__ = [
     "Clients",
     "Ended",
     "Failure",
+    "Finished",
     "Followed",
     "Hidden",
     "Pool",
@@ -124,6 +125,16 @@ class Followed:
     """The same of those that stood here in the last census and have ended since."""
     moved_s: tuple[float, ...] = ()
     """The same of those that stand at another site now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Finished tasks of one function that something still refers to."""
+
+    function: str
+    count: int
+    held_by: str | None = None
+    """What holds one of them; None where nobody asked."""
 
 
 class Refusal(NamedTuple):

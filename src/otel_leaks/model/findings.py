@@ -66,7 +66,7 @@ class Detection:
     that ended it."""
     peak: int
     """The largest count since it opened."""
-    told: int = 1
+    times_reported: int = 1
     """How often it has been reported."""
     refers_to: tuple[Kind, Evidence, str | None] | None = None
     """Key of the finding that reported the same leak before, and was open when this opened."""

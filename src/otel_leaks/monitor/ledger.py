@@ -17,7 +17,7 @@ MISSING_CENSUSES = 3
 MAX_ENDED = 256
 """Detections that are remembered after their end."""
 LONGEST_COOLDOWN_S = 3600.0
-"""The longest pause between two tellings, unless the first one is longer."""
+"""The longest pause between two reminders, unless the first one is longer."""
 
 _Key = tuple[Kind, Evidence, "str | None"]
 
@@ -26,7 +26,7 @@ _Key = tuple[Kind, Evidence, "str | None"]
 class Change:
     """What became of a detection in one census."""
 
-    what: Literal["opened", "told_again", "resolved"]
+    what: Literal["opened", "reminded", "resolved"]
     detection: Detection
 
 
@@ -40,14 +40,14 @@ class Ledger:
     within *cooldown_s* of its end is the same detection, and no longer ends at once.
 
     Args:
-        cooldown_s: Seconds until an open detection is told again; then twice that, up
+        cooldown_s: Seconds until an open detection is reminded of; then twice that, up
             to an hour.
     """
 
     def __init__(self, cooldown_s: float) -> None:
         self._cooldown_s = cooldown_s
         self._open: dict[object, Detection] = {}
-        self._tell_at: dict[object, float] = {}
+        self._remind_at: dict[object, float] = {}
         self._ending: dict[object, _Ending] = {}
         self._returned: set[object] = set()
         """Those open ones that had ended before."""
@@ -71,7 +71,7 @@ class Ledger:
             unasked: Evidences whose policy could not be asked; their detections stay, too.
 
         Returns:
-            What is to be told, ends first.
+            What is to be reported, ends first.
         """
         now = census.taken_at
         by_key = {each.key: each for each in found}
@@ -101,21 +101,21 @@ class Ledger:
                     opened_at=now,
                     seen_at=now,
                     peak=finding.count,
-                    refers_to=self._told_before(finding),
+                    refers_to=self._reported_before(finding),
                 )
                 self._open[key] = detection
-                self._tell_at[key] = now + self._cooldown_s
+                self._remind_at[key] = now + self._cooldown_s
                 changes.append(Change("opened", detection))
                 continue
             detection = replace(
                 known, finding=finding, seen_at=now, peak=max(known.peak, finding.count)
             )
-            if now >= self._tell_at[key]:
+            if now >= self._remind_at[key]:
                 longest = max(LONGEST_COOLDOWN_S, self._cooldown_s)
-                doubled = self._cooldown_s * 2 ** min(known.told, 20)
-                self._tell_at[key] = now + min(doubled, longest)
-                detection = replace(detection, told=known.told + 1)
-                changes.append(Change("told_again", detection))
+                doubled = self._cooldown_s * 2 ** min(known.times_reported, 20)
+                self._remind_at[key] = now + min(doubled, longest)
+                detection = replace(detection, times_reported=known.times_reported + 1)
+                changes.append(Change("reminded", detection))
             self._open[key] = detection
         return tuple(changes)
 
@@ -130,12 +130,12 @@ class Ledger:
     def _remember(self, key: object, ended: Detection, now: float) -> None:
         self._ended.pop(key, None)
         self._ended[key] = ended
-        # After its end was told, its next reminder tells that it goes on.
-        self._tell_at[key] = min(self._tell_at[key], now + self._cooldown_s)
+        # After its end was reported, its next reminder says that it goes on.
+        self._remind_at[key] = min(self._remind_at[key], now + self._cooldown_s)
         while len(self._ended) > MAX_ENDED:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
-            self._tell_at.pop(oldest, None)
+            self._remind_at.pop(oldest, None)
 
     def _again(self, key: object, now: float) -> Detection | None:
         """Return the detection that ended a short while ago and opens again."""
@@ -145,8 +145,8 @@ class Ledger:
         self._returned.add(key)
         return ended
 
-    def _told_before(self, finding: Finding) -> _Key | None:
-        """Return the key of the oldest open detection that tells of the same leak."""
+    def _reported_before(self, finding: Finding) -> _Key | None:
+        """Return the key of the oldest open detection that reports the same leak."""
         return next(
             (
                 each.refers_to or each.finding.key

@@ -117,7 +117,7 @@ class MonitorLog:
         except CensusEnded:
             raise
         except BaseException as raised:
-            # A handler of the application's own may raise. There is nobody left to tell. In
+            # A handler of the application's own may raise. There is nowhere left to report to. In
             # the main thread it may be Ctrl-C, which is not ours.
             if isinstance(raised, KeyboardInterrupt) and _is_main():
                 raise

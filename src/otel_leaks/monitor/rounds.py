@@ -1,4 +1,4 @@
-"""One round of the monitor: a census, what it means, what became of that, and who is told."""
+"""One round of the monitor: a census, what it means, what became of that, and who is notified."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ MAX_CHANGES = 64
 
 class Listener(Protocol):
     """
-    Hears what the watch sees.
+    Is called with what the monitor finds.
 
     What it raises is logged once and goes no further. Where it hangs it is not called again
     until it has returned.
     """
 
     def opened(self, detection: Detection) -> None:
-        """Hear of a finding that opened."""
+        """Called when a finding opened."""
 
-    def told_again(self, detection: Detection) -> None:
-        """Hear of a finding that is still open after its cooldown."""
+    def reminded(self, detection: Detection) -> None:
+        """Called when a finding is still open after its cooldown."""
 
     def resolved(self, detection: Detection) -> None:
-        """Hear of a finding that ended."""
+        """Called when a finding ended."""
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
-        """Hear of a census, with the detections that are open after it."""
+        """Called after each census, with the detections that are open after it."""
 
 
 class Rounds:
@@ -53,7 +53,7 @@ class Rounds:
     Args:
         config: The options.
         taker: Takes the censuses.
-        listener: Hears of it.
+        listener: Is called with what was found.
         parts: The parts of the monitor.
         log: Where is said what fails.
         retry: Called in each round, to report what could not be reported before.
@@ -79,7 +79,7 @@ class Rounds:
         self._retry = retry
         self._pause = pause
         self.is_given_up = False
-        """Whether stopping did not wait for what the thread was telling."""
+        """Whether stopping did not wait for what the thread was reporting."""
         # What is to be reported of the last census.
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self.recorder = Recorder(pause)
@@ -98,7 +98,7 @@ class Rounds:
     def make(self) -> None:
         """Make one round."""
         self._log.say_notes()
-        self._tell_changes()
+        self._report_changes()
         self._hear("listener", self._retry)
         # A fork replaces them while this thread, which is not in the child, goes on here.
         policies, opened = self._policies, self._ledger.opened
@@ -111,7 +111,7 @@ class Rounds:
         found = policies.look(census, opened, partial(self._ask, unasked))
         changes = self._ledger.update(census, found, unasked)
         self._changes.extend(changes)
-        self._tell_changes()
+        self._report_changes()
         self._hear("metrics", lambda: self._listener.looked(census, self._ledger.opened))
 
     def _note(self, census: Census) -> None:
@@ -145,18 +145,18 @@ class Rounds:
         unasked.add(evidence)
         return ()
 
-    def _tell_changes(self) -> None:
+    def _report_changes(self) -> None:
         while self._changes:
             # Taken off first: where it hangs, another thread goes on with the next.
             change = self._changes.popleft()
-            if not self._tell(change):
+            if not self._report(change):
                 self._changes.appendleft(change)
                 return
 
-    def _tell(self, change: Change) -> bool:
+    def _report(self, change: Change) -> bool:
         hear = {
             "opened": self._listener.opened,
-            "told_again": self._listener.told_again,
+            "reminded": self._listener.reminded,
             "resolved": self._listener.resolved,
         }[change.what]
         detection = change.detection

@@ -1,5 +1,5 @@
 """
-The monitor: when to look, what opens, what is told again, and what ends.
+The monitor: when to look, what opens, what is reminded of, and what ends.
 
 Its thread is a daemon, sleeps almost always, and never raises into the application.
 """
@@ -212,7 +212,7 @@ class Watch:
 
     def look(self) -> float:
         """
-        Take one census and tell what it means.
+        Take one census and report what it means.
 
         Returns:
             Seconds until the next one is due, so that looking takes at most 1 % of a core.

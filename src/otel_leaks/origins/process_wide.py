@@ -12,7 +12,8 @@ nothing of the application's: it is to live as long as its loop. One of each on 
 A registry of all that was ever made refers to leaks as well. So who creates another one at the
 same place while the library still refers to an earlier one does not reuse them: they pile up,
 and are leaks. What a cache of workers has handed out it does not refer to; a worker that was done
-again by the time somebody looks has run since the last look, and proves nothing alone.
+again by the time another one is created has run since the last look, and proves nothing alone;
+that all of them were, twice, does.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ BUDGET_OF_CREATION_S = 0.05
 """CPU for the search when another one is created at the same place."""
 SEARCHES_OF_SITE = 4
 """Searches when another one is created at the same place, in the life of a process."""
+MOST_REFS = 8
+"""Earlier ones that are looked at when another one is created at the same place."""
 MISSES_OF_SITE = 5
 """Looks in which the library did not refer to what it created there; then none is searched for."""
 
@@ -68,16 +71,18 @@ class _Site:
         """How often each of its threads had waited when it was last looked at, by its key."""
         self.piles_up = False
         self.is_suspect = False
-        """Whether they seemed to pile up, and some had run since they were looked at."""
+        """Whether they seemed to pile up once, and may have run since somebody looked at them."""
         self.searches = 0
         self.misses = 0
 
-    def has_run(self) -> bool:
-        """Say whether one of its threads did something since it was looked at."""
-        return any(
-            (slept := self.slept.get(ref.key)) is not None and switches_of(ref()) != slept
-            for ref in self.refs[:8]
-        )
+    def have_slept(self) -> bool:
+        """Say whether its threads have done nothing since they were looked at, if they were."""
+        counts = [
+            (count, switches_of(ref()))
+            for ref in self.refs[:MOST_REFS]
+            if (count := self.slept.get(ref.key)) is not None
+        ]
+        return bool(counts) and all(before == now for before, now in counts)
 
 
 class ProcessWide:
@@ -109,19 +114,16 @@ class ProcessWide:
         site.refs = [ref for ref in site.refs if is_open(note.kind, ref())]
         if site.refs and not site.piles_up and site.searches < SEARCHES_OF_SITE:
             site.searches += 1
-            anchors: list[Any] = []
-            for ref in site.refs[:8]:
-                anchors += _anchors(note.kind, ref())
-            ids = set(map(id, anchors))
-            stood = _stands(site.refs[:8])
-            is_held = any(
-                held_by_package(package, ids, budget_s=BUDGET_OF_CREATION_S)
-                for package in maker.packages
-            )
+            refs = site.refs[:MOST_REFS]
+            stood = _stands(refs)
+            held = _are_held(refs, note.kind, maker)
             # A cached worker that gets idle meanwhile was busy when another one was needed.
-            if is_held and _stands(site.refs[:8]) == stood:
-                site.piles_up = site.is_suspect or not site.has_run()
-                site.is_suspect = True
+            if any(held) and _stands(refs) == stood:
+                if note.kind != "thread" or site.have_slept():
+                    site.piles_up = True
+                elif all(held):
+                    site.piles_up = site.is_suspect
+                    site.is_suspect = True
         site.refs.append(note.ref)
 
     def settle(self, notes: Iterable[Note]) -> list[Note]:
@@ -337,6 +339,16 @@ def _takes_nothing(task: Any) -> bool:
         and is_library(code.co_filename)
         and not is_python(code.co_filename)
     )
+
+
+def _are_held(refs: list[Ref], kind: Kind, maker: Maker) -> list[bool]:
+    """Say of each whether the library that created it refers to it."""
+    anchors = [_anchors(kind, ref()) for ref in refs]
+    ids = {id(anchor) for each in anchors for anchor in each}
+    held: set[int] = set()
+    for package in maker.packages:
+        held |= held_by_package(package, ids - held, budget_s=BUDGET_OF_CREATION_S)
+    return [any(id(anchor) in held for anchor in each) for each in anchors]
 
 
 def _stands(refs: list[Ref]) -> list[Stand]:

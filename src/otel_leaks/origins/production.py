@@ -81,7 +81,7 @@ class Beginnings:
             vars(thread).pop(NOTE, None)
 
     def wrap_loops(self) -> None:
-        """Wrap the loop classes that there are, and be told of those that come."""
+        """Wrap the loop classes that there are, and those that come."""
         if self._is_open and self._tasks:
             wrap_every_loop(
                 self._patches, self._wrapped, "create_task", self._create_task, self.wrap_loops

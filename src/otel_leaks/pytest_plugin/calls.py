@@ -11,7 +11,7 @@ from otel_leaks.origins.recorder import starts
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.options import Options
-from otel_leaks.pytest_plugin.outcomes import Outcomes, Told, is_failure, raised_in_unittest
+from otel_leaks.pytest_plugin.outcomes import Leaks, Outcomes, is_failure, raised_in_unittest
 from otel_leaks.pytest_plugin.owners import hand_to_owners, is_owner
 from otel_leaks.pytest_plugin.runners import Runners
 from otel_leaks.pytest_plugin.scope import SessionScope
@@ -115,7 +115,7 @@ class Calls:
         if report:
             self._teardowns.expect_hang(call, report)
             text = self._teardowns.cleaned(call, report, str(report))
-            self._outcomes.tell([Told(item.nodeid, text, report)], item, raised)
+            self._outcomes.report([Leaks(item.nodeid, text, report)], item, raised)
 
     def _hand_to_owners(self, item: pytest.Item, call: Charged) -> Report | None:
         """

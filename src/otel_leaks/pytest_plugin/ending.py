@@ -36,7 +36,7 @@ class Ending:
         teardowns: Judges what no teardown came for.
         selftest: What the tester itself missed.
         troubles: What went wrong here.
-        summary: Writes and tells what was found.
+        summary: Writes and reports what was found.
         close: Takes all patches back.
     """
 

@@ -115,7 +115,7 @@ class Fixtures:
         if self._by_name.get(fixturedef.argname) is fixture:
             del self._by_name[fixturedef.argname]
         try:
-            # Of one whose set-up failed its own error is told.
+            # Of one whose set-up failed its own error is reported.
             if fixture.is_set_up or self._options.on_failure:
                 self._look(fixture)
         finally:

@@ -1,4 +1,4 @@
-"""Tells of leaked tasks when the teardown that cancels them hangs."""
+"""Reports leaked tasks when the teardown that cancels them hangs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 _dup, _close, _write = os.dup, os.close, os.write
 
 HANG_S = 3.0
-"""How long a teardown may take before leaked tasks that it waits for are told."""
+"""How long a teardown may take before leaked tasks that it waits for are reported."""
 HANG_TEXTS = 20
-"""How many reports are kept to be told then, the latest."""
+"""How many reports are kept to be written then, the latest."""
 
 
 class Hangs:
     """
-    Tells of leaked tasks when the teardown that cancels them hangs.
+    Reports leaked tasks when the teardown that cancels them hangs.
 
     A task that swallows its cancellation is waited for by its runner for ever, and what
     stops that, a time limit of CI, stops the report as well.
@@ -41,14 +41,14 @@ class Hangs:
             # Of a worker of pytest-xdist it is the controller's.
             self._stderr = _dup(sys.stderr.fileno())
         except (AttributeError, OSError, ValueError):
-            self._stderr = -1  # Standard error is no file; nothing will be told.
+            self._stderr = -1  # Standard error is no file; nothing will be reported.
 
     def add(self, scope: Scope, text: str) -> None:
         """Remember leaked tasks of a scope, which a teardown will cancel."""
         self._texts = [*self._texts[1 - HANG_TEXTS :], (scope, text)]
 
     def start(self) -> None:
-        """Begin to wait for a teardown, where there is something to tell."""
+        """Begin to wait for a teardown, where there is something to report."""
         if self._texts and self._ended is None and self._stderr >= 0:
             self._ended = native.Event()
             # A bare thread: a suite that looks for threads that were left does not see it.
@@ -73,9 +73,9 @@ class Hangs:
     def _wait(self, ended: native.Event) -> None:
         with contextlib.suppress(BaseException):  # It would be printed.
             if not ended.wait(HANG_S):
-                self._tell()
+                self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         # What a teardown waits for otherwise, such as a container, is no leak's fault.
         texts = [text for scope, text in self._texts if is_awaited_in_vain(scope)]
         if not texts:

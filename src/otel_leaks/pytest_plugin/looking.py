@@ -39,7 +39,7 @@ class Looking:
         options: What is ignored, and how long it may take to end.
         turns: Who says what pytest itself still holds.
         baseline: Which leaks are known.
-        outcomes: Is told what was found.
+        outcomes: Takes what was found.
         troubles: Where an error of ours is kept.
         collect: Runs the garbage collector.
     """

@@ -79,7 +79,7 @@ class Options:
         try:
             return self._of(node) or self.default
         except pytest.UsageError:
-            return self.default  # A marker of a wrong form, which its test will tell.
+            return self.default  # A marker of a wrong form, which its test will report.
 
     def _of(self, node: Any) -> Settings | None:
         found = marker_arguments(node) if node is not None else None

@@ -23,7 +23,7 @@ from otel_leaks.testing.verify import add_note
 if TYPE_CHECKING:
     from otel_leaks.testing.report import Report
 
-__all__ = ["Ledger", "Outcomes", "Told", "is_failure", "raised_in_unittest"]
+__all__ = ["Leaks", "Ledger", "Outcomes", "is_failure", "raised_in_unittest"]
 
 ATTRIBUTE = "otel_leaks"
 """Of a report: what was found since the one before, as JSON has it."""
@@ -32,12 +32,12 @@ ATTRIBUTE = "otel_leaks"
 _urandom = os.urandom
 _FROM_JSON = json.JSONDecoder()
 
-_DICTS = ("told", "of_markers", "seen")
+_DICTS = ("leaks", "of_markers", "seen")
 _SETS = ("used", "kept", "known_seen")
 
 
-class Told(NamedTuple):
-    """The leaks of a test or fixture, as they are told."""
+class Leaks(NamedTuple):
+    """The leaks of a test or fixture, as they are reported."""
 
     label: str
     text: str
@@ -48,7 +48,7 @@ class Ledger:
     """What a run found and used, in all of its processes."""
 
     def __init__(self) -> None:
-        self.told: dict[str, dict[str, Any]] = {}
+        self.leaks: dict[str, dict[str, Any]] = {}
         """The leaks, each under a name of its own."""
         self.of_markers: dict[str, str] = {}
         """The ignores of markers, and where they stand."""
@@ -67,8 +67,8 @@ class Ledger:
         name = _urandom(8).hex()
         plain = _FROM_JSON.decode(report.to_json())
         found = {key: plain[key] for key in ("sites", "hidden")}
-        self.told[name] = {"id": name, "in": label, "text": str(report), **found}
-        return self.told[name]
+        self.leaks[name] = {"id": name, "in": label, "text": str(report), **found}
+        return self.leaks[name]
 
     def news(self) -> dict[str, Any]:
         """Return what was not handed over before, empty when there is none."""
@@ -154,18 +154,20 @@ class Outcomes:
         if not self._manager.is_registered(self):
             self._manager.register(self, "otel_leaks_outcomes")
 
-    def tell(self, told: Sequence[Told], item: pytest.Item, raised: BaseException | None) -> None:
+    def report(
+        self, found: Sequence[Leaks], item: pytest.Item, raised: BaseException | None
+    ) -> None:
         """
         Let a phase of a test fail with leaks, beside what it raised itself.
 
         Raises:
             pytest.fail.Exception: It raised nothing.
         """
-        for label, _, report in told:
+        for label, _, report in found:
             leak = self.ledger.add(label, report)
             for write in self._properties:
                 item.user_properties.append(("leaks", write([leak], fails=self._fails)))
-        self.fail(item, "\n\n".join(each.text for each in told), raised)
+        self.fail(item, "\n\n".join(each.text for each in found), raised)
 
     def raised(self, item: pytest.Item, error: BaseException | None) -> bool:
         """Say whether an exception of a test is one that was raised here, and not its own."""

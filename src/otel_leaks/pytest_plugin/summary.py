@@ -25,7 +25,7 @@ Lines = tuple[Callable[[], Iterable[str]], dict[str, bool]]
 
 class Summary:
     """
-    Tells at the end of a run what was found in all of its processes.
+    Reports at the end of a run what was found in all of its processes.
 
     Args:
         config: Where the leaks are written to, beside the terminal.
@@ -61,20 +61,20 @@ class Summary:
         if found is not None:
             self._ledger.take(found)
             if report.failed:
-                self._reported.update(found.get("told", ()))
+                self._reported.update(found.get("leaks", ()))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Tell of what fails no single test, of the baseline and of unused ignores."""
-        self._write_leaks(terminalreporter, self._told())
+        """Report what fails no single test, of the baseline and of unused ignores."""
+        self._write_leaks(terminalreporter, self._leaks())
         for make, markup in self._lines:
             for line in make():
                 terminalreporter.write_line(line, **markup)
 
     def write_last(self) -> None:
-        """Tell of what was found last, after the summary."""
+        """Report what was found last, after the summary."""
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
-            self._write_leaks(terminal, self._told()[-1:])
+            self._write_leaks(terminal, self._leaks()[-1:])
 
     def write(self) -> None:
         """Write the baseline and all leaks to their files, where that was asked for."""
@@ -84,29 +84,29 @@ class Summary:
             file = self._config.getoption(each.option)
             if file is not None:
                 with self._troubles.kept(f"{file} can't be written"):
-                    body = writer(each.name)(self._told(), fails=self._mode == "fail")
+                    body = writer(each.name)(self._leaks(), fails=self._mode == "fail")
                     Path(file).write_text(f"{body}\n", encoding="utf-8")
 
-    def _told(self) -> list[dict[str, Any]]:
-        return _merged(list(self._ledger.told.values()))
+    def _leaks(self) -> list[dict[str, Any]]:
+        return _merged(list(self._ledger.leaks.values()))
 
-    def _write_leaks(self, terminal: Any, told: list[dict[str, Any]]) -> None:
+    def _write_leaks(self, terminal: Any, leaks: list[dict[str, Any]]) -> None:
         fails = self._mode == "fail"
         # A leak of an attempt that was run again, too.
-        untold = [each for each in told if not fails or each["id"] not in self._reported]
-        if untold:
+        unreported = [each for each in leaks if not fails or each["id"] not in self._reported]
+        if unreported:
             terminal.section("leaks", yellow=not fails, red=fails)
             for each in formats_for("section"):
-                terminal.write_line(writer(each.name)(untold, fails=fails))
-        if told:
+                terminal.write_line(writer(each.name)(unreported, fails=fails))
+        if leaks:
             for each in formats_for("log"):
-                terminal.write_line(writer(each.name)(told, fails=fails))
+                terminal.write_line(writer(each.name)(leaks, fails=fails))
 
 
-def _merged(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Tell once what each worker found: they all import the same modules."""
+def _merged(leaks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return once what each worker found: they all import the same modules."""
     merged: dict[object, dict[str, Any]] = {}
-    for i, each in enumerate(told):
+    for i, each in enumerate(leaks):
         marks = [(site["fingerprint"], str(site["origin"])) for site in each["sites"]]
         key = (AT_THE_END, *sorted(marks)) if each["in"] == AT_THE_END else i
         merged.setdefault(key, each)

@@ -1,4 +1,4 @@
-"""Teardowns: what waits for one is judged after it, and told when it hangs."""
+"""Teardowns: what waits for one is judged after it, and reported when it hangs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.looking import Looking
-from otel_leaks.pytest_plugin.outcomes import Outcomes, Told
+from otel_leaks.pytest_plugin.outcomes import Leaks, Outcomes
 from otel_leaks.pytest_plugin.turns import Charged, Fixture, Turns
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Teardowns:
         """
         Remember what may not end when its runner cancels it.
 
-        Its teardown would hang then, and nobody be told what leaked.
+        Its teardown would hang then, and what leaked would not be reported.
         """
         if any(site.kind == "asyncio_task" for site in report):
             self._hangs.add(charged.scope, f"{charged.scope.label}: {report}")
@@ -100,17 +100,17 @@ class Teardowns:
             return
         self._turns.item = item
         try:
-            told = self._judged(self._turns.due())
+            found = self._judged(self._turns.due())
         finally:
             self._turns.item = None
-        if told:
-            self._outcomes.tell(told, item, raised)
+        if found:
+            self._outcomes.report(found, item, raised)
 
-    def judge_rest(self) -> list[Told]:
+    def judge_rest(self) -> list[Leaks]:
         """Return the leaks of those for whom no teardown came."""
         return self._judged(self._turns.rest())
 
-    def _judged(self, due: list[Charged]) -> list[Told]:
+    def _judged(self, due: list[Charged]) -> list[Leaks]:
         """Return the leaks of those that left some."""
         left = []
         for each in due:
@@ -125,7 +125,7 @@ class Teardowns:
         left.sort(key=lambda pair: isinstance(pair[0], Fixture))
         texts = [self.cleaned(each, report, each.headed(report)) for each, report in left]
         return [
-            Told(each.scope.label or "", text, report)
+            Leaks(each.scope.label or "", text, report)
             for (each, report), text in zip(left, texts, strict=True)
         ]
 

@@ -57,7 +57,7 @@ class Charged:
         return str(report)
 
     def release(self) -> None:
-        """Charge no more to it: what it left is told, ignored or allowed, and not told again."""
+        """Charge no more to it: what it left is reported, ignored or allowed already."""
         starts.cancelling.pop(self.scope, None)
         self.scope.parent = None
 

@@ -1,4 +1,4 @@
-"""Mistakes of the user, told as pytest tells them."""
+"""Mistakes of the user, reported as pytest reports them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final, Literal
 
-from otel_leaks.model import FINGERPRINT_SCHEME, Hidden, Site
+from otel_leaks.model import FINGERPRINT_SCHEME, Finished, Hidden, Site
 from otel_leaks.report.clusters import clusters
 
 __all__ = ["SCHEMAS", "Document", "document", "leaks_json", "versions"]
@@ -44,15 +44,18 @@ def versions(name: Document) -> dict[str, int]:
     return {"schema": SCHEMAS[name], "fingerprint_scheme": FINGERPRINT_SCHEME}
 
 
-def leaks_json(sites: Sequence[Site], hidden: Sequence[Hidden]) -> str:
-    """Write a report: its ``sites``, and what was ``hidden`` by ignores, as in ``model``."""
+def leaks_json(
+    sites: Sequence[Site], hidden: Sequence[Hidden], finished: Sequence[Finished] = ()
+) -> str:
+    """Write a report, its values as in ``model``."""
     # What is followed may be hundreds of numbers.
-    told = [_plain(replace(each, followed=None)) for each in sites]
+    written = [_plain(replace(each, followed=None)) for each in sites]
     numbers = {id(s): number for number, leak in enumerate(clusters(sites), 1) for s in leak.sites}
-    for each, site in zip(told, sites, strict=True):
+    for each, site in zip(written, sites, strict=True):
         # Sites with the same number are one leak, as the text counts them.
         each["leak"] = numbers[id(site)]
-    return document("report", {"sites": told, "hidden": [asdict(each) for each in hidden]})
+    more = {"finished": list(map(asdict, finished))} if finished else {}
+    return document("report", {"sites": written, "hidden": list(map(asdict, hidden)), **more})
 
 
 def _plain(site: Site) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from typing import Any, get_args
 
 from otel_leaks.errors import InvalidValueError, ReportFileError
 from otel_leaks.libraries import add_roots
-from otel_leaks.model import Frame, Kind, Origin, Site, Stack
+from otel_leaks.model import Finished, Frame, Kind, Origin, Site, Stack
 from otel_leaks.report.decoding import decoded
 from otel_leaks.report.document import Document, Entry, counts_text, entry_of, largest_first
 from otel_leaks.report.snapshot import FORMAT, SCHEMA, snapshot_of
+from otel_leaks.report.text import finished_text
 from otel_leaks.telemetry import names
 
 __all__ = ["content_of", "documents_in", "documents_of", "parts_of"]
@@ -137,10 +138,11 @@ def _of_report(value: dict[str, Any]) -> Document:
     for site in sites:
         counts[site.kind] = counts.get(site.kind, 0) + site.count
     hidden = [f"ignored: {each['count']} by {each['ignore']}" for each in value.get("hidden", ())]
+    finished = [finished_text(decoded(Finished, each)) for each in value.get("finished", ())]
     where = value.get("in")
     return Document(
         f"leaks of {where}" if where else "leaks",
-        (counts_text(counts), *hidden),
+        (counts_text(counts), *finished, *hidden),
         tuple(map(entry_of, largest_first(sites))),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from otel_leaks.model import Failure, Hidden, Kind, Pool, Site
+from otel_leaks.model import Failure, Finished, Hidden, Kind, Pool, Site
 from otel_leaks.report.as_json import SCHEMAS, versions
 from otel_leaks.report.decoding import decoded
 from otel_leaks.report.document import (
@@ -57,16 +57,6 @@ class Counted:
     hidden: tuple[Hidden, ...] = ()
     unreadable: tuple[str, ...] = ()
     """Classes whose objects are not counted: to read them would run code of their own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Finished tasks of one function that something still refers to."""
-
-    function: str
-    count: int
-    held_by: str | None = None
-    """What holds one of them; None where nobody asked."""
 
 
 @dataclass(frozen=True, slots=True)

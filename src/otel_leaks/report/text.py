@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from otel_leaks.detect.words import NOUNS, counted
 from otel_leaks.libraries import is_library
-from otel_leaks.model import Frame, Hidden, Kind, Origin, Sample, Site, Stack
+from otel_leaks.model import Finished, Frame, Hidden, Kind, Origin, Sample, Site, Stack
 from otel_leaks.report.clusters import Cluster, clusters, owner_of
 from otel_leaks.report.hints import hint, hint_of_all
 from otel_leaks.report.hints.states import cancellations
 from otel_leaks.report.texts import MAX_CHARS, between, tail
 
 __all__ = [
+    "finished_text",
     "leaks_text",
     "place",
     "stack_text",
@@ -84,13 +85,20 @@ def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -
     return "\n".join(lines)
 
 
-def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 20) -> str:
+def leaks_text(
+    sites: Sequence[Site],
+    hidden: Sequence[Hidden],
+    finished: Sequence[Finished] = (),
+    *,
+    most: int = 20,
+) -> str:
     """
     Write leaks for a person, grouped by site, and sites by what led to them.
 
     Args:
         sites: The largest first.
         hidden: What ignores left out.
+        finished: What is not alive, and something references all the same.
         most: Leaks that are written out; the others are counted.
 
     Returns:
@@ -106,10 +114,20 @@ def leaks_text(sites: Sequence[Site], hidden: Sequence[Hidden], *, most: int = 2
     if len(leaks) > most:
         rest = [site for leak in leaks[most:] for site in leak.sites]
         lines += ["", _more(rest)]
+    if finished:
+        lines += ["", *map(finished_text, finished)]
     if hidden:
         lines += ["", *(f"hidden: {each.count} by {each.ignore}" for each in hidden)]
     # Names may hold line breaks and a terminal's escapes.
     return "\n".join(between(line, MAX_LINE_CHARS) for line in lines)
+
+
+def finished_text(finished: Finished) -> str:
+    """Say of how many finished tasks something refers to, and what."""
+    tasks = f"{finished.count} finished tasks of {finished.function} are still referenced"
+    if finished.held_by is None:
+        return f"{tasks}; find(why=True) says by what"
+    return f"{tasks}, held by {finished.held_by}"
 
 
 def _headline(leaks: Sequence[Cluster]) -> str:

@@ -11,16 +11,34 @@ from __future__ import annotations
 import sys
 import types
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import compress, tee
 from typing import Any
 
+from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.glimpse import deref, drained, first, present, root_of_ref, types_at
 from otel_leaks.runtime.task_makes import class_in_c, make_of
+from otel_leaks.runtime.task_registry import TaskRegistry, tasks_on_heap
 from otel_leaks.runtime.tasks import TaskRef, is_pending
 
-__all__ = ["ARE_REGISTERED", "Finished", "code_of", "finished", "finished_keys"]
+__all__ = [
+    "ARE_REGISTERED",
+    "MANY_FINISHED",
+    "MOST_FINISHED",
+    "Finished",
+    "code_of",
+    "finished",
+    "finished_by_function",
+    "finished_keys",
+]
+
+MOST_FINISHED = 5
+"""Functions whose finished tasks are shown."""
+MANY_FINISHED = 100
+"""Of a function that is shown: the last results of something are no news."""
+TASKS_AT_ONCE = 100
+"""Tasks that are asked whether they have finished, between two pauses."""
 
 ARE_REGISTERED = sys.version_info < (3, 14)
 """Whether the registry has finished tasks."""
@@ -91,3 +109,28 @@ def code_of(ref: TaskRef) -> types.CodeType | None:
         return None
     found: types.CodeType | None = first(root, (make.coro, partial(map, _native_code)))
     return found
+
+
+def finished_by_function(pause: Callable[[], None]) -> dict[str, list[weakref.ref[Any]]]:
+    """
+    Return the finished tasks that somebody refers to, by function, those with the most first.
+
+    Args:
+        pause: Called between slices.
+    """
+    tasks = sys.modules.get("asyncio.tasks")
+    if tasks is None:
+        return {}
+    names = CodeNames()
+    refs = TaskRegistry().refs(pause) if ARE_REGISTERED else tasks_on_heap(tasks)
+    found: dict[int, list[weakref.ref[Any]]] = {}
+    for start in range(0, len(refs), TASKS_AT_ONCE):
+        pause()
+        for ref, key in finished(refs[start : start + TASKS_AT_ONCE]):
+            found.setdefault(key, []).append(ref)
+    named: dict[str, list[weakref.ref[Any]]] = {}
+    for some in found.values():
+        code = next(filter(None, map(code_of, some)), None)
+        if code is not None:
+            named.setdefault(names.name(code).function, []).extend(some)
+    return dict(sorted(named.items(), key=lambda each: -len(each[1])))

@@ -134,7 +134,7 @@ def watch() -> None:
         _pid = os.getpid()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
-                before=_before, after_in_parent=_in_parent, after_in_child=_told_in_child
+                before=_before, after_in_parent=_in_parent, after_in_child=_in_announced_child
             )
 
 
@@ -162,7 +162,7 @@ def announce() -> None:
 
 
 def look_for_ghosts() -> None:
-    """Note the threads that this process seems to have, having been forked untold."""
+    """Note the threads that this process seems to have, having been forked unannounced."""
     global _has_stale_states
     found = [each for each in threading.enumerate() if not runs_here(each)]
     _kept[:] = found
@@ -220,7 +220,7 @@ def _in_parent() -> None:
             in_parent()
 
 
-def _told_in_child() -> None:
+def _in_announced_child() -> None:
     global _has_stale_states, _only_execs
     # Python has just deleted the states of the parent's threads.
     _has_stale_states = False

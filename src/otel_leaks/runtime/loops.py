@@ -55,7 +55,7 @@ def wrap_every_loop(
     again: Callable[[], None],
 ) -> None:
     """
-    Wrap a method of the loop classes that there are, and be told of those that come.
+    Wrap a method of the loop classes that there are, and those that come.
 
     Args:
         patches: Takes it back.

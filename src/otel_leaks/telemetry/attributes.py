@@ -164,6 +164,8 @@ def of_finding(finding: Finding) -> dict[str, str | int | float | bool]:
     attributes.update(_named(operation_of(finding)))
     if finding.pool is not None:
         attributes[names.POOL] = finding.pool.name
+    if finding.stall is not None and finding.stall.cause is not None:
+        attributes[names.STALL_CAUSE] = finding.stall.cause
     return attributes
 
 

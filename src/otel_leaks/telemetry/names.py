@@ -63,6 +63,7 @@ ROUTE: Final = "http.route"
 REFERS_TO: Final = "python.leak.refers_to"
 HISTORY: Final = "python.leak.history"
 DELAY_HISTORY: Final = "python.leak.delay_history"
+STALL_CAUSE: Final = "python.leak.stall.cause"
 
 ATTRIBUTES: Final = (
     ERROR_TYPE,
@@ -99,6 +100,7 @@ ATTRIBUTES: Final = (
     REFERS_TO,
     HISTORY,
     DELAY_HISTORY,
+    STALL_CAUSE,
 )
 
 # Spans and their events.

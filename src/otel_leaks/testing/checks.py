@@ -186,14 +186,24 @@ class Check:
         """Yield how long to wait, between two looks; end when there is no need to."""
         if self._is_clean():
             return
+        # What the collector destroys before the first look can't say where it stood. And of a
+        # pool that a look finds it could take all but that look's own reference, which is
+        # given up later: that ends the pool as if nobody had dropped it.
+        steps = self._steps(grace)
+        while True:
+            with not_collecting():
+                delay_s = next(steps, None)
+            if delay_s is None:
+                return
+            yield delay_s
+
+    def _steps(self, grace: Grace) -> Iterator[float]:
         from otel_leaks.origins.recorder import starts
 
         self._until = native.monotonic() + LONGEST_S
         # Asked before the look: a coroutine that arrives between the two is seen by neither.
         is_underway = starts.is_handing_over(self._scope)
-        # What the collector destroys before the first look can't say where it stood.
-        with not_collecting():
-            self.report = self._held.look(self._scope, self._kinds)
+        self.report = self._held.look(self._scope, self._kinds)
         self._seen = {site.fingerprint for site in self.report}
         if self.report and self._leave_out(starts):
             self._look_again()

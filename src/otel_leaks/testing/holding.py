@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 from otel_leaks.model import Kind, Site
 from otel_leaks.testing.looks import shared_taker
@@ -36,6 +39,7 @@ def with_holders(
     *,
     roots: Callable[[], Iterable[tuple[str, object]]] = lambda: _NOTHING,
     is_asked: bool = False,
+    finished: Mapping[str, weakref.ref[Any]] = MappingProxyType({}),
 ) -> Report:
     """
     Return *report*, its samples saying what holds them.
@@ -43,14 +47,18 @@ def with_holders(
     Args:
         report: What was left behind.
         roots: Returns what lives by itself besides, with its name: values of fixtures.
+        finished: Of functions in ``report.finished`` one task each.
         is_asked: Whether somebody called for it, so that it is looked for in any case.
     """
     global _searches_took_s
-    places = {
+    places: dict[int, tuple[int | str, object]] = {
         id(thing): (number, thing)
         for number, site in enumerate(report.sites[:MOST])
         if site.kind not in _GONE and (thing := shared_taker.object_of(site)) is not None
     }
+    for name, ref in finished.items():
+        if (task := ref()) is not None:
+            places.setdefault(id(task), (name, task))
     if not places:
         return report
     numbers = [number for number, _ in places.values()]
@@ -74,11 +82,12 @@ def with_holders(
     return _saying(report, dict(zip(numbers, found, strict=True)))
 
 
-def _saying(report: Report, said: dict[int, str]) -> Report:
+def _saying(report: Report, said: Mapping[int | str, str]) -> Report:
     def site_of(number: int, site: Site) -> Site:
         if number not in said or site.sample is None:
             return site
         return replace(site, sample=replace(site.sample, held_by=said[number]))
 
     sites = tuple(site_of(*each) for each in enumerate(report.sites))
-    return Report(sites, report.hidden)
+    finished = tuple(replace(each, held_by=said.get(each.function)) for each in report.finished)
+    return Report(sites, report.hidden, finished)

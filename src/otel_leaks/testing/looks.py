@@ -68,10 +68,15 @@ def ignore_current(*, reason: str = "") -> Ignore:
 
     .. versionadded:: 0.1
     """
+    from otel_leaks.runtime.finished_tasks import finished_by_function
+
     ignore = _Current("current", "what was alive when it was made", reason)
     shared_taker.open()
     try:
         shared_taker.look(None, Ignores(()), excludes=ignore.things.add)
+        for refs in finished_by_function(lambda: None).values():
+            for task in filter(None, (ref() for ref in refs)):
+                ignore.things.add(task)
     finally:
         shared_taker.close()
     return ignore
@@ -213,11 +218,10 @@ class Held:
         counts: dict[str, int] = {}
 
         def is_current(thing: object) -> bool:
-            for each in self._current:
-                if each.things.has(thing):
-                    counts[str(each)] = counts.get(str(each), 0) + 1
-                    return True
-            return False
+            each = self._current_with(thing)
+            if each is not None:
+                counts[str(each)] = counts.get(str(each), 0) + 1
+            return each is not None
 
         excludes: Callable[[object], bool] | None = is_current if self._current else None
         if self._loop is not None:
@@ -229,6 +233,17 @@ class Held:
         hidden = (*report.hidden, *(Hidden(text, count) for text, count in counts.items()))
         self.used.update(each.ignore for each in hidden)
         return Report(report.sites, hidden)
+
+    def ignore_of(self, functions: tuple[str, ...], fingerprint: str) -> Ignore | None:
+        """Return the ignore that hides a site."""
+        return self._ignores.site(functions, fingerprint)
+
+    def is_current(self, thing: object) -> bool:
+        """Say whether a thing lived when one of the ignores was made."""
+        return self._current_with(thing) is not None
+
+    def _current_with(self, thing: object) -> _Current | None:
+        return next((each for each in self._current if each.things.has(thing)), None)
 
     def unused(self) -> list[str]:
         """Say of each ignore that matched nothing that it did not."""

@@ -11,7 +11,7 @@ that the collector does not see, is somebody who may still come: then nothing is
 What is claimed at last is checked in one step in which no other thread runs.
 
 On demand only: it goes through the heap several times. It never calls ``gc.collect()``, which
-may run code of the application, and was seen to hang on 3.12.1 while the heap was searched.
+may run code of the application.
 """
 
 from __future__ import annotations
@@ -123,11 +123,6 @@ def prove(
     started = clock()
     if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
         return Proof((), "references can be counted on CPython with its GIL only")
-    if sys.version_info[:2] == (3, 12):
-        # Seen on 3.12.1, on asyncio and uvloop: get_referrers() did not return.
-        return Proof(
-            (), "on Python 3.12 the garbage collector's search for referrers may never end"
-        )
     collects = gc.isenabled()
     # A collection in the middle would run finalizers, and change what was counted.
     gc.disable()

@@ -37,7 +37,7 @@ def proved(report: Report) -> Report:
     from otel_leaks.testing.proof import prove
 
     try:
-        # CPU: on a loaded machine the same is told.
+        # CPU: on a loaded machine the same is reported.
         proof = prove(budget_s=PROOF_S, clock=_thread_time)
     except Exception:  # An addition to a message must not cost the message.
         _proofs_took_s = PROOFS_S
@@ -47,7 +47,7 @@ def proved(report: Report) -> Report:
     for each in proof.verdicts:
         verdicts.setdefault((each.name, each.fingerprint), []).append(each.is_orphaned)
 
-    def told(site: Site) -> Site:
+    def with_verdict(site: Site) -> Site:
         if site.kind != "asyncio_task" or site.sample is None:
             return site
         # Two tasks may have one name.
@@ -56,4 +56,4 @@ def proved(report: Report) -> Report:
             return site
         return replace(site, sample=replace(site.sample, is_orphaned=True))
 
-    return Report(tuple(map(told, report)), report.hidden)
+    return Report(tuple(map(with_verdict, report)), report.hidden)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otel_leaks.model import Hidden, Site
+    from otel_leaks.model import Finished, Hidden, Site
 
 __all__ = ["Report", "largest_first", "new_sites", "outermost", "with_destroyed_as_pending"]
 
@@ -30,6 +30,11 @@ class Report:
     """What keeps the process from ending first, then the largest."""
     hidden: tuple[Hidden, ...] = ()
     """What ignores left out."""
+    finished: tuple[Finished, ...] = ()
+    """
+    Of ``find``: functions with at least 100 finished tasks that something still references, the
+    most first, up to five. They are no leaks, but their results stay in memory.
+    """
 
     def __bool__(self) -> bool:
         return bool(self.sites)
@@ -41,11 +46,11 @@ class Report:
         return len(self.sites)
 
     def __str__(self) -> str:
-        if not self:
+        if not self and not self.finished:
             return "no leaks"
         from otel_leaks.report.text import leaks_text
 
-        return leaks_text(self.sites, self.hidden)
+        return leaks_text(self.sites, self.hidden, self.finished)
 
     def plus(self, other: Report) -> Report:
         """
@@ -53,13 +58,13 @@ class Report:
 
         A task that was pending in this one and destroyed by the other is the same leak.
         """
-        told = {(site.kind, site.functions, site.origin) for site in self.sites}
+        known = {(site.kind, site.functions, site.origin) for site in self.sites}
         # What is left of a destroyed task is its outermost coroutine.
         pending = {(s.function, s.origin) for s in self.sites if s.kind == "asyncio_task"}
         new = [
             site
             for site in other.sites
-            if (site.kind, site.functions, site.origin) not in told
+            if (site.kind, site.functions, site.origin) not in known
             and not (site.kind == "destroyed_task" and (site.function, site.origin) in pending)
         ]
         sites = sorted((*self.sites, *new), key=largest_first)
@@ -69,7 +74,7 @@ class Report:
         """Return it with what was ignored of kinds that it did not check again."""
         seen = {each.ignore for each in self.hidden}
         more = tuple(each for each in before.hidden if each.ignore not in seen)
-        return Report(self.sites, (*self.hidden, *more)) if more else self
+        return replace(self, hidden=(*self.hidden, *more)) if more else self
 
     def to_json(self) -> str:
         """
@@ -79,7 +84,7 @@ class Report:
         """
         from otel_leaks.report.as_json import leaks_json
 
-        return leaks_json(self.sites, self.hidden)
+        return leaks_json(self.sites, self.hidden, self.finished)
 
 
 def largest_first(site: Site) -> tuple[bool, int, str]:
@@ -89,8 +94,8 @@ def largest_first(site: Site) -> tuple[bool, int, str]:
 
 def new_sites(report: Report, known: Report) -> Report:
     """Return the sites of *report* that are not in *known*."""
-    told = {(site.kind, site.functions, site.origin) for site in known}
-    sites = [s for s in report if (s.kind, s.functions, s.origin) not in told]
+    marks = {(site.kind, site.functions, site.origin) for site in known}
+    sites = [s for s in report if (s.kind, s.functions, s.origin) not in marks]
     return Report(tuple(sites), report.hidden)
 
 

@@ -14,6 +14,7 @@ from otel_leaks.errors import InvalidTypeError, LeaksFound, UnusedIgnoreWarning
 from otel_leaks.ignores import Ignore
 from otel_leaks.runtime import native
 from otel_leaks.testing.checks import BeforeCancelling, Check, again
+from otel_leaks.testing.finished import with_finished
 from otel_leaks.testing.grace import Grace
 from otel_leaks.testing.holding import with_holders
 from otel_leaks.testing.looks import Held, checked, is_in_loop, shared_taker
@@ -46,7 +47,8 @@ def find(*ignores: Ignore, grace: Grace = Grace(), why: bool = False) -> Report:
             heap, for up to half a second of CPU.
 
     Returns:
-        A report, false if nothing was found.
+        A report, false if nothing was found. Its ``finished`` has the finished tasks that something
+        still references, by function; they are not alive, so they do not make it true.
 
     Raises:
         InvalidTypeError: An ignore or *grace* has another type.
@@ -71,9 +73,9 @@ def find(*ignores: Ignore, grace: Grace = Grace(), why: bool = False) -> Report:
                     break
                 native.sleep(delay_s)
                 report = held.look(None, again(report)).with_hidden(report)
-        report = proved(report)
+        report, kept = with_finished(proved(report), held)
         if why:
-            report = with_holders(report, is_asked=True)
+            report = with_holders(report, finished=kept, is_asked=True)
     finally:
         shared_taker.close()
     warn(held.unused())
@@ -183,7 +185,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
                 native.sleep(delay_s)
         finally:
             shared_taker.close()
-        self._tell(check, error)
+        self._report(check, error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -207,7 +209,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
                     await pause_inside(delay_s)
         finally:
             shared_taker.close()
-        self._tell(check, error)
+        self._report(check, error)
 
     def _left(self) -> Check:
         """Leave the block that is current; one object may serve several at a time."""
@@ -233,7 +235,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
                 raise
             add_note(error, f"before_check raised {raised!r}")
 
-    def _tell(self, check: Check, error: BaseException | None) -> None:
+    def _report(self, check: Check, error: BaseException | None) -> None:
         check.conclude()
         unused = check.unused() if self._warns else []
         if error is not None:

@@ -12,5 +12,5 @@ KEYS = ("in", "text", "sites", "hidden")
 
 def write(leaks: Sequence[Leak], *, fails: bool) -> str:  # noqa: ARG001 - a writer's arguments
     """Write all of them as one document."""
-    told = [{key: each[key] for key in KEYS} for each in leaks]
-    return document("leaks", {"leaks": told})
+    written = [{key: each[key] for key in KEYS} for each in leaks]
+    return document("leaks", {"leaks": written})

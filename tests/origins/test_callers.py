@@ -245,6 +245,36 @@ def test_objects_of_one_place_have_one_origin(lib: ModuleType) -> None:
     assert len(found) == 1
 
 
+def test_objects_of_one_line_have_one_origin(lib: ModuleType) -> None:
+    origins.starts.open()
+    try:
+        stand = Stand()
+        first, second = lib.Client(), lib.Client()
+        first.open(stuck, stand), second.open(stuck, stand)
+        found = {id(origins.starts.origin_of(each.thread)) for each in (first, second)}
+        ended(stand, first.thread, second.thread)
+    finally:
+        origins.starts.close()
+    assert len(found) == 1
+
+
+def test_tasks_of_a_librarys_tasks_have_one_origin_where_theirs_have(
+    lib: ModuleType, origin_of: OriginOf
+) -> None:
+    made: list[asyncio.Task[None]] = []
+
+    async def main() -> set[int]:
+        for _ in range(3):
+            await lib.open_task_in_a_task(made, forever)
+        await settle()
+        found = {id(origin_of(task)) for task in made}
+        await cancelled(made)
+        return found
+
+    assert len(asyncio.run(main())) == 1
+    assert len(made) == 3
+
+
 async def cancelled(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()

@@ -229,3 +229,35 @@ def test_loaded_late_by_a_conftest_it_works_as_well(run: Run) -> None:
         conftest='pytest_plugins = ["otel_leaks.pytest_plugin"]',
     )
     result.assert_outcomes(failed=1)
+
+
+def test_the_plugins_modules_are_imported_as_python_does_and_not_by_pytests_hook(
+    pytester: pytest.Pytester,
+) -> None:
+    # The hook writes bytecode of its own; where it may not, it compiles all of them in each run.
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_of_what():
+            ours = {
+                name: type(module.__loader__).__name__
+                for name, module in list(sys.modules.items())
+                if name.startswith("otel_leaks.") and name != "otel_leaks.pytest_plugin"
+            }
+            assert "otel_leaks.census" in ours
+            assert set(ours.values()) == {"SourceFileLoader"}
+
+        def test_what_is_left_of_that():
+            assert not [each for each in sys.meta_path if "otel_leaks" in type(each).__module__]
+        """
+    )
+    # What is installed, as opposed to what is being developed, pytest finds in the list of files.
+    installed = pytester.mkdir("theirs-1.dist-info")
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (installed / "RECORD").write_text("otel_leaks/__init__.py,,\n")
+    (installed / "entry_points.txt").write_text("[pytest11]\ntheirs = theirs\n")
+    pytester.makepyfile(theirs="")
+    # A process of its own, in which nothing of it is imported yet.
+    result = pytester.runpytest_subprocess("--leaks", "-pno:cacheprovider")
+    result.assert_outcomes(passed=2)

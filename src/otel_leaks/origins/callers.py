@@ -80,6 +80,7 @@ def creator_of(
     library = None
     walked = 0
     known, inline = owned, INLINE
+    running: tuple[Any, FrameType | None] | None = None
     while frame is not None and walked < MAX_WALKED:
         walked += 1
         code = frame.f_code
@@ -98,13 +99,19 @@ def creator_of(
             if library is None and code.co_name not in inline and not _is_machinery(frame):
                 library = frame
             if code.co_flags & CO_COROUTINE:
-                task = current_task()
-                if task is not None and getattr(task.get_coro(), "cr_frame", None) is frame:
-                    noted = note_of(task)
+                running = running or _running_task()
+                if frame is running[1]:
+                    noted = note_of(running[0])
                     if noted is not None:
                         return noted, library
         frame = frame.f_back
     return _noted_of_thread(note_of), library
+
+
+def _running_task() -> tuple[Any, FrameType | None]:
+    """Return the task that runs in this thread, and the frame of its coroutine."""
+    task = current_task()
+    return task, getattr(task.get_coro(), "cr_frame", None) if task is not None else None
 
 
 def _learn(frame: FrameType) -> bool:

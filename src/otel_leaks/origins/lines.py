@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +22,8 @@ from otel_leaks.runtime.wrappers import wrapper_of
 __all__ = ["Lines"]
 
 MAX_WRAPPED = 10_000
+MAX_THROUGH = 10_000
+"""Origins of what libraries create, of which it is kept what they were made of."""
 MAX_ATTRIBUTES = 100
 """Of an object that a wrapper may have its coroutine in; a larger dict is data."""
 
@@ -39,6 +40,7 @@ class Lines:
         self._origin_of = origin_of
         self.names = CodeNames()
         self._origins: dict[tuple[object, ...], Origin] = {}
+        self._by_library: dict[tuple[int, ...], tuple[Origin, Origin, CodeType]] = {}
         self._wrapped: dict[tuple[int, ...], tuple[str, tuple[CodeType, CodeType]]] = {}
         """By a wrapper's code and that of the coroutine it was given: the function of this one."""
         self.given: dict[str, Frame] = {}
@@ -47,6 +49,7 @@ class Lines:
     def clear(self) -> None:
         """Forget all of them."""
         self._origins.clear()
+        self._by_library.clear()
         self._wrapped.clear()
         self.given.clear()
 
@@ -57,9 +60,7 @@ class Lines:
             # A library's callback, or one of its tasks of which no more is known.
             own = BEHALF.get() or (own if library is None else None)
         if isinstance(own, Origin):
-            if library is None:
-                return own
-            return self._one(replace(own, library=self._frame(library)))
+            return own if library is None else self._through(own, library)
         found = own or library or frame
         label = None
         around = scope
@@ -68,14 +69,16 @@ class Lines:
         if found is None:
             return Origin("", "", 0, label)
         name = self.names.of_frame(found)
-        # As most are of one place, they are not hashed.
-        via = (id(library.f_code), library.f_lineno) if library is not None else None
-        key = (id(found.f_code), found.f_lineno, label, via)
+        # As most are of one place, they are not hashed, nor is the line worked out each time.
+        via = (id(library.f_code), library.f_lasti) if library is not None else None
+        key = (id(found.f_code), found.f_lasti, label, via)
         origin = self._origins.get(key)
         if origin is None or origin.function != name.function:
-            origin = Origin(
-                *(name.function, name.file, found.f_lineno, label),
-                library=self._frame(library) if library is not None else None,
+            origin = self._one(
+                Origin(
+                    *(name.function, name.file, found.f_lineno, label),
+                    library=self._frame(library) if library is not None else None,
+                )
             )
             self._origins[key] = origin
         return origin
@@ -92,11 +95,13 @@ class Lines:
         # Not getattr(): a coroutine of another class may raise for what it does not have.
         if type(coro) is not CoroutineType:
             return ""
-        with contextlib.suppress(Exception):
+        try:  # At each task; suppress() takes a microsecond.
             if wrapper_of(coro.cr_code) is not None:
                 return self._learn_given(coro)
             if self.names.known(coro.cr_code) is None:
                 chain_at(root_of(coro)).names(self.names)
+        except Exception:  # noqa: S110 - of whatever coroutine
+            pass
         return ""
 
     def _learn_given(self, coro: CoroutineType[Any, Any, Any]) -> str:
@@ -115,6 +120,19 @@ class Lines:
                 self._wrapped.clear()
             self._wrapped[id(codes[0]), id(codes[1])] = (frame.function, codes)
         return frame.function
+
+    def _through(self, own: Origin, library: FrameType) -> Origin:
+        """Return the origin of what *library* creates for what was created itself at *own*."""
+        code = library.f_code
+        key = (id(own), id(code), library.f_lasti)
+        known = self._by_library.get(key)
+        if known is None:
+            if len(self._by_library) >= MAX_THROUGH:
+                self._by_library.clear()
+            found = self._one(replace(own, library=self._frame(library)))
+            # With what its key has the ids of.
+            known = self._by_library[key] = (found, own, code)
+        return known[0]
 
     def _one(self, origin: Origin) -> Origin:
         """Return the one that is equal, where there is one: things are grouped by identity."""

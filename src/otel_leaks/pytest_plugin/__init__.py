@@ -12,7 +12,9 @@ import argparse
 import itertools
 import os
 import re
+import sys
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
@@ -185,12 +187,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.collectonly:
         return  # No test runs that could leak.
     if mode != "off":
-        missing = _missing()
-        if missing:
-            raise pytest.UsageError(missing)
-        # None where the package was loaded late, by pytest_plugins of a conftest file.
-        plugin = getattr(config, _PLUGIN, None) or _begin(config, mode)
-        plugin.configure()
+        plugin = getattr(config, _PLUGIN, None)
+        if plugin is None:
+            missing = _missing()
+            if missing:
+                raise pytest.UsageError(missing)
+            # The package was loaded late, by pytest_plugins of a conftest file.
+            plugin = _begin(config, mode)
+        with Importing():
+            plugin.configure()
         config.pluginmanager.register(plugin, "otel_leaks_active")
     elif config.getoption("--leaks-selftest") or config.getoption("--leaks-baseline-update"):
         raise pytest.UsageError("--leaks-selftest and --leaks-baseline-update also need --leaks")
@@ -204,6 +209,29 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
     is_collecting = getattr(early_config.known_args_namespace, "collectonly", False)
     if mode != "off" and not is_collecting and not _missing():
         _begin(early_config, mode)
+
+
+class Importing:
+    """
+    Imports the modules of this package as Python does, and not by pytest's hook.
+
+    That looks at each as it does at a test, and keeps bytecode of its own, which it can't write
+    where the package belongs to somebody else: then it compiles all of them in each run.
+    """
+
+    def __enter__(self) -> None:
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *_: object) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        """Find a module of this package where the package lies."""
+        if not name.startswith("otel_leaks."):
+            return None
+        return PathFinder.find_spec(name, path, target)
 
 
 def _mode(config: pytest.Config, given: str | None) -> str:
@@ -230,9 +258,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _begin(config: pytest.Config, mode: str) -> LeaksPlugin:
-    from otel_leaks.pytest_plugin.session import LeaksPlugin
+    with Importing():
+        from otel_leaks.pytest_plugin.session import LeaksPlugin
 
-    plugin = LeaksPlugin(config, mode)
+        plugin = LeaksPlugin(config, mode)
     setattr(config, _PLUGIN, plugin)
     # Made first, it runs last: after pytest_unconfigure and the clean-ups of others.
     config.add_cleanup(plugin.conclude)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from otel_leaks.origins.recorder import starts
+from otel_leaks.pytest_plugin import Importing
 from otel_leaks.pytest_plugin.outcomes import Ledger
 from otel_leaks.pytest_plugin.remains import Remains
 from otel_leaks.pytest_plugin.selftest import Selftest
@@ -77,7 +78,8 @@ class Ending:
                 "troubles": self._troubles.texts,
             }
             return
-        self._summary.write()
+        with Importing():
+            self._summary.write()
         if self._selftest.missed or self._ledger.is_left or self._troubles.texts:
             self._fail(session, is_due=bool(self._selftest.missed))
 

@@ -11,7 +11,13 @@ from otel_leaks.pytest_plugin.options import Options, Settings
 from otel_leaks.pytest_plugin.outcomes import Outcomes
 from otel_leaks.pytest_plugin.troubles import Troubles
 from otel_leaks.pytest_plugin.turns import Charged, Turns
-from otel_leaks.testing.checks import CANCELLED_BY_RUNNERS, BeforeCancelling, Check, not_collecting
+from otel_leaks.testing.checks import (
+    CANCELLED_BY_RUNNERS,
+    BeforeCancelling,
+    Check,
+    is_left,
+    not_collecting,
+)
 from otel_leaks.testing.grace import Grace
 from otel_leaks.testing.report import Report, new_sites
 
@@ -109,10 +115,13 @@ class Looking:
     def _looked(
         self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None, *, is_glance: bool
     ) -> Report:
+        kinds = self._options.kinds if kinds is None else kinds
+        if not is_left(scope, kinds):
+            return _CLEAN
         check = Check(
             scope,
             (*self._options.ignores, *settings.ignores),
-            self._options.kinds if kinds is None else kinds,
+            kinds,
             holders=self._turns.holders(),
             named=self._turns.named_roots,
             collect=self._collect,

@@ -136,7 +136,6 @@ class Outcomes:
         self.ledger = ledger
         self._manager = manager
         self._fails = fails
-        self._properties = [writer(each.name) for each in formats_for("test")]
         self._pending: tuple[pytest.Item, _Leak] | None = None
 
     def note_marker(self, ignore: str, nodeid: str) -> None:
@@ -165,8 +164,9 @@ class Outcomes:
         """
         for label, _, report in found:
             leak = self.ledger.add(label, report)
-            for write in self._properties:
-                item.user_properties.append(("leaks", write([leak], fails=self._fails)))
+            for each in formats_for("test"):
+                written = writer(each.name)([leak], fails=self._fails)
+                item.user_properties.append(("leaks", written))
         self.fail(item, "\n\n".join(each.text for each in found), raised)
 
     def raised(self, item: pytest.Item, error: BaseException | None) -> bool:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from otel_leaks.origins.recorder import Starts
     from otel_leaks.origins.scopes import Scope
 
-__all__ = ["CANCELLED_BY_RUNNERS", "BeforeCancelling", "Check", "again", "not_collecting"]
+__all__ = [
+    "CANCELLED_BY_RUNNERS",
+    "BeforeCancelling",
+    "Check",
+    "again",
+    "is_left",
+    "not_collecting",
+]
 
 # Bound now: a test may replace them.
 _is_collecting, _collect, _stop_collecting = gc.isenabled, gc.collect, gc.disable
@@ -65,6 +72,8 @@ class BeforeCancelling:
 
     def look(self, loop: Any) -> Report:
         """Look at a loop that stands still, in its own thread; return what is new."""
+        if not is_left(self._scope, CANCELLED_BY_RUNNERS):
+            return Report()
         from otel_leaks.runtime.driving import run_for
 
         grace = self._grace if self._waits < MAX_WAITS else Grace(attempts=1)
@@ -81,6 +90,19 @@ class BeforeCancelling:
         self._waits += bool(found)
         self.report = self.report.plus(found)
         return found
+
+
+def is_left(scope: Scope, kinds: Collection[Kind]) -> bool:
+    """
+    Say whether there is anything to check: most scopes have ended all that they created.
+
+    False means that a look would find nothing, and that nothing is on its way that the next one
+    would find.
+    """
+    from otel_leaks.origins.recorder import starts
+
+    # Asked first: a coroutine that arrives between the two is seen by neither.
+    return starts.is_handing_over(scope) or not starts.kinds_left(scope).isdisjoint(kinds)
 
 
 @contextlib.contextmanager

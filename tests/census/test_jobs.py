@@ -8,7 +8,8 @@ import http.server
 import socketserver
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
@@ -56,6 +57,15 @@ def pool_of(census: Census, name: str) -> Pool:
     return found
 
 
+def until_idle(threads: Iterable[threading.Thread]) -> None:
+    """Wait until workers wait for jobs: that of which the result is there may just be ending."""
+    idents = {each.ident for each in threads}
+    while {
+        frame.f_code.co_name for ident, frame in sys._current_frames().items() if ident in idents
+    } - {"_worker", "wait"}:
+        time.sleep(0.001)
+
+
 def warmed(pool: ThreadPoolExecutor, workers: int) -> None:
     """Let a pool start its workers, which have no job then."""
     stand = Stand()
@@ -64,6 +74,7 @@ def warmed(pool: ThreadPoolExecutor, workers: int) -> None:
     stand.release(workers)
     for job in jobs:
         job.result(20)
+    until_idle(pool._threads)
 
 
 @contextmanager
@@ -128,6 +139,8 @@ def test_the_job_of_a_library_is_named_by_the_function_of_the_application_that_i
         pool.submit(lib.handle, stuck, stand)
         pool.submit(lib.handle, stand.wait)
         stand.arrived()
+        while "handle" not in {each.f_code.co_name for each in sys._current_frames().values()}:
+            time.sleep(0.001)
         found = {function for function, *_ in sites_of(censuses().take(), "web")}
         stand.release(2)
     assert found == {STUCK, "leaklib.handle"}
@@ -205,10 +218,11 @@ def test_the_worker_threads_of_anyio_are_a_pool_with_the_limit_of_its_limiter() 
             busy = taker.take()
             stand.release(42)
         await asyncio.sleep(0)
+        until_idle(each for each in threading.enumerate() if each.name == name)
         return busy, taker.take()
 
-    busy, idle = asyncio.run(main())
     name = "AnyIO worker thread"
+    busy, idle = asyncio.run(main())
     found = pool_of(busy, name)
     assert (len(found.workers), found.limit, found.queued, found.busy) == (40, 40, 2, 40)
     assert sites_of(busy, name) == [(STUCK, 40, False)]
@@ -288,6 +302,8 @@ def test_a_method_of_a_library_is_named_by_the_class_of_the_application_that_it_
     server = Shop(("127.0.0.1", 0), socketserver.BaseRequestHandler)
     thread = threading.Thread(target=server.serve_forever, name="leak-server")
     thread.start()
+    while sys._current_frames()[thread.ident or 0].f_code.co_name != "select":
+        time.sleep(0.001)
     found = censuses().take()
     server.shutdown()
     thread.join()

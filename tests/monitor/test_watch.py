@@ -428,8 +428,8 @@ class Hung:
 
 @pytest.fixture
 def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hung]:
-    """Give what hangs, noticed within moments; in the end it does not any more."""
-    monkeypatch.setattr("otel_leaks.monitor.guard.TICK_S", 0.02)
+    """Give what hangs, noticed within a second; in the end it does not any more."""
+    monkeypatch.setattr("otel_leaks.monitor.guard.TICK_S", 0.1)
     hung = Hung()
     before = set(monitors())
     yield hung

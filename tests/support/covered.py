@@ -19,8 +19,9 @@ import coverage
 
 NAME = "of"
 """What the names of data files begin with; ``tests/support/matrix.py`` has it too."""
-LEAST = 90.0  # 95 is the aim.
-"""Percent of lines and branches, over all files."""
+LEAST = 94.5
+"""Percent of lines and branches, over all files. There are over 95; a run differs from the next one
+by a tenth."""
 SHOWN = 40
 """Files."""
 
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     more = [f"... and {len(rows) - SHOWN} more files"] if len(rows) > SHOWN else []
     print(*head, *rows[:SHOWN], *more, *foot, sep="\n")
     verdict = "at least" if total >= LEAST else "LESS than"
-    print(f"branch coverage of src: {total:.1f} %, {verdict} {LEAST:.0f} %")
+    print(f"branch coverage of src: {total:.1f} %, {verdict} {LEAST:g} %")
     return 0 if total >= LEAST else 1
 
 

@@ -102,7 +102,11 @@ def is_left(scope: Scope, kinds: Collection[Kind]) -> bool:
     from otel_leaks.origins.recorder import starts
 
     # Asked first: a coroutine that arrives between the two is seen by neither.
-    return starts.is_handing_over(scope) or not starts.kinds_left(scope).isdisjoint(kinds)
+    if starts.is_handing_over(scope):
+        return True
+    # As it holds what it asks, its owner may go meanwhile, and it goes at the end.
+    with not_collecting():
+        return not starts.kinds_left(scope).isdisjoint(kinds)
 
 
 @contextlib.contextmanager
@@ -175,8 +179,8 @@ class Check:
         if not self._is_clean():
             from otel_leaks.origins.recorder import starts
 
-            left = starts.kinds_left(self._scope)
             with not_collecting():
+                left = starts.kinds_left(self._scope)
                 self.report = self._held.look(
                     self._scope, left if self._kinds is None else left.intersection(self._kinds)
                 )

@@ -278,7 +278,7 @@ def test_a_task_on_the_loop_of_another_thread_is_its_tests(run: Run) -> None:
         import asyncio
         import threading
         import pytest
-        from leaky import waiting
+        from leaky import kept, waiting
 
         @pytest.fixture(scope="module")
         def loop():
@@ -302,7 +302,8 @@ def test_a_task_on_the_loop_of_another_thread_is_its_tests(run: Run) -> None:
             async def inner():
                 began.set()
                 await waiting()
-            asyncio.run_coroutine_threadsafe(inner(), loop)
+            # Else a garbage collection at the right moment destroys it before the look.
+            kept.append(asyncio.run_coroutine_threadsafe(inner(), loop))
             began.wait()
 
         def test_clean(loop):

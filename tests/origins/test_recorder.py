@@ -232,6 +232,35 @@ def test_a_wrapper_that_somebody_kept_notes_nothing_when_it_is_closed() -> None:
     assert starts.every == {}
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("closes_elsewhere", [True, False])
+def test_what_another_thread_closes_while_a_collection_goes_on_is_not_dropped(
+    starts: Starts, scope: Scope, closes_elsewhere: bool
+) -> None:
+    class Owner:
+        """Of which the finalizer runs in the midst of a collection."""
+
+        def __init__(self, end: Any) -> None:
+            self.itself = self
+            self.end = end
+
+        def __del__(self) -> None:
+            thread = threading.Thread(target=self.end)
+            thread.start()
+            thread.join()
+
+    assert scope is current_scope()
+    gc.collect()
+    loops = [asyncio.new_event_loop()]
+    Owner(lambda: loops.pop().close() if closes_elsewhere else None)
+    if not closes_elsewhere:
+        loops.pop()
+    gc.collect()
+    assert loops == []
+    assert len(starts.dropped) == (0 if closes_elsewhere else 1)
+
+
 def test_nothing_is_kept_when_it_is_closed() -> None:
     starts = origins.starts
     starts.open()

@@ -359,6 +359,18 @@ HANGING = {
     async def test_it(leaking):
         pass
 """,
+    "late": """
+    import pytest_asyncio
+
+    @pytest_asyncio.fixture
+    async def ends_first():
+        yield
+        await asyncio.sleep(4)  # Longer than a teardown may take.
+
+    @pytest.mark.asyncio
+    async def test_it(ends_first):
+        await leak()
+""",
     "anyio": """
     @pytest.fixture
     def anyio_backend():

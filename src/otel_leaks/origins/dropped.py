@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from otel_leaks.origins.process_wide import has_workers, is_open
+from otel_leaks.runtime import native
 from otel_leaks.runtime.glimpse import name_of_type
 from otel_leaks.runtime.names import kept
 
@@ -58,6 +59,10 @@ class Drops:
         self._drop = drop
         self._keys: set[int] = set()
         self._open: list[tuple[Note, str]] = []
+        self._collector = 0
+        """The thread that ran the last collection."""
+        self._collected: set[int] = set()
+        """What went in that thread during that collection."""
         self._is_listening = False
         self._young: set[int] = set()
         """Those of the keys that no collection has gone through yet."""
@@ -74,12 +79,16 @@ class Drops:
         """Forget a thing that is gone."""
         self._keys.discard(key)
         self._young.discard(key)
+        # Another thread may close it meanwhile, and give up the last reference.
+        if self._open and native.get_ident() == self._collector:
+            self._collected.add(key)
 
     def close(self) -> None:
         """Listen no longer."""
         self._keys.clear()
         self._young.clear()
         self._open.clear()
+        self._collected.clear()
         if self._is_listening:
             self._is_listening = False
             with contextlib.suppress(ValueError):
@@ -91,6 +100,8 @@ class Drops:
             if phase == "start":
                 is_young = info["generation"] == 0 and _HAS_GENERATIONS
                 keys = self._young if is_young else self._keys
+                self._collector = native.get_ident()
+                self._collected = set()
                 self._open = self._all_open(keys) if keys else []
                 # What a collection spares it does not look at again where it looks at the young.
                 self._young = set()
@@ -102,7 +113,7 @@ class Drops:
     def _look_for_dropped(self) -> None:
         seen, self._open = self._open, []
         for note, name in seen:
-            if note.ref() is None:
+            if note.ref() is None and note.ref.key in self._collected:
                 self._drop(note, Dropped(note.kind, name))
 
     def _all_open(self, keys: Iterable[int]) -> list[tuple[Note, str]]:

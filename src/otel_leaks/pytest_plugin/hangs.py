@@ -72,17 +72,20 @@ class Hangs:
 
     def _wait(self, ended: native.Event) -> None:
         with contextlib.suppress(BaseException):  # It would be printed.
-            if not ended.wait(HANG_S):
-                self._report()
+            # Other teardowns, or the search for what leaked, may take as long before it hangs.
+            while not ended.wait(HANG_S) and not self._report():
+                pass
 
-    def _report(self) -> None:
+    def _report(self) -> bool:
+        """Report what is awaited in vain now, if anything is."""
         # What a teardown waits for otherwise, such as a container, is no leak's fault.
         texts = [text for scope, text in self._texts if is_awaited_in_vain(scope)]
         if not texts:
-            return
+            return False
         self._texts = []
         head = (
             f"\nleaks: a teardown takes longer than {HANG_S:g} s; these tasks leaked, and may "
             "not end when they are cancelled:"
         )
         _write(self._stderr, "\n\n".join((head, *texts, "")).encode(errors="replace"))
+        return True

@@ -19,7 +19,7 @@ import coverage
 
 NAME = "of"
 """What the names of data files begin with; ``tests/support/matrix.py`` has it too."""
-LEAST = 94.5
+LEAST = 94.0
 """Percent of lines and branches, over all files. There are over 95; a run differs from the next one
 by a tenth."""
 SHOWN = 40

@@ -361,7 +361,10 @@ SLOW = """
 """
 
 
-@pytest.mark.parametrize("earlier", ["run_all(int)", "pass"], ids=["looked at", "not looked at"])
+EARLIER = {"looked at": "run_all(int)", "not looked at": "pass", "once before": "run_all(int, int)"}
+
+
+@pytest.mark.parametrize("earlier", EARLIER.values(), ids=EARLIER)
 def test_a_worker_that_was_done_when_another_was_needed_proves_nothing(
     run_with_library: Run, earlier: str
 ) -> None:
@@ -374,7 +377,7 @@ def test_a_worker_that_was_done_when_another_was_needed_proves_nothing(
                 {earlier}
 
             def test_two():
-                run_all(int, int)
+                run_all(int, int{", int" if "int, int" in earlier else ""})
             """
         ),
         "--leaks",

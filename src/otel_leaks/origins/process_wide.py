@@ -13,7 +13,7 @@ A registry of all that was ever made refers to leaks as well. So who creates ano
 same place while the library still refers to an earlier one does not reuse them: they pile up,
 and are leaks. What a cache of workers has handed out it does not refer to; a worker that was done
 again by the time another one is created has run since the last look, and proves nothing alone;
-that all of them were, twice, does.
+that all of them were, three times, does.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ BUDGET_OF_CREATION_S = 0.05
 """CPU for the search when another one is created at the same place."""
 SEARCHES_OF_SITE = 4
 """Searches when another one is created at the same place, in the life of a process."""
+SUSPICIONS = 3
+"""How often all earlier ones may have been done just as another one was created, by chance."""
 MOST_REFS = 8
 """Earlier ones that are looked at when another one is created at the same place."""
 MISSES_OF_SITE = 5
@@ -61,17 +63,25 @@ _Key = tuple[str, str, str, int]
 class _Site:
     """A place in a library at which things of one kind are created."""
 
-    __slots__ = ("is_for_loops", "is_suspect", "misses", "piles_up", "refs", "searches", "slept")
+    __slots__ = (
+        "is_for_loops",
+        "misses",
+        "piles_up",
+        "refs",
+        "searches",
+        "slept",
+        "suspicions",
+    )
 
     def __init__(self) -> None:
         self.is_for_loops = False
         """Whether it creates tasks that are of nobody but their loop."""
         self.refs: list[Ref] = []
         self.slept: dict[int, int | None] = {}
-        """How often each of its threads had waited when it was last looked at, by its key."""
+        """How often each of its threads had stopped when it was last looked at, by its key."""
         self.piles_up = False
-        self.is_suspect = False
-        """Whether they seemed to pile up once, and may have run since somebody looked at them."""
+        self.suspicions = 0
+        """How often they seemed to pile up, and may have run since somebody looked at them."""
         self.searches = 0
         self.misses = 0
 
@@ -122,8 +132,8 @@ class ProcessWide:
                 if note.kind != "thread" or site.have_slept():
                     site.piles_up = True
                 elif all(held):
-                    site.piles_up = site.is_suspect
-                    site.is_suspect = True
+                    site.suspicions += 1
+                    site.piles_up = site.suspicions >= SUSPICIONS
         site.refs.append(note.ref)
 
     def settle(self, notes: Iterable[Note]) -> list[Note]:

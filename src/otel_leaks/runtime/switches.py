@@ -1,4 +1,4 @@
-"""How often a thread has gone to sleep, as Linux counts it; other systems do not."""
+"""How often a thread has stopped running, as Linux counts it; other systems do not."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ __all__ = ["switches_of"]
 # Captured now: a test may replace it later.
 _open = open
 
-_COUNT = b"voluntary_ctxt_switches:"  # https://docs.kernel.org/filesystems/proc.html
+_STATE, _COUNT = b"State:", b"voluntary_ctxt_switches:"
+"""https://docs.kernel.org/filesystems/proc.html, the second one also with ``non`` before it."""
 
 
 def switches_of(thread: Any) -> int | None:
     """
-    Return how often a thread has waited for anything; the number stays while it sleeps.
+    Return how often a sleeping thread has stopped running; the number stays while it sleeps.
 
     Returns:
-        None where that is not known.
+        None where it runs, or waits for a processor, and where that is not known.
     """
     number = kept(thread, "_native_id")
     if type(number) is not int:
         return None
+    count = 0
     try:
         with _open(f"/proc/self/task/{number}/status", "rb") as file:
             for line in file:
-                if line.startswith(_COUNT):
-                    return int(line[len(_COUNT) :])
+                name, _, value = line.partition(b"\t")
+                if name == _STATE and not value.startswith((b"S", b"D")):
+                    return None
+                # It may have been stopped just before it slept.
+                if name.endswith(_COUNT):
+                    count += int(value)
     except (OSError, ValueError):
         return None
-    return None
+    return count or None

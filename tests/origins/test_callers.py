@@ -18,6 +18,7 @@ import pytest
 
 from otel_leaks.model import Origin
 from otel_leaks.origins import recorder as origins
+from otel_leaks.origins.lines import Lines
 from otel_leaks.origins.production import Beginnings
 from otel_leaks.origins.scopes import Scope
 from support.leaks import Stand, forever, settle, stuck
@@ -243,6 +244,16 @@ def test_objects_of_one_place_have_one_origin(lib: ModuleType) -> None:
     finally:
         origins.starts.close()
     assert len(found) == 1
+
+
+def test_a_function_at_the_address_of_one_that_is_gone_has_a_line_of_its_own() -> None:
+    lines = Lines(lambda _: None)
+    frame = "import sys\ndef create(): return sys._getframe()\n"
+    for above in range(50):
+        names: dict[str, Any] = {"__name__": __name__}
+        exec(compile("\n" * above + frame, __file__, "exec"), names)
+        assert lines.origin(names["create"](), None).line == above + 2
+        names.clear()
 
 
 def test_objects_of_one_line_have_one_origin(lib: ModuleType) -> None:

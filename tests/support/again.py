@@ -24,6 +24,7 @@ from pathlib import Path
 MOST = 3
 """Tests that run again; more of them fail for a reason."""
 FLAKY = "flakyFailure"
+_FAILURES = {"failure", "error"}
 
 _FAILED = 1
 """What pytest returns when tests failed, and nothing else happened."""
@@ -73,7 +74,7 @@ def _failed(report: Path) -> Iterator[ET.Element]:
     """Yield the failures and errors of a report."""
     if report.exists():
         for case in ET.parse(report).iter("testcase"):
-            yield from (each for each in case if each.tag in {"failure", "error"})
+            yield from (each for each in case if each.tag in _FAILURES)
 
 
 def _is_crash(failure: ET.Element) -> bool:
@@ -85,7 +86,7 @@ def _note_flaky(report: Path) -> None:
     for suite in tree.iter("testsuite"):
         for case in suite.iter("testcase"):
             for each in case:
-                if each.tag in {"failure", "error"}:
+                if each.tag in _FAILURES:
                     each.tag = FLAKY
         suite.set("failures", "0")
         suite.set("errors", "0")

@@ -22,8 +22,8 @@ from otel_leaks.runtime.wrappers import wrapper_of
 __all__ = ["Lines"]
 
 MAX_WRAPPED = 10_000
-MAX_THROUGH = 10_000
-"""Origins of what libraries create, of which it is kept what they were made of."""
+MAX_PLACES = 10_000
+"""Places at which something is created, by the ids of code that is held for as long."""
 MAX_ATTRIBUTES = 100
 """Of an object that a wrapper may have its coroutine in; a larger dict is data."""
 
@@ -39,7 +39,8 @@ class Lines:
     def __init__(self, origin_of: Callable[[object], Origin | None]) -> None:
         self._origin_of = origin_of
         self.names = CodeNames()
-        self._origins: dict[tuple[object, ...], Origin] = {}
+        self._origins: dict[Origin, Origin] = {}
+        self._by_place: dict[tuple[object, ...], tuple[Origin, tuple[CodeType | None, ...]]] = {}
         self._by_library: dict[tuple[int, ...], tuple[Origin, Origin, CodeType]] = {}
         self._wrapped: dict[tuple[int, ...], tuple[str, tuple[CodeType, CodeType]]] = {}
         """By a wrapper's code and that of the coroutine it was given: the function of this one."""
@@ -49,6 +50,7 @@ class Lines:
     def clear(self) -> None:
         """Forget all of them."""
         self._origins.clear()
+        self._by_place.clear()
         self._by_library.clear()
         self._wrapped.clear()
         self.given.clear()
@@ -70,18 +72,20 @@ class Lines:
             return Origin("", "", 0, label)
         name = self.names.of_frame(found)
         # As most are of one place, they are not hashed, nor is the line worked out each time.
-        via = (id(library.f_code), library.f_lasti) if library is not None else None
-        key = (id(found.f_code), found.f_lasti, label, via)
-        origin = self._origins.get(key)
-        if origin is None or origin.function != name.function:
-            origin = self._one(
-                Origin(
-                    *(name.function, name.file, found.f_lineno, label),
-                    library=self._frame(library) if library is not None else None,
-                )
+        code, through = found.f_code, library.f_code if library is not None else None
+        via = (id(through), library.f_lasti) if library is not None else None
+        key = (id(code), found.f_lasti, label, via)
+        known = self._by_place.get(key)
+        if known is None or known[0].function != name.function:
+            if len(self._by_place) >= MAX_PLACES:
+                self._by_place.clear()
+            origin = Origin(
+                *(name.function, name.file, found.f_lineno, label),
+                library=self._frame(library) if library is not None else None,
             )
-            self._origins[key] = origin
-        return origin
+            # With what its key has the ids of: another function may get these once it is gone.
+            known = self._by_place[key] = (self._one(origin), (code, through))
+        return known[0]
 
     def learn(self, coro: Any) -> str:
         """
@@ -127,7 +131,7 @@ class Lines:
         key = (id(own), id(code), library.f_lasti)
         known = self._by_library.get(key)
         if known is None:
-            if len(self._by_library) >= MAX_THROUGH:
+            if len(self._by_library) >= MAX_PLACES:
                 self._by_library.clear()
             found = self._one(replace(own, library=self._frame(library)))
             # With what its key has the ids of.
@@ -136,7 +140,7 @@ class Lines:
 
     def _one(self, origin: Origin) -> Origin:
         """Return the one that is equal, where there is one: things are grouped by identity."""
-        return self._origins.setdefault((origin,), origin)
+        return self._origins.setdefault(origin, origin)
 
     def _frame(self, frame: FrameType) -> Frame:
         name = self.names.of_frame(frame)

@@ -149,6 +149,19 @@ LIBRARY = """
     def respond():
         _tasks.append(asyncio.get_running_loop().create_task(_watch()))
 
+    def spawn(coroutine):
+        # As Tornado's IOLoop does, which keeps the tasks of a loop.
+        loop = asyncio.get_running_loop()
+        _watched.setdefault(loop, []).append(loop.create_task(coroutine))
+
+    async def _wrapped(coroutine):
+        return await coroutine
+
+    def start(function, *args):
+        thread = threading.Thread(target=function, args=args, daemon=True)
+        _tasks.append(thread)
+        thread.start()
+
     _generators = []
 
     async def _numbers():
@@ -468,6 +481,49 @@ def test_tasks_that_a_library_keeps_for_each_request_are_leaks(run_with_library:
         plugins=("asyncio",),
     )
     result.assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize("coroutine", ["mine()", "library._wrapped(mine())"])
+def test_what_runs_a_function_of_the_application_is_not_the_librarys(
+    run_with_library: Run, coroutine: str
+) -> None:
+    result = run_with_library(
+        f"""
+        import asyncio
+        import functools
+        import threading
+        import library
+        import pytest
+
+        async def mine():
+            await asyncio.Event().wait()
+
+        def work(event):
+            event.wait()
+
+        @pytest.mark.asyncio
+        async def test_task():
+            library.spawn({coroutine})
+            await asyncio.sleep(0)
+
+        def test_thread():
+            library.start(functools.partial(work, threading.Event()))
+
+        @pytest.mark.asyncio
+        async def test_of_the_library():
+            library.spawn(library._watch())
+            await asyncio.sleep(0)
+        """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "FAILED test_it.py::test_task - Failed: 1 leaked asyncio task: test_it.mine, *",
+            "FAILED test_it.py::test_thread - Failed: 1 leaked thread: *",
+        ]
+    )
 
 
 def test_of_generators_a_library_keeps_one_at_most(run_with_library: Run) -> None:

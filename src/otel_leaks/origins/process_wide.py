@@ -5,6 +5,7 @@ Nobody's test can end such a thing, and whichever comes first would be charged w
 rule, not by name: a library's code created it, and that same library refers to it, from a
 global, a class, a cache or a thread-local; or it did so while it was imported, or in a hook
 of pytest. A thread that is no daemon is never meant to live so long: the process would not end.
+What runs a function of the application's is the application's, whoever refers to it.
 
 A task that nobody refers to, which a library created of a function that takes nothing, works for
 nothing of the application's: it is to live as long as its loop. One of each on a loop is.
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_leaks.libraries import is_library, is_python
 from otel_leaks.origins.makers import Maker
+from otel_leaks.origins.runs import runs_application
 from otel_leaks.runtime.frames import Stand, stacks_of
 from otel_leaks.runtime.heap import has_holder, held_by_package
 from otel_leaks.runtime.names import kept
@@ -157,7 +159,7 @@ class ProcessWide:
                 or self._is_for_its_loop(note, maker, thing)
             ):
                 found.append(note)
-            else:
+            elif not runs_application(note.kind, thing):
                 searched.append((note, maker, thing))
         found += self._search(searched)
         for note in found:

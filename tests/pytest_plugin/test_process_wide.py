@@ -709,6 +709,39 @@ def test_a_pool_that_never_had_a_worker_is_nothing(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
+def test_a_cached_worker_that_is_done_within_the_grace_is_its_librarys(
+    run_with_library: Run,
+) -> None:
+    result = run_with_library(
+        """
+        import sys
+        import threading
+        import time
+        import library
+
+        def ends_in_the_grace():
+            while not is_waited_for():
+                time.sleep(0.001)
+
+        def is_waited_for():
+            frame = sys._current_frames()[threading.main_thread().ident]
+            while frame is not None and not frame.f_code.co_filename.endswith("driving.py"):
+                frame = frame.f_back
+            return frame is not None
+
+        def test_stuck():
+            library._cache.run(threading.Event().wait)
+
+        def test_is_done():
+            library._cache.run(ends_in_the_grace)
+        """,
+        "--leaks",
+        "-oleaks_grace=20 0.1",
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["FAILED test_it.py::test_stuck - Failed: 1 leaked thread: *"])
+
+
 def test_idle_workers_of_trio_are_its_cache(run: Run) -> None:
     pytest.importorskip("trio")
     result = run(

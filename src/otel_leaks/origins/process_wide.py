@@ -138,8 +138,14 @@ class ProcessWide:
                     site.piles_up = site.suspicions >= SUSPICIONS
         site.refs.append(note.ref)
 
-    def settle(self, notes: Iterable[Note]) -> list[Note]:
-        """Return those of *notes* whose things are the process's."""
+    def settle(self, notes: Iterable[Note], *, again: bool = False) -> list[Note]:
+        """
+        Return those of *notes* whose things are the process's.
+
+        Args:
+            notes: On what was created.
+            again: Whether that was asked before, of the same objects.
+        """
         found: list[Note] = []
         searched: list[tuple[Note, Maker, Any]] = []
         notes = list(notes)
@@ -161,7 +167,7 @@ class ProcessWide:
                 found.append(note)
             elif not runs_application(note.kind, thing):
                 searched.append((note, maker, thing))
-        found += self._search(searched)
+        found += self._search(searched, again=again)
         for note in found:
             maker = note.maker or _maker_of_task(note)
             if maker is not None:
@@ -210,7 +216,9 @@ class ProcessWide:
             site.misses += not site.is_for_loops
         return site.is_for_loops
 
-    def _search(self, searched: list[tuple[Note, Maker, Any]]) -> list[Note]:
+    def _search(
+        self, searched: list[tuple[Note, Maker, Any]], *, again: bool = False
+    ) -> list[Note]:
         wanted: dict[str, dict[int, tuple[Note, Any]]] = {}
         for note, maker, thing in searched:
             site = self._sites.setdefault(_key(note, maker), _Site())
@@ -218,7 +226,7 @@ class ProcessWide:
                 continue
             if note.kind == "asyncio_task" and self._on_loop[_loop_key(note, maker, thing)] > 1:
                 continue
-            site.misses += 1
+            site.misses += not again
             for anchor in _anchors(note.kind, thing):
                 for package in maker.packages:
                     wanted.setdefault(package, {})[id(anchor)] = (note, anchor)

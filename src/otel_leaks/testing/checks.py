@@ -252,10 +252,12 @@ class Check:
             self._woke.append(_may_wake(self.report))
 
     def _has_workers_of_libraries(self) -> bool:
-        """Say whether threads are left that may be a library's cached workers, idle by now."""
-        # While such a worker is busy, the library does not refer to it.
+        """Say whether workers are left that may be those of a library's cache, idle by now."""
+        # While such a worker is busy, the library does not refer to it, or it runs what it is for.
         return any(
-            site.kind == "thread" and site.origin is not None and site.origin.library is not None
+            site.kind in {"thread", "asyncio_task"}
+            and site.origin is not None
+            and site.origin.library is not None
             for site in self.report
         )
 

@@ -48,7 +48,10 @@ def _counted() -> Iterator[None]:
     before = sys.getswitchinterval()
     # Threads switch a hundred times as often: what can happen happens.
     sys.setswitchinterval(5e-5)
+    gc.collect()
+    gc.freeze()
     yield
+    gc.unfreeze()
     sys.setswitchinterval(before)
 
 

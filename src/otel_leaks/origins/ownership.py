@@ -39,15 +39,19 @@ class Ownership:
                 if key in self._notes.but_tasks:
                     self._notes.but_tasks[key] = self._notes.every[key]
 
-    def settle(self, scope: Scope) -> bool:
+    def settle(self, scope: Scope, *, again: bool = False) -> bool:
         """
         Take from *scope* what libraries keep for the life of the process.
+
+        Args:
+            scope: Where it was created.
+            again: Whether that was asked before, of the same objects.
 
         Returns:
             Whether there was such a thing.
         """
         notes = [note for note in list(self._notes.every.values()) if scope.holds(note.scope)]
-        return self._hand_on(self.process_wide.settle(notes), None)
+        return self._hand_on(self.process_wide.settle(notes, again=again), None)
 
     def give_back(self, scope: Scope, lines: Collection[Line]) -> bool:
         """

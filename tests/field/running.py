@@ -125,12 +125,20 @@ class Workplace:
             return Ran(
                 mode,
                 json.loads(outcomes.read_text("utf-8"))["tests"],
-                _without_folder(json.loads(leaks.read_text("utf-8"))["leaks"], suite)
+                self._without_folders(json.loads(leaks.read_text("utf-8"))["leaks"], suite)
                 if leaks.exists()
                 else [],
                 after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
                 ended.stdout,
             )
+
+    def _without_folders(self, leaks: Any, suite: Path) -> list[dict[str, Any]]:
+        """Name files by their place in the suite, or in what is installed: these move."""
+        text = json.dumps(leaks).replace(f"{suite}{os.sep}", "")
+        for each in self.python.parents[1].glob("lib/python*/site-packages"):
+            text = text.replace(f"{each}{os.sep}", "")
+        found: list[dict[str, Any]] = json.loads(text)
+        return found
 
     def _variables(self, folder: Path, paths: list[str]) -> dict[str, str]:
         kept = ("HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME")
@@ -164,12 +172,6 @@ def _options(arguments: list[str]) -> list[str]:
         if each.startswith("-") or follows:
             kept.append(each)
     return kept
-
-
-def _without_folder(leaks: Any, folder: Path) -> list[dict[str, Any]]:
-    """Name files by their place in the suite: the folder is another one in each run."""
-    found: list[dict[str, Any]] = json.loads(json.dumps(leaks).replace(f"{folder}{os.sep}", ""))
-    return found
 
 
 def _source(suite: Suite, python: Path) -> Path:

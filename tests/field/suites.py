@@ -102,4 +102,24 @@ SUITES = (
         left_out="documentation and examples, which need a build of the documentation",
     ),
     Suite("hypercorn", ("tests", "-o", "addopts=", *NO_TRIO), left_out="what runs on Trio"),
+    Suite(
+        "redis",
+        (
+            *("-o", "addopts=", "--redis-url=redis://127.0.0.1:{port}/0"),
+            *("-m", "not onlycluster and not redismod and not ssl and not multidb_integration"),
+            *(
+                f"tests/{each}.py"
+                for each in (
+                    *("test_background", "test_connection_pool", "test_lock", "test_monitor"),
+                    *("test_multiprocessing", "test_pipeline", "test_pubsub", "test_retry"),
+                    *("test_asyncio/test_connection", "test_asyncio/test_connection_pool"),
+                    *("test_asyncio/test_cwe_404", "test_asyncio/test_lock"),
+                    *("test_asyncio/test_monitor", "test_asyncio/test_pipeline"),
+                    *("test_asyncio/test_pubsub", "test_asyncio/test_retry"),
+                )
+            ),
+        ),
+        left_out="what needs a cluster, TLS or a module, and the commands, which wait for nothing",
+        server="redis",
+    ),
 )

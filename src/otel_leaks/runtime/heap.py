@@ -155,7 +155,7 @@ def within_coroutines(
     """
 
     def follows(kind: type) -> bool:
-        if kind in _SUSPENDED:
+        if kind in _WITH_FRAMES:
             return True
         if kind is types.FunctionType or kind in _OPAQUE or issubclass(kind, type):
             return False
@@ -167,7 +167,7 @@ def within_coroutines(
     )
 
 
-_SUSPENDED = (
+_WITH_FRAMES = (
     types.CoroutineType,
     types.GeneratorType,
     types.AsyncGeneratorType,
@@ -192,7 +192,7 @@ def within_generator(generator: object, targets: Collection[int], *, budget_s: f
     """
 
     def follows(kind: type) -> bool:
-        return kind in _SUSPENDED or kind in _OF_CONTEXTS or module_of_type(kind) == "contextlib"
+        return kind in _WITH_FRAMES or kind in _OF_CONTEXTS or module_of_type(kind) == "contextlib"
 
     return _walked([generator], targets, follows, budget_s, referents=referents_of, shut=spaces())
 

@@ -122,4 +122,22 @@ SUITES = (
         left_out="what needs a cluster, TLS or a module, and the commands, which wait for nothing",
         server="redis",
     ),
+    Suite(
+        "django",
+        (
+            *("-p", "field_django", "-o", "python_files=test*.py"),
+            *(
+                f"tests/{each}"
+                for each in (
+                    *("asgi", "async", "backends", "builtin_server", "delete", "dispatch"),
+                    *("file_uploads", "get_or_create", "handlers", "logging_tests", "mail"),
+                    *("middleware", "servers", "sessions_tests", "signals", "test_client"),
+                    *("test_runner", "transaction_hooks", "transactions", "utils_tests", "wsgi"),
+                )
+            ),
+        ),
+        left_out="all but the folders with servers, threads, loops, signals, handlers and "
+        "transactions; the database is SQLite",
+        shadows=("django",),
+    ),
 )

@@ -14,6 +14,8 @@ from otel_leaks.pytest_plugin.markers import MARKERS
 from patterns.pages import PAGES, ROOT, block, blocks, pytest_in, without_chance
 from support import messages
 
+pytestmark = pytest.mark.usefixtures("forked_pages")
+
 TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 DOCS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 CLEAN = "def test_clean(): pass\n"

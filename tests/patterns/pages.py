@@ -21,6 +21,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from support.forking import Forking
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
@@ -60,14 +64,20 @@ def run(program: str) -> Run:
         return pytest_in(folder, "--leaks", "-o", "asyncio_default_fixture_loop_scope=function")
 
 
+server: Forking | None = None
+"""Starts pytest at once, where there is one."""
+
+
 def pytest_in(folder: str | Path, *args: str) -> Run:
     """Run pytest in *folder*, away from the settings of this project and of this run."""
     away = ("PYTEST_", "COV_", "GITHUB_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(away)}
     # Hypothesis takes longer to be imported than all of these runs.
-    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    args = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--rootdir", ".", *args)
+    if server is not None and server.can_run(env):
+        return _forked(server, args, env, str(folder))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *without, "--rootdir", ".", *args],
+        [sys.executable, "-m", "pytest", *args],
         check=False,
         cwd=folder,
         env=env,
@@ -76,6 +86,20 @@ def pytest_in(folder: str | Path, *args: str) -> Run:
         timeout=120,
     )
     return Run(done.returncode, done.stdout + done.stderr)
+
+
+def _forked(server: Forking, args: tuple[str, ...], env: dict[str, str], folder: str) -> Run:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        forked = server.run(args, env, folder, out, errors)
+        try:
+            code = forked.wait(120)
+        except subprocess.TimeoutExpired:
+            forked.kill()
+            forked.wait()
+            raise
+        out.seek(0)
+        errors.seek(0)
+        return Run(code, (out.read() + errors.read()).decode())
 
 
 def shortened(message: str) -> str:

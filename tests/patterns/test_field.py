@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from patterns.pages import Run, pytest_in
+
+pytestmark = pytest.mark.usefixtures("forked_pages")
 
 # As pytest-aiohttp's aiohttp_client: the test starts it, through a fixture that ends it.
 FACTORIES = """

@@ -10,6 +10,8 @@ import pytest
 from otel_leaks.testing import Grace, LeaksFound, Report, verify_none
 from patterns.pages import run
 
+pytestmark = pytest.mark.usefixtures("forked_pages")
+
 LEAKING = {
     "patterns/subscriber/leaking.py": "hint     a subscriber that nobody closes: ",
     "patterns/response/leaking.py": "hint     a response that nobody sends: ",

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-
-from support.forking import Forking
 
 LEAKY = """
     import asyncio
@@ -42,29 +36,14 @@ LEAKY = """
 """A module of the suite: what its tests leave behind."""
 
 
-def paths(*some: str | None) -> str:
-    return os.pathsep.join(filter(None, some))
-
-
 OTHERS = ("asyncio", "anyio", "xdist", "hypothesispytest")
 QUICK = "leaks_grace=4 0.001"
 
 Run = Callable[..., pytest.RunResult]
 
 
-@pytest.fixture(scope="session")
-def forking() -> Iterator[Forking | None]:
-    """What starts pytest without an interpreter of its own, where processes can fork."""
-    if sys.platform == "win32":
-        yield None
-        return
-    server = Forking()
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, forking: Forking | None) -> Run:
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """
     Return what runs a suite.
 
@@ -75,20 +54,6 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, forking: For
         monkeypatch.delenv(name, raising=False)  # A test that wants one sets it later.
     monkeypatch.setenv("COLUMNS", "300")
     pytester.makepyfile(leaky=textwrap.dedent(LEAKY))
-    start = pytester.popen
-
-    def start_or_fork(command: tuple[str, ...], **how: Any) -> Any:
-        folder = str(Path.cwd())
-        environ = {**os.environ, "PYTHONPATH": paths(folder, os.environ.get("PYTHONPATH"))}
-        if (
-            forking is None
-            or command[:2] != (sys.executable, "-mpytest")
-            or not forking.can_run(environ)
-        ):
-            return start(command, **how)
-        return forking.run(command[2:], environ, folder, how["stdout"], how["stderr"])
-
-    monkeypatch.setattr(pytester, "popen", start_or_fork)
 
     def run_suite(
         source: str,

@@ -26,7 +26,8 @@ HEAD = """
 def run(pytester: pytest.Pytester, body: str, *args: str, ini: str = "") -> pytest.RunResult:
     pytester.makeini(f"[pytest]\n{ini}")
     pytester.makepyfile(textwrap.dedent(HEAD) + textwrap.dedent(body))
-    return pytester.runpytest_subprocess("--leaks", "-p", "no:cacheprovider", *args)
+    without = ("-pno:cacheprovider", "-pno:hypothesispytest", "-pno:xdist")
+    return pytester.runpytest_subprocess("--leaks", *without, *args)
 
 
 MARKED = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pytest
 
 from pytest_plugin.conftest import Run
@@ -316,6 +318,83 @@ def test_what_a_wider_fixture_holds_is_judged_when_that_is_torn_down(run: Run) -
         [
             "fixture forgets (module): 1 leaked thread: *",
             "*in *test_it.py::test_nobody_ends",
+            "FAILED test_it.py::test_of_the_test_itself*",
+        ]
+    )
+
+
+def test_a_thread_that_a_wider_fixtures_client_refers_to_weakly_is_judged_with_it(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    folder = pytester.mkdir("site-packages")
+    (folder / "driver.py").write_text(
+        textwrap.dedent(
+            """
+            import threading
+            import weakref
+
+            class Monitor:
+                def __init__(self):
+                    self.stop, self.thread = threading.Event(), None
+
+                def open(self):
+                    thread = threading.Thread(target=self.run, daemon=True)
+                    self.thread = weakref.proxy(thread)
+                    thread.start()
+
+                def run(self):
+                    self.stop.wait()
+
+            class Client:
+                def __init__(self):
+                    self.monitor = Monitor()
+
+                def ask(self):
+                    if self.monitor.thread is None:
+                        self.monitor.open()
+
+                def close(self):
+                    self.monitor.stop.set()
+                    self.monitor.thread.join()
+            """
+        ),
+        encoding="utf-8",
+    )
+    result = run(
+        """
+        import driver
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def client():
+            client = driver.Client()
+            yield client
+            client.close()
+
+        @pytest.fixture(scope="module")
+        def forgets():
+            yield driver.Client()
+
+        def test_client(client):
+            client.ask()
+
+        def test_forgets(forgets):
+            forgets.ask()
+
+        def test_of_the_test_itself(client):
+            driver.Client().ask()
+
+        def test_last(client, forgets):
+            pass
+        """,
+        "--leaks",
+        "-rA",
+        "-opythonpath=site-packages",
+    )
+    result.assert_outcomes(passed=3, failed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "fixture forgets (module): 1 leaked thread: *",
             "FAILED test_it.py::test_of_the_test_itself*",
         ]
     )

@@ -305,6 +305,35 @@ def test_a_slow_teardown_blames_no_task_that_is_done_or_not_waited_for(run: Run)
     assert "a teardown takes longer" not in result.stderr.str()
 
 
+def test_a_teardown_after_all_that_leaked_has_ended_is_not_watched(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+        import pytest
+        from leaky import kept, task
+
+        @pytest.mark.asyncio(loop_scope="function")
+        async def test_leaks():
+            task()
+            await asyncio.sleep(0)
+
+        @pytest.fixture
+        def container(pytestconfig):
+            yield
+            assert [each.done() for each in kept] == [True]
+            hangs = pytestconfig.pluginmanager.get_plugin("otel_leaks_active")._hangs
+            assert (hangs._ended, hangs._texts) == (None, [])
+
+        def test_later(container):
+            pass
+        """,
+        "--leaks=warn",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*1 leaked asyncio task: leaky.*"])
+
+
 def test_what_only_pytest_still_refers_to_has_not_leaked(run: Run) -> None:
     result = run(
         """

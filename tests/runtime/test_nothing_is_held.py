@@ -26,6 +26,8 @@ from otel_leaks.ignores import Ignores
 from otel_leaks.origins.production import Beginnings
 from otel_leaks.telemetry.spans import SpanReader
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 CENSUSES = 150
 """While each load goes on: it is about switches of threads, so there have to be many."""
 LONGEST_S = 180.0

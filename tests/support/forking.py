@@ -11,6 +11,7 @@ Nothing of otel-leaks is imported before the fork, nor any plugin of pytest.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -119,6 +120,9 @@ def preload() -> None:
 
     for name in (*(f"_pytest.{each}" for each in default_plugins), *PRELOADED):
         importlib.import_module(name)
+    # A run collects several times: what is here already would be gone through, and copied.
+    gc.collect()
+    gc.freeze()
 
 
 def serve(control: socket.socket) -> dict[str, Any] | None:

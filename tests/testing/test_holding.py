@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import multiprocessing
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -91,6 +94,56 @@ def test_find_says_it_of_threads() -> None:
     finally:
         ends.set()
         sessions["pump"].join()
+
+
+def started() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    with child:
+        child.kill()
+
+
+def test_a_child_process_is_held_by_what_holds_its_popen() -> None:
+    with pytest.raises(LeaksFound) as found, verify_none(grace=Grace(attempts=1)):
+        sessions["editor"] = started()
+    try:
+        assert held_by(found.value.report) == [f"{NAME}.sessions['...']"]
+    finally:
+        end(sessions["editor"])
+
+
+# What is shown of a warning would hold its source.
+@pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning")
+def test_a_popen_that_was_dropped_is_held_by_nothing() -> None:
+    def leave() -> None:
+        with verify_none(grace=Grace(attempts=1)):
+            sessions["pid"] = started().pid
+            gc.collect()
+
+    # Python keeps it until the process has ended.
+    with pytest.raises(LeaksFound) as found:
+        leave()
+    try:
+        assert held_by(found.value.report) == ["nothing: a child process lives by itself"]
+    finally:
+        (child,) = [each for each in vars(subprocess)["_active"] if each.pid == sessions["pid"]]
+        end(child)
+        vars(subprocess)["_active"].remove(child)
+
+
+def test_a_process_is_held_by_its_pool_and_not_by_the_list_of_all_processes() -> None:
+    with pytest.raises(LeaksFound) as found, verify_none(grace=Grace(attempts=1)):
+        sessions["pool"] = multiprocessing.get_context("fork").Pool(1)
+    try:
+        processes = [each for each in found.value.report if each.kind == "child_process"]
+        assert [each.sample and each.sample.held_by for each in processes] == [
+            f"{NAME}.sessions['...']._pool[…]"
+        ]
+    finally:
+        sessions["pool"].terminate()
+        sessions["pool"].join()
 
 
 def test_a_search_keeps_no_task_alive() -> None:

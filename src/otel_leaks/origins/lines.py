@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from gc import get_referents
 from types import CodeType, CoroutineType, FrameType, FunctionType, ModuleType
 from typing import Any
@@ -21,11 +20,39 @@ from otel_leaks.runtime.wrappers import wrapper_of
 
 __all__ = ["Lines"]
 
-MAX_WRAPPED = 10_000
-MAX_PLACES = 10_000
-"""Places at which something is created, by the ids of code that is held for as long."""
+MAX_KNOWN = 256
+"""
+Lines of which the origins are kept, and pairs of a wrapper and what it was given.
+
+Those of a test that is over are not asked for again, and the garbage collector goes through each.
+"""
+MAX_SCOPES = 16
+"""Scopes of which a line's origins are kept."""
 MAX_ATTRIBUTES = 100
 """Of an object that a wrapper may have its coroutine in; a larger dict is data."""
+
+
+class _Line:
+    """A line at which objects are created: the origins of these, which differ in their scope."""
+
+    __slots__ = ("_file", "_function", "_library", "_line", "_origins")
+
+    def __init__(self, function: str, file: str, line: int, library: Frame | None) -> None:
+        self._function = function
+        self._file = file
+        self._line = line
+        self._library = library
+        self._origins: dict[str | None, Origin] = {}
+
+    def origin(self, label: str | None) -> Origin:
+        """Return the one origin of a scope: objects are grouped by its identity."""
+        found = self._origins.get(label)
+        if found is None:
+            if len(self._origins) >= MAX_SCOPES:
+                self._origins.clear()
+            made = Origin(self._function, self._file, self._line, label, self._library)
+            found = self._origins.setdefault(label, made)
+        return found
 
 
 class Lines:
@@ -39,9 +66,9 @@ class Lines:
     def __init__(self, origin_of: Callable[[object], Origin | None]) -> None:
         self._origin_of = origin_of
         self.names = CodeNames()
-        self._origins: dict[Origin, Origin] = {}
-        self._by_place: dict[tuple[object, ...], tuple[Origin, tuple[CodeType | None, ...]]] = {}
-        self._by_library: dict[tuple[int, ...], tuple[Origin, Origin, CodeType]] = {}
+        self._origins: dict[tuple[object, ...], _Line] = {}
+        self._by_place: dict[tuple[object, ...], tuple[_Line, tuple[CodeType | None, ...]]] = {}
+        self._by_library: dict[tuple[object, ...], tuple[_Line, CodeType]] = {}
         self._wrapped: dict[tuple[int, ...], tuple[str, tuple[CodeType, CodeType]]] = {}
         """By a wrapper's code and that of the coroutine it was given: the function of this one."""
         self.given: dict[str, Frame] = {}
@@ -49,11 +76,14 @@ class Lines:
 
     def clear(self) -> None:
         """Forget all of them."""
+        self._clear_lines()
+        self._wrapped.clear()
+        self.given.clear()
+
+    def _clear_lines(self) -> None:
         self._origins.clear()
         self._by_place.clear()
         self._by_library.clear()
-        self._wrapped.clear()
-        self.given.clear()
 
     def origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
         """Return where what *frame* creates in *scope* was created."""
@@ -70,22 +100,22 @@ class Lines:
             label, around = around.label, around.parent
         if found is None:
             return Origin("", "", 0, label)
-        name = self.names.of_frame(found)
-        # As most are of one place, they are not hashed, nor is the line worked out each time.
+        # As most are of one place, the line is not worked out each time, nor is it hashed.
         code, through = found.f_code, library.f_code if library is not None else None
         via = (id(through), library.f_lasti) if library is not None else None
-        key = (id(code), found.f_lasti, label, via)
+        key = (id(code), found.f_lasti, via)
         known = self._by_place.get(key)
-        if known is None or known[0].function != name.function:
-            if len(self._by_place) >= MAX_PLACES:
+        if known is not None:
+            return known[0].origin(label)
+        name = self.names.of_frame(found)
+        within = self._frame(library) if library is not None else None
+        line = self._line(name.function, name.file, found.f_lineno, within)
+        if name.module:  # It is asked for again where it is not known yet.
+            if len(self._by_place) >= MAX_KNOWN:
                 self._by_place.clear()
-            origin = Origin(
-                *(name.function, name.file, found.f_lineno, label),
-                library=self._frame(library) if library is not None else None,
-            )
             # With what its key has the ids of: another function may get these once it is gone.
-            known = self._by_place[key] = (self._one(origin), (code, through))
-        return known[0]
+            self._by_place[key] = (line, (code, through))
+        return line.origin(label)
 
     def learn(self, coro: Any) -> str:
         """
@@ -120,7 +150,7 @@ class Lines:
         # Task groups wrap each task. Only what itself is neither wrapper nor runner has the
         # name of its own code.
         if codes is not None and chain.levels[0].code is codes[1]:
-            if len(self._wrapped) >= MAX_WRAPPED:
+            if len(self._wrapped) >= MAX_KNOWN:
                 self._wrapped.clear()
             self._wrapped[id(codes[0]), id(codes[1])] = (frame.function, codes)
         return frame.function
@@ -128,19 +158,25 @@ class Lines:
     def _through(self, own: Origin, library: FrameType) -> Origin:
         """Return the origin of what *library* creates for what was created itself at *own*."""
         code = library.f_code
-        key = (id(own), id(code), library.f_lasti)
+        key = (own.function, own.file, own.line, id(code), library.f_lasti)
         known = self._by_library.get(key)
         if known is None:
-            if len(self._by_library) >= MAX_PLACES:
+            if len(self._by_library) >= MAX_KNOWN:
                 self._by_library.clear()
-            found = self._one(replace(own, library=self._frame(library)))
-            # With what its key has the ids of.
-            known = self._by_library[key] = (found, own, code)
-        return known[0]
+            line = self._line(own.function, own.file, own.line, self._frame(library))
+            # With what its key has the id of.
+            known = self._by_library[key] = (line, code)
+        return known[0].origin(own.scope)
 
-    def _one(self, origin: Origin) -> Origin:
-        """Return the one that is equal, where there is one: things are grouped by identity."""
-        return self._origins.setdefault(origin, origin)
+    def _line(self, function: str, file: str, line: int, library: Frame | None) -> _Line:
+        """Return the one that is equal, where there is one."""
+        key = (function, file, line, library)
+        found = self._origins.get(key)
+        if found is None:
+            if len(self._origins) >= MAX_KNOWN:
+                self._clear_lines()
+            found = self._origins.setdefault(key, _Line(function, file, line, library))
+        return found
 
     def _frame(self, frame: FrameType) -> Frame:
         name = self.names.of_frame(frame)
@@ -151,13 +187,14 @@ def _coroutines_in(coro: CoroutineType[Any, Any, Any]) -> list[CoroutineType[Any
     """Return the coroutines among the variables of an own one, and in their attributes."""
     holder = coro if sys.version_info >= (3, 11) else coro.cr_frame
     things = get_referents(holder)
-    inner = get_referents(*(each for each in things if type(each) not in _HOLD_NO_COROUTINE))
+    inner = get_referents(*[each for each in things if type(each) not in _HOLD_NO_COROUTINE])
     # Attributes stand in a dict of their own where the object has no slots.
-    inner += get_referents(
-        *(each for each in inner if type(each) is dict and len(each) <= MAX_ATTRIBUTES)
-    )
-    found = [each for each in (*things, *inner) if type(each) is CoroutineType]
-    return list({id(each): each for each in found}.values())
+    kept = [each for each in inner if type(each) is dict and len(each) <= MAX_ATTRIBUTES]
+    if kept:
+        inner += get_referents(*kept)
+    found = {id(each): each for each in things if type(each) is CoroutineType}
+    found.update((id(each), each) for each in inner if type(each) is CoroutineType)
+    return list(found.values())
 
 
 _HOLD_NO_COROUTINE = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from types import MethodType
 
 from otel_leaks.model import Kind
 from otel_leaks.origins.given_up import is_given_up
@@ -10,7 +11,9 @@ from otel_leaks.origins.notes import Note, Notes
 from otel_leaks.origins.process_wide import Line, ProcessWide
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.origins.stand_ins import Child
+from otel_leaks.runtime.glimpse import module_of_type
 from otel_leaks.runtime.heap import held_only_by
+from otel_leaks.runtime.names import kept
 
 __all__ = ["Ownership"]
 
@@ -37,15 +40,19 @@ class Ownership:
                 if key in self._notes.but_tasks:
                     self._notes.but_tasks[key] = self._notes.every[key]
 
-    def settle(self, scope: Scope) -> bool:
+    def settle(self, scope: Scope, *, again: bool = False) -> bool:
         """
         Take from *scope* what libraries keep for the life of the process.
+
+        Args:
+            scope: Where it was created.
+            again: Whether that was asked before, of the same objects.
 
         Returns:
             Whether there was such a thing.
         """
         notes = [note for note in list(self._notes.every.values()) if scope.holds(note.scope)]
-        return self._hand_on(self.process_wide.settle(notes), None)
+        return self._hand_on(self.process_wide.settle(notes, again=again), None)
 
     def give_back(self, scope: Scope, lines: Collection[Line]) -> bool:
         """
@@ -103,7 +110,7 @@ class Ownership:
         Returns:
             Whether there was such a thing.
         """
-        notes: dict[int, Note] = {}
+        notes: dict[int, list[Note]] = {}
         for note in list(self._notes.every.values()):
             # A pool holds each job that waits for it: that says nothing of who ends the job.
             is_owned = note.kind != "work_item" and scope.holds(note.scope)
@@ -111,8 +118,11 @@ class Ownership:
             if thing is not None:
                 # A child is noted by its number, and held by what started it.
                 thing = (thing.popen if type(thing) is Child else None) or thing
-                notes[id(thing)] = note
-        if not self._hand_on([notes[key] for key in held(notes)] if notes else [], to):
+                for each in (thing, _worked_for(note, thing)):
+                    if each is not None:
+                        notes.setdefault(id(each), []).append(note)
+        found = held(notes) if notes else ()
+        if not self._hand_on([note for key in found for note in notes[key]], to):
             return False
         to.count()
         return True
@@ -129,3 +139,16 @@ class Ownership:
                 if note.ref.key in self._notes.but_tasks:
                     self._notes.but_tasks[note.ref.key] = self._notes.every[note.ref.key]
         return bool(notes)
+
+
+def _worked_for(note: Note, thing: object) -> object | None:
+    """
+    Return the library's object whose method a thread runs.
+
+    A client may refer to it alone, and to its thread weakly or not at all.
+    """
+    target = kept(thing, "_target") if note.kind == "thread" else None
+    if note.maker is None or type(target) is not MethodType:
+        return None
+    package = module_of_type(type(target.__self__)).partition(".")[0]
+    return target.__self__ if package in note.maker.packages else None

@@ -4,7 +4,7 @@ Coroutines that were created, never awaited, and are gone.
 CPython says of each of them that it "was never awaited", when the last reference goes or the
 garbage collector takes it, and calls a function of ``warnings`` for that. Private, the same on 3.10
 to 3.15; where it is gone, none is noted:
-https://github.com/python/cpython/blob/v3.13.0/Lib/warnings.py#L573
+https://github.com/python/cpython/blob/v3.13.0/Lib/warnings.py#L673
 
 One that the garbage collector takes may have been created in any test, so it is not noted: nobody
 is charged with what is not certain. Nor is one of Python's own library, which is a double of

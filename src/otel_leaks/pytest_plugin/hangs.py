@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from otel_leaks.pytest_plugin.turns import is_awaited_in_vain
+from otel_leaks.pytest_plugin.turns import is_awaited_in_vain, scopes_of_pending
 from otel_leaks.runtime import native
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ class Hangs:
 
     def start(self) -> None:
         """Begin to wait for a teardown, where there is something to report."""
-        if self._texts and self._ended is None and self._stderr >= 0:
+        if not self._texts or self._ended is not None or self._stderr < 0:
+            return
+        self._forget_ended()
+        if self._texts:
             self._ended = native.Event()
             # A bare thread: a suite that looks for threads that were left does not see it.
             try:
@@ -69,6 +72,11 @@ class Hangs:
         if self._stderr >= 0:
             _close(self._stderr)
             self._stderr = -1
+
+    def _forget_ended(self) -> None:
+        """Forget what has ended since, or each teardown to come would start a thread."""
+        pending = scopes_of_pending()
+        self._texts = [each for each in self._texts if any(map(each[0].holds, pending))]
 
     def _wait(self, ended: native.Event) -> None:
         with contextlib.suppress(BaseException):  # It would be printed.

@@ -13,6 +13,7 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from otel_leaks.origins.process_wide import is_open
 from otel_leaks.origins.recorder import current_scope, starts
 from otel_leaks.testing.report import Report
 
@@ -29,6 +30,7 @@ __all__ = [
     "Turns",
     "asked_by_name",
     "is_awaited_in_vain",
+    "scopes_of_pending",
 ]
 
 
@@ -218,6 +220,23 @@ def asked_by_name(request: Any) -> set[str]:
     # Private, the same in 7 to 9; without it a fixture is judged a little early.
     static = getattr(getattr(request, "_pyfuncitem", None), "_fixtureinfo", None)
     return set(getattr(request, "_fixture_defs", ())) - set(getattr(static, "names_closure", ()))
+
+
+def scopes_of_pending() -> set[Scope | None]:
+    """Return the scopes of all tasks that are pending, and that a loop may still run."""
+    tasks = starts.noted("asyncio_task")
+    return {
+        starts.scope_of(task)
+        for task in tasks
+        if is_open("asyncio_task", task) and not _has_closed_loop(task)
+    }
+
+
+def _has_closed_loop(task: Any) -> bool:
+    try:
+        return bool(task.get_loop().is_closed())
+    except Exception:  # The application's, or its double.
+        return False
 
 
 def is_awaited_in_vain(scope: Scope) -> bool:

@@ -315,4 +315,8 @@ def is_subtype(kind: type, *classes: type) -> bool:
     """Say whether *kind* is one of *classes* or below it, without asking its metaclass."""
     ways = type.__getattribute__(kind, "__mro__")
     # Not with "in": that compares, which a metaclass may define.
-    return any(each is cls for cls in classes for each in ways)
+    for each in ways:  # At each start of a thread; any() of a generator takes twice as long.
+        for cls in classes:
+            if each is cls:
+                return True
+    return False

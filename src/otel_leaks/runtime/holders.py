@@ -20,28 +20,37 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
-from otel_leaks.libraries import is_own_module
-from otel_leaks.runtime import native
-from otel_leaks.runtime.frames import MAX_FRAMES, can_read
-from otel_leaks.runtime.glimpse import is_module, is_subtype, module_of_type, name_of_type
+from otel_leaks.runtime.frames import can_read
+from otel_leaks.runtime.glimpse import is_subtype, module_of_type, name_of_type
 from otel_leaks.runtime.heap import spaces
 from otel_leaks.runtime.paths import (
     is_wake_up,
     name_of_callable,
-    name_of_code,
     name_of_generator,
     own_dict,
     text_of,
     wakes,
 )
+from otel_leaks.runtime.roots import (
+    Root,
+    exception_roots,
+    function_roots,
+    idents,
+    is_of_others,
+    is_of_runners,
+    lists_of_the_living,
+    living_threads,
+    module_roots,
+    name_of_thread,
+    names_in,
+)
 from otel_leaks.runtime.running import running_loop
 from otel_leaks.runtime.task_makes import make_of
 from otel_leaks.runtime.task_registry import TaskRegistry
-from otel_leaks.runtime.variables import variables_of
 from otel_leaks.runtime.walks import Walk
 
 __all__ = ["UNKNOWN", "Root", "holders_of"]
@@ -58,23 +67,12 @@ TASKS_AT_ONCE = 50
 """Tasks that are read between two looks at the clock."""
 LOOPS_SHARE = 0.2
 """Of the time, for the loops, where the walk before took all."""
-_RUNNERS = frozenset({"_pytest", "pluggy", "pytest", "pytest_asyncio"})
-_OURS = frozenset({"otel_leaks", __name__.partition(".")[0]})
-"""Also that of a copy that was sent into the process."""
-_DEMO = "otel_leaks.demo"
 _ATOMS = frozenset(
     map(id, (str, bytes, bytearray, int, float, complex, bool, type(None), types.CodeType, range))
 )
 
 
 _NOTHING = object()
-
-
-class Root(NamedTuple):
-    """Something that lives by itself."""
-
-    label: str
-    thing: Any
 
 
 def holders_of(
@@ -153,9 +151,8 @@ class _Search:
         return _thread_time() <= self._until and self._walk.walked < MOST
 
     def _shut(self) -> set[int]:
-        # The globals of modules are roots, or are left out. Each running thread is listed here.
-        listed = (getattr(threading, name, None) for name in ("_active", "_limbo"))
-        return {*spaces(), *map(id, listed)}
+        # The globals of modules are roots, or are left out.
+        return {*spaces(), *map(id, lists_of_the_living())}
 
     def _walked_from(self, roots: Iterable[Root], said: dict[int, str]) -> bool:
         things = []
@@ -168,11 +165,21 @@ class _Search:
                 self._roots.append(thing)
                 things.append(thing)
         is_whole = self._walk.run(things)
-        for each in self._things:
-            path = None if id(each) in said else self._walk.path(id(each))
+        for each, path in self._paths(said):
             if path:
                 said[id(each)] = self._written(path, each)
+            elif self._walk.has_met(id(each)):  # So it is not the loop alone.
+                said[id(each)] = f"{UNKNOWN}: what holds it changed during the search"
         return is_whole
+
+    def _paths(self, said: Mapping[int, str]) -> list[tuple[Any, list[Any] | None]]:
+        """
+        Return the paths of the last walk to what nothing is said of yet.
+
+        All of them, before one is written: to ask for the names of attributes makes a dict of
+        them on 3.11 and 3.12, and then the object does not refer to their values itself any more.
+        """
+        return [(each, self._walk.path(id(each))) for each in self._things if id(each) not in said]
 
     def _written(self, path: list[Any], thing: Any) -> str:
         label = self._labels[id(path[0])]
@@ -210,8 +217,7 @@ class _Search:
     def _by_loops(self, said: dict[int, str], *, is_whole: bool) -> None:
         self._walk.missing = self._ids - said.keys()
         self._walk.run(_loops_of(self._things))
-        for each in self._things:
-            path = self._walk.path(id(each)) if id(each) not in said else None
+        for each, path in self._paths(said):
             if path is not None:
                 said[id(each)] = self._of_loop(path, each, is_whole=is_whole)
 
@@ -231,8 +237,10 @@ class _Search:
     def _unknown(self, thing: Any, *, is_whole: bool) -> str:
         if not is_whole:
             return f"{UNKNOWN}: {self._ended()}"
-        if self._reads_functions and any(each is thing for each in _threads()):
+        if self._reads_functions and any(each is thing for each in living_threads()):
             return "nothing: a running thread lives by itself"
+        if any(each is thing for listed in lists_of_the_living() for each in list(listed)):
+            return "nothing: a child process lives by itself"
         return UNKNOWN
 
     def _ended(self) -> str:
@@ -240,27 +248,27 @@ class _Search:
 
     def _living(self) -> Iterator[Root]:
         """Yield what lives by itself, those that are asked about left out."""
-        yield from _modules()
-        threads = [each for each in _threads() if id(each) not in self._ids]
+        yield from module_roots()
+        threads = [each for each in living_threads() if id(each) not in self._ids]
         asked = {
-            _names_in(each).get("_ident")
+            names_in(each).get("_ident")
             for each in self._things
             if is_subtype(type(each), threading.Thread)
         }
         if self._reads_functions:
-            yield from _functions_of(ident for ident in _idents() if ident not in asked)
-        yield from (Root(f"the thread {_name_of(each)!r}", each) for each in threads)
-        yield from _exceptions()
+            yield from function_roots(ident for ident in idents() if ident not in asked)
+        yield from (Root(f"the thread {name_of_thread(each)!r}", each) for each in threads)
+        yield from exception_roots()
         yield Root("", contextvars.copy_context())
 
     def _follows(self, kind: type) -> bool | Callable[[Any], bool]:
         if id(kind) in _ATOMS or is_subtype(kind, types.ModuleType, *_loop_root()):
             return False
         if kind is types.FrameType:
-            return _is_of_others
+            return is_of_others
         if is_subtype(kind, type):
-            return lambda cls: not _is_of_runners(module_of_type(cls))
-        return not _is_of_runners(module_of_type(kind))
+            return lambda cls: not is_of_runners(module_of_type(cls))
+        return not is_of_runners(module_of_type(kind))
 
 
 def _loop_root() -> tuple[type, ...]:
@@ -268,93 +276,12 @@ def _loop_root() -> tuple[type, ...]:
     return (root,) if root is not None else ()
 
 
-def _is_of_runners(module: object) -> bool:
-    """Say whether a module is ours, pytest's, or that of a plugin of it."""
-    if type(module) is not str:
-        return False
-    top = module.partition(".")[0]
-    if top in _OURS:
-        return not module.startswith(_DEMO)
-    return top in _RUNNERS or top.startswith("pytest_")
-
-
-def _is_of_others(frame: types.FrameType) -> bool:
-    return not _is_of_runners(frame.f_globals.get("__name__"))
-
-
-def _is_of_loops(frame: types.FrameType) -> bool:
-    module = frame.f_globals.get("__name__")
-    return type(module) is str and module.partition(".")[0] in {"asyncio", "uvloop"}
-
-
-def _modules() -> Iterator[Root]:
-    """Yield the globals of the modules, the application's first."""
-    named = [
-        (name, module)
-        for name, module in list(sys.modules.items())
-        if type(name) is str and is_module(module) and not _is_of_runners(name)
-    ]
-    named.sort(key=lambda each: not is_own_module(each[0]))
-    for name, module in named:
-        yield Root(name, object.__getattribute__(module, "__dict__"))
-
-
-def _threads() -> list[threading.Thread]:
-    active = getattr(threading, "_active", None)
-    every = list(active.values()) if type(active) is dict else threading.enumerate()
-    return [each for each in every if not _names_in(each).get(native.OURS)]
-
-
-def _names_in(thread: threading.Thread) -> dict[str, Any]:
-    # What a subclass defines is not asked.
-    names: dict[str, Any] = object.__getattribute__(thread, "__dict__")
-    return names
-
-
-def _name_of(thread: threading.Thread) -> str:
-    name = _names_in(thread).get("_name")
-    return name if type(name) is str else "?"
-
-
-def _idents() -> list[int]:
-    return list(sys._current_frames())
-
-
-def _functions_of(idents: Iterable[int | None]) -> Iterator[Root]:
-    """Yield the variables of the functions that run, outermost first."""
-    frames = sys._current_frames()
-    for ident in idents:
-        frame = frames.pop(ident, None) if ident is not None else None
-        stack = []
-        for _ in range(MAX_FRAMES):
-            if frame is None:
-                break
-            # What runs a loop holds the task that it runs, which is found as a task.
-            if _is_of_others(frame) and not _is_of_loops(frame):
-                stack.append(frame)
-            frame = frame.f_back
-        for each in reversed(stack):
-            # What pytest makes of an assert keeps its parts in @py_assert1 and the like.
-            own = {k: v for k, v in variables_of(each).items() if not k.startswith("@")}
-            yield Root(f"{name_of_code(each)}.<locals>", own)
-        del stack[:]
-
-
-def _exceptions() -> Iterator[Root]:
-    """Yield the exceptions that are being handled."""
-    for found in sys._current_exceptions().values():
-        # Before 3.12 a tuple, as sys.exc_info() has it.
-        error = found[1] if type(found) is tuple else found
-        if error is not None:
-            yield Root("the exception that is being handled", error)
-
-
 def _parts_of(thing: Any) -> Iterator[Root]:
     """Yield a task or a thread as a root."""
     if is_subtype(type(thing), threading.Thread):
         # Private, the same on 3.10 to 3.15.
-        yield from _functions_of((_names_in(thing).get("_ident"),))
-        yield Root(f"the thread {_name_of(thing)!r}", thing)
+        yield from function_roots((names_in(thing).get("_ident"),))
+        yield Root(f"the thread {name_of_thread(thing)!r}", thing)
     elif make_of(type(thing)) is not None:
         yield Root(_label_of_task(thing), thing)
 

@@ -27,7 +27,7 @@ def kept(thing: object, name: str) -> Any:
         members = object.__getattribute__(thing, "__dict__")
     except AttributeError:
         return None
-    return dict.get(members, name) if is_subtype(type(members), dict) else None
+    return dict.get(members, name) if _is_dict(members) else None
 
 
 def own(thing: object, name: str, default: Any = None) -> Any:
@@ -49,7 +49,12 @@ def has(thing: object, name: str) -> bool:
         members = object.__getattribute__(thing, "__dict__")
     except AttributeError:
         return False
-    return is_subtype(type(members), dict) and dict.__contains__(members, name)
+    return _is_dict(members) and dict.__contains__(members, name)
+
+
+def _is_dict(members: Any) -> bool:
+    kind = type(members)
+    return kind is dict or is_subtype(kind, dict)
 
 
 def name_of(fn: object) -> str:

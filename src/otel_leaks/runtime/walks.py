@@ -160,6 +160,10 @@ class Walk:
             level = following
         return True
 
+    def has_met(self, target: int) -> bool:
+        """Say whether the last run came upon a target."""
+        return target in self._found
+
     def path(self, target: int) -> list[Any] | None:
         """
         Return what leads to a target in the last run, a root first; None where nothing does.

@@ -227,6 +227,8 @@ class Check:
             self._woke.append(_may_wake(self.report))
         if grace == Grace():
             yield from self._longer_pauses()
+        if self._has_workers_of_libraries() and starts.ownership.settle(self._scope, again=True):
+            self._look_again()
         if self.report and self._give_back(starts):
             self.report = self._held.look(self._scope, self._kinds).with_hidden(self.report)
         if self.report:
@@ -250,6 +252,16 @@ class Check:
             least -= 1
             self._look_again()
             self._woke.append(_may_wake(self.report))
+
+    def _has_workers_of_libraries(self) -> bool:
+        """Say whether workers are left that may be those of a library's cache, idle by now."""
+        # While such a worker is busy, the library does not refer to it, or it runs what it is for.
+        return any(
+            site.kind in {"thread", "asyncio_task"}
+            and site.origin is not None
+            and site.origin.library is not None
+            for site in self.report
+        )
 
     def _leave_out(self, starts: Starts) -> bool:
         """

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from otel_leaks.model import Kind, Site
+from otel_leaks.origins.stand_ins import Child
 from otel_leaks.testing.looks import shared_taker
 from otel_leaks.testing.report import Report
 
@@ -54,7 +55,7 @@ def with_holders(
     places: dict[int, tuple[int | str, object]] = {
         id(thing): (number, thing)
         for number, site in enumerate(report.sites[:MOST])
-        if site.kind not in _GONE and (thing := shared_taker.object_of(site)) is not None
+        if site.kind not in _GONE and (thing := _held(site)) is not None
     }
     for name, ref in finished.items():
         if (task := ref()) is not None:
@@ -80,6 +81,12 @@ def with_holders(
         if not is_asked:
             _searches_took_s += _thread_time() - started
     return _saying(report, dict(zip(numbers, found, strict=True)))
+
+
+def _held(site: Site) -> object | None:
+    """Return what somebody may hold of a site's sample; of a child process that is its Popen."""
+    thing = shared_taker.object_of(site)
+    return thing.popen if type(thing) is Child else thing
 
 
 def _saying(report: Report, said: Mapping[int | str, str]) -> Report:

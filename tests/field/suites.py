@@ -140,4 +140,10 @@ SUITES = (
         "transactions; the database is SQLite",
         shadows=("django",),
     ),
+    Suite(
+        "janus",
+        ("tests", "-o", "addopts=", "--ignore=tests/test_benchmarks.py"),
+        left_out="its benchmarks",
+    ),
+    Suite("waitress", ("tests", "-o", "addopts=")),
 )

@@ -146,4 +146,19 @@ SUITES = (
         left_out="its benchmarks",
     ),
     Suite("waitress", ("tests", "-o", "addopts=")),
+    Suite("aiosmtpd", ("aiosmtpd/tests", "-o", "addopts=", "-W", "ignore:pkg_resources")),
+    Suite(
+        "sqlalchemy",
+        (
+            *("-o", "addopts=-p warnings"),
+            *(
+                f"test/{each}"
+                for each in (
+                    *("base/test_concurrency.py", "engine/test_pool.py"),
+                    *("engine/test_reconnect.py", "engine/test_transaction.py", "ext/asyncio"),
+                )
+            ),
+        ),
+        left_out="all but pools, transactions, greenlets and asyncio; the database is SQLite",
+    ),
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,29 @@ from support.forking import Forking
 pytest.register_assert_rewrite("reliability.lives", "reliability.serving")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no module for ``-m NAME`` that has no test with this marker: most have none."""
+    marker = config.getoption("markexpr")
+    if not marker.isidentifier() or collection_path.suffix != ".py":
+        return None
+    return None if _mentions(collection_path, marker) else True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Ensure that ``-m NAME`` collects what has this marker."""
+    lines = [line for line in config.getini("markers") if "`make " in line]
+    ours = {line.partition(":")[0] for line in lines}
+    for item in items:
+        for name in ours.intersection(each.name for each in item.iter_markers()):
+            if not _mentions(item.path, name):
+                raise pytest.UsageError(f"{item.path} has to mention the marker {name}")
+
+
+@functools.cache
+def _mentions(path: Path, marker: str) -> bool:
+    return marker in str(path) or marker in path.read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def unmeasured() -> Iterator[None]:
     """Stop measuring coverage meanwhile: coverage.py keeps the code of all that runs."""
@@ -29,6 +54,14 @@ def unmeasured() -> Iterator[None]:
         yield
     finally:
         current.start()
+
+
+@pytest.fixture
+def small_heap() -> Iterator[None]:
+    """Leave out of a test's collections, and walks of the heap, what was there before it."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

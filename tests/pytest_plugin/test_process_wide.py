@@ -149,6 +149,24 @@ LIBRARY = """
     def respond():
         _tasks.append(asyncio.get_running_loop().create_task(_watch()))
 
+    def spawn(coroutine):
+        # As Tornado's IOLoop does, which keeps the tasks of a loop.
+        loop = asyncio.get_running_loop()
+        _watched.setdefault(loop, []).append(loop.create_task(coroutine))
+
+    async def _wrapped(coroutine):
+        return await coroutine
+
+    async def _each(function):
+        while True:
+            await function()
+            await asyncio.sleep(0)
+
+    def start(function, *args):
+        thread = threading.Thread(target=function, args=args, daemon=True)
+        _tasks.append(thread)
+        thread.start()
+
     _generators = []
 
     async def _numbers():
@@ -470,6 +488,49 @@ def test_tasks_that_a_library_keeps_for_each_request_are_leaks(run_with_library:
     result.assert_outcomes(failed=1)
 
 
+@pytest.mark.parametrize("coroutine", ["mine()", "library._wrapped(mine())", "library._each(mine)"])
+def test_what_runs_a_function_of_the_application_is_not_the_librarys(
+    run_with_library: Run, coroutine: str
+) -> None:
+    result = run_with_library(
+        f"""
+        import asyncio
+        import functools
+        import threading
+        import library
+        import pytest
+
+        async def mine():
+            await asyncio.Event().wait()
+
+        def work(event):
+            event.wait()
+
+        @pytest.mark.asyncio
+        async def test_task():
+            library.spawn({coroutine})
+            await asyncio.sleep(0)
+
+        def test_thread():
+            library.start(functools.partial(work, threading.Event()))
+
+        @pytest.mark.asyncio
+        async def test_of_the_library():
+            library.spawn(library._watch())
+            await asyncio.sleep(0)
+        """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "FAILED test_it.py::test_task - Failed: 1 leaked asyncio task: test_it.mine, *",
+            "FAILED test_it.py::test_thread - Failed: 1 leaked thread: *",
+        ]
+    )
+
+
 def test_of_generators_a_library_keeps_one_at_most(run_with_library: Run) -> None:
     result = run_with_library(
         """
@@ -651,6 +712,39 @@ def test_a_pool_that_never_had_a_worker_is_nothing(run: Run) -> None:
         "--leaks",
     )
     result.assert_outcomes(passed=1)
+
+
+def test_a_cached_worker_that_is_done_within_the_grace_is_its_librarys(
+    run_with_library: Run,
+) -> None:
+    result = run_with_library(
+        """
+        import sys
+        import threading
+        import time
+        import library
+
+        def ends_in_the_grace():
+            while not is_waited_for():
+                time.sleep(0.001)
+
+        def is_waited_for():
+            frame = sys._current_frames()[threading.main_thread().ident]
+            while frame is not None and not frame.f_code.co_filename.endswith("driving.py"):
+                frame = frame.f_back
+            return frame is not None
+
+        def test_stuck():
+            library._cache.run(threading.Event().wait)
+
+        def test_is_done():
+            library._cache.run(ends_in_the_grace)
+        """,
+        "--leaks",
+        "-oleaks_grace=20 0.1",
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["FAILED test_it.py::test_stuck - Failed: 1 leaked thread: *"])
 
 
 def test_idle_workers_of_trio_are_its_cache(run: Run) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import select
 import selectors
 import threading
 import time
@@ -200,6 +201,29 @@ def test_a_timed_selector_says_what_its_class_says(name: str) -> None:
         assert meter.longest_s >= 0.01
     finally:
         loop.close()
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_files_that_a_timed_selector_does_not_know_are_left_out(files: int) -> None:
+    kind = getattr(selectors, "EpollSelector", None)
+    if kind is None:
+        pytest.skip("this system does not have it")
+    loop = asyncio.SelectorEventLoop(kind())
+    pipes, idle = ([os.pipe() for _ in range(files)] for _ in range(2))
+    try:
+        assert attach(loop) is not None
+        selector = loop._selector  # type: ignore[attr-defined]
+        for end, other in pipes:
+            os.write(other, b"x")
+            selector._selector.register(end, select.EPOLLIN)
+        for end, _ in idle:  # As many are asked for as it knows.
+            selector.register(end, selectors.EVENT_READ)
+        assert selector.select(30) == []
+    finally:
+        loop.close()
+        for pipe in pipes + idle:
+            for fd in pipe:
+                os.close(fd)
 
 
 def test_a_selector_that_somebody_has_changed_is_called_as_it_is(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from types import MethodType
 
 from otel_leaks.model import Kind
+from otel_leaks.origins.given_up import is_given_up
 from otel_leaks.origins.notes import Note, Notes
 from otel_leaks.origins.process_wide import Line, ProcessWide
 from otel_leaks.origins.scopes import Scope
@@ -39,15 +40,19 @@ class Ownership:
                 if key in self._notes.but_tasks:
                     self._notes.but_tasks[key] = self._notes.every[key]
 
-    def settle(self, scope: Scope) -> bool:
+    def settle(self, scope: Scope, *, again: bool = False) -> bool:
         """
         Take from *scope* what libraries keep for the life of the process.
+
+        Args:
+            scope: Where it was created.
+            again: Whether that was asked before, of the same objects.
 
         Returns:
             Whether there was such a thing.
         """
         notes = [note for note in list(self._notes.every.values()) if scope.holds(note.scope)]
-        return self._hand_on(self.process_wide.settle(notes), None)
+        return self._hand_on(self.process_wide.settle(notes, again=again), None)
 
     def give_back(self, scope: Scope, lines: Collection[Line]) -> bool:
         """
@@ -80,6 +85,16 @@ class Ownership:
         }
         ids = held_only_by(holders, notes) if notes else set()
         return self._hand_on([notes[key] for key in ids], None)
+
+    def leave_given_up(self, scope: Scope) -> bool:
+        """
+        Take from *scope* the pools of calls of libraries that are over.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes = [note for note in list(self._notes.but_tasks.values()) if scope.holds(note.scope)]
+        return self._hand_on(list(filter(is_given_up, notes)), None)
 
     def hand_over(
         self, scope: Scope, to: Scope, held: Callable[[Collection[int]], Collection[int]]

@@ -5,6 +5,7 @@ Nobody's test can end such a thing, and whichever comes first would be charged w
 rule, not by name: a library's code created it, and that same library refers to it, from a
 global, a class, a cache or a thread-local; or it did so while it was imported, or in a hook
 of pytest. A thread that is no daemon is never meant to live so long: the process would not end.
+What runs a function of the application's is the application's, whoever refers to it.
 
 A task that nobody refers to, which a library created of a function that takes nothing, works for
 nothing of the application's: it is to live as long as its loop. One of each on a loop is.
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_leaks.libraries import is_library, is_python
 from otel_leaks.origins.makers import Maker
+from otel_leaks.origins.runs import runs_application
 from otel_leaks.runtime.frames import Stand, stacks_of
 from otel_leaks.runtime.heap import has_holder, held_by_package
 from otel_leaks.runtime.names import kept
@@ -136,8 +138,14 @@ class ProcessWide:
                     site.piles_up = site.suspicions >= SUSPICIONS
         site.refs.append(note.ref)
 
-    def settle(self, notes: Iterable[Note]) -> list[Note]:
-        """Return those of *notes* whose things are the process's."""
+    def settle(self, notes: Iterable[Note], *, again: bool = False) -> list[Note]:
+        """
+        Return those of *notes* whose things are the process's.
+
+        Args:
+            notes: On what was created.
+            again: Whether that was asked before, of the same objects.
+        """
         found: list[Note] = []
         searched: list[tuple[Note, Maker, Any]] = []
         notes = list(notes)
@@ -157,9 +165,9 @@ class ProcessWide:
                 or self._is_for_its_loop(note, maker, thing)
             ):
                 found.append(note)
-            else:
+            elif not runs_application(note.kind, thing):
                 searched.append((note, maker, thing))
-        found += self._search(searched)
+        found += self._search(searched, again=again)
         for note in found:
             maker = note.maker or _maker_of_task(note)
             if maker is not None:
@@ -208,7 +216,9 @@ class ProcessWide:
             site.misses += not site.is_for_loops
         return site.is_for_loops
 
-    def _search(self, searched: list[tuple[Note, Maker, Any]]) -> list[Note]:
+    def _search(
+        self, searched: list[tuple[Note, Maker, Any]], *, again: bool = False
+    ) -> list[Note]:
         wanted: dict[str, dict[int, tuple[Note, Any]]] = {}
         for note, maker, thing in searched:
             site = self._sites.setdefault(_key(note, maker), _Site())
@@ -216,7 +226,7 @@ class ProcessWide:
                 continue
             if note.kind == "asyncio_task" and self._on_loop[_loop_key(note, maker, thing)] > 1:
                 continue
-            site.misses += 1
+            site.misses += not again
             for anchor in _anchors(note.kind, thing):
                 for package in maker.packages:
                     wanted.setdefault(package, {})[id(anchor)] = (note, anchor)

@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ELSEWHERE := scenarios or e2e or reliability or services or companions or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions known browser pictures field soak latency parts datadog matrix coverage demo bench deskbench dashboards schemas lock fuzz clean
+.PHONY: help setup test check unit scenarios e2e reliability services companions known browser pictures field soak latency parts datadog matrix coverage demo bench deskbench dashboards schemas lock fuzz clean pins-0 pins-1 project
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -27,9 +27,17 @@ setup: $(VENV)/.ready ## Make the virtual environment, with pinned versions
 
 $(VENV)/.ready: pyproject.toml tests/requirements.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install $(PIP) -r tests/requirements.txt
-	$(BIN)/python -m pip install $(PIP) --no-deps -e .
+	@$(MAKE) --no-print-directory -j3 pins-0 pins-1 project
 	@touch $@
+
+# Each pip has one core, and most of its time goes into reading the index. The pins are whole,
+# so there is nothing to resolve.
+pins-0 pins-1:
+	awk 'NR % 2 == $(@:pins-%=%)' tests/requirements.txt > $(VENV)/$@.txt
+	$(BIN)/python -m pip install $(PIP) --no-deps -r $(VENV)/$@.txt
+
+project:
+	$(BIN)/python -m pip install $(PIP) --no-deps -e .
 
 # At the same time: mypy has one core.
 test: $(VENV)/.ready ## Lint, types and the tests that need nothing but Python

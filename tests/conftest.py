@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,14 @@ def unmeasured() -> Iterator[None]:
         yield
     finally:
         current.start()
+
+
+@pytest.fixture
+def small_heap() -> Iterator[None]:
+    """Leave out of a test's collections, and walks of the heap, what was there before it."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

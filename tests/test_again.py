@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ def tried(
 ) -> subprocess.CompletedProcess[str]:
     pytester.makepyfile(source)
     return subprocess.run(
-        [sys.executable, again.__file__, "build/report.xml", "-p", "no:asyncio", *arguments],
+        [sys.executable, again.__file__, "build/report.xml", "-pxdist.plugin", *arguments],
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,

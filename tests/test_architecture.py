@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import textwrap
@@ -73,8 +74,13 @@ def row_of(module: str) -> str:
     return module.partition(".")[0]
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield the dotted names of the modules that a file imports, anywhere in it."""
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Return the dotted names of the modules that a file imports, anywhere in it."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

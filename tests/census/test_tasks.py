@@ -38,7 +38,7 @@ pytestmark = pytest.mark.allow_leaks(reason="tasks are left on loops, which take
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(small_heap: None) -> Iterator[None]:
     """Have the collector take what a test left on a closed loop, where nothing can end."""
     yield
     gc.collect()

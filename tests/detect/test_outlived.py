@@ -458,10 +458,11 @@ def on_demand(
 
     def lives(chance: random.Random) -> Iterator[Life]:
         ends: list[float] = []
+        draw = chance.random
         for at in arrivals(chance, 2.0):
             ends = [end for end in ends if end > at]
             part = busy * min(1.0, at / rise_s)
-            wanted = sum(chance.random() < part for _ in range(size))
+            wanted = sum([draw() < part for _ in range(size)])  # A list is quicker.
             while len(ends) < wanted:
                 ends.append(at + life_s * chance.uniform(0.9, 1.1))
                 yield at + chance.random(), ends[-1]

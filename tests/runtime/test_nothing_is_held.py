@@ -26,6 +26,8 @@ from otel_leaks.ignores import Ignores
 from otel_leaks.origins.production import Beginnings
 from otel_leaks.telemetry.spans import SpanReader
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 CENSUSES = 150
 """While each load goes on: it is about switches of threads, so there have to be many."""
 LONGEST_S = 180.0
@@ -48,10 +50,7 @@ def _counted() -> Iterator[None]:
     before = sys.getswitchinterval()
     # Threads switch a hundred times as often: what can happen happens.
     sys.setswitchinterval(5e-5)
-    gc.collect()
-    gc.freeze()
     yield
-    gc.unfreeze()
     sys.setswitchinterval(before)
 
 

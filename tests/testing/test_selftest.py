@@ -9,6 +9,8 @@ from otel_leaks.model import KINDS
 from otel_leaks.origins.recorder import starts
 from otel_leaks.testing import selftest, verify_none
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 
 def test_a_leak_of_every_kind_is_planted_and_found() -> None:
     assert tuple(selftest._PLANTED) == KINDS

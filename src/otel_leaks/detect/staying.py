@@ -112,7 +112,7 @@ class Group:
             before, last = self.births
             if before is not None and last is not None:
                 # Missing in two censuses in a row.
-                stayed = [at + self.clock_s - born for born in before - (last | births)]
+                stayed = [at + self.clock_s - born for born in _gone(before, last, births)]
         self.stays += ((at, each) for each in stayed if each >= least_s)
         while self.stays and at - self.stays[0][0] > DAY_S:
             self.stays.popleft()
@@ -138,3 +138,19 @@ class Group:
         """Return how many had stayed too long at a time, 0 before the first one that is known."""
         i = bisect_right(self.times, at)
         return self.lefts[i - 1] if i else 0.0
+
+
+def _gone(before: Counter[float], last: Counter[float], births: Counter[float]) -> list[float]:
+    """
+    Return what there was more of *before* than in either census since.
+
+    Most is as it was, and is left out before anything is compared one by one.
+    """
+    changed = before.items() - last.items() - births.items()
+    if not changed:
+        return []
+    return [
+        born
+        for born, count in before.items()
+        if (born, count) in changed and count > max(last[born], births[born])
+    ]

@@ -157,6 +157,11 @@ LIBRARY = """
     async def _wrapped(coroutine):
         return await coroutine
 
+    async def _each(function):
+        while True:
+            await function()
+            await asyncio.sleep(0)
+
     def start(function, *args):
         thread = threading.Thread(target=function, args=args, daemon=True)
         _tasks.append(thread)
@@ -483,7 +488,7 @@ def test_tasks_that_a_library_keeps_for_each_request_are_leaks(run_with_library:
     result.assert_outcomes(failed=1)
 
 
-@pytest.mark.parametrize("coroutine", ["mine()", "library._wrapped(mine())"])
+@pytest.mark.parametrize("coroutine", ["mine()", "library._wrapped(mine())", "library._each(mine)"])
 def test_what_runs_a_function_of_the_application_is_not_the_librarys(
     run_with_library: Run, coroutine: str
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from pytest_plugin.conftest import Run
@@ -254,6 +256,40 @@ def test_a_suite_that_counts_its_threads_sees_none_of_ours(run: Run) -> None:
         plugins=("asyncio",),
     )
     result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["test_it.py::test_leaves_a_task: 1 leaked asyncio task: *"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads of the system are counted in /proc")
+def test_no_teardown_is_watched_for_a_task_whose_loop_is_closed(run: Run) -> None:
+    result = run(
+        """
+        import asyncio
+        import os
+        import pytest
+        from leaky import task
+
+        def threads():
+            return sorted(os.listdir("/proc/self/task"))
+
+        @pytest.fixture(autouse=True)
+        def no_new_threads():
+            before = threads()
+            yield
+            assert threads() == before
+
+        def test_leaves_a_task():
+            loop = asyncio.new_event_loop()
+            task(loop)
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_innocent(number):
+            pass
+        """,
+        "--leaks=warn",
+    )
+    result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["test_it.py::test_leaves_a_task: 1 leaked asyncio task: *"])
 
 

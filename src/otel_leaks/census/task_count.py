@@ -9,7 +9,7 @@ for an even part of them when they are many.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 
@@ -129,7 +129,7 @@ class TaskCount:
             tally = self.tally_of(None)
             plain = plain_pending(refs, tally.wrapped.codes)
             if plain is not None:
-                self._note_finished(refs, plain)
+                self._note_finished(plain)
                 self._count(plain, tally)
                 return
         for start in range(0, len(refs), MIXED_AT_ONCE):
@@ -139,12 +139,12 @@ class TaskCount:
             for origin, some in self._by_origin(mixed):
                 kept = list(self._not_hidden(some)) if look.ignores.by_task_name else some
                 found = pending(kept)
-                self._note_finished(kept, found)
+                self._note_finished(found)
                 self._count(found, self.tally_of(origin))
 
-    def _note_finished(self, refs: Sequence[TaskRef], found: Pending) -> None:
-        if self._retained is not None and len(found.refs) < len(refs):
-            self._retained.note(refs)
+    def _note_finished(self, found: Pending) -> None:
+        if self._retained is not None and found.ended:
+            self._retained.note(found.ended)
 
     def tally_of(self, origin: Origin | None) -> Tally:
         """Return what was counted of tasks that were created at one place; None is any."""
@@ -174,7 +174,7 @@ class TaskCount:
         """Count tasks of one origin."""
         if not found.refs:
             return
-        refs, ids, codes = found
+        refs, ids, codes = found.refs, found.keys, found.codes
         if self._refusals is not None:
             self._refusals.note(refs, self._look.now)
         keys: list[Key] = [*ids]

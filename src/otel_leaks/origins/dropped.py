@@ -15,6 +15,7 @@ import sysconfig
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from otel_leaks.origins.given_up import GivenUp
 from otel_leaks.origins.process_wide import has_workers, is_open
 from otel_leaks.runtime import native
 from otel_leaks.runtime.glimpse import name_of_type
@@ -64,6 +65,7 @@ class Drops:
         self._collected: set[int] = set()
         """What went in that thread during that collection."""
         self._is_listening = False
+        self._given_up = GivenUp()
         self._young: set[int] = set()
         """Those of the keys that no collection has gone through yet."""
 
@@ -116,13 +118,24 @@ class Drops:
             if note.ref() is None and note.ref.key in self._collected:
                 self._drop(note, Dropped(note.kind, name))
 
+    def _charged(self, keys: Iterable[int]) -> list[Note]:
+        """Return the notes without those that are charged to nobody, as what a library keeps."""
+        return [
+            note
+            for key in list(keys)
+            if (note := self._note_of(key)) is not None
+            and note.scope is not None
+            and not (note.maker and note.maker.occasion)
+        ]
+
     def _all_open(self, keys: Iterable[int]) -> list[tuple[Note, str]]:
         found: list[tuple[Note, Any]] = []
         owned = set()
-        for key in list(keys):
-            note = self._note_of(key)
-            # What is charged to nobody is of no interest, such as what a library keeps.
-            if note is None or note.scope is None or (note.maker and note.maker.occasion):
+        notes = self._charged(keys)
+        given_up = self._given_up.among(notes, lambda: self._charged(self._keys))
+        for note in notes:
+            key = note.ref.key
+            if key in given_up:
                 continue
             thing = note.ref()
             if not is_open(note.kind, thing):

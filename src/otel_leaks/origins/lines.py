@@ -20,9 +20,14 @@ from otel_leaks.runtime.wrappers import wrapper_of
 
 __all__ = ["Lines"]
 
-MAX_WRAPPED = 10_000
-MAX_PLACES = 10_000
-"""Places at which something is created, by the ids of code that is held for as long."""
+MAX_KNOWN = 256
+"""
+Lines of which the origins are kept, and pairs of a wrapper and what it was given.
+
+Those of a test that is over are not asked for again, and the garbage collector goes through each.
+"""
+MAX_SCOPES = 16
+"""Scopes of which a line's origins are kept."""
 MAX_ATTRIBUTES = 100
 """Of an object that a wrapper may have its coroutine in; a larger dict is data."""
 
@@ -43,6 +48,8 @@ class _Line:
         """Return the one origin of a scope: objects are grouped by its identity."""
         found = self._origins.get(label)
         if found is None:
+            if len(self._origins) >= MAX_SCOPES:
+                self._origins.clear()
             made = Origin(self._function, self._file, self._line, label, self._library)
             found = self._origins.setdefault(label, made)
         return found
@@ -69,11 +76,14 @@ class Lines:
 
     def clear(self) -> None:
         """Forget all of them."""
+        self._clear_lines()
+        self._wrapped.clear()
+        self.given.clear()
+
+    def _clear_lines(self) -> None:
         self._origins.clear()
         self._by_place.clear()
         self._by_library.clear()
-        self._wrapped.clear()
-        self.given.clear()
 
     def origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
         """Return where what *frame* creates in *scope* was created."""
@@ -101,7 +111,7 @@ class Lines:
         within = self._frame(library) if library is not None else None
         line = self._line(name.function, name.file, found.f_lineno, within)
         if name.module:  # It is asked for again where it is not known yet.
-            if len(self._by_place) >= MAX_PLACES:
+            if len(self._by_place) >= MAX_KNOWN:
                 self._by_place.clear()
             # With what its key has the ids of: another function may get these once it is gone.
             self._by_place[key] = (line, (code, through))
@@ -140,7 +150,7 @@ class Lines:
         # Task groups wrap each task. Only what itself is neither wrapper nor runner has the
         # name of its own code.
         if codes is not None and chain.levels[0].code is codes[1]:
-            if len(self._wrapped) >= MAX_WRAPPED:
+            if len(self._wrapped) >= MAX_KNOWN:
                 self._wrapped.clear()
             self._wrapped[id(codes[0]), id(codes[1])] = (frame.function, codes)
         return frame.function
@@ -151,7 +161,7 @@ class Lines:
         key = (own.function, own.file, own.line, id(code), library.f_lasti)
         known = self._by_library.get(key)
         if known is None:
-            if len(self._by_library) >= MAX_PLACES:
+            if len(self._by_library) >= MAX_KNOWN:
                 self._by_library.clear()
             line = self._line(own.function, own.file, own.line, self._frame(library))
             # With what its key has the id of.
@@ -163,6 +173,8 @@ class Lines:
         key = (function, file, line, library)
         found = self._origins.get(key)
         if found is None:
+            if len(self._origins) >= MAX_KNOWN:
+                self._clear_lines()
             found = self._origins.setdefault(key, _Line(function, file, line, library))
         return found
 

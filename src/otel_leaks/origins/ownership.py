@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from types import MethodType
 
 from otel_leaks.model import Kind
+from otel_leaks.origins.given_up import is_given_up
 from otel_leaks.origins.notes import Note, Notes
 from otel_leaks.origins.process_wide import Line, ProcessWide
 from otel_leaks.origins.scopes import Scope
@@ -84,6 +85,16 @@ class Ownership:
         }
         ids = held_only_by(holders, notes) if notes else set()
         return self._hand_on([notes[key] for key in ids], None)
+
+    def leave_given_up(self, scope: Scope) -> bool:
+        """
+        Take from *scope* the pools of calls of libraries that are over.
+
+        Returns:
+            Whether there was such a thing.
+        """
+        notes = [note for note in list(self._notes.but_tasks.values()) if scope.holds(note.scope)]
+        return self._hand_on(list(filter(is_given_up, notes)), None)
 
     def hand_over(
         self, scope: Scope, to: Scope, held: Callable[[Collection[int]], Collection[int]]

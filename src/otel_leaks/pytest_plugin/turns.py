@@ -223,9 +223,20 @@ def asked_by_name(request: Any) -> set[str]:
 
 
 def scopes_of_pending() -> set[Scope | None]:
-    """Return the scopes of all tasks that are pending."""
+    """Return the scopes of all tasks that are pending, and that a loop may still run."""
     tasks = starts.noted("asyncio_task")
-    return {starts.scope_of(task) for task in tasks if is_open("asyncio_task", task)}
+    return {
+        starts.scope_of(task)
+        for task in tasks
+        if is_open("asyncio_task", task) and not _has_closed_loop(task)
+    }
+
+
+def _has_closed_loop(task: Any) -> bool:
+    try:
+        return bool(task.get_loop().is_closed())
+    except Exception:  # The application's, or its double.
+        return False
 
 
 def is_awaited_in_vain(scope: Scope) -> bool:

@@ -26,6 +26,14 @@ class CodeName(NamedTuple):
     """Empty where it is not known."""
 
 
+class _Named(weakref.ref[types.CodeType]):
+    """A weak reference to a code object, with its name; one callback serves all."""
+
+    __slots__ = ("key", "name")
+    key: int
+    name: CodeName
+
+
 class CodeNames:
     """
     The names of code objects, each looked up once.
@@ -35,12 +43,21 @@ class CodeNames:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[types.CodeType], CodeName]] = {}
+        self._known: dict[int, _Named] = {}
+        known = self._known
+
+        def forget(named: Any) -> None:
+            # Nothing global: at the end of the interpreter there is nothing of that any more.
+            key: int = named.key
+            if known.get(key) is named:
+                del known[key]
+
+        self._forget = forget
 
     def known(self, code: types.CodeType) -> CodeName | None:
         """Return the name of *code*, None when it has not been learned."""
         found = self._known.get(id(code))
-        return found[1] if found is not None and found[0]() is code else None
+        return found.name if found is not None and found() is code else None
 
     def name(
         self, code: types.CodeType, module: object = None, qualname: str | None = None
@@ -68,8 +85,9 @@ class CodeNames:
             # The frame ended before it could be read. It is asked again next time.
             return CodeName(qualname, code.co_filename, "")
         name = CodeName(f"{module}.{qualname}", code.co_filename, module)
-        key = id(code)
-        self._known[key] = (weakref.ReferenceType(code, lambda _: self._known.pop(key, None)), name)
+        named = _Named(code, self._forget)
+        named.key, named.name = id(code), name
+        self._known[named.key] = named
         return name
 
     def of_frame(self, frame: types.FrameType) -> CodeName:

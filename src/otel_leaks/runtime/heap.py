@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextvars
 import functools
+import inspect
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from otel_leaks.runtime.walks import Follows, Walk, referents_of
 __all__ = [
     "has_holder",
     "held_by",
+    "held_by_ended_calls",
     "held_by_package",
     "held_only_by",
     "living",
@@ -242,6 +244,12 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
+_SUSPENDED = (
+    inspect.CO_GENERATOR
+    | inspect.CO_COROUTINE
+    | inspect.CO_ASYNC_GENERATOR
+    | inspect.CO_ITERABLE_COROUTINE
+)
 _MACHINERY = frozenset({"_asyncio", "asyncio", "uvloop", "builtins", "weakref", "otel_leaks"})
 """Packages whose objects refer to a task in order to run it; builtins are methods that do."""
 _HOLDERS: tuple[type, ...] = (
@@ -265,6 +273,27 @@ def has_holder(task: object) -> bool:
         for each in get_referrers(task)
         if each is not ours
     )
+
+
+def held_by_ended_calls(ref: Callable[[], object]) -> bool:
+    """
+    Say whether all that refers to an object are variables of functions that have returned.
+
+    The whole heap is gone through, once. The garbage collector shows no frame of a function that
+    still runs (but on 3.10 those of coroutines and generators, as of all that are suspended), so
+    what such a one refers to has more references than are found.
+
+    Args:
+        ref: Returns the object; a weak reference. The caller keeps none of its own.
+    """
+    box = [ref()]
+    are_ended = [
+        type(each) is types.FrameType and not each.f_code.co_flags & _SUSPENDED
+        for each in get_referrers(box[0])
+        if each is not box
+    ]
+    # Two references are ours: that of the list, and the argument of getrefcount().
+    return bool(are_ended) and all(are_ended) and sys.getrefcount(box[0]) - 2 == len(are_ended)
 
 
 def held_only_by(

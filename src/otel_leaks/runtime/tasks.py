@@ -7,7 +7,7 @@ import types
 import weakref
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import compress, tee
+from itertools import chain, compress, tee
 from operator import attrgetter, not_
 from typing import Any, NamedTuple
 
@@ -77,6 +77,8 @@ class Pending(NamedTuple):
     """These codes by their ids, without those that the caller knows. None, under its id, stands
     for a coroutine that is none of CPython's own, and for a task that runs its first step eagerly
     and has none yet."""
+    ended: Sequence[TaskRef] = ()
+    """Those among them that are done."""
 
 
 def plain_pending(refs: Sequence[TaskRef], known: Container[int | str] = ()) -> Pending | None:
@@ -110,34 +112,30 @@ def _plain_pending(
 ) -> Pending:
     coros, done = task.get_coro, task.done
 
-    def ids() -> Iterator[int]:
+    def values() -> Iterator[int]:
         one, other = tee(alive(map(deref, refs)))
-        return compress(map(id, map(_native_code, map(coros, one))), map(not_, map(done, other)))
+        return chain(map(id, map(_native_code, map(coros, one))), map(done, other))
 
-    keys = drained(ids)
-    if len(keys) != len(refs):  # Some are done or gone.
-        refs = list(compress(refs, map(_is_false, _done(refs, done))))
-        keys = drained(ids)
-    if len(keys) != len(refs):  # Some more are.
-        rows = drained(lambda: _rows(refs, coros))
-        refs, keys = [ref for ref, _ in rows], [key for _, key in rows]
-    return Pending(refs, keys, _codes(refs, keys, known, partial(map, coros)))
-
-
-_is_false = False.__eq__
-
-
-def _done(refs: Sequence[TaskRef], done: Any) -> list[bool]:
-    """Say of each task whether it is done; one that is gone is."""
-    try:
-        return drained(lambda: map(done, map(deref, refs)))
-    except TypeError:  # One of them is gone.
-        return [first(root_of_ref(ref), (partial(map, done),), default=True) for ref in refs]
+    found = drained(values)
+    count = len(refs)
+    if len(found) == 2 * count:
+        keys, are_done = found[:count], found[count:]
+    else:  # Some are gone.
+        rows = drained(lambda: _rows(refs, coros, done))
+        refs, keys = [ref for ref, _, _ in rows], [key for _, key, _ in rows]
+        are_done = [is_done for _, _, is_done in rows]
+    ended: Sequence[TaskRef] = ()
+    if True in are_done:
+        ended = list(compress(refs, are_done))
+        are_pending = list(map(not_, are_done))
+        refs, keys = list(compress(refs, are_pending)), list(compress(keys, are_pending))
+    return Pending(refs, keys, _codes(refs, keys, known, partial(map, coros)), ended)
 
 
-def _rows(refs: Sequence[TaskRef], coros: Any) -> Iterator[tuple[TaskRef, int]]:
-    one, other = tee(present(map(deref, refs)))
-    return zip(map(weakref.ref, one), map(id, map(_native_code, map(coros, other))), strict=True)
+def _rows(refs: Sequence[TaskRef], coros: Any, done: Any) -> Iterator[tuple[TaskRef, int, bool]]:
+    one, two, three = tee(present(map(deref, refs)), 3)
+    keys = map(id, map(_native_code, map(coros, two)))
+    return zip(map(weakref.ref, one), keys, map(done, three), strict=True)
 
 
 def _codes(
@@ -158,11 +156,14 @@ def pending(refs: Sequence[TaskRef]) -> Pending:
     found = plain_pending(refs)
     if found is not None:
         return found
-    own, keys, codes = [], [], {}
+    own, keys, codes, ended = [], [], {}, []
     for ref in refs:
         root = root_of_ref(ref)
         make = make_of(types_at(root, ()))
-        if make is None or not first(root, (make.state,)):
+        if make is None:
+            continue
+        if not first(root, (make.state,)):
+            ended.append(ref)
             continue
         code = None
         if types_at(root, (make.coro,)) in _NATIVE:
@@ -170,7 +171,7 @@ def pending(refs: Sequence[TaskRef]) -> Pending:
         own.append(ref)
         keys.append(id(code))
         codes[id(code)] = code
-    return Pending(own, keys, codes)
+    return Pending(own, keys, codes, ended)
 
 
 def is_pending(ref: TaskRef) -> bool:

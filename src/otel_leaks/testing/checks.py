@@ -219,7 +219,9 @@ class Check:
             is_underway = starts.is_handing_over(self._scope)
             self._look_again()
             if self.report and i == grace.attempts - 2:
-                # What is only waiting for the collector is no leak.
+                # What is only waiting for the collector is no leak. A worker refers to its pool
+                # a moment longer than its job lasts, so this is asked once more.
+                starts.ownership.leave_given_up(self._scope)
                 self._collect()
                 self._look_again()
             self._woke.append(_may_wake(self.report))
@@ -252,10 +254,12 @@ class Check:
             self._woke.append(_may_wake(self.report))
 
     def _has_workers_of_libraries(self) -> bool:
-        """Say whether threads are left that may be a library's cached workers, idle by now."""
-        # While such a worker is busy, the library does not refer to it.
+        """Say whether workers are left that may be those of a library's cache, idle by now."""
+        # While such a worker is busy, the library does not refer to it, or it runs what it is for.
         return any(
-            site.kind == "thread" and site.origin is not None and site.origin.library is not None
+            site.kind in {"thread", "asyncio_task"}
+            and site.origin is not None
+            and site.origin.library is not None
             for site in self.report
         )
 
@@ -263,17 +267,24 @@ class Check:
         """
         Leave out what nobody here is to end.
 
-        What a library keeps for the life of the process; and what is gone with its last
-        reference, once the runner of the test gives that up.
+        What a library's call had that is over; what a library keeps for the life of the
+        process; and what is gone with its last reference, once the runner of the test gives
+        that up.
         """
-        is_kept = starts.ownership.settle(self._scope)
         found = {site.kind for site in self.report}.intersection(ENDED_BY_LAST_REFERENCE)
+        # First, as one pass over the heap says it, and often nothing is left to search for.
+        is_given_up = "thread_pool" in found and starts.ownership.leave_given_up(self._scope)
+        if is_given_up:
+            self._look_again()
+            if not self.report:
+                return False
+        is_kept = starts.ownership.settle(self._scope)
         is_held = (
             self._holders is not None
             and bool(found)
             and starts.ownership.leave_out(self._scope, found, self._holders())
         )
-        return is_kept or is_held
+        return is_given_up or is_kept or is_held
 
     def _look_again(self) -> None:
         # A pending task that the collector destroys in the grace is a leak as it was

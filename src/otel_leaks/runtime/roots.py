@@ -159,12 +159,11 @@ def function_roots(idents: Iterable[int | None]) -> Iterator[Root]:
 
 def signal_roots() -> Iterator[Root]:
     """Yield what the application has set to handle signals."""
-    signal: Any = sys.modules.get("signal")
-    if signal is None:
-        return
-    for number in signal.Signals:
-        # The function below that of ``signal``, which compares the handler with numbers.
-        handler = signal._signal.getsignal(number)
+    # What is made in C, since the function of ``signal`` compares the handler with numbers.
+    signals = getattr(sys.modules.get("signal"), "Signals", ())
+    read = getattr(sys.modules.get("_signal"), "getsignal", None)
+    for number in signals if read is not None else ():
+        handler = read(number)
         name = name_of_callable(handler)
         # asyncio.run() hands its task to one of its own, and that is found as a task.
         if callable(handler) and not (name or "").startswith("asyncio."):

@@ -161,9 +161,9 @@ def signal_roots() -> Iterator[Root]:
     """Yield what the application has set to handle signals."""
     # What is made in C, since the function of ``signal`` compares the handler with numbers.
     signals = getattr(sys.modules.get("signal"), "Signals", ())
-    read = getattr(sys.modules.get("_signal"), "getsignal", None)
-    for number in signals if read is not None else ():
-        handler = read(number)
+    in_c: Any = sys.modules.get("_signal")
+    for number in signals if in_c is not None else ():
+        handler = in_c.getsignal(number)
         name = name_of_callable(handler)
         # asyncio.run() hands its task to one of its own, and that is found as a task.
         if callable(handler) and not (name or "").startswith("asyncio."):

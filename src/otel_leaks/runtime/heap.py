@@ -17,7 +17,7 @@ import time
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
 from gc import get_referrers
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from typing import Any
 
 from otel_leaks.libraries import is_library
@@ -41,6 +41,8 @@ _thread_time = time.thread_time
 
 MOST = 200_000
 """Objects that a walk looks at, about a quarter of a second."""
+SLICES_OF_CLOCK = 8
+"""Slices of a walk between two looks at the clock, which on some systems takes longer than one."""
 
 _CONTAINERS = frozenset({"builtins", "collections", "functools", "weakref", "_weakrefset"})
 _FOLLOWED = _CONTAINERS | {"threading", "_thread", "types", "queue", "contextlib"}
@@ -207,9 +209,11 @@ def _walked(
     shut: Iterable[int],
 ) -> set[int]:
     until = _thread_time() + budget_s
+    asked = count()
 
     def goes_on() -> bool:
-        return walk.walked < MOST and _thread_time() <= until
+        is_due = next(asked) % SLICES_OF_CLOCK == 0
+        return walk.walked < MOST and not (is_due and _thread_time() > until)
 
     walk = Walk(targets, follows, goes_on, referents=referents, shut=shut)
     walk.missing -= set(map(id, roots))

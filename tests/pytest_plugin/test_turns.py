@@ -322,7 +322,7 @@ def test_a_teardown_after_all_that_leaked_has_ended_is_not_watched(run: Run) -> 
             yield
             assert [each.done() for each in kept] == [True]
             hangs = pytestconfig.pluginmanager.get_plugin("otel_leaks_active")._hangs
-            assert (hangs._ended, hangs._texts) == (None, [])
+            assert (hangs._ended, hangs._reports) == (None, [])
 
         def test_later(container):
             pass

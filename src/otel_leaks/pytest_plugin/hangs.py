@@ -12,13 +12,14 @@ from otel_leaks.runtime import native
 
 if TYPE_CHECKING:
     from otel_leaks.origins.scopes import Scope
+    from otel_leaks.testing.report import Report
 
 # Bound now: a test may replace them.
 _dup, _close, _write = os.dup, os.close, os.write
 
 HANG_S = 3.0
 """How long a teardown may take before leaked tasks that it waits for are reported."""
-HANG_TEXTS = 20
+HANG_REPORTS = 20
 """How many reports are kept to be written then, the latest."""
 
 
@@ -31,7 +32,7 @@ class Hangs:
     """
 
     def __init__(self) -> None:
-        self._texts: list[tuple[Scope, str]] = []
+        self._reports: list[tuple[Scope, Report]] = []
         self._ended: native.Event | None = None
         self._stderr = -1
 
@@ -43,16 +44,20 @@ class Hangs:
         except (AttributeError, OSError, ValueError):
             self._stderr = -1  # Standard error is no file; nothing will be reported.
 
-    def add(self, scope: Scope, text: str) -> None:
+    def add(self, scope: Scope, report: Report) -> None:
         """Remember leaked tasks of a scope, which a teardown will cancel."""
-        self._texts = [*self._texts[1 - HANG_TEXTS :], (scope, text)]
+        # What writes them comes now, as the teardown may hang in an import. They are written only
+        # where one hangs: most of what a test leaves its fixture ends.
+        import otel_leaks.report.text  # noqa: F401
+
+        self._reports = [*self._reports[1 - HANG_REPORTS :], (scope, report)]
 
     def start(self) -> None:
         """Begin to wait for a teardown, where there is something to report."""
-        if not self._texts or self._ended is not None or self._stderr < 0:
+        if not self._reports or self._ended is not None or self._stderr < 0:
             return
         self._forget_ended()
-        if self._texts:
+        if self._reports:
             self._ended = native.Event()
             # A bare thread: a suite that looks for threads that were left does not see it.
             try:
@@ -76,7 +81,7 @@ class Hangs:
     def _forget_ended(self) -> None:
         """Forget what has ended since, or each teardown to come would start a thread."""
         pending = scopes_of_pending()
-        self._texts = [each for each in self._texts if any(map(each[0].holds, pending))]
+        self._reports = [each for each in self._reports if any(map(each[0].holds, pending))]
 
     def _wait(self, ended: native.Event) -> None:
         with contextlib.suppress(BaseException):  # It would be printed.
@@ -87,10 +92,14 @@ class Hangs:
     def _report(self) -> bool:
         """Report what is awaited in vain now, if anything is."""
         # What a teardown waits for otherwise, such as a container, is no leak's fault.
-        texts = [text for scope, text in self._texts if is_awaited_in_vain(scope)]
+        texts = [
+            f"{scope.label}: {report}"
+            for scope, report in self._reports
+            if is_awaited_in_vain(scope)
+        ]
         if not texts:
             return False
-        self._texts = []
+        self._reports = []
         head = (
             f"\nleaks: a teardown takes longer than {HANG_S:g} s; these tasks leaked, and may "
             "not end when they are cancelled:"

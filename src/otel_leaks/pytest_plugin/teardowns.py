@@ -64,7 +64,7 @@ class Teardowns:
         Its teardown would hang then, and what leaked would not be reported.
         """
         if any(site.kind == "asyncio_task" for site in report):
-            self._hangs.add(charged.scope, f"{charged.scope.label}: {report}")
+            self._hangs.add(charged.scope, report)
             self.watch()
 
     def cancelled(self, charged: Charged, found: Report) -> None:

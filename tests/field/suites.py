@@ -148,6 +148,17 @@ SUITES = (
     Suite("waitress", ("tests", "-o", "addopts=")),
     Suite("aiosmtpd", ("aiosmtpd/tests", "-o", "addopts=", "-W", "ignore:pkg_resources")),
     Suite(
+        "cheroot",
+        (
+            *("-o", "addopts=", "-p", "cheroot.test._pytest_plugin"),
+            *(
+                f"cheroot/test/test_{each}.py"
+                for each in ("conn", "core", "dispatch", "makefile", "cli")
+            ),
+        ),
+        left_out="all other modules: tests of theirs fail here and are run again, for minutes",
+    ),
+    Suite(
         "sqlalchemy",
         (
             *("-o", "addopts=-p warnings"),

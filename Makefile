@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One more than there are cores: tests of processes and threads mostly wait.
-XDIST := -n $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 8))")
+# More than there are cores: tests of processes and threads mostly wait.
+CORES := $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 7))")
+XDIST := -n $(shell expr $(CORES) + 1)
 
 # Without --no-compile, pip compiles ten thousand files, of which the tests import one in ten.
 PIP := --quiet --disable-pip-version-check --no-compile
@@ -18,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ELSEWHERE := scenarios or e2e or reliability or services or companions or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit scenarios e2e reliability services companions known browser pictures field soak latency parts datadog matrix coverage demo bench deskbench dashboards schemas lock fuzz clean pins-0 pins-1 project
+.PHONY: help setup test check unit unwatched scenarios e2e reliability services companions known browser pictures field soak latency parts datadog matrix coverage demo bench deskbench dashboards schemas lock fuzz clean pins-0 pins-1 project
 
 help: ## Say what there is
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
@@ -39,9 +40,9 @@ pins-0 pins-1:
 project:
 	$(BIN)/python -m pip install $(PIP) --no-deps -e .
 
-# At the same time: mypy has one core.
+# Two at a time: mypy has one core, and many tests wait.
 test: $(VENV)/.ready ## Lint, types and the tests that need nothing but Python
-	@$(MAKE) --no-print-directory -j2 check unit
+	@$(MAKE) --no-print-directory -j2 check unit unwatched
 
 check: $(VENV)/.ready ## Lint and types
 	$(BIN)/ruff check .
@@ -49,8 +50,10 @@ check: $(VENV)/.ready ## Lint and types
 	$(BIN)/mypy
 
 unit: $(VENV)/.ready ## The tests that need nothing but Python
-	$(TRIED) $(XDIST) --leaks -m "not ($(ELSEWHERE) or unwatched)"
-	$(TRIED) $(XDIST) -m unwatched
+	$(TRIED) -n $$(($(CORES) + 2)) --leaks -m "not ($(ELSEWHERE) or unwatched)"
+
+unwatched: $(VENV)/.ready ## Of these, the tests of what --leaks works with
+	$(TRIED) -m unwatched
 
 scenarios: $(VENV)/.ready ## Small programs that leak or are clean, of each kind, and simulated days of load
 	$(TRIED) $(XDIST) --leaks -m scenarios

@@ -122,4 +122,54 @@ SUITES = (
         left_out="what needs a cluster, TLS or a module, and the commands, which wait for nothing",
         server="redis",
     ),
+    Suite(
+        "django",
+        (
+            *("-p", "field_django", "-o", "python_files=test*.py"),
+            *(
+                f"tests/{each}"
+                for each in (
+                    *("asgi", "async", "backends", "builtin_server", "delete", "dispatch"),
+                    *("file_uploads", "get_or_create", "handlers", "logging_tests", "mail"),
+                    *("middleware", "servers", "sessions_tests", "signals", "test_client"),
+                    *("test_runner", "transaction_hooks", "transactions", "utils_tests", "wsgi"),
+                )
+            ),
+        ),
+        left_out="all but the folders with servers, threads, loops, signals, handlers and "
+        "transactions; the database is SQLite",
+        shadows=("django",),
+    ),
+    Suite(
+        "janus",
+        ("tests", "-o", "addopts=", "--ignore=tests/test_benchmarks.py"),
+        left_out="its benchmarks",
+    ),
+    Suite("waitress", ("tests", "-o", "addopts=")),
+    Suite("aiosmtpd", ("aiosmtpd/tests", "-o", "addopts=", "-W", "ignore:pkg_resources")),
+    Suite(
+        "cheroot",
+        (
+            *("-o", "addopts=", "-p", "cheroot.test._pytest_plugin"),
+            *(
+                f"cheroot/test/test_{each}.py"
+                for each in ("conn", "core", "dispatch", "makefile", "cli")
+            ),
+        ),
+        left_out="all other modules: tests of theirs fail here and are run again, for minutes",
+    ),
+    Suite(
+        "sqlalchemy",
+        (
+            *("-o", "addopts=-p warnings"),
+            *(
+                f"test/{each}"
+                for each in (
+                    *("base/test_concurrency.py", "engine/test_pool.py"),
+                    *("engine/test_reconnect.py", "engine/test_transaction.py", "ext/asyncio"),
+                )
+            ),
+        ),
+        left_out="all but pools, transactions, greenlets and asyncio; the database is SQLite",
+    ),
 )

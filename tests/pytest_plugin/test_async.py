@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -393,7 +394,7 @@ HANGING = {
 def test_the_verdict_is_out_although_the_teardown_hangs(
     run: Run, pytester: pytest.Pytester, how: str
 ) -> None:
-    run(SWALLOWING + HANGING[how], "--co", plugins=("asyncio", "anyio"))
+    pytester.makepyfile(test_it=textwrap.dedent(SWALLOWING + HANGING[how]))
     out, error = Path("out.txt"), Path("error.txt")
     with out.open("w") as stdout, error.open("w") as stderr:
         running = pytester.popen(

@@ -237,3 +237,67 @@ def test_what_a_pending_task_is_in_the_midst_of_is_part_of_it(run: Run) -> None:
         *["1 leaked asyncio task"] * 5,
         "1 leaked async generator",
     ]
+
+
+def test_what_a_generator_that_was_left_is_in_the_midst_of_is_part_of_it(run: Run) -> None:
+    result = run(
+        IN_USE
+        + """
+    async def left_in_with():
+        async with connection():
+            yield 1
+
+    async def left_in_stack():
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(connection())
+            yield 1
+
+    async def left_deep():
+        async with connection():
+            async for each in through():
+                yield each
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize("how", [left_in_with, left_in_stack, through, left_deep])
+    async def test_one(how):
+        kept.append(how())
+        await kept[-1].__anext__()
+
+    class Client:
+        def __init__(self):
+            self.streams = []
+
+        async def stream(self):
+            yield 1
+
+    @pytest.mark.asyncio
+    async def test_two_of_one_client():
+        client = Client()
+        kept.append(client)
+        client.streams += [client.stream(), client.stream()]
+        for each in client.streams:
+            await each.__anext__()
+
+    @pytest.mark.asyncio
+    async def test_of_one_that_never_began():
+        async def takes(generator):
+            async for each in generator:
+                yield each
+
+        generator = numbers()
+        await generator.__anext__()
+        kept.append(takes(generator))
+    """,
+        "--leaks",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(failed=6)
+    heads = [line for line in result.stdout.lines if re.match(r"\d+ leaked ", line)]
+    assert [head.partition(", ")[0] for head in heads] == [
+        "1 leaked async generator: test_it.left_in_with",
+        "1 leaked async generator: test_it.left_in_stack",
+        "1 leaked async generator: test_it.through",
+        "1 leaked async generator: test_it.left_deep",
+        "2 leaked async generators: test_it.Client.stream",
+        "1 leaked async generator: test_it.numbers",
+    ]

@@ -362,6 +362,9 @@ def test_a_thread_that_a_wider_fixtures_client_refers_to_weakly_is_judged_with_i
     )
     result = run(
         """
+        import functools
+        import threading
+        import weakref
         import driver
         import pytest
 
@@ -375,6 +378,32 @@ def test_a_thread_that_a_wider_fixtures_client_refers_to_weakly_is_judged_with_i
         def forgets():
             yield driver.Client()
 
+        class Own:
+            # Starts and keeps its thread as the driver does.
+
+            def __init__(self):
+                self.stop, self.thread = threading.Event(), None
+
+            def ask(self):
+                thread = threading.Thread(target=functools.partial(self.run, 1), daemon=True)
+                self.thread = weakref.ref(thread)
+                thread.start()
+
+            def run(self, number):
+                self.stop.wait()
+
+        @pytest.fixture(scope="module")
+        def own():
+            own = Own()
+            yield own
+            own.stop.set()
+
+        def test_own(own):
+            own.ask()
+
+        def test_that_starts_a_method_itself(own):
+            threading.Thread(target=own.run, args=(1,), daemon=True).start()
+
         def test_client(client):
             client.ask()
 
@@ -384,17 +413,18 @@ def test_a_thread_that_a_wider_fixtures_client_refers_to_weakly_is_judged_with_i
         def test_of_the_test_itself(client):
             driver.Client().ask()
 
-        def test_last(client, forgets):
+        def test_last(client, forgets, own):
             pass
         """,
         "--leaks",
         "-rA",
         "-opythonpath=site-packages",
     )
-    result.assert_outcomes(passed=3, failed=1, errors=1)
+    result.assert_outcomes(passed=4, failed=2, errors=1)
     result.stdout.fnmatch_lines(
         [
             "fixture forgets (module): 1 leaked thread: *",
+            "FAILED test_it.py::test_that_starts_a_method_itself*",
             "FAILED test_it.py::test_of_the_test_itself*",
         ]
     )

@@ -146,6 +146,16 @@ LIBRARY = """
         Monitor.get()
         return Poller()
 
+    async def _register(may_begin):
+        while not may_begin():
+            await asyncio.sleep(0.001)
+        _tasks.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    def open_late(may_begin):
+        Monitor.get()
+        asyncio.get_running_loop().create_task(_register(may_begin))
+
     def respond():
         _tasks.append(asyncio.get_running_loop().create_task(_watch()))
 
@@ -745,6 +755,35 @@ def test_a_cached_worker_that_is_done_within_the_grace_is_its_librarys(
     )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["FAILED test_it.py::test_stuck - Failed: 1 leaked thread: *"])
+
+
+def test_a_client_whose_library_refers_to_it_within_the_grace_is_a_leak(
+    run_with_library: Run,
+) -> None:
+    result = run_with_library(
+        """
+        import asyncio
+        import sys
+        import library
+        import pytest
+
+        def is_waited_for():
+            frame = sys._getframe()
+            while frame is not None and not frame.f_code.co_filename.endswith("driving.py"):
+                frame = frame.f_back
+            return frame is not None
+
+        @pytest.mark.asyncio
+        async def test_it():
+            library.open_late(is_waited_for)
+            await asyncio.sleep(0)
+        """,
+        "--leaks",
+        "-oleaks_grace=20 0.1",
+        plugins=("asyncio",),
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["library: 1 leaked thread, 1 leaked asyncio task, created at *"])
 
 
 def test_idle_workers_of_trio_are_its_cache(run: Run) -> None:

@@ -198,6 +198,18 @@ def test_who_keeps_the_coroutine_of_a_task_holds_it(loop: asyncio.AbstractEventL
     assert holder_of(ref) == f"{HERE}.kept['...'], its coroutine"
 
 
+def test_what_asyncio_run_sets_to_handle_a_signal_holds_nothing() -> None:
+    async def main() -> str:
+        child = asyncio.ensure_future(leaked())
+        await asyncio.sleep(0)
+        look = functools.partial(holders_of, [child], budget_s=LONG_S, reads_functions=False)
+        (said,) = await asyncio.to_thread(look)
+        child.cancel()
+        return said
+
+    assert " SIG" not in asyncio.run(main())
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="wait_for makes a task of it before 3.12")
 def test_a_timeout_is_how_the_loop_runs_a_task(loop: asyncio.AbstractEventLoop) -> None:
     async def waits() -> None:

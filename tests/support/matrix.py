@@ -85,7 +85,7 @@ SELECTED = (
     ("--leaks", "-m", "not (e2e or reliability or services or companions or browser or unwatched)"),
     ("-m", "unwatched"),
 )
-"""What is run one after the other, as `make unit` and `make scenarios` do."""
+"""What is run one after the other, as `make unit`, `scenarios` and `unwatched` do."""
 
 PROJECT = Path(__file__).resolve().parents[2]
 SID = Path(__file__).with_name("sid.py")

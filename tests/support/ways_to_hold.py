@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import contextvars
+import ctypes
+import enum
 import functools
 import itertools
 import queue
+import signal
+import sys
 import threading
+import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,9 +56,24 @@ class Bus:
 
     task: Any = None
 
-    def called(self) -> None:
+    def called(self, *_: object) -> None:
         """Do nothing."""
 
+
+class Kind(type):
+    """Has an attribute that all of its classes share."""
+
+    current: Any = None
+
+
+class Colour(enum.Enum):
+    """Has members, which are objects with attributes."""
+
+    RED = 1
+
+
+SIGNAL = getattr(signal, "SIGUSR2", signal.SIGTERM)
+MODULE = "ways_to_hold.odd"
 
 tasks: list[Any] = []
 by_name: dict[Any, Any] = {}
@@ -68,6 +89,9 @@ async_jobs: list[asyncio.Queue[Any]] = []
 variable: contextvars.ContextVar[Any] = contextvars.ContextVar("current_task")
 of_thread = threading.local()
 refs: list[Any] = []
+namespace = types.SimpleNamespace()
+settings = collections.ChainMap[str, Any]({}, {})
+exits = contextlib.ExitStack()
 
 
 class Held:
@@ -75,6 +99,8 @@ class Held:
 
     function: Any = None
     cached: Any = None
+    finalizer: Any = None
+    handler: Any = None
 
 
 held = Held()
@@ -215,8 +241,106 @@ def by_weak_callback(task: Task) -> None:
     refs.append(weakref.ref(plain, functools.partial(print, task)))
 
 
+def by_namespace(task: Task) -> None:
+    namespace.current = task
+
+
+def by_chain_map(task: Task) -> None:
+    settings.maps[1]["secret"] = task
+
+
+def by_mapping_proxy(task: Task) -> None:
+    listed.append(types.MappingProxyType({"secret": task}))
+
+
+def by_dict_view(task: Task) -> None:
+    listed.append({"secret": task}.values())
+
+
+def by_bound_builtin(task: Task) -> None:
+    listed.append([task].append)
+
+
+def by_enum_member(task: Task) -> None:
+    Colour.RED.task = task  # type: ignore[attr-defined]
+
+
+def by_metaclass(task: Task) -> None:
+    Kind.current = task
+
+
+def by_c_object(task: Task) -> None:
+    listed.append(ctypes.py_object(task))
+
+
+def by_result_of_future(task: Task) -> None:
+    future = task.get_loop().create_future()
+    future.set_result(task)
+    listed.append(future)
+
+
+def by_finalizer(task: Task) -> None:
+    held.finalizer = weakref.finalize(plain, print, task)
+
+
+def by_exit_stack(task: Task) -> None:
+    bus = Bus()
+    bus.task = task
+    exits.push(bus.called)
+
+
+def by_context_manager(task: Task) -> None:
+    @contextlib.contextmanager
+    def opened(kept: Any) -> Iterator[None]:
+        yield
+        assert kept
+
+    manager = opened(task)
+    manager.__enter__()
+    listed.append(manager)
+
+
+def by_async_generator(task: Task) -> None:
+    async def numbers(kept: Any) -> AsyncIterator[int]:
+        yield 1
+        assert kept
+
+    generator = numbers(task)
+    with contextlib.suppress(StopIteration):
+        generator.__anext__().__await__().__next__()
+    listed.append(generator)
+
+
+def by_signal_handler(task: Task) -> None:
+    bus = Bus()
+    bus.task = task
+    held.handler = signal.signal(SIGNAL, bus.called)
+
+
+def by_hidden_module(task: Task) -> None:
+    module = types.ModuleType("hidden")
+    module.current = task  # type: ignore[attr-defined]
+    listed.append(module)
+
+
+def by_odd_module(task: Task) -> None:
+    odd: Any = Plain()
+    odd.held = task
+    sys.modules[MODULE] = odd
+
+
 def clear() -> None:
     """Let go of all."""
+    if held.finalizer is not None:
+        held.finalizer.detach()
+    if held.handler is not None:
+        signal.signal(SIGNAL, held.handler)
+    sys.modules.pop(MODULE, None)
+    exits.pop_all()
+    settings.maps[1].clear()
+    vars(namespace).clear()
+    vars(Colour.RED).pop("task", None)
+    Kind.current = None
     for each in (tasks, by_name, group, sessions, recent, listed, async_jobs, refs):
         each.clear()
     vars(plain).clear()
@@ -262,5 +386,25 @@ WAYS: dict[Callable[[Task], None], str] = {
         f"{HERE}.listed[…].__traceback__ -> {HERE}.by_traceback.<locals>.fails.<locals>.kept"
     ),
     by_weak_callback: f"{HERE}.refs[…].__callback__.args[…]",
+    by_namespace: f"{HERE}.namespace.current",
+    by_chain_map: f"{HERE}.settings.maps[…]['...']",
+    by_mapping_proxy: f"{HERE}.listed[…]['...']",
+    by_dict_view: f"{HERE}.listed[…].<dict_values>['...']",
+    by_bound_builtin: f"{HERE}.listed[…].__self__[…]",
+    by_enum_member: f"{HERE}.Colour.RED.task",
+    by_metaclass: f"{HERE}.Kind.current",
+    by_c_object: f"{HERE}.listed[…]._objects",
+    by_result_of_future: f"{HERE}.listed[…]._result",
+    by_finalizer: "weakref.finalize._registry[…].args[…]",
+    by_exit_stack: f"{HERE}.exits._exit_callbacks[…][…].__self__.task",
+    by_context_manager: (
+        f"{HERE}.listed[…].gen -> {HERE}.by_context_manager.<locals>.opened.<locals>.kept"
+    ),
+    by_async_generator: (
+        f"{HERE}.listed[…] -> {HERE}.by_async_generator.<locals>.numbers.<locals>.kept"
+    ),
+    by_signal_handler: f"the handler of {SIGNAL.name}.__self__.task",
+    by_hidden_module: f"{HERE}.listed[…].current",
+    by_odd_module: "sys.modules['...'].held",
 }
 """What each way is to be written as."""

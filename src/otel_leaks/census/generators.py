@@ -12,12 +12,14 @@ from typing import Any
 from otel_leaks.census.source import FewSource, Look, Seen
 from otel_leaks.runtime.coroutines import Chain, chain_at
 from otel_leaks.runtime.glimpse import root_of
-from otel_leaks.runtime.heap import within_coroutines
+from otel_leaks.runtime.heap import within_coroutines, within_generator
 
 __all__ = ["async_generators"]
 
 MAX_TASKS = 1000
 """Tasks that are looked through for the generators that they use."""
+MAX_GENERATORS = 100
+"""Generators of which each is looked through for others."""
 BUDGET_S = 0.1
 """CPU that this may take for one look."""
 
@@ -27,7 +29,8 @@ def async_generators() -> FewSource:
     Reads async generators that were started and neither finished nor closed.
 
     One that is being waited for right now is part of the task that waits, and so is one that a
-    pending task is in the midst of, in an ``async with`` or an ``async for``.
+    pending task or another such generator is in the midst of, in an ``async with`` or an
+    ``async for``.
     """
     return FewSource("async_generator", _left)
 
@@ -40,6 +43,7 @@ def _left(look: Look) -> Iterator[Seen]:
         found = [*look.heap.of(types.AsyncGeneratorType), *later]
         generators = list({id(each): each for each in found}.values())
     in_use = _in_use(generators, look) if generators else set()
+    in_use |= _within_others(generators, in_use)
     for generator in generators:
         with contextlib.suppress(Exception):  # One of a class of somebody's own.
             if id(generator) not in in_use and _stands_at_yield(generator):
@@ -62,6 +66,20 @@ def _in_use(generators: list[Any], look: Look) -> set[int]:
         and not task.done()
     ]
     return within_coroutines(coroutines, set(map(id, generators)), budget_s=BUDGET_S)
+
+
+def _within_others(generators: list[Any], in_use: set[int]) -> set[int]:
+    """Return the ids of those that another one is in the midst of, which is what was left."""
+    if not 2 <= len(generators) <= MAX_GENERATORS:
+        return set()
+    found: set[int] = set()
+    ids = set(map(id, generators))
+    for each in generators:
+        with contextlib.suppress(Exception):  # One of a class of somebody's own.
+            # Of two that hold each other the first is what was left.
+            if id(each) not in found and id(each) not in in_use and _stands_at_yield(each):
+                found |= within_generator(each, ids - {id(each)}, budget_s=BUDGET_S / len(ids))
+    return found
 
 
 def _stands_at_yield(generator: Any) -> bool:

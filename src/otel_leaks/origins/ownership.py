@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from types import MethodType
 
 from otel_leaks.model import Kind
@@ -11,7 +12,7 @@ from otel_leaks.origins.notes import Note, Notes
 from otel_leaks.origins.process_wide import Line, ProcessWide
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.origins.stand_ins import Child
-from otel_leaks.runtime.glimpse import module_of_type
+from otel_leaks.runtime.glimpse import module_of_type, name_of_type
 from otel_leaks.runtime.heap import held_only_by
 from otel_leaks.runtime.names import kept
 
@@ -143,12 +144,20 @@ class Ownership:
 
 def _worked_for(note: Note, thing: object) -> object | None:
     """
-    Return the library's object whose method a thread runs.
+    Return the object whose method a thread runs, and that started the thread itself.
 
     A client may refer to it alone, and to its thread weakly or not at all.
     """
     target = kept(thing, "_target") if note.kind == "thread" else None
-    if note.maker is None or type(target) is not MethodType:
+    while type(target) is partial:
+        target = target.func
+    if type(target) is not MethodType:
         return None
-    package = module_of_type(type(target.__self__)).partition(".")[0]
-    return target.__self__ if package in note.maker.packages else None
+    kind = type(target.__self__)
+    if note.maker is not None:
+        # Started by any code of its library.
+        is_its_own = module_of_type(kind).partition(".")[0] in note.maker.packages
+    else:
+        maker = note.origin.function.rpartition(".")[0]
+        is_its_own = maker in map(name_of_type, type.__getattribute__(kind, "__mro__"))
+    return target.__self__ if is_its_own else None

@@ -162,7 +162,7 @@ class ProcessWide:
                 maker.occasion
                 or is_policys
                 or self._is_of_kept_thread(note, maker, found)
-                or self._is_for_its_loop(note, maker, thing)
+                or (not again and self._is_for_its_loop(note, maker, thing))
             ):
                 found.append(note)
             elif not runs_application(note.kind, thing):

@@ -33,6 +33,7 @@ __all__ = [
     "living",
     "spaces",
     "within_coroutines",
+    "within_generator",
 ]
 
 # Bound now: a test may replace it.
@@ -154,10 +155,9 @@ def within_coroutines(
         targets: As for ``held_by_package``.
         budget_s: As for ``held_by_package``.
     """
-    inner = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType, types.FrameType)
 
     def follows(kind: type) -> bool:
-        if kind in inner:
+        if kind in _WITH_FRAMES:
             return True
         if kind is types.FunctionType or kind in _OPAQUE or issubclass(kind, type):
             return False
@@ -167,6 +167,36 @@ def within_coroutines(
     return _walked(
         list(coroutines), targets, follows, budget_s, referents=referents_of, shut=spaces()
     )
+
+
+_WITH_FRAMES = (
+    types.CoroutineType,
+    types.GeneratorType,
+    types.AsyncGeneratorType,
+    types.FrameType,
+)
+_OF_CONTEXTS = frozenset(
+    {dict, list, tuple, collections.deque, types.MethodType, types.CellType, functools.partial}
+)
+"""What leads from an ``async with``, or from an exit stack, to its context manager."""
+
+
+def within_generator(generator: object, targets: Collection[int], *, budget_s: float) -> set[int]:
+    """
+    Find what a generator holds in the midst of its own work: generators, context managers.
+
+    Not what the objects hold that it works for.
+
+    Args:
+        generator: A suspended generator.
+        targets: As for ``held_by_package``, without the generator itself.
+        budget_s: As for ``held_by_package``.
+    """
+
+    def follows(kind: type) -> bool:
+        return kind in _WITH_FRAMES or kind in _OF_CONTEXTS or module_of_type(kind) == "contextlib"
+
+    return _walked([generator], targets, follows, budget_s, referents=referents_of, shut=spaces())
 
 
 def _walked(

@@ -40,6 +40,7 @@ from otel_leaks.runtime.roots import (
     exception_roots,
     function_roots,
     idents,
+    is_hidden,
     is_of_others,
     is_of_runners,
     lists_of_the_living,
@@ -47,6 +48,7 @@ from otel_leaks.runtime.roots import (
     module_roots,
     name_of_thread,
     names_in,
+    signal_roots,
 )
 from otel_leaks.runtime.running import running_loop
 from otel_leaks.runtime.task_makes import make_of
@@ -123,6 +125,7 @@ class _Search:
         self._labels: dict[int, str] = {}
         self._roots: list[Any] = []
         """Held, as their ids are keys."""
+        self._spaces = spaces()
         self._walk = Walk(self._ids, self._follows, self._goes_on, shut=self._shut())
 
     def run(self, roots: Iterable[Root]) -> list[str]:
@@ -152,7 +155,7 @@ class _Search:
 
     def _shut(self) -> set[int]:
         # The globals of modules are roots, or are left out.
-        return {*spaces(), *map(id, lists_of_the_living())}
+        return {*self._spaces, *map(id, lists_of_the_living())}
 
     def _walked_from(self, roots: Iterable[Root], said: dict[int, str]) -> bool:
         things = []
@@ -258,12 +261,15 @@ class _Search:
         if self._reads_functions:
             yield from function_roots(ident for ident in idents() if ident not in asked)
         yield from (Root(f"the thread {name_of_thread(each)!r}", each) for each in threads)
+        yield from signal_roots()
         yield from exception_roots()
         yield Root("", contextvars.copy_context())
 
     def _follows(self, kind: type) -> bool | Callable[[Any], bool]:
-        if id(kind) in _ATOMS or is_subtype(kind, types.ModuleType, *_loop_root()):
+        if id(kind) in _ATOMS or is_subtype(kind, *_loop_root()):
             return False
+        if is_subtype(kind, types.ModuleType):
+            return lambda module: is_hidden(module, self._spaces)
         if kind is types.FrameType:
             return is_of_others
         if is_subtype(kind, type):

@@ -52,7 +52,7 @@ _AWAITED_BY = {
     types.GeneratorType: "gi_yieldfrom",
     types.AsyncGeneratorType: "ag_await",
 }
-_TRANSPARENT = (types.CellType, types.TracebackType)
+_TRANSPARENT = (types.CellType, types.TracebackType, types.MappingProxyType)
 """Their attributes are no more than the way to what is of interest."""
 _KNOWS_WAITERS = sys.version_info >= (3, 14)
 """https://docs.python.org/3/library/asyncio-graph.html"""
@@ -385,7 +385,7 @@ def own_dict(holder: Any) -> dict[str, Any] | None:
     for cls in type.__getattribute__(type(holder), "__mro__"):
         found = type.__getattribute__(cls, "__dict__").get("__dict__")
         if found is not None:
-            if type(found) is not _GETSET:
+            if type(found) not in (_GETSET, _MEMBER):  # Of types.SimpleNamespace the second.
                 return None
             own = found.__get__(holder)
             return own if type(own) is dict else None

@@ -16,7 +16,7 @@ from otel_leaks.libraries import is_own_module
 from otel_leaks.runtime import native
 from otel_leaks.runtime.frames import MAX_FRAMES
 from otel_leaks.runtime.glimpse import is_module
-from otel_leaks.runtime.paths import name_of_code
+from otel_leaks.runtime.paths import name_of_callable, name_of_code
 from otel_leaks.runtime.variables import variables_of
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "exception_roots",
     "function_roots",
     "idents",
+    "is_hidden",
     "is_of_others",
     "is_of_runners",
     "lists_of_the_living",
@@ -31,6 +32,7 @@ __all__ = [
     "module_roots",
     "name_of_thread",
     "names_in",
+    "signal_roots",
 ]
 
 _RUNNERS = frozenset({"_pytest", "pluggy", "pytest", "pytest_asyncio"})
@@ -84,6 +86,18 @@ def is_of_others(frame: types.FrameType) -> bool:
 def _is_of_loops(frame: types.FrameType) -> bool:
     module = frame.f_globals.get("__name__")
     return type(module) is str and module.partition(".")[0] in {"asyncio", "uvloop"}
+
+
+def is_hidden(module: types.ModuleType, listed: set[int]) -> bool:
+    """
+    Say whether a module is written in Python, and its globals are none of those *listed* by id.
+
+    What one that is made in C shows of its state is not looked at.
+    """
+    names = object.__getattribute__(module, "__dict__")
+    file = names.get("__file__")
+    is_in_python = names.get("__spec__") is None or (type(file) is str and file.endswith(".py"))
+    return is_in_python and id(names) not in listed and not is_of_runners(names.get("__name__"))
 
 
 def module_roots() -> Iterator[Root]:
@@ -141,6 +155,19 @@ def function_roots(idents: Iterable[int | None]) -> Iterator[Root]:
             own = {k: v for k, v in variables_of(each).items() if not k.startswith("@")}
             yield Root(f"{name_of_code(each)}.<locals>", own)
         del stack[:]
+
+
+def signal_roots() -> Iterator[Root]:
+    """Yield what the application has set to handle signals."""
+    # What is made in C, since the function of ``signal`` compares the handler with numbers.
+    signals = getattr(sys.modules.get("signal"), "Signals", ())
+    in_c: Any = sys.modules.get("_signal")
+    for number in signals if in_c is not None else ():
+        handler = in_c.getsignal(number)
+        name = name_of_callable(handler)
+        # asyncio.run() hands its task to one of its own, and that is found as a task.
+        if callable(handler) and not (name or "").startswith("asyncio."):
+            yield Root(f"the handler of {number.name}", handler)
 
 
 def exception_roots() -> Iterator[Root]:

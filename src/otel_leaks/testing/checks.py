@@ -145,6 +145,8 @@ class Check:
         self._collect = collect
         self._held = Held(ignores, loop, failed)
         self._is_underway = False
+        self._keeps_some = False
+        """Whether a library keeps some of what was created."""
         self._until = 0.0
         """When the time is over for what may wake."""
         self._extensions = EXTENSIONS
@@ -227,7 +229,7 @@ class Check:
             self._woke.append(_may_wake(self.report))
         if grace == Grace():
             yield from self._longer_pauses()
-        if self._has_workers_of_libraries() and starts.ownership.settle(self._scope, again=True):
+        if self._has_but_workers() and starts.ownership.settle(self._scope, again=True):
             self._look_again()
         if self.report and self._give_back(starts):
             self.report = self._held.look(self._scope, self._kinds).with_hidden(self.report)
@@ -253,14 +255,19 @@ class Check:
             self._look_again()
             self._woke.append(_may_wake(self.report))
 
-    def _has_workers_of_libraries(self) -> bool:
-        """Say whether workers are left that may be those of a library's cache, idle by now."""
-        # While such a worker is busy, the library does not refer to it, or it runs what it is for.
-        return any(
-            site.kind in {"thread", "asyncio_task"}
-            and site.origin is not None
-            and site.origin.library is not None
-            for site in self.report
+    def _has_but_workers(self) -> bool:
+        """Say whether all that is left may be workers of a library's cache, idle by now."""
+        # While such a worker is busy, the library does not refer to it. Beside anything else,
+        # or what the library keeps already, it is part of a client that was left.
+        return (
+            bool(self.report)
+            and not self._keeps_some
+            and all(
+                site.kind == "thread"
+                and site.origin is not None
+                and site.origin.library is not None
+                for site in self.report
+            )
         )
 
     def _leave_out(self, starts: Starts) -> bool:
@@ -278,7 +285,7 @@ class Check:
             self._look_again()
             if not self.report:
                 return False
-        is_kept = starts.ownership.settle(self._scope)
+        is_kept = self._keeps_some = starts.ownership.settle(self._scope)
         is_held = (
             self._holders is not None
             and bool(found)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from otel_leaks.pytest_plugin import Importing
 from pytest_plugin.conftest import Run
 
 STATE = """
@@ -264,26 +261,3 @@ def test_the_plugins_modules_are_imported_as_python_does_and_not_by_pytests_hook
     # A process of its own, in which nothing of it is imported yet.
     result = pytester.runpytest_subprocess("--leaks", "-pno:cacheprovider")
     result.assert_outcomes(passed=2)
-
-
-@pytest.fixture
-def collecting() -> Iterator[None]:
-    """The garbage collector runs, and does so again afterwards."""
-    gc.enable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("collecting")
-def test_the_garbage_collector_does_not_run_while_the_plugin_is_imported() -> None:
-    with Importing():
-        assert not gc.isenabled()
-    assert gc.isenabled()
-
-
-@pytest.mark.usefixtures("collecting")
-def test_a_garbage_collector_that_was_off_is_off_after_the_import() -> None:
-    gc.disable()
-    with Importing():
-        pass
-    assert not gc.isenabled()

@@ -9,7 +9,6 @@ looked for, ``session`` does it.
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
 import os
 import re
@@ -218,22 +217,12 @@ class Importing:
 
     That looks at each as it does at a test, and keeps bytecode of its own, which it can't write
     where the package belongs to somebody else: then it compiles all of them in each run.
-
-    The garbage collector does not run meanwhile: what is imported stays, and its way through all of
-    that takes a third of the time.
     """
-
-    def __init__(self) -> None:
-        self._is_collecting = False
 
     def __enter__(self) -> None:
         sys.meta_path.insert(0, self)
-        self._is_collecting = gc.isenabled()
-        gc.disable()
 
     def __exit__(self, *_: object) -> None:
-        if self._is_collecting:
-            gc.enable()
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 

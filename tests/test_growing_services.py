@@ -282,7 +282,8 @@ async def test_a_task_that_creates_the_one_of_its_next_turn_stays(monitor: Monit
         for _ in range(len(turns) // 2):
             turns.popleft().set()
 
-    assert await grown(monitor, arrive, many=1) == [
+    # Which of them are followed is chance: in one run of twenty it takes longer than two rows.
+    assert await grown(monitor, arrive, many=1, rows=3) == [
         f"growth {__name__}.{renews_itself.__qualname__}"
     ]
     await service.close()

@@ -133,6 +133,7 @@ def test_a_popen_that_was_dropped_is_held_by_nothing() -> None:
         vars(subprocess)["_active"].remove(child)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_process_is_held_by_its_pool_and_not_by_the_list_of_all_processes() -> None:
     with pytest.raises(LeaksFound) as found, verify_none(grace=Grace(attempts=1)):
         sessions["pool"] = multiprocessing.get_context("fork").Pool(1)

@@ -115,15 +115,20 @@ def instrumented(*command: str) -> list[str]:
     return [str(scripts / "opentelemetry-instrument"), str(scripts / command[0]), *command[1:]]
 
 
+MOST_WORKERS = 10
+
+
 def free_ports(n: int) -> list[int]:
     """
     Return ports of 127.0.0.1 that nobody listens on now, all different.
 
     They are below those that systems give to outgoing connections, one of which would
-    else take a port before its server does.
+    else take a port before its server does. Each worker of pytest-xdist has its own.
     """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    ports = range(20_000 + int(worker) % MOST_WORKERS, 32_000, MOST_WORKERS)
     found: list[int] = []
-    for port in random.sample(range(20_000, 32_000), 1000):
+    for port in random.sample(ports, 1000):
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError:

@@ -337,6 +337,9 @@ def test_ctrl_c_in_the_grace_ends_the_run(run: Run) -> None:
         import pytest
         from leaky import task
 
+        # A shell that starts it in the background has it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
         @pytest.mark.asyncio
         async def test_it():
             task()

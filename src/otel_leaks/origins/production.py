@@ -128,13 +128,13 @@ class Beginnings:
         return self._span_end(span, before) if span is not None else None
 
     def _start(self, original: Callable[..., None]) -> Callable[..., None]:
-        current_span, known, inline = self._current_span, owned, INLINE
-        set_note = object.__setattr__
+        notes, current_span, known, inline = self, self._current_span, owned, INLINE
+        set_note: Any = object.__setattr__
 
         @functools.wraps(original)
-        def start(*args: Any, **kwargs: Any) -> Any:
-            if not self._is_open:  # Below the wrapper of somebody else's.
-                return original(*args, **kwargs)
+        def start(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not notes._is_open:  # Below the wrapper of somebody else's.
+                return original(self, *args, **kwargs)
             try:
                 # All in one function, which is called at each start of a thread.
                 frame = sys._getframe(1)
@@ -145,10 +145,17 @@ class Beginnings:
                     began = (code, frame.f_lasti, module, current_span(), None, running_task())
                 else:
                     began = _began(frame, current_span(), running_task())
-                set_note(args[0], NOTE, began)
+                # Twice as fast as the other, which runs nothing of the application's.
+                if type(self).__setattr__ is set_note:
+                    setattr(self, NOTE, began)
+                else:
+                    set_note(self, NOTE, began)
             except Exception:  # noqa: S110 - the application starts its thread, noted or not
                 pass
-            return original(*args, **kwargs)
+            # Unpacking what is not there would take a tenth of a microsecond.
+            if args or kwargs:
+                return original(self, *args, **kwargs)
+            return original(self)
 
         return start
 

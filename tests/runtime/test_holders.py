@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -435,6 +436,99 @@ def test_the_exception_that_is_being_handled_holds_what_its_traceback_has() -> N
         assert holder_of(ref) == (
             f"the exception that is being handled.__traceback__ -> {HERE}.{name}.<locals>.mine"
         )
+
+
+# At exit
+
+
+class Client:
+    """Has what it ends at exit; says whatever is asked of it."""
+
+    def __init__(self) -> None:
+        self.pump = Told()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        asked.append("eq")
+        return self is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def stop(*_: object, **__: object) -> None:
+    """Do nothing."""
+
+
+def stops(client: Client) -> Callable[[], None]:
+    def stop_it() -> None:
+        client.close()
+
+    return stop_it
+
+
+AT_EXIT: dict[str, tuple[Callable[[Client], object], str, str]] = {
+    "method": (
+        lambda client: atexit.register(client.close),
+        f"atexit -> {HERE}.Client.close.__self__.pump",
+        "",
+    ),
+    "closure": (
+        lambda client: atexit.register(stops(client)),
+        f"atexit -> {HERE}.stops.<locals>.stop_it.<closure>.client.pump",
+        "",
+    ),
+    "object": (atexit.register, f"atexit -> <{HERE}.Client>.pump", ""),
+    "argument": (
+        lambda client: atexit.register(stop, client),
+        f"atexit -> {HERE}.stop.args[…].pump",
+        "unknown",
+    ),
+    "keyword": (
+        lambda client: atexit.register(stop, secret=client),
+        f"atexit -> {HERE}.stop.kwargs.secret.pump",
+        "unknown",
+    ),
+}
+
+
+def registered(how: Callable[[Client], Any]) -> tuple[weakref.ref[Any], weakref.ref[Any]]:
+    """Return what is held at exit, and the function; nothing here holds them."""
+    client = Client()
+    return weakref.ref(client.pump), weakref.ref(how(client))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before 3.14 atexit does not show it")
+@pytest.mark.parametrize("how", AT_EXIT)
+def test_what_is_called_at_exit_holds_what_it_refers_to(how: str) -> None:
+    register, expected, unseen = AT_EXIT[how]
+    ref, function = registered(register)
+    count = atexit._ncallbacks()
+    asked.clear()
+    try:
+        assert holder_of(ref) == expected
+        assert holder_of(ref, reads_functions=False) == (unseen or expected)
+        assert atexit._ncallbacks() == count
+        assert asked == []
+    finally:
+        atexit.unregister(function())  # type: ignore[arg-type]
+        asked.clear()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="from 3.14 on atexit shows it")
+def test_what_is_called_at_exit_is_not_looked_for_where_it_would_be_asked() -> None:
+    ref, function = registered(atexit.register)
+    asked.clear()
+    try:
+        assert holder_of(ref) == "unknown"
+        assert asked == []
+    finally:
+        atexit.unregister(function())  # type: ignore[arg-type]
+        asked.clear()
 
 
 # Where it is

@@ -38,6 +38,7 @@ from otel_leaks.runtime.paths import (
 from otel_leaks.runtime.roots import (
     Root,
     exception_roots,
+    exit_roots,
     function_roots,
     idents,
     is_hidden,
@@ -134,6 +135,7 @@ class _Search:
         is_whole = self._walked_from(chain(roots, self._living()), said)
         # Only now: there may be very many.
         is_whole = is_whole and (self._ids <= said.keys() or self._by_tasks(said))
+        is_whole = is_whole and (self._ids <= said.keys() or self._by_exit(said))
         if not is_whole:
             self._until = _thread_time() + self._budget_s * LOOPS_SHARE
         if not self._ids <= said.keys():
@@ -216,6 +218,12 @@ class _Search:
                 # It was not looked whether any of that leads to this one.
                 self._walk.retract()
         return is_whole
+
+    def _by_exit(self, said: dict[int, str]) -> bool:
+        """Look whether what is called at exit holds it; say whether that came to its end."""
+        self._walk.missing = self._ids - said.keys()
+        # For the arguments one call goes through the whole heap: not where others wait for it.
+        return self._walked_from(exit_roots(with_arguments=self._reads_functions), said)
 
     def _by_loops(self, said: dict[int, str], *, is_whole: bool) -> None:
         self._walk.missing = self._ids - said.keys()

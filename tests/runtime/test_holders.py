@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import ctypes
 import functools
 import gc
@@ -144,6 +145,75 @@ def test_what_a_timer_of_the_application_is_given_is_held_by_that(
     )
     name = f"{HERE}.{end.__qualname__}"
     assert holder_of(ref) == f"the event loop (a timer that calls {name})"
+
+
+class Expiring:
+    """Has a task, and a method that a loop calls later."""
+
+    task: Any = None
+
+    def expire(self) -> None:
+        """Do nothing."""
+
+
+def test_the_timer_that_a_task_waits_for_hides_no_other_one(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    def hold(task: Any) -> None:
+        expiring = Expiring()
+        expiring.task = task
+        loop.call_later(3600, expiring.expire)
+
+    expected = f"the event loop (a timer that calls {HERE}.Expiring.expire)"
+    assert holder_of(ref_to_new(loop, leaked(), hold)) == expected
+
+
+def test_the_context_of_what_a_loop_calls_later_holds_a_task(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    def hold(task: Any) -> None:
+        context = contextvars.Context()
+        context.run(ways_to_hold.variable.set, [task])
+        loop.call_later(3600, int, context=context)
+
+    expected = "the event loop (a timer) -> context variable current_task[…]"
+    assert holder_of(ref_to_new(loop, leaked(), hold)) == expected
+
+
+def test_the_context_of_a_task_itself_holds_nothing(loop: asyncio.AbstractEventLoop) -> None:
+    async def knows_itself() -> None:
+        ways_to_hold.variable.set(asyncio.current_task())
+        await asyncio.sleep(3600)
+
+    assert holder_of(ref_to_new(loop, knows_itself())) == f"{ALONE} (a timer)"
+
+
+class Listener(asyncio.Protocol):
+    """Has a task of its own for each connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.task = asyncio.ensure_future(leaked())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the loop of Windows has no readers")
+def test_the_protocol_of_a_connection_holds_its_task(loop: asyncio.AbstractEventLoop) -> None:
+    ours, theirs = socket.socketpair()
+
+    async def connect() -> None:
+        await loop.connect_accepted_socket(Listener, ours)
+
+    try:
+        loop.run_until_complete(connect())
+        (task,) = asyncio.all_tasks(loop)
+        ref = weakref.ref(task)
+        del task
+        expected = f"the event loop (a socket) -> <{HERE}.Listener>.task"
+        assert holder_of(ref) == expected
+    finally:
+        theirs.close()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.sleep(0))
 
 
 def test_what_a_callback_of_another_task_is_given_is_held_by_that_task(

@@ -1,7 +1,7 @@
 """
 A census of another process, by its pid.
 
-Our side (``visits``, ``doors``, ``processes``) asks; the other side (``boot``, ``guest``)
-answers over a Unix socket, in the format of ``wire``. On Python 3.14 and later the other
-side is sent there by ``sys.remote_exec``; before, processes that opted in listen.
+The command's side (``visits``, ``doors``, ``processes``) sends requests; the other side (``boot``,
+``guest``) answers over a Unix socket, in the format of ``wire``. On Python 3.14 and later
+``sys.remote_exec`` injects the other side; before, processes that opted in listen.
 """

@@ -1,12 +1,11 @@
 """
-Runs a private copy of this package inside of another process, and takes it out again.
+Runs a private copy of this package inside of another process, and removes it again.
 
-The modules come as code objects from the other side, since the process need not have the
-package, may have another version of it, and may see other files. They get names of their
-own, so a copy that the process uses itself is left alone, and they stand in ``sys.modules`` only
-while each of them is executed: dataclasses look there for the module of a class. Their imports
-of each other are resolved by an ``__import__`` of their own, which the interpreter takes from the
-builtins of their globals.
+The command sends the modules as code objects, since the process may not have the package, may
+have another version of it, or may see other files. They get names of their own, so that a copy
+that the process uses itself is left alone. Each is in ``sys.modules`` only while it is executed:
+dataclasses look there for the module of a class. An ``__import__`` of their own resolves their
+imports of each other; the interpreter takes it from the builtins of their globals.
 
 This module is executed on its own, before there is a package: it imports nothing of ours.
 """
@@ -29,8 +28,8 @@ class Copy:
     A private copy of the package.
 
     Args:
-        codes: The marshalled code of each module by its name, and its file.
-        name: What the package is called here; unique in the process.
+        codes: By module name: its marshalled code, its file, and whether it is a package.
+        name: The name of the package here; unique in the process.
     """
 
     def __init__(self, codes: Mapping[str, tuple[bytes, str, bool]], name: str) -> None:
@@ -45,13 +44,13 @@ class Copy:
         Return a module of the copy; execute it the first time.
 
         Raises:
-            KeyError: There is none of this name.
+            KeyError: There is no module of this name.
         """
         if name in self._modules:
             return self._modules[name]
         parent, _, last = name.rpartition(".")
         above = self.load(parent) if parent else None
-        if name in self._modules:  # The package above has imported it.
+        if name in self._modules:  # The parent package has imported it.
             return self._modules[name]
         import marshal
 
@@ -72,7 +71,7 @@ class Copy:
         return module
 
     def remove(self) -> None:
-        """Cut the cycles, so that hardly anything is left for the garbage collector."""
+        """Break the cycles, so that little is left for the garbage collector."""
         while self._modules:
             vars(self._modules.popitem()[1]).clear()
         self._builtins.clear()
@@ -97,7 +96,7 @@ class Copy:
 
 
 def remove(folder: str) -> None:
-    """Delete what the command put there, as far as this process may."""
+    """Delete the command's files and *folder*, as far as this process may."""
     for name in ("visit.py", "engine", "socket"):
         with contextlib.suppress(OSError):
             os.unlink(f"{folder}/{name}")  # noqa: PTH108 - pathlib need not be imported there
@@ -107,25 +106,25 @@ def remove(folder: str) -> None:
 
 def visit(folder: str, engine: Mapping[str, Any]) -> None:
     """
-    Connect to the command that waits in *folder*, and answer it until it goes.
+    Connect to the command that waits in *folder*, and answer it until it disconnects.
 
     Raises nothing, prints nothing.
 
     Args:
-        folder: Where its socket is.
-        engine: ``codes`` and ``name`` for a copy.
+        folder: The folder of its socket.
+        engine: ``codes`` and ``name`` of a copy.
     """
     copy = None
     try:
-        # Not the socket module, which gevent replaces with one of greenlets.
+        # Not the socket module, which gevent replaces.
         from _socket import AF_UNIX, SOCK_STREAM, socket
 
         connection = socket(AF_UNIX, SOCK_STREAM)
         try:
-            # Not the default timeout that an application has set.
+            # The application may have set a default timeout.
             connection.settimeout(None)
             connection.connect(f"{folder}/socket")
-            # Also where the command is killed, nothing stays.
+            # Now, so that nothing stays even if the command is killed.
             remove(folder)
             copy = Copy(engine["codes"], engine["name"])
             copy.load(f"{PACKAGE}.attach.guest").be_a_guest(connection)
@@ -133,5 +132,5 @@ def visit(folder: str, engine: Mapping[str, Any]) -> None:
             if copy is not None:
                 copy.remove()
             connection.close()
-    except BaseException:  # noqa: S110 - the process is somebody else's, whatever is wrong
+    except BaseException:  # noqa: S110 - the process is not ours: nothing may be raised in it
         pass

@@ -1,8 +1,8 @@
 """
-What is sent into a process: a few lines of Python, and the code of this package.
+What the command sends into a process: a few lines of Python, and the code of this package.
 
-As code objects, not as source: to compile half a megabyte would hold up the process, and the
-other side has the same minor version of Python, which is what ``sys.remote_exec`` needs.
+The code is sent as code objects, not as source: compiling half a megabyte would delay the
+process. ``sys.remote_exec`` requires that both sides have the same minor version of Python.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ visit()
 
 def script(folder: str) -> bytes:
     """
-    Return what the process executes in its main thread: it starts another one.
+    Return the script that the process executes in its main thread; it starts another thread.
 
     Args:
-        folder: With the engine and the socket, as the process sees it.
+        folder: The folder with the engine and the socket, as the process sees it.
     """
     return _SCRIPT.format(folder=folder).encode()
 
@@ -86,8 +86,8 @@ def _code_of(name: str) -> tuple[bytes, str, bool]:
     spec = importlib.util.find_spec(name)
     assert isinstance(spec, ModuleSpec)
     loader: Any = spec.loader
-    # Of any loader that can be asked for code, from its cache where it has one; that of pytest,
-    # which rewrites what an installed plugin asserts, can't.
+    # From the loader, which may have cached the code. pytest's loader, which rewrites the
+    # assertions of installed plugins, has no get_code().
     if not hasattr(loader, "get_code"):
         loader = SourceFileLoader(name, os.fspath(spec.origin or ""))
     code: CodeType | None = loader.get_code(name)

@@ -1,8 +1,8 @@
 """
-Where a process that opted in listens: one Unix socket for each, in a folder of its user's.
+Where a process that opted in listens: each has a Unix socket, in a folder of its user.
 
-``/run/user/UID/otel-leaks/PID`` where the system has such a folder, else
-``otel-leaks-UID/PID`` below the one for temporary files. The folder is of mode 0700, the socket of
+The path is ``/run/user/UID/otel-leaks/PID`` if the system has such a folder, else
+``otel-leaks-UID/PID`` in the folder for temporary files. The folder has mode 0700, the socket
 mode 0600.
 """
 
@@ -28,7 +28,7 @@ def folder_of(uid: int) -> Path:
 
 
 def door_of(pid: int, uid: int) -> Path | None:
-    """Return the socket of a process, None where it has none."""
+    """Return the path of a process's socket, None if it has none."""
     if not hasattr(os, "geteuid"):
         return None
     folder = folder_of(uid)
@@ -43,11 +43,11 @@ def door_of(pid: int, uid: int) -> Path | None:
 
 def made_folder(uid: int) -> Path:
     """
-    Make the folder of the calling process's user.
+    Create the folder of the calling process's user, and return it.
 
     Raises:
-        OSError: It can't be made.
-        AttachError: Somebody else made it, or may write into it.
+        OSError: It can't be created.
+        AttachError: It belongs to another user, or others have access to it.
     """
     folder = folder_of(uid)
     with contextlib.suppress(FileExistsError):
@@ -58,7 +58,7 @@ def made_folder(uid: int) -> Path:
 
 
 def is_private(folder: Path, uid: int) -> bool:
-    """Return whether a folder is a user's alone."""
+    """Return whether a folder belongs to a user, and no one else has access to it."""
     try:
         found = folder.lstat()
     except OSError:

@@ -1,4 +1,4 @@
-"""What production has of ``attach``: a door, or none, which loads nothing."""
+"""Production's entry point to ``attach``: a listener, or a stub which imports nothing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Doorway", "door"]
 
 
 class Doorway(Protocol):
-    """Where ``otel-leaks ps`` may come in, or not. Never raises."""
+    """Where ``otel-leaks ps`` can connect, if the process opted in. Never raises."""
 
     def open(self) -> None:
-        """Listen, unless this process does; called after each census."""
+        """Listen, unless this process already does; called after each census."""
 
     def close(self) -> None:
-        """Listen no more, for good."""
+        """Stop listening permanently."""
 
     def forked(self) -> None:
-        """Let go of what a child inherited."""
+        """Close what a child inherited."""
 
 
 @final
@@ -43,8 +43,8 @@ def door(providers: Callable[[], Iterable[object]], *, is_on: bool) -> Doorway:
     Return the doorway of a process.
 
     Args:
-        providers: Returns the providers of telemetry whose threads are not shown.
-        is_on: Whether it opted in.
+        providers: Returns the telemetry providers whose threads are not shown.
+        is_on: Whether the process opted in.
     """
     if not is_on:
         return _Wall()

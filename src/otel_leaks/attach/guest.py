@@ -1,9 +1,9 @@
 """
-Answers the command from inside of the process that it looks into, in a thread of its own.
+Answers the command from inside of the inspected process, in a thread of its own.
 
-The same code serves a private copy, sent by ``sys.remote_exec``, and a process that opted in.
-It takes the census that production takes, of what can be read from another thread without
-calling or holding anything of the application's.
+The same code serves a private copy, injected by ``sys.remote_exec``, and a process that opted in.
+It takes the same census as production: what can be read from another thread without calling or
+holding the application's objects.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 __all__ = ["Maker", "answer", "be_a_guest", "make_taker"]
 
 PAUSE_S = 0.0005
-"""Sleep between two slices, as the monitor of production has it."""
+"""Sleep between two slices, seconds, as in production's monitor."""
 CALIBRATION_S = 0.05
-"""How long the loops are measured alone before the first census."""
+"""How long the loops are measured before the first census, seconds."""
 PAUSES_PER_CHECK = 50
-"""Pauses between two looks at whether the command is still there."""
+"""Pauses between two checks whether the command is still there."""
 MAX_SITES = 100
-"""Sites of a kind that are sampled, and sent."""
+"""Sites of a kind that are sampled and sent."""
 
-# Those of Linux and macOS, which _socket has too; on Windows nothing of this runs.
+# The values of Linux and macOS, as in _socket; this does not run on Windows.
 _PEEK = 0x2
 _DONTWAIT = 0x40 if sys.platform == "linux" else 0x80
 
 
 class Maker(Protocol):
-    """Makes what takes the censuses of one visit."""
+    """Creates the object that takes the censuses of one visit."""
 
     def __call__(self, pause: Callable[[], None], max_sites: int, /) -> CensusTaker:
-        """Return one that calls *pause* between slices."""
+        """Return a taker that calls *pause* between slices."""
 
 
 def be_a_guest(connection: Socket) -> None:
@@ -63,15 +63,15 @@ def make_taker(
     providers: Callable[[], Iterable[object]] = tuple,
 ) -> CensusTaker:
     """
-    Return what takes the censuses of a visit; it patches nothing.
+    Return the object that takes the censuses of a visit; it patches nothing.
 
     Args:
         pause: Called between slices.
         max_sites: Sites of a kind that are sampled.
-        providers: Returns the providers of telemetry whose threads are not counted, besides those
-            that are set for the process.
+        providers: Returns telemetry providers whose threads are not counted, in addition to those
+            that are set globally.
     """
-    # Each import is some steps; the application's threads get their turn between them.
+    # One import at a time, so that the application's threads can run between them.
     for name in ("ignores", "runtime.threads", "census.threads", "census.tasks", "census"):
         __import__(f"otel_leaks.{name}")
         pause()
@@ -81,13 +81,13 @@ def make_taker(
     from otel_leaks.ignores import IN_PRODUCTION, Ignores
     from otel_leaks.origins.production import Beginnings
 
-    # Never opened: that is what would patch.
+    # Never opened, as opening would patch.
     return CensusTaker(
         ignores=Ignores(IN_PRODUCTION),
         max_sites=max_sites,
         pause=pause,
         sources=(ThreadSource, TaskSource),
-        # Reads the notes of a process that is instrumented; notes nothing itself.
+        # Reads what an instrumented process has recorded; records nothing itself.
         beginnings=Beginnings(),
         executors=Executors(),
         providers=providers,
@@ -99,12 +99,12 @@ def answer(connection: Socket, make: Maker) -> None:
     Answer requests until there are no more.
 
     Args:
-        connection: To the command.
-        make: Makes what takes the censuses; called at the first request.
+        connection: The connection to the command.
+        make: Creates the object that takes the censuses; called at the first request.
 
     Raises:
         OSError: The command is gone.
-        ValueError: It sent something else than a request.
+        ValueError: It sent something other than a request.
     """
     wire = Wire(connection, MAX_REQUEST_BYTES)
     taker: CensusTaker | None = None
@@ -120,9 +120,9 @@ def answer(connection: Socket, make: Maker) -> None:
     wire.send(_hello())
     while (request := wire.receive()) is not None:
         started = native.monotonic()
-        # Between two looks nothing is measured, and no loop is held.
+        # Per request: between two looks nothing is measured, and no loop is held.
         pulse = Pulse(_loops())
-        # Finding them is one step, during which no other thread runs.
+        # Finding the loops is one step, during which no other thread runs.
         found_s = native.monotonic() - started
         try:
             pulse.calibrate(CALIBRATION_S)
@@ -134,7 +134,7 @@ def answer(connection: Socket, make: Maker) -> None:
                     message = _look(taker, request, pause)
             except OSError:  # The command is gone.
                 raise
-            except Exception as error:  # The other side says so, and this one goes on.
+            except Exception as error:  # The command reports it, and this side goes on.
                 message = {"error": f"{type(error).__name__}: {error}"}
             pauses = pulse.pauses()
         finally:
@@ -146,15 +146,15 @@ def answer(connection: Socket, make: Maker) -> None:
 
 
 def _history() -> Any:
-    """Return what the process itself remembers of its last minutes; None where it does not."""
-    # A private copy finds the one that the process uses, of whichever version.
+    """Return what the process itself recorded of its last minutes; None if it records nothing."""
+    # A private copy finds the recorder that the process uses, of whichever version.
     recorder = sys.modules.get("otel_leaks.monitor.recorder")
     read = getattr(recorder, "history", None)
     return read() if read is not None else None
 
 
 def _check(connection: Socket) -> None:
-    """End a census whose reader is gone."""
+    """End a census if the command is gone."""
     with contextlib.suppress(BlockingIOError):
         if connection.recv(1, _PEEK | _DONTWAIT) == b"":
             raise ConnectionResetError
@@ -189,7 +189,7 @@ def _look(taker: CensusTaker, request: dict[str, Any], pause: Callable[[], None]
     if why is None:
         census = taker.take(ignores=ignores, kinds=kinds)
     else:
-        # A site that is not among the largest is sampled too, where its fingerprint is given.
+        # A site that is not among the largest is sampled as well if its fingerprint is given.
         census = taker.take(ignores=ignores, kinds=kinds, sampled=(str(asked),), shown=why.shown)
     ages_s = ages_of_threads()
     pause()
@@ -217,18 +217,18 @@ def _look(taker: CensusTaker, request: dict[str, Any], pause: Callable[[], None]
 
 
 def _finished(tasks: Population | None, pause: Callable[[], None]) -> list[tuple[str, int]]:
-    """Return how many finished tasks each function has, the most first."""
+    """Return the number of finished tasks of each function, largest first."""
     from otel_leaks.runtime.finished_tasks import ARE_REGISTERED, finished_by_function
 
     if tasks is None:
         return []
-    if ARE_REGISTERED and tasks.retained is not None:  # The census has counted all of them.
+    if ARE_REGISTERED and tasks.retained is not None:  # The census has already counted them.
         return [(site.function, site.count) for site in tasks.retained.sites]
     return [(name, len(refs)) for name, refs in finished_by_function(pause).items()]
 
 
 def _make_why(pattern: str, pause: Callable[[], None]) -> Why:
-    # Each import is some steps; the application's threads get their turn between them.
+    # One import at a time, so that the application's threads can run between them.
     for name in ("runtime.walks", "runtime.paths", "runtime.roots", "runtime.holders"):
         __import__(f"otel_leaks.{name}")
         pause()
@@ -239,7 +239,7 @@ def _population(
     population: Population, ages_s: dict[int, float], pause: Callable[[], None]
 ) -> dict[str, Any]:
     sites = []
-    # Beyond those only what was asked for has a sample.
+    # Beyond MAX_SITES only sites that were asked for have a sample.
     more = [each for each in population.sites[MAX_SITES:] if each.sample is not None]
     for each in (*population.sites[:MAX_SITES], *more):
         sites.append(_site(each, ages_s))
@@ -255,7 +255,7 @@ def _population(
 
 
 def _site(site: Site, ages_s: dict[int, float]) -> dict[str, Any]:
-    # What a census follows is for its policies; there may be hundreds of numbers.
+    # These fields are for detection policies, and may hold hundreds of numbers.
     few = replace(site, followed=None, newest=None, outlived=None, ended=None)
     plain = asdict(replace(few, refusals=(), refusing=None))
     sample = plain["sample"]
@@ -266,12 +266,12 @@ def _site(site: Site, ages_s: dict[int, float]) -> dict[str, Any]:
 
 
 def ages_of_threads() -> dict[int, float]:
-    """Return the seconds since each thread started by its ident; empty where nobody knows."""
+    """Return the seconds since each thread started, by its ident; empty if not known."""
     from otel_leaks.runtime.threads import native_ids
 
     ages = {}
-    with contextlib.suppress(Exception):  # Only Linux says so, and only with /proc.
-        # Seconds from boot on, suspended ones included, as the field is counted.
+    with contextlib.suppress(Exception):  # Only known on Linux with /proc.
+        # Like the field in /proc, this counts from boot and includes time in suspend.
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         ticks = os.sysconf("SC_CLK_TCK")
         for ident, number in native_ids().items():

@@ -1,9 +1,9 @@
 """
-The door of a process that opted in: ``attach=True``.
+The listener of a process that opted in: ``attach=True``.
 
-A thread waits in ``accept``, which costs nothing. It answers one command at a time, of the same
-user or of root, and no other: the socket is of mode 0600 in a folder of mode 0700, and the system
-says who connected. Each process has its own door; a forked child closes what it inherited.
+A thread waits in ``accept``, which costs nothing. It answers one command at a time, and only those
+of the same user or of root: the socket has mode 0600 in a folder of mode 0700, and the system
+reports who connected. Each process has its own listener; a forked child closes an inherited one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from otel_leaks.runtime import forks, native
 __all__ = ["Door"]
 
 JOIN_S = 0.5
-"""How long closing waits for the thread; a census that is half done ends within some slices."""
+"""How long closing waits for the thread, seconds; a running census ends after a few slices."""
 
 
 @final
@@ -32,8 +32,8 @@ class Door:
     Listens from ``open`` to ``close``, in the process that called it.
 
     Args:
-        make: Makes what takes the censuses of one visit.
-        complain: Called once in each process where it can't listen.
+        make: Creates the object that takes the censuses of one visit.
+        complain: Called once in each process that can't listen.
     """
 
     def __init__(self, make: Maker, complain: Callable[[Exception], None]) -> None:
@@ -44,22 +44,22 @@ class Door:
         self._listener: Any = None
         self._visitor: Any = None
         self._thread: native.Thread | None = None
-        # Taken by who opens and closes: the monitor, the application, its end.
+        # Held while opening and closing: by the monitor, the application, or at its exit.
         self._lock = forks.Lock()
         self._is_shut = False
 
     def open(self) -> None:
-        """Listen, unless this process does; to be called now and again, as after a fork."""
+        """Listen, unless this process already does; call it regularly, as after a fork."""
         if self._pid == os.getpid() or not hasattr(_constants, "AF_UNIX"):
             return
         with self._lock:
             if self._is_shut:
                 return
             self.forked()
-            self._pid = os.getpid()  # Also where it fails: it is not tried again.
+            self._pid = os.getpid()  # Even if it fails: do not try again.
             try:
                 self._listen_in(doors.made_folder(os.geteuid()))
-            except Exception as error:  # Somebody else's folder, say; all else goes on.
+            except Exception as error:  # Such as another user's folder; the rest goes on.
                 self._complain(error)
 
     def _listen_in(self, folder: Path) -> None:
@@ -81,7 +81,7 @@ class Door:
             raise
 
     def close(self) -> None:
-        """Listen no more, end a visit that goes on, and remove the socket. For good."""
+        """Stop listening permanently, end a visit in progress, and remove the socket."""
         with self._lock:
             self._is_shut = True
             if self._pid != os.getpid() or self._path is None:
@@ -92,7 +92,7 @@ class Door:
             path.unlink()
         for each in (visitor, listener):
             if each is not None:
-                # Wakes the thread that waits in it; on macOS a listener has to be closed.
+                # Wakes the thread that waits on it; on macOS a listener must be closed.
                 with contextlib.suppress(OSError):
                     each.shutdown(_constants.SHUT_RDWR)
         if thread is not None and not thread.is_current():
@@ -101,7 +101,7 @@ class Door:
             listener.close()
 
     def forked(self) -> None:
-        """Close what a child inherited, so that the parent's end is seen by who visits it."""
+        """Close what a child inherited, so that the parent's visitors notice its end."""
         for each in (self._listener, self._visitor):
             if each is not None:
                 with contextlib.suppress(OSError):
@@ -117,7 +117,7 @@ class Door:
                 return
             visitor = self._visitor = _socket(number)
             try:
-                # What is wrong with a visit ends it, and nothing else.
+                # An error in a visit ends that visit, and nothing else.
                 with contextlib.suppress(Exception):
                     if not self._is_shut and _is_allowed(visitor):
                         answer(visitor, self._make)
@@ -127,8 +127,8 @@ class Door:
 
 
 def _socket(number: int | None = None) -> Any:
-    # Not the module socket, which gevent replaces with one of greenlets. Private, and the base
-    # of the public class on 3.10 to 3.15.
+    # Not the module socket, which gevent replaces. Private, and the base of the public class
+    # on 3.10 to 3.15.
     import _socket as plain
 
     kinds = (_constants.AF_UNIX, _constants.SOCK_STREAM)
@@ -138,7 +138,7 @@ def _socket(number: int | None = None) -> Any:
 
 
 def _is_allowed(visitor: Any) -> bool:
-    """Return whether it is of this user, or of root; the modes alone where nobody says."""
+    """Return whether a visitor is this user or root; True if unknown, as file modes protect."""
     option = getattr(_constants, "SO_PEERCRED", None)
     if option is None:
         return True
@@ -147,7 +147,7 @@ def _is_allowed(visitor: Any) -> bool:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove the sockets of processes that ended without a word."""
+    """Remove the sockets of processes that ended without removing theirs."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.name.isdecimal() and not _lives(int(path.name)):

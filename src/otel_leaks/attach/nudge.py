@@ -1,12 +1,12 @@
 """
-Wakes a main thread that waits for events, so that it runs what it was sent.
+Wakes a main thread that waits for events, so that it runs a remote script.
 
-Python runs a remote script when its main thread comes to its next bytecode, or when a system
-call of it is interrupted. A thread that waits in ``epoll_wait`` for a request that does not come
-is interrupted when somebody attaches to it with ptrace, even for a moment: the call returns
-EINTR (signal(7)), Python looks for what it has to do, and waits on. No signal is sent, and its
-parent hears of nothing. Waits for locks and sleeps are resumed by the kernel instead: these can't
-be woken. Linux alone; where it is refused nothing happens.
+Python runs a remote script when its main thread reaches its next bytecode, or when one of its
+system calls is interrupted. A thread that waits in ``epoll_wait`` for a request that does not come
+is interrupted when a process attaches to it with ptrace, even for a moment: the call returns
+EINTR (signal(7)), Python checks for pending work, and waits again. No signal is sent, and its
+parent is not notified. The kernel resumes waits for locks and sleeps instead: these can't be
+woken. Linux only; if ptrace is refused, nothing happens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WALL = 0x40000000
 
 
 def nudge(pid: int) -> bool:
-    """Interrupt what the main thread of a process waits for; return whether that was allowed."""
+    """Interrupt a wait of a process's main thread; return whether that was allowed."""
     if sys.platform != "linux":
         return False
     try:

@@ -1,7 +1,7 @@
 """
-The Python processes of this machine, and whether they may be looked into.
+The Python processes of this machine, and whether they can be inspected.
 
-Read from /proc, so on Linux alone; elsewhere a process is tried without knowing.
+Read from /proc, so only on Linux; elsewhere nothing is known before a process is tried.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 PROC = Path("/proc")
 REMOTE_EXEC: tuple[int, int] = (3, 14)
-"""The first version that takes scripts from outside."""
+"""The first version that accepts remote scripts."""
 
 _EXECUTABLE = re.compile(r"(?:^|/)(?:lib)?python(\d)\.(\d+)[a-z]*(?:\.so[.\d]*)?(?: \(deleted\))?$")
 _MODULE = re.compile(r"/lib/python(\d)\.(\d+)[a-z]*/|\.cpython-(\d)(\d+)[a-z]*-")
@@ -38,21 +38,21 @@ _PYTHON = re.compile(r"(?:^|/)(?:lib)?python[\d.]*[a-z]*(?:\.so[.\d]*)?(?: \(del
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What /proc says of a process."""
+    """What is known of a process from /proc."""
 
     pid: int
     command: tuple[str, ...]
     uid: int
     version: tuple[int, int] | None
-    """Of its Python; None where it has none, or where that can't be read."""
+    """The version of its Python; None if it has none, or this can't be read."""
     is_python: bool | None
-    """None where that can't be read."""
+    """None if this can't be read."""
     is_disabled: bool | None = None
-    """Whether remote execution was turned off; None where that can't be read."""
+    """Whether remote execution was turned off; None if this can't be read."""
     has_door: bool = False
     """Whether its instrumentation opted in."""
     is_elsewhere: bool = False
-    """Whether it sees other files: in a container, or a chroot."""
+    """Whether it sees other files, as in a container or a chroot."""
 
     @property
     def title(self) -> str:
@@ -61,7 +61,7 @@ class Process:
 
 
 def processes() -> list[Process]:
-    """Return the Python processes that can be seen, but for this one; by pid."""
+    """Return the visible Python processes except this one, by pid."""
     found = []
     for folder in PROC.iterdir() if PROC.is_dir() else ():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
@@ -78,7 +78,7 @@ def _is_shown(process: Process) -> bool:
 
 
 def read(pid: int) -> Process | None:
-    """Return what is known of a process, None where there is none."""
+    """Return what is known of a process, None if there is none."""
     folder = PROC / str(pid)
     try:
         command = (folder / "cmdline").read_bytes()
@@ -106,7 +106,7 @@ def read(pid: int) -> Process | None:
 
 
 def refusal(process: Process) -> str | None:
-    """Say why a process can't be looked into, and what to do; None where it can be tried."""
+    """Return why a process can't be inspected, and what to do; None if it can be tried."""
     own = os.geteuid() if hasattr(os, "geteuid") else process.uid
     if own not in {0, process.uid}:
         return f"it belongs to {_user(process.uid)}: run this as that user, or as root"
@@ -159,7 +159,7 @@ def _mapped(folder: Path) -> list[str]:
 def _version_of(files: list[str]) -> tuple[int, int] | None:
     for pattern in (_EXECUTABLE, _MODULE):
         for file in files:
-            # A tool that runs on Python's library is one; a file that it reads makes none.
+            # A process that maps Python's library is one; other files of Python prove nothing.
             found = pattern.search(file)
             if found is not None:
                 major, minor = (each for each in found.groups() if each is not None)
@@ -197,7 +197,7 @@ def _user(uid: int) -> str:
 
 
 def waiting_in(pid: int) -> str:
-    """Return the kernel function that the main thread waits in, empty when it is not known."""
+    """Return the kernel function that the main thread waits in, empty if it is not known."""
     with contextlib.suppress(OSError):
         said = (PROC / f"{pid}/task/{pid}/wchan").read_text().strip()
         return "" if said == "0" else said

@@ -1,8 +1,8 @@
 """
-How long event loops stand still while somebody looks at them.
+Measures how long event loops pause while they are inspected.
 
-A loop is given a callback a thousand times a second; what is between two of them, beyond that
-millisecond, is a pause. No timer is left when it is over, unless the loop is blocked then: such
+A loop runs a callback a thousand times a second; the time between two of them, beyond that
+millisecond, is a pause. No timer is left afterwards, unless the loop is blocked at the end: such
 a loop drops the callback as soon as it turns again.
 """
 
@@ -17,9 +17,9 @@ from otel_leaks.runtime import native
 __all__ = ["Pauses", "Pulse"]
 
 BEAT_S = 0.001
-"""Between two callbacks; a loop of asyncio rounds its timeouts up to this."""
+"""Seconds between two callbacks; asyncio's loops round their timeouts up to this."""
 END_S = 1.0
-"""How long the end waits for the last callback of a loop."""
+"""How long ``end`` waits for the last callback of a loop, seconds."""
 MAX_LOOPS = 16
 
 
@@ -27,13 +27,13 @@ class Pauses(NamedTuple):
     """The longest pauses of the loops, seconds."""
 
     loops: int
-    """How many running loops were measured."""
+    """Number of running loops that were measured."""
     before_s: float
-    """Before anything was done: the application's own."""
+    """Before the inspection: the application's own pauses."""
     during_s: float
-    """From then on."""
+    """During the inspection."""
     blocked: int = 0
-    """Loops that did not turn any more at the end."""
+    """Number of loops that no longer turned at the end."""
 
 
 @final
@@ -54,7 +54,7 @@ class _Beat:
 
     def __call__(self) -> None:
         if self._is_over:
-            # A loop that was blocked comes here when the globals of this module are gone.
+            # A loop that was blocked gets here after the globals of this module are gone.
             end, self._end = self._end, None
             if end is not None:
                 end()
@@ -64,18 +64,18 @@ class _Beat:
             self._due = native.monotonic() + BEAT_S
             self._loop.call_later(BEAT_S, self)
         except Exception:
-            # Nothing may reach the loop's exception handler: it is the application's.
+            # Nothing may reach the loop's exception handler, which belongs to the application.
             self._is_over = True
             self()
 
     def take(self) -> float:
-        """Return the longest pause since the last call, one that goes on included."""
+        """Return the longest pause since the last call, including one in progress."""
         self._note(native.monotonic())
         worst, self.worst_s = self.worst_s, 0.0
         return worst
 
     def end(self) -> bool:
-        """Schedule no more; return whether none is scheduled any more."""
+        """Stop scheduling callbacks; return whether none is scheduled any more."""
         self._is_over = True
         return self._ended.acquire(timeout=END_S)
 
@@ -90,13 +90,13 @@ class Pulse:
     Measures the pauses of loops.
 
     Args:
-        loops: Those that run are measured; at most sixteen.
+        loops: Running ones are measured, at most sixteen.
     """
 
     def __init__(self, loops: Iterable[Any]) -> None:
         self._beats: list[_Beat] = []
         for loop in loops:
-            # A loop of somebody's own need not have all methods, one may just be closed.
+            # A custom loop need not have all methods, and a loop may just be closed.
             with contextlib.suppress(Exception):
                 if len(self._beats) < MAX_LOOPS and loop.is_running():
                     beat = _Beat(loop)
@@ -105,7 +105,7 @@ class Pulse:
         self._before_s = 0.0
 
     def calibrate(self, seconds: float) -> None:
-        """Let the loops run alone for so long; what they pause is the application's own."""
+        """Let the loops run undisturbed for *seconds*, to measure the application's own pauses."""
         if self._beats:
             native.sleep(seconds)
             self._before_s = self._take()
@@ -115,7 +115,7 @@ class Pulse:
         return Pauses(len(self._beats), self._before_s, self._take())
 
     def end(self) -> int:
-        """Measure no more; return how many loops are blocked, and still have a callback."""
+        """Stop measuring; return how many loops are blocked and still have a callback."""
         return sum([not beat.end() for beat in self._beats])
 
     def _take(self) -> float:

@@ -1,9 +1,9 @@
 """
-Looks into a process: through its door where it opted in, else by ``sys.remote_exec``.
+Inspects a process: through its socket if it opted in, else by ``sys.remote_exec``.
 
-``remote_exec`` has the process run a script when its main thread comes to its next bytecode. The
-script starts a thread, which connects to a socket of ours; all else goes over that. The folder
-with both is gone when the visit is over, and so is the thread.
+``remote_exec`` makes the process run a script when its main thread reaches its next bytecode. The
+script starts a thread, which connects to a socket of ours; everything else goes over that. The
+folder with both is removed when the visit ends, and so is the thread.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from otel_leaks.runtime import native
 __all__ = ["Visit", "visit"]
 
 STEP_S = 0.1
-"""Between two looks at whether the process is still there."""
+"""Seconds between two checks whether the process still exists."""
 NUDGES_S = 0.3
-"""Between two nudges of a main thread that does not run what it was sent."""
+"""Seconds between two nudges of a main thread that has not run the script yet."""
 LATE_S = 0.2
-"""How long a thread that was sent and then called off is waited for."""
+"""How long to wait for a connection after the script was called off, seconds."""
 MAX_FOLDER_BYTES = 75
-"""Of a folder for temporary files: the address of a socket below it has 104 bytes on macOS."""
+"""Longest path of a folder for temporary files: socket addresses have 104 bytes on macOS."""
 ANSWER_S = 300.0
-"""A census of a million tasks, under load, takes some of this."""
+"""Timeout of an answer, seconds: a census of a million tasks takes long under load."""
 
 
 @final
@@ -55,8 +55,8 @@ class Visit:
     A connection to a process.
 
     Args:
-        connection: To the thread that answers.
-        process: What is known of it.
+        connection: The connection to the thread that answers.
+        process: What is known of the process.
     """
 
     def __init__(self, connection: socket.socket, process: Process) -> None:
@@ -77,15 +77,15 @@ class Visit:
         self, *, ignore: str = "", kinds: tuple[str, ...] | None = None, why: str | None = None
     ) -> dict[str, Any]:
         """
-        Return a census, as JSON has it.
+        Return a census, as JSON values.
 
         Args:
             ignore: What not to count.
-            kinds: What to count, None for all.
-            why: Of which sites to look for what holds their objects: a fingerprint, or a pattern.
+            kinds: The kinds to count, None for all.
+            why: Sites whose holders to search for: a fingerprint, or a pattern.
 
         Raises:
-            AttachError: The process ended, or can't say.
+            AttachError: The process ended, or can't answer.
         """
         with self._explained():
             self._wire.send({"ignore": ignore, "kinds": kinds, "why": why})
@@ -101,10 +101,10 @@ class Visit:
 
     def history(self) -> dict[str, Any]:
         """
-        Return what the process remembers of its last minutes, as JSON has it.
+        Return what the process recorded of its last minutes, as JSON values.
 
         Raises:
-            AttachError: It remembers nothing, it ended, or can't say.
+            AttachError: It recorded nothing, it ended, or can't answer.
         """
         with self._explained():
             self._wire.send({"history": True})
@@ -144,11 +144,11 @@ def visit(pid: int, *, wait_s: float) -> Iterator[Visit]:
     Connect to a process, and leave nothing behind.
 
     Args:
-        pid: Of the process.
-        wait_s: Seconds until it must have answered, > 0.
+        pid: The pid of the process.
+        wait_s: Seconds within which it must answer, > 0.
 
     Raises:
-        AttachError: It can't be looked into.
+        AttachError: It can't be inspected.
     """
     process = read(pid)
     if process is None:
@@ -202,7 +202,7 @@ def _sent_into(process: Process, wait_s: float) -> Iterator[socket.socket]:
         _send(remote_exec, process, script)
         connection = _awaited(listener, process, wait_s)
         if connection is None:
-            # What it has not run yet is called off. It would say so if the file were gone.
+            # Call the script off if it has not run yet: a missing file would print an error.
             with contextlib.suppress(Exception):
                 remote_exec(process.pid, os.devnull)
             connection = _awaited(listener, process, LATE_S)
@@ -250,13 +250,13 @@ def _not_reached(process: Process, wait_s: float) -> str:
 
 @contextmanager
 def _meeting_place(process: Process) -> Iterator[tuple[str, socket.socket]]:
-    """Make a folder that both sides see and only the process's user may enter."""
+    """Create a folder that both sides see and only the process's user may enter."""
     with contextlib.ExitStack() as stack:
         folder = tempfile.mkdtemp(prefix="otel-leaks-ps-", dir=_temporary(process))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         made = [Path(folder)]
         if process.is_elsewhere:
-            # Under the same name: remote_exec looks for the script here, the process there.
+            # With the same path: remote_exec checks the script here, the process reads it there.
             there = Path(f"/proc/{process.pid}/root{folder}")
             try:
                 there.mkdir(mode=0o700)
@@ -304,7 +304,7 @@ def _hand_over(path: Path, mode: int, uid: int) -> None:
 
 
 def _awaited(listener: socket.socket, process: Process, wait_s: float) -> socket.socket | None:
-    """Return the connection of the process, None when it does not come in time."""
+    """Return the connection of the process, None if it does not connect in time."""
     deadline = native.monotonic() + wait_s
     next_nudge = native.monotonic() + STEP_S
     while (left := deadline - native.monotonic()) > 0:
@@ -323,7 +323,7 @@ def _awaited(listener: socket.socket, process: Process, wait_s: float) -> socket
 
 
 def _is_of(connection: socket.socket, process: Process) -> bool:
-    """Return whether a connection is the process's, as far as the system says."""
+    """Return whether a connection comes from the process, as far as the system reports that."""
     if not hasattr(socket, "SO_PEERCRED"):
         return True
     said = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -332,7 +332,7 @@ def _is_of(connection: socket.socket, process: Process) -> bool:
 
 
 def _wait_for_end(connection: socket.socket) -> None:
-    """Say that this is all, and wait until the other side has cleared up."""
+    """Signal the end of the requests, and wait until the other side has cleaned up."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(STEP_S)

@@ -1,4 +1,4 @@
-"""What holds the objects at some sites of a process that is looked into: ``ps --why``."""
+"""What holds the objects at some sites of an inspected process: ``ps --why``."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["Why", "is_meant"]
 BUDGET_S = 2.0
 """Seconds of CPU that a search may take: enough for two million objects."""
 WORK_S = 0.0005
-"""Work between two pauses."""
+"""Work between two pauses, seconds."""
 MOST = 20
-"""Sites that are looked for, the largest first."""
+"""Sites whose holders are searched for, the largest first."""
 
 
 def is_meant(site: Site, pattern: str) -> bool:
-    """Say whether a site is meant by its fingerprint, or by a pattern for one of its functions."""
+    """Return whether *pattern* is the fingerprint of a site, or matches one of its functions."""
     return site.fingerprint == pattern or any(_matches(each, pattern) for each in site.functions)
 
 
 def _matches(function: str, pattern: str) -> bool:
-    """Say whether a pattern fits a qualified name, or its last part where it has no dot."""
+    """Return whether a pattern matches a qualified name or, without a dot, its last part."""
     last = function.rpartition(".")[2]
     return fnmatchcase(function, pattern) or ("." not in pattern and fnmatchcase(last, pattern))
 
@@ -53,10 +53,10 @@ class Why:
         self.shown: dict[tuple[Kind, int], weakref.ref[Any]] = {}
         """To be filled by the census: the objects of its samples."""
         self.held_by: dict[tuple[str, int], str] = {}
-        """What was found, by the kind and the serial of a sample."""
+        """The holders that were found, by the kind and the serial of a sample."""
 
     def look(self, sites: Iterable[Site]) -> dict[str, Any]:
-        """Look; return what is to be said of the search."""
+        """Search; return a summary of the search."""
         started, cpu_started = native.monotonic(), time.thread_time()
         meant = [each for each in sites if is_meant(each, self._pattern)]
         keys = [(each.kind, each.sample.serial) for each in meant[:MOST] if each.sample is not None]
@@ -79,7 +79,7 @@ class Why:
         }
 
     def added(self, population: Population) -> Population:
-        """Return a population, its samples saying what holds them."""
+        """Return a population with what holds each of its samples."""
 
         def with_holder(site: Site) -> Site:
             if site.sample is None:
@@ -101,14 +101,14 @@ class Why:
                 living,
                 budget_s=BUDGET_S,
                 pause=self._pause,
-                # Before 3.13 that makes a copy of them, which another thread may be writing to.
+                # Before 3.13 that copies variables which another thread may be writing to.
                 reads_functions=sys.version_info >= (3, 13),
             )
         )
         return [None if each is None else next(found) for each in things]
 
     def _finished(self) -> dict[str, list[weakref.ref[Any]]]:
-        """Return the finished tasks of the functions that are meant, which somebody refers to."""
+        """Return finished tasks that are still referenced, of the functions that are meant."""
         from otel_leaks.model import fingerprint
         from otel_leaks.runtime.finished_tasks import finished_by_function
 

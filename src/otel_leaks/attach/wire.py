@@ -1,7 +1,7 @@
 """
-The messages between the command and the process that it looks into: JSON, a length before it.
+The messages between the command and the inspected process: JSON, preceded by its length.
 
-Both sides read what the other one writes with a limit, and trust none of it.
+Both sides limit what they read, and trust none of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol, final
 __all__ = ["MAX_ANSWER_BYTES", "MAX_REQUEST_BYTES", "VERSION", "Socket", "Wire", "WireError"]
 
 VERSION = 1
-"""Of the messages; both sides are of one package, but maybe not of one installation."""
+"""Version of the messages: the two sides may come from different installations."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_REQUEST_BYTES = 256 * 1024
 
@@ -22,11 +22,11 @@ _decode = json.JSONDecoder().decode
 
 
 class WireError(ValueError):
-    """What came is no message, or is too long."""
+    """The data received is no message, or is too long."""
 
 
 class Socket(Protocol):
-    """What is needed of a socket; ``_socket.socket`` has it too."""
+    """The methods needed of a socket, which ``_socket.socket`` has as well."""
 
     def sendall(self, data: bytes, /) -> None:
         """Send all of *data*."""
@@ -41,8 +41,8 @@ class Wire:
     One end of a connection.
 
     Args:
-        socket: Connected.
-        most: Bytes of a message that is received, at most.
+        socket: A connected socket.
+        most: Limit of the length of a received message, bytes.
     """
 
     def __init__(self, socket: Socket, most: int) -> None:
@@ -64,7 +64,7 @@ class Wire:
         Return the next message, None when there are no more.
 
         Raises:
-            WireError: It is no message.
+            WireError: The data is no message.
             OSError: The connection broke, or timed out.
         """
         head = self._exactly(4)

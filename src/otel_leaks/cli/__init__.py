@@ -1,7 +1,7 @@
 """
-The entry point of the shell: ``otel-leaks``.
+The command line: ``otel-leaks``.
 
-Importing this module is cheap: what a command needs is imported when it runs.
+Importing this module is cheap: each command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMMANDS: tuple[Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], 
     report.add,
     examples.add,
 )
-"""Each adds its command, in the order of ``otel-leaks --help``."""
+"""Functions that each add one command, in the order of ``otel-leaks --help``."""
 
 _INTERRUPTED = 130
 
@@ -34,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run a command.
 
     Args:
-        argv: Without the program's name; None for those of the process.
+        argv: The arguments without the program's name; None for those of the process.
 
     Returns:
-        The exit status: 0 for success, 1 when a command did not find what it looks for,
-        2 for a wrong call or a missing extra, 130 after Ctrl-C.
+        The exit status: 0 for success, 1 if a command did not find what it looks for,
+        2 for a usage error or a missing extra, 130 after Ctrl-C.
 
     Raises:
-        SystemExit: argparse's own, after ``--help``, ``--version`` and a wrong call.
+        SystemExit: Raised by argparse after ``--help``, ``--version`` and a usage error.
     """
     options = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = options.run
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nStopped.", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        # Who read has left (`| head`). Nothing more may be written, also not on exit.
+        # The reader has gone (`| head`). Nothing more may be written, not even on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

@@ -13,11 +13,11 @@ __all__ = ["add"]
 
 _PORT = 4318
 _SECONDS = 30.0
-"""Of the picture in the terminal."""
+"""Default duration of the demo in the terminal."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the shell's entry point."""
+    """Add the command to the command line."""
     demo = commands.add_parser(
         "demo",
         help="watch a small leaking web service being caught",
@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         f"after {_SECONDS:g} s",
         seconds_type=partial(pages.seconds, default="30"),
     )
-    # For the tests: so high that nothing is caught.
+    # For the tests, which set it so high that nothing is caught.
     demo.add_argument("--limit", type=int, help=argparse.SUPPRESS)
     demo.set_defaults(run=_run)
 
@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
 
     task_limit = TASK_LIMIT if options.limit is None else options.limit
     opens = has_browser() and not options.no_browser
-    # Who names a port wants the page, also where nothing can open it.
+    # A given port means that the page is wanted, even if nothing can open it.
     if not opens and options.port is None:
         with Screen(sys.stdout) as screen:
             seconds = _SECONDS if options.seconds is None else options.seconds

@@ -15,7 +15,7 @@ __all__ = ["add"]
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the shell's entry point."""
+    """Add the command to the command line."""
     examples = commands.add_parser(
         "examples",
         help="list or write the configurations for collectors and backends",
@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
             f"name one of them, or write them with --to DIR"
         )
     else:
-        # As bytes: what comes out is the file, also where a console has other line ends.
+        # As bytes: the output is the exact file, even where the console has other line ends.
         sys.stdout.flush()
         sys.stdout.buffer.write(shipped.read(chosen[0]))
         sys.stdout.buffer.flush()

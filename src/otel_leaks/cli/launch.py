@@ -1,4 +1,4 @@
-"""A program, started under the page: its command, its environment, its signals, its status."""
+"""Runs a program under the page: its command, environment, signals and exit status."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["block_signals", "command_of", "environment", "launch"]
 
 _INSIDE = Path(__file__).with_name("inside")
 _IMPATIENT = 3
-"""So many Ctrl-C end a program that does not end by itself."""
+"""Number of Ctrl-C after which a program that does not end is killed."""
 
-# The user's own would send its telemetry elsewhere, slowly, or not at all.
+# The user's own settings would send its telemetry elsewhere, slowly, or not at all.
 _DROPPED = ("OTEL_EXPORTER_", "OTEL_TRACES_SAMPLER", "OTEL_SDK_DISABLED", "OTEL_CONFIG_FILE")
 _FIXED: Mapping[str, str] = {
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
@@ -30,7 +30,7 @@ _FIXED: Mapping[str, str] = {
     "OTEL_METRIC_EXPORT_INTERVAL": "1000",
     "OTEL_BSP_SCHEDULE_DELAY": "200",
 }
-# Somebody watches: a service has other defaults. What the user sets stays.
+# Shorter than a service's defaults, as a person is watching. The user's settings win.
 _WATCHED: Mapping[str, str] = {
     "OTEL_PYTHON_LEAKS_INTERVAL_S": "1",
     "OTEL_PYTHON_LEAKS_TASK_LIMIT": "1000",
@@ -41,10 +41,10 @@ _WATCHED: Mapping[str, str] = {
 
 def command_of(words: Sequence[str], *, module: bool) -> tuple[list[str], str]:
     """
-    Return the command of a program, and what it is called.
+    Return the command of a program, and its name.
 
     Args:
-        words: A script, a module or a command of this environment, with its arguments; >= 1.
+        words: A script, a module or a command of this environment, with its arguments; >= 1 word.
         module: Whether it is a module.
 
     Raises:
@@ -58,7 +58,7 @@ def command_of(words: Sequence[str], *, module: bool) -> tuple[list[str], str]:
         if not path.exists():
             raise UnknownProgramError(f"there is no file {first}")
         return [sys.executable, first, *arguments], path.stem or path.resolve().name
-    # A command of this environment first, also where it is not the shell's.
+    # A command of this environment first, even if it is not activated in the shell.
     beside = str(Path(sys.executable).parent)
     found = shutil.which(first, path=beside) or shutil.which(first)
     if found is None:
@@ -76,7 +76,7 @@ def environment(
     limit: int | None = None,
     origins: str | None = None,
 ) -> dict[str, str]:
-    """Return the environment in which a program is instrumented without a change."""
+    """Return the environment in which a program is instrumented without changes to it."""
     kept = {key: value for key, value in environ.items() if not key.startswith(_DROPPED)}
     paths = [str(_INSIDE), *filter(None, [kept.get("PYTHONPATH", "")])]
     hosts = [*filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy", "")]), "127.0.0.1"]
@@ -99,9 +99,9 @@ def environment(
 
 
 def block_signals() -> None:
-    """Keep signals for ``launch``; to be called before any thread is started."""
+    """Reserve signals for ``launch``; call it before any thread is started."""
     if sys.platform != "win32":
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # Ignored ones are not waited for.
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # An ignored signal can't be waited for.
         signal.pthread_sigmask(signal.SIG_BLOCK, {*warden.SIGNALS, signal.SIGCHLD})
 
 
@@ -112,10 +112,10 @@ def launch(command: Sequence[str], environ: Mapping[str, str], *, seconds: float
     Args:
         command: The program with its arguments.
         environ: Its environment.
-        seconds: After which it is asked to end, None for never.
+        seconds: Time after which it is asked to end, None for never.
 
     Returns:
-        Its exit status; 128 and the number of the signal that ended it.
+        Its exit status; 128 plus the number of the signal if a signal ended it.
     """
     if sys.platform == "win32":
         return _launch_on_windows(command, environ, seconds)
@@ -143,13 +143,13 @@ def launch(command: Sequence[str], environ: Mapping[str, str], *, seconds: float
 
 
 def _next_signal() -> tuple[int, bool]:
-    """Wait for a signal; return it, and whether the whole process group has got it."""
+    """Wait for a signal; return it, and whether the whole process group received it."""
     wanted = {*warden.SIGNALS, signal.SIGCHLD}
     if hasattr(signal, "sigwaitinfo"):
         said = signal.sigwaitinfo(wanted)
-        # SI_KERNEL is the terminal, and 0 or less somebody with kill(2).
+        # SI_KERNEL means the terminal, 0 or less a process that called kill(2).
         return said.si_signo, said.si_code > 0 and said.si_signo != signal.SIGCHLD
-    number = signal.sigwait(wanted)  # macOS says no more.
+    number = signal.sigwait(wanted)  # macOS reports only the number.
     return number, number in {signal.SIGINT, signal.SIGQUIT} and sys.stdin.isatty()
 
 
@@ -157,7 +157,7 @@ def _pass_on(hold: int, number: int) -> None:
     try:
         os.write(hold, bytes([number]))
     except OSError:
-        return  # The program has ended just now.
+        return  # The program has just ended.
 
 
 def _launch_on_windows(

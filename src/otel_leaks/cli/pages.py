@@ -1,4 +1,4 @@
-"""What the commands with a page share: their options, and what they say of it."""
+"""Shared by the commands with a page: their options, and the lines that introduce the page."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def add_options(
     Add the options of a page.
 
     Args:
-        parser: Of the command.
-        http_port: The default of ``--port``; None where it is told by what else was given.
-        lasts: What ``--seconds`` limits.
-        default: What happens without it.
-        seconds_type: Reads them, for a message of its own.
+        parser: The parser of the command.
+        http_port: The default of ``--port``; None if it depends on the other options.
+        lasts: What ends after ``--seconds``, for its help.
+        default: What happens without ``--seconds``, for its help.
+        seconds_type: Parses ``--seconds``, to raise messages of its own.
     """
     parser.add_argument(
         "--port",
@@ -56,7 +56,7 @@ def add_options(
 
 
 def lacks_extra(command: str) -> int | None:
-    """Refuse a command whose extra is not installed; return the exit status, None where it is."""
+    """Return the exit status if a command's extra is not installed, with a message; else None."""
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if not missing:
         return None
@@ -68,7 +68,7 @@ def lacks_extra(command: str) -> int | None:
 def introduce(
     desk: Desk, *, wanted: int, grpc_wanted: int | None = None, say: Callable[[str], object]
 ) -> None:
-    """Say where the page is, and which ports were taken."""
+    """Report the address of the page, and which ports were taken."""
     for line in _introduction(desk, wanted, grpc_wanted):
         say(line)
 
@@ -83,7 +83,7 @@ def _introduction(desk: Desk, wanted: int, grpc_wanted: int | None) -> Iterator[
 
 
 def port(text: str) -> int:
-    """Read a port, 0 for any free one."""
+    """Parse a port, 0 for any free one."""
     try:
         number = int(text)
     except ValueError:
@@ -96,7 +96,7 @@ def port(text: str) -> int:
 
 
 def seconds(text: str, default: str = "the default") -> float:
-    """Read a number of seconds; *default* is what it is without one."""
+    """Parse a number of seconds; *default* is the default, for the error message."""
     try:
         number = float(text)
     except ValueError:

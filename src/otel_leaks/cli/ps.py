@@ -26,7 +26,7 @@ _CLEAR = "\033[H\033[2J\033[3J"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the shell's entry point."""
+    """Add the command to the command line."""
     ps = commands.add_parser(
         "ps",
         help="show the threads and tasks of a running process, by its pid",

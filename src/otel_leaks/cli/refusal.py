@@ -1,4 +1,4 @@
-"""How a command says that it was called wrongly, or lacks what it needs."""
+"""How a command reports a usage error, or that something it needs is missing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ __all__ = ["refuse"]
 
 
 def refuse(why: str) -> int:
-    """Print *why* to stderr; return the exit status of a wrong call."""
+    """Print *why* to stderr; return the exit status of a usage error."""
     print(why, file=sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""``otel-leaks report``: a file with a detection or a report, for people and for other tools."""
+"""``otel-leaks report``: shows a detection or a report from a file, or converts it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from otel_leaks.cli.refusal import refuse
 __all__ = ["add"]
 
 FORMATS = ("text", "markdown", "html", "folded", "speedscope", "sarif")
-"""Those of ``otel_leaks.report.documents``, which is imported when one is written, and the page."""
+"""The formats of ``otel_leaks.report.documents``, which is imported only when needed, and html."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the shell's entry point."""
+    """Add the command to the command line."""
     report = commands.add_parser(
         "report",
         help="show a detection or a report from a file",
@@ -38,14 +38,14 @@ def _run(options: argparse.Namespace) -> int:
     from otel_leaks.errors import ReportFileError
     from otel_leaks.report.versions import look_in
 
-    look_in(())  # What is installed here says nothing of the process in the file.
+    look_in(())  # The packages installed here are not those of the process in the file.
     try:
         written = _written(options.file, options.format)
     except (OSError, ReportFileError) as error:
         return refuse(f"otel-leaks report: {error}")
     if options.output is None:
         if options.format == "html":
-            # It says of itself that it is UTF-8, whatever the terminal is.
+            # The page declares itself as UTF-8, whatever the terminal's encoding.
             sys.stdout.buffer.write(written.encode())
         else:
             sys.stdout.write(written)

@@ -1,4 +1,4 @@
-"""``otel-leaks run``: a program of one's own, instrumented, on the live page."""
+"""``otel-leaks run``: runs your own program, instrumented, on the live page."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["add"]
 
 _PORT = 4318
 _SHOWN = 3
-"""Findings of which the message is repeated at the end."""
+"""Limit of findings whose messages are repeated at the end."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the shell's entry point."""
+    """Add the command to the command line."""
     run = commands.add_parser(
         "run",
         usage="otel-leaks run [OPTIONS] [--] (SCRIPT.py | -m MODULE | COMMAND) [ARGS ...]",
@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    # Its output belongs to the program.
+    # To stderr, as stdout belongs to the program.
     print(f"otel-leaks: {line}", file=sys.stderr, flush=True)
 
 

@@ -14,7 +14,7 @@ _HTTP, _GRPC = 4318, 4317
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the shell's entry point."""
+    """Add the command to the command line."""
     view = commands.add_parser(
         "view",
         help="a live page for processes that export OTLP to it",

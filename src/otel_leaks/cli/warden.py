@@ -1,10 +1,10 @@
 """
-The parent of a program under ``otel-leaks run``, which sees to it that nothing is left behind.
+The parent process of a program under ``otel-leaks run``, which ensures that nothing is left behind.
 
-A process of its own, so that it is still there when the server is killed: it holds the reading
-end of a pipe whose other end the server has. A byte on it is a signal for the program; its end
-means that the server is gone, and then the program has to go too. It runs by its path, without
-``site``, and imports nothing but the standard library.
+It is a process of its own, so that it survives if the server is killed. It holds the reading end
+of a pipe whose other end the server has. A byte on the pipe is a signal for the program; its end
+means that the server is gone, and the program must then end as well. The warden is started by
+its path, without ``site``, and imports only the standard library.
 
 Server, warden and program are one process group, so that the program is the shell's foreground
 job: it reads the terminal, and Ctrl-C and Ctrl-Z reach it from there.
@@ -29,13 +29,13 @@ SIGNALS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 )
-"""What the server hands on."""
+"""The signals that the server passes on."""
 END_ALL = 255
-"""A byte that is no signal: everything has to end at once."""
+"""A byte that is not a signal: everything must end at once."""
 GRACE_S = 5.0
-"""For a program that was asked to end, before it is killed."""
+"""Time that a program has to end before it is killed, seconds."""
 LEFT_GRACE_S = 2.0
-"""The same for processes that the program left behind."""
+"""The same for processes that the program left behind, seconds."""
 _CHILD_SUBREAPER = 36
 """``PR_SET_CHILD_SUBREAPER`` of Linux's prctl.h."""
 
@@ -45,21 +45,21 @@ def main(lifeline: int, command: list[str]) -> int:
     Run a program to its end.
 
     Args:
-        lifeline: The pipe's reading end.
+        lifeline: The reading end of the pipe.
         command: The program with its arguments.
 
     Returns:
-        Its exit status; 128 and the number of the signal that ended it, as shells have it.
+        Its exit status; as in shells, 128 plus the number of the signal if a signal ended it.
     """
     _adopt_orphans()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     for number in (*SIGNALS, signal.SIGCHLD):
-        # The program has got those of the terminal already. Not ignored: it would inherit that.
+        # The program itself receives those of the terminal. Not SIG_IGN, which it would inherit.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _nothing)
-    # The server blocks them, and what it starts inherits that.
+    # The server blocks them, and its child processes inherit that.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGCHLD))
     try:
         program = subprocess.Popen(command)  # noqa: S603 - what the user asked for
@@ -74,7 +74,7 @@ def main(lifeline: int, command: list[str]) -> int:
 
 
 def _watch(pid: int, lifeline: int, woken: int) -> int:
-    """Hand signals on until the program ends; return its status as ``waitpid`` has it."""
+    """Pass signals on until the program ends; return its status as ``waitpid`` returns it."""
     sources = [lifeline, woken]
     kill_at: float | None = None
     while (ended := _reaped(pid)) is None:
@@ -84,7 +84,7 @@ def _watch(pid: int, lifeline: int, woken: int) -> int:
             kill_at += 1.0
             _end_left(0.0)
         if woken in ready and signal.SIGTERM in os.read(woken, 4096):
-            _send(pid, signal.SIGTERM)  # Whoever sent it to this process means the program.
+            _send(pid, signal.SIGTERM)  # Sent to this process, but meant for the program.
         if lifeline in ready and not _handed_on(pid, os.read(lifeline, 4096)):
             sources.remove(lifeline)
             kill_at = time.monotonic() + GRACE_S
@@ -92,7 +92,7 @@ def _watch(pid: int, lifeline: int, woken: int) -> int:
 
 
 def _handed_on(pid: int, said: bytes) -> bool:
-    """Do what the server said; return false when it is gone, and all were asked to end."""
+    """Do what the server requested; if it is gone, ask all to end, and return False."""
     for number in said:
         if number == END_ALL:
             _end_left(0.0)
@@ -105,7 +105,7 @@ def _handed_on(pid: int, said: bytes) -> bool:
 
 
 def _reaped(pid: int) -> int | None:
-    """Take the ends of all that ended; return the program's."""
+    """Reap all children that have ended; return the program's status if it is among them."""
     found = None
     while True:
         try:
@@ -119,7 +119,7 @@ def _reaped(pid: int) -> int | None:
 
 
 def _end_left(grace_s: float) -> None:
-    """End all that descends from here."""
+    """End all descendants of this process."""
     until = time.monotonic() + grace_s
     for each in _descendants(os.getpid()):
         _send(each, signal.SIGTERM if grace_s else signal.SIGKILL)
@@ -128,7 +128,7 @@ def _end_left(grace_s: float) -> None:
         if not list(_descendants(os.getpid())):
             return
         time.sleep(0.02)
-    # Again and again: who is killed may just have started another.
+    # Repeatedly: a process may have started another just before it is killed.
     for _ in range(100):
         left = list(_descendants(os.getpid()))
         if not left:
@@ -194,11 +194,11 @@ def _status(ended: int) -> int:
 
 
 def _nothing(*_: object) -> None:
-    """Do nothing; that it came is read from the pipe."""
+    """Do nothing; the signal is read from the pipe."""
 
 
 if __name__ == "__main__":
     status = main(int(sys.argv[1]), sys.argv[2:])
     sys.stderr.flush()
-    # Pipes and the program's object are the process's: nothing is worth waiting for.
+    # The operating system closes the pipes: there is no need to wait for anything.
     os._exit(status)

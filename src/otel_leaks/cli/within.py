@@ -1,4 +1,4 @@
-"""What ``otel-leaks run`` does in the program: what ``opentelemetry-instrument`` would do."""
+"""Instruments the program of ``otel-leaks run``, as ``opentelemetry-instrument`` would do."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["start"]
 
 
 def start() -> None:
-    """Set providers and instrumentations up; what they are told is in the environment."""
-    # A distribution of OpenTelemetry sets providers up by itself; without one nobody does.
+    """Set up providers and instrumentations, which read their settings from the environment."""
+    # A distribution of OpenTelemetry sets up providers by itself; without one nothing does.
     if not entry_points(group="opentelemetry_configurator"):
         configure()
     initialize()
-    # Where the package is found by PYTHONPATH alone it has no entry point.
+    # If the package is only found through PYTHONPATH, it has no entry point.
     instrumentor = LeakInstrumentor()
     if not instrumentor.is_instrumented_by_opentelemetry:
         instrumentor.instrument()

@@ -1,8 +1,8 @@
 """
-The shop as a service of its own: ``python -m otel_leaks.demo ENDPOINT TASK_LIMIT [busy]``.
+The shop as a separate service: ``python -m otel_leaks.demo ENDPOINT TASK_LIMIT [busy]``.
 
-Says ``port N`` on its output when it takes requests, and ends with its input, so that
-it never outlives who started it.
+Prints ``port N`` when it accepts requests, and ends when its standard input does, so that
+it never outlives its parent process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from otel_leaks.demo.busy_shop import busy_shop
 from otel_leaks.demo.shop import shop
 
 INTERVAL_S = 0.5
-"""Between two censuses. A service would leave it out; somebody watches here."""
+"""Seconds between two censuses: shorter than a service's default, as a person is watching."""
 FAREWELL_S = 3.0
-"""What ending may take: without a receiver the SDK would try again for a while."""
+"""Time limit of its end, seconds: without a receiver the SDK would retry for a while."""
 
 
-# So that what takes minutes in a service is seen within one.
+# These show within a minute what takes several in a service.
 BUSY: Mapping[str, Any] = {
     "origins": "all",
     "outlived_s": 2.0,
@@ -37,7 +37,7 @@ BUSY: Mapping[str, Any] = {
 
 
 def main(endpoint: str, task_limit: int, *, is_busy: bool) -> None:
-    """Serve until the input ends."""
+    """Serve until standard input ends."""
     configure(endpoint, service_name="demo-shop")
     options = BUSY if is_busy else {}
     LeakInstrumentor().instrument(task_limit=task_limit, interval_s=INTERVAL_S, **options)
@@ -51,7 +51,7 @@ def main(endpoint: str, task_limit: int, *, is_busy: bool) -> None:
             ws="none",
         )
     )
-    # The name is one that the package does not count.
+    # The package does not count threads with such a name.
     threading.Thread(
         target=_end_with_input, args=(server,), name="otel-leaks-demo", daemon=True
     ).start()

@@ -1,7 +1,7 @@
 """
-The shop as the page shows it: its requests have spans, it has a second bug, and a fix.
+The shop of the live page: its requests have spans, and it has a second bug, and a fix.
 
-The spans are what OpenTelemetry's instrumentation of a framework would make.
+The spans are those that OpenTelemetry's instrumentation of a framework would create.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["busy_shop"]
 
 
 def busy_shop() -> Starlette:
-    """Make the shop, with ``POST /receipts``, ``POST /fix`` and ``POST /break``."""
+    """Create the shop, with ``POST /receipts``, ``POST /fix`` and ``POST /break``."""
     tracer = trace.get_tracer("shop")
     is_fixed = False
 
@@ -71,14 +71,14 @@ async def wait_for_printer() -> None:
     """
     Wait until a receipt is printed.
 
-    The bug: nobody else has the future, and nobody keeps the task. So the garbage collector
-    destroys both, and no receipt is ever printed.
+    The bug: nothing else references the future, and nothing keeps the task. The garbage collector
+    therefore destroys both, and no receipt is ever printed.
     """
     await asyncio.get_running_loop().create_future()
 
 
 def end_posts() -> int:
-    """Cancel what the first bug left behind, which is its fix; return how many there were."""
+    """Fix the first bug by cancelling the tasks that it left; return how many there were."""
     posts = [
         task
         for task in asyncio.all_tasks()

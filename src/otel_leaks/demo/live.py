@@ -1,4 +1,4 @@
-"""The demo on the live page: until it is stopped, with buttons that fix and break the shop."""
+"""The demo on the live page, which runs until it is stopped; buttons fix and break the shop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TIMEOUT_S = 10.0
 
 
 class _Shop:
-    """What the page's buttons do."""
+    """The actions of the page's buttons."""
 
     def __init__(self) -> None:
         self.port: int | None = None
@@ -62,17 +62,17 @@ def run_live(
     say: Callable[[str], object],
 ) -> int:
     """
-    Run the demo on the live page, and stop all that it started.
+    Run the demo on the live page, and stop everything that it started.
 
     Args:
-        port: Wanted for the page.
-        seconds: How long, from the first request on; None until it is stopped.
-        task_limit: Pending tasks that are too many.
-        opened: Called with the page, when it is served.
+        port: The preferred port of the page.
+        seconds: Duration, from the first request on; None to run until it is stopped.
+        task_limit: Limit of pending tasks.
+        opened: Called with the desk once the page is served.
         say: Writes a line.
 
     Returns:
-        The exit status: 0 when the leak was caught, 1 when not.
+        The exit status: 0 if the leak was caught, 1 if not.
     """
     shop = _Shop()
     actions = {
@@ -105,7 +105,7 @@ def _watch(
     seconds: float | None,
     say: Callable[[str], object],
 ) -> tuple[bool, bool]:
-    """Say what is found; return whether the shop has ended, and whether it was caught."""
+    """Report findings; return whether the shop has ended, and whether the leak was caught."""
     started = time.monotonic()
     known: set[int] = set()
     was_caught = False

@@ -1,4 +1,4 @@
-"""The demo from start to end: the shop leaks, its telemetry comes in, the leak is reported."""
+"""The demo from start to end: the shop leaks, its telemetry arrives, the leak is reported."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from otel_leaks.viewer.terminal import Scene, Screen, explain, status
 __all__ = ["LIVE_TITLE", "TASK_LIMIT", "Story", "advance", "broken", "ending", "port_of", "run"]
 
 TASK_LIMIT = 50
-"""Pending tasks that are too many. A service would have 10,000; somebody watches here."""
+"""Limit of pending tasks. A service would have 10,000; this is lower, as a person is watching."""
 
 LIVE_TITLE = "otel-leaks demo"
 _TITLE = "otel-leaks demo: a web shop that leaves a task behind with every order"
 _START_S = 30.0
-"""What the start of a Python process may take on a busy machine."""
+"""Time limit of the start of a Python process on a busy machine, seconds."""
 _LINGER_S = 2.5
-"""After the detection: until an export of metrics shows it too."""
+"""Seconds after the detection, until an export of metrics shows it as well."""
 _REDRAW_S = 0.25
 _REMEMBERED = 60
 
@@ -39,12 +39,12 @@ _Event = Ready | Ended | Export
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What is known so far."""
+    """The telemetry received so far."""
 
     history: tuple[Counts, ...] = ()
-    """Oldest first, the last minute."""
+    """The counts of the last minute, oldest first."""
     leak: Detected | None = None
-    """The first detection that names what leaks."""
+    """The first detection that names the leaking function."""
 
     @property
     def is_complete(self) -> bool:
@@ -56,7 +56,7 @@ class Story:
 
 
 def advance(story: Story, export: Export) -> Story:
-    """Return the story with what an export adds to it."""
+    """Return the story with an export added to it."""
     if isinstance(export, ExportMetricsServiceRequest):
         history = (*story.history, *counts_of(export))
         return replace(story, history=history[-_REMEMBERED:])
@@ -71,7 +71,7 @@ def advance(story: Story, export: Export) -> Story:
 
 
 def ending(story: Story, *, orders: int, elapsed_s: float, seconds: float) -> tuple[str, ...]:
-    """Say how it went, and what to do next."""
+    """Return lines on how it went, and what to do next."""
     if story.leak is not None:
         return (
             f"Caught after {elapsed_s:.0f} s, though all {orders} orders were answered with 201.",
@@ -95,15 +95,15 @@ def ending(story: Story, *, orders: int, elapsed_s: float, seconds: float) -> tu
 
 def run(*, seconds: float, task_limit: int, screen: Screen) -> int:
     """
-    Run the demo, and stop all that it started.
+    Run the demo, and stop everything that it started.
 
     Args:
         seconds: How long to watch at most, from the first request on.
-        task_limit: Pending tasks that are too many.
+        task_limit: Limit of pending tasks.
         screen: Where it is shown.
 
     Returns:
-        The exit status: 0 when the leak was caught, 1 when not.
+        The exit status: 0 if the leak was caught, 1 if not.
     """
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     with (
@@ -129,7 +129,7 @@ def run(*, seconds: float, task_limit: int, screen: Screen) -> int:
 
 
 def broken(what: str, service: Service) -> tuple[str, ...]:
-    """Say that the shop is gone, with the end of its log."""
+    """Return lines that report that the shop is gone, with the end of its log."""
     tail = service.log_tail()
     if not tail:
         return (f"The shop {what}, and logged nothing.",)
@@ -137,7 +137,7 @@ def broken(what: str, service: Service) -> tuple[str, ...]:
 
 
 def port_of(events: queue.SimpleQueue[Any]) -> int | None:
-    """Wait for the service; return its port, None when it did not start."""
+    """Wait for the service; return its port, None if it did not start."""
     deadline = time.monotonic() + _START_S
     while (left_s := deadline - time.monotonic()) > 0:
         try:
@@ -154,7 +154,7 @@ def port_of(events: queue.SimpleQueue[Any]) -> int | None:
 def _watch(
     events: queue.SimpleQueue[_Event], traffic: Traffic, seconds: float, screen: Screen
 ) -> tuple[Story, float, bool]:
-    """Show what comes in until the story is complete; return it, its time, and a broken end."""
+    """Show what arrives until it is complete; return it, the time, and whether the shop ended."""
     story = Story()
     started = time.monotonic()
     until = started + seconds

@@ -1,4 +1,4 @@
-"""The shop's process: started, listened to, and always stopped."""
+"""The process of the shop: starts it, reads its output, and always stops it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The service takes requests."""
+    """The service accepts requests."""
 
     port: int
 
@@ -35,10 +35,10 @@ class Ended:
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return what the service's process gets of *environ*.
+    Return the environment of the service's process, made from *environ*.
 
-    The user's own OpenTelemetry settings would send its telemetry elsewhere, or slowly,
-    or not at all; a proxy does not reach 127.0.0.1 of this machine.
+    The user's own OpenTelemetry settings would send its telemetry elsewhere, slowly, or not at
+    all; a proxy does not reach 127.0.0.1 of this machine.
     """
     kept = {name: value for name, value in environ.items() if not name.startswith("OTEL_")}
     return {
@@ -48,20 +48,20 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
         "OTEL_BSP_SCHEDULE_DELAY": "200",
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
-        # Modules in the current folder are none of the service's (3.11 and later).
+        # Modules in the current folder do not belong to the service (3.11 and later).
         "PYTHONSAFEPATH": "1",
     }
 
 
 class Service:
     """
-    Runs the shop in a process of its own, while it is entered.
+    Runs the shop in a process of its own; a context manager.
 
     Args:
-        endpoint: Where it sends its telemetry.
-        task_limit: Of its instrumentation.
+        endpoint: Where the shop sends its telemetry.
+        task_limit: Limit of pending tasks of its instrumentation.
         notify: Called with ``Ready`` and ``Ended``, from a thread.
-        is_busy: Whether it is the shop of the page.
+        is_busy: Whether to run the shop of the live page.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Service:
         )
 
     def __enter__(self) -> Self:
-        # Has no name that could be left behind.
+        # A file without a name, which can't be left behind.
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             self._command,
@@ -89,7 +89,7 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=environment(os.environ),
-            # Ctrl-C is for the one who watches, who then stops the service.
+            # Ctrl-C goes to this process only, which then stops the service.
             start_new_session=True,
         )
         self._listener.start()
@@ -109,14 +109,14 @@ class Service:
         except (OSError, subprocess.TimeoutExpired):
             pass
         finally:
-            # Also on a second Ctrl-C.
+            # Even after a second Ctrl-C.
             process.kill()
             process.wait()
             self._listener.join()
             self._log.close()
 
     def log_tail(self) -> tuple[str, ...]:
-        """Return the last lines of what the service logged."""
+        """Return the last lines of the service's log."""
         self._log.seek(0)
         text = self._log.read().decode("utf-8", "replace")
         return tuple(text.splitlines()[-TAIL_LINES:])

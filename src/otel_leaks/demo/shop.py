@@ -1,5 +1,5 @@
 """
-The web shop. Its one bug is a common one, see ``keep_customer_posted``.
+The web shop. It has one common bug, see ``keep_customer_posted``.
 
 Tests and traces look fine: every order is answered at once, with 201.
 """
@@ -20,7 +20,7 @@ Updates = asyncio.Queue[str]
 
 
 def shop() -> Starlette:
-    """Make the shop: ``POST /orders`` and ``GET /orders/{number}``."""
+    """Create the shop: ``POST /orders`` and ``GET /orders/{number}``."""
     numbers = itertools.count(1)
     subscribers: dict[int, Updates] = {}
 
@@ -47,10 +47,10 @@ def shop() -> Starlette:
 
 async def keep_customer_posted(updates: Updates) -> None:
     """
-    Tell a customer of every update of an order.
+    Notify a customer of every update of an order.
 
-    The bug: when the order is done nobody says so, and nobody cancels this. So the task
-    waits for an update that never comes, and so does the one of the next order.
+    The bug: when the order is done, nothing signals that, and nothing cancels this task. It
+    waits for an update that never comes, and so does the task of the next order.
     """
     while True:
         await next_update(updates)
@@ -62,4 +62,4 @@ async def next_update(updates: Updates) -> str:
 
 
 LEAKING = f"{__name__}.{keep_customer_posted.__qualname__}"
-"""What a detection has to name."""
+"""The function that a detection must name."""

@@ -19,12 +19,12 @@ _TIMEOUT_S = 10.0
 
 class Traffic:
     """
-    Places orders and looks after them, from a thread, while it is entered.
+    Places orders and checks their status, from a thread; a context manager.
 
     Args:
-        port: Of the shop, on 127.0.0.1.
-        orders_a_second: How many, > 0.
-        receipts: Whether a receipt is asked for with each tenth order.
+        port: The port of the shop, on 127.0.0.1.
+        orders_a_second: Orders per second, > 0.
+        receipts: Whether to request a receipt with every tenth order.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Traffic:
             target=self._run, name="otel-leaks-demo-traffic", daemon=True
         )
         self.answered = 0
-        """Orders that got their 201 so far."""
+        """Number of orders that were answered with 201 so far."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -63,7 +63,7 @@ class Traffic:
                 if self._receipts and self.answered % 10 == 0:
                     _ask(connection, "POST", "/receipts", 202)
         except (OSError, http.client.HTTPException):
-            # The shop is gone, which whoever started it is told by its output.
+            # The shop is gone; its parent learns that from its output.
             pass
         finally:
             connection.close()

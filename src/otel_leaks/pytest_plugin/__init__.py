@@ -1,9 +1,9 @@
 """
-The door to pytest: ``pytest --leaks``.
+The pytest plugin: ``pytest --leaks``.
 
-pytest imports this in every run of every project that has the package, so it works with
-any pytest from 6.2 on, imports nothing of the engine and patches nothing. Where leaks are
-looked for, ``session`` does it.
+pytest imports this module in every run of every project that has the package installed. It
+therefore works with any pytest from 6.2 on, imports nothing of the engine and patches nothing.
+With ``--leaks`` on, ``session`` does the work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MODES = ("fail", "warn", "off")
 PYTEST, PLUGGY = (7, 4), (1, 2)
-"""What --leaks needs: pluggy has hooks as plain wrappers from 1.2 on."""
+"""The versions that --leaks needs: pluggy supports plain wrappers as hooks from 1.2 on."""
 
 _PLUGIN = "_otel_leaks"
 """The attribute of a config; pytest has no stash before 7.0."""
@@ -32,25 +32,25 @@ _PLUGIN = "_otel_leaks"
 
 Place = Literal["section", "log", "file", "test"]
 """
-Where a format goes: the summary's own section, which has what no failure shows; the lines below
-that; the file of ``--leaks-NAME``; or a property of each test that leaks.
+Where a format is written: the summary's own section, for leaks that no failure shows; the lines
+below it; the file of ``--leaks-NAME``; or a property of each test that leaks.
 """
 
 
 class Format(NamedTuple):
-    """How leaks are written: a file of ``otel_leaks.report.formats``, and where that goes."""
+    """How leaks are written: a module of ``otel_leaks.report.formats``, and its destination."""
 
     name: str
-    """Of its file."""
+    """The name of the module."""
     place: Place
     says: str
-    """What it does, for ``--help``."""
+    """The help text of its option."""
     variable: str | None = None
-    """An environment variable that is ``true`` where it is wanted; None for always."""
+    """An environment variable that is ``true`` where the format is wanted; None for always."""
 
     @property
     def option(self) -> str:
-        """The option that asks for a file of it."""
+        """The option that writes the format to a file."""
         return f"--leaks-{self.name}"
 
 
@@ -63,7 +63,7 @@ FORMATS: tuple[Format, ...] = (
 
 
 def formats_for(place: Place) -> Iterator[Format]:
-    """Yield the formats that go to a place, and are wanted here."""
+    """Yield the formats that are written to *place* in this environment."""
     for each in FORMATS:
         is_wanted = each.variable is None or os.environ.get(each.variable) == "true"
         if each.place == place and is_wanted:
@@ -71,7 +71,7 @@ def formats_for(place: Place) -> Iterator[Format]:
 
 
 class _Mode(argparse.Action):
-    """``--leaks`` alone is fail, also where a path follows; see _keep_paths."""
+    """``--leaks`` alone means fail, even where a path follows; see _keep_paths."""
 
     def __call__(
         self,
@@ -93,10 +93,10 @@ def _is_path(word: str) -> bool:
 
 def _keep_paths(args: list[str], namespace: argparse.Namespace) -> None:
     """
-    Let a path after ``--leaks`` be a path, before the arguments are read for good.
+    Keep a path after ``--leaks`` a path, before the arguments are finally parsed.
 
-    To argparse it is the option's value; so the option is given one in *args*, and the
-    path goes among those of *namespace*, which pytest looks for conftest files at.
+    argparse takes it for the option's value. The option therefore gets a value in *args*, and
+    the path is added to those of *namespace*, where pytest looks for conftest files.
     """
     for i, (word, following) in enumerate(itertools.pairwise(args)):
         if word == "--":
@@ -174,7 +174,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers; where leaks are looked for, the plugin."""
+    """Register the markers and, with ``--leaks`` on, the plugin."""
     config.addinivalue_line(
         "markers",
         "leaks(ignore=..., grace=..., blocking=...): what this test may leave behind, how long "
@@ -185,7 +185,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     mode = _mode(config, config.getoption("--leaks"))
     if config.option.collectonly:
-        return  # No test runs that could leak.
+        return  # No test runs, so none can leak.
     if mode != "off":
         plugin = getattr(config, _PLUGIN, None)
         if plugin is None:
@@ -203,7 +203,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
-    """Begin to note before conftest files are imported, which may leave things as well."""
+    """Start recording before conftest files are imported, which may leak as well."""
     _keep_paths(args, early_config.known_args_namespace)
     mode = _mode(early_config, getattr(early_config.known_args_namespace, "leaks", None))
     is_collecting = getattr(early_config.known_args_namespace, "collectonly", False)
@@ -213,10 +213,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
 
 class Importing:
     """
-    Imports the modules of this package as Python does, and not by pytest's hook.
+    Imports the modules of this package as Python does, without pytest's import hook.
 
-    That looks at each as it does at a test, and keeps bytecode of its own, which it can't write
-    where the package belongs to somebody else: then it compiles all of them in each run.
+    The hook treats each module as a test and caches bytecode of its own. Where the package's
+    directory is not writable it can't cache, and compiles all of them in each run.
     """
 
     def __enter__(self) -> None:
@@ -228,7 +228,7 @@ class Importing:
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
-        """Find a module of this package where the package lies."""
+        """Find a module of this package on the package's own path."""
         if not name.startswith("otel_leaks."):
             return None
         return PathFinder.find_spec(name, path, target)
@@ -242,7 +242,7 @@ def _mode(config: pytest.Config, given: str | None) -> str:
 
 
 def _missing() -> str | None:
-    """Say what --leaks lacks here; None when pytest and pluggy are new enough."""
+    """Return which versions --leaks needs here; None when pytest and pluggy are new enough."""
     import pluggy
 
     here = (("pytest", pytest.__version__, PYTEST), ("pluggy", pluggy.__version__, PLUGGY))
@@ -263,6 +263,6 @@ def _begin(config: pytest.Config, mode: str) -> LeaksPlugin:
 
         plugin = LeaksPlugin(config, mode)
     setattr(config, _PLUGIN, plugin)
-    # Made first, it runs last: after pytest_unconfigure and the clean-ups of others.
+    # Added first, so it runs last: after pytest_unconfigure and the clean-ups of others.
     config.add_cleanup(plugin.conclude)
     return plugin

@@ -40,7 +40,7 @@ class Baseline:
             ) from None
         except RecursionError:
             raise BaselineError(f"can't read {self._file}: it is nested too deeply") from None
-        except ValueError as error:  # Bytes that are no text, and numbers without end, as well.
+        except ValueError as error:  # Also invalid UTF-8, and integers with too many digits.
             raise BaselineError(
                 f"{self._file} is not valid JSON: {error}; write it with --leaks-baseline-update"
             ) from None
@@ -54,7 +54,7 @@ class Baseline:
         return fingerprints
 
     def _check_versions(self, body: dict[str, Any]) -> None:
-        """Refuse a file whose fingerprints would match nothing; one without versions is old."""
+        """Reject a file whose fingerprints would match nothing; no version means version 1."""
         from otel_leaks.model import FINGERPRINT_SCHEME
         from otel_leaks.report.as_json import SCHEMAS
 
@@ -72,7 +72,7 @@ class Baseline:
             )
 
     def without_known(self, report: Report) -> Report:
-        """Return *report* without the known leaks; while the file is written, all are."""
+        """Return *report* without the known leaks; while the file is written, all are known."""
         from otel_leaks.testing.report import Report
 
         if self._file is None:
@@ -87,7 +87,7 @@ class Baseline:
         return Report(new, report.hidden)
 
     def save(self) -> None:
-        """Write the file, where that was asked for."""
+        """Write the file, if ``--leaks-baseline-update`` is given."""
         if self._file is not None and self._update:
             from otel_leaks.report.as_json import document
 
@@ -95,7 +95,7 @@ class Baseline:
             self._file.write_text(f"{body}\n", encoding="utf-8")
 
     def lines(self) -> Iterable[str]:
-        """Say what was written, known or stale."""
+        """Yield lines that report what was written, known or stale."""
         if self._file is None:
             return
         if self._update:

@@ -1,4 +1,4 @@
-"""The calls of tests: each test is charged with what began in its own."""
+"""The calls of tests: each test owns what was created during its own."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["Calls"]
 
 class Calls:
     """
-    Charges each test with what begins in its call, and judges it when that is over.
+    Attributes to each test what is created during its call, and judges it after the call.
 
     Args:
         session: The scope around that of each test.
-        options: What the markers say.
-        turns: Who may yet end what a test left.
-        looking: Looks for what it left.
+        options: The settings of each test, with its markers.
+        turns: Knows which fixtures may still end what a test left.
+        looking: Looks for what the test left.
         runners: Watches the runners of its loops.
-        teardowns: Judges it later, where somebody may.
-        outcomes: Lets it fail.
-        cleanup: Ends what it left then; None to leave it alone.
+        teardowns: Judges the test later, where its teardown may still end what it left.
+        outcomes: Fails the test.
+        cleanup: Ends what a failed test left; None to leave it alone.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Calls:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Charge a test with what begins in its call."""
+        """Attribute to a test what is created during its call."""
         self._runners.wrap_what_was_imported()
         settings = self._options.of_item(item)
         if self._cleanup is not None:
@@ -104,7 +104,7 @@ class Calls:
             return
         found = self._hand_to_owners(item, call)
         if self._turns.may_end_later(item):
-            # Such as a factory that ends what the test began through it.
+            # Such as a factory that ends what the test created through it.
             found = self._looking.glance(call.scope, call.settings) if found is None else found
             if found:
                 self._teardowns.wait(call, found)
@@ -119,10 +119,10 @@ class Calls:
 
     def _hand_to_owners(self, item: pytest.Item, call: Charged) -> Report | None:
         """
-        Charge wider fixtures with what a test made their objects create, and they hold.
+        Attribute to wider fixtures what a test made them create and what they still hold.
 
         Returns:
-            What is left of the test; None when nobody has looked since.
+            What the test left; None when that was not looked at since.
         """
         owners = [each for each in self._turns.fixtures.values() if is_owner(each)]
         found = self._looking.glance(call.scope, call.settings) if owners else None

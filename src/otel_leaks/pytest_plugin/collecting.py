@@ -1,4 +1,4 @@
-"""Runs the garbage collector without making what it collects the fault of a test."""
+"""Runs the garbage collector without blaming a test for what it collects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _collect = gc.collect
 
 
 class _Named:
-    """Stands for an object that is gone, by what it called itself."""
+    """Stands for an object that is gone, by its ``repr()``."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -28,17 +28,17 @@ class _Named:
 
 class Collection:
     """
-    Collects garbage, whoever's it is; what its finalizers raise is reported after the tests.
+    Collects garbage, and reports after the tests what its finalizers raise.
 
-    Without the plugin that garbage would have been collected at some other time, and pytest
-    attributes an error of a finalizer to the test in which it happens.
+    Without the plugin the garbage would have been collected at some other time, and pytest
+    attributes an error of a finalizer to the test during which it happens.
     """
 
     def __init__(self) -> None:
         self._raised: list[Any] = []
 
     def collect(self) -> None:
-        """Collect now."""
+        """Run a full collection."""
         hook = sys.unraisablehook
         sys.unraisablehook = self._keep
         try:
@@ -47,7 +47,7 @@ class Collection:
             sys.unraisablehook = hook
 
     def _keep(self, raised: Any) -> None:
-        # As text: the traceback, or the object itself, would be kept alive.
+        # As text: the traceback and the object itself must not be kept alive.
         try:
             name = _Named(repr(raised.object))
         except Exception:
@@ -65,7 +65,7 @@ class Collection:
         )
 
     def report(self) -> None:
-        """Hand over what was raised, to whomever it would have been handed then."""
+        """Pass what was raised to the hook that would have received it."""
         raised, self._raised = self._raised, []
         for each in raised:
             with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""Lets time pass between two looks, and the loops run that stand still meanwhile."""
+"""Lets time pass between two looks, and runs the loops that stand still meanwhile."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from otel_leaks.runtime.running import running_loop
 
 def drive(scope: Scope, delay_s: float) -> None:
     """
-    Let time pass, and the loops run on which the scope's tasks are pending.
+    Let time pass, and run the loops on which the scope's tasks are pending.
 
-    Between tests the loops of pytest-asyncio and anyio stand still and are open; what is
-    about to end on them needs them to run. A loop that another thread made or ran is left to
-    that thread, which may run it call by call.
+    Between tests the loops of pytest-asyncio and anyio are open and stand still, but tasks that
+    are about to end need them to run. A loop that another thread created or ran is left to that
+    thread, which may run it one call at a time.
     """
     if "asyncio.events" not in sys.modules or running_loop() is not None:
         native.sleep(delay_s)

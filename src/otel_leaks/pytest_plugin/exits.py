@@ -1,4 +1,4 @@
-"""Says what the interpreter waits for, when the process does not end after the session."""
+"""Reports what the interpreter waits for when the process does not end after the session."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WAIT_S = 3.0
 
 def watch_exit() -> None:
     """
-    Explain what the process waits for, should it not end.
+    Report what the process waits for, should it not end.
 
-    That is threads that are no daemons, workers of pools with a job among them: once the
-    session is over nothing else says why a CI job hangs.
+    It waits for non-daemon threads, busy workers of pools among them. Once the session is
+    over, nothing else explains why a CI job hangs.
     """
     origins = _origins()
     # Private, the same on 3.9 to 3.15: what is registered last is called first,
@@ -32,9 +32,9 @@ def watch_exit() -> None:
     if not origins or register is None:
         return
     with contextlib.suppress(AttributeError, OSError, ValueError, RuntimeError):
-        # pytest gives back what it captured; in a worker of pytest-xdist it is the controller's.
+        # pytest has restored the streams; in a worker of pytest-xdist this is the controller's.
         stderr = _dup(sys.__stderr__.fileno())  # type: ignore[union-attr]
-        # Started now: from 3.12 on none can be started once the interpreter ends.
+        # Started now: from 3.12 on no thread can be started during interpreter shutdown.
         ends = native.Event()
         native.start_new_thread(_explain, (stderr, origins, ends))
         register(ends.set)
@@ -47,7 +47,7 @@ def _living() -> list[threading.Thread]:
 
 
 def _origins() -> dict[int, str]:
-    """Return where each thread was created that the process will wait for."""
+    """Return where each thread that the process will wait for was created, by its ident."""
     from otel_leaks.origins.recorder import starts
 
     found: dict[int, str] = {}

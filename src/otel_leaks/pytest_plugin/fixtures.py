@@ -1,4 +1,4 @@
-"""Fixtures: each is charged with what it began, when it is torn down."""
+"""Fixtures: each owns what it created, and is judged when it is torn down."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from otel_leaks.pytest_plugin.turns import Fixture, Turns, asked_by_name
 __all__ = ["ENDS_NOTHING", "Fixtures"]
 
 ENDS_NOTHING = {"_pytest", "otel_leaks", "pytest_mock", "xdist"}
-"""Packages whose fixtures and hooks end nothing that a test began."""
+"""Packages whose fixtures and hooks end nothing that a test created."""
 _OWNS_LOOPS = {"anyio", "pytest_asyncio"}
-"""Packages whose fixtures end what a test began by closing its loop: no end of its own."""
+"""
+Packages whose fixtures end what a test created only by closing its loop: that is no proper end.
+"""
 
 _XUNIT = re.compile(r"_(?:xunit|unittest)_(setup_[a-z]+|setUpClass|setUpModule)_fixture_")
 
 
 class Fixtures:
     """
-    Charges each fixture with what it begins, and looks when it is torn down.
+    Attributes to each fixture what it creates, and looks for it after the teardown.
 
     Args:
         session: The scope around that of each fixture.
-        options: What the markers say.
-        turns: Who is set up, and who waits.
+        options: The settings of each fixture, with the markers of its node.
+        turns: Knows which fixtures are set up, and which wait to be judged.
         looking: Looks for what a fixture left.
         runners: Watches the runners of its loops.
-        teardowns: Judges what it left, in its turn.
+        teardowns: Judges what it left, when its turn comes.
     """
 
     def __init__(
@@ -62,16 +64,16 @@ class Fixtures:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Charge a fixture with what it begins."""
+        """Attribute to a fixture what it creates."""
         self._runners.wrap_what_was_imported()
         scope = Scope(_label(fixturedef, request.node), self._session)
         fixture = Fixture(scope, self._options.of_fixture(request.node), fixturedef)
         self._turns.fixtures[id(fixturedef)] = fixture
         self._runners.watch(fixture)
         self._teardowns.watch()
-        # Now: pytest-asyncio and anyio put a function of their own in its place.
+        # Read now: pytest-asyncio and anyio replace the function by their own.
         package = (getattr(fixturedef.func, "__module__", None) or "").partition(".")[0]
-        # Private, the same in 7 to 9; one that adds none has no teardown.
+        # Private, the same in 7 to 9; a fixture that adds no finalizer has no teardown.
         finalizers = len(fixturedef._finalizers)
         token = scope.enter()
         owns_loop = package in _OWNS_LOOPS
@@ -102,20 +104,20 @@ class Fixtures:
                     if (asked := self._by_name.get(name)) not in {None, fixture}
                 ]
             scope.leave(token)
-            # The last finalizer that is added is the first that runs.
+            # Finalizers run in reverse order: this one, added last, runs first.
             fixturedef.addfinalizer(fixture.enter)
             if owns_loop:
                 fixturedef.addfinalizer(self._runners.look_at_waiting)
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Look at what a fixture left behind, once it is torn down; judge it in its turn."""
+        """Look for what a fixture left, once it is torn down; judge it when its turn comes."""
         fixture = self._turns.torn_down(fixturedef)
         if fixture is None:
             return
         if self._by_name.get(fixturedef.argname) is fixture:
             del self._by_name[fixturedef.argname]
         try:
-            # Of one whose set-up failed its own error is reported.
+            # If its set-up failed, that error is reported.
             if fixture.is_set_up or self._options.on_failure:
                 self._look(fixture)
         finally:
@@ -133,14 +135,14 @@ class Fixtures:
 
 
 def _label(fixturedef: pytest.FixtureDef[Any], node: Any) -> str:
-    """Name a fixture, or what pytest makes one of: setup_method, setUpClass."""
+    """Name a fixture, or what pytest turns into one: setup_method, setUpClass."""
     xunit = _XUNIT.match(fixturedef.argname)
     name = xunit[1] if xunit else f"fixture {fixturedef.argname} ({fixturedef.scope})"
     return f"{name} of {node.nodeid}" if node.nodeid else name
 
 
 def _is_loop(result: Any) -> bool:
-    """Say whether what a fixture returned is a loop, or a runner that closes one."""
+    """Return whether a fixture returned a loop, or a runner that closes one."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
         return False

@@ -20,15 +20,15 @@ _dup, _close, _write = os.dup, os.close, os.write
 HANG_S = 3.0
 """How long a teardown may take before leaked tasks that it waits for are reported."""
 HANG_REPORTS = 20
-"""How many reports are kept to be written then, the latest."""
+"""Reports that are kept to be written then: the latest ones."""
 
 
 class Hangs:
     """
     Reports leaked tasks when the teardown that cancels them hangs.
 
-    A task that swallows its cancellation is waited for by its runner for ever, and what
-    stops that, a time limit of CI, stops the report as well.
+    A runner waits forever for a task that swallows its cancellation. What stops that, a time
+    limit of CI, stops the report as well.
     """
 
     def __init__(self) -> None:
@@ -37,61 +37,61 @@ class Hangs:
         self._stderr = -1
 
     def open(self) -> None:
-        """Take hold of the terminal, before pytest begins to capture."""
+        """Duplicate standard error, before pytest starts capturing."""
         try:
-            # Of a worker of pytest-xdist it is the controller's.
+            # In a worker of pytest-xdist this is the controller's.
             self._stderr = _dup(sys.stderr.fileno())
         except (AttributeError, OSError, ValueError):
-            self._stderr = -1  # Standard error is no file; nothing will be reported.
+            self._stderr = -1  # Standard error is not a file; nothing will be reported.
 
     def add(self, scope: Scope, report: Report) -> None:
-        """Remember leaked tasks of a scope, which a teardown will cancel."""
-        # What writes them comes now, as the teardown may hang in an import. They are written only
-        # where one hangs: most of what a test leaves its fixture ends.
+        """Remember leaked tasks of a scope that a teardown will cancel."""
+        # Imported now, as the teardown may hang in an import. The text is written only where a
+        # teardown hangs: most of what a test leaves is ended by its fixture.
         import otel_leaks.report.text  # noqa: F401
 
         self._reports = [*self._reports[1 - HANG_REPORTS :], (scope, report)]
 
     def start(self) -> None:
-        """Begin to wait for a teardown, where there is something to report."""
+        """Start waiting for a teardown, if there is something to report."""
         if not self._reports or self._ended is not None or self._stderr < 0:
             return
         self._forget_ended()
         if self._reports:
             self._ended = native.Event()
-            # A bare thread: a suite that looks for threads that were left does not see it.
+            # A bare thread: suites that check for leftover threads do not see it.
             try:
                 native.start_new_thread(self._wait, (self._ended,))
-            except RuntimeError:  # None can be started.
+            except RuntimeError:  # No thread can be started.
                 self._ended = None
 
     def stop(self) -> None:
-        """End to wait."""
+        """Stop waiting."""
         if self._ended is not None:
             self._ended.set()
             self._ended = None
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Stop waiting, and close the duplicate of standard error."""
         self.stop()
         if self._stderr >= 0:
             _close(self._stderr)
             self._stderr = -1
 
     def _forget_ended(self) -> None:
-        """Forget what has ended since, or each teardown to come would start a thread."""
+        """Forget tasks that have ended since, or each later teardown would start a thread."""
         pending = scopes_of_pending()
         self._reports = [each for each in self._reports if any(map(each[0].holds, pending))]
 
     def _wait(self, ended: native.Event) -> None:
         with contextlib.suppress(BaseException):  # It would be printed.
-            # Other teardowns, or the search for what leaked, may take as long before it hangs.
+            # Other teardowns, or the search for leaks, may take that long before one hangs.
             while not ended.wait(HANG_S) and not self._report():
                 pass
 
     def _report(self) -> bool:
-        """Report what is awaited in vain now, if anything is."""
-        # What a teardown waits for otherwise, such as a container, is no leak's fault.
+        """Report the tasks that are awaited in vain; return whether there are any."""
+        # Whatever else a teardown waits for, such as a container, is not caused by a leak.
         texts = [
             f"{scope.label}: {report}"
             for scope, report in self._reports

@@ -1,4 +1,4 @@
-"""How what a test or fixture left behind is looked for."""
+"""Looks for what a test or fixture left behind."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _ONE_LOOK = Grace(attempts=1)
 
 class Looking:
     """
-    Looks for what a test or fixture left behind, less what is ignored or known.
+    Looks for what a test or fixture left behind, without what is ignored or known.
 
     Args:
-        options: What is ignored, and how long it may take to end.
-        turns: Who says what pytest itself still holds.
-        baseline: Which leaks are known.
-        outcomes: Takes what was found.
-        troubles: Where an error of ours is kept.
+        options: The ignores, and the grace within which objects must end.
+        turns: Knows what pytest itself still holds.
+        baseline: The known leaks.
+        outcomes: Receives what was found.
+        troubles: Collects errors of the plugin itself.
         collect: Runs the garbage collector.
     """
 
@@ -70,21 +70,21 @@ class Looking:
     def glance(
         self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
     ) -> Report:
-        """Look once, in order to see whether anything is left that is to be judged later."""
+        """Look once, to see whether anything is left that must be judged later."""
         return self._look(scope, settings, kinds, is_glance=True)
 
     def once(
         self, scope: Scope, settings: Settings, kinds: Collection[Kind] | None = None
     ) -> Report:
-        """Look when it ends, which alone shows where things stand then."""
+        """Look at the present state: once and without grace, but with a full verdict."""
         return self.look(scope, settings._replace(grace=_ONE_LOOK), kinds)
 
     def before_cancelling(self, charged: Charged) -> Report:
-        """Look before a runner cancels, which it does without a word, what it left."""
+        """Look for what is left before a runner silently cancels it."""
         scope, settings = charged.scope, charged.settings
         with not_collecting():
             found = self._baseline.without_known(self.glance(scope, settings, CANCELLED_BY_RUNNERS))
-            # The same is cancelled by what closes the loop and by its runner: waited for once.
+            # Whatever closes the loop cancels the same tasks as its runner: wait for them once.
             if new_sites(found, charged.cancelled):
                 found = self.look(scope, settings, CANCELLED_BY_RUNNERS)
         return found

@@ -21,24 +21,24 @@ BLOCKING_RULE = f"a number of seconds >= {LEAST_BLOCKING_S}"
 
 
 class Marked(NamedTuple):
-    """What the markers of a test say, with those of its class and module."""
+    """The settings in the markers of a test, its class and its module."""
 
     ignores: tuple[Ignore, ...]
-    """What it may leave behind."""
+    """What the test may leave behind."""
     grace: Grace | None
     is_allowed: bool
-    """Whether it may leave all behind."""
+    """Whether it may leave anything behind."""
     sets_blocking: bool
     blocking_s: float | None
-    """How long a turn of its loop may take, None for any time; where *sets_blocking*."""
+    """Longest iteration of its loop, None for no limit; only valid if *sets_blocking*."""
 
 
 def limit_s_of(value: Any) -> float:
     """
-    Return a limit of blocking.
+    Return the limit of blocking that *value* sets, in seconds.
 
     Raises:
-        ValueError: It is none.
+        ValueError: *value* is no valid limit.
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value < LEAST_BLOCKING_S:
@@ -48,10 +48,10 @@ def limit_s_of(value: Any) -> float:
 
 def marker_arguments(node: Any) -> Marked | None:
     """
-    Read the markers of a test, class or module; an argument that is not known is an error.
+    Read the markers of a test, class or module; an unknown argument is an error.
 
     Returns:
-        None when it has no marker of ours.
+        The settings; None when the node has no marker of ours.
     """
     markers = [
         marker for each in node.listchain() for marker in each.own_markers if marker.name in MARKERS

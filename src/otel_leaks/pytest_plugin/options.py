@@ -1,4 +1,4 @@
-"""What holds for a test or fixture: the ini settings, and markers over them."""
+"""The settings of a test or fixture: the ini settings, overridden by markers."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["Options", "Settings"]
 
 
 class Settings(NamedTuple):
-    """What holds for a test or fixture."""
+    """The settings of a test or fixture."""
 
     ignores: tuple[Ignore, ...]
     grace: Grace
     is_allowed: bool
     blocking_s: float | None = None
-    """For how long a turn of its event loop may take; None for any time."""
+    """Longest iteration of its event loop, seconds; None for no limit."""
 
 
 class Options:
     """
-    The ini settings, and the markers of tests and fixtures over them.
+    The ini settings, and the markers of tests and fixtures that override them.
 
     Raises:
-        pytest.UsageError: One has a wrong form.
+        pytest.UsageError: A setting is invalid.
     """
 
     def __init__(self, config: pytest.Config, outcomes: Outcomes) -> None:
@@ -42,14 +42,14 @@ class Options:
         self._own: tuple[Ignore, ...] = usage("ini leaks_ignore", lambda: parse(text))
         offered = usage("entry points otel_leaks_ignores", _offered)
         self.ignores: tuple[Ignore, ...] = (*self._own, *offered)
-        """What is no leak anywhere."""
+        """The ignores of all tests and fixtures."""
         grace = usage("ini leaks_grace", lambda: _grace_of_ini(config.getini("leaks_grace")))
         self.on_failure: bool = config.getini("leaks_run_on_failure")
-        """Whether tests that failed are looked at as well."""
+        """Whether tests that failed are checked as well."""
         self.kinds: frozenset[Kind] = frozenset(KINDS)
-        """What is looked for."""
+        """The kinds of objects to look for."""
         self.has_coroutines: bool = config.getini("leaks_coroutines")
-        """Whether that are coroutines that were never awaited as well."""
+        """Whether they include coroutines that were never awaited."""
         if not self.has_coroutines:
             self.kinds -= {"coroutine"}
         self.cleans_up: bool = config.getini("leaks_cleanup")
@@ -57,12 +57,12 @@ class Options:
         blocking_s = _blocking_of_ini(config.getini("leaks_blocking"))
         self.blocking_s: float | None = blocking_s
         self.default = Settings((), grace, is_allowed=False, blocking_s=blocking_s)
-        """What holds where there is no marker."""
+        """The settings where there is no marker."""
         self._parent: tuple[object, Settings | None] = (None, None)
-        """The class or module of the last test, and what its markers say."""
+        """The class or module of the last test, and the settings of its markers."""
 
     def of_item(self, item: pytest.Item) -> Settings:
-        """Read the markers of a test, most of which have none; a wrong one fails the test."""
+        """Read the markers of a test; an invalid one fails the test."""
         try:
             if item.own_markers:
                 return self._of(item) or self.default
@@ -79,7 +79,7 @@ class Options:
         try:
             return self._of(node) or self.default
         except pytest.UsageError:
-            return self.default  # A marker of a wrong form, which its test will report.
+            return self.default  # An invalid marker, which its test will report.
 
     def _of(self, node: Any) -> Settings | None:
         found = marker_arguments(node) if node is not None else None
@@ -94,7 +94,7 @@ class Options:
         )
 
     def unused(self) -> Iterator[str]:
-        """Say which ignores matched nothing in this run."""
+        """Yield a line for each ignore that matched nothing in this run."""
         ledger = self._outcomes.ledger
         given = {str(ignore): "ini leaks_ignore" for ignore in self._own} | ledger.of_markers
         for text, where in given.items():
@@ -133,7 +133,7 @@ def _blocking_of_ini(text: str) -> float | None:
 
 
 def _offered() -> tuple[Ignore, ...]:
-    """Return the ignores that installed packages offer for themselves."""
+    """Return the ignores that installed packages define for themselves."""
     from importlib.metadata import entry_points
 
     found: list[Ignore] = []

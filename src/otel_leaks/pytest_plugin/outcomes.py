@@ -1,9 +1,9 @@
 """
-How a leak and the outcome of its test go together: neither vanishes.
+Combines a leak with the outcome of its test, so that neither hides the other.
 
-A leak is no failure that a test may expect, and none that a skip may hide. What was found
-travels with the report of its test, so that it arrives from a forked child, and from a worker
-of pytest-xdist that crashed later.
+A leak is not a failure that a test may expect, nor one that a skip may hide. What was found
+travels with the report of its test, so that it also arrives from a forked child, and from a
+worker of pytest-xdist that crashes later.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Leaks", "Ledger", "Outcomes", "is_failure", "raised_in_unittest"]
 
 ATTRIBUTE = "otel_leaks"
-"""Of a report: what was found since the one before, as JSON has it."""
+"""The attribute of a report that has what was found since the last one, as JSON values."""
 
 # Bound now: a test may replace them, and json.dumps and json.loads.
 _urandom = os.urandom
@@ -37,7 +37,7 @@ _SETS = ("used", "kept", "known_seen")
 
 
 class Leaks(NamedTuple):
-    """The leaks of a test or fixture, as they are reported."""
+    """The leaks of a test or fixture, and the text that reports them."""
 
     label: str
     text: str
@@ -45,25 +45,25 @@ class Leaks(NamedTuple):
 
 
 class Ledger:
-    """What a run found and used, in all of its processes."""
+    """The leaks that a run found and the ignores that it used, in all of its processes."""
 
     def __init__(self) -> None:
         self.leaks: dict[str, dict[str, Any]] = {}
-        """The leaks, each under a name of its own."""
+        """The leaks, each under a unique id."""
         self.of_markers: dict[str, str] = {}
-        """The ignores of markers, and where they stand."""
+        """The ignores of markers, and the node of each."""
         self.seen: dict[str, Any] = {}
         self.used: set[str] = set()
         self.kept: set[str] = set()
         self.known_seen: set[str] = set()
         self.zombies: dict[str, list[str]] = {}
-        """Lines on what could not be ended, of each process; they change until its end."""
+        """By process: lines on what could not be ended. They change until the process ends."""
         self.is_left = False
-        """Whether something was left that fails no single test."""
+        """Whether there was a leak that belongs to no single test."""
         self._handed: set[tuple[str, str]] = set()
 
     def add(self, label: str, report: Report) -> dict[str, Any]:
-        """Add the leaks of a test or fixture, or of the session; return them."""
+        """Add the leaks of a test, a fixture or the session; return the new entry."""
         name = _urandom(8).hex()
         plain = _FROM_JSON.decode(report.to_json())
         found = {key: plain[key] for key in ("sites", "hidden")}
@@ -71,7 +71,7 @@ class Ledger:
         return self.leaks[name]
 
     def news(self) -> dict[str, Any]:
-        """Return what was not handed over before, empty when there is none."""
+        """Return what was not handed over before; may be empty."""
         found: dict[str, Any] = {}
         for name in (*_DICTS, *_SETS):
             every = getattr(self, name)
@@ -82,7 +82,7 @@ class Ledger:
         return found
 
     def all(self) -> dict[str, Any]:
-        """Return everything, as a worker hands it over at its end."""
+        """Return everything, for a worker to hand over at its end."""
         kept = {name: sorted(getattr(self, name)) for name in _SETS}
         return {
             **{name: getattr(self, name) for name in _DICTS},
@@ -92,7 +92,7 @@ class Ledger:
         }
 
     def take(self, found: dict[str, Any]) -> None:
-        """Take over what another process found; what is known already stays as it is."""
+        """Merge what another process found; existing entries stay as they are."""
         for name in _DICTS:
             every = getattr(self, name)
             for key, value in found.get(name, {}).items():
@@ -103,32 +103,32 @@ class Ledger:
         self.is_left = self.is_left or found.get("is_left", False)
 
     def lines(self) -> Iterator[str]:
-        """Say what libraries keep for the life of the process."""
+        """Return lines on what libraries keep for the life of the process."""
         return (f"leaks: {line}" for line in sorted(self.kept))
 
     def zombie_lines(self) -> Iterator[str]:
-        """Say what could not be ended, and which tests ran while it was alive."""
+        """Return lines on what could not be ended, and which tests ran while it was alive."""
         return (f"leaks: {line}" for lines in self.zombies.values() for line in lines)
 
 
 class _Leak(NamedTuple):
-    """A leak of the phase of a test that is about to be reported."""
+    """A leak in the phase of a test that is about to be reported."""
 
     text: str
     error: BaseException | None
-    """What was raised for it; None where the phase had raised already."""
+    """The exception raised for it; None if the phase itself had raised one."""
 
 
 class Outcomes:
     """
     Fails tests that leak, and sends what was found along with their reports.
 
-    Its hooks cost each test something once they are registered, and most suites leave nothing:
-    so they are when there is something to send.
+    Once registered, its hooks cost each test something, and most suites leak nothing. They are
+    therefore registered only when there is something to send.
 
     Args:
-        ledger: What was found.
-        manager: Where the hooks are registered.
+        ledger: Collects what was found.
+        manager: Registers the hooks.
         fails: Whether a leak fails its test.
     """
 
@@ -139,12 +139,12 @@ class Outcomes:
         self._pending: tuple[pytest.Item, _Leak] | None = None
 
     def note_marker(self, ignore: str, nodeid: str) -> None:
-        """Note where an ignore stands that a marker has."""
+        """Record the node whose marker has an ignore."""
         self.ledger.of_markers.setdefault(ignore, nodeid)
         self._watch()
 
     def note_looked(self, report: Report) -> None:
-        """Note what a look has found, or hidden."""
+        """Record the ignores that a look used."""
         self.ledger.used.update(each.ignore for each in report.hidden)
         if report or report.hidden:
             self._watch()
@@ -157,10 +157,10 @@ class Outcomes:
         self, found: Sequence[Leaks], item: pytest.Item, raised: BaseException | None
     ) -> None:
         """
-        Let a phase of a test fail with leaks, beside what it raised itself.
+        Fail a phase of a test with leaks, in addition to what it raised itself.
 
         Raises:
-            pytest.fail.Exception: It raised nothing.
+            pytest.fail.Exception: The phase raised nothing, and leaks fail tests.
         """
         for label, _, report in found:
             leak = self.ledger.add(label, report)
@@ -170,16 +170,16 @@ class Outcomes:
         self.fail(item, "\n\n".join(each.text for each in found), raised)
 
     def raised(self, item: pytest.Item, error: BaseException | None) -> bool:
-        """Say whether an exception of a test is one that was raised here, and not its own."""
+        """Return whether an exception of a test was raised here, and is not its own."""
         pending = self._pending
         return pending is not None and pending[0] is item and pending[1].error is error
 
     def fail(self, item: pytest.Item, text: str, raised: BaseException | None) -> None:
         """
-        Let a phase of a test fail with a text, beside what it raised itself.
+        Fail a phase of a test with a text, in addition to what it raised itself.
 
         Raises:
-            pytest.fail.Exception: It raised nothing.
+            pytest.fail.Exception: The phase raised nothing, and leaks fail tests.
         """
         self._watch()
         if raised is not None:
@@ -200,11 +200,11 @@ class Outcomes:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        """Put the leak beside the outcome that the test has without it."""
+        """Add the leak to the outcome that the test has without it."""
         leak = self._pending[1] if self._pending is not None and self._pending[0] is item else None
         self._pending = None
         hidden = None
-        # An expected failure is one of the test's own.
+        # xfail applies to the test's own failures only.
         if leak is not None and item.get_closest_marker("xfail") is not None:
             hidden = call.excinfo
             if hidden is not None and hidden.value is leak.error:
@@ -245,14 +245,14 @@ def _put_beside(report: Any, text: str) -> None:
 
 
 def is_failure(raised: BaseException | None) -> bool:
-    """Say whether a test failed with what it raised; a skip is none, nor a success."""
+    """Return whether what a test raised is a failure, not a skip or an unexpected success."""
     if raised is None:
         return False
     skips: tuple[type[BaseException], ...] = (pytest.skip.Exception,)
     unittest = sys.modules.get("unittest")
     if unittest is not None:
         skips += (unittest.SkipTest,)
-    # What pytest makes of the unexpected success of a unittest.TestCase.
+    # pytest raises this for the unexpected success of a unittest.TestCase.
     is_success = isinstance(raised, pytest.fail.Exception) and str(raised.msg).startswith(
         "Unexpected success"
     )
@@ -260,7 +260,7 @@ def is_failure(raised: BaseException | None) -> bool:
 
 
 def raised_in_unittest(item: pytest.Item) -> BaseException | None:
-    """Return what a unittest.TestCase raised: it is kept, and raises nothing out of its call."""
+    """Return the exception of a unittest.TestCase: pytest keeps it, and its call raises nothing."""
     # Private to pytest's unittest plugin, the same in 7 to 9.
     found = getattr(item, "_excinfo", None)
     return found[0].value if found else None

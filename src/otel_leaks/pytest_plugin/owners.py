@@ -1,9 +1,9 @@
 """
 Wider fixtures that own what a test made them create.
 
-A client of the session starts its thread when the first test uses it, and a factory of a module
-creates what a test asks it for. It is the fixture that ends such a thing, much later than the
-test: what its value, its generator or its finalizers hold is charged to it.
+A client of session scope starts its thread when the first test uses it; a factory of module
+scope creates what a test asks it for. The fixture ends such an object, much later than the
+test. What its value, its generator or its finalizers hold is therefore attributed to it.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 __all__ = ["hand_to_owners", "is_owner"]
 
 SEARCH_S = 0.25
-"""What the search in one fixture may take, seconds of CPU."""
+"""Time limit of the search in one fixture, seconds of CPU."""
 
 
 def is_owner(fixture: Fixture) -> bool:
-    """Say whether a fixture outlives its test, and may end things then."""
+    """Return whether a fixture outlives its test, and may end objects in its teardown."""
     return not fixture.is_function and fixture.may_end_things
 
 
 def hand_to_owners(scope: Scope, owners: Iterable[Fixture], item: pytest.Item) -> bool:
     """
-    Charge *owners* with what began in *scope* and they hold.
+    Attribute to *owners* what was created in *scope* and what they hold.
 
     Args:
-        scope: Of the call of *item*.
+        scope: The scope of the call of *item*.
         owners: Fixtures that are set up and outlive it.
         item: The test.
 
     Returns:
-        Whether there was such a thing.
+        Whether there was any such object.
     """
     from otel_leaks.origins.recorder import starts
 
@@ -58,9 +58,9 @@ def _roots(fixture: Fixture, item: Any) -> Iterator[object]:
     definition: Any = fixture.definition
     if definition.cached_result is not None:
         yield definition.cached_result[0]
-    # Private, the same in 7 to 9: among them what runs the second half of a generator.
+    # Private, the same in 7 to 9: one of them runs the second half of a generator.
     yield from definition._finalizers
     if fixture.is_xunit and definition.scope == "class" and item.cls is not None:
-        # The class has what its setup_class or setUpClass made. Not the module of a setup_module:
-        # its globals hold what tests keep, too.
+        # The class has what its setup_class or setUpClass created. The module of a setup_module
+        # is left out: its globals also hold what tests keep.
         yield from list(vars(item.cls).values())

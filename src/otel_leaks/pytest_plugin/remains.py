@@ -1,4 +1,4 @@
-"""What is left at the end of the session, from anywhere."""
+"""Looks for what is left at the end of the session, wherever it was created."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Remains"]
 
 class Remains:
     """
-    Looks for what no test and no fixture was charged with.
+    Looks for what was attributed to no test and no fixture.
 
     Args:
-        hooks: Those of all plugins, which may end things later.
-        session: What is charged.
-        looking: Looks for it.
-        settings: What holds where there is no marker.
+        hooks: The hooks of all plugins, which may end objects later.
+        session: The scope that the objects belong to.
+        looking: Looks for them.
+        settings: The settings where there is no marker.
     """
 
     def __init__(
@@ -37,22 +37,22 @@ class Remains:
         self.charged = Charged(session.scope, settings)
 
     def take_back(self) -> None:
-        """Charge the session with what its fixtures were charged with, and left."""
+        """Attribute to the session what was attributed to its fixtures, and left."""
         starts.ownership.take_back(self._session.scope)
 
     def look(self) -> Report:
-        """Look for it; what a runner cancelled counts."""
+        """Look for what is left; what a runner cancelled counts as well."""
         found = self._looking.look(self._session.scope, self.charged.settings)
         return self.charged.cancelled.plus(found)
 
     def look_within(self) -> Report:
-        """Look at what began in the session; the process of the controller judges the rest."""
+        """Look for what was created since the session started; the controller judges the rest."""
         self._session.configuring.parent = None
         found = self._looking.once(self._session.scope, self.charged.settings)
         return self.charged.cancelled.plus(found)
 
     def may_end_later(self) -> bool:
-        """Say whether somebody's ``pytest_unconfigure`` is still to come, or its like."""
+        """Return whether hooks of others, such as ``pytest_unconfigure``, may still end objects."""
         later = self._hooks.pytest_unconfigure.get_hookimpls() + [
             each
             for each in self._hooks.pytest_sessionfinish.get_hookimpls()

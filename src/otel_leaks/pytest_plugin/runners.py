@@ -1,9 +1,9 @@
 """
-Runners of loops, which cancel what a test left without a word.
+Runners of loops, which silently cancel what a test left.
 
-IsolatedAsyncioTestCase, and anyio where no fixture holds its runner, close their loop inside of
+IsolatedAsyncioTestCase, and anyio where no fixture holds its runner, close their loop during
 the call. Private: unittest has ``_tearDownAsyncioLoop`` on 3.10, ``_tearDownAsyncioRunner`` on
-3.11 to 3.15; anyio 4 has ``TestRunner``, whose one task runs all that share a loop.
+3.11 to 3.15; anyio 4 has ``TestRunner``, whose one task runs all tests that share a loop.
 
 https://github.com/python/cpython/blob/v3.13.0/Lib/unittest/async_case.py#L127
 """
@@ -30,7 +30,7 @@ __all__ = ["Runners"]
 
 
 class Runners:
-    """Looks before a runner cancels what is left, and charges each test that shares a loop."""
+    """Looks before a runner cancels what is left, also where tests share one loop and task."""
 
     def __init__(self, turns: Turns, looking: Looking, teardowns: Teardowns) -> None:
         self._turns = turns
@@ -41,28 +41,28 @@ class Runners:
         self._modules = 0
         self._has_cases = False
         self._looked_first: dict[int, tuple[Charged, ...]] = {}
-        """What was just looked at, by the number of the thread that closes its runner."""
+        """The tests and fixtures just looked at, by ident of the thread that closes the runner."""
 
     def close(self) -> None:
-        """Take all patches back."""
+        """Restore all patches."""
         self._patches.restore()
 
     def watch(self, charged: Charged) -> None:
-        """Look at its loops before their runners cancel what is left on them."""
+        """Look at the loops of *charged* before their runners cancel what is left on them."""
         starts.cancelling[charged.scope] = functools.partial(self._look_at_loop, charged)
 
     def watch_case(self, call: Charged, item: pytest.Item) -> None:
-        """Charge a test with what begins in its class's own context, which not every has."""
+        """Attribute to a test what is created in its case's own context, if it has one."""
         if self._has_cases:
-            # IsolatedAsyncioTestCase copied its context when it was made, before its call;
-            # private, the same on 3.11 to 3.15, and 3.10 has none.
+            # IsolatedAsyncioTestCase copied its context when it was created, before its call.
+            # Private, the same on 3.11 to 3.15; 3.10 has none.
             call.case = getattr(item, "instance", None)
             context = getattr(call.case, "_asyncioTestContext", None)
             if context is not None:
                 context.run(call.scope.enter)
 
     def wrap_what_was_imported(self) -> None:
-        """Wrap new loops and runners, which only what is imported brings."""
+        """Wrap new loops and runners, which appear only when modules are imported."""
         if len(sys.modules) != self._modules:
             self._modules = len(sys.modules)
             starts.wrap_loops()
@@ -87,7 +87,7 @@ class Runners:
         @functools.wraps(original)
         def close(owner: Any, *args: Any, **kwargs: Any) -> Any:
             call = self._turns.call
-            # The collector closes the runner of a case that was left, in whichever test.
+            # The GC closes the runner of an abandoned case, during whichever test.
             if not hasattr(owner, "_testMethodName") or (call is not None and call.case is owner):
                 looked_at = tuple(self._turns.at_end_of_runner())
                 for charged in looked_at:
@@ -101,7 +101,7 @@ class Runners:
         return close
 
     def look_at_waiting(self) -> None:
-        """Look at what waits before its loop is closed, which cancels without a word."""
+        """Look at what waits to be judged before its loop is closed, which cancels silently."""
         for each in self._turns.waiting:
             self._look_first(each)
 
@@ -110,7 +110,7 @@ class Runners:
             self._teardowns.cancelled(charged, self._looking.before_cancelling(charged))
 
     def _look_at_loop(self, charged: Charged, loop: Any) -> None:
-        # What is being closed cancels at once: nothing began since the look before that.
+        # The runner cancels as soon as it is closed: nothing was created since the last look.
         if charged in self._looked_first.pop(get_ident(), ()):
             return
         if not charged.settings.is_allowed:
@@ -118,7 +118,7 @@ class Runners:
 
 
 def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the task that runs tests and fixtures charge each of them."""
+    """Enter the scope of each test and fixture in the task that runs them all."""
 
     @functools.wraps(original)
     async def call(runner: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -133,7 +133,7 @@ def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
             finally:
                 scope.leave(token)
 
-        # The first call creates the task that runs them all: it is no test's.
+        # The first call creates the task that runs them all: it belongs to no test.
         outside = _outermost(scope).enter()
         try:
             return await original(runner, charged, *args, **kwargs)

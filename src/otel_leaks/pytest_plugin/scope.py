@@ -1,4 +1,4 @@
-"""The scope of the session: what began outside of tests and fixtures."""
+"""The scope of the session: what was created outside of tests and fixtures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SESSION = "the session, outside of tests and fixtures"
 
 def note_coroutines() -> Callable[[], None]:
     """
-    Note coroutines that are never awaited, and where they are created.
+    Record coroutines that are never awaited, and where they were created.
 
     Returns:
-        What ends it, to be called in the same thread.
+        A function that stops recording, to be called in the same thread.
     """
     end, depth = starts.note_coroutines(), sys.get_coroutine_origin_tracking_depth()
-    # Python's own warning says where as well, then.
+    # With it, Python's own warning has the origin as well.
     sys.set_coroutine_origin_tracking_depth(max(depth, 1))
 
     def close() -> None:
@@ -36,30 +36,30 @@ def note_coroutines() -> Callable[[], None]:
 
 
 class SessionScope:
-    """The scope of the session, in which is noted what begins from the moment it is made."""
+    """The scope of the session, which records objects from the moment it is created."""
 
     def __init__(self) -> None:
         shared_taker.open()
         self.scope = Scope(SESSION)
         self.configuring = Scope(SESSION, self.scope)
-        """Until the session starts: the counterpart of pytest_unconfigure."""
+        """The scope until the session starts: the counterpart of pytest_unconfigure."""
         self._token: Any = self.scope.enter()
         self._thread = get_ident()
         self.stand_in(self.scope)
         self._configuring_token: Any = self.configuring.enter()
 
     def stand_in(self, scope: Scope) -> None:
-        """Charge *scope* with what begins in this thread and an empty context."""
+        """Attribute to *scope* what is created in this thread in an empty context."""
         starts.standing[self._thread] = scope
 
     def configured(self) -> None:
-        """Begin the session itself."""
+        """Start the session itself."""
         token, self._configuring_token = self._configuring_token, None
         if token is not None:
             self.configuring.leave(token)
 
     def close(self) -> None:
-        """End to note."""
+        """Stop recording."""
         watch_exit()
         self.configured()
         self.scope.leave(self._token)

@@ -1,4 +1,4 @@
-"""``--leaks-selftest``: a leak of each kind is planted before the tests, and must be found."""
+"""``--leaks-selftest``: plants a leak of each kind before the tests, which must be found."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ __all__ = ["Selftest"]
 
 class Selftest:
     """
-    Tests the tester.
+    Tests that leaks are found.
 
     Args:
-        is_due: Whether that was asked for.
+        is_due: Whether ``--leaks-selftest`` is given.
     """
 
     def __init__(self, *, is_due: bool) -> None:
         self._is_due = is_due
         self.missed: list[str] = []
-        """What was planted and not found."""
+        """The leaks that were planted and not found."""
 
     def run(self) -> None:
-        """Plant the leaks, and look for them, where that was asked for."""
+        """Plant the leaks and look for them, if the self-test is due."""
         if self._is_due:
             from otel_leaks.testing.selftest import missed
 
             self.missed = missed()
 
     def failures(self) -> Iterator[str]:
-        """Say what was missed."""
+        """Return a line for each leak that was missed."""
         return (f"leaks selftest: {line}" for line in self.missed)
 
     def success(self) -> Iterator[str]:
-        """Say that nothing was, where it was asked for."""
+        """Yield a line if the self-test ran and missed nothing."""
         if self._is_due and not self.missed:
             yield "leaks selftest: a leak of each kind was created and found"

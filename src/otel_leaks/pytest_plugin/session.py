@@ -1,8 +1,8 @@
 """
-The session in which leaks are looked for.
+The session with ``--leaks`` on.
 
-Each test is charged with what began in its own call, each fixture with what it began,
-when it is torn down; what is left from anywhere fails the session.
+Each test owns what its own call created; each fixture owns what it created, and is judged when
+it is torn down. What is left at the end, wherever it was created, fails the session.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from otel_leaks.pytest_plugin.turns import Turns
 
 class LeaksPlugin:
     """
-    Looks for leaks; made only where it is asked to.
+    Looks for leaks; created only with ``--leaks`` on.
 
-    It notes from the moment it is made, which is before conftest files are imported. What it
-    does then is done by its parts, each a plugin of one subject.
+    It records from the moment it is created, which is before conftest files are imported. Its
+    parts, each a plugin of one subject, do the rest.
     """
 
     def __init__(self, config: pytest.Config, mode: str) -> None:
@@ -52,7 +52,7 @@ class LeaksPlugin:
         self._closing.callback(self._scope.close)
 
     def configure(self) -> None:
-        """Read the settings, once all of them are known, and make the parts."""
+        """Read the settings, once all of them are known, and create the parts."""
         config, manager = self._config, self._config.pluginmanager
         ledger, troubles, turns = Ledger(), Troubles(), Turns()
         outcomes = Outcomes(ledger, manager, fails=self._mode == "fail")
@@ -73,7 +73,7 @@ class LeaksPlugin:
         )
         cleanup = None
         if options.cleans_up and self._mode == "fail":
-            # With it come the texts of reports, which no run needs that leaks nothing.
+            # It imports the texts of reports, which a run without leaks does not need.
             from otel_leaks.pytest_plugin.cleanup import Cleanup
 
             cleanup = Cleanup(options.ignores, baseline=baseline, ledger=ledger, troubles=troubles)
@@ -136,16 +136,16 @@ class LeaksPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Begin the session; test the tester, where that was asked for."""
+        """Start the session, and run the self-test if it is due."""
         self._scope.configured()
         self._selftest.run()
 
     def pytest_unconfigure(self) -> None:
-        """Hand over what finalizers raised, before pytest's own report of that."""
+        """Pass on what finalizers raised, before pytest itself reports such errors."""
         self._garbage.report()
 
     def conclude(self) -> None:
-        """Judge what may end until now, and take all patches back, however the session ended."""
+        """Judge what could end until now, and restore all patches, however the session ended."""
         try:
             if self._ending is not None:
                 self._ending.conclude()

@@ -1,4 +1,4 @@
-"""What a run ends with: the leaks that no failure shows, the lines below them, the files."""
+"""The end of a run: the leaks that no failure shows, the lines below them, the files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["AT_THE_END", "Lines", "Summary"]
 AT_THE_END = "at the end of the session"
 
 Lines = tuple[Callable[[], Iterable[str]], dict[str, bool]]
-"""What makes lines of the summary, and their colour."""
+"""A function that returns lines of the summary, and their colour."""
 
 
 class Summary:
@@ -28,12 +28,12 @@ class Summary:
     Reports at the end of a run what was found in all of its processes.
 
     Args:
-        config: Where the leaks are written to, beside the terminal.
+        config: Its options name the files to write, besides the terminal.
         mode: ``fail`` or ``warn``.
         ledger: What was found.
         baseline: Known leaks, which may be written as well.
-        troubles: Where an error in writing is kept.
-        lines: What makes the lines below the leaks.
+        troubles: Collects errors in writing.
+        lines: Functions that return the lines below the leaks.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Summary:
         self._troubles = troubles
         self._lines = tuple(lines)
         self._reported: set[str] = set()
-        """The leaks that stand in the report of a failure."""
+        """The ids of the leaks that the report of a failure shows."""
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Take what was found, in whichever process, up to a report of a test."""
+        """Take from the report of a test what was found, in whichever process."""
         found = getattr(report, OF_REPORT, None)
         if found is not None:
             self._ledger.take(found)
@@ -64,20 +64,20 @@ class Summary:
                 self._reported.update(found.get("leaks", ()))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Report what fails no single test, of the baseline and of unused ignores."""
+        """Report leaks that no failure shows, then the baseline and unused ignores."""
         self._write_leaks(terminalreporter, self._leaks())
         for make, markup in self._lines:
             for line in make():
                 terminalreporter.write_line(line, **markup)
 
     def write_last(self) -> None:
-        """Report what was found last, after the summary."""
+        """Report the last leak that was found, after the summary."""
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             self._write_leaks(terminal, self._leaks()[-1:])
 
     def write(self) -> None:
-        """Write the baseline and all leaks to their files, where that was asked for."""
+        """Write the baseline and all leaks to the files that the options name."""
         with self._troubles.kept("the baseline can't be written"):
             self._baseline.save()
         for each in formats_for("file"):
@@ -92,7 +92,7 @@ class Summary:
 
     def _write_leaks(self, terminal: Any, leaks: list[dict[str, Any]]) -> None:
         fails = self._mode == "fail"
-        # A leak of an attempt that was run again, too.
+        # Also the leaks of an attempt that was rerun.
         unreported = [each for each in leaks if not fails or each["id"] not in self._reported]
         if unreported:
             terminal.section("leaks", yellow=not fails, red=fails)
@@ -104,7 +104,7 @@ class Summary:
 
 
 def _merged(leaks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return once what each worker found: they all import the same modules."""
+    """Return leaks that several workers found only once: they all import the same modules."""
     merged: dict[object, dict[str, Any]] = {}
     for i, each in enumerate(leaks):
         marks = [(site["fingerprint"], str(site["origin"])) for site in each["sites"]]

@@ -1,4 +1,4 @@
-"""Teardowns: what waits for one is judged after it, and reported when it hangs."""
+"""Teardowns: what waits for one is judged after it, or reported if the teardown hangs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["Teardowns"]
 
 class Teardowns:
     """
-    Judges after a teardown what had to wait for it, and watches whether it ends.
+    Judges after a teardown what had to wait for it, and watches whether the teardown ends.
 
-    Its hook costs each test something once it is registered, and a suite without fixtures and
-    leaks has nothing to wait for: so it is when there is.
+    Once registered, its hook costs each test something, and a suite without fixtures and leaks
+    has nothing to wait for. It is therefore registered only when something has to wait.
     """
 
     def __init__(
@@ -46,45 +46,45 @@ class Teardowns:
         self._is_watching = False
 
     def watch(self) -> None:
-        """Look at teardowns from now on."""
+        """Watch teardowns from now on."""
         if not self._is_watching:
             self._is_watching = True
             self._manager.register(self, "otel_leaks_teardowns")
 
     def wait(self, charged: Charged, found: Report) -> None:
-        """Judge later, when all who may end what was found have had their turn."""
+        """Judge later, after the teardowns that may still end what was found."""
         self._turns.waiting.append(charged)
         self.watch()
         self.expect_hang(charged, found)
 
     def expect_hang(self, charged: Charged, report: Report) -> None:
         """
-        Remember what may not end when its runner cancels it.
+        Remember tasks that may not end when their runner cancels them.
 
-        Its teardown would hang then, and what leaked would not be reported.
+        The teardown would then hang, and the leaks would not be reported.
         """
         if any(site.kind == "asyncio_task" for site in report):
             self._hangs.add(charged.scope, report)
             self.watch()
 
     def cancelled(self, charged: Charged, found: Report) -> None:
-        """Charge what a runner is about to cancel, and begin to wait for that."""
+        """Attribute what a runner is about to cancel, and start waiting for the runner."""
         if found:
             charged.cancelled = charged.cancelled.plus(found)
             self.expect_hang(charged, found)
         self._hangs.start()
 
     def began(self) -> None:
-        """Begin to wait for a teardown."""
+        """Start waiting for a teardown."""
         self._hangs.start()
 
     def ended(self) -> None:
-        """End to wait for it."""
+        """Stop waiting for a teardown."""
         self._hangs.stop()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Fail with what is left afterwards, of the test and of fixtures that were torn down."""
+        """Fail with what the test, and fixtures that were torn down, leave afterwards."""
         self.began()
         try:
             result = yield
@@ -107,11 +107,11 @@ class Teardowns:
             self._outcomes.report(found, item, raised)
 
     def judge_rest(self) -> list[Leaks]:
-        """Return the leaks of those for whom no teardown came."""
+        """Return the leaks of tests and fixtures that still wait for a teardown."""
         return self._judged(self._turns.rest())
 
     def _judged(self, due: list[Charged]) -> list[Leaks]:
-        """Return the leaks of those that left some."""
+        """Return the leaks of the tests and fixtures in *due* that left any."""
         left = []
         for each in due:
             report = each.cancelled
@@ -131,10 +131,10 @@ class Teardowns:
 
     def cleaned(self, charged: Charged, report: Report, text: str) -> str:
         """
-        End what was left, where that was asked for; it is judged already.
+        End what was left, if ``leaks_cleanup`` is on; it is already judged.
 
         Returns:
-            *text*, and what can't be ended.
+            *text*, and lines about what can't be ended.
         """
         if self._cleanup is None:
             return text

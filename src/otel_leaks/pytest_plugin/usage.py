@@ -9,7 +9,7 @@ import pytest
 
 
 def usage(what: str, make: Callable[[], Any]) -> Any:
-    """Return what *make* makes; what it objects to is the user's mistake."""
+    """Return the result of *make*; report what it objects to as a usage error."""
     try:
         return make()
     except (TypeError, ValueError) as error:

@@ -1,1 +1,1 @@
-"""What CPython keeps private, one subject a file, with the versions that each serves."""
+"""Access to private parts of CPython: one module a subject, with the versions that it serves."""

@@ -1,10 +1,11 @@
 """
-The connections of clients that threads serve, by the socket that a thread was given.
+The connections of clients that threads serve, found by the socket that a thread was given.
 
-A server with a thread for each connection hands it the socket, as an argument or as an attribute of
-a thread of its own class. The socket is asked for the number of its file alone, which lets no other
-thread run; the rest is read from Linux's list of connections. A connection that the peer has
-closed is none, though the thread may still hold its socket. Elsewhere nothing is known.
+A server with a thread for each connection passes it the socket, as an argument or as an attribute
+of its own thread class. Only the socket's file descriptor is read from the socket, which lets no
+other thread run; the rest is read from Linux's list of connections. A connection that the peer has
+closed does not count, though the thread may still hold its socket. On other systems nothing is
+known.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 MAX_TABLE_BYTES = 4_000_000
 """About 25,000 connections."""
 SLICE = 500
-"""Lines between two pauses."""
+"""Lines of the list between two pauses."""
 MAX_HELD = 100
-"""Attributes and arguments that are looked at."""
+"""Limit of attributes and arguments of a thread that are looked at."""
 _ESTABLISHED, _LISTEN = b"01", b"0A"
 _INODE = re.compile(r"socket:\[(\d+)\]")
 
@@ -68,7 +69,7 @@ class Accepted:
         self._open: frozenset[str] | None = None
 
     def of(self, ref: ThreadRef) -> frozenset[str]:
-        """Return what identifies the live connections of clients that a thread holds."""
+        """Return the inodes of the live connections of clients that a thread holds."""
         root = root_of_ref(ref)
         held = {
             inode
@@ -79,7 +80,7 @@ class Accepted:
         return frozenset(held & self._accepted()) if held else frozenset()
 
     def _accepted(self) -> frozenset[str]:
-        """Return the inodes of the connections that somebody accepted and whose peer is there."""
+        """Return the inodes of connections that were accepted and that the peer has not closed."""
         if self._open is None:
             listening: set[bytes] = set()
             found: list[tuple[bytes, bytes]] = []
@@ -108,7 +109,7 @@ def _lines(name: str) -> list[bytes]:
 
 
 def _files(root: Root, way: tuple[Step, ...]) -> list[int]:
-    """Return the numbers of the files of the open sockets that *way* leads to."""
+    """Return the file descriptors of the open sockets that *way* leads to."""
     kinds = drained_until_error(lambda: map(type, at(root, way)))[:MAX_HELD]
     found = []
     for number, kind in enumerate(kinds):
@@ -123,7 +124,7 @@ def _nth(number: int) -> Step:
 
 
 def _inode_of(number: int) -> str | None:
-    """Return what identifies the socket that a file is, None for what is none any more."""
+    """Return the inode of the socket with a file descriptor, None if it is no socket any more."""
     try:
         found = _INODE.fullmatch(str(Path(f"/proc/self/fd/{number}").readlink()))
     except OSError:

@@ -1,4 +1,4 @@
-"""The kinds of awaitables of CPython's own, and where each keeps what is read of it."""
+"""CPython's own types of awaitables, and where each keeps what is read from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["SHAPES", "Shape", "driven", "is_awaitable", "is_opaque"]
 
 
 class Shape(NamedTuple):
-    """Where a kind of awaitable keeps what is read of it; all are documented (inspect)."""
+    """Where a type of awaitable keeps what is read from it; all are documented (inspect)."""
 
     code: Step
     frame: Step
@@ -30,25 +30,25 @@ SHAPES: dict[type, Shape] = {
     types.AsyncGeneratorType: _shape(types.AsyncGeneratorType, "ag", "ag_await"),
 }
 
-# Iterators that CPython puts between two levels. They say nothing of what they
-# drive, but the garbage collector does. 3.10 to 3.15 have these.
+# Iterators that CPython puts between two levels. They do not expose what they drive,
+# but the garbage collector does. 3.10 to 3.15 have these.
 _OPAQUE = frozenset(
     {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
 )
 
 
 def is_opaque(kind: type) -> bool:
-    """Say whether objects of a type only drive another awaitable."""
+    """Return whether objects of a type only drive another awaitable."""
     return kind.__name__ in _OPAQUE
 
 
 def is_awaitable(kind: type) -> bool:
-    """Say whether objects of a type have code, or drive what has."""
+    """Return whether objects of a type have code, or drive an object that does."""
     return kind in SHAPES or is_opaque(kind)
 
 
 def driven(root: Root, way: tuple[Step, ...]) -> tuple[tuple[Step, ...], type | None]:
-    """Return the way to the first awaitable with code that an object refers to, and its type."""
+    """Return the way to the first awaitable that an object references, and its type."""
     for number, kind in enumerate(referent_types(root, way)):
         if is_awaitable(kind):
             return (*way, referent(number)), kind

@@ -13,17 +13,17 @@ from otel_leaks.model import Frame
 __all__ = ["CodeName", "CodeNames", "Place", "line_of"]
 
 Place = tuple[types.CodeType, int, "int | None"]
-"""What a frame says: its code, the offset of its instruction (``f_lasti``), and its line."""
+"""The position of a frame: its code, the offset of its instruction (``f_lasti``), its line."""
 
 
 class CodeName(NamedTuple):
-    """What a code object is called."""
+    """The name of a code object."""
 
     function: str
     """``module.qualname``."""
     file: str
     module: str
-    """Empty where it is not known."""
+    """Empty if not known."""
 
 
 class _Named(weakref.ref[types.CodeType]):
@@ -38,8 +38,8 @@ class CodeNames:
     """
     The names of code objects, each looked up once.
 
-    Only a frame knows its module, so one has to be read the first time. Holds code objects
-    weakly: what is unloaded is forgotten.
+    Only a frame knows the module, so one has to be read the first time. Code objects are held
+    weakly: unloaded ones are forgotten.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class CodeNames:
         known = self._known
 
         def forget(named: Any) -> None:
-            # Nothing global: at the end of the interpreter there is nothing of that any more.
+            # Uses no globals: they may be gone during interpreter shutdown.
             key: int = named.key
             if known.get(key) is named:
                 del known[key]
@@ -55,7 +55,7 @@ class CodeNames:
         self._forget = forget
 
     def known(self, code: types.CodeType) -> CodeName | None:
-        """Return the name of *code*, None when it has not been learned."""
+        """Return the name of *code*, None when it is not known yet."""
         found = self._known.get(id(code))
         return found.name if found is not None and found() is code else None
 
@@ -67,10 +67,10 @@ class CodeNames:
 
         Args:
             code: The code object.
-            module: ``__name__`` of the globals it runs with; anything but a str is looked up
-                by its file, in some 0.1 ms.
-            qualname: The qualified name, where a coroutine gave it; 3.11 and later know it
-                from the code.
+            module: ``__name__`` of the globals it runs with; if not a str, the module is looked
+                up by its file, in some 0.1 ms.
+            qualname: The qualified name, if known from a coroutine; 3.11 and later read it from
+                the code.
         """
         known = self.known(code)
         if known is not None:
@@ -82,7 +82,7 @@ class CodeNames:
         elif qualname is None:
             qualname = _qualname_3_10(code, module)
         if module is None:
-            # The frame ended before it could be read. It is asked again next time.
+            # The frame ended before it could be read. Try again next time.
             return CodeName(qualname, code.co_filename, "")
         name = CodeName(f"{module}.{qualname}", code.co_filename, module)
         named = _Named(code, self._forget)
@@ -96,19 +96,19 @@ class CodeNames:
 
     def frame(self, code: types.CodeType, instruction: int, line: int | None = None) -> Frame:
         """
-        Return where a function stands, as a frame of a stack.
+        Return the position of a function, as a frame of a stack.
 
         Args:
             code: Its code, whose name is known or found by its file.
-            instruction: The offset at which it stands.
-            line: Its line, where a frame said it; worked out from the offset otherwise.
+            instruction: The offset of its current instruction.
+            line: Its current line, if known from a frame; else derived from the offset.
         """
         name = self.name(code)
         return Frame(name.function, name.file, line or line_of(code, instruction))
 
 
 def line_of(code: types.CodeType, instruction: int) -> int:
-    """Return the line of an instruction, that of the function where it has none."""
+    """Return the line of an instruction, or that of the function if the instruction has none."""
     for start, end, line in code.co_lines():
         if start <= instruction < end and line is not None:
             return line
@@ -116,25 +116,25 @@ def line_of(code: types.CodeType, instruction: int) -> int:
 
 
 MAX_WRAPPED = 10
-"""Functions around each other that are looked through."""
+"""Limit of wrappers around a function that are looked through."""
 
 
 def _names_of(module: str | None) -> Mapping[str, Any]:
     try:
-        # Not by getattr(): a lazy module would be loaded by it.
+        # Not getattr(): it would load a lazy module.
         names = object.__getattribute__(sys.modules[module or ""], "__dict__")
-    except (AttributeError, KeyError):  # What is no module may stand there too.
+    except (AttributeError, KeyError):  # sys.modules may hold anything.
         return {}
     return names if type(names) is dict else {}
 
 
 _MODULE_OF: dict[str, str | int] = {}
-"""The modules that were found, by their files; where none was, the number of modules then."""
+"""By file: the name of its module, or, if none was found, the number of modules at that time."""
 MAX_FILES = 10_000
 
 
 def _module_of(file: str) -> str | None:
-    """Find the module of a function of which no frame can be read, by its file."""
+    """Find the module of a function by its file, for functions whose frame can't be read."""
     known = _MODULE_OF.get(file)
     if isinstance(known, str):
         if _is_of(known, file):
@@ -150,7 +150,7 @@ def _module_of(file: str) -> str | None:
 
 def _is_of(module: str, file: str) -> bool:
     found = _names_of(module).get("__file__")
-    # A str of its own class may define how it compares.
+    # A subclass of str may define its own comparison.
     return type(found) is str and found == file
 
 
@@ -171,7 +171,7 @@ def _qualname_3_10(code: types.CodeType, module: str | None) -> str:
                         break
                     if function.__code__ is code:
                         return function.__qualname__
-                    # One that was patched, by us or by somebody else.
+                    # It may have been patched, by us or by someone else.
                     function = function.__dict__.get("__wrapped__")
     return code.co_name
 

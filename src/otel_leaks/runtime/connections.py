@@ -1,10 +1,10 @@
 """
 The connections of clients that a task holds while it waits.
 
-Where a server accepted a connection, its transport refers to the server until the connection is
-closed, and the coroutines of a task that serves it refer to the transport: themselves, or through a
-stream, a protocol, a request. So it is in asyncio, on 3.10 to 3.15, and in uvloop. Nothing is
-known of connections that something else than the loop reads.
+When a server accepts a connection, its transport references the server until the connection is
+closed. The coroutines of a task that serves it reference the transport: directly, or through a
+stream, a protocol or a request. This holds for asyncio, on 3.10 to 3.15, and for uvloop. Nothing
+is known of connections that are not read by the loop.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from otel_leaks.runtime.tasks import TaskRef
 __all__ = ["Connections"]
 
 HOPS = 4
-"""From what a coroutine holds to the transport: a web framework's socket holds a method of a
-protocol, which has the transport; under TLS there is one more of those."""
+"""Hops from what a coroutine holds to the transport: a web framework's socket holds a method of a
+protocol, which has the transport; TLS adds one more protocol."""
 MOST = 500
-"""Objects of a hop; what leads to more is no single connection's."""
+"""Limit of objects in one hop; what leads to more does not belong to a single connection."""
 MAX_ITEMS = 100
-"""Of a dict that is looked into: the attributes of an object."""
+"""Items of the largest dict that is taken for the attributes of an object, and followed."""
 MAX_KINDS = 5000
 
 _TRANSPORT = frozenset({"get_extra_info", "is_closing", "abort", "pause_reading"})
 _SERVER = frozenset({"start_serving", "serve_forever", "is_serving", "wait_closed"})
 _FUTURE = frozenset({"_asyncio_future_blocking"})
-# What leads everywhere or to very much, says where code stands, or is a value.
+# Objects that lead to everything or to very much, belong to running code, or are values.
 _OPAQUE = (
     type,
     AbstractEventLoop,
@@ -70,7 +70,7 @@ _OPAQUE = (
 _OPAQUE_MODULES = frozenset({"_contextvars", "contextvars", "weakref", "threading", "_thread"})
 
 
-# Before 3.11 what a coroutine holds is its frame's, and that is there already:
+# Before 3.11 the frame holds what a coroutine holds, and the frame object always exists:
 # https://docs.python.org/3/whatsnew/3.11.html#cheaper-lazy-python-frames
 _LOCALS: tuple[Step, ...] = (
     (referents,)
@@ -80,17 +80,17 @@ _LOCALS: tuple[Step, ...] = (
 
 
 class Connections:
-    """Reads what tasks hold, and remembers for one census which classes lead further."""
+    """Reads what tasks hold; remembers for one census which classes to follow further."""
 
     def __init__(self) -> None:
         self._kinds: dict[int, type] = {}
-        """By their ids, which none else has as long as they are held."""
+        """Classes by id; held, so that their ids stay unique."""
         self._followed: set[int] = set()
         self._transports: set[int] = set()
         self._servers: set[int] = set()
 
     def of(self, ref: TaskRef) -> frozenset[int] | None:
-        """Return the ids of the live connections that a task leads to; None for very much."""
+        """Return ids of the live connections that a task leads to; None for too many objects."""
         found = coroutine_of(ref)
         if found is None or not IS_ATOMIC:
             return frozenset()
@@ -111,7 +111,7 @@ class Connections:
         return frozenset()
 
     def _of_clients(self, root: Root, transports: tuple[Step, ...]) -> frozenset[int]:
-        """Return the ids of those transports that a server accepted and that are not closed."""
+        """Return the ids of the transports that a server accepted and that are not closed."""
         found = set()
         for number, key in enumerate(_ids_at(root, transports)):
             one: tuple[Step, ...] = (*transports, _nth(number))
@@ -165,7 +165,7 @@ def _nth(number: int) -> Step:
 
 
 def _where(kinds: set[int]) -> Step:
-    """Return the step that leaves out objects of classes that are not among these."""
+    """Return the step that keeps only objects of some classes, given by id."""
 
     def step(objects: Iterator[Any]) -> Iterator[Any]:
         one, other = tee(objects)
@@ -175,7 +175,7 @@ def _where(kinds: set[int]) -> Step:
 
 
 def _attributes(objects: Iterator[Any]) -> Iterator[Any]:
-    """Step to what objects refer to, be it in a dict or not."""
+    """Step to what objects reference, either directly or through a dict."""
     one, other = tee(referents(objects))
     third, fourth = tee(other)
     is_no_dict = map(partial(is_not, dict), map(type, third))
@@ -183,7 +183,7 @@ def _attributes(objects: Iterator[Any]) -> Iterator[Any]:
 
 
 def _small(dicts: Iterator[Any]) -> Iterator[Any]:
-    """Leave out dicts that are no object's attributes: large ones, and those with other keys."""
+    """Leave out dicts that can't be an object's attributes: large, or with keys of another type."""
     one, other, third = tee(dicts, 3)
     are_small = map(MAX_ITEMS.__ge__, map(len, other))
     first_keys = map(next, map(iter, third), repeat(None))

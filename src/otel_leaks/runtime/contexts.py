@@ -17,12 +17,13 @@ def context_of(task: Any) -> contextvars.Context | None:
     """
     Return the context of a task, to read from.
 
-    3.12 and later say it (https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.get_context);
-    before, the garbage collector does: the first context that a
-    task refers to is its own, later ones belong to its callbacks. NEVER run anything in
-    it: when the loop steps the task meanwhile, the task hangs for ever.
+    3.12 and later have an API for it
+    (https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.get_context); before, the
+    garbage collector shows it: the first context that a task references is its own, later ones
+    belong to its callbacks. NEVER run anything in it: if the loop steps the task meanwhile, the
+    task hangs forever.
     """
-    # Not the task's own, which a class of the application's may define as it pleases.
+    # Not the method of the task's own class, which the application may define as it pleases.
     known = getattr(sys.modules.get("asyncio.tasks"), "Task", type(task))
     get_context = getattr(known if is_subtype(type(task), known) else task, "get_context", None)
     if get_context is not None:

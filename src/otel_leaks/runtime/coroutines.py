@@ -1,10 +1,10 @@
 """
-Await chains, as values: which coroutines a task stands in, and where.
+Await chains, as values: the coroutines of a task, and where each stands.
 
-A chain is followed by the attributes that ``inspect`` documents (``cr_await`` and its like).
-Between two coroutines CPython puts iterators that say nothing of what they drive; the garbage
-collector does. Reading ``cr_frame`` makes a frame object that lives as long as its coroutine
-(3.11 and later), so it is read of few tasks only.
+A chain is followed through the attributes that ``inspect`` documents (``cr_await`` and the like).
+Between two coroutines CPython puts iterators that do not expose what they drive; the garbage
+collector does. Reading ``cr_frame`` creates a frame object that lives as long as its coroutine
+(3.11 and later), so it is read for few tasks only.
 
 https://docs.python.org/3/library/inspect.html#types-and-members
 https://docs.python.org/3/whatsnew/3.11.html#cheaper-lazy-python-frames
@@ -58,13 +58,13 @@ __all__ = [
 ]
 
 MAX_LEVELS = 1000
-"""Levels of one await chain that are looked at."""
+"""Limit of levels of one await chain that are looked at."""
 
 _Coroutine = types.CoroutineType
 
 
 _ENDS = {type(None)}
-"""What most chains end at; the others are asked about each time."""
+"""Types that most chains end at; other types are examined each time."""
 _MODULE: tuple[Step, ...] = (present, FRAME_GLOBALS, item("__name__"))
 
 
@@ -73,22 +73,22 @@ class Level(NamedTuple):
 
     kind: type[Any]
     code: types.CodeType | None
-    """None for one that was compiled to C (Cython), or is a class of somebody's own."""
+    """None if it was compiled to C (Cython), or is of a custom class."""
     name: str
-    """What it is called where that is not known from its code."""
+    """Its name, used if the code does not have it."""
     steps: tuple[Step, ...]
-    """The way to it from the root of its chain, the run that it belongs to left out."""
+    """The way from the root of its chain to the run of coroutines that it belongs to."""
     number: int
-    """Which one it is in that run of coroutines."""
+    """Its index in that run."""
     instruction: int | None = None
-    """At which it stands, of one that was found by the frames of its thread; -1 for a function
-    that is not called now. Its name is that of its module then."""
+    """The offset at which it stands, if it was found by the frames of its thread; -1 for a function
+    that is not called now. *name* is then that of its module."""
     qualname: str | None = None
-    """Of a function that is not called now."""
+    """The qualified name of a function that is not called now."""
 
     @property
     def key(self) -> int | str:
-        """What makes it the same place as another; only while both live."""
+        """Equal for levels at the same place; only while both live."""
         return id(self.code) if self.code is not None else self.name
 
     @property
@@ -98,12 +98,12 @@ class Level(NamedTuple):
 
 
 def is_own_code(code: types.CodeType | None) -> bool:
-    """Say whether *code* is the application's."""
+    """Return whether *code* belongs to the application."""
     return code is not None and not is_library(code.co_filename)
 
 
 def is_plain_end(kind: type | None) -> bool:
-    """Say whether a chain of coroutines ends at an awaitable of this type."""
+    """Return whether a chain of coroutines ends at an awaitable of this type."""
     if kind is None or kind in _ENDS:
         return True
     if kind in SHAPES or is_opaque(kind) or in_c(kind, "cr_await") is not None:
@@ -118,9 +118,9 @@ def plain_chain(root: Root, steps: Sequence[Step] = ()) -> list[tuple[types.Code
     Follow native coroutines from the one that *steps* lead to, inwards, in one step.
 
     Returns:
-        Of each its code and the type of what it awaits; empty where no coroutine is.
+        The code of each, and the type of what it awaits; empty if there is no coroutine.
     """
-    # The last one awaits something else, of which a descriptor raises TypeError.
+    # The last one awaits something else, for which the descriptor raises TypeError.
     return drained_until_error(lambda: _run(root, steps))
 
 
@@ -131,24 +131,24 @@ def _run(root: Root, steps: Sequence[Step]) -> Iterator[tuple[types.CodeType, ty
 
 
 def ids_inwards(coroutines: Iterator[Any]) -> Iterator[tuple[int, type]]:
-    """As ``plain_chain``, with ids of codes; to be drained where it is made, until TypeError."""
+    """As ``plain_chain``, with ids of codes; drain it where it is created, until TypeError."""
     one, other = tee(_inwards(coroutines))
     codes = map(id, map(_Coroutine.cr_code.__get__, one))
     return islice(zip(codes, map(type, islice(other, 1, None)), strict=False), MAX_LEVELS)
 
 
 def _inwards(objects: Iterator[Any]) -> Iterator[Any]:
-    """Iterate over a coroutine and those that it awaits; ends by a TypeError."""
+    """Iterate over a coroutine and those that it awaits; ends with a TypeError."""
     return accumulate(chain(objects, repeat(_Coroutine)), _Coroutine.cr_await.__get__)
 
 
 def deeper(levels: int) -> Step:
-    """Return the step to the coroutine that is so many levels further in."""
+    """Return the step to the coroutine that is *levels* levels further in."""
     return lambda objects: islice(_inwards(objects), levels, levels + 1)
 
 
 def outermost(levels: int) -> Step:
-    """Return the step from a coroutine to itself and those that it awaits, so many in all."""
+    """Return the step from a coroutine to itself and those that it awaits, *levels* in all."""
     return lambda objects: islice(_inwards(objects), levels)
 
 
@@ -159,7 +159,7 @@ class Chain:
     Args:
         root: Leads to the task's outermost awaitable, or to one that the caller holds.
         levels: 0 to ``MAX_LEVELS``, outermost first.
-        outermost: What the task runs, wrappers left out, where that is not the first level.
+        outermost: What the task runs, without wrappers, if that is not the first level.
     """
 
     __slots__ = ("levels", "outermost", "root")
@@ -170,16 +170,16 @@ class Chain:
         self.outermost = outermost or (levels[0] if levels else None)
 
     def key(self) -> tuple[int | str, ...]:
-        """Return what makes it the same place as another; only while both live."""
+        """Return a key that is equal for chains at the same place; only while both live."""
         return tuple(level.key for level in self.levels)
 
     def unwrapped(self) -> Chain:
         """
         Return the chain without the wrappers at its outer end.
 
-        A wrapper that awaits something else, such as what it enters first, stands behind what
-        it was given, and so does a library's coroutine that runs a function of the application's
-        now and then. One that can't be looked through stays.
+        A wrapper that currently awaits something else, such as a context that it enters first, is
+        placed inside of what it was given. So is a library's coroutine that runs a function of
+        the application from time to time. A wrapper that can't be looked through stays.
         """
         for outer, level in enumerate(self.levels):
             wrapper = wrapper_of(level.code)
@@ -196,7 +196,7 @@ class Chain:
         return self
 
     def _run(self, outer: int) -> list[Level]:
-        """Return the levels from one on, with what that runs in its place or before it."""
+        """Return the levels from *outer* on, with the function that it runs if that is found."""
         level, levels = self.levels[outer], self.levels[outer:]
         runner = runner_of(level.code)
         if runner is None or level.code is None or level.kind not in SHAPES:
@@ -210,7 +210,7 @@ class Chain:
         return [given, *levels]
 
     def names(self, names: CodeNames) -> list[CodeName]:
-        """Return what each level is called."""
+        """Return the name of each level."""
         return [self._name(level, names) for level in self.levels]
 
     def _name(self, level: Level, names: CodeNames) -> CodeName:
@@ -224,7 +224,7 @@ class Chain:
             return names.name(code, level.name, level.qualname)
         shape = SHAPES.get(level.kind)
         if shape is None:
-            # Compiled to C: it has code to show in tracebacks, but no frame to ask.
+            # Compiled to C: it has code for tracebacks, but no frame.
             return CodeName(level.name, code.co_filename, "")
         module = first(self.root, (*level.path, shape.frame, *_MODULE)) if IS_ATOMIC else None
         qualname = None
@@ -236,14 +236,14 @@ class Chain:
         """
         Return the offset and the line at which each level stands now, -1 and None if unknown.
 
-        Touches the frame of each level: for few tasks only.
+        Creates a frame object for each level: for few tasks only.
         """
         found: list[tuple[int, int | None]] = []
         for steps, run in _runs(self.levels):
             now: list[Place] = []
             shape = SHAPES.get(run[0].kind)
             if shape is not None and IS_ATOMIC:
-                # It may have ended, or gone on.
+                # It may have ended or gone on since.
                 now = drained_until_error(
                     partial(_places, self.root, steps, shape, run[-1].number + 1)
                 )
@@ -257,7 +257,7 @@ class Chain:
         return found
 
     def stack(self, names: CodeNames, stands: Sequence[tuple[int, int | None]]) -> Stack:
-        """Return a frame for each level, standing where ``stands`` said."""
+        """Return a frame for each level, at the positions *stands*."""
         return tuple(
             Frame(
                 name.function,
@@ -279,8 +279,8 @@ def chain_at(root: Root, steps: Sequence[Step] = ()) -> Chain:
         steps: Lead from there to the outermost awaitable: what ``task.get_coro()`` returns.
 
     Returns:
-        0 to ``MAX_LEVELS`` levels, outermost first, wrappers included. Where the task goes on
-        meanwhile, the levels up to there; on a build without the GIL the outermost alone.
+        0 to ``MAX_LEVELS`` levels, outermost first, including wrappers. If the task goes on
+        meanwhile, the levels up to that point; on a build without the GIL only the outermost.
     """
     levels: list[Level] = []
     way = tuple(steps)
@@ -313,7 +313,7 @@ def _natives(root: Root, way: _Way, *_: object) -> _Further:
     wrapper = wrapper_of(code) if awaited is type(None) else None
     if wrapper is None:
         return levels, (*last, SHAPES[_Coroutine].awaits), awaited
-    # It runs, or has not started.
+    # The wrapper runs, or has not started.
     there, kind = given_at(root, last, _Coroutine, code, wrapper)
     if kind is None:
         levels += map(_seen, running_within(root, last, _Coroutine, wrapper))
@@ -335,13 +335,13 @@ def _shaped(root: Root, way: _Way, kind: type, *_: object) -> _Further:
 
 
 def _others(root: Root, way: _Way, kind: type, levels: list[Level]) -> _Further:
-    """Follow what is none of CPython's own: it is a level where it is the task's, or Cython's."""
+    """Follow an awaitable that is not CPython's own: a level if it is the first, or Cython's."""
     awaits = in_c(kind, "cr_await")
     found = [_foreign(root, way, kind)] if not levels or awaits is not None else []
     if awaits is not None:
         inner: _Way = (*way, awaits)
     elif not levels:
-        # Of a class written in Python, that keeps it as coroutines do.
+        # A class written in Python that has the attribute of coroutines.
         inner = (*way, members, item("cr_await"), present)
     else:
         return found, way, None
@@ -349,13 +349,13 @@ def _others(root: Root, way: _Way, kind: type, levels: list[Level]) -> _Further:
 
 
 def awaitables(coro: object) -> list[Any]:
-    """Return the objects of an await chain, outermost first; for a caller that holds them."""
+    """Return the objects of an await chain, outermost first; the caller may hold them."""
     found = chain_at(partial(iter, (coro,)))
     return [each for level in found.levels for each in at(found.root, level.path)]
 
 
 def _foreign(root: Root, way: tuple[Step, ...], kind: type) -> Level:
-    """Return a level that is none of CPython's own, named as it says where C says it."""
+    """Return a level that is not CPython's own, named by its attributes if these are in C."""
     code, qualname, module = (
         first(root, (*way, step)) if (step := in_c(kind, name)) is not None else None
         for name in ("cr_code", "__qualname__", "__module__")

@@ -1,4 +1,4 @@
-"""The asyncio task that runs where it is asked for."""
+"""The asyncio task that runs in the calling thread."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["running_task"]
 
 
 def running_task() -> weakref.ref[Any] | None:
-    """Return a reference to the task that runs in the calling thread, None where none does."""
-    # Nobody runs a task who has not imported asyncio.
+    """Return a weak reference to the task that runs in the calling thread, None if none does."""
+    # Without asyncio imported, no task can run.
     events, tasks = sys.modules.get("asyncio.events"), sys.modules.get("asyncio.tasks")
     if events is None or tasks is None:
         return None

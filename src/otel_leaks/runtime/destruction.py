@@ -1,4 +1,4 @@
-"""What asyncio says of a task that the garbage collector destroyed while it was pending."""
+"""Recognizes asyncio's reports of tasks that were destroyed while pending."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["destroyed_pending", "is_task"]
 
 
 def is_task(thing: object) -> bool:
-    """Say whether *thing* is a task by its class, which is not asked."""
+    """Return whether *thing* is a task, judged by its class without running code of the class."""
     spaces = (
         type.__getattribute__(each, "__dict__")
         for each in type.__getattribute__(type(thing), "__mro__")
@@ -18,14 +18,15 @@ def is_task(thing: object) -> bool:
 
 def destroyed_pending(context: object) -> Any:
     """
-    Return the task of which asyncio tells an exception handler that it was destroyed.
+    Return the task that asyncio reports to an exception handler as destroyed while pending.
 
     Args:
-        context: What ``loop.call_exception_handler`` was called with.
+        context: The argument of ``loop.call_exception_handler``.
 
     Returns:
-        None when it is about something else. ``Task.__del__`` says so in words alone, the
-        same on 3.10 to 3.15: https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/tasks.py#L131
+        None when it is about something else. Only the text of the message identifies the report
+        of ``Task.__del__``; it is the same on 3.10 to 3.15:
+        https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/tasks.py#L131
     """
     if type(context) is not dict:
         return None

@@ -1,13 +1,13 @@
 """
-Time that passes between two looks, and loops that run meanwhile.
+Lets time pass between two looks, and runs loops meanwhile.
 
-This runs while the doubles of a test may still stand: of ``time.sleep``, of the clocks, of a
-loop's ``create_task``. So it sleeps and measures with what was bound when this was first
-imported, and makes a loop run without its clock: one iteration at a time, each of which
-asyncio ends at once when it was told to stop before.
+Test doubles may still be in place: of ``time.sleep``, of the clocks, of a loop's
+``create_task``. This module therefore sleeps and measures with functions that were bound when
+it was first imported, and runs a loop without its clock: one iteration at a time, which asyncio
+ends at once if ``stop()`` was called before.
 
-What escapes from a loop is the application's, and ends nothing of ours: also SystemExit, which
-asyncio lets through. Ctrl-C still ends the run.
+Exceptions that escape from a loop belong to the application and end nothing of ours, not even
+SystemExit, which asyncio lets through. Ctrl-C still ends the run.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from otel_leaks.runtime import native, running
 __all__ = ["pause_inside", "run_for"]
 
 LEAST_TURNS = 5
-"""Of each loop, however short the time: a cancelled task takes two or three to end."""
+"""Turns (iterations) of each loop, however short the time: a cancelled task needs two or three."""
 STEP_S = 0.001
-"""Between two turns."""
+"""Pause between two turns, seconds."""
 
 _base = asyncio.BaseEventLoop
 _stop, _run_forever, _is_running = _base.stop, _base.run_forever, _base.is_running
@@ -36,15 +36,15 @@ _signal, _handler_of, _SIGINT = signal.signal, signal.getsignal, signal.SIGINT
 
 def run_for(delay_s: float, loops: Iterable[Any]) -> None:
     """
-    Let *delay_s* pass in real time, and *loops* run meanwhile.
+    Let *delay_s* pass in real time, and run *loops* meanwhile.
 
     Args:
         delay_s: Seconds >= 0. A callback that takes longer is waited for.
-        loops: Of the calling thread, where no loop runs; one that is running by now, or is
-            closed, is left alone.
+        loops: Loops of the calling thread, in which no loop may be running. Loops that are running
+            by now, or closed, are left alone.
     """
     until = native.monotonic() + delay_s
-    # A thread that was started to run one of them gets the time to do so.
+    # A thread that was started to run one of them gets time to do so.
     native.sleep(min(delay_s, STEP_S))
     turning = list(loops)
     with _interrupts() as interrupts:
@@ -72,7 +72,7 @@ async def pause_inside(delay_s: float) -> None:
 
 @coroutine
 def _next_turn() -> Generator[None, None, None]:
-    """What ``asyncio.sleep(0)`` does, which a test may have replaced."""
+    """Yield to the loop, as ``asyncio.sleep(0)`` does, which a test may have replaced."""
     yield
 
 
@@ -88,16 +88,17 @@ def _turn(loop: Any, interrupts: list[object]) -> bool:
         if interrupts:
             raise
     except (Exception, asyncio.CancelledError):
-        # It was begun elsewhere meanwhile, or is somebody's own that can't be run.
+        # It was started elsewhere meanwhile, or is a custom loop that can't be run like this.
         return False
     return True
 
 
 def _methods(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """
-    Return what stops and what runs a loop of a class.
+    Return the functions that stop and run a loop of a class.
 
-    Of asyncio's own the originals: with a double of ``stop`` it would run for ever.
+    For asyncio's own methods these are the originals: with a double of ``stop`` the loop would
+    run forever.
     """
     own: dict[str, Any] = {}
     for name, original in (("stop", _stop), ("run_forever", _run_forever)):
@@ -108,7 +109,7 @@ def _methods(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 
 @contextmanager
 def _interrupts() -> Iterator[list[object]]:
-    """Give a list that is not empty once Ctrl-C was pressed."""
+    """Provide a list that is not empty once Ctrl-C was pressed."""
     pressed: list[object] = []
     before = _handler_of(_SIGINT)
     if running.main_thread().ident != native.get_ident() or not callable(before):

@@ -1,11 +1,11 @@
 """
 When the timers of event loops wake tasks.
 
-A task that sleeps waits for a future, and a timer of its loop is to resolve that one; a deadline of
-``asyncio.timeout()`` refers to the task itself. Private names: ``_scheduled`` of asyncio's loops,
+A task that sleeps waits for a future that a timer of its loop will resolve; a deadline of
+``asyncio.timeout()`` references the task itself. Private names: ``_scheduled`` of asyncio's loops,
 ``_args`` and ``_callback`` of their handles, ``_task`` of ``asyncio.Timeout``, the same on 3.10 to
-3.15. Loops written in C, such as uvloop's, keep their timers in a set, and what each refers to has
-the same order in all of them. Their clock is the monotonic one, as asyncio's is.
+3.15. Loops written in C, such as uvloop's, keep their timers in a set, and the references of each
+timer have the same order in all of them. Their clock is the monotonic one, as asyncio's is.
 
 https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L425
 https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/events.py#L41
@@ -47,16 +47,16 @@ from otel_leaks.runtime.tasks import TaskRef
 __all__ = ["Due"]
 
 MAX_TIMERS = 10_000
-"""Of one loop: 10 ms. What more of them are to wake is not known."""
+"""Limit of timers read of one loop, which takes 10 ms; what further timers wake is not known."""
 SLICE = 100
-"""Timers that are read in one step: a tenth of a millisecond."""
+"""Timers that are read in one step, which takes a tenth of a millisecond."""
 
 _SELF = attribute(vars(types.MethodType)["__self__"])
 _LAST = slice(-1, None)
 
 
 class _Handle(NamedTuple):
-    """How the timers of a loop are read; each step leads to one object for each timer."""
+    """How to read the timers of a loop; each step leads to one object for each timer."""
 
     when: Step
     args: Step
@@ -64,7 +64,7 @@ class _Handle(NamedTuple):
 
 
 class Due:
-    """When the timers of loops wake tasks, each loop read once: for one census."""
+    """When the timers of loops wake tasks; for one census, as each loop is read once."""
 
     def __init__(
         self, pause: Callable[[], None], clock: Callable[[], float] = time.monotonic
@@ -74,7 +74,7 @@ class Due:
         self._loops: dict[int, dict[int, float]] = {}
 
     def in_s(self, ref: TaskRef) -> float | None:
-        """Return in how many seconds a timer wakes or cancels a task; None where none is known."""
+        """Return the seconds until a timer wakes or cancels a task; None if no timer is known."""
         ways = loop_and_waiter(ref)
         if ways is None or not IS_ATOMIC:
             return None
@@ -90,7 +90,7 @@ class Due:
         return max(0.0, min(due) - self._clock()) if due else None
 
     def _read(self, root: Root, loop: tuple[Step, ...]) -> dict[int, float]:
-        """Return when the timers of a loop are due, by the ids of what they wake."""
+        """Return when the timers of a loop are due, by the ids of the objects that they wake."""
         found: dict[int, float] = {}
         timers: tuple[Step, ...] = (*loop, members, item("_scheduled"), present)
         part = _part_of_list
@@ -119,9 +119,9 @@ def _part_of_list(start: int, some: Iterator[Any]) -> Iterator[Any]:
 
 
 def _futures(timers: Iterator[Any], handle: _Handle) -> Iterator[tuple[Any, int]]:
-    """Yield of each timer when it is due, and the id of what it hands on first."""
+    """Yield for each timer when it is due, and the id of its first argument."""
     one, other = tee(timers)
-    # The collector sees the items of a tuple last to first, and nothing of None.
+    # The GC sees the items of a tuple last to first, and nothing for None.
     items = map(list.__getitem__, map(gc.get_referents, handle.args(other)), repeat(_LAST))
     return zip(handle.when(one), map(id, map(next, map(iter, items), repeat(None))), strict=False)
 
@@ -137,7 +137,7 @@ def _tasks(timers: Iterator[Any], handle: _Handle) -> Iterator[tuple[Any, int]]:
 
 
 def _where(timers: Iterator[Any], step: Step, kind: Any) -> Iterator[Any]:
-    """Leave out timers of which a step leads to an object of another type."""
+    """Leave out timers for which a step leads to an object of another type."""
     one, other = tee(timers)
     return compress(one, map(partial(is_, kind), map(type, step(other))))
 
@@ -156,5 +156,5 @@ def _handle_of(root: Root, some: tuple[Step, ...], kind: type) -> _Handle | None
             chain.from_iterable(map(gc.get_referents, timers)), number, None, size
         )
 
-    # Behind what it calls: the arguments, or None.
+    # The callback comes first, then the arguments or None.
     return _Handle(nth(types_of_one.index(float)), nth(1), nth(0))

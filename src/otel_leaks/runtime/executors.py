@@ -1,11 +1,12 @@
 """
 Thread pools, as values: those of ``concurrent.futures``, of ``multiprocessing`` and of anyio.
 
-A ``ThreadPoolExecutor`` keeps ``_thread_name_prefix``, ``_max_workers`` and ``_shutdown``, a
-worker a weak reference to its pool as its first argument; all private, the same on 3.10 to
-3.15. A worker of ``multiprocessing.pool.ThreadPool`` has the pool's queue as its first argument.
-One of anyio 3 and 4 keeps its queue, the set of all workers and its loop; their number is bounded
-by the tokens of the loop's limiter. Where any of this is gone, the threads are in no pool.
+A ``ThreadPoolExecutor`` has ``_thread_name_prefix``, ``_max_workers`` and ``_shutdown``; its
+workers have a weak reference to the pool as their first argument. All of this is private, the
+same on 3.10 to 3.15. A worker of ``multiprocessing.pool.ThreadPool`` has the pool's queue as its
+first argument. A worker of anyio 3 and 4 has its queue, the set of all workers and its loop; the
+tokens of the loop's limiter bound their number. If any of this is missing, the threads belong to
+no pool.
 
 https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/thread.py#L69
 https://github.com/python/cpython/blob/v3.13.0/Lib/multiprocessing/pool.py#L97
@@ -58,7 +59,7 @@ __all__ = [
 JOB = "_WorkItem"
 """The class of a job in a queue, private in ``concurrent.futures.thread``."""
 ANYIO_TOKENS = 40
-"""Of a limiter that nobody has asked for yet."""
+"""The tokens of a limiter that has not been created yet."""
 
 
 def pool_workers() -> Mapping[threading.Thread, Any]:
@@ -73,15 +74,15 @@ class Served(NamedTuple):
     """The pool of a worker."""
 
     pool: weakref.ref[Any]
-    """What all its workers share, and they alone."""
+    """An object that all its workers share, and only they."""
     name: str
-    """Empty for one that is called like its threads."""
+    """Empty if the pool is named like its threads."""
     limit: int | None
-    """Threads that it may have; None for as many as it has."""
+    """The number of threads that it may have; None for as many as it has."""
     queued: int
     head: Hashable
-    """What identifies the job that is taken next: another one is not equal, or, of a reference,
-    not the same. None where none waits or it can't be told."""
+    """Identifies the job that is taken next: for another job it is not equal or, if a reference,
+    not identical. None if no job waits or this is not known."""
     is_open: bool = True
     """Whether it is neither shut down nor gone."""
 
@@ -93,7 +94,7 @@ def served_by(worker: ThreadRef, jobs: weakref.ref[Any], queued: int) -> Served:
     Args:
         worker: One of its threads.
         jobs: Its queue.
-        queued: The length of that.
+        queued: The length of the queue.
     """
     root, way = root_of_ref(worker), executor_steps()
     if types_at(root, way) is not dict:
@@ -103,7 +104,7 @@ def served_by(worker: ThreadRef, jobs: weakref.ref[Any], queued: int) -> Served:
         for key in ("_thread_name_prefix", "_max_workers", "_shutdown")
     )
     if is_shut is True:
-        # What tells the workers to end is in the queue as well.
+        # The marks that end the workers are in the queue as well.
         queued = queued_jobs(jobs)
     return Served(
         jobs,
@@ -118,10 +119,10 @@ def served_by(worker: ThreadRef, jobs: weakref.ref[Any], queued: int) -> Served:
 def served_queues(
     served: Mapping[weakref.ref[Any], Any],
 ) -> list[tuple[ThreadRef, weakref.ref[Any], int]]:
-    """Return workers with the queue that each serves and the length of that, in one step."""
+    """Return workers with the queue that each serves and the queue's length, in one step."""
     try:
         return drained(lambda: _served(served))
-    except TypeError:  # A queue of another class, on a Python that is not known yet.
+    except TypeError:  # A queue of another class, on a future Python.
         return []
 
 
@@ -135,8 +136,8 @@ def queued_jobs(ref: weakref.ref[Any]) -> int:
     """
     Return how many jobs wait in a queue, without the marks that end its workers.
 
-    A SimpleQueue does not show them, the garbage collector does: in a list on 3.10 to 3.12,
-    one by one later.
+    A SimpleQueue does not expose its items, but the garbage collector does: in a list on 3.10 to
+    3.12, one by one later.
     """
     root = root_of_ref(ref)
     kinds = referent_types(root, ())
@@ -155,8 +156,8 @@ def _head_of(ref: weakref.ref[Any]) -> weakref.ref[Any] | None:
 
 
 def _queued(ref: weakref.ref[Any]) -> tuple[Step, ...]:
-    """Return the way from a SimpleQueue to what is in it, first in first."""
-    # What has been taken from the list is None there, for a while.
+    """Return the way from a SimpleQueue to its items, in the order in which they were put."""
+    # Items that were taken from the list are None there for a while.
     kinds = referent_types(root_of_ref(ref), ())[:1]
     return (referent(0), chain.from_iterable) if kinds == [list] else (referents,)
 
@@ -166,7 +167,7 @@ def _refs(objects: Iterator[Any]) -> Iterator[Any]:
 
 
 def multiprocessing_served(worker: ThreadRef) -> Served | None:
-    """Return what a thread of ``multiprocessing.dummy`` serves, None for what is no worker."""
+    """Return what a thread of ``multiprocessing.dummy`` serves, None if it is no worker."""
     root = root_of_ref(worker)
     runs = getattr(sys.modules.get("multiprocessing.pool"), "worker", None)
     target = first(root, (members, item("_target"), present, partial(map, id)))
@@ -190,7 +191,7 @@ def _item_at(index: int) -> Step:
 
 
 def anyio_served(worker: ThreadRef) -> Served | None:
-    """Return what a worker thread of anyio serves, None for what is none, or has no bound."""
+    """Return what a worker thread of anyio serves, None if it is no worker or has no bound."""
     root = root_of_ref(worker)
     shared: tuple[Step, ...] = (members, item("workers"), present)
     if types_at(root, shared) is not set:
@@ -204,14 +205,14 @@ def anyio_served(worker: ThreadRef) -> Served | None:
 
 
 def has_job_in_anyio(worker: ThreadRef) -> bool:
-    """Say whether a worker thread of anyio has a job; true where that is not known."""
+    """Return whether a worker thread of anyio has a job; True if that is not known."""
     # It marks each job as done in its own queue, public in ``queue``.
     way = (members, item("queue"), present, members, item("unfinished_tasks"))
     return bool(first(root_of_ref(worker), way, 1) != 0)
 
 
 def _limiter_of(loop: int | None) -> tuple[object, int, Hashable]:
-    """Return the tokens, the waiting callers and the first of these of a loop's limiter."""
+    """Return the tokens of a loop's limiter, the number of waiting callers, and the first one."""
     values = getattr(getattr(sys.modules.get("anyio.lowlevel"), "_run_vars", None), "data", None)
     backend = sys.modules.get("anyio._backends._asyncio")
     variable = getattr(backend, "_default_thread_limiter", None)
@@ -252,7 +253,7 @@ def _kept(kind: type, name: str) -> Step:
 
 
 def pool_classes() -> list[type]:
-    """Return the classes of pools, of those modules that were imported."""
+    """Return the classes of pools in the modules that were imported."""
     return [
         cls
         for module, name in (

@@ -1,10 +1,10 @@
 """
 The threads that feed the queues of ``multiprocessing``.
 
-Each queue that something was put into has one. It ends when its queue is closed or nobody holds
-it any more: then a finalizer of the queue tells it so. As long as that is registered and its
-queue lives, the thread is the queue's. All private, the same on 3.10 to 3.15; where it is gone
-the threads count as all others.
+A queue gets one with the first item that is put into it. The thread ends when its queue is closed
+or no longer referenced, which a finalizer of the queue signals to it. As long as the finalizer is
+registered and the queue lives, the thread belongs to the queue. All of this is private, the same
+on 3.10 to 3.15; if it is missing, the threads count like all others.
 
 https://github.com/python/cpython/blob/v3.13.0/Lib/multiprocessing/queues.py#L178
 """
@@ -29,7 +29,7 @@ from otel_leaks.runtime.threads import ThreadRef
 __all__ = ["FEEDS", "buffer_of", "held_buffers"]
 
 FEEDS = "multiprocessing.queues.Queue._feed"
-"""What such a thread runs."""
+"""The function that such a thread runs."""
 
 
 def buffer_of(ref: ThreadRef) -> int | None:
@@ -40,7 +40,7 @@ def buffer_of(ref: ThreadRef) -> int | None:
 
 
 def held_buffers() -> frozenset[int]:
-    """Return the ids of the buffers of all queues that somebody holds."""
+    """Return the ids of the buffers of all queues that are still referenced."""
     registry: Any = getattr(sys.modules.get("multiprocessing.util"), "_finalizer_registry", None)
     queue: Any = getattr(sys.modules.get("multiprocessing.queues"), "Queue", None)
     closes = getattr(queue, "_finalize_close", None)

@@ -1,13 +1,13 @@
 """
-Forks: the one owner of every lock of ours, and the hooks that renew them in a child.
+Forks: owns all locks of this package, and the hooks that renew them in a child.
 
 A lock that another thread held at a fork is never released in the child, since that
-thread is not there. So every lock and event of this package comes from here, and a child
-renews them before anything else of ours runs in it. A lock that the forking thread
+thread does not exist there. Every lock and event of this package therefore comes from here, and
+a child renews them before anything else of ours runs in it. A lock that the forking thread
 itself holds stays as it is: that thread goes on in the child, and releases it.
 
-Some servers fork without telling Python (uWSGI does): then no hook runs, and
-``announce`` is called for the child as soon as it is noticed.
+Some servers, such as uWSGI, fork without notifying Python. Then no hook runs, and
+``announce`` is called in the child as soon as the fork is noticed.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _renewed: weakref.WeakSet[Any] = weakref.WeakSet()
 # registers nothing, and fork hooks can't be taken back.
 _pid: int | None = None
 _only_execs = False
-# The threads of the parent's that an unannounced child seems to have, and the references to
-# them by their ids; kept, so that the ids stay theirs.
+# The parent's threads that an unannounced child seems to have, and weak references to them by
+# the ids of these references; kept, so that the ids stay unique.
 _kept: list[threading.Thread] = []
 _ghosts: dict[int, weakref.ref[threading.Thread]] = {}
 _has_stale_states = False
@@ -59,7 +59,7 @@ _has_stale_states = False
 
 @final
 class Lock:
-    """A reentrant lock that no child inherits from a thread that it does not have."""
+    """A reentrant lock that a child never inherits locked by a thread that it does not have."""
 
     __slots__ = ("__weakref__", "_lock")
 
@@ -81,13 +81,13 @@ class Lock:
         return taken
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
     def renew(self) -> None:
         """Release the lock in a child, unless the thread that forked holds it."""
-        # Both are private, on 3.10 to 3.15: threading and Condition use them so. In place,
-        # since a signal handler may fork while its thread is about to take this lock.
+        # Both are private, on 3.10 to 3.15, and used like this by threading and Condition. The
+        # lock is renewed in place, as a signal handler may fork while its thread takes the lock.
         if getattr(self._lock, "_is_owned", bool)():
             return
         try:
@@ -97,7 +97,7 @@ class Lock:
 
 
 def event() -> native.Event:
-    """Return an event whose own lock is renewed in a child; whether it is set stays."""
+    """Return an event whose own lock is renewed in a child; it stays set if it was."""
     made = native.Event()
     _renewed.add(made)
     return made
@@ -105,10 +105,10 @@ def event() -> native.Event:
 
 def not_held(lock: Any) -> Any:
     """
-    Return *lock*, or a new one of its kind in a child where nobody is left to release it.
+    Return *lock*, or a new one of its kind in a child in which no thread could release it.
 
-    For a lock of somebody else's. One that is not reentrant, and that the forking thread
-    holds itself, is replaced too: what holds it releases the old one.
+    For locks that are not ours. A lock that is not reentrant and that the forking thread itself
+    holds is replaced as well: its holder releases the old one.
     """
     if lock.acquire(False):
         lock.release()
@@ -118,10 +118,10 @@ def not_held(lock: Any) -> Any:
 
 def subscribe(before: _Hook, in_parent: _Hook, in_child: _Hook) -> None:
     """
-    Call these at each fork, for the life of the process.
+    Call these hooks at each fork, for the life of the process.
 
-    *in_child* is called when all locks are renewed. What one of them raises is dropped,
-    so each reports its own failures: a fork is the application's.
+    *in_child* is called after all locks are renewed. As a fork belongs to the application,
+    exceptions of the hooks are dropped: each hook must report its own failures.
     """
     _hooks.append((before, in_parent, in_child))
     watch()
@@ -140,9 +140,9 @@ def watch() -> None:
 
 def stay_unwatched() -> None:
     """
-    Register no hooks, whatever is locked: for a stay in a process of somebody else's.
+    Register no hooks, whatever is locked: for a visit to someone else's process.
 
-    They can't be taken back. A child has no thread of such a visitor, and so no use for them.
+    Hooks can't be unregistered. A child has no thread of such a visitor, and so does not need them.
     """
     global _pid
     if _pid is None:
@@ -150,24 +150,24 @@ def stay_unwatched() -> None:
 
 
 def is_announced() -> bool:
-    """Return whether this is the process that was last heard of; false in an unannounced child."""
+    """Return whether the last fork was announced; false in an unannounced child."""
     return _pid is None or os.getpid() == _pid
 
 
 def announce() -> None:
-    """Do in a child what its fork would have done, had Python been told. Once a child."""
+    """Run in a child the hooks that an unannounced fork has skipped, once for each child."""
     if not is_announced():
         look_for_ghosts()
         _in_child()
 
 
 def look_for_ghosts() -> None:
-    """Note the threads that this process seems to have, having been forked unannounced."""
+    """Record the threads that this process only seems to have, after an unannounced fork."""
     global _has_stale_states
     found = [each for each in threading.enumerate() if not runs_here(each)]
     _kept[:] = found
     _ghosts.update((id(ref), ref) for ref in map(weakref.ref, found))
-    # Counts bare ones too, which threading does not list, and those of the parent.
+    # _count() includes bare threads, which threading does not list, and those of the parent.
     tasks = sum(1 for _ in _TASKS.iterdir()) if _TASKS.is_dir() else 1
     _has_stale_states = bool(found) or _thread._count() >= tasks
 
@@ -176,14 +176,14 @@ def ghosts() -> frozenset[int]:
     """
     Return the ids of the weak references to threads that this process only seems to have.
 
-    They are its parent's, in a child of which Python was not told; ``threading`` lists them.
+    In an unannounced child these are its parent's threads, which ``threading`` still lists.
     """
     return frozenset(_ghosts)
 
 
 def runs_here(thread: threading.Thread) -> bool:
-    """Return whether the process has a thread, whatever its object says; on Linux alone."""
-    # The number of the main thread's is that of the parent's until Python is told.
+    """Return whether the process has a thread, whatever its object says; only known on Linux."""
+    # The native id of the main thread is the parent's until Python is notified.
     mine = (running.this_thread(), running.main_thread())
     return thread in mine or not _TASKS.is_dir() or (_TASKS / str(thread.native_id)).exists()
 
@@ -192,9 +192,9 @@ def can_read_frames() -> bool:
     """
     Return whether the frames of other threads can be read.
 
-    In a child of which Python was not told, the states of its parent's threads are still
-    there: https://docs.python.org/3/c-api/sys.html#c.PyOS_AfterFork_Child. On 3.11 and 3.12 they
-    point into stacks that are gone: reading them is a crash.
+    In an unannounced child the states of its parent's threads still exist:
+    https://docs.python.org/3/c-api/sys.html#c.PyOS_AfterFork_Child. On 3.11 and 3.12 they
+    point into stacks that are gone: reading them crashes.
     """
     return not (_has_stale_states and (3, 11) <= sys.version_info < (3, 13))
 
@@ -203,7 +203,7 @@ def only_execs() -> bool:
     """
     Return whether this is a child that does nothing but exec or exit.
 
-    That is what the children of ``subprocess`` do; with a ``preexec_fn`` they run the hooks.
+    The children of ``subprocess`` do that; with a ``preexec_fn`` they run the hooks.
     """
     return _only_execs
 
@@ -228,7 +228,7 @@ def _in_announced_child() -> None:
     _kept.clear()
     # A hook is called by C code, so the frame below it is the one that forked.
     _only_execs = False
-    with contextlib.suppress(ValueError):  # There is none where a server forks.
+    with contextlib.suppress(ValueError):  # There is no such frame if a server forks.
         caller = sys._getframe(1)
         _only_execs = (
             caller.f_code.co_name == "_execute_child"

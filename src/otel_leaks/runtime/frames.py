@@ -2,8 +2,8 @@
 The stacks of threads, as values.
 
 ``sys._current_frames()`` is documented as a function for debuggers; 3.10 to 3.15 have it. On
-free-threaded builds it hands out frames that their threads go on to free, so there no stack is
-read; nor in a process that a server forked without Python's hooks, where it may crash.
+free-threaded builds it returns frames that their threads may free meanwhile, so no stack is
+read there; nor in a process that a server forked without Python's hooks, where it may crash.
 
 https://github.com/python/cpython/issues/152355
 https://github.com/python/cpython/issues/117300
@@ -40,13 +40,13 @@ __all__ = [
 ]
 
 MAX_FRAMES = 1000
-"""Frames of one thread that are read; a deeper stack keeps its inner ones."""
+"""Limit of frames of one thread that are read; of a deeper stack the inner ones are kept."""
 
 Stand = list[Place]
-"""Of each frame what it says, innermost first."""
+"""The position of each frame, innermost first."""
 
 place_of = attrgetter("f_code", "f_lasti", "f_lineno")
-"""Returns what a frame says, from C."""
+"""Returns the position of a frame, from C."""
 _code = attrgetter("f_code")
 _instruction = attrgetter("f_lasti")
 _globals = attrgetter("f_globals")
@@ -54,19 +54,19 @@ _is_frame = partial(is_not, None)
 
 
 def can_read() -> bool:
-    """Say whether frames of other threads can be read in this process."""
+    """Return whether frames of other threads can be read in this process."""
     return IS_ATOMIC and forks.can_read_frames()
 
 
 def stacks_of(idents: Sequence[int]) -> list[Stand]:
     """
-    Return where threads stand now, in one step in which no other thread runs.
+    Return the stacks of threads, in one step in which no other thread runs.
 
-    About 0.1 ms for 1,000 threads in the process, and 0.3 us a frame: the caller bounds how
-    many it asks for.
+    Takes about 0.1 ms for 1,000 threads in the process, and 0.3 us a frame: the caller limits how
+    many threads it asks for.
 
     Args:
-        idents: Of the threads.
+        idents: The idents of the threads.
 
     Returns:
         One stack for each, innermost first; empty for a thread that has ended or runs no
@@ -78,11 +78,11 @@ def stacks_of(idents: Sequence[int]) -> list[Stand]:
 
 
 class Inner(NamedTuple):
-    """What a frame within another one says."""
+    """The position of a frame within another one."""
 
     code: types.CodeType
     instruction: int
-    """The offset at which it stands (``f_lasti``)."""
+    """The offset of its current instruction (``f_lasti``)."""
     module: object
     """``__name__`` of its globals."""
 
@@ -92,10 +92,10 @@ def frames_within(frame_id: int) -> list[Inner]:
     Return a running frame and those that it called, outermost first.
 
     Args:
-        frame_id: Its ``id()``.
+        frame_id: The ``id()`` of the frame.
 
     Returns:
-        Nothing when no thread is in it any more.
+        The frames; empty when no thread runs the frame any more.
     """
     for ident in sorted(idents_with_frames()):
         rows = drained(lambda ident=ident: _rows(ident))  # type: ignore[misc]
@@ -106,22 +106,22 @@ def frames_within(frame_id: int) -> list[Inner]:
 
 
 def modules_of(ident: int) -> list[tuple[types.CodeType, object]]:
-    """Return the code of each frame of a thread, and ``__name__`` of the globals it runs with."""
+    """Return the code of each frame of a thread, and ``__name__`` of its globals."""
     return drained(lambda: _modules(ident)) if can_read() else []
 
 
 CAN_READ_LOCALS = IS_ATOMIC and sys.version_info >= (3, 13)
-"""Whether a variable of a running function can be read: before 3.13 that makes a copy of all,
-which belongs to the frame and keeps them alive: https://peps.python.org/pep-0667/."""
+"""Whether a variable of a running function can be read: before 3.13 that copies all variables into
+a dict, which belongs to the frame and keeps them alive: https://peps.python.org/pep-0667/."""
 
 FRAME_GLOBALS = attribute(types.FrameType.f_globals)
 
 
 def local(name: str) -> Step:
-    """Return the step from a frame to one of its variables, None for one that is not set."""
+    """Return the step from a frame to one of its variables, None if that is not set."""
 
     def step(frames: Iterator[Any]) -> Iterator[Any]:
-        # Of a function it is a proxy, made in C; of a module or class it may be anything.
+        # For a function it is a proxy, implemented in C; for a module or class it may be anything.
         return map(_PROXY.get, map(attrgetter("f_locals"), frames), repeat(name))
 
     return step
@@ -137,12 +137,12 @@ _current_frames = sys._current_frames
 
 
 def root_of_frame(ident: int) -> Root:
-    """Return the root of the innermost frame of a thread."""
+    """Return the root that leads to the innermost frame of a thread."""
     return lambda: present(_frames_of((ident,))) if can_read() else iter(())
 
 
 def idents_with_frames() -> set[int]:
-    """Return the idents of the threads that run Python code, of those C code started too."""
+    """Return the idents of all threads that run Python code, even if C code started them."""
     if not can_read():
         return set()
     found: list[int] = drained(lambda: chain.from_iterable(islice(iter(_current_frames, None), 1)))
@@ -150,8 +150,8 @@ def idents_with_frames() -> set[int]:
 
 
 def _frames_of(idents: Sequence[int]) -> Iterator[Any]:
-    """Iterate over the innermost frames of threads, None for one that has none."""
-    # Calls it when the first frame is asked for, and not before.
+    """Iterate over the innermost frames of threads, None for a thread that has none."""
+    # Calls it when the first frame is requested, and not before.
     current = islice(iter(_current_frames, None), 1)
     return chain.from_iterable(map(map, (dict.get,), map(repeat, current), (idents,)))
 

@@ -1,13 +1,13 @@
 """
-Children of ``gather()``, of whose destruction asyncio says nothing.
+Children of ``gather()``, whose destruction asyncio does not report.
 
-``gather()`` tells the tasks that it makes not to log that they were destroyed while pending
-(``_log_destroy_pending``, 3.10 to 3.15). Told again to do so, they reach the exception handler
-of their loop like all others, where we hear of them and the application goes on to hear nothing.
+``gather()`` sets its tasks not to log that they were destroyed while pending
+(``_log_destroy_pending``, 3.10 to 3.15). With that reverted, they reach the exception handler
+of their loop like all others: we are notified, and the application still is not.
 
-In tests that is done for all of them. In production it is done when a gathering fails, which
-leaves its other children to themselves; until then ``gather()`` runs no code of ours. What
-production does not hear of is the children of a gathering that nobody awaited or kept.
+In tests this is done for all children. In production it is done when a gathering fails, which
+leaves its other children running; until then ``gather()`` runs no code of ours. Production is
+therefore not notified of the children of a gathering that was neither awaited nor kept.
 
 https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/tasks.py#L892
 """
@@ -29,15 +29,15 @@ _Call = TypeVar("_Call", bound=Callable[..., Any])
 _SILENT = "_otel_leaks_silent"
 _HEARS = "_otel_leaks_hears"
 _PRUNED_AT = 1000
-"""Tasks that are noted before those that are gone are forgotten."""
+"""Recorded tasks; above this number those that are gone are forgotten."""
 
 
 class Gathers:
     """
-    Lets asyncio tell of gathered tasks that are destroyed while pending.
+    Makes asyncio report gathered tasks that are destroyed while pending.
 
     Args:
-        every: Whether of all of them, or of those whose gathering failed.
+        every: True for all of them, False for those whose gathering failed.
     """
 
     def __init__(self, *, every: bool) -> None:
@@ -48,7 +48,7 @@ class Gathers:
         self._pruned_at = _PRUNED_AT
 
     def open(self) -> None:
-        """Begin, where asyncio has been imported; may be called again when it was not."""
+        """Start, if asyncio has been imported; if it was not, this may be called again."""
         # Private, the same on 3.10 to 3.15.
         gathering = getattr(sys.modules.get("asyncio.tasks"), "_GatheringFuture", None)
         if gathering is None or self._is_wrapped:
@@ -60,7 +60,7 @@ class Gathers:
             self._patches.wrap(gathering, "set_exception", self._fails)
 
     def close(self) -> None:
-        """Restore what was patched, and let tasks be silent that were."""
+        """Restore the patches, and silence the tasks that were silent before."""
         self._patches.restore()
         self._is_wrapped = False
         for ref in self._silent:
@@ -91,10 +91,10 @@ class Gathers:
         return set_exception
 
     def _let_speak(self, children: Any) -> None:
-        # A wrapper of ours may still be called by somebody else's.
+        # Someone else's wrapper may still call ours.
         if not self._is_wrapped or type(children) is not list:
             return
-        # In a call of the application's: of tasks of its own class anything may be raised.
+        # This runs in a call of the application; tasks of its own classes may raise anything.
         with contextlib.suppress(Exception):
             for child in children:
                 if getattr(child, "_log_destroy_pending", True) or child.done():
@@ -108,18 +108,18 @@ class Gathers:
 
 
 def hears(wrapper: _Call) -> _Call:
-    """Mark a wrapper of ``call_exception_handler`` as one that hears of destroyed tasks."""
+    """Mark a wrapper of ``call_exception_handler`` as one that is notified of destroyed tasks."""
     setattr(wrapper, _HEARS, True)
     return wrapper
 
 
 def is_for_application(task: Any, original: Any) -> bool:
     """
-    Say whether the call that tells of a destroyed task goes on to *original*.
+    Return whether the call that reports a destroyed task is passed on to *original*.
 
     Args:
-        task: Which was destroyed.
-        original: What a wrapper that ``hears`` wraps: another such wrapper, or the
-            application's.
+        task: The task that was destroyed.
+        original: The function that a wrapper marked by ``hears`` wraps: another such wrapper, or
+            one of the application.
     """
     return hasattr(original, _HEARS) or not getattr(task, _SILENT, False)

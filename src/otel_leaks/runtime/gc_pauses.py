@@ -1,7 +1,7 @@
 """
-When the garbage collector ran, as far as it took long.
+Records long runs of the garbage collector.
 
-It runs in the thread that allocated last, keeps the GIL meanwhile, and shows in no stack.
+It runs in the thread that allocated last, keeps the GIL meanwhile, and appears in no stack.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from otel_leaks.runtime.turns import clock
 __all__ = ["GcPauses"]
 
 LONG_S = 0.01
-"""A collection of at least so long is remembered."""
+"""Minimum duration of a collection that is remembered, seconds."""
 MOST = 64
-"""Collections that are remembered, the last ones."""
+"""Number of collections that are remembered: the last ones."""
 OLDEST = 1
-"""Collections of the youngest generation are short, and many: they are not timed."""
+"""The youngest generation that is timed: collections of generation 0 are short and frequent."""
 
 
 @final
 class GcPauses:
-    """Times the collections of the process while it is open; two calls for each of them."""
+    """Times the collections of the process while it is open, at two calls for each."""
 
     def __init__(self) -> None:
         self._pauses: deque[tuple[float, float]] = deque(maxlen=MOST)
         self._began: float | None = None
 
     def open(self) -> None:
-        """Begin to time collections."""
+        """Start timing collections."""
         if self._collects not in gc.callbacks:
             gc.callbacks.append(self._collects)
 
     def close(self) -> None:
-        """Time no more collections, and forget all."""
+        """Stop timing collections, and forget all of them."""
         with contextlib.suppress(ValueError):
             gc.callbacks.remove(self._collects)
         self._pauses.clear()
         self._began = None
 
     def between(self, start: float, end: float) -> float:
-        """Return for how many seconds of a span of time collections ran that took long."""
+        """Return the seconds between *start* and *end* in which long collections ran."""
         pauses = [*self._pauses]
         if self._began is not None:
             pauses.append((self._began, end))

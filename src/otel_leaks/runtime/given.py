@@ -1,10 +1,10 @@
 """
-What a coroutine was given to await, found whatever it does: not started, waiting or running.
+Finds what a coroutine was given to await, whether it has not started, waits or runs.
 
-Of a coroutine that runs, ``cr_await`` is None. What its variables refer to is told by the
-garbage collector: of 3.10 through its frame, from 3.12 on of the coroutine itself. 3.11 tells
-nothing of a running one but its function; there the frames of the thread that runs it say what
-stands in it.
+While a coroutine runs, its ``cr_await`` is None. The garbage collector shows what its variables
+reference: on 3.10 through its frame, from 3.12 on through the coroutine itself. On 3.11 it shows
+only the function of a running coroutine; there the frames of the thread that runs it show what
+it awaits.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def given_at(
     Args:
         root: Leads to an object.
         way: Leads from there to the wrapper.
-        kind: Of the wrapper.
-        code: Of the wrapper.
-        wrapper: What its code says.
+        kind: The type of the wrapper.
+        code: The code of the wrapper.
+        wrapper: What is known from its code.
 
     Returns:
-        None for the type when it is not found, or is nothing that has code.
+        The type is None if nothing was found, or if it is not an awaitable with code.
     """
     way = variables_of(way, kind)
     kinds = list(enumerate(referent_types(root, way)))
@@ -72,15 +72,15 @@ def given_at(
 
 
 def variables_of(way: _Way, kind: type) -> _Way:
-    """Return the way to what refers to the variables of a coroutine."""
-    # On 3.10 all frames are objects of their own, and the variables are theirs.
+    """Return the way to the object that references the variables of a coroutine."""
+    # On 3.10 all frames are objects of their own, and reference the variables.
     return (*way, SHAPES[kind].frame, present) if sys.version_info < (3, 11) else way
 
 
 def bases(way: _Way, kind: type, root: Root, code: types.CodeType, given: Given) -> Iterator[_Way]:
-    """Yield the ways to what may be the variable *given*, from what a coroutine refers to."""
+    """Yield ways to what may be the variable *given*, from a referent of a coroutine."""
     if kind is types.CellType:
-        # By the collector, since an empty cell raises ValueError.
+        # Through the GC, since an empty cell raises ValueError.
         yield (*way, referent(0))
     elif kind is types.FunctionType and first(root, (*way, _FUNCTION_CODE)) is code:
         if given.name in code.co_freevars:
@@ -102,11 +102,11 @@ def _follow(root: Root, way: _Way, attributes: tuple[str, ...]) -> _Way:
 
 def running_within(root: Root, way: _Way, kind: type, wrapper: Wrapper) -> list[Inner]:
     """
-    Return what a wrapper that runs was given, as the frames of its thread say it.
+    Return what a running wrapper was given, as shown by the frames of its thread.
 
     Returns:
-        The frames of what it awaits, outermost first, wrappers included, up to the first that
-        is none; nothing while it runs anything else.
+        The frames of what it awaits, outermost first, up to and including the first that is not
+        a wrapper; empty while it runs anything else.
     """
     key = first(root, (*way, SHAPES[kind].frame, present, partial(map, id)))
     if key is None:

@@ -1,31 +1,31 @@
 """
-Values of objects that belong to somebody else, read without keeping them alive.
+Reads values of the application's objects without keeping these objects alive.
 
-Whoever holds a frame, a coroutine or a task of another thread while that thread goes on may
+Code that holds a frame, a coroutine or a task of another thread while that thread goes on may
 become its last owner. Then a file is closed late and in the wrong thread, or the ``finally``
-of a coroutine runs in the monitor. So nothing of the application is held while another thread
-may run.
+of a coroutine runs in the monitor. Therefore no object of the application is held while another
+thread may run.
 
 CPython switches threads between two bytecodes, never inside a call into C that runs no Python
-code. So an object is reached only inside one such call: iterators of C are stacked on each
+code. Objects are therefore reached only inside one such call: C iterators are stacked on each
 other (``map`` over ``map``), nothing is pulled while they are built, and one C function
-(``next``, ``list``, ``set``) drains them. What comes out are values: code objects, types,
+(``next``, ``list``, ``set``) drains them. The results are values: code objects, types,
 strings and numbers. Three rules follow:
 
-- every function in the stack is C, and is not one that calls the application: descriptors of
+- every function in the stack is C and does not call the application: descriptors of
   built-in types instead of ``getattr()``, never ``==`` or ``hash()`` or ``bool()`` of an object;
 - no variable holds an iterator while it is drained: it would hold what it yielded. ``drained``
-  is handed what makes one;
-- no iterator over a dict that grows elsewhere is made before the drain: it raises RuntimeError
-  when the dict has changed since. ``entries`` makes it with the first step.
+  therefore takes a function that creates one;
+- no iterator over a dict that may change is created before the drain: it raises RuntimeError
+  when the dict has changed since. ``entries`` creates it with the first step.
 
-A call takes some microseconds for some tens of objects, and nobody else runs meanwhile: callers
-bound how much they read at once. On a build without the GIL nothing of this holds; there
+A call takes some microseconds for some tens of objects, and no other thread runs meanwhile:
+callers limit how much they read at once. On a build without the GIL none of this holds; there
 ``IS_ATOMIC`` is false, and callers do without.
 
 On 3.10 and 3.11 any allocation may run the garbage collector, and with it finalizers and
-callbacks of weak references, which are Python code. So there it is off inside such a call, from
-its first step to its last: nobody else sees it off. From 3.12 on it runs between two bytecodes:
+callbacks of weak references, which are Python code. There it is off during such a call, from
+its first step to its last: no other code sees it off. From 3.12 on it runs between two bytecodes:
 https://github.com/python/cpython/issues/97922.
 """
 
@@ -82,12 +82,12 @@ IS_ATOMIC: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 _Value = TypeVar("_Value")
 
 Root = Callable[[], Iterator[Any]]
-"""Makes an iterator over one object, or over none when that has ended."""
+"""Creates an iterator over one object, or over none when the object has ended."""
 Step = Callable[[Iterator[Any]], Iterator[Any]]
-"""Makes an iterator over what the objects of another one lead to."""
+"""Creates an iterator over what the objects of another one lead to."""
 
 deref: Callable[[weakref.ref[Any]], Any] = getattr(operator, "call", weakref.ref.__call__)
-"""Returns what a weak reference refers to, None when that has ended. ``operator.call`` takes
+"""Returns the referent of a weak reference, None when it has ended. ``operator.call`` takes
 half the time; 3.11 added it: https://docs.python.org/3/library/operator.html#operator.call."""
 
 _C_DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
@@ -98,12 +98,12 @@ present: Step = partial(filter, _is_present)
 
 
 def root_of_ref(ref: weakref.ref[Any]) -> Root:
-    """Return the root of what a weak reference refers to."""
+    """Return the root that leads to the referent of a weak reference."""
     return lambda: present(map(deref, (ref,)))
 
 
 def root_of(thing: object) -> Root:
-    """Return the root of an object that the caller holds."""
+    """Return the root that leads to an object that the caller holds."""
     return lambda: iter((thing,))
 
 
@@ -112,31 +112,31 @@ def attribute(descriptor: Any) -> Step:
     Return the step to an attribute.
 
     Args:
-        descriptor: Of a type made in C, such as ``types.FrameType.f_back``. It raises TypeError
-            for an object of another type, without asking that object anything.
+        descriptor: Of a type implemented in C, such as ``types.FrameType.f_back``. It raises
+            TypeError for an object of another type, without running code of that object.
     """
     return partial(map, descriptor.__get__)
 
 
 def item(key: str) -> Step:
-    """Return the step to an item of a dict, None where it is missing."""
+    """Return the step to an item of a dict, None if it is missing."""
     return lambda objects: map(dict.get, objects, repeat(key))
 
 
 def referent(number: int) -> Step:
-    """Return the step to the object that is the *number*-th that the collector sees of one."""
+    """Return the step to the *number*-th referent of an object, as the GC sees them."""
     return lambda objects: islice(
         chain.from_iterable(map(get_referents, objects)), number, number + 1
     )
 
 
 def referents(objects: Iterator[Any]) -> Iterator[Any]:
-    """Step to all that the collector sees of objects: the items of a tuple, what a cell holds."""
+    """Step to all referents that the GC sees: the items of a tuple, the content of a cell."""
     return chain.from_iterable(map(get_referents, objects))
 
 
 def of_type(kind: type) -> Step:
-    """Return the step that leaves out objects of other types, subclasses included."""
+    """Return the step that keeps only objects of exactly this type, not of subclasses."""
 
     def step(objects: Iterator[Any]) -> Iterator[Any]:
         one, other = tee(objects)
@@ -146,7 +146,7 @@ def of_type(kind: type) -> Step:
 
 
 def drained(make: Callable[[], Iterator[_Value]]) -> list[_Value]:
-    """Return the values of an iterator, which *make* makes, in one step."""
+    """Return the values of the iterator that *make* creates, in one step."""
     return _drained_without_collecting(make) if _COLLECTS_INSIDE else list(make())
 
 
@@ -183,7 +183,7 @@ def _drained_without_collecting(
             )
         )
     except TypeError:
-        # Up to here there was no bytecode after which threads switch.
+        # No bytecode has run up to here that lets threads switch.
         if was_on:
             next(again, None)
         if not until_error:
@@ -197,7 +197,7 @@ def _drained_without_collecting(
 
 
 def at(root: Root, steps: Iterable[Step]) -> Iterator[Any]:
-    """Return an iterator over what *steps* lead to; to be drained where it is made."""
+    """Return an iterator over what *steps* lead to; drain it where it is created."""
     objects = root()
     for step in steps:
         objects = step(objects)
@@ -206,30 +206,30 @@ def at(root: Root, steps: Iterable[Step]) -> Iterator[Any]:
 
 def first(root: Root, steps: Iterable[Step], default: Any = None) -> Any:
     """
-    Return the value that *steps* lead to, *default* where they lead nowhere any more.
+    Return the value that *steps* lead to, *default* if they lead nowhere any more.
 
-    The last step has to lead to a value: a string, a number, a type, a code object.
+    The last step must lead to a value: a string, a number, a type, a code object.
     """
     try:
         found = drained(lambda: islice(at(root, steps), 1))
-    except (AttributeError, TypeError):  # What stands there now is of another type than before.
+    except (AttributeError, TypeError):  # The object there now has another type than before.
         return default
     return found[0] if found else default
 
 
 def entries(view: Iterable[_Value]) -> Iterator[_Value]:
-    """Iterate over a view of a dict as it is at the first step, whatever comes to it before."""
+    """Iterate over a view of a dict from the first step on; the dict may change before that."""
     return chain(view)
 
 
 def types_at(root: Root, steps: Iterable[Step]) -> type | None:
-    """Return the type of what *steps* lead to, None where they lead nowhere any more."""
+    """Return the type of what *steps* lead to, None if they lead nowhere any more."""
     found: type | None = first(root, (*steps, partial(map, type)))
     return found
 
 
 def is_alive(refs: Iterable[weakref.ref[Any]]) -> list[bool]:
-    """Say of each weak reference whether what it refers to lives."""
+    """Return for each weak reference whether its referent is alive."""
     return drained(lambda: map(_is_present, map(deref, refs)))
 
 
@@ -239,12 +239,12 @@ def refs_to(things: Iterable[Any]) -> list[weakref.ref[Any]]:
 
 
 def refs_at(ref: weakref.ref[Any]) -> list[weakref.ref[Any]]:
-    """Return the weak reference without a callback to what *ref* refers to; none when it ended."""
+    """Return the weak reference without a callback to the referent of *ref*, if that is alive."""
     return drained(lambda: map(weakref.ref, present(map(deref, (ref,)))))
 
 
 def own_refs(refs: Sequence[weakref.ref[Any]]) -> Sequence[weakref.ref[Any] | None]:
-    """Return what ``refs_at`` does of many: None for all where one of them has ended."""
+    """Return for many what ``refs_at`` returns for one; all None if one of them has ended."""
     try:
         return drained(lambda: map(weakref.ref, map(deref, refs)))
     except TypeError:
@@ -252,7 +252,7 @@ def own_refs(refs: Sequence[weakref.ref[Any]]) -> Sequence[weakref.ref[Any] | No
 
 
 def members(objects: Iterator[Any]) -> Iterator[Any]:
-    """Step to the ``__dict__`` of an object; AttributeError for one without."""
+    """Step to the ``__dict__`` of an object; AttributeError if it has none."""
     return map(object.__getattribute__, objects, repeat("__dict__"))
 
 
@@ -262,12 +262,12 @@ def first_item(tuples: Iterator[Any]) -> Iterator[Any]:
 
 
 def nth_item(number: int) -> Step:
-    """Return the step to an item of a tuple; IndexError for one that is shorter."""
+    """Return the step to an item of a tuple; IndexError if the tuple is shorter."""
     return lambda tuples: map(tuple.__getitem__, tuples, repeat(number))
 
 
 def referent_types(root: Root, steps: Iterable[Step]) -> list[type]:
-    """Return the types of what the collector sees of an object; none where that is gone."""
+    """Return the types of the referents that the GC sees of an object; empty if it is gone."""
     return drained_until_error(
         lambda: map(type, chain.from_iterable(map(get_referents, at(root, steps))))
     )
@@ -284,7 +284,7 @@ def of_class(name: str) -> tuple[Step, ...]:
 
 
 def in_c(kind: type, name: str) -> Step | None:
-    """Return the step to an attribute that a type made in C has, None for any other."""
+    """Return the step to an attribute that is defined in C by a type, None for any other."""
     for each in type.__getattribute__(kind, "__mro__"):
         descriptor = type.__getattribute__(each, "__dict__").get(name)
         if descriptor is not None:
@@ -293,7 +293,7 @@ def in_c(kind: type, name: str) -> Step | None:
 
 
 def is_module(thing: Any) -> bool:
-    """Say whether it is a module, lazy ones included, which it does not load."""
+    """Return whether *thing* is a module, including lazy ones, which it does not load."""
     return issubclass(type(thing), types.ModuleType)
 
 
@@ -312,10 +312,10 @@ def name_of_type(kind: type) -> str:
 
 
 def is_subtype(kind: type, *classes: type) -> bool:
-    """Say whether *kind* is one of *classes* or below it, without asking its metaclass."""
+    """Return whether *kind* is a subclass of one of *classes*, without calling its metaclass."""
     ways = type.__getattribute__(kind, "__mro__")
     # Not with "in": that compares, which a metaclass may define.
-    for each in ways:  # At each start of a thread; any() of a generator takes twice as long.
+    for each in ways:  # Runs at each start of a thread; any() with a generator takes twice as long.
         for cls in classes:
             if each is cls:
                 return True

@@ -1,11 +1,10 @@
 """
-Which tasks of a forked child are its parent's: they can never run there.
+The tasks that a forked child inherited from its parent: they can never run in the child.
 
 Up to 3.13 a child has a copy of its parent's registry of tasks; 3.14 empties it. Copying
-it at the fork would cost each child a walk over all tasks, also one that only execs. So
-the copy is made late: as soon as the child makes an event loop, or when it is first
-looked at. A task that the child makes on a loop of its parent's before that is taken for
-the parent's.
+it at the fork would cost each child a walk over all tasks, even one that only execs. The copy
+is therefore made late: as soon as the child creates an event loop, or at the first look. A task
+that the child creates on one of its parent's loops before that is taken for the parent's.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ __all__ = ["Inherited"]
 @final
 class Inherited:
     """
-    The tasks that were there at the fork; none in the process that this was made in.
+    The tasks that existed at the fork; none in the process that created this object.
 
     Args:
-        read: Returns references to all tasks of the process.
-        pid: Returns the number of the process.
+        read: Returns weak references to all tasks of the process.
+        pid: Returns the pid of the process.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class Inherited:
         self._refs: Collection[Any] = frozenset()
 
     def settle(self) -> None:
-        """Take what is there for the parent's, the first time in a child."""
+        """At the first call in a child, take all existing tasks for the parent's."""
         pid = self._pid()
         if pid != self._settled_in:
             self._settled_in = pid

@@ -1,8 +1,8 @@
 """
-The living instances of a few classes, found by one walk over the heap for all who ask.
+The living instances of a few classes, found by one walk over the heap for all callers.
 
-A look without a scope asks for things of which nobody noted where they began. A walk takes a
-tenth of a microsecond an object, on 3.10 to 3.15, so whoever looks twenty times walks once.
+A look without a scope asks for objects whose creation was not recorded. A walk takes a
+tenth of a microsecond an object, on 3.10 to 3.15, so a check that looks twenty times walks once.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _NAMES = (("concurrent.futures.thread", "_WorkItem"), ("subprocess", "Popen"))
 
 
 class Instances:
-    """Finds instances when it is asked first, and from then on those of them that live."""
+    """Finds instances at the first request; later requests return those that are still alive."""
 
     def __init__(self) -> None:
         self._found: dict[int, list[weakref.ref[Any]]] = {}
         self._classes: list[type] = []
-        """Held, as their ids are keys."""
+        """Held, so that their ids, which are keys, stay unique."""
 
     @property
     def is_over(self) -> bool:
-        """Whether the heap was gone through: what is created from now on is not found."""
+        """Whether the heap has been walked: objects created from now on are not found."""
         return bool(self._classes)
 
     def of(self, cls: type) -> list[Any]:
@@ -67,7 +67,7 @@ def _below(cls: type) -> Iterator[type]:
 
 def _refs_to_all(classes: frozenset[int]) -> list[weakref.ref[Any]]:
     """Return weak references to all instances of classes, given by their ids."""
-    # Twice over a list is faster than once over what makes two iterators of one.
+    # Iterating twice over a list is faster than once with tee().
     heap = get_objects()
     return list(map(weakref.ref, compress(heap, _are(classes, heap))))
 

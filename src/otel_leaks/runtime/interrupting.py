@@ -1,12 +1,12 @@
 """
 Ends a step of a task that takes too long, in the thread that runs it.
 
-A loop that is driven in our own thread runs the application's code, and may block in it for
-ever. Nothing but a signal gets a thread out of a call that blocks, so one is sent to it that
-nobody uses, and whose handler raises if one of the tasks in question is being run.
+A loop that is driven in our own thread runs the application's code, and may block in it
+forever. Only a signal gets a thread out of a blocking call. The thread is therefore sent a signal
+that is otherwise unused, whose handler raises if one of the tasks in question is running.
 
-Serves 3.10 to 3.15 where the system has ``pthread_kill``, in the main thread, which alone runs
-handlers of signals. Elsewhere a step is waited for.
+Serves 3.10 to 3.15 where the system has ``pthread_kill``, and only in the main thread, which runs
+the handlers of signals. Elsewhere a step is waited for.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from otel_leaks.runtime import native, running
 __all__ = ["TooLong", "ending_after"]
 
 REPEAT_S = 0.05
-"""Between two attempts: code that catches everything may be about to end by itself."""
+"""Seconds between two attempts: code that catches everything may be about to end by itself."""
 LONGEST_S = 5.0
-"""How long the thread that watches is waited for: it may need a turn in order to end."""
+"""Seconds to wait for the watching thread, which may need a turn in order to end."""
 
-# Bound now: a test may replace them. Ignored by default, so nobody is hit by one too many.
+# Bound now: a test may replace them. The signal is ignored by default: a late one does no harm.
 _kill = getattr(signal, "pthread_kill", None)
 _SIGNAL = getattr(signal, "SIGURG", None)
 _signal, _handler_of, _DEFAULT = signal.signal, signal.getsignal, signal.SIG_DFL
 
 
 class TooLong(BaseException):
-    """A step of a task took too long; what it becomes is the exception of that task."""
+    """A step of a task took too long; becomes the exception of that task."""
 
 
 @contextmanager
 def ending_after(limit_s: float, tasks: Collection[int]) -> Iterator[None]:
     """
-    Raise ``TooLong`` in the steps of some tasks once a time is over.
+    Raise ``TooLong`` in the steps of some tasks once the time is over.
 
     Args:
-        limit_s: Seconds for all that is done inside, > 0.
-        tasks: The ids of tasks that live; no other code is interrupted.
+        limit_s: Seconds for everything that is done inside, > 0.
+        tasks: The ids of living tasks; no other code is interrupted.
     """
     here = native.get_ident()
     if (
@@ -71,13 +71,13 @@ def ending_after(limit_s: float, tasks: Collection[int]) -> Iterator[None]:
     _signal(_SIGNAL, interrupt)
     try:
         native.start_new_thread(watch, ())
-    except RuntimeError:  # None can be started.
+    except RuntimeError:  # No thread can be started.
         is_over.set()
     try:
         yield
     finally:
         ended.set()
         is_over.wait(LONGEST_S)
-        # One that is on its way meets its handler, not the default, which would be told of.
+        # Lets a pending signal meet this handler rather than the default one.
         native.sleep(0)
         _signal(_SIGNAL, _DEFAULT)

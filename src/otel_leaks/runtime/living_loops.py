@@ -1,7 +1,7 @@
 """
-The event loops of the process, each known from its constructor on.
+The event loops of the process, each registered by its constructor.
 
-Which loops run in other threads nothing says before 3.14, so the making of loops is noted.
+Before 3.14 nothing shows which loops run in other threads, so the creation of loops is recorded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from otel_leaks.runtime.loops import loop_roots
 from otel_leaks.runtime.patches import Patches
 
 if TYPE_CHECKING:
-    # Looked up in sys.modules: where asyncio was not imported there are no loops.
+    # Looked up in sys.modules at run time: if asyncio was not imported, there are no loops.
     import asyncio
 
 __all__ = ["LivingLoops"]
@@ -28,13 +28,13 @@ class LivingLoops:
     """
     The event loops of the process, held weakly.
 
-    Loops that live when it is opened are found once through the garbage collector,
-    later ones by a wrapper of the constructor of each loop class: one more call for
+    Loops that exist when it is opened are found once through the garbage collector,
+    later ones by a wrapper around the constructor of each loop class: one more call for
     each new loop, nothing for each task.
     """
 
     def __init__(self) -> None:
-        # Reentrant: the garbage collector may run a finalizer in it that makes a loop.
+        # Reentrant: while it is held, the GC may run a finalizer that creates a loop.
         self._lock = forks.Lock()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._searched: set[type] = set()
@@ -51,7 +51,7 @@ class LivingLoops:
         _constructors.forked()
 
     def open(self) -> None:
-        """Begin to note loops, and find those that there are."""
+        """Start recording loops, and find the existing ones."""
         self._opened, self._closed = True, False
         _constructors.add(self)
         self.discover()
@@ -65,7 +65,7 @@ class LivingLoops:
             self._loops = weakref.WeakSet()
 
     def discover(self) -> None:
-        """Wrap loop classes that appeared since, and find the loops they already have."""
+        """Wrap loop classes that appeared since, and find their existing loops."""
         if self._closed:
             return
         new = [cls for cls in loop_roots() if cls not in self._searched]
@@ -78,20 +78,20 @@ class LivingLoops:
             self.note(loop)
 
     def note(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Know a loop that was just made."""
-        # In the application's constructor nothing may raise: a loop of somebody's own
-        # that can't be referred to weakly, or hashed, is not known.
+        """Register a loop that was just created."""
+        # Nothing may raise in the application's constructor: a custom loop that can't be
+        # hashed or referenced weakly is left out.
         with self._lock, contextlib.suppress(Exception):
             self._loops.add(loop)
 
     def forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ask *loop* no more; asking one takes as long as there are tasks on all loops."""
+        """Stop asking *loop*: asking one takes time for the tasks of all loops."""
         with self._lock:
             self._loops.discard(loop)
 
 
 class _Constructors:
-    """The wrapped constructors of loop classes: once, however many registries are open."""
+    """The constructors of loop classes, wrapped once however many registries are open."""
 
     def __init__(self) -> None:
         self._lock = forks.Lock()
@@ -103,12 +103,12 @@ class _Constructors:
         self._lock.renew()
 
     def add(self, loops: LivingLoops) -> None:
-        """Note each new loop in *loops*, too."""
+        """Record each new loop in *loops* as well."""
         with self._lock:
             self._listeners = (*(each for each in self._listeners if each is not loops), loops)
 
     def remove(self, loops: LivingLoops) -> None:
-        """Note no more in *loops*; restore the constructors when nobody listens."""
+        """Stop recording in *loops*; restore the constructors when no listener is left."""
         with self._lock:
             self._listeners = tuple(each for each in self._listeners if each is not loops)
             if self._listeners:
@@ -117,12 +117,12 @@ class _Constructors:
             self._wrapped.clear()
 
     def wrap(self, classes: list[type]) -> None:
-        """Wrap those of *classes* that are not, as long as anybody listens."""
+        """Wrap those of *classes* that are not wrapped yet, if there is any listener."""
         with self._lock:
             for cls in classes:
                 if self._listeners and cls not in self._wrapped:
-                    # A class made in C can't be changed; its loops are found when they
-                    # are there at the opening.
+                    # A class implemented in C can't be changed; its loops are found only
+                    # if they exist when this is opened.
                     with contextlib.suppress(TypeError):
                         self._wrap(cls)
 

@@ -1,4 +1,4 @@
-"""The tasks of this process, without those that a forked child has of its parent."""
+"""The tasks of this process, without those that a forked child inherited from its parent."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class LivingTasks:
         self._is_open = False
 
     def open(self) -> None:
-        """Begin to note loops, on the versions that need it."""
+        """Start recording loops, on the versions that need it."""
         self._registry.open()
         self._is_open = True
         self._wrap_loops()
 
     def close(self) -> None:
-        """Restore what opening patched and forget all tasks."""
+        """Restore the patches and forget all tasks."""
         self._is_open = False
         self._patches.restore()
         self._wrapped.clear()
@@ -42,9 +42,9 @@ class LivingTasks:
 
     def forked(self) -> None:
         """
-        Leave out what the parent's loops left in this child: it can never run here.
+        Leave out the tasks of the parent's loops: they can never run in this child.
 
-        3.14 empties its lists itself, the WeakSets of the versions before are copied.
+        3.14 empties its lists itself; the WeakSets of earlier versions are copied by the fork.
         """
         self._registry.forked()
         self._inherited.settle()
@@ -62,7 +62,7 @@ class LivingTasks:
         return [ref for ref in refs if ref not in self._inherited]
 
     def _wrap_loops(self) -> None:
-        """Hear of a child's first loop: the tasks that there are before it are the parent's."""
+        """Watch for a child's first loop: tasks that exist before it are the parent's."""
         if self._is_open and sys.version_info < (3, 14):
             wrap_every_loop(
                 self._patches, self._wrapped, "__init__", self._makes_loop, self._wrap_loops

@@ -1,5 +1,5 @@
 """
-What another thread's event loop is at, as values: its task, and whether anybody waits for it.
+The state of another thread's event loop, as values: its task, and whether anything waits for it.
 
 Private names of asyncio's loops, the same on 3.10 to 3.15: ``_ready``, ``_scheduled``,
 ``_thread_id`` and ``_selector``; of selectors ``_fd_to_key``.
@@ -22,28 +22,28 @@ from otel_leaks.runtime.tasks import TaskRef
 __all__ = ["delays_somebody", "is_running", "run_of", "task_at_work"]
 
 OWN_FILES = 1
-"""Of an asyncio loop: the socket by which other threads wake it."""
+"""Files of an asyncio loop itself: the socket by which other threads wake it."""
 
 
 def run_of(loop: Any) -> object:
-    """Return the object that stands for the current run of an asyncio loop, None for none."""
+    """Return an object that identifies the current run of an asyncio loop, None if not running."""
     return own(loop, "_thread_id")
 
 
 def is_running(loop: Any) -> bool:
-    """Say whether a loop runs, of whichever make."""
+    """Return whether a loop of any class is running."""
     try:
         return bool(loop.is_running())
-    except Exception:  # A double need not have all methods.
+    except Exception:  # A test double need not have all methods.
         return False
 
 
 def task_at_work(loop: weakref.ref[Any]) -> TaskRef | None:
-    """Return the task that a loop runs now, in whichever thread; None in a plain callback."""
+    """Return the task that a loop runs now, in any thread; None in a plain callback."""
     native_tasks = sys.modules.get("_asyncio")
     if native_tasks is None:
         return None
-    # In C, and so in one step. On 3.10 and 3.11 it is a function in Python, on a dict.
+    # In C, so in one step. On 3.10 and 3.11 it is a Python function that reads a dict.
     current: Callable[[Any], Any] = getattr(native_tasks, "current_task", None) or partial(
         dict.get, native_tasks._current_tasks
     )
@@ -51,24 +51,24 @@ def task_at_work(loop: weakref.ref[Any]) -> TaskRef | None:
         found = drained(
             lambda: map(weakref.ref, present(map(current, present(map(deref, (loop,))))))
         )
-    except Exception:  # A task, or a loop, of somebody's own.
+    except Exception:  # A custom task or loop.
         return None
     return found[0] if found else None
 
 
 def delays_somebody(loop: weakref.ref[Any], now: float) -> bool:
     """
-    Say whether anybody waits for the next turn of a loop.
+    Return whether anything waits for the next turn of a loop.
 
     A program that calls one long function in a loop of its own, with nothing else on it, does
     no harm.
 
     Args:
         loop: The loop.
-        now: Seconds of its clock.
+        now: The time of its clock, seconds.
 
     Returns:
-        True where that is not known, as of uvloop.
+        True if that is not known, as for uvloop.
     """
     ready = _first(loop, _own("_ready"), partial(map, len))
     if ready is None or ready:
@@ -87,7 +87,7 @@ def _top(heaps: Iterator[Any]) -> Iterator[Any]:
 def _first(loop: weakref.ref[Any], *steps: Step) -> Any:
     try:
         return first(lambda: present(map(deref, (loop,))), steps)
-    except Exception:  # A loop of somebody's own.
+    except Exception:  # A custom loop.
         return None
 
 

@@ -1,8 +1,8 @@
 """
 The classes of event loops, and how their methods are wrapped.
 
-Every loop descends from ``asyncio.AbstractEventLoop``: those of asyncio, uvloop's, anybody's own.
-Which classes there are changes while a process runs, since uvloop may be imported late.
+Every loop class derives from ``asyncio.AbstractEventLoop``: asyncio's, uvloop's and custom ones.
+New classes may appear while a process runs, as uvloop may be imported late.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ __all__ = ["loop_roots", "on_run", "on_subclass", "wrap_every_loop"]
 
 
 def loop_roots() -> list[type]:
-    """Return the classes whose constructors make loops: asyncio's, uvloop's, any other root."""
+    """Return the direct subclasses of ``AbstractEventLoop``: asyncio's, uvloop's, any other."""
     root: type | None = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
     return type.__subclasses__(root) if root is not None else []
 
 
 def on_subclass(then: Callable[[], None]) -> Callable[[Callable[..., Any]], object]:
-    """Return what makes an ``__init_subclass__`` of the root of all loops that calls *then*."""
+    """Return a factory of ``__init_subclass__`` methods that call *then*, for the loops' root."""
 
     def make(original: Any) -> object:
-        # What stands there is bound to the root, and is object's; or somebody's own, or what
-        # another of these made.
+        # The original is object's, bound to the root; or someone else's; or one that another
+        # call of this function created.
         def init_subclass(cls: type, /, **kwargs: Any) -> None:
             if isinstance(original, (classmethod, MethodType)):
                 original.__func__(cls, **kwargs)
             elif type(original) is BuiltinMethodType:
-                # Of whoever comes behind the root in the order of this class.
+                # The method of the class that follows the root in the MRO of this class.
                 super(original.__self__, cls).__init_subclass__(**kwargs)  # type: ignore[arg-type]
             else:
                 original(**kwargs)
@@ -55,14 +55,14 @@ def wrap_every_loop(
     again: Callable[[], None],
 ) -> None:
     """
-    Wrap a method of the loop classes that there are, and those that come.
+    Wrap a method of all loop classes, existing and future ones.
 
     Args:
-        patches: Takes it back.
-        wrapped: What was wrapped before, which is left as it is; what is wrapped is added.
-        name: Of the method.
-        make: Makes the wrapper of the original.
-        again: Called when a class of loops is made.
+        patches: Restores the methods later.
+        wrapped: Classes that are wrapped already, which stay as they are; new ones are added.
+        name: The name of the method.
+        make: Creates the wrapper of the original.
+        again: Called when a new loop class is created.
     """
     root = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
     if root is None:
@@ -73,17 +73,17 @@ def wrap_every_loop(
     for cls in loop_roots():
         if cls not in wrapped:
             wrapped.add(cls)
-            # A class made in C can't be changed.
+            # A class implemented in C can't be changed.
             with contextlib.suppress(TypeError):
                 patches.wrap(cls, name, make)
 
 
 def on_run(patches: Patches, then: Callable[[Any], None]) -> None:
     """
-    Call *then* with each loop of asyncio's own that begins to run, in its thread.
+    Call *then* with each of asyncio's own loops that starts running, in its thread.
 
-    ``run_forever`` calls a method of its loop when it begins and when it ends, private, the same
-    on 3.10 to 3.15. To wrap that one leaves no frame around all that the loop runs.
+    ``run_forever`` calls a private method of its loop when it starts and when it ends, the same
+    on 3.10 to 3.15. Wrapping that method adds no frame around what the loop runs.
     https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L647
     """
     base: Any = getattr(sys.modules.get("asyncio.base_events"), "BaseEventLoop", None)

@@ -1,8 +1,9 @@
 """
-What a job, a thread's target or a program is called, read without asking it anything.
+The names of jobs, of threads' targets and of programs, read without running their code.
 
-These are the application's: a double, a proxy that loads what it stands for, a class whose
-properties raise. So only what types made in C keep is read, and what stands in a ``__dict__``.
+These objects belong to the application: test doubles, proxies that load what they stand for,
+classes whose properties raise. Only attributes of types implemented in C are therefore read, and
+values in a ``__dict__``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PARTIAL_FUNC, _PARTIAL_ARGS = functools.partial.func, functools.partial.args
 
 
 def kept(thing: object, name: str) -> Any:
-    """Return an attribute that an object keeps in its ``__dict__``, None when it does not."""
+    """Return an attribute from the ``__dict__`` of an object, None if it is not there."""
     try:
         members = object.__getattribute__(thing, "__dict__")
     except AttributeError:
@@ -34,17 +35,17 @@ def own(thing: object, name: str, default: Any = None) -> Any:
     """
     Return an attribute of an object that belongs to the standard library.
 
-    As ``kept``, but without making its ``__dict__``: on 3.11 and 3.12 each attribute of the object
-    takes longer from then on. A property of that name is asked.
+    As ``kept``, but without creating its ``__dict__``: on 3.11 and 3.12 that slows down all access
+    to attributes of the object from then on. A property of that name is called.
     """
     try:
         return object.__getattribute__(thing, name)
-    except Exception:  # A class of somebody's own.
+    except Exception:  # A custom class.
         return default
 
 
 def has(thing: object, name: str) -> bool:
-    """Say whether an object keeps an attribute in its ``__dict__``."""
+    """Return whether an attribute is in the ``__dict__`` of an object."""
     try:
         members = object.__getattribute__(thing, "__dict__")
     except AttributeError:
@@ -58,7 +59,7 @@ def _is_dict(members: Any) -> bool:
 
 
 def name_of(fn: object) -> str:
-    """Return the qualified name of what a job runs, partials and methods looked through."""
+    """Return the qualified name of what a job runs, inside of partials and methods."""
     inner: object = fn
     while inner is not None:
         fn, inner = inner, _within(inner)
@@ -69,7 +70,7 @@ def name_of(fn: object) -> str:
 
 
 def _within(fn: Any) -> object:
-    """Return what a partial or a method calls, None for all else."""
+    """Return what a partial or a method calls, None for anything else."""
     kind = type(fn)
     if kind is types.MethodType:
         return fn.__func__
@@ -87,8 +88,8 @@ def _within(fn: Any) -> object:
 
 def _named(fn: object, name: str) -> str | None:
     step = in_c(type(fn), name)
-    # A class in place of a function keeps it as its metaclass, type, says; what was wrapped
-    # by functools.wraps keeps it as an attribute of its own.
+    # A class used as a function has it through its metaclass, type; an object that was
+    # wrapped by functools.wraps has it in its own __dict__.
     found = next(step(iter((fn,)))) if step is not None else kept(fn, name)
     return found if type(found) is str else None
 
@@ -98,7 +99,8 @@ def program_of(command: object) -> str:
     Return the name of the program that a command runs, without folder and arguments.
 
     Returns:
-        ``?`` for what says it only once, as an iterator does, or in the application's words.
+        ``?`` for a command that can be read only once, such as an iterator, or only by running
+        code of the application.
     """
     kind = type(command)
     if is_subtype(kind, list, tuple):

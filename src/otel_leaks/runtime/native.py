@@ -1,14 +1,14 @@
 """
-The operating system's threads, locks, sleep and clock, also where a library replaced Python's.
+The operating system's threads, locks, sleep and clock, even where a library replaced Python's.
 
-These libraries put greenlets in the place of threads, before or after this package is
-imported. A monitor that is a greenlet would starve while the application computes, would
-count the application's CPU time as its own, and would wait on locks that belong to an
-event loop. Others freeze the clock. So what it is made of comes from here, bound once, when
-this is first imported: replacing Python's later changes nothing.
+Some libraries replace threads by greenlets, before or after this package is imported. A monitor
+that is a greenlet would starve while the application computes, would count the application's
+CPU time as its own, and would wait on locks that belong to an event loop. Other libraries freeze
+the clock. This package therefore takes its threads, locks and clock from here. They are bound
+once, when this module is first imported, so that later replacements have no effect.
 
 Serves CPython 3.10 to 3.15 with gevent and eventlet, which are looked up and never
-imported. What they keep of the originals is part of their public API.
+imported. Their access to the originals is part of their public API.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = [
 ]
 
 OURS = "_otel_leaks_ours"
-"""Set on a thread of this package, which is no thread of the application."""
+"""The attribute that marks a thread of this package, which does not belong to the application."""
 POLL_S = 0.005
-"""Between two looks at whether a thread has ended, where waiting would stop all greenlets."""
+"""Seconds between two checks whether a thread has ended, where waiting would stop all greenlets."""
 
 
 def _original(module: str, name: str) -> Any:
     """Return what *name* was before a library replaced it."""
-    with contextlib.suppress(Exception):  # Whatever these libraries become, we start.
+    with contextlib.suppress(Exception):  # We start whatever these libraries change.
         gevent = sys.modules.get("gevent.monkey")
         if gevent is not None and gevent.is_module_patched(_GEVENT.get(module, module)):
             return gevent.get_original(module, name)
@@ -68,7 +68,7 @@ sleep: Callable[[float], None] = _original("time", "sleep")
 
 def _clock() -> Callable[[], float]:
     """
-    Return a monotonic clock that goes on where an application's time stands still.
+    Return a monotonic clock that goes on while an application's time is frozen.
 
     freezegun replaces ``time.monotonic`` wherever a module has it, and time-machine the
     wall clock; both leave this one alone. Windows does not have it.
@@ -82,7 +82,7 @@ monotonic = _clock()
 
 def is_replaced() -> bool:
     """Return whether Python's threads are greenlets now."""
-    # What starts the threads of ``threading``: private, until 3.12 and from 3.13 on:
+    # The function that starts the threads of ``threading``, private, from 3.13 on and before:
     # https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L973
     starts = getattr(threading, "_start_joinable_thread", None) or getattr(
         threading, "_start_new_thread", None
@@ -92,7 +92,7 @@ def is_replaced() -> bool:
 
 @final
 class Event:
-    """``threading.Event`` without its condition, whose waiters would be greenlets' locks."""
+    """``threading.Event`` without its condition, which would wait on locks of greenlets."""
 
     __slots__ = ("__weakref__", "_gate", "_opens")
 
@@ -102,11 +102,11 @@ class Event:
     def _close(self) -> None:
         self._gate = allocate_lock()
         self._gate.acquire()
-        # Taken out by the one call that opens the gate: an atomic operation.
+        # Popped by the one call that opens the gate: an atomic operation.
         self._opens = [self._gate.release]
 
     def renew(self) -> None:
-        """Be of use in a forked child; whether it is set stays."""
+        """Make the event usable in a forked child; it stays set if it was."""
         if self.is_set():
             self._gate = allocate_lock()
         else:
@@ -117,12 +117,12 @@ class Event:
         return not self._opens
 
     def set(self) -> None:
-        """Wake all that wait, now and later."""
+        """Wake all waiters, present and future."""
         with contextlib.suppress(IndexError):
             self._opens.pop()()
 
     def clear(self) -> None:
-        """Let those wait who come from now on."""
+        """Make later calls of ``wait`` wait again."""
         if self.is_set():
             self._close()
 
@@ -140,12 +140,12 @@ class Thread:
     """
     A daemon thread of the operating system.
 
-    It is a ``threading.Thread`` where that is one; else a bare thread that makes itself
-    known to ``threading`` under its name.
+    It is a ``threading.Thread`` if these are threads of the operating system; else a bare thread
+    that registers itself with ``threading`` under its name.
 
     Args:
-        target: What it runs; an exception that leaves it is dropped.
-        name: As debuggers and ``threading.enumerate`` show it.
+        target: The function to run; an exception that leaves it is dropped.
+        name: The name that debuggers and ``threading.enumerate`` show.
 
     Raises:
         NoDaemonsError: This interpreter has no daemon threads.
@@ -155,7 +155,7 @@ class Thread:
         self._target = target
         self.name = name
         self.ident: int | None = None
-        """As the operating system's functions take it; set once it runs."""
+        """The ident of the original ``get_ident``; set once it runs."""
         self._ended = Event()
         try:
             self._thread = (
@@ -166,7 +166,7 @@ class Thread:
             if self._thread is not None:
                 vars(self._thread)[OURS] = True
         except RuntimeError as error:
-            # From 3.12 on, in an interpreter that is isolated:
+            # From 3.12 on, in an isolated interpreter:
             # https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L911
             raise NoDaemonsError(str(error)) from None
 
@@ -187,7 +187,7 @@ class Thread:
         return not self._ended.is_set()
 
     def is_current(self) -> bool:
-        """Return whether the caller runs in it."""
+        """Return whether the caller runs in this thread."""
         return self.ident == get_ident()
 
     def join(self, timeout: float) -> None:
@@ -198,10 +198,10 @@ class Thread:
             return
         deadline = monotonic() + timeout
         while self.is_alive() and monotonic() < deadline:
-            time.sleep(POLL_S)  # The application's, so that other greenlets run.
+            time.sleep(POLL_S)  # The application's sleep, so that other greenlets run.
 
     def _run_bare(self) -> None:
-        # Nothing may leave a bare thread: it would be printed. Private, 3.10 to 3.15.
+        # An exception that leaves a bare thread would be printed. Private, 3.10 to 3.15.
         with contextlib.suppress(BaseException):
             known = threading.current_thread()
             known.name = self.name
@@ -220,10 +220,10 @@ class Thread:
 
     def _list_anew(self) -> None:
         """
-        Let ``threading`` find this thread in its list as the thread ends.
+        Let ``threading`` find this thread in its list when the thread ends.
 
-        Where greenlets took the place of threads meanwhile it is listed under a number that
-        is not its own any more: its end would print a KeyError, and it would stay listed.
+        If greenlets have replaced threads meanwhile, it is listed under an ident that is no longer
+        its own: its end would print a KeyError, and it would stay listed.
         """
         # Private, the same on 3.10 to 3.15.
         listed: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]

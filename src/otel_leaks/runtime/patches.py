@@ -1,17 +1,17 @@
 """
-Patches that are taken back exactly, in any order, and never pile up.
+Patches that are restored exactly, in any order, and never pile up.
 
-Others wrap the same attributes, and stop when they like. Where somebody has wrapped ours, it
-can't be taken out of the middle, so it stays there and only passes calls on. When we wrap
-that attribute the next time, it is found in the chain and put to use again: there is one layer
-of ours however often both are turned on and off. Once it stands on top again, because the
-other one has gone, its next call puts back what was there before us.
+Other libraries wrap the same attributes, and stop when they like. If someone has wrapped our
+wrapper, it can't be removed from the middle, so it stays there and only passes calls on. When we
+wrap that attribute the next time, it is found in the chain and reused: there is only one layer
+of ours however often both are turned on and off. Once it is on top again, because the
+other one has gone, its next call restores what was there before us.
 
-Three things make that work without a frame or a check more in each call. A wrapper made by
+Three facts make that work without another frame or check in each call. A wrapper created by
 ``make(original)`` is a function with a closure; the contents of its cells can be replaced, so a
-wrapper that is used again gets the cells of one that was newly made. Its variable for what
-it wraps is called ``original`` by convention; while it is out of use, that is a function which
-looks whether it can go. And what it notes is switched off by whoever wrote it.
+wrapper that is reused gets the cells of a new one. Its variable for what it wraps is called
+``original`` by convention; while the wrapper is out of use, that is a function which checks
+whether the wrapper can be removed. And the author of a wrapper switches off what it records.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _ABSENT = object()
 _Make = Callable[[Any], Any]
 
 MAX_SEARCHED = 400
-"""Objects that are looked at to find a wrapper of ours below those of others."""
+"""Limit of objects that are searched for a wrapper of ours below those of others."""
 MAX_LOST = 3
-"""Wrappers of one attribute that are alive and not found; beyond it no new one is made."""
+"""Limit of wrappers of one attribute that are alive and not found; no more are created then."""
 
 
 class _Layer:
@@ -52,15 +52,15 @@ class _Layer:
 
     @property
     def wrapper(self) -> Any:
-        """What was made; None when it is out of use and nobody else holds it."""
+        """The wrapper; None when it is out of use and nothing else references it."""
         return self._ref()
 
     def kinship(self, make: _Make) -> int:
         """
-        Say how well the wrapper serves as one of *make*: how much it has in common with one.
+        Return how well the wrapper can replace one of *make*: how many cells have equal contents.
 
         Returns:
-            -1 when it can not serve.
+            -1 when it can't replace one.
         """
         wrapper, new = self.wrapper, make(self.original)
         if not isinstance(wrapper, FunctionType) or not isinstance(new, FunctionType):
@@ -71,7 +71,7 @@ class _Layer:
         return sum(mine.cell_contents is its.cell_contents for mine, its in cells)
 
     def reuse(self, make: _Make) -> None:
-        """Let the wrapper do what a new one of *make* would."""
+        """Make the wrapper do what a new one of *make* would."""
         wrapper, new = self.wrapper, make(self.original)
         for mine, its in zip(wrapper.__closure__ or (), new.__closure__ or (), strict=True):
             mine.cell_contents = its.cell_contents
@@ -80,7 +80,7 @@ class _Layer:
         self._wrapper = wrapper
 
     def disuse(self, passing: Callable[..., Any]) -> None:
-        """Call *passing* in place of the original; hold the wrapper no more."""
+        """Call *passing* in place of the original; do not hold the wrapper any more."""
         self.is_active = False
         wrapper, self._wrapper = self._wrapper, None
         if isinstance(wrapper, FunctionType) and "original" in wrapper.__code__.co_freevars:
@@ -93,7 +93,7 @@ def _itself(thing: Any) -> Any:
 
 
 class _Point:
-    """An attribute of a class or module that somebody here wraps."""
+    """An attribute of a class or module that this package wraps."""
 
     def __init__(self, owner: Any, name: str) -> None:
         self.owner = owner
@@ -104,7 +104,7 @@ class _Point:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the attribute is what was put there, and nobody wrapped it since."""
+        """Whether the attribute is still our wrapper, not wrapped by anyone since."""
         if not self.layers:
             return False
         stands = vars(self.owner).get(self.name, _ABSENT)
@@ -116,20 +116,20 @@ class _Point:
 
     @property
     def is_alive(self) -> bool:
-        """Whether somebody still holds the outermost of its wrappers."""
+        """Whether its outermost wrapper is still referenced."""
         return bool(self.layers) and self.layers[-1].wrapper is not None
 
     def add(self, make: _Make) -> None:
-        """Put a wrapper on top, where ours is on top."""
+        """Put a wrapper on top; the current top must be ours or the original."""
         beneath = self.layers[-1].wrapper if self.layers else self.original
         layer = _Layer(make, beneath)
         setattr(self.owner, self.name, layer.wrapper)
         self.layers.append(layer)
 
     def reuse(self, make: _Make) -> bool:
-        """Use a wrapper again that is out of use; return whether there is one."""
+        """Reuse a wrapper that is out of use; return whether there is one."""
         idle = [layer for layer in self.layers if not layer.is_active]
-        # The one that served the same before, so that no two of them do.
+        # Prefer the one that served the same purpose before, so that no two of them do.
         best = max(idle, key=lambda layer: layer.kinship(make), default=None)
         if best is None or best.kinship(make) < 0:
             return False
@@ -137,7 +137,7 @@ class _Point:
         return True
 
     def drop(self, make: _Make) -> None:
-        """Take what *make* made out of use."""
+        """Take the wrapper that *make* created out of use."""
         ours = self.is_ours
         for layer in self.layers:
             if layer.make is make and layer.is_active:
@@ -151,7 +151,7 @@ class _Point:
                 self.add(each)
 
     def tidy(self) -> None:
-        """Take away what is on top and out of use."""
+        """Remove wrappers that are on top and out of use."""
         while self.is_ours and not self.layers[-1].is_active:
             self.layers.pop()
             if self.layers:
@@ -166,10 +166,10 @@ class _Point:
             setattr(self.owner, self.name, self.before)
 
     def _passing(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what is called in place of *original* by a wrapper that is out of use."""
+        """Return the function that a wrapper out of use calls in place of *original*."""
 
         def passing(*args: Any, **kwargs: Any) -> Any:
-            # In a call of the application's: waits for nobody.
+            # In a call of the application, so it must not wait for the lock.
             if self.is_ours and _lock.acquire(timeout=0):
                 try:
                     _tidy(self)
@@ -180,20 +180,20 @@ class _Point:
         return passing
 
 
-# One list for all, so that two that wrap the same attribute can stop in any order.
+# Shared by all Patches, so that two that wrap the same attribute can stop in any order.
 _points: list[_Point] = []
-# Those of which nothing is in use, below wrappers of others.
+# Points with no wrapper in use, below wrappers of others.
 _deposed: list[_Point] = []
 _lock = forks.Lock()
 
 
 class Patches:
     """
-    Attributes that were wrapped, to be taken back together.
+    Wrapped attributes that are restored together.
 
-    Restoring puts the very object back that stood there, or nothing where the
-    attribute was inherited. Where somebody else has wrapped ours since, theirs stays and
-    goes on calling ours, which passes the call on until it is used again or can go.
+    Restoring puts back the very object that was there, or deletes the attribute if it was
+    inherited. If someone else has wrapped our wrapper since, theirs stays and goes on calling
+    ours, which passes the call on until it is reused or can be removed.
 
     A wrapper calls what it wraps by the name ``original``.
     """
@@ -203,10 +203,10 @@ class Patches:
 
     def wrap(self, owner: Any, name: str, make: _Make) -> None:
         """
-        Replace ``owner.name`` by what *make* returns for what it is now.
+        Replace ``owner.name`` by what *make* returns for its current value.
 
         Raises:
-            TypeError: *owner* is a class made in C and can't be changed.
+            TypeError: *owner* is a class implemented in C and can't be changed.
         """
         with _lock:
             _sweep()
@@ -222,7 +222,7 @@ class Patches:
             self._made.append((point, make))
 
     def restore(self) -> None:
-        """Take all back."""
+        """Restore all attributes."""
         with _lock:
             while self._made:
                 point, make = self._made.pop()
@@ -235,7 +235,7 @@ class Patches:
 
 
 def _sweep() -> None:
-    """Take away what is out of use and can go, and forget what nobody holds."""
+    """Remove wrappers that are out of use where possible, and forget unreferenced ones."""
     for point in tuple(_deposed):
         _tidy(point)
 
@@ -247,7 +247,7 @@ def _tidy(point: _Point) -> None:
 
 
 def _standing(owner: Any, name: str) -> _Point | None:
-    """Return the point to add to or to use again, None when a new one is needed."""
+    """Return the point to add to or to reuse, None when a new one is needed."""
     here = [each for each in (*_points, *_deposed) if each.owner is owner and each.name == name]
     on_top = next((each for each in here if each.is_ours), None)
     if on_top is not None:
@@ -266,15 +266,15 @@ def _is_held(point: _Point, held: set[int]) -> bool:
 
 def _below(top: object) -> Iterator[object]:
     """
-    Yield what *top* calls, as far as it shows: what it refers to, and what that refers to.
+    Yield what *top* may call: the objects that it references, directly or indirectly.
 
-    wrapt and functools.wraps say so in ``__wrapped__``; a plain function has it in a cell, in
-    a default, or among the globals that it names.
+    wrapt and functools.wraps have it in ``__wrapped__``; a plain function in a cell, in a default,
+    or among the globals that it names.
     """
     seen: set[int] = set()
     things = [top]
-    for thing in things:  # Grows while it is walked.
-        # type(), not isinstance: a proxy, as wrapt's are, claims to be what it stands for.
+    for thing in things:  # Grows during the iteration.
+        # type(), not isinstance: a proxy, such as wrapt's, claims to be what it stands for.
         kind = type(thing)
         if id(thing) in seen or issubclass(kind, (type, ModuleType, BuiltinFunctionType)):
             continue

@@ -1,11 +1,11 @@
 """
-The threads with which OpenTelemetry's SDK exports, of the providers that are in use.
+The threads in which OpenTelemetry's SDK exports, for the providers that are in use.
 
-A provider that is set for the process exports as long as that runs. One that somebody makes for
-each tenant or request, and never shuts down, leaks the same threads under the same names. So
-they are told apart by whose they are: the threads that a processor or a reader of a provider
-holds. Nothing is imported: where the API is not loaded, no provider is set. The attributes that
-lead there are private; 1.20 to 1.45 are alike in that objects of the SDK hold each other.
+A provider that is set globally exports as long as the process runs. A provider that is created
+for each tenant or request, and never shut down, leaks the same threads under the same names. They
+are therefore distinguished by their owner: the processor or reader of a provider that holds the
+thread. Nothing is imported: if the API is not loaded, no provider is set. The attributes that
+lead to the threads are private; in 1.20 to 1.45 objects of the SDK hold each other.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _SET = (
     ("opentelemetry._logs._internal", "_LOGGER_PROVIDER"),
 )
 MAX_DEPTH = 5
-"""From a provider to the thread: by its processors, one of them, and what that exports in."""
+"""Limit of steps from a provider, through its processors or readers, to the thread."""
 MAX_ITEMS = 64
-"""Of a list that is looked at: a provider has few processors, and may have many instruments."""
+"""Longest list that is followed: a provider has few processors, but may have many instruments."""
 
 
 def set_for_the_process() -> tuple[object, ...]:
@@ -59,14 +59,14 @@ def _threads_in(thing: object, depth: int, seen: set[int]) -> Iterator[threading
     elif depth and _is_of_sdk(kind):
         try:
             held = object.__getattribute__(thing, "__dict__")
-        except AttributeError:  # One with slots.
+        except AttributeError:  # An object with slots.
             return
         for each in tuple(held.values()):
             yield from _threads_in(each, depth - 1, seen)
 
 
 def _is_of_sdk(kind: type) -> bool:
-    """Say whether a class is one of OpenTelemetry's, or derived from one."""
+    """Return whether a class is one of OpenTelemetry's, or derived from one."""
     return any(
         str(type.__getattribute__(each, "__module__")).startswith("opentelemetry.")
         for each in type.__getattribute__(kind, "__mro__")

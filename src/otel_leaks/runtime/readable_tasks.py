@@ -1,4 +1,4 @@
-"""Which tasks can be read: a class of another make may keep its tasks in its own way."""
+"""Which tasks can be read: a custom class may store its attributes in its own way."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from otel_leaks.runtime.tasks import TaskRef, kinds_of
 __all__ = ["ReadableTasks"]
 
 _OWN = frozenset({"_asyncio.Task", "asyncio.tasks.Task"})
-"""asyncio's classes of tasks; what comes from elsewhere is not kept alive by being known."""
+"""asyncio's classes of tasks; classes from elsewhere are not kept alive by being remembered."""
 
 
 @final
 class ReadableTasks:
-    """Knows of the classes of tasks whether theirs can be read; each is asked about once."""
+    """Remembers for each class of tasks whether its tasks can be read."""
 
     def __init__(self) -> None:
         self._trusted: set[type] = {type(None)}
         self._asked: dict[int, tuple[weakref.ref[type], bool]] = {}
-        """Classes that were asked about, by id: whether their tasks can be read."""
+        """Classes that were examined, by id, and whether their tasks can be read."""
 
     def among(self, refs: list[TaskRef], unreadable: set[str]) -> list[TaskRef]:
         """Leave out tasks of classes that can't be read; add the names of these."""

@@ -1,4 +1,4 @@
-"""Answers about code objects and classes, each found once, that keep none of them alive."""
+"""Remembers answers about code objects and classes without keeping these alive."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _Answer = TypeVar("_Answer")
 
 class Remembered(Generic[_Answer]):
     """
-    Answers by the identity of what they are about.
+    Answers by the identity of the object that they are about.
 
     Args:
-        most: How many are kept.
+        most: The largest number of answers that is kept.
     """
 
     __slots__ = ("_known", "_most")
@@ -31,8 +31,8 @@ class Remembered(Generic[_Answer]):
 
         Args:
             thing: A code object or a class.
-            find: Finds it.
-            about: Tells several answers about the same thing apart.
+            find: Finds the answer.
+            about: Distinguishes several answers about the same object.
         """
         key = (id(thing), about)
         found = self._known.get(key)
@@ -40,7 +40,7 @@ class Remembered(Generic[_Answer]):
             answer = find()
             if len(self._known) >= self._most:
                 self._known.clear()
-            # Not by a global: at the end of the interpreter there is none any more.
+            # Uses no globals: they may be gone during interpreter shutdown.
             known = self._known
             ref = weakref.ReferenceType(thing, lambda _: known.pop(key, None))
             found = known[key] = (ref, answer)

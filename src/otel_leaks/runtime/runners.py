@@ -1,8 +1,8 @@
 """
-The function of the application's that a library's coroutine runs now and then.
+Finds the application's function that a library's coroutine runs from time to time.
 
-What a class says of its objects is asked once about each class: the methods that a library calls
-on its own objects are a library's, and most runners run nothing else.
+What follows from a class alone is computed once for each class: the methods that a library calls
+on its own objects belong to a library, and most runners run nothing else.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = ["Function", "function_at"]
 _Way = tuple[Step, ...]
 
 MAX_KNOWN = 5000
-"""Classes and functions whose answer is kept."""
+"""Limit of classes and functions whose answers are kept."""
 MAX_LOOKED_THROUGH = 8
-"""Attributes, methods, partial functions and decorators, one behind the other."""
+"""Limit of nested attributes, methods, partial functions and decorators that are followed."""
 
 
 class Function(NamedTuple):
-    """A function of the application's."""
+    """A function of the application."""
 
     code: types.CodeType
     module: str
@@ -61,7 +61,7 @@ _WRAPPING = {
     classmethod: attribute(vars(classmethod)["__func__"]),
 }
 _PLAIN = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, type(None)})
-"""Of what no function is reached from."""
+"""Types from which no function is reached."""
 
 _Next = tuple[_Way, tuple[str, ...]]
 """The way to another object, and the attributes that lead on from there."""
@@ -73,18 +73,18 @@ def function_at(
     root: Root, way: _Way, kind: type, code: types.CodeType, runner: Runner
 ) -> Function | None:
     """
-    Return the function of the application's that a runner was given.
+    Return the application's function that a runner was given.
 
     Args:
         root: Leads to an object.
         way: Leads from there to the runner.
-        kind: Of the runner.
-        code: Of the runner.
-        runner: What its code says.
+        kind: The type of the runner.
+        code: The code of the runner.
+        runner: What is known from its code.
 
     Returns:
-        The first in the order of its calls; None when what it runs is a library's, and on 3.11
-        while it runs itself.
+        The first in the order of its calls; None if what it runs belongs to a library, and on
+        3.11 while the runner itself runs.
     """
     way = variables_of(way, kind)
     found = [
@@ -93,7 +93,7 @@ def function_at(
         if held not in _PLAIN
     ]
     for i, given in enumerate(runner.given):
-        # Where the class of one has the attribute, that is the variable.
+        # An object whose class has the attribute is taken for the variable.
         best = max((each[2][i] for each in found), default=0)
         if best in {0, _SETTLED}:
             continue
@@ -107,12 +107,12 @@ def function_at(
 
 
 _MAY_BE, _SETTLED, _IS = 1, 2, 3
-"""What an object of a class is to a variable that leads to a function: it may be that; it is,
-and leads to a library's; it is, and leads to one of the application's."""
+"""Whether an object of a class is the variable that leads to a function: it may be; it is, and
+leads to a library's function; it is, and leads to one of the application."""
 
 
 def _may_be(kind: type, code: types.CodeType, runner: Runner) -> tuple[int, ...]:
-    """Return what an object is to each variable of a runner, 0 for nothing."""
+    """Return for each variable of a runner whether an object may be it, 0 if it can't."""
     return runner.by_kind.of(
         kind, lambda: tuple(_chance(kind, code, given) for given in runner.given)
     )
@@ -143,7 +143,7 @@ def _function(
             found = _own(root, way)
             if found is not None:
                 return found
-            way = (*way, *_WRAPPED)  # A decorator's.
+            way = (*way, *_WRAPPED)  # The function is a decorator's wrapper.
         else:
             plan = _plan(kind, attributes)
             if plan is None or isinstance(plan, Function):
@@ -155,7 +155,7 @@ def _function(
 
 
 def _plan(kind: type, attributes: tuple[str, ...]) -> Function | _Next | None:
-    """Return what the class of an object says of what its attributes lead to."""
+    """Return where attributes of an object lead, as far as its class determines that."""
     return _plans.of(kind, partial(_made, kind, attributes), attributes)
 
 
@@ -163,8 +163,8 @@ def _made(kind: type, attributes: tuple[str, ...]) -> Function | _Next | None:
     if not attributes:
         if kind in _WRAPPING:
             return (_WRAPPING[kind],), ()
-        # An object that is called: its class has the function. What C calls is such an object
-        # again, of a class whose __call__ is of that very class.
+        # A callable object: its class has the function. For types implemented in C, __call__
+        # is such an object again, whose own __call__ has its very class.
         called = types_at(root_of(kind), (partial(_in_classes, "__call__"),))
         return _of_class(kind, "__call__", ()) if called is types.FunctionType else None
     name, left = attributes[0], attributes[1:]
@@ -191,7 +191,7 @@ def _in_classes(name: str, classes: Any) -> Any:
 
 
 def _own(root: Root, way: _Way) -> Function | None:
-    """Return the function that a way leads to, None when it is a library's."""
+    """Return the function that a way leads to, None if it belongs to a library."""
     code = first(root, (*way, _CODE))
     if type(code) is not types.CodeType:
         return None

@@ -1,9 +1,9 @@
 """
-What runs now: the loop, the task and the thread of the caller.
+The loop, the task and the thread of the caller.
 
-Asked of what the modules of the standard library keep, not of their functions: a test may
-have replaced these while its leaks are looked for, and a function that raises, or answers with
-a double, would hide them.
+Read from private data of the standard library's modules, not through their public functions: a
+test may have replaced these while its leaks are looked for, and a function that raises, or
+returns a test double, would hide leaks.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["current_task", "main_thread", "running_loop", "this_thread"]
 
 
 def running_loop() -> Any:
-    """Return the loop that runs in this thread, None where there is none or no asyncio."""
-    # Where its functions are; there from asyncio's import on, where it has its part in C.
+    """Return the loop that runs in this thread, None if there is none or no asyncio."""
+    # The module in C, if there is one, is loaded when asyncio is imported.
     events = sys.modules.get("_asyncio") or sys.modules.get("asyncio.events")
     return None if events is None else events._get_running_loop()
 
 
 def current_task() -> Any:
-    """Return the task of asyncio that runs in this thread, or None."""
+    """Return the asyncio task that runs in this thread, or None."""
     loop = running_loop()
     if loop is None:
         return None
@@ -43,6 +43,6 @@ def main_thread() -> Any:
 
 
 def this_thread() -> Any:
-    """Return the thread of the caller; None where ``threading`` does not know it."""
-    # Private, the same on 3.10 to 3.15; current_thread() lists one where there is none.
+    """Return the thread of the caller; None if ``threading`` does not know it."""
+    # Private, the same on 3.10 to 3.15; current_thread() would register an unknown thread.
     return getattr(threading, "_active", {}).get(native.get_ident())

@@ -1,4 +1,4 @@
-"""What the stack of a loop says: where its callback begins, and whether it is debugged."""
+"""Reads from the stack of a loop where its callback starts, and whether it is debugged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["is_debugged", "outside", "waits"]
 
-# The same on 3.10 to 3.15; the code is that of the original, also where somebody has wrapped it.
+# The same on 3.10 to 3.15; the code of the originals, even if someone has wrapped them.
 _RUNS = "asyncio.events.Handle._run"
 _TURNS = "asyncio.base_events.BaseEventLoop._run_once"
 
@@ -17,9 +17,9 @@ def outside(functions: Sequence[str], depth: int | None = None) -> int:
     Return how many frames are around the callback that a loop runs.
 
     Args:
-        functions: Of the frames of its thread, the outermost first.
-        depth: The number of them around the loop, where a heartbeat has counted them; None for
-            a loop of asyncio's own.
+        functions: The names of the functions in the frames of its thread, the outermost first.
+        depth: The number of frames around the loop, if a heartbeat has counted them; None for
+            one of asyncio's own loops.
     """
     if depth is not None:
         return min(depth, max(0, len(functions) - 1))
@@ -30,7 +30,7 @@ def outside(functions: Sequence[str], depth: int | None = None) -> int:
 
 
 def waits(functions: Sequence[str]) -> bool:
-    """Say whether a loop of asyncio's own waits in its selector for what gets ready."""
+    """Return whether one of asyncio's own loops waits in its selector."""
     if _RUNS in functions or _TURNS not in functions:
         return False
     within = functions[functions.index(_TURNS) + 1 :]
@@ -39,9 +39,9 @@ def waits(functions: Sequence[str]) -> bool:
 
 def is_debugged(modules: Iterable[str]) -> bool:
     """
-    Say whether a person may have stopped a thread to look at it.
+    Return whether a person may have stopped a thread to look at it.
 
-    pdb and all that are made of it stand in ``bdb`` then; those of PyCharm and VS Code do so in
-    frames of pydevd, or outside of Python where it has its own hooks.
+    A thread stopped by pdb, or a debugger based on it, is in ``bdb``; the debuggers of PyCharm and
+    VS Code stop it in frames of pydevd, or outside of Python where Python has its own hooks.
     """
     return "pydevd" in sys.modules or "bdb" in set(modules)

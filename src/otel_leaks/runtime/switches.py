@@ -1,4 +1,4 @@
-"""How often a thread has stopped running, as Linux counts it; other systems do not."""
+"""How often a thread has stopped running; only Linux counts this."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def switches_of(thread: Any) -> int | None:
     Return how often a sleeping thread has stopped running; the number stays while it sleeps.
 
     Returns:
-        None where it runs, or waits for a processor, and where that is not known.
+        None if the thread runs or waits for a processor, or if this is not known.
     """
     number = kept(thread, "_native_id")
     if type(number) is not int:
@@ -32,7 +32,7 @@ def switches_of(thread: Any) -> int | None:
                 name, _, value = line.partition(b"\t")
                 if name == _STATE and not value.startswith((b"S", b"D")):
                     return None
-                # It may have been stopped just before it slept.
+                # Both counts: it may have been preempted just before it slept.
                 if name.endswith(_COUNT):
                     count += int(value)
     except (OSError, ValueError):

@@ -1,9 +1,9 @@
 """
-Tasks that were asked to end: how often, and whether they handle it now.
+Tasks whose cancellation was requested: how often, and whether they handle it now.
 
-``Task.cancelling()`` counts the requests that nobody took back, from 3.11 on. It is read from the
-class made in C, whatever a subclass has in its place. 3.10 counts nothing: there a request is seen
-until it is delivered (``_must_cancel``), and while a coroutine of the task handles the
+From 3.11 on, ``Task.cancelling()`` counts the requests that were not taken back. It is read from
+the class implemented in C, whatever a subclass overrides. 3.10 counts nothing: there a request is
+visible until it is delivered (``_must_cancel``), and while a coroutine of the task handles the
 ``CancelledError``, which the garbage collector sees (``gi_exc_state``, the same on 3.10 to 3.15).
 
 https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.cancelling
@@ -47,20 +47,20 @@ __all__ = ["COUNTS", "awaits_uncancelled", "cancels_of", "is_handling", "refused
 COUNTS = sys.version_info >= (3, 11)
 """Whether Python counts the requests."""
 LEVELS = 20
-"""Coroutines of a task that are asked whether they handle a ``CancelledError``."""
+"""Limit of coroutines of a task that are checked for handling a ``CancelledError``."""
 
 
 def cancels_of(refs: Sequence[TaskRef]) -> list[int]:
     """
     Return how often the cancellation of each task was requested and not taken back.
 
-    Of tasks made in C at the cost of a twentieth of a microsecond each; 0 for one that is gone.
+    Takes a twentieth of a microsecond for each task of a class in C; 0 for one that is gone.
     """
     task = class_in_c()
     if task is not None:
         try:
             return drained(lambda: made_in_c(task).cancelling(map(deref, refs)))
-        except TypeError:  # One of them is gone, or of another make.
+        except TypeError:  # One of them is gone, or of a custom class.
             pass
     return list(map(_cancels, refs))
 
@@ -72,7 +72,7 @@ def _cancels(ref: TaskRef) -> int:
 
 
 def refused_cancels(ref: TaskRef) -> int:
-    """Return how many of these requests a task has received, and not ended on; 0 before 3.11."""
+    """Return how many requests a task has received without ending; 0 before 3.11."""
     cancels = _cancels(ref) if COUNTS else 0
     if not cancels:
         return 0
@@ -82,7 +82,7 @@ def refused_cancels(ref: TaskRef) -> int:
 
 
 def _is_under_way(root: Root, make: Make) -> bool:
-    """Say whether a request was not delivered yet: it is thrown at the next step of the task."""
+    """Return whether a request is not delivered yet: the next step of the task raises it."""
     task = class_in_c()
     must = in_c(task, "_must_cancel") if task is not None else None
     if first(root, (must or kept_in_python("_must_cancel"),), default=False):
@@ -95,23 +95,23 @@ def _is_under_way(root: Root, make: Make) -> bool:
 
 
 def is_handling(ref: TaskRef) -> bool:
-    """Say whether a coroutine of a task stands in a handler of a ``CancelledError``."""
+    """Return whether a coroutine of a task is in a handler of a ``CancelledError``."""
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
     cancelled = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", None)
     if make is None or cancelled is None or types_at(root, (make.coro,)) is not types.CoroutineType:
         return False
-    # The step behind the last coroutine is an error; what was found up to there counts.
+    # The step beyond the last coroutine is an error; the result up to there counts.
     kinds = drained_until_error(partial(_types, root, (make.coro, outermost(LEVELS), _handled)))
     return cancelled in kinds
 
 
 def _handled(coroutines: Iterator[Any]) -> Iterator[Any]:
     """
-    Step to what coroutines handle, and to objects of other types where they handle nothing.
+    Step to the exceptions that coroutines handle, or to other objects if they handle none.
 
-    The collector sees it last, before 3.11 with its traceback behind it. Since then it sees the
-    variables of the function before it, and 3.10 does not.
+    The GC sees the exception last, before 3.11 followed by its traceback. From 3.11 on, it sees
+    the variables of the function before it; on 3.10 it does not see these.
     """
     if not COUNTS:
         return referents(coroutines)
@@ -127,9 +127,9 @@ def _types(root: Root, way: Sequence[Step]) -> map[type]:
 
 def awaits_uncancelled(ref: TaskRef) -> bool:
     """
-    Say whether a task waits for another one that is pending and whose end nobody requested.
+    Return whether a task waits for a pending task whose cancellation was not requested.
 
-    Directly, or through ``shield()`` or ``gather()``.
+    It may wait directly, or through ``shield()`` or ``gather()``.
     """
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
@@ -149,7 +149,7 @@ def awaits_uncancelled(ref: TaskRef) -> bool:
 
 
 def _children(gatherings: Iterator[Any]) -> Iterator[Any]:
-    # Private, the same on 3.10 to 3.15. Their class says nothing of a __dict__ on some of these.
+    # Private, the same on 3.10 to 3.15. On some of these their class does not show a __dict__.
     return map(object.__getattribute__, gatherings, repeat("_children"))
 
 
@@ -168,7 +168,7 @@ def _any_uncancelled(root: Root, way: tuple[Step, ...]) -> bool:
             if make_of(kind) is not None
             for ref in drained(partial(_nth_ref, root, way, number))
         ]
-    except (AttributeError, TypeError):  # It waits for something else by now, or keeps no list.
+    except (AttributeError, TypeError):  # It waits for something else by now, or has no list.
         return False
     return any(is_pending(ref) and not _cancels(ref) for ref in refs)
 

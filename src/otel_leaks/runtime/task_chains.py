@@ -1,4 +1,4 @@
-"""The coroutines that tasks stand in, of one task or of many in one step."""
+"""The await chains of tasks: of one task, or of many in one step."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _cr_code = attrgetter("cr_code")
 
 def plain_chains_of(refs: Sequence[TaskRef]) -> list[PlainChain | None]:
     """
-    Return what ``plain_chain_of`` does of many tasks, read in one step, in 2 us each.
+    Return for many tasks what ``plain_chain_of`` returns for one; in one step, at 2 us each.
 
-    None for one that is to be read by itself: it stands deeper than ``LEVELS_AT_ONCE``, or
-    there is a task of another make among them, or they are few, where one by one is faster.
+    None for a task that must be read by itself: it is deeper than ``LEVELS_AT_ONCE``, or
+    there is a task of a custom class among them, or they are so few that one by one is faster.
     """
     task = class_in_c()
     if task is None or len(refs) < FEWEST_AT_ONCE:
@@ -66,7 +66,7 @@ def plain_chains_of(refs: Sequence[TaskRef]) -> list[PlainChain | None]:
 
 
 def _levels(refs: Sequence[TaskRef], task: Any) -> list[Iterator[tuple[Any, int]]]:
-    """Make iterators over the levels of all chains; each yields values with the task's number."""
+    """Return iterators over the levels of all chains; each yields values with the task's index."""
     rows: list[Iterator[tuple[Any, int]]] = []
     one, other = tee(map(deref, refs))
     is_there, again = tee(map(is_not, other, repeat(None)))
@@ -89,9 +89,9 @@ def _levels(refs: Sequence[TaskRef], task: Any) -> list[Iterator[tuple[Any, int]
 
 def awaited_ids(refs: Sequence[TaskRef], level: int) -> list[int]:
     """
-    Return the id of the code of each task's coroutine that is *level* further in, in 0.5 us each.
+    Return the id of the code of each task's coroutine at *level*, in 0.5 us each.
 
-    Empty when there is a task among them that has none there, or is of another make.
+    Level 0 is the outermost. Empty if one of the tasks has no such level, or is of a custom class.
     """
     task = class_in_c()
     if task is None:
@@ -116,13 +116,13 @@ def function_of(
     Return the code of the application's function that a task's coroutine was given to run.
 
     Args:
-        ref: Of a task that is made in C.
-        level: How many coroutines further in that is than the task's outermost.
-        code: Its code.
-        runner: What its code says.
+        ref: A task of the class in C.
+        level: The level of the coroutine, 0 for the task's outermost one.
+        code: The code of the coroutine.
+        runner: What is known from its code.
 
     Returns:
-        None for no function, or one of a library.
+        None if there is no function, or it belongs to a library.
     """
     task = class_in_c()
     if task is None:
@@ -133,7 +133,7 @@ def function_of(
 
 
 def chain_of(ref: TaskRef) -> Chain:
-    """Return the await chain of a task, wrappers included; empty for one that is gone."""
+    """Return the await chain of a task, including wrappers; empty if the task is gone."""
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
     return chain_at(root, (make.coro,)) if make is not None else Chain(root, [])
@@ -143,7 +143,7 @@ PlainChain = tuple["tuple[int, ...]", "type | None"]
 
 
 LEVELS_AT_ONCE = 5
-"""Levels of chains that are read of many tasks at once."""
+"""Limit of levels that are read for many tasks at once."""
 
 
 FEWEST_AT_ONCE = 8
@@ -151,10 +151,10 @@ FEWEST_AT_ONCE = 8
 
 def plain_chain_of(ref: TaskRef) -> PlainChain:
     """
-    Return the ids of the codes of the native coroutines that a task stands in, in 3 us.
+    Return the ids of the codes of a task's native coroutines, in 3 us.
 
-    With them the type of what the innermost one awaits. None of both for a task that is not
-    made in C, which ``chain_of`` reads.
+    The second value is the type of what the innermost one awaits. Empty and None for a task that
+    is not of the class in C, which ``chain_of`` reads.
     """
     task = class_in_c()
     if task is None:

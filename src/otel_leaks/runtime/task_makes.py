@@ -1,12 +1,12 @@
 """
-How tasks of a class are read.
+How to read tasks of a class.
 
-``asyncio.Task`` is made in C, and written in Python a second time (``_PyTask``). A subclass may
-define how it answers, so the methods and attributes of the class made in C are used, whatever
-the subclass has in their place; of the one written in Python, its private attributes. A class
-of tasks that is neither, or that keeps these attributes otherwise, can't be read without
-running its code. Private names, the same on 3.10 to 3.15: ``_coro``, ``_state``, ``_fut_waiter``
-and ``_callbacks``.
+``asyncio.Task`` is implemented in C, and a second time in Python (``_PyTask``). A subclass may
+override its methods, so those of the class in C are used, whatever the subclass defines; of the
+class in Python, its private attributes are read. Tasks of a class that derives from neither, or
+that stores these attributes differently, can't be read without running code of the class.
+Private names, the same on 3.10 to 3.15: ``_coro``, ``_state``, ``_fut_waiter`` and
+``_callbacks``.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ __all__ = [
 
 
 class Make(NamedTuple):
-    """How tasks of one make are read."""
+    """How to read tasks of one implementation."""
 
     state: Step
-    """True, or "PENDING", for one that is pending."""
+    """True for a task that is pending."""
     coro: Step
     waiter: Step
     callbacks: Step
     name: Step
     context: Step
     cancelling: Step
-    """How often its cancellation was requested; before 3.11 whether it is still to come."""
+    """How often its cancellation was requested; before 3.11 whether a request is undelivered."""
     loop: Step
 
 
 def kept_in_python(name: str) -> Step:
-    """Return the step to an attribute that a class written in Python keeps, None for none."""
+    """Return the step to an attribute of a class implemented in Python, None if it is missing."""
     return lambda tasks: map(getattr, tasks, repeat(name), repeat(None))
 
 
@@ -72,8 +72,8 @@ WRITTEN_IN_PYTHON = Make(
 
 
 def _contexts(tasks: Iterator[Any]) -> Iterator[Any]:
-    # 3.12 and later say it; before, the garbage collector does: the first context that a
-    # task refers to is its own, later ones belong to its callbacks.
+    # Before 3.12, where there is no get_context(), through the garbage collector: the first
+    # context that a task references is its own, later ones belong to its callbacks.
     one, other = tee(chain.from_iterable(map(get_referents, tasks)))
     is_context = map(partial(is_, contextvars.Context), map(type, other))
     return islice(compress(one, is_context), 1)
@@ -81,7 +81,7 @@ def _contexts(tasks: Iterator[Any]) -> Iterator[Any]:
 
 @lru_cache(maxsize=1)
 def made_in_c(task: Any) -> Make:
-    """Return how tasks are read of the class that is made in C."""
+    """Return how to read tasks of the class implemented in C."""
 
     def step(name: str) -> Step:
         found = in_c(task, name)
@@ -94,7 +94,7 @@ def made_in_c(task: Any) -> Make:
         partial(map, task.get_coro),
         step("_fut_waiter"),
         step("_callbacks"),
-        # Makes the name where the task has only a number.
+        # Creates the name if the task has only a number.
         partial(map, task.get_name),
         partial(map, get_context) if get_context is not None else _contexts,
         partial(map, cancelling) if cancelling is not None else step(_CANCELLING),
@@ -103,12 +103,12 @@ def made_in_c(task: Any) -> Make:
 
 
 def class_in_c() -> Any:
-    """Return the class of tasks that is made in C, None where there is none."""
+    """Return the class of tasks that is implemented in C, None if there is none."""
     return getattr(sys.modules.get("_asyncio"), "Task", None)
 
 
 def make_of(kind: type | None) -> Make | None:
-    """Return how tasks of a class are read, None where only code of that class can say."""
+    """Return how to read tasks of a class, None if that requires code of the class."""
     task = class_in_c()
     if kind is None:
         return None
@@ -136,12 +136,12 @@ LOOK_UPS = ("__getattribute__", "__getattr__")
 
 
 def is_of(kind: type, name: str, classes: set[Any]) -> bool:
-    """Say whether an attribute of a class is that of one of *classes*, or none's."""
+    """Return whether an attribute of a class comes from one of *classes*."""
     ways = type.__getattribute__(kind, "__mro__")
     owners = (each for each in ways if name in type.__getattribute__(each, "__dict__"))
     return next(owners, object) in classes
 
 
 def is_readable(kind: type) -> bool:
-    """Say whether tasks of a class can be read without running code of its own."""
+    """Return whether tasks of a class can be read without running code of the class."""
     return make_of(kind) is not None

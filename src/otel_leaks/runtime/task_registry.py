@@ -1,7 +1,7 @@
 """
 Every asyncio task of the process, whichever loop and thread it belongs to.
 
-CPython keeps tasks in another place in almost every version, none of them public for
+Almost every version of CPython keeps tasks in another place, and none has a public API for
 all loops at once:
 
 - 3.10, 3.11: ``asyncio.tasks._all_tasks``, a WeakSet
@@ -11,7 +11,7 @@ all loops at once:
   (https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/tasks.py#L1039);
 - 3.14 and later: lists in C, one a thread, that only ``asyncio.all_tasks(loop)`` reads
   (https://github.com/python/cpython/blob/main/InternalDocs/asyncio.md).
-  The loops must be known, so the making of loops is noted while a registry is open.
+  The loops must be known, so their creation is recorded while a registry is open.
   ``_scheduled_tasks`` and ``_eager_tasks`` have the tasks of ``asyncio.tasks._PyTask``
   only, which in turn ``asyncio.all_tasks`` does not have.
 """
@@ -34,7 +34,7 @@ from otel_leaks.runtime.running import running_loop
 from otel_leaks.runtime.tasks import TaskRef
 
 if TYPE_CHECKING:
-    # Looked up in sys.modules: where asyncio was not imported there are no tasks.
+    # Looked up in sys.modules at run time: if asyncio was not imported, there are no tasks.
     import asyncio
 
 __all__ = ["TaskRegistry", "tasks_on_heap"]
@@ -43,18 +43,18 @@ _PER_LOOP = sys.version_info >= (3, 14)
 
 
 class TaskRegistry:
-    """Hands out weak references to the tasks of the process."""
+    """Returns weak references to the tasks of the process."""
 
     def __init__(self) -> None:
         self._loops = LivingLoops() if _PER_LOOP else None
 
     def open(self) -> None:
-        """Begin to note loops, where that is needed; unopened, it finds those that there are."""
+        """Start recording loops, where that is needed; unopened, it finds only existing ones."""
         if self._loops is not None:
             self._loops.open()
 
     def close(self) -> None:
-        """Restore what opening patched."""
+        """Restore the patches."""
         if self._loops is not None:
             self._loops.close()
 
@@ -65,10 +65,10 @@ class TaskRegistry:
 
     def refs(self, pause: Callable[[], None]) -> list[TaskRef]:
         """
-        Return weak references to all tasks, finished ones that somebody holds included.
+        Return weak references to all tasks, including finished ones that are still referenced.
 
         Args:
-            pause: Called between slices, where making the list takes long.
+            pause: Called between slices, where creating the list takes long.
 
         Returns:
             References in no order, each task once.
@@ -78,14 +78,14 @@ class TaskRegistry:
             return []
         if self._loops is None:
             return _in_sets(module)
-        # all_tasks() in C does not read the sets, the one in Python (3.13 and before) does.
+        # all_tasks() in C does not read the sets; the one in Python (3.13 and before) does.
         refs = _in_sets(module) if hasattr(module, "_c_all_tasks") else []
         self._loops.discover()
         pause()
         for loop in self._loops:
             try:
                 found = _refs_of(module, loop)
-            except Exception:  # Of a task of somebody's own: all_tasks() calls done() of each.
+            except Exception:  # all_tasks() calls done() of each task, also of custom classes.
                 return _once_each([*refs, *tasks_on_heap(module)])
             if not found and _is_closed(loop):
                 self._loops.forget(loop)
@@ -98,8 +98,8 @@ def _in_sets(tasks: ModuleType) -> list[TaskRef]:
     """
     Return references to the tasks that asyncio keeps in sets.
 
-    Copying a set is one step for other threads; iterating a WeakSet is not. A task may
-    go from the eager ones to the others meanwhile, so these are read first.
+    Copying a set is atomic; iterating a WeakSet is not. A task may move from the eager ones
+    to the others meanwhile, so the eager ones are read first.
     """
     eager = refs_to(getattr(tasks, "_eager_tasks", ()))
     every = getattr(tasks, "_scheduled_tasks", None)
@@ -114,8 +114,8 @@ def _in_sets(tasks: ModuleType) -> list[TaskRef]:
 
 
 def _refs_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> list[TaskRef]:
-    # In the thread that runs the loop, 3.14 looks at the tasks made in that thread only
-    # and misses those that another one made for the loop. Where no loop runs, it looks
+    # In the thread that runs the loop, 3.14 looks only at the tasks created in that thread
+    # and misses those that another thread created for the loop. If no loop runs, it looks
     # at all threads. The two functions are documented as low-level ones for event loops.
     events = sys.modules["asyncio.events"]
     running = running_loop()
@@ -139,9 +139,9 @@ def _all_of(tasks: ModuleType, loop: asyncio.AbstractEventLoop) -> list[TaskRef]
 
 def tasks_on_heap(tasks: ModuleType) -> list[TaskRef]:
     """
-    Find tasks through the garbage collector, which asks none of them.
+    Find tasks through the garbage collector, which runs no code of theirs.
 
-    One pass over the heap, some ten milliseconds for a million objects.
+    Takes one pass over the heap, some ten milliseconds for a million objects.
     """
     classes = [tasks.Task, *_below(tasks.Task)]
     return drained(lambda: map(weakref.ref, _instances(classes)))
@@ -167,12 +167,12 @@ def _once_each(refs: list[TaskRef]) -> list[TaskRef]:
 
 
 def _refs_from(ask: Callable[[], set[Any]]) -> list[TaskRef]:
-    # In one step: the last owner of a task must not be a census.
+    # In one step: a census must not become the last owner of a task.
     return drained(lambda: map(weakref.ref, chain.from_iterable(islice(iter(ask, None), 1))))
 
 
 def _is_closed(loop: asyncio.AbstractEventLoop) -> bool:
     try:
         return loop.is_closed()
-    except Exception:  # A loop of somebody's own need not have all methods.
+    except Exception:  # A custom loop need not have all methods.
         return False

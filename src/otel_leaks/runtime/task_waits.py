@@ -1,4 +1,4 @@
-"""What a task waits for, and who waits for a task."""
+"""What a task waits for, and what waits for a task."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ __all__ = [
 
 def waits_on(ref: TaskRef) -> tuple[type, Chain | None] | None:
     """
-    Return the type of the future that will wake a task, None for none.
+    Return the type of the future that will wake a task; None if there is none.
 
-    With it, where that is a task, the await chain of that one.
+    If that future is a task, the second value is its await chain.
     """
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
@@ -79,7 +79,7 @@ def loop_and_waiter(
 
 
 def awaited_task(ref: TaskRef) -> TaskRef | None:
-    """Return the task that another one awaits, None where it awaits none."""
+    """Return the task that another one awaits, None if it awaits none."""
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
     kind = types_at(root, (make.waiter, present)) if make is not None else None
@@ -88,17 +88,17 @@ def awaited_task(ref: TaskRef) -> TaskRef | None:
     waiter = make.waiter
     try:
         found = drained(lambda: map(weakref.ref, at(root, (waiter, present))))
-    except (AttributeError, TypeError):  # It is another one by now.
+    except (AttributeError, TypeError):  # It waits for something else by now.
         return None
     return found[0] if found else None
 
 
 def job_waited_on(ref: TaskRef) -> type | None:
     """
-    Return the type of the future of another thread whose result a task waits for.
+    Return the type of the future of another thread whose result a task waits for, or None.
 
-    That is what ``run_in_executor()`` and ``asyncio.wrap_future()`` make: a future of the loop
-    that the other one resolves. None for none.
+    ``run_in_executor()`` and ``asyncio.wrap_future()`` create such a pair: a future of the loop
+    that the other future resolves.
     """
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
@@ -115,10 +115,10 @@ def job_waited_on(ref: TaskRef) -> type | None:
 
 def is_timed(ref: TaskRef, timers: Timers) -> bool | None:
     """
-    Say whether a timer refers to a task, to what it waits on, or to what waits for it.
+    Return whether a timer references a task, the future it waits on, or what waits for it.
 
     Returns:
-        None when that is not known.
+        None if that is not known.
     """
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
@@ -147,11 +147,11 @@ def _ids_and_types(root: Root, way: tuple[Step, ...]) -> Iterator[tuple[int, typ
 
 def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
     """
-    Yield of each callback of a task whether it is a task's own, and its module.
+    Yield for each callback of a task whether it is a method of a task, and its module.
 
-    A task's own is what wakes that task. Callbacks are looked through ``functools.partial``,
-    which ``wait_for()`` of 3.10 and 3.11 has. A callback of asyncio's for a future that is done,
-    as a failed ``gather()`` leaves it on its children, or for one that nobody awaits, is left out.
+    Such a method wakes that task. ``functools.partial``, which ``wait_for()`` of 3.10 and 3.11
+    uses, is looked through. asyncio's own callbacks are left out if they serve a future that is
+    done, as a failed ``gather()`` leaves them on its children, or that nothing awaits.
     """
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
@@ -179,7 +179,7 @@ def callbacks_of(ref: TaskRef) -> Iterator[tuple[bool, str]]:
             module = name_of_type(kind).rpartition(".")[0]
         if kind is types.FunctionType:
             serves.append((*way, _CLOSURE, present, referents, referents))
-        # What a library keeps in a closure may be about something else.
+        # The closure of another library's callback may serve another purpose.
         if module.startswith("asyncio.") and any(_is_forsaken(root, each) for each in serves):
             continue
         yield owner is not None and _is_task(owner), module
@@ -195,7 +195,7 @@ _CLOSURE = attribute(vars(types.FunctionType)["__closure__"])
 
 
 def _is_forsaken(root: Root, way: tuple[Step, ...]) -> bool:
-    """Say whether *way* leads to a future, no task, that is done or that nothing waits for."""
+    """Return whether *way* leads to a future (not a task) that is done, or nothing waits for."""
     kinds = drained_until_error(lambda: map(type, at(root, way)))
     for number, kind in enumerate(kinds):
         state, callbacks = in_c(kind, "_state"), in_c(kind, "_callbacks")
@@ -204,7 +204,7 @@ def _is_forsaken(root: Root, way: tuple[Step, ...]) -> bool:
         of_this = (*way, _nth_of(number))
         if first(root, (*of_this, state), "PENDING") != "PENDING":
             return True
-        # None, or a list; an empty one on no version.
+        # None or a list, which is never empty on any version.
         if types_at(root, (*of_this, callbacks, present)) is None:
             return True
     return False
@@ -221,7 +221,7 @@ def _nth(number: int) -> Step:
 def _callback_types(root: Root, make: Make) -> list[type]:
     try:
         return drained(lambda: map(type, chain.from_iterable(at(root, (make.callbacks, present)))))
-    except TypeError:  # No list, on a Python that is not known yet.
+    except TypeError:  # Not a list, on a future Python.
         return []
 
 

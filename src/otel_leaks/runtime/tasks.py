@@ -1,4 +1,4 @@
-"""Asyncio tasks, as values: which are pending, what they run and what they are called."""
+"""Asyncio tasks, as values: which are pending, what they run, and their names."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TaskRef = weakref.ref[Any]
 
 
 NOTE = "_otel_leaks_began"
-"""The attribute in which production notes where a task or a thread was started."""
+"""The attribute in which production records where a task or a thread was started."""
 
 
 _NATIVE = frozenset({types.CoroutineType})
@@ -59,11 +59,11 @@ _cr_code = attrgetter("cr_code")
 
 
 _native_code = types.CoroutineType.cr_code.__get__
-"""Raises TypeError for whatever is no coroutine of CPython's own, and asks it nothing."""
+"""Raises TypeError for objects other than CPython's coroutines, without running their code."""
 
 
 def kinds_of(refs: Iterable[TaskRef]) -> list[type]:
-    """Return the class of each task, NoneType for one that is gone."""
+    """Return the class of each task, NoneType if it is gone."""
     return drained(lambda: map(type, map(deref, refs)))
 
 
@@ -72,33 +72,33 @@ class Pending(NamedTuple):
 
     refs: Sequence[TaskRef]
     keys: Sequence[int]
-    """Of each task the id of the code of its outermost coroutine."""
+    """The id of the code of each task's outermost coroutine."""
     codes: dict[int, types.CodeType | None]
-    """These codes by their ids, without those that the caller knows. None, under its id, stands
-    for a coroutine that is none of CPython's own, and for a task that runs its first step eagerly
-    and has none yet."""
+    """These codes by their ids, without those that the caller knows. None, under its own id, stands
+    for a coroutine that is not CPython's own, and for a task that runs its first step eagerly and
+    has no coroutine yet."""
     ended: Sequence[TaskRef] = ()
-    """Those among them that are done."""
+    """The tasks that were read and are done."""
 
 
 def plain_pending(refs: Sequence[TaskRef], known: Container[int | str] = ()) -> Pending | None:
     """
-    Read tasks that are as most are: made in C, and running coroutines of CPython's own.
+    Read ordinary tasks: of the class in C, and running CPython's own coroutines.
 
-    At a fraction of the cost of ``pending``.
+    Takes a fraction of the time of ``pending``.
 
     Args:
-        refs: Of the tasks.
+        refs: The tasks.
         known: The ids of codes that the caller holds; these are left out of the codes returned.
 
     Returns:
-        None when there is another among them.
+        None if there is any other task among them.
     """
     task = class_in_c()
     if task is None:
         return None
-    # These methods are C's, also for a subclass that has others, and raise TypeError for a
-    # task of another make, and for None: that of a task which is gone, which is rare.
+    # These are the methods in C, even if a subclass overrides them. They raise TypeError for a
+    # task of a custom class, and for None, which stands for a task that is gone and is rare.
     for alive in (iter, present):
         try:
             return _plain_pending(refs, known, task, alive)
@@ -152,7 +152,7 @@ def _codes(
 
 
 def pending(refs: Sequence[TaskRef]) -> Pending:
-    """Read tasks, whatever they are; leave out those that can't be read."""
+    """Read tasks of any class; leave out those that can't be read."""
     found = plain_pending(refs)
     if found is not None:
         return found
@@ -175,14 +175,14 @@ def pending(refs: Sequence[TaskRef]) -> Pending:
 
 
 def is_pending(ref: TaskRef) -> bool:
-    """Say whether a task that can be read lives and is pending."""
+    """Return whether a task can be read, is alive and is pending."""
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
     return make is not None and bool(first(root, (make.state,)))
 
 
 def name_of(ref: TaskRef) -> str:
-    """Return the name of a task, empty when it is gone."""
+    """Return the name of a task, empty if it is gone."""
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
     found = first(root, (make.name,)) if make is not None else None
@@ -190,7 +190,7 @@ def name_of(ref: TaskRef) -> str:
 
 
 def note_of(ref: TaskRef) -> object:
-    """Return what production noted on a task, None for nothing."""
+    """Return what production recorded on a task, None for nothing."""
     root = root_of_ref(ref)
     kind = types_at(root, ())
     made = {object, class_in_c(), getattr(sys.modules.get("_asyncio"), "Future", None)}
@@ -201,9 +201,9 @@ def note_of(ref: TaskRef) -> object:
 
 def contexts_of(ref: TaskRef) -> Iterator[tuple[Root, Step]]:
     """
-    Yield ways to the context of a task, the likelier first.
+    Yield ways to the context of a task, the more likely one first.
 
-    Each raises TypeError, or leads nowhere, for a task of another make.
+    Each raises TypeError, or leads nowhere, for a task of another implementation.
     """
     root = root_of_ref(ref)
     task = class_in_c()
@@ -216,9 +216,9 @@ def contexts_of(ref: TaskRef) -> Iterator[tuple[Root, Step]]:
 
 def cancel_was_requested(ref: TaskRef) -> bool:
     """
-    Say whether the cancellation of a task was requested, and not taken back.
+    Return whether the cancellation of a task was requested and not taken back.
 
-    Before 3.11 False again as soon as the task was woken by it.
+    Before 3.11 it is False again once the request has woken the task.
     """
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))

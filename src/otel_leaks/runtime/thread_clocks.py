@@ -1,4 +1,4 @@
-"""How much a thread ran, as Linux counts it; other systems do not say it of other threads."""
+"""How long a thread ran; only Linux reports this for other threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _open = open
 
 
 class ThreadClock(NamedTuple):
-    """What a thread has done since it started."""
+    """How a thread has spent its time since it started."""
 
     ran_s: float
     """Seconds in which it had a CPU."""
@@ -23,16 +23,16 @@ class ThreadClock(NamedTuple):
 
 def clock_of(number: int) -> ThreadClock | None:
     """
-    Return how much a thread of this process ran, about 15 us.
+    Return how long a thread of this process ran, in about 15 us.
 
-    Not by ``pthread_getcpuclockid``, which crashes where the thread has ended:
+    Does not use ``pthread_getcpuclockid``, which crashes if the thread has ended:
     https://docs.python.org/3/library/time.html#time.pthread_getcpuclockid.
 
     Args:
-        number: Its native id.
+        number: The native id of the thread.
 
     Returns:
-        None where the system does not say, and of a thread that has ended.
+        None if the system does not report it, or the thread has ended.
     """
     try:
         # https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat

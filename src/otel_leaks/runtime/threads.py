@@ -1,11 +1,11 @@
 """
 Threads of the ``threading`` module, as values.
 
-``Thread`` is written in Python, so what it keeps stands in its ``__dict__``: ``_ident``,
+``Thread`` is implemented in Python, so its attributes are in its ``__dict__``: ``_ident``,
 ``_name``, ``_daemonic``, ``_target`` and ``_args``, private and the same on 3.10 to 3.15. They are
-read there, since a subclass may define ``name`` and its like as it pleases. The threads that
-there are stand in ``threading._active``, those that are starting in ``_limbo``; where these are
-gone, ``threading.enumerate()`` serves.
+read there, since a subclass may override ``name`` and the like. Running threads are in
+``threading._active``, those that are starting in ``_limbo``; if these are missing,
+``threading.enumerate()`` is used.
 
 https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L906
 https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L851
@@ -73,23 +73,23 @@ class Row(NamedTuple):
     name: str
     daemon: bool
     note: object
-    """What was set as ``NOTE``."""
+    """The value of the attribute ``NOTE``."""
     is_ours: bool = False
-    """Whether it is one of this package."""
+    """Whether it is a thread of this package."""
 
     @property
     def is_dummy(self) -> bool:
-        """Whether ``threading`` only knows of it, as C code started it."""
+        """Whether it is a dummy of ``threading`` for a thread that C code started."""
         return any(is_subtype(self.kind, module._DummyThread) for module in _threadings())
 
 
 def _threadings() -> tuple[Any, ...]:
-    # The second one where ``threading`` was imported anew.
+    # The second one differs if ``threading`` was imported again.
     return (threading, sys.modules.get("threading", threading))
 
 
 def living() -> list[ThreadRef]:
-    """Return references to the living threads, those that are starting included."""
+    """Return references to the living threads, including those that are starting."""
     active = getattr(threading, "_active", None)
     limbo = getattr(threading, "_limbo", None)
     if type(active) is not dict or type(limbo) is not dict:
@@ -97,17 +97,17 @@ def living() -> list[ThreadRef]:
     else:
         refs = drained(lambda: map(weakref.ref, chain(active.values(), limbo.values())))
         refs += _of_another_module(active)
-    # A thread that has just started may stand in both.
+    # A thread that has just started may be in both.
     ghosts = forks.ghosts()
     return list({id(ref): ref for ref in refs if id(ref) not in ghosts}.values())
 
 
 def _of_another_module(active: dict[int, threading.Thread]) -> list[ThreadRef]:
     """
-    Return the threads of a ``threading`` that was imported anew, which this one does not list.
+    Return the threads of a ``threading`` that was imported again, which this one does not list.
 
-    ddtrace takes modules out of ``sys.modules`` where gevent is installed, so that what the
-    application imports later has its own.
+    ddtrace removes modules from ``sys.modules`` if gevent is installed, so that the application
+    gets its own when it imports them later.
     """
     more = getattr(sys.modules.get("threading"), "_active", None)
     if more is active or type(more) is not dict:
@@ -118,15 +118,15 @@ def _of_another_module(active: dict[int, threading.Thread]) -> list[ThreadRef]:
 
 
 def kinds_of(refs: Sequence[ThreadRef]) -> list[type]:
-    """Return the class of each thread, ``NoneType`` for one that has ended; in one step."""
+    """Return the class of each thread, ``NoneType`` if it has ended; in one step."""
     return drained(lambda: map(type, map(deref, refs)))
 
 
 def rows_of(refs: Sequence[ThreadRef]) -> list[Row]:
-    """Read threads, in one step; leave out those that have ended, and what is no thread."""
+    """Read threads in one step; leave out those that have ended, and objects of other kinds."""
     try:
         found = drained(lambda: _rows(refs))
-    except (AttributeError, TypeError):  # One of them is something else; the others go on.
+    except (AttributeError, TypeError):  # One is not a thread; read the others one by one.
         return [row for ref in refs for row in rows_of((ref,))] if len(refs) > 1 else []
     return [
         Row(
@@ -154,14 +154,14 @@ _KEPT = ("_ident", "_name", "_daemonic", NOTE, OURS)
 
 
 def native_ids() -> dict[int, int]:
-    """Return the operating system's numbers of the living threads by their idents."""
+    """Return the native ids of the living threads by their idents."""
     refs = living()
     pairs = drained(lambda: _pairs(refs, "_ident", "_native_id"))
     return {a: b for a, b in pairs if type(a) is int and type(b) is int}
 
 
 def native_id_of(ident: int) -> int | None:
-    """Return the native id of a thread, None of one that ``threading`` does not know."""
+    """Return the native id of a thread, None if ``threading`` does not know the thread."""
     active: Any = getattr(threading, "_active", {})
     found = first(
         lambda: present(map(dict.get, (active,), (ident,))), (members, item("_native_id"))
@@ -175,18 +175,18 @@ def _pairs(refs: Sequence[ThreadRef], one: str, other: str) -> Iterator[tuple[An
 
 
 def target_of(ref: ThreadRef, kind: type) -> str:
-    """Return the name of what a thread runs, that of its ``run`` once its target has returned."""
+    """Return the name of a thread's target, or of its ``run`` once the target has returned."""
     return _function_in(ref, "_target") or f"{name_of_type(kind)}.run"
 
 
 def timer_function(ref: ThreadRef, kind: type) -> str | None:
-    """Return the name of what a ``threading.Timer`` is to call, None for another thread."""
+    """Return the name of the function that a ``threading.Timer`` will call, None for others."""
     is_timer = any(is_subtype(kind, module.Timer) for module in _threadings())
     return _function_in(ref, "function") if is_timer else None
 
 
 def owner_of(ref: ThreadRef, kind: type) -> type:
-    """Return the class of the object whose method a thread runs: of its own, or of another."""
+    """Return the class of the object whose method a thread runs: the thread itself or another."""
     root = root_of_ref(ref)
     way: tuple[Step, ...] = (members, item("_target"), present)
     found = types_at(root, way)
@@ -196,7 +196,7 @@ def owner_of(ref: ThreadRef, kind: type) -> type:
 
 
 def _function_in(ref: ThreadRef, name: str) -> str | None:
-    """Return the qualified name of the function that a thread keeps as *name*."""
+    """Return the qualified name of the function in a thread's attribute *name*."""
     root = root_of_ref(ref)
     way: tuple[Step, ...] = (members, item(name), present)
     found = types_at(root, way)
@@ -215,13 +215,13 @@ def _function_in(ref: ThreadRef, name: str) -> str | None:
 
 
 def is_idle_in_anyio(ref: ThreadRef) -> bool:
-    """Say whether a thread is an idle worker of anyio."""
-    # Private to anyio 3 and 4: it keeps workers for ten seconds, and as long as their loop.
+    """Return whether a thread is an idle worker of anyio."""
+    # Private to anyio 3 and 4: it keeps workers for ten seconds, and not beyond their loop.
     way = (members, item("idle_workers"), present)
     root = root_of_ref(ref)
     if types_at(root, way) is not deque:
         return False
-    # A loop that is closed tells none of them to end, and they keep the process.
+    # A closed loop no longer ends them, and they keep the process from exiting.
     if first(root, (members, item("loop"), present, members, item("_closed"))) is True:
         return False
     own = first(root, (partial(map, id),))
@@ -234,6 +234,6 @@ def _dereferenced(refs: Iterator[Any]) -> Iterator[Any]:
 
 def executor_steps() -> tuple[Step, ...]:
     """Return the way from a worker of a thread pool to the ``__dict__`` of its pool."""
-    # A thread keeps its arguments while it runs; the first of a worker's is a weak
-    # reference to its pool, the others differ from version to version.
+    # A thread keeps its arguments while it runs. A worker's first argument is a weak
+    # reference to its pool; the others differ from version to version.
     return (members, item("_args"), present, first_item, _dereferenced, members)

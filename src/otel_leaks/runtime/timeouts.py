@@ -2,8 +2,8 @@
 Whether a thread that waits in ``threading`` will wake by itself.
 
 The value of a timeout is in a variable, which can't be read before 3.13. But
-``threading.Condition.wait``, where ``Event.wait()``, ``Queue.get()`` and the others wait, calls
-``acquire()`` without arguments to wait for ever, and with a timeout to wait for some time.
+``threading.Condition.wait``, where ``Event.wait()``, ``Queue.get()`` and others wait, calls
+``acquire()`` without arguments to wait forever, and with a timeout to wait for a limited time.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _WAIT = "threading.Condition.wait"
 
 def wakes_itself(function: str, code: CodeType, last_instruction: int) -> bool:
     """
-    Say whether the innermost function of a thread waits with a timeout.
+    Return whether the innermost function of a thread waits with a timeout.
 
     Args:
-        function: Its name; False for any but ``threading.Condition.wait``.
+        function: Its name; the result is False for any but ``threading.Condition.wait``.
         code: Its code.
-        last_instruction: At which it stands.
+        last_instruction: ``f_lasti`` of its frame.
     """
     return function == _WAIT and last_instruction >= 0 and _has_timeout(code, last_instruction)
 
 
 def may_wake(ident: int) -> bool:
     """
-    Say whether a thread may go on by itself: it runs, sleeps, or waits with a timeout.
+    Return whether a thread may go on by itself: it runs, sleeps, or waits with a timeout.
 
-    Where it stands in a function made in C, that is so when it was given any argument, such
-    as the seconds of ``time.sleep``; ``lock.acquire()`` without one waits for somebody else.
+    In a call of a function implemented in C, this is assumed if the call has any argument, such
+    as the seconds of ``time.sleep``; ``lock.acquire()`` without one waits for another thread.
     """
     (stand,) = stacks_of((ident,))
     return bool(stand) and (_runs(*stand[0][:2]) or _has_timeout(*stand[0][:2]))
@@ -52,7 +52,7 @@ def _has_timeout(code: CodeType, last_instruction: int) -> bool:
 
 @lru_cache(maxsize=16)
 def _runs(code: CodeType, last_instruction: int) -> bool:
-    """Say whether it is at no call, neither of a function nor of what ``with`` enters."""
+    """Return whether it is not in a call, neither of a function nor of what ``with`` enters."""
     at = _at(code, last_instruction)
     return at is not None and "CALL" not in at.opname and "WITH" not in at.opname
 

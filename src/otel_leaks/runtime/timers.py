@@ -1,7 +1,7 @@
 """
-What the timers of event loops refer to, as ids.
+The objects that the timers of event loops reference, as ids.
 
-A task that a timer will wake, or cancel, waits for nobody: ``call_later(60, future.set_result,
+A task that a timer will wake or cancel does not wait forever: ``call_later(60, future.set_result,
 None)``, ``asyncio.timeout(60)``, a deadline of anyio. Private names: ``_scheduled`` of asyncio's
 loops, the same on 3.10 to 3.15. Loops written in C, such as uvloop's, keep their timers in a set,
 which the garbage collector sees.
@@ -38,11 +38,12 @@ from otel_leaks.runtime.glimpse import (
 __all__ = ["Timers"]
 
 MAX_TIMERS = 500
-"""Of one loop: 5 ms. Of a loop with more it is not known what they refer to."""
+"""Limit of timers of one loop, which take 5 ms; what the timers of a loop with more reference is
+not known."""
 SLICE = 100
-"""Timers that are read in one step: a tenth of a millisecond."""
+"""Timers that are read in one step, which takes a tenth of a millisecond."""
 MAX_ITEMS = 100
-"""Of a container that is looked into: the attributes of an object, the tasks of a scope."""
+"""Items of the largest container that is followed: attributes of an object, tasks of a scope."""
 
 
 def _small(objects: Iterator[Any]) -> Iterator[Any]:
@@ -54,17 +55,17 @@ def _small(objects: Iterator[Any]) -> Iterator[Any]:
 _CLOSURE = attribute(vars(types.FunctionType)["__closure__"])
 _SELF = attribute(vars(types.MethodType)["__self__"])
 _BUILT_IN: tuple[type, ...] = (types.BuiltinMethodType, *types.BuiltinMethodType.__subclasses__())
-"""With one that has no name, of methods that C code is handed the class of."""
+"""Including an unnamed subclass, the type of C methods that receive their defining class."""
 
 
 def _of_call(call: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
-    """Yield the ways from what refers to a call to what that is about."""
+    """Yield the ways from an object that references a call to what the call is about."""
     yield (*call, of_type(tuple), _small, referents)
     for kind in _BUILT_IN:
         yield (*call, of_type(kind), referents)
     yield (*call, of_type(types.FunctionType), _CLOSURE, present, referents, referents)
-    # What a method is bound to, its attributes and the sets among them: a scope that ends
-    # tasks at its deadline holds them.
+    # The object that a method is bound to, its attributes and the sets among them: a scope
+    # that ends tasks at its deadline holds them there.
     owner = (*call, of_type(types.MethodType), _SELF)
     yield owner
     for attributes in ((*owner, referents), (*owner, referents, of_type(dict), _small, referents)):
@@ -76,7 +77,7 @@ _WAYS = (*_of_call((referents,)), *_of_call((referents, of_type(functools.partia
 
 
 class Timers:
-    """What the timers of loops refer to, each loop read once: for one census."""
+    """What the timers of loops reference; for one census, as each loop is read once."""
 
     def __init__(self, pause: Callable[[], None]) -> None:
         self._pause = pause
@@ -84,14 +85,14 @@ class Timers:
 
     def of_loop(self, root: Root, way: tuple[Step, ...]) -> frozenset[int] | None:
         """
-        Return the ids of what the timers of a loop will call, and of what that is about.
+        Return the ids of what the timers of a loop will call, and of what the calls are about.
 
         Args:
-            root: Where the way to the loop starts.
-            way: To the loop.
+            root: Leads to an object.
+            way: Leads from there to the loop.
 
         Returns:
-            None when it is not known: there are too many, or that loop is gone.
+            None if that is not known: there are too many timers, or the loop is gone.
         """
         loop = first(root, (*way, partial(map, id)))
         if loop is None or not IS_ATOMIC:

@@ -1,15 +1,15 @@
 """
-uWSGI, which forks its workers without telling Python, and without holding the GIL.
+uWSGI, which forks its workers without notifying Python, and without holding the GIL.
 
-A thread that runs Python in the master at that moment owns the GIL in the worker for ever,
-and no hook of Python's runs before the fork that could prevent it. So nothing of ours may
+A thread that runs Python in the master at that moment owns the GIL in the worker forever,
+and no hook of Python runs before the fork that could prevent it. Therefore nothing of ours may
 run in the master, and a worker is noticed by other means:
 
 - uWSGI calls ``uwsgi.post_fork_hook`` in each worker, mule and spooler, and without a
-  master in the process itself, which is worker 1. There is one hook, which
+  master in the process itself, which is worker 1. There is only one hook, which
   ``uwsgidecorators`` and applications set as well, before or after us: each is called.
-- It calls that of the main interpreter alone. An application in another interpreter
-  (``--mount`` twice) notices by its first thread or its first garbage collection.
+- It calls only the hook of the main interpreter. In another interpreter (``--mount`` twice),
+  the first thread or the first garbage collection reveals the worker.
 
 Serves uWSGI 2.0.20 to 2.0.31, on CPython 3.10 to 3.14.
 """
@@ -29,7 +29,7 @@ from otel_leaks.runtime import forks, native
 __all__ = ["NOTICED_S", "Workers", "has_threads", "is_worker", "server"]
 
 NOTICED_S = 1.0
-"""Seconds after a worker's first garbage collection, unless its hook was called by then."""
+"""Seconds from a worker's first garbage collection to its start, unless its hook came first."""
 
 _HOOK = "post_fork_hook"
 
@@ -38,12 +38,12 @@ def server() -> ModuleType | None:
     """
     Return the module ``uwsgi`` of the server that this interpreter runs in, None elsewhere.
 
-    While the interpreter starts, as ``opentelemetry-instrument`` runs, uWSGI has not made its
-    module yet: it takes the one that is there, so an empty one is put there.
+    While the interpreter starts, when ``opentelemetry-instrument`` runs, uWSGI has not created its
+    module yet. It will use an existing one, so an empty one is created here.
     """
     found = sys.modules.get("uwsgi")
     if isinstance(found, ModuleType):
-        # Not what projects name so to be imported elsewhere: the server's has functions in C.
+        # Not a stub of that name for use outside of uWSGI: the server's has functions in C.
         return found if type(found) is _Module or _is_of_server(found) else None
     if found is None and _is_embedded() and _has_symbol():
         made = _Module("uwsgi")
@@ -53,7 +53,7 @@ def server() -> ModuleType | None:
 
 
 def is_worker(uwsgi: ModuleType) -> bool:
-    """Return whether this process is what the server forks: a worker or a mule."""
+    """Return whether this process was forked by the server: a worker or a mule."""
     for name in ("worker_id", "mule_id"):
         ask = getattr(uwsgi, name, None)
         if callable(ask) and ask() > 0:
@@ -62,7 +62,7 @@ def is_worker(uwsgi: ModuleType) -> bool:
 
 
 def has_threads(uwsgi: ModuleType) -> bool:
-    """Return whether Python's threads run here; before 2.0.31 they must be asked for."""
+    """Return whether Python's threads run here; before 2.0.31 an option must enable them."""
     return bool(getattr(uwsgi, "has_threads", True))
 
 
@@ -71,7 +71,7 @@ def _is_of_server(module: ModuleType) -> bool:
 
 
 def _is_embedded() -> bool:
-    # The arguments of python itself; an interpreter that a server starts has none.
+    # These are the arguments of python itself; an interpreter embedded in a server has none.
     return not sys.orig_argv
 
 
@@ -86,7 +86,7 @@ def _has_symbol() -> bool:
 
 @final
 class _Module(ModuleType):
-    """The module ``uwsgi``, in which our hook stays when another one is set."""
+    """The module ``uwsgi``, which keeps our hook when another one is set."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         workers = vars(self).get("_otel_leaks")
@@ -98,11 +98,11 @@ class _Module(ModuleType):
 @final
 class Workers:
     """
-    Calls *begin* in each worker as it begins, until it is closed.
+    Calls *begin* in each worker when the worker starts, until it is closed.
 
     Args:
-        uwsgi: What ``server`` returned.
-        begin: Called in the worker's own process, once in it. May not raise.
+        uwsgi: The module that ``server`` returned.
+        begin: Called once in each worker's process. Must not raise.
     """
 
     def __init__(self, uwsgi: ModuleType, begin: Callable[[], None]) -> None:
@@ -116,7 +116,7 @@ class Workers:
         self._start: Any = None
 
     def open(self) -> None:
-        """Begin to wait for workers."""
+        """Start waiting for workers."""
         uwsgi = self._uwsgi
         hook = vars(uwsgi).get(_HOOK)
         if type(uwsgi) is not _Module:
@@ -127,7 +127,7 @@ class Workers:
         gc.callbacks.append(self._collects)
 
     def close(self) -> None:
-        """Leave what is there to the others."""
+        """Remove our hook, and restore that of others."""
         with contextlib.suppress(ValueError):
             gc.callbacks.remove(self._collects)
         if vars(self._uwsgi).get("_otel_leaks") is self:
@@ -138,7 +138,7 @@ class Workers:
                 vars(self._uwsgi).pop(_HOOK, None)
 
     def also(self, hook: Any) -> Callable[[], None]:
-        """Return a hook that calls *hook*, and then begins."""
+        """Return a hook that calls *hook* and then ``_begins``."""
         self._other = hook
 
         def post_fork_hook() -> None:
@@ -153,14 +153,14 @@ class Workers:
     def _collects(self, phase: str, _: object) -> None:
         pid = os.getpid()
         if phase == "stop" and pid not in (self._made_in, self._begun_in, self._noticed_in):
-            # Wherever memory is allocated, under whatever lock: in fork hooks, too. So another
-            # thread begins, when those have long run.
+            # This may run wherever memory is allocated, under any lock, even in fork hooks.
+            # Another thread therefore starts the worker, long after those have run.
             self._noticed_in = pid
             with contextlib.suppress(Exception):
                 native.start_new_thread(self._begins_late, ())
 
     def _begins_late(self) -> None:
-        with contextlib.suppress(BaseException):  # Nothing may leave a bare thread.
+        with contextlib.suppress(BaseException):  # No exception may leave a bare thread.
             native.sleep(NOTICED_S)
             self._begins()
 

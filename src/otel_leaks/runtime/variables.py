@@ -3,9 +3,9 @@ The variables of running functions, which the garbage collector does not see fro
 
 From 3.13 on a frame shows them through a proxy (https://peps.python.org/pep-0667/). Before,
 ``f_locals`` of a running frame copies them into a dict that belongs to the frame, and keeps all
-values alive until that ends; it is the very dict that ``locals()`` returns there. So the copy is
-emptied where nobody else has it, in the same step in which that is looked at. While functions are
-traced it is left alone: the debugger writes it back, and it is renewed at each event.
+values alive until the frame ends; ``locals()`` returns the same dict there. The copy is therefore
+emptied if nothing else references it, in the same step in which that is checked. While functions
+are traced it is left alone: the debugger writes it back, and it is renewed at each event.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["variables_of"]
 
 _HAS_PROXIES = sys.version_info >= (3, 13)
 _OWNERS = 4
-"""References to a copy that only its frame has: that frame, our list, and the two calls."""
+"""Reference count of a copy that only its frame owns: the frame, our list, and the two calls."""
 
 
 def variables_of(frame: types.FrameType) -> dict[str, Any]:
-    """Return the variables of a function that runs; none for a module, whose globals they are."""
+    """Return the variables of a running function; empty for a module, as they are its globals."""
     if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
         names = frame.f_locals
-        # In the body of a class it is what its metaclass made.
+        # In the body of a class it is the namespace that the metaclass created.
         return dict(names) if type(names) is dict and names is not frame.f_globals else {}
     if _HAS_PROXIES:
         return dict(frame.f_locals)

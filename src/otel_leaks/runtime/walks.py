@@ -1,9 +1,9 @@
 """
-A walk along references, breadth first, in slices; and by which way it came to an object.
+A breadth-first walk along references, in slices, which records its path to an object.
 
-The garbage collector says what an object refers to, on 3.10 to 3.15. Each slice is some calls
-into C, which ask no object anything: objects are told apart by ``id()`` and ``type()``. What is
-followed is held until the walk is forgotten, so that an id means one object all the time.
+The garbage collector shows what an object references, on 3.10 to 3.15. Each slice is some calls
+into C, which run no code of any object: objects are distinguished by ``id()`` and ``type()``.
+Objects that are followed are held until the walk is forgotten, so that their ids stay unique.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ __all__ = ["Follows", "Walk", "referents_of"]
 SLICE = 200
 """Objects whose references are read at once."""
 REFERENTS = 4_000
-"""References that are looked at between two questions whether to go on."""
+"""References that are looked at between two checks whether to go on."""
 MAX_IDS = 300_000
-"""In one set: with more it would grow again, which takes 10 ms and more at once."""
+"""Limit of ids in one set: with more it would grow again, which takes 10 ms and more at once."""
 
 Follows = Callable[[type], "bool | Callable[[Any], bool]"]
-"""Says of a class whether its instances are followed; a function is asked about each of them."""
+"""Returns whether instances of a class are followed, or a function that decides for each."""
 
 
 class _Found(NamedTuple):
     level: int
     start: int
-    """Of the slice of that level that refers to it."""
+    """The start of the slice of that level that references it."""
 
 
 _space: Any = vars(types.ModuleType)["__dict__"].__get__
@@ -43,11 +43,11 @@ _space: Any = vars(types.ModuleType)["__dict__"].__get__
 
 def referents_of(things: list[Any]) -> list[Any]:
     """
-    Return what the garbage collector sees of some objects, and of modules their namespaces.
+    Return the referents that the garbage collector sees of objects; for modules, the namespace.
 
-    A module made in C may show what nobody refers to: that of asyncio shows its iterators that
-    wait to be used again, on 3.12. Whoever takes a reference to one and gives it up
-    frees it a second time, and the interpreter crashes.
+    A module implemented in C may show objects that nothing references: on 3.12, asyncio's shows
+    iterators that wait to be reused. Taking and dropping a reference to one frees it a second
+    time, and the interpreter crashes.
     https://github.com/python/cpython/blob/v3.12.1/Modules/_asynciomodule.c
     """
     are_modules = list(map(issubclass, map(type, things), repeat(types.ModuleType)))
@@ -58,7 +58,7 @@ def referents_of(things: list[Any]) -> list[Any]:
 
 
 class _Ids:
-    """Ids, in sets of a bounded size: one of a million takes 40 ms when it grows."""
+    """Ids, in sets of a bounded size: a set of a million takes 40 ms when it grows."""
 
     def __init__(self, ids: Iterable[int]) -> None:
         self._sets = [set(ids)]
@@ -74,7 +74,7 @@ class _Ids:
             each.difference_update(gone)
 
     def without(self, ids: Iterable[int]) -> list[int]:
-        """Return those of *ids* that are not among these."""
+        """Return those of *ids* that are not in the sets."""
         for each in self._sets:
             ids = filterfalse(each.__contains__, ids)
         return list(ids)
@@ -90,13 +90,13 @@ class _Ids:
 
 class Walk:
     """
-    One walk, from one set of roots after another; what was seen is not followed again.
+    One walk, from one set of roots after another; objects seen are not followed again.
 
     Args:
-        targets: The ids of what is looked for; the caller keeps it alive.
-        follows: Asked once about each class.
-        goes_on: Asked after each slice; false ends the walk.
-        referents: Returns what some objects refer to.
+        targets: The ids of the objects to find; the caller keeps these alive.
+        follows: Called once for each class.
+        goes_on: Called after each slice; False ends the walk.
+        referents: Returns what objects reference.
         shut: Ids of objects that are not followed.
     """
 
@@ -119,22 +119,22 @@ class Walk:
         self._kinds: dict[int, bool] = {}
         self._asked: dict[int, Callable[[Any], bool]] = {}
         self._types: list[type] = []
-        """Held, as their ids are keys."""
+        """Held, so that their ids, which are keys, stay unique."""
         self._found: dict[int, _Found] = {}
         self._levels: list[list[Any]] = []
         self._held: list[list[Any]] = []
-        """The levels of the runs before."""
+        """The levels of earlier runs."""
         self._bounds: list[list[int]] = []
-        """Of each level but the last, for each slice where the next level begins what it led to."""
+        """By level and slice: the index in the next level of the first object that it led to."""
 
     def run(self, roots: Iterable[Any]) -> bool:
         """
-        Walk from *roots*, until all targets are found or there is nothing more.
+        Walk from *roots*, until all targets are found or there is nothing left to follow.
 
         Returns:
-            Whether it came to its end; false when it was stopped.
+            True if it came to its end; False if it was stopped.
         """
-        # What was seen stays alive, so that its id means nothing else.
+        # Objects seen stay alive, so that their ids stay unique.
         self._held += self._levels
         level = list({id(each): each for each in roots}.values())
         self._seen.add(map(id, level))
@@ -149,7 +149,7 @@ class Walk:
                 found = self._referents(level[start : start + SLICE])
                 self.walked += min(SLICE, len(level) - start)
                 for first in range(0, len(found), REFERENTS):
-                    # What the collector does not track refers to nothing that it does.
+                    # An object that the GC does not track references none that it tracks.
                     part = list(filter(is_tracked, found[first : first + REFERENTS]))
                     self._note(part, start)
                     following += self._fresh(part)
@@ -161,14 +161,14 @@ class Walk:
         return True
 
     def has_met(self, target: int) -> bool:
-        """Say whether the last run came upon a target."""
+        """Return whether the last run found a target."""
         return target in self._found
 
     def path(self, target: int) -> list[Any] | None:
         """
-        Return what leads to a target in the last run, a root first; None where nothing does.
+        Return the path to a target in the last run, from a root on; None if there is none.
 
-        The target itself is left out. Where references have changed since, it is None too.
+        The target itself is left out. The result is also None if references have changed since.
         """
         found = self._found.get(target)
         if found is None:
@@ -195,12 +195,12 @@ class Walk:
         self._seen.add(ids)
 
     def retract(self) -> None:
-        """Take back that what the last run followed was seen."""
+        """Mark what the last run followed as not seen."""
         for level in self._levels:
             self._seen.remove(map(id, level))
 
     def forget(self, pause: Callable[[], object] = lambda: None) -> None:
-        """Let go of all that was followed, in slices: of some this may be the last owner."""
+        """Release all that was followed, in slices: the walk may be the last owner of some."""
         levels = self._held + self._levels
         self._found, self._levels, self._held = {}, [], []
         while levels:
@@ -217,7 +217,7 @@ class Walk:
             self.missing.discard(each)
 
     def _fresh(self, things: list[Any]) -> list[Any]:
-        """Return those of *things* that are followed, and were not met before."""
+        """Return those of *things* that are to be followed and were not seen before."""
         keys = list(map(id, map(type, things)))
         new = set(keys) - self._kinds.keys()
         if new:

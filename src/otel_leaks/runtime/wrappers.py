@@ -2,13 +2,13 @@
 Coroutines of libraries that run what they were given: a coroutine, or a function.
 
 Tracers and task groups run each coroutine inside one of their own, which would make all tasks
-of a process look the same. Such a wrapper is recognised by its bytecode: each ``await`` in it
-is of an argument, of a variable of an enclosing function, or of an attribute of one; what it
-enters by ``async with`` does not count. Instructions that are not known, on a Python newer than
-3.15, make it none: then its tasks have its name.
+of a process look the same. Such a *wrapper* is recognised by its bytecode: it awaits only an
+argument, a variable of an enclosing function, or an attribute of one; what it enters by
+``async with`` does not count. With unknown instructions, on a Python newer than 3.15, it is not
+recognised: its tasks then have its name.
 
-A *runner* calls a function that it was given, and awaits it or hands its arguments on, as what
-repeats, retries or serves does.
+A *runner* calls a function that it was given, and awaits the result or passes its arguments on,
+as code that repeats, retries or serves does.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from otel_leaks.runtime.remembered import Remembered
 __all__ = ["Given", "Runner", "Wrapper", "runner_of", "take_unread", "wrapper_of"]
 
 MAX_CODE_BYTES = 4000
-"""Of a function that is looked at, two milliseconds; a longer one is no wrapper."""
+"""Longest function that is read, in two milliseconds; a longer one is no wrapper."""
 MAX_KNOWN = 5000
-"""Functions whose answer is kept."""
+"""Limit of functions whose answers are kept."""
 MAX_KINDS = 500
-"""Classes of what one of them refers to."""
+"""Limit of classes that are remembered for one runner."""
 
 _LOADS = frozenset(
     {
@@ -49,15 +49,15 @@ _CALLS = frozenset(
 )
 _NO_OBJECTS = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "NOT_TAKEN"})
 _AWAIT_STEPS = 5
-"""Instructions from GET_AWAITABLE to the jump back: a coroutine that awaits stands there."""
+"""Instructions from GET_AWAITABLE to the jump back: an awaiting coroutine is at one of these."""
 
 
 class Given(NamedTuple):
-    """What a wrapper awaits, as its function refers to it."""
+    """What a wrapper awaits, as its function names it."""
 
     name: str
     attributes: tuple[str, ...]
-    """Those that lead from the variable to what is awaited."""
+    """The attributes that lead from the variable to what is awaited."""
 
 
 class Runner:
@@ -65,7 +65,7 @@ class Runner:
     A coroutine function that runs functions that it was given.
 
     Args:
-        given: What it calls, in the order of its calls.
+        given: The functions that it calls, in the order of the calls.
     """
 
     __slots__ = ("by_kind", "given")
@@ -73,7 +73,7 @@ class Runner:
     def __init__(self, given: tuple[Given, ...]) -> None:
         self.given = given
         self.by_kind: Remembered[tuple[int, ...]] = Remembered(MAX_KINDS)
-        """What objects of a class are to each of *given*, by the id of the class."""
+        """Whether an object of a class may be each of *given*; see ``runners``."""
 
 
 class Wrapper(NamedTuple):
@@ -86,7 +86,7 @@ class Wrapper(NamedTuple):
     """First and last offset of each ``await`` of what was given."""
 
     def is_awaiting(self, instruction: int) -> bool:
-        """Say whether a frame that stands at an offset awaits what was given."""
+        """Return whether a frame at an offset awaits what was given."""
         return any(first <= instruction <= last for first, last in self.awaits_at)
 
 
@@ -96,23 +96,23 @@ _known: Remembered[Wrapper | Runner | None] = Remembered(MAX_KNOWN)
 
 def wrapper_of(code: types.CodeType | None) -> Wrapper | None:
     """
-    Return what *code* wraps, None when it is no wrapper. Each code object is read once.
+    Return what *code* wraps, None if it is no wrapper. Each code object is read once.
 
-    An application's own helper, such as one that limits how many run at once, is none: it is
-    what the application started.
+    A helper of the application, such as one that limits concurrency, does not count as a wrapper:
+    it is what the application started.
     """
     found = wrapper_or_runner(code)
     return found if type(found) is Wrapper else None
 
 
 def runner_of(code: types.CodeType | None) -> Runner | None:
-    """Return what functions *code* runs, None when it is no runner. Each is read once."""
+    """Return the functions that *code* runs, None if it is no runner. Each is read once."""
     found = wrapper_or_runner(code)
     return found if type(found) is Runner else None
 
 
 def wrapper_or_runner(code: types.CodeType | None) -> Wrapper | Runner | None:
-    """Return what *code* is given to run, None for nothing, and for code of the application."""
+    """Return what *code* is given to run; None for nothing, and for code of the application."""
     if code is None or not is_library(code.co_filename):
         return None
     return _known.of(code, partial(_read_or_note, code))
@@ -121,13 +121,13 @@ def wrapper_or_runner(code: types.CodeType | None) -> Wrapper | Runner | None:
 def _read_or_note(code: types.CodeType) -> Wrapper | Runner | None:
     try:
         return _read(code)
-    except Exception as error:  # Bytecode that another tool made, or a new Python's.
+    except Exception as error:  # Bytecode of another tool, or of a new Python.
         _unread.append((type(error).__qualname__, str(error)))
         return None
 
 
 def take_unread() -> list[tuple[str, str]]:
-    """Return the class and the text of what reading code raised since it was last asked."""
+    """Return the class and text of each error in reading code since the last call."""
     return [_unread.popleft() for _ in range(len(_unread))]
 
 
@@ -171,13 +171,13 @@ def _wrapper(instructions: list[dis.Instruction], names: set[str]) -> Wrapper | 
 
 
 def _aliases(instructions: list[dis.Instruction], names: set[str]) -> dict[str, Given]:
-    """Return the variables that only ever are what was given, and what that is."""
+    """Return the variables to which only given values are assigned, with these values."""
     found: dict[str, Given] = {}
     others: set[str] = set()
     for i, each in enumerate(instructions):
         if not each.opname.startswith("STORE_FAST"):
             continue
-        # Of two variables that one instruction is about, the first is what it stores.
+        # If an instruction names two variables, it stores to the first.
         stored = str(each.argval[0] if type(each.argval) is tuple else each.argval)
         given = _loaded(instructions[:i], awaits=True)
         if given is None or given.name not in names or each.opname == "STORE_FAST_STORE_FAST":
@@ -191,7 +191,7 @@ def _runner(instructions: list[dis.Instruction], names: set[str]) -> Runner | No
     found = []
     for i, each in enumerate(instructions):
         follows = instructions[i + 1].opname if i + 1 < len(instructions) else ""
-        # What is awaited, or gets the arguments that the runner was given for it.
+        # The result is awaited, or the call passes on the arguments that the runner was given.
         if each.opname not in _CALLS or not (
             each.opname == "CALL_FUNCTION_EX" or follows == "GET_AWAITABLE"
         ):
@@ -222,7 +222,7 @@ def _called(instructions: list[dis.Instruction], call: int) -> Given | None:
             break
         attributes.append(str(each.argval))
     name = loads[0].argval
-    # The first of two that are loaded by one instruction is called with the second.
+    # If one instruction loads two variables, the first is called with the second.
     return Given(str(name[0] if type(name) is tuple else name), tuple(attributes))
 
 
@@ -232,7 +232,7 @@ def _effect(each: dis.Instruction) -> int:
 
 
 def _taken(call: dis.Instruction) -> int:
-    """Return how many things a call takes from the stack: it leaves one there."""
+    """Return how many items a call takes from the stack; it leaves one there."""
     return 1 - _effect(call)
 
 
@@ -261,5 +261,5 @@ def _loaded(before: list[dis.Instruction], *, awaits: bool) -> Given | None:
     if not before or before[-1].opname not in _LOADS:
         return None
     name = before[-1].argval
-    # Two variables are loaded by one instruction from 3.13 on.
+    # From 3.13 on one instruction may load two variables.
     return Given(str(name[-1] if type(name) is tuple else name), tuple(attributes))

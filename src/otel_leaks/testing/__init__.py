@@ -65,7 +65,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # unittest takes longer to import than all else here.
+    # unittest takes longer to import than everything else here.
     if name == "LeakTestCase":
         from otel_leaks.testing.testcase import LeakTestCase
 

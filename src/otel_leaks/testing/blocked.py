@@ -1,4 +1,4 @@
-"""Blocked tasks: what each waits on, which objects are a task's own, and what a timer may end."""
+"""Blocked tasks: what each waits on, which objects belong to it, and which a timer may end."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from otel_leaks.runtime.walks import referents_of
 __all__ = ["Blocked"]
 
 MAX_TIMED = 20_000
-"""Objects that the timers of a loop may lead to; with more all its tasks may be cancelled."""
+"""
+Limit of objects followed from the timers of a loop; beyond it a timer may cancel any of its tasks.
+"""
 
-# What ends the search: somebody reaches it, or it can't be told that nobody does.
+# These end the search: running code reaches them, or may.
 _ROOTS = (type, types.ModuleType, types.CodeType, contextvars.Context)
 
 
@@ -23,16 +25,17 @@ class Blocked:
     """
     The blocked tasks of a search.
 
-    It holds the tasks and their coroutines, and no future: the references to futures are counted.
+    It references the tasks and their coroutines but no future, as references to futures are
+    counted.
     """
 
     def __init__(self) -> None:
         self.waits: dict[int, int] = {}
-        """Of each blocked task the future that it waits on, both by id."""
+        """The id of the future that each blocked task waits on, by id of the task."""
         self.opaque: dict[int, tuple[Any, int]] = {}
-        """Objects by id, each with the id of the task whose it is."""
+        """Objects by id, each with the id of the task that it belongs to."""
         self.timed: set[int] = set()
-        """Ids of tasks that a timer may cancel, such as that of ``asyncio.timeout``."""
+        """Ids of tasks that a timer, such as that of ``asyncio.timeout``, may cancel."""
         self._modules = {
             id(vars(module))
             for module in list(sys.modules.values())
@@ -40,9 +43,9 @@ class Blocked:
         }
 
     def add(self, task: Any, nodes: dict[int, Any]) -> None:
-        """Add a task, where it is blocked, and to *nodes* the future that it waits on."""
-        # A task of another class may have more ways to be woken. What a task waits on is
-        # private, the same on 3.10 to 3.15.
+        """Add a task if it is blocked, and add the future that it waits on to *nodes*."""
+        # A task of another class may be woken in other ways. The future that a task waits on
+        # is private, the same on 3.10 to 3.15.
         if type(task) is not getattr(sys.modules.get("_asyncio"), "Task", None):
             return
         future = task._fut_waiter
@@ -59,7 +62,7 @@ class Blocked:
         """Note which tasks a timer may cancel."""
         loops = {id(task.get_loop()): task.get_loop() for task, _ in self._tasks()}
         for loop in loops.values():
-            # Private in asyncio, the same on 3.10 to 3.15; another loop does not say.
+            # Private in asyncio, the same on 3.10 to 3.15; other loops do not expose theirs.
             timers = getattr(loop, "_scheduled", None)
             reached = self._reached_by(timers) if type(timers) is list else None
             self.timed |= {
@@ -72,7 +75,7 @@ class Blocked:
         return [(self.opaque[key][0], key) for key in self.waits]
 
     def _reached_by(self, timers: list[Any]) -> set[int] | None:
-        """Return the ids of blocked tasks that *timers* lead to; None for too many objects."""
+        """Return ids of the blocked tasks reachable from *timers*; None for too many objects."""
         seen: set[int] = set()
         reached: set[int] = set()
         ahead = [timer for timer in list(timers) if not timer.cancelled()]
@@ -88,17 +91,17 @@ class Blocked:
         return reached
 
     def opens(self, holder: Any) -> bool:
-        """Say whether running code reaches *holder* for certain, or may."""
+        """Return whether running code reaches *holder*, or may."""
         cls = type(holder)
         return (
             issubclass(cls, _ROOTS)
             or id(holder) in self._modules
-            or cls.__name__.startswith("hamt")  # What contexts keep their variables in.
+            or cls.__name__.startswith("hamt")  # Contexts store their variables in these.
             or issubclass(cls, sys.modules["asyncio.events"].AbstractEventLoop)
         )
 
     def still_waits(self, key: int) -> bool:
-        """Say whether a task, by its id, waits on what it did."""
+        """Return whether a task, given by id, still waits on the same future."""
         task, _ = self.opaque[key]
         future = task._fut_waiter
         return id(future) == self.waits[key] and not future.done()

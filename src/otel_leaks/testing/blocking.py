@@ -1,10 +1,10 @@
 """
 Finds out whether a test blocks its event loop.
 
-What counts is the time for which the test's own code ran, or waited without the loop. A machine
-that is busy, another thread that keeps the GIL and the garbage collector are nothing that a test
-can help: the time that its thread had no CPU, or waited for the GIL, is left out, and so is a
-collection. Linux alone tells the first two; elsewhere they count.
+It counts the time for which the test's own code ran, or waited outside of the loop. A test is not
+to blame for a busy machine, another thread that keeps the GIL, or the garbage collector. The
+time in which its thread had no CPU or waited for the GIL is therefore left out, and so are
+collections. Only Linux reports the first two; elsewhere they count.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from otel_leaks.runtime.turns import Meter, attach, clock, detach
 __all__ = ["LEAST_S", "Block", "Blocking"]
 
 LEAST_S = 0.01
-"""The shortest limit: below it the looks would be what blocks."""
+"""The shortest limit, seconds: with a shorter one, the looks themselves would block."""
 LOOKS = 5
-"""Looks at a turn that reaches the limit."""
+"""Number of looks at a turn that reaches the limit."""
 
 
 class Block(NamedTuple):
-    """One turn in which a test blocked a loop."""
+    """One turn (iteration) in which a test blocked a loop."""
 
     took_s: float
-    """How long the code ran, or waited."""
+    """How long the code ran or waited, seconds."""
     at: Frame
-    """The application's innermost function that ran all the time."""
+    """The application's innermost function that ran the whole time."""
     task: str | None
     """The function of the task, None for a callback."""
     stack: Stack
-    """Where it stood when it was looked at last, the outermost frame first."""
+    """Its stack at the last look, the outermost frame first."""
 
 
 class _Seen:
-    """A loop whose turns are timed, and the turn that it is in."""
+    """A loop whose turns are timed, and its current turn."""
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
@@ -61,7 +61,7 @@ class _Seen:
 @final
 class Blocking:
     """
-    Times the turns of all loops that run while it is open, and looks at those that are long.
+    Times the turns of all loops that run while it is open, and looks at long ones.
 
     Args:
         limit_s: Seconds that a turn may take, >= ``LEAST_S``.
@@ -80,18 +80,18 @@ class Blocking:
         self._ended = native.Event()
 
     def open(self) -> None:
-        """Begin to look, from a thread of its own."""
+        """Start looking, in a thread of its own."""
         self._loops.open()
         self._pauses.open()
         on_run(self._patches, self._runs)
-        # Bare: a suite that looks for threads that were left does not see it.
+        # A bare thread: suites that check for leftover threads do not see it.
         try:
             native.start_new_thread(self._look_again, ())
-        except RuntimeError:  # None can be started.
+        except RuntimeError:  # No thread can be started.
             self._ended.set()
 
     def close(self) -> list[Block]:
-        """Restore all that was changed; return the turns that were too long, the longest first."""
+        """Restore all patches; return the turns that were too long, the longest first."""
         self._ending.set()
         self._ended.wait(5.0)
         self._patches.restore()
@@ -109,7 +109,7 @@ class Blocking:
         return sorted(self._blocks, key=lambda block: -block.took_s)
 
     def _runs(self, loop: Any) -> None:
-        """Know a loop before its first turn, in its own thread."""
+        """Register a loop before its first turn, in its own thread."""
         with self._lock:
             self._know(loop)
 
@@ -133,7 +133,7 @@ class Blocking:
             self._end(seen)
 
     def _look_again(self) -> None:
-        # Nothing may leave a bare thread: it would be printed.
+        # An exception that leaves a bare thread would be printed.
         with suppress(BaseException):
             while not self._ending.wait(self._limit_s / LOOKS):
                 with suppress(Exception):
@@ -168,7 +168,7 @@ class Blocking:
             seen.found = self._stacks.described(watched, turn, stand)
 
     def _spend(self, seen: _Seen, turn: Turn, now: float) -> None:
-        """Enter what the thread of a loop did since it was looked at last."""
+        """Add to a turn how the thread of its loop spent the time since the last look."""
         since, before, process_s = seen.looked_at, seen.clocked, seen.process_s
         self._note(seen, now)
         after = seen.clocked

@@ -1,4 +1,4 @@
-"""Looks at one scope again and again, until it is clean or its grace is over."""
+"""Looks at one scope repeatedly, until it is clean or its grace is over."""
 
 from __future__ import annotations
 
@@ -35,29 +35,32 @@ _is_collecting, _collect, _stop_collecting = gc.isenabled, gc.collect, gc.disabl
 _go_on_collecting = gc.enable
 
 LONGEST_S = 1.0
-"""How long what may wake is waited for, seconds, where the grace is the default."""
+"""How long to wait for objects that may wake by themselves, with the default grace, seconds."""
 EXTENSIONS = 2
-"""How often the time starts again for objects that are created meanwhile."""
+"""How often that time starts again because objects were created meanwhile."""
 PAUSE_S = 0.05
 """The pauses after the grace, seconds."""
 LOOKS_REMEMBERED = 8
-"""What might wake in one of them may: a loaded machine leaves it between two waits for long."""
+"""
+An object that might wake in one of these looks may still wake: on a loaded machine it can stay
+between two waits for long.
+"""
 LEAST_PAUSES = 13
-"""After the grace: on a loaded machine, where looks take long, it may take longer in all."""
+"""Minimum of pauses after the grace, as on a loaded machine the looks use up the time."""
 ENDED_BY_LAST_REFERENCE: tuple[Kind, ...] = ("thread_pool", "async_generator")
-"""Kinds that end when nobody refers to them any more, without waiting for a collection."""
+"""Kinds that end with the last reference to them, without waiting for a collection."""
 CANCELLED_BY_RUNNERS: tuple[Kind, ...] = ("asyncio_task", "async_generator", "destroyed_task")
-"""Kinds that the end of a loop ends, without a word, or that the look at them may destroy."""
+"""Kinds that the end of a loop silently ends, or that looking at them may destroy."""
 MAX_WAITS = 3
-"""Runners of one scope that are waited for: a test may run a thousand loops, each with a leak."""
+"""Runners of one scope to wait for: a test may run a thousand loops, each with a leak."""
 
 
 class BeforeCancelling:
     """
     Looks at the loops of a scope before their runners cancel what is left on them.
 
-    What a runner leaves is a leak: nobody but its end would have ended it. A task that another
-    one awaits is part of that.
+    An object that only the end of the runner would have ended is a leak. A task that another
+    task awaits is part of the other's leak.
     """
 
     def __init__(self, scope: Scope, ignores: tuple[Ignore, ...], grace: Grace) -> None:
@@ -66,12 +69,12 @@ class BeforeCancelling:
         self._grace = grace
         self._waits = 0
         self.report = Report()
-        """What was found in all of them."""
+        """The leaks found in all of the loops."""
         self.used: set[str] = set()
-        """Ignores that hid something."""
+        """The ignores that hid something."""
 
     def look(self, loop: Any) -> Report:
-        """Look at a loop that stands still, in its own thread; return what is new."""
+        """Look at a loop that stands still, in its own thread; return the new leaks."""
         if not is_left(self._scope, CANCELLED_BY_RUNNERS):
             return Report()
         from otel_leaks.runtime.driving import run_for
@@ -94,24 +97,24 @@ class BeforeCancelling:
 
 def is_left(scope: Scope, kinds: Collection[Kind]) -> bool:
     """
-    Say whether there is anything to check: most scopes have ended all that they created.
+    Return whether there is anything to check: most scopes have ended all that they created.
 
-    False means that a look would find nothing, and that nothing is on its way that the next one
-    would find.
+    False means that a look would find nothing, and that nothing is being handed over that the
+    next look would find.
     """
     from otel_leaks.origins.recorder import starts
 
-    # Asked first: a coroutine that arrives between the two is seen by neither.
+    # Checked first: otherwise neither check sees a coroutine that arrives between the two.
     if starts.is_handing_over(scope):
         return True
-    # As it holds what it asks, its owner may go meanwhile, and it goes at the end.
+    # The check references objects; if their owner goes meanwhile, they go when the check ends.
     with not_collecting():
         return not starts.kinds_left(scope).isdisjoint(kinds)
 
 
 @contextlib.contextmanager
 def not_collecting() -> Iterator[None]:
-    """Let the garbage collector destroy nothing meanwhile that is being looked at."""
+    """Keep the garbage collector from destroying what is being looked at."""
     is_collecting = _is_collecting()
     _stop_collecting()
     try:
@@ -122,7 +125,7 @@ def not_collecting() -> Iterator[None]:
 
 
 class Check:
-    """Looks at one scope again and again, until it is clean or the grace is over."""
+    """Looks at one scope repeatedly, until it is clean or the grace is over."""
 
     def __init__(
         self,
@@ -148,17 +151,17 @@ class Check:
         self._keeps_some = False
         """Whether a library keeps some of what was created."""
         self._until = 0.0
-        """When the time is over for what may wake."""
+        """When the time for objects that may wake is over."""
         self._extensions = EXTENSIONS
         self._seen: set[str] = set()
-        """The fingerprints of all that was found."""
+        """The fingerprints of all leaks found so far."""
         self._woke: deque[bool] = deque(maxlen=LOOKS_REMEMBERED)
-        """Whether something might wake in the last looks: it may be between two waits in one."""
+        """Whether something might wake, in each of the last looks."""
         self.report = Report()
-        """What was found last."""
+        """What the last look found."""
 
     def conclude(self) -> None:
-        """Add what runners cancelled."""
+        """Add to the report what runners cancelled."""
         if self._runners is not None:
             self.report = self._runners.report.plus(self.report)
             self._held.used |= self._runners.used
@@ -169,14 +172,14 @@ class Check:
         return self._held.used
 
     def unused(self) -> list[str]:
-        """Say of each ignore that matched nothing in any look that it did not."""
+        """Return a sentence for each ignore that matched nothing in any look."""
         return self._held.unused()
 
     def glances(self) -> Iterator[float]:
         """
-        Look once, in order to see whether there is anything to judge later; as ``pauses``.
+        Look once, to see whether there is anything to judge later; used like ``pauses``.
 
-        What libraries keep is part of what is found, and nothing is proved.
+        What libraries keep is included, and nothing is proved.
         """
         if not self._is_clean():
             from otel_leaks.origins.recorder import starts
@@ -189,12 +192,12 @@ class Check:
         yield from ()
 
     def pauses(self, grace: Grace) -> Iterator[float]:
-        """Yield how long to wait, between two looks; end when there is no need to."""
+        """Yield the seconds to wait between two looks; end when no look is needed any more."""
         if self._is_clean():
             return
-        # What the collector destroys before the first look can't say where it stood. And of a
-        # pool that a look finds it could take all but that look's own reference, which is
-        # given up later: that ends the pool as if nobody had dropped it.
+        # If the GC destroys an object before the first look, its stack is lost. The GC could
+        # also drop all references to a pool but that of the look which has found it: the pool
+        # would then end with the look, as if it had not been leaked.
         steps = self._steps(grace)
         while True:
             with not_collecting():
@@ -207,7 +210,7 @@ class Check:
         from otel_leaks.origins.recorder import starts
 
         self._until = native.monotonic() + LONGEST_S
-        # Asked before the look: a coroutine that arrives between the two is seen by neither.
+        # Checked before the look: neither sees a coroutine that arrives between the two.
         is_underway = starts.is_handing_over(self._scope)
         self.report = self._held.look(self._scope, self._kinds)
         self._seen = {site.fingerprint for site in self.report}
@@ -221,8 +224,8 @@ class Check:
             is_underway = starts.is_handing_over(self._scope)
             self._look_again()
             if self.report and i == grace.attempts - 2:
-                # What is only waiting for the collector is no leak. A worker refers to its pool
-                # a moment longer than its job lasts, so this is asked once more.
+                # An object that only waits for the GC is not a leak. A worker references its
+                # pool a moment longer than its job lasts, so this is checked once more.
                 starts.ownership.leave_given_up(self._scope)
                 self._collect()
                 self._look_again()
@@ -237,14 +240,14 @@ class Check:
             self.report = with_holders(proved(self.report), roots=self._named)
 
     def _give_back(self, starts: Starts) -> bool:
-        """Take for leaks what a library seems to keep, created by the line of another leak."""
+        """Take what a library seems to keep for a leak if the line of another leak created it."""
         from otel_leaks.origins.process_wide import line_of
 
         through = [s.origin for s in self.report if s.origin is not None and s.origin.library]
         return starts.ownership.give_back(self._scope, set(map(line_of, through)))
 
     def _longer_pauses(self) -> Iterator[float]:
-        """Go on until what may wake by itself had time for it: it may have been told to end."""
+        """Continue until what may wake by itself had time to: it may have been asked to end."""
         least = LEAST_PAUSES
         while self.report and any(self._woke):
             left_s = self._until - native.monotonic()
@@ -256,9 +259,9 @@ class Check:
             self._woke.append(_may_wake(self.report))
 
     def _has_but_workers(self) -> bool:
-        """Say whether all that is left may be workers of a library's cache, idle by now."""
-        # While such a worker is busy, the library does not refer to it. Beside anything else,
-        # or what the library keeps already, it is part of a client that was left.
+        """Return whether all that is left may be idle workers of a library's cache."""
+        # While such a worker is busy, the library does not reference it. If anything else is
+        # left, or the library already keeps some, it is part of a leaked client.
         return (
             bool(self.report)
             and not self._keeps_some
@@ -272,14 +275,14 @@ class Check:
 
     def _leave_out(self, starts: Starts) -> bool:
         """
-        Leave out what nobody here is to end.
+        Leave out what the code under test need not end.
 
-        What a library's call had that is over; what a library keeps for the life of the
-        process; and what is gone with its last reference, once the runner of the test gives
-        that up.
+        That is what a finished call of a library has given up, what a library keeps for the
+        life of the process, and what goes with its last reference once the test runner drops
+        it.
         """
         found = {site.kind for site in self.report}.intersection(ENDED_BY_LAST_REFERENCE)
-        # First, as one pass over the heap says it, and often nothing is left to search for.
+        # First, as this takes one pass over the heap, and often leaves nothing to search for.
         is_given_up = "thread_pool" in found and starts.ownership.leave_given_up(self._scope)
         if is_given_up:
             self._look_again()
@@ -294,31 +297,31 @@ class Check:
         return is_given_up or is_kept or is_held
 
     def _look_again(self) -> None:
-        # A pending task that the collector destroys in the grace is a leak as it was
-        # before, and only the look before says where it stood.
+        # A pending task that the GC destroys during the grace is still a leak, and only the
+        # look before knows its stack.
         kinds = self._kinds if self._is_underway or not self.report else again(self.report)
         found = self._held.look(self._scope, kinds)
         self.report = with_destroyed_as_pending(self.report, found.with_hidden(self.report))
         new = {site.fingerprint for site in self.report} - self._seen
         if new and self._extensions:
-            # On a loaded machine a thread that was told to end may only now make its loop.
+            # On a loaded machine a thread that was asked to end may create its loop only now.
             self._seen |= new
             self._extensions -= 1
             self._until = native.monotonic() + LONGEST_S
 
     def _is_clean(self) -> bool:
-        """Say whether nothing began, which is the common case and must cost nothing."""
+        """Return whether nothing was created, which is the common case and must cost nothing."""
         from otel_leaks.origins.recorder import starts
 
         return self._scope.began == 0 and not starts.has_unnoted_tasks()
 
 
 def _may_wake(report: Report) -> bool:
-    """Say whether something of a report may go on by itself: it may only poll."""
+    """Return whether something in a report may go on by itself: it may only poll."""
     from otel_leaks.runtime.timeouts import may_wake
 
     return any(
-        # Of a loop nothing says whether a thread is about to close it.
+        # Nothing shows whether a thread is about to close a loop.
         site.kind == "event_loop"
         or bool(site.sample.timed)
         or (
@@ -332,5 +335,5 @@ def _may_wake(report: Report) -> bool:
 
 
 def again(report: Report) -> set[Kind]:
-    """Return the kinds to look at once more: what was found, and what may become of a task."""
+    """Return the kinds to look at again: those found, and that which a task may become."""
     return {*(site.kind for site in report), "destroyed_task"}

@@ -24,10 +24,10 @@ def with_finished(
 
     Args:
         report: What is alive.
-        held: The ignores; those that match here are used.
+        held: The ignores; those that match here are marked as used.
 
     Returns:
-        The report, and one task of each function in it.
+        The report, and a weak reference to one task of each function in it.
     """
     from otel_leaks.runtime.finished_tasks import (
         MANY_FINISHED,

@@ -1,4 +1,4 @@
-"""How long a check waits for what ends by itself."""
+"""How long a check waits for objects that end by themselves."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Grace:
 
     It counts attempts rather than seconds, so that a loaded machine makes as many. The pauses
     between them double from a microsecond. If nothing is left, there is no wait. With the
-    defaults, what runs, sleeps or waits with a timeout gets a second, or longer if checks are
-    slow.
+    defaults, objects that run, sleep or wait with a timeout get a second, or longer if checks
+    are slow.
 
     >>> list(Grace(attempts=4, max_delay_s=2e-6).delays_s())
     [1e-06, 2e-06, 2e-06]
@@ -27,7 +27,7 @@ class Grace:
     """
 
     attempts: int = 20
-    """Looks, >= 1; with the defaults the pauses between them take 0.33 s in all."""
+    """Number of looks, >= 1; with the defaults the pauses between them take 0.33 s in all."""
     max_delay_s: float = 0.1
     """The longest pause, seconds, >= 0."""
 

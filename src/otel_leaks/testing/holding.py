@@ -1,4 +1,4 @@
-"""Adds to a report what holds the leaked objects, as long as there is time for it."""
+"""Adds to a report what holds the leaked objects, within a time budget."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["with_holders"]
 _thread_time = time.thread_time
 
 SEARCH_S = 0.5
-"""What the search for one report may take, seconds of CPU."""
+"""Budget of the search for one report, seconds of CPU."""
 SEARCHES_S = 5.0
-"""The same in all, in the life of a process; a call that asks for it is not counted."""
+"""Budget of all searches of a process, seconds of CPU; explicit requests are not counted."""
 MOST = 20
-"""Sites that are looked for, the largest first: as many as a message has."""
+"""Sites whose holders are searched for, the largest first: as many as a message shows."""
 
 _NOTHING: tuple[tuple[str, object], ...] = ()
 
@@ -32,7 +32,7 @@ _searches_took_s = 0.0
 
 
 _GONE: frozenset[Kind] = frozenset({"destroyed_task", "coroutine"})
-"""Kinds of which nothing is left that anybody could hold."""
+"""Kinds whose objects no longer exist, so that nothing can hold them."""
 
 
 def with_holders(
@@ -43,13 +43,14 @@ def with_holders(
     finished: Mapping[str, weakref.ref[Any]] = MappingProxyType({}),
 ) -> Report:
     """
-    Return *report*, its samples saying what holds them.
+    Return *report* with what holds each of its samples.
 
     Args:
         report: What was left behind.
-        roots: Returns what lives by itself besides, with its name: values of fixtures.
-        finished: Of functions in ``report.finished`` one task each.
-        is_asked: Whether somebody called for it, so that it is looked for in any case.
+        roots: Returns further objects that live by themselves, such as values of fixtures, with
+            their names.
+        finished: One task of each function in ``report.finished``.
+        is_asked: Whether the user asked for it: the budget of the process does not apply then.
     """
     global _searches_took_s
     places: dict[int, tuple[int | str, object]] = {
@@ -75,7 +76,7 @@ def with_holders(
             budget_s=SEARCH_S,
             roots=[Root(*each) for each in roots()],
         )
-    except Exception:  # An addition to a message must not cost the message.
+    except Exception:  # A failed addition must not lose the message.
         return report
     finally:
         if not is_asked:
@@ -84,7 +85,7 @@ def with_holders(
 
 
 def _held(site: Site) -> object | None:
-    """Return what somebody may hold of a site's sample; of a child process that is its Popen."""
+    """Return the object of a site's sample that may be held; for a child process, its Popen."""
     thing = shared_taker.object_of(site)
     return thing.popen if type(thing) is Child else thing
 

@@ -1,4 +1,4 @@
-"""One look at everything alive, or at what began in a scope, shared by all checks."""
+"""One look at everything alive, or at what was created in a scope, shared by all checks."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
 __all__ = ["Held", "checked", "ignore_current", "is_in_loop", "shared_taker"]
 
 MAX_SITES = 50
-"""Sites of a kind whose stack is read."""
+"""Sites of a kind whose stacks are read."""
 MAX_SHOWN = 1000
-"""Objects of samples that are known, before those that have ended are forgotten."""
+"""Remembered objects of samples; above this limit those that have ended are forgotten."""
 
 
 class _Things:
-    """Things that were alive at one moment, held weakly and by identity."""
+    """Objects that were alive at one moment, held weakly and by identity."""
 
     def __init__(self) -> None:
         self._refs: dict[int, weakref.ref[object]] = {}
 
     def add(self, thing: object) -> bool:
-        """Add a thing; always true, so that a look that asks for it goes on to the next."""
+        """Add an object; always return True, so that the look excludes it and goes on."""
         self._refs[id(thing)] = weakref.ReferenceType(thing)
         return True
 
     def has(self, thing: object) -> bool:
-        """Say whether a thing is one of them, which is neither hashed nor compared."""
+        """Return whether an object is one of them, without hashing or comparing it."""
         ref = self._refs.get(id(thing))
         return ref is not None and ref() is thing
 
 
 @dataclass(frozen=True, slots=True)
 class _Current(Ignore):
-    """Hides the things that lived when it was made."""
+    """Hides the objects that were alive when it was created."""
 
     things: _Things = field(default_factory=_Things)
 
@@ -83,7 +83,7 @@ def ignore_current(*, reason: str = "") -> Ignore:
 
 
 class _SharedTaker:
-    """Opens what a check needs, once for all checks that are under way."""
+    """Opens what a check needs, once for all checks in progress."""
 
     def __init__(self) -> None:
         self._lock = forks.Lock()
@@ -102,7 +102,7 @@ class _SharedTaker:
                 self._taker = CensusTaker(
                     ignores=Ignores(BUILT_IN),
                     max_sites=MAX_SITES,
-                    # Nobody asks what a look took, and on some systems it takes a millisecond.
+                    # Nobody needs the cost of a look, and on some systems this clock takes 1 ms.
                     cpu_clock=lambda: 0.0,
                     sources=EVERY_SOURCE,
                     starts=starts,
@@ -152,7 +152,7 @@ class _SharedTaker:
         return Report(tuple(sites), tuple(hidden for each in read for hidden in each.hidden))
 
     def object_of(self, site: Site) -> object | None:
-        """Return the object that the sample of a site is of, None when it has ended."""
+        """Return the object that a site's sample describes, None when it has ended."""
         if site.sample is None:
             return None
         ref = self._shown.get((site.kind, site.sample.serial))
@@ -172,12 +172,12 @@ shared_taker = _SharedTaker()
 
 
 def _caller() -> tuple[object, ...]:
-    """Return what is no leak: the calling task, its thread and the main thread."""
+    """Return objects that are never leaks: the calling task, its thread and the main thread."""
     return (running.main_thread(), running.this_thread(), running.current_task())
 
 
 def is_in_loop() -> bool:
-    """Say whether a loop runs in the calling thread."""
+    """Return whether a loop runs in the calling thread."""
     return running.running_loop() is not None
 
 
@@ -186,7 +186,7 @@ def checked(ignores: tuple[Ignore, ...], grace: Grace) -> None:
     Check the arguments of a check.
 
     Raises:
-        InvalidTypeError: One is of another type.
+        InvalidTypeError: One has another type.
     """
     for each in ignores:
         if not isinstance(each, Ignore):
@@ -216,7 +216,7 @@ class Held:
         self.used: set[str] = set()
 
     def look(self, scope: Scope | None, kinds: Collection[Kind] | None = None) -> Report:
-        """Look at a scope, None for everything; note which ignores hid something."""
+        """Look at a scope, None for everything; record which ignores hid something."""
         counts: dict[str, int] = {}
 
         def is_current(thing: object) -> bool:
@@ -241,18 +241,18 @@ class Held:
         return self._ignores.site(functions, fingerprint)
 
     def is_current(self, thing: object) -> bool:
-        """Say whether a thing lived when one of the ignores was made."""
+        """Return whether an object was alive when one of the ignores was created."""
         return self._current_with(thing) is not None
 
     def _current_with(self, thing: object) -> _Current | None:
         return next((each for each in self._current if each.things.has(thing)), None)
 
     def unused(self) -> list[str]:
-        """Say of each ignore that matched nothing that it did not."""
+        """Return a sentence for each ignore that matched nothing."""
         return [
             f"{each} matched nothing"
             + ("; it has expired" if each in self._ignores.expired else "")
             for each in self._given
-            # That nothing was alive is no mistake.
+            # For ignore_current() it is no mistake if nothing was alive.
             if str(each) not in self.used and not isinstance(each, _Current)
         ]

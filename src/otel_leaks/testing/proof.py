@@ -1,14 +1,14 @@
 """
-Experimental: the proof that nothing can wake a task any more.
+Experimental: proves that nothing can wake a task any more.
 
-A pending task waits on a future. Whoever is to wake it has to get hold of that future: of the
-future itself, or of the queue, event or lock that holds it. If all references to these, and to
-what holds them in turn, are held by tasks that can't be woken either, nobody ever will.
+A pending task waits on a future. To wake it, code has to reach that future: the future itself,
+or the queue, event or lock that holds it. If all references to these, and to what holds them in
+turn, are held by tasks that can't be woken either, nothing ever will.
 
-So the search goes backwards, from the future to what refers to it, and counts. A reference
-that is not explained, because it is held by running code, by C, by a module or by anything
-that the collector does not see, is somebody who may still come: then nothing is claimed.
-What is claimed at last is checked in one step in which no other thread runs.
+The search therefore goes backwards, from the future to what references it, and counts. A
+reference may be held by running code, by C, by a module or by anything that the GC does not
+see. Code may still reach the future through such an unexplained reference, so nothing is claimed
+then. Each final claim is verified in one step in which no other thread runs.
 
 On demand only: it goes through the heap several times. It never calls ``gc.collect()``, which
 may run code of the application.
@@ -41,38 +41,38 @@ from otel_leaks.testing.blocked import Blocked
 __all__ = ["Proof", "Verdict", "prove"]
 
 MAX_NODES = 200_000
-"""Objects that one search follows backwards."""
+"""Limit of objects that one search follows backwards."""
 FEW = 64
-"""So many objects at most are searched for by the collector, more by ourselves."""
+"""Up to this many objects, the GC searches for referrers; for more, this module does."""
 FEW_NODES = 1_000
-"""With more, what is found already is gone through at each doubling of the steps alone."""
+"""With more nodes, the findings so far are evaluated only when the number of steps doubles."""
 CHECK_EVERY = 2_000
 """Objects between two looks at the clock."""
 MAX_CHECKS = 3
-"""How often what was found is checked, when other threads change it meanwhile."""
+"""How often the result is verified when other threads change it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known of one pending task."""
+    """The verdict on one pending task."""
 
     name: str
     functions: tuple[str, ...]
     """Qualified names of its coroutines, outermost first."""
     fingerprint: str
     is_orphaned: bool
-    """True: nothing but its cancellation, or the collector, can end it. False: not known."""
+    """True: only cancellation or the garbage collector can end it. False: not known."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What one search found."""
+    """The result of one search."""
 
     verdicts: tuple[Verdict, ...] = ()
-    """One for each pending task that was asked about."""
+    """One for each pending task that was examined."""
     gave_up: str | None = None
-    """Why the search ended before its end; nothing is claimed then."""
+    """Why the search gave up; nothing is claimed then."""
     took_s: float = 0.0
 
     @property
@@ -92,7 +92,7 @@ class Proof:
 
 
 class _GaveUpError(Exception):
-    """Ends a search; says why."""
+    """Ends a search, with the reason."""
 
 
 def prove(
@@ -104,7 +104,7 @@ def prove(
     Args:
         tasks: The tasks to examine, except the running one; by default all pending ones.
         budget_s: Seconds after which it gives up, > 0.
-        clock: Seconds.
+        clock: Returns the time in seconds.
 
     Returns:
         A verdict for each task, or why it gave up. A task without a proof may be orphaned, too.
@@ -165,13 +165,13 @@ def _verdicts(tasks: Iterable[Any], orphaned: set[int]) -> Iterator[Verdict]:
 
 
 class _Probe:
-    """Referred to by the search alone: what is counted of it, is counted of all."""
+    """Referenced by the search alone: its reference count is what the search adds to each node."""
 
     __slots__ = ("__weakref__",)
 
 
 class _Own:
-    """What a task refers to by itself: what it waits on, and its callbacks."""
+    """The references that a task holds by itself: the future it waits on, and its callbacks."""
 
     def __init__(self, task: Any) -> None:
         # Private, the same on 3.10 to 3.15: pairs of a callback and its context.
@@ -180,7 +180,7 @@ class _Own:
         self._once = {id(task._fut_waiter), *(id(callback) for callback, *_ in pairs)}
 
     def is_own(self, held: Any) -> bool:
-        """Say whether *held* is one of them; asked once about each reference."""
+        """Return whether *held* is one of them; to be called once for each reference."""
         if id(held) in self._once:
             self._once.discard(id(held))
             return True
@@ -192,8 +192,8 @@ class _Search:
     One search.
 
     A node is an object from which a future can be reached. An opaque object, a blocked task
-    or one of its coroutines, explains references but is not followed: to have a task is not
-    to be able to wake it.
+    or one of its coroutines, explains references but is not followed: code that references a
+    task can't wake it through that reference.
     """
 
     def __init__(
@@ -204,12 +204,12 @@ class _Search:
         self._blocked = blocked = Blocked()
         probe = _Probe()
         self._probe = id(probe)
-        # The one place that holds nodes: so each has the same number of references from here.
+        # Only this dict holds nodes, so that each has the same number of references from here.
         self._nodes: dict[int, Any] = {id(probe): probe}
         self._holders: dict[int, set[int]] = {}
-        """Of each node the ids of the nodes and opaque objects that refer to it."""
+        """By node: the ids of the nodes and opaque objects that reference it."""
         self._live: set[int] = set()
-        """Ids of nodes that somebody may reach."""
+        """Ids of nodes that running code may reach."""
         for task in tasks:
             blocked.add(task, self._nodes)
         blocked.note_timers()
@@ -219,12 +219,12 @@ class _Search:
         Return the ids of the tasks that nothing can wake.
 
         Raises:
-            _GaveUpError: The time was over, or too much had to be looked at.
+            _GaveUpError: The time was over, or there were too many objects to look at.
         """
         ahead = [each for each in self._nodes if each != self._probe]
         levels = 0
         while ahead:
-            # A few steps often show that each task can be woken, and the rest may go on for long.
+            # A few steps often show that each task can be woken, and the rest may take long.
             is_due = len(self._nodes) <= FEW_NODES or levels & (levels - 1) == 0
             if is_due and self._blocked.waits.keys() <= self._reached_from_live():
                 return set()
@@ -237,7 +237,7 @@ class _Search:
         raise _GaveUpError("what holds the futures changed while it was looked at")
 
     def _follow(self, ids: list[int]) -> list[int]:
-        """Find what refers to some nodes; return those of them that are to be followed next."""
+        """Find what references the nodes *ids*; return the nodes to follow next."""
         self._check_clock()
         before = set(self._nodes)
         explained = self._note_holders(set(ids))
@@ -258,12 +258,12 @@ class _Search:
         return list(ahead)
 
     def _counts(self, ids: list[int]) -> list[int]:
-        """Return how many references there are to nodes besides ours."""
+        """Return the number of references to each node, without ours."""
         *counts, ours = map(sys.getrefcount, map(self._nodes.__getitem__, (*ids, self._probe)))
         return [count - ours for count in counts]
 
     def _note_holders(self, wanted: set[int]) -> Counter[int]:
-        """Note what refers to the nodes *wanted*; return how many references that explains."""
+        """Record what references the nodes *wanted*; return how many references that explains."""
         explained: Counter[int] = Counter()
         for each in wanted:
             self._holders.setdefault(each, set())
@@ -280,7 +280,7 @@ class _Search:
                 if target not in wanted:
                     continue
                 explained[target] += 1
-                # What was set on a task as an attribute, whoever has the task can reach.
+                # An attribute set on a task can be reached by any code that has the task.
                 if opens or (own is not None and not own.is_own(held)):
                     self._live.add(target)
                 else:
@@ -297,7 +297,7 @@ class _Search:
         if len(wanted) <= FEW:
             return get_referrers(*asked)
         objects = get_objects()
-        found = []  # Made later, so that it is none of them.
+        found = []  # Created after get_objects(), so that it is not among them.
         for count, each in enumerate(objects):
             if count % CHECK_EVERY == 0:
                 self._check_clock()
@@ -315,7 +315,7 @@ class _Search:
         return set(self._blocked.waits) - live
 
     def _reached_from_live(self) -> set[int]:
-        """Return what is live for certain, whatever is still found."""
+        """Return what is certainly live, whatever is found later."""
         return _reached(self._what_each_holds(), {*self._live, *self._blocked.timed})
 
     def _what_each_holds(self) -> dict[int, list[int]]:
@@ -331,7 +331,7 @@ class _Search:
         return holds
 
     def _holds(self, orphaned: set[int]) -> bool:
-        """Check all that was found once more, in one step in which no other thread runs."""
+        """Verify the result, in one step in which no other thread runs."""
         self._check_clock()
         ids = [each for each in self._nodes if each not in self._live and each != self._probe]
         counted = (*map(self._nodes.__getitem__, ids), self._nodes[self._probe])
@@ -339,7 +339,7 @@ class _Search:
             *counted,
             *(each for each, task in self._blocked.opaque.values() if task in orphaned),
         )
-        # Both are called by one instruction, from C: a thread switch comes between two.
+        # One instruction calls both from C: threads switch only between instructions.
         steps: tuple[Iterator[list[Any]], ...] = (
             iter(partial(list, map(sys.getrefcount, counted)), None),
             iter(partial(get_referents, *holders), None),
@@ -362,7 +362,7 @@ class _Search:
 
 
 def _reached(holds: dict[int, list[int]], live: set[int]) -> set[int]:
-    """Return *live* with all that is held from there."""
+    """Return *live* with everything that is held from there."""
     ahead = list(live)
     while ahead:
         for each in holds.get(ahead.pop(), ()):
@@ -373,5 +373,5 @@ def _reached(holds: dict[int, list[int]], live: set[int]) -> set[int]:
 
 
 def _is_ours(holder: object) -> bool:
-    # On 3.10 a frame refers to its variables also while it runs.
+    # On 3.10 a frame references its variables even while it runs.
     return type(holder) is types.FrameType and holder.f_code.co_filename == __file__

@@ -1,4 +1,4 @@
-"""Adds to a report which of its tasks are proved to wait for ever."""
+"""Adds to a report which of its tasks are proved to wait forever."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["proved"]
 _thread_time = time.thread_time
 
 PROOF_S = 0.25
-"""What the search for a proof may take for one report, seconds of CPU."""
+"""Budget of the search for a proof for one report, seconds of CPU."""
 PROOFS_S = 2.0
-"""The same in all, in the life of a process."""
+"""Budget of all such searches of a process, seconds of CPU."""
 PROVED = 2000
-"""Leaked tasks, at most, for which one is searched: of a crowd it would be most of the cost."""
+"""Limit of leaked tasks: with more, the search would be most of the cost of a report."""
 
 _proofs_took_s = 0.0
 
 
 def proved(report: Report) -> Report:
-    """Return *report*, its tasks saying when it is proved that nothing can wake them."""
+    """Return *report* with its tasks marked where it is proved that nothing can wake them."""
     global _proofs_took_s
-    # A timer will wake the others: there is nothing to prove, and the search costs as much.
+    # A timer will wake the others: there is nothing to prove, but the search costs the same.
     tasks = sum(
         site.count
         for site in report
@@ -37,9 +37,9 @@ def proved(report: Report) -> Report:
     from otel_leaks.testing.proof import prove
 
     try:
-        # CPU: on a loaded machine the same is reported.
+        # CPU time, so that the report is the same on a loaded machine.
         proof = prove(budget_s=PROOF_S, clock=_thread_time)
-    except Exception:  # An addition to a message must not cost the message.
+    except Exception:  # A failed addition must not lose the message.
         _proofs_took_s = PROOFS_S
         return report
     _proofs_took_s += proof.took_s
@@ -50,7 +50,7 @@ def proved(report: Report) -> Report:
     def with_verdict(site: Site) -> Site:
         if site.kind != "asyncio_task" or site.sample is None:
             return site
-        # Two tasks may have one name.
+        # Two tasks may have the same name.
         known = verdicts.get((site.sample.name, site.fingerprint), [])
         if not known or not all(known):
             return site

@@ -1,4 +1,4 @@
-"""What was left behind, as a value."""
+"""The report of a check: what was left behind, as a value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Report", "largest_first", "new_sites", "outermost", "with_destroyed_
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    What was left behind: false if nothing was, iterable by site, and the message as ``str()``.
+    What was left behind: false if nothing was, iterable by site; ``str()`` returns the message.
 
     >>> report = Report()
     >>> bool(report), len(report), str(report)
@@ -27,13 +27,14 @@ class Report:
     """
 
     sites: tuple[Site, ...] = ()
-    """What keeps the process from ending first, then the largest."""
+    """Sites that keep the process from ending come first, then the largest."""
     hidden: tuple[Hidden, ...] = ()
     """What ignores left out."""
     finished: tuple[Finished, ...] = ()
     """
-    Of ``find``: functions with at least 100 finished tasks that something still references, the
-    most first, up to five. They are no leaks, but their results stay in memory.
+    Only from ``find``: functions with at least 100 finished tasks that something still
+    references, those with the most first, up to five. They are not leaks, but their results stay
+    in memory.
     """
 
     def __bool__(self) -> bool:
@@ -54,12 +55,12 @@ class Report:
 
     def plus(self, other: Report) -> Report:
         """
-        Return a report of both; what is in both is reported once.
+        Return a report of both; a site in both is reported once.
 
-        A task that was pending in this one and destroyed by the other is the same leak.
+        A task that is pending in this report and destroyed in the other is the same leak.
         """
         known = {(site.kind, site.functions, site.origin) for site in self.sites}
-        # What is left of a destroyed task is its outermost coroutine.
+        # Only the outermost coroutine of a destroyed task is known.
         pending = {(s.function, s.origin) for s in self.sites if s.kind == "asyncio_task"}
         new = [
             site
@@ -71,7 +72,7 @@ class Report:
         return Report(tuple(sites), (*self.hidden, *other.hidden))
 
     def with_hidden(self, before: Report) -> Report:
-        """Return it with what was ignored of kinds that it did not check again."""
+        """Return the report with what *before* ignored, of kinds that it did not check again."""
         seen = {each.ignore for each in self.hidden}
         more = tuple(each for each in before.hidden if each.ignore not in seen)
         return replace(self, hidden=(*self.hidden, *more)) if more else self
@@ -88,7 +89,7 @@ class Report:
 
 
 def largest_first(site: Site) -> tuple[bool, int, str]:
-    """Put first what keeps the process from ending, then the largest."""
+    """Return a sort key: sites that keep the process from ending first, then the largest."""
     return (not site.keeps_process, -site.count, site.fingerprint)
 
 
@@ -100,13 +101,13 @@ def new_sites(report: Report, known: Report) -> Report:
 
 
 def outermost(report: Report) -> Report:
-    """Return *report* without the tasks that others await, which end with these."""
+    """Return *report* without the tasks that others await: they end with those."""
     sites = [site for site in report if site.sample is None or not site.sample.awaited]
     return Report(tuple(sites), report.hidden) if sites else report
 
 
 def with_destroyed_as_pending(before: Report, after: Report) -> Report:
-    """Return *after*, where a task that was destroyed meanwhile stands as it did *before*."""
+    """Return *after*, with tasks destroyed since *before* as they stood *before*."""
     known = {(s.fingerprint, s.origin) for s in before if s.kind == "destroyed_task"}
     pending = {s.origin: s for s in before if s.kind == "asyncio_task" and s.origin is not None}
     sites = {

@@ -1,7 +1,7 @@
 """
-Plants a leak of each kind and looks whether it is found: ``pytest --leaks-selftest``.
+Plants a leak of each kind and checks that it is found: ``pytest --leaks-selftest``.
 
-What is planted is taken away again.
+The planted leaks are removed afterwards.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _ONCE = Grace(attempts=2, max_delay_s=0.0)
 
 
 def missed() -> list[str]:
-    """Return one sentence for each kind whose planted leak was not found; empty is good."""
+    """Return one sentence for each kind whose planted leak was not found; empty if all were."""
     scope = Scope("the selftest")
     token = scope.enter()
     try:
         return [said for kind in KINDS for said in _missed(kind)]
     finally:
         scope.leave(token)
-        # What is left of it, a destroyed task, is nobody's leak.
+        # A destroyed task is left of it, which must not be reported.
         starts.ownership.move(scope, None)
 
 
@@ -148,7 +148,7 @@ def _destroyed_task() -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda *_: None)  # What is planted is not logged.
+        loop.set_exception_handler(lambda *_: None)  # Do not log the planted leak.
         async with verify_none(grace=_ONCE):
             await forget()
             gc.collect()
@@ -158,10 +158,10 @@ def _destroyed_task() -> None:
 
 def _coroutine() -> None:
     async def forget() -> None:
-        """Be created, and not awaited."""
+        """Do nothing; the coroutine is created and never awaited."""
 
     with warnings.catch_warnings(), verify_none(grace=_ONCE):
-        warnings.simplefilter("ignore", RuntimeWarning)  # What is planted warns no one.
+        warnings.simplefilter("ignore", RuntimeWarning)  # Do not warn of the planted leak.
         forget()  # type: ignore[unused-coroutine]
 
 

@@ -1,4 +1,4 @@
-"""The door to unittest; ``otel_leaks.testing`` offers it."""
+"""The API for unittest, exported by ``otel_leaks.testing``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LeakTestCase(unittest.TestCase):
         super().__init__(methodName)
         method = getattr(self, methodName, None)
         if method is not None:
-            # The ignores are the class's: that one test does not need them says nothing.
+            # The ignores belong to the class: it does not matter if one test does not need them.
             verify = verify_none(*self.leak_ignores, grace=self.leak_grace)
             verify._warns = False
             setattr(self, methodName, verify(method))

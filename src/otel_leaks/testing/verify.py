@@ -1,4 +1,4 @@
-"""``verify_none`` raises where something was left behind, ``find`` returns it."""
+"""``verify_none`` raises if something was left behind, ``find`` returns it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
     waits for objects to end, the loop runs.
 
     Args:
-        ignores: What is not a leak here.
+        ignores: What to ignore.
         grace: How often to check until nothing is left.
         before_check: Called at the end, before the first check; may return an awaitable in
             ``async with``.
@@ -100,7 +100,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
     Raises:
         LeaksFound: Something was left behind. If the body itself raises, its exception
             propagates, with the leaks as a note.
-        InvalidTypeError: An argument is of another type.
+        InvalidTypeError: An argument has another type.
 
     >>> import asyncio
     >>> @verify_none()
@@ -130,7 +130,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         self._warns = True
 
     def __call__(self, function: _F) -> _F:
-        """Return *function*, each call of it verified by itself."""
+        """Return *function* wrapped, so that each call of it is verified by itself."""
 
         def again() -> verify_none:
             made = verify_none(*self._ignores, grace=self._grace, before_check=self._before_check)
@@ -212,7 +212,7 @@ class verify_none:  # noqa: N801 - a verb, as contextlib's own
         self._report(check, error)
 
     def _left(self) -> Check:
-        """Leave the block that is current; one object may serve several at a time."""
+        """Leave the current block; one object may serve several at a time."""
         from otel_leaks.origins.recorder import current_scope, starts
 
         current = current_scope()
@@ -256,7 +256,7 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def warn(texts: list[str]) -> None:
-    """Warn at the place outside of this package that called it."""
+    """Warn at the line outside of this package that called it."""
     frame: FrameType | None = sys._getframe(1)
     level = 2
     while frame is not None and str(frame.f_globals.get("__name__")).startswith(_PACKAGE):

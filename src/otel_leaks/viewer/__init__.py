@@ -1,6 +1,6 @@
 """
-At the desk: a local OTLP receiver, and what it received as a person reads it.
+A local OTLP receiver, and pages that show what it received.
 
-Knows of the rest of the package only the names of its telemetry: what it shows came
-over OTLP, as it would reach any backend.
+Of the rest of the package it knows only the names of its telemetry: everything that it shows
+arrived over OTLP, as it would at any backend.
 """

@@ -1,7 +1,7 @@
 """
-What an export holds for the page, and which process sent it.
+Reads from an export what the page shows, and which process sent it.
 
-Everything is bounded and printable from here on: it was written by whoever sent it.
+The content is not trusted: from here on, everything is bounded and printable.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ from otel_leaks.viewer.received import (
 __all__ = ["Arrival", "Ended", "Opened", "Process", "Read", "Sampled", "Seen", "arrivals_of"]
 
 MAX_LINKS = 32
-"""Of a detection, as many as the package sends."""
+"""Limit of links of a detection: as many as the package sends."""
 MAX_SITES = 100
-"""Of a detection: the largest ``max_sites``."""
+"""Limit of sites of a detection: the largest value of ``max_sites``."""
 NAME = 256
-"""Characters of what a process or a span is called."""
+"""Limit of the name of a process or a span, characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Who sent it."""
+    """The process that sent an export."""
 
     service: str
     instance: str
-    """``service.instance.id``, which each process has for itself."""
+    """``service.instance.id``, unique for each process."""
     pid: str = ""
     host: str = ""
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What tells two processes apart."""
+        """Identifies the process."""
         return (self.service, self.instance, self.pid, self.host)
 
 
@@ -79,7 +79,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A ``python.leak.detected``: a finding that opened, or the reminder of one."""
+    """A ``python.leak.detected``: a finding that opened, or a reminder of it."""
 
     process: Process
     span: Link
@@ -102,7 +102,7 @@ class Sampled:
 
     process: Process
     span: Link
-    """Of its detection."""
+    """The span of its detection."""
     site: Site
 
 
@@ -141,7 +141,7 @@ Arrival = Read | Opened | Sampled | Ended | Seen
 
 
 def arrivals_of(export: Export) -> Iterator[Arrival]:
-    """Yield what an export holds, in its order."""
+    """Yield the contents of an export, in its order."""
     if isinstance(export, ExportMetricsServiceRequest):
         for resource in export.resource_metrics:
             counts = counts_of_process(resource)
@@ -190,10 +190,10 @@ def _of_span(process: Process, span: Span, *, is_ours: bool) -> Opened | Ended |
 
 def _of_record(process: Process, record: LogRecord) -> Iterator[Opened | Sampled | Ended]:
     """
-    Yield what a log record holds.
+    Yield the contents of a log record.
 
-    With ``emit="log"`` a detection is a record for the whole and then one for each sample, all in
-    the context of its span, which arrives as well, before them or after.
+    With ``emit="log"`` a detection is one record for the whole, then one for each sample, all in
+    the context of its span, which arrives as well, before or after them.
     """
     said, at = attributes_of(record.attributes), _At(_link(record), record.time_unix_nano)
     if record.event_name == names.DETECTED:
@@ -206,7 +206,7 @@ def _of_record(process: Process, record: LogRecord) -> Iterator[Opened | Sampled
 
 @dataclass(frozen=True, slots=True)
 class _At:
-    """The span that something stands in, and when it was sent."""
+    """The span that an item belongs to, and the time of the item."""
 
     span: Link
     time_ns: int
@@ -265,5 +265,5 @@ def _first(links: Iterable[Span.Link], most: int) -> Iterator[Span.Link]:
 
 
 def _link(span: Span | Span.Link | LogRecord) -> Link:
-    # No valid id is longer; what is longer is somebody's attempt.
+    # Valid ids are not longer; untrusted senders may send longer ones.
     return Link(span.trace_id.hex()[:32], span.span_id.hex()[:16])

@@ -34,7 +34,7 @@ _TYPES = {
 
 
 def read(name: str) -> bytes:
-    """Return what stands in one of ``FILES``."""
+    """Return the contents of one of ``FILES``."""
     path = resources.files("otel_leaks.viewer") / "static"
     for part in name.split("/"):
         path /= part

@@ -1,7 +1,7 @@
 """
-What a person copies from the page: an ignore, a failing test, a report for a ticket.
+Text to copy from the page: an ignore, a failing test, a report for a ticket.
 
-Names come from somebody's application, so each is put where it can be nothing but a name.
+Names come from an application and are not trusted, so each is placed where it can only be a name.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SPECIAL = re.compile(r"([\\`*_<>\[\]|~#])")
 
 
 def ignore_line(site: Site) -> str:
-    """Return the ignore for a site, empty when it has no fingerprint."""
+    """Return the ignore for a site, empty if it has no fingerprint."""
     if _FINGERPRINT.fullmatch(site.fingerprint) is None:
         return ""
     return f'ignore_fingerprint("{site.fingerprint}", reason="...")'
 
 
 def failing_test(kind: str, site: Site) -> str:
-    """Return a test that fails as long as a site leaks, but for how it is reached."""
+    """Return a test that fails as long as a site leaks, to be completed with how to reach it."""
     is_async = kind in _ASYNC
     name = _identifier(site.function)
     todo = [f"    # Do what creates {_comment(site.function)}."]
@@ -106,7 +106,7 @@ def _place(place: Place) -> str:
 
 def _code(text: str) -> str:
     fence = _fence(text, 1)
-    # Beside a backtick, or a space that would be taken for padding, it needs some.
+    # Text that starts or ends with a backtick or a space needs padding.
     pad = " " if text[:1] in {"`", " "} or text[-1:] in {"`", " "} else ""
     return f"{fence}{pad}{text}{pad}{fence}"
 
@@ -121,7 +121,7 @@ def _escaped(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    # Printable text has no line end, so it stays in its comment.
+    # Printable text has no line end, so it stays within the comment.
     return text if text.isprintable() else repr(text)
 
 
@@ -134,5 +134,5 @@ def _time(at_s: float) -> str:
     try:
         at = datetime.fromtimestamp(at_s, timezone.utc)
     except (OverflowError, OSError, ValueError):
-        return "unknown"  # Whatever the sender took for its time.
+        return "unknown"  # The sender's time may be anything.
     return at.strftime("%Y-%m-%d %H:%M:%S UTC")

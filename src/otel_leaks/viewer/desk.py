@@ -1,4 +1,4 @@
-"""Receivers, store and page together, on this machine's address alone."""
+"""Combines receivers, store and page, on the loopback address only."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["GRPC_PORT", "HTTP_PORT", "Desk", "has_browser", "open_browser"]
 
 HTTP_PORT = 4318
 GRPC_PORT = 4317
-"""OTLP's own, where exporters send by default."""
+"""The ports of OTLP, to which exporters send by default."""
 
 
 class Desk:
     """
-    The page and what feeds it, while it is entered.
+    The page and its receivers; a context manager.
 
     Args:
-        title: What the page shows.
-        port: For the page and OTLP/HTTP; 0 for any.
-        grpc_port: For OTLP/gRPC, None for none; 0 for any.
-        program: What runs under it, empty for whoever sends.
+        title: The title of the page.
+        port: The port for the page and OTLP/HTTP; 0 for any.
+        grpc_port: The port for OTLP/gRPC; 0 for any, None for no gRPC.
+        program: The program that runs under the page; empty to accept any sender.
         actions: Buttons of the page, by a name for their address.
 
     Raises:
@@ -61,15 +61,15 @@ class Desk:
         self.grpc = self._rpc.endpoint if self._rpc is not None else ""
         """The endpoint for OTLP/gRPC, empty for none."""
         self.address = f"{self.http}/#token={self._page.token}"
-        """Of the page."""
+        """The address of the page."""
 
     @property
     def ports(self) -> tuple[int, int | None]:
-        """What was got, for HTTP and for gRPC."""
+        """The actual ports, for HTTP and for gRPC."""
         return self._receiver.port, self._rpc.port if self._rpc is not None else None
 
     def receive(self, export: Export) -> None:
-        """Enter what was received."""
+        """Add a received export to the store."""
         for arrival in arrivals_of(export):
             self.store.take(arrival)
 
@@ -88,17 +88,17 @@ class Desk:
 
 
 def has_browser(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether somebody could see a browser that is opened here."""
+    """Return whether a person could see a browser that is opened here."""
     if environ.get("CI"):
         return False
     if sys.platform in {"win32", "darwin"}:
         return True
-    # Without a display webbrowser would start one in the terminal, over what is written there.
+    # Without a display, webbrowser would start a text browser over the output in the terminal.
     return bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
 
 
 def open_browser(address: str) -> None:
-    """Open a page, when there is something to open it with; in a process that nobody waits for."""
+    """Open a page if there is a browser, in a process that is not waited for."""
     # Some browsers run until they are closed, and signals may be blocked here.
     program = (
         "import signal, sys, webbrowser\n"

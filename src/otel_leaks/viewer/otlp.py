@@ -1,7 +1,7 @@
 """
-OTLP/HTTP, receiving side: bodies into messages, answers into bodies.
+The receiving side of OTLP/HTTP: decodes bodies into messages, and encodes responses.
 
-Pure; https://opentelemetry.io/docs/specs/otlp/#otlphttp says what is right.
+Pure functions; the specification is https://opentelemetry.io/docs/specs/otlp/#otlphttp.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 
 Export = ExportTraceServiceRequest | ExportMetricsServiceRequest | ExportLogsServiceRequest
-"""What an application sends."""
+"""A request that an application sends."""
 
 _REQUESTS: Mapping[str, type[Export]] = {
     "/v1/traces": ExportTraceServiceRequest,
@@ -59,15 +59,15 @@ _RESPONSES: Mapping[str, type[Message]] = {
     "/v1/logs": ExportLogsServiceResponse,
 }
 PATHS = tuple(_REQUESTS)
-"""Where the signals are received."""
+"""The paths of the signals."""
 
 _IDS = frozenset({"traceId", "spanId", "parentSpanId"})
 _INVALID_ARGUMENT = 3
-"""google.rpc.Code, which the specification leaves to the receiver."""
+"""A google.rpc.Code; the specification leaves the choice to the receiver."""
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer, not a fault of ours
-    """A request that gets another answer than 200; *status* is HTTP's."""
+class Refused(Exception):  # noqa: N818 - it is a response, not an error of ours
+    """A request whose response is not 200; *status* is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -80,7 +80,7 @@ def content_type(header: str) -> str:
     Return the media type of a Content-Type header: ``PROTOBUF`` or ``JSON``.
 
     Raises:
-        Refused: 415, it is neither.
+        Refused: Status 415 if it is neither.
     """
     media_type = header.partition(";")[0].strip().lower()
     if media_type not in {PROTOBUF, JSON}:
@@ -93,12 +93,12 @@ def unpack(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     Undo a Content-Encoding.
 
     Args:
-        body: As received.
+        body: The body as received.
         encoding: The header: ``gzip``, ``deflate``, ``identity`` or empty.
-        max_bytes: What it may unpack to.
+        max_bytes: Limit of the unpacked size.
 
     Raises:
-        Refused: 415 for another encoding, 400 for a broken body, 413 for one that
+        Refused: Status 415 for another encoding, 400 for a broken body, 413 for one that
             unpacks to more.
     """
     name = encoding.strip().lower()
@@ -106,7 +106,7 @@ def unpack(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
         return body
     if name not in {"gzip", "deflate"}:
         raise Refused(415, f"Content-Encoding must be gzip, deflate or identity, got {encoding!r}")
-    # 32 + 15: a gzip or a zlib header, whichever is there.
+    # 32 + 15: detect a gzip or a zlib header.
     unpacker = zlib.decompressobj(wbits=47)
     try:
         unpacked = unpacker.decompress(body, max_bytes + 1)
@@ -121,15 +121,15 @@ def unpack(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
 
 def decode(path: str, media_type: str, body: bytes) -> Export:
     """
-    Read the request of a signal.
+    Decode the request of a signal.
 
     Args:
         path: One of ``PATHS``.
         media_type: ``PROTOBUF`` or ``JSON``.
-        body: Unpacked.
+        body: The unpacked body.
 
     Raises:
-        Refused: 400, the body is no such request.
+        Refused: Status 400 if the body is not such a request.
     """
     request = _REQUESTS[path]()
     try:
@@ -142,21 +142,21 @@ def decode(path: str, media_type: str, body: bytes) -> Export:
             json_format.ParseDict(given, request, ignore_unknown_fields=True)
     except Refused:
         raise
-    # Beside ParseError the protobuf package raises what its parts raise, SystemError for a
-    # name with a lone surrogate among them (protobuf 7.36).
+    # Besides ParseError, the protobuf package raises what its parts raise, such as SystemError
+    # for a name with a lone surrogate (protobuf 7.36).
     except Exception as error:
         raise Refused(400, f"the body is no {type(request).__name__}: {error}") from None
     return request
 
 
 def accepted(path: str, media_type: str) -> bytes:
-    """Return the body that tells the sender that everything was taken."""
+    """Return the body of a response that reports that everything was accepted."""
     return _encode(_RESPONSES[path](), media_type)
 
 
 def refused(message: str, media_type: str) -> bytes:
-    """Return the body, a ``google.rpc.Status``, that tells the sender what was wrong."""
-    # It may quote the body, whose JSON may have escapes that are no text.
+    """Return the body of a response that reports an error, a ``google.rpc.Status``."""
+    # The message may quote the body, whose JSON may have escapes that are not valid text.
     said = message.encode("utf-8", "backslashreplace").decode()
     return _encode(Status(code=_INVALID_ARGUMENT, message=said), media_type)
 
@@ -168,7 +168,7 @@ def _encode(message: Message, media_type: str) -> bytes:
 
 
 def _with_base64_ids(given: dict[str, Any]) -> dict[str, Any]:
-    """Make OTLP's hex ids what protobuf's JSON expects. No other key has these names."""
+    """Convert OTLP's hex ids to what protobuf's JSON expects. No other key has these names."""
     for key in _IDS & given.keys():
         value = given[key]
         try:

@@ -1,8 +1,8 @@
 """
-The page over HTTP: its files, its stream of changes, and what its buttons do.
+The page over HTTP: its files, its stream of changes, and the actions of its buttons.
 
-Reading needs nothing but this machine's address, see ``receiver``. What changes anything needs
-the token of the page's address: it stands in the part after ``#``, which browsers send nobody.
+Reading only requires access from this machine, see ``receiver``. Requests that change anything
+require the token in the page's address: it is in the part after ``#``, which browsers never send.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from otel_leaks.viewer.store import Since, Store
 __all__ = ["About", "Action", "Page"]
 
 REFRESH_S = 0.25
-"""Between two looks for changes; what changed meanwhile is sent at once."""
+"""Seconds between two checks for changes; all changes since are sent together."""
 HEARTBEAT_S = 10.0
-"""So that a page that went away is noticed."""
+"""Seconds between heartbeats, which reveal that a page has gone away."""
 MAX_STREAMS = 50
 
 _HEADERS = {
@@ -49,29 +49,29 @@ class Action:
 
     label: str
     run: Callable[[], str]
-    """Does it, and returns what to say; runs in a thread."""
+    """Performs the action and returns a message; called in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the page says of itself."""
+    """What the page shows about itself."""
 
     title: str
     http: str
     """The endpoint for exporters."""
     grpc: str = ""
-    """The same for gRPC, empty where there is none."""
+    """The same for gRPC, empty if there is none."""
     program: str = ""
-    """What runs under it, empty for whoever sends."""
+    """The program that runs under the page; empty to accept any sender."""
 
 
 class Page:
     """
-    Serves what a store holds.
+    Serves the contents of a store.
 
     Args:
-        store: What is shown.
-        about: Asked when a page opens.
+        store: The store to show.
+        about: Called when a page opens.
         actions: Buttons, by a name for their address.
     """
 
@@ -86,9 +86,9 @@ class Page:
         self._actions = dict(actions or {})
         self._streams = 0
         self.token = secrets.token_urlsafe(16)
-        """What a request that changes anything has to have in its header ``X-Token``."""
+        """The token that requests which change anything must have in the header ``X-Token``."""
         self.stopping = False
-        """Ends the streams, once it is set."""
+        """Set to True to end the streams."""
         self.routes = [
             Route("/", self._index),
             *(Route(f"/{name}", self._file, name=name) for name in assets.FILES),
@@ -169,7 +169,7 @@ def _changes_event(epoch: str, since: Since) -> str:
 
 
 def _event(name: str, data: Any) -> str:
-    # JSON in ASCII has no line end, which would end the event.
+    # A line end would end the event; JSON in ASCII has none.
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 

@@ -1,8 +1,8 @@
 """
-What came over OTLP, as frozen values: counts and detections.
+Counts and detections received over OTLP, as frozen values.
 
-Everything here was written by whoever sent it. Text is made printable on the way in,
-so that no reader of these values meets an escape sequence.
+The senders are not trusted. Text is made printable when it is read, so that no reader of these
+values meets an escape sequence.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _KINDS = (
     ("thread", names.THREAD_COUNT.name, names.THREAD_LIMIT.name),
 )
 MAX_LEVELS = 200
-"""Of a stack, the innermost: the largest ``max_frames``."""
+"""Limit of levels of a stack, of which the innermost are kept: the largest ``max_frames``."""
 _FRAME = re.compile(r'\s*File "(?P<file>.*)", line (?P<line>\d+), in (?P<function>.*)')
 
 Value = str | int | float | bool
@@ -56,26 +56,26 @@ Attributes = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How many things of one kind there are, in one export."""
+    """The number of objects of one kind, in one export."""
 
     kind: str
     """As in ``python.leak.kind``."""
     count: int
     limit: int | None
     functions: tuple[tuple[str, int], ...]
-    """What they run and how many do, the largest first; equal counts by name."""
+    """The functions that they run, each with its count, largest first; equal counts by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """One export of one process: its counts of every kind it reported."""
+    """One export of one process: the counts of every kind that it reported."""
 
     at_s: float
-    """Seconds since the epoch: when the sender read them."""
+    """When the sender read the counts, seconds since the epoch."""
     counted: tuple[Counted, ...]
 
     def of(self, kind: str) -> Counted | None:
-        """Return the count of *kind*, None when it was not reported."""
+        """Return the count of *kind*, None if it was not reported."""
         return next((each for each in self.counted if each.kind == kind), None)
 
 
@@ -99,13 +99,13 @@ class Site:
     stack: tuple[Place, ...] = ()
     """Outermost first."""
     awaited: bool | None = None
-    """None for what nothing can await."""
+    """None for objects that can't be awaited."""
     operation: str = ""
-    """The request in which most of its things began, with its route; empty when not known."""
+    """The request in which most of its objects were created, with its route; empty if unknown."""
     origin: Place | None = None
-    """Who began what is shown, when that was noted."""
+    """What created the sampled object, if that was recorded."""
     hint: str = ""
-    """Empty when no pattern is known."""
+    """Empty if no known pattern matches."""
     application: Place | None = None
     """The first frame of the application's own code."""
     library: str = ""
@@ -113,7 +113,7 @@ class Site:
     thread: str = ""
     """Name of the thread, for threads."""
     facts: tuple[tuple[str, str], ...] = ()
-    """What a report says of it besides: a label and a text."""
+    """Further facts from a report: pairs of a label and a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Detected:
     sites: tuple[Site, ...]
     """The largest first."""
     site_count: int
-    """How many there are, those not sent included."""
+    """The number of sites, including those not sent."""
 
 
 def counts_of(export: ExportMetricsServiceRequest) -> tuple[Counts, ...]:
@@ -138,7 +138,7 @@ def counts_of(export: ExportMetricsServiceRequest) -> tuple[Counts, ...]:
 
 
 def counts_of_process(resource: ResourceMetrics) -> Counts | None:
-    """Read the counts of one process, None when it reported none."""
+    """Read the counts of one process, None if it reported none."""
     metrics = {
         metric.name: metric
         for scope in resource.scope_metrics
@@ -181,7 +181,7 @@ def _counted(kind: str, count: Metric | None, limit: Metric | None) -> Counted |
         kind,
         count=sum(functions.values()),
         limit=next((number for number, _ in _points(limit)), None),
-        # A function of which nothing is left goes on being reported, as zero.
+        # A function with no objects left is still reported, as zero.
         functions=tuple(
             sorted(
                 ((function, number) for function, number in functions.items() if number),
@@ -207,7 +207,7 @@ def detected_of(span: Span) -> Detected:
 
 
 def detected_with(said: Attributes, sites: tuple[Site, ...]) -> Detected:
-    """Read one ``python.leak.detected`` but for its samples."""
+    """Read one ``python.leak.detected`` without its samples, which are *sites*."""
     return Detected(
         kind=text_of(said, names.KIND),
         evidence=text_of(said, names.EVIDENCE),
@@ -244,7 +244,7 @@ def _place(said: Attributes, function: str, file: str, line: str) -> Place | Non
 
 
 def operation_of(said: Attributes) -> str:
-    """Return the request that something belongs to, with its route; empty when not known."""
+    """Return the request that an object belongs to, with its route; empty if not known."""
     operation, route = text_of(said, names.OPERATION), text_of(said, names.ROUTE)
     return operation if route in operation else f"{operation} {route}"
 
@@ -276,11 +276,11 @@ def _value_of(value: AnyValue) -> Value | None:
 
 
 def text_of(said: Attributes, name: str) -> str:
-    """Return an attribute as printable text of bounded length, empty when it is missing."""
+    """Return an attribute as printable text of bounded length, empty if it is missing."""
     return between(str(said.get(name, "")))
 
 
 def number_of(said: Attributes, name: str) -> float:
-    """Return an attribute as a number, 0 when it is missing or none."""
+    """Return an attribute as a number, 0 if it is missing or not a number."""
     value = said.get(name, 0)
     return value if isinstance(value, (int, float)) else 0

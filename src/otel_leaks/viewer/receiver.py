@@ -1,9 +1,9 @@
 """
 A local OTLP/HTTP receiver.
 
-It listens on 127.0.0.1 alone, and answers no page of another site: a browser on this
-machine can reach it too, so the Host has to be this machine's and the Origin, where
-there is one, the receiver's own.
+It listens only on 127.0.0.1, and does not answer pages of other sites: a browser on this
+machine can reach it as well, so the Host must be this machine's, and the Origin, if there
+is one, the receiver's own.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BODY_BYTES", "MAX_UNPACKED_BYTES", "Receiver", "application"]
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-"""As received. The batches of SDKs stay under 4 MiB, which gRPC refuses."""
+"""Limit of a body as received. Batches of SDKs stay under 4 MiB, gRPC's default limit."""
 MAX_UNPACKED_BYTES = 32 * 1024 * 1024
-"""After gzip."""
+"""Limit of a body after unpacking."""
 PORTS = 20
-"""That are tried in turn, before any other will do."""
+"""Number of ports that are tried in turn, before any free one is used."""
 _STOP_S = 5.0
 _HOSTS = frozenset({"127.0.0.1", "localhost"})
 
@@ -41,7 +41,7 @@ _ASGI = Callable[[Any, Any, Any], Any]
 
 
 class LocalOnly:
-    """Refuses requests that a page of another site made, with 403."""
+    """Rejects requests from pages of other sites, with 403."""
 
     def __init__(self, app: _ASGI) -> None:
         self._app = app
@@ -72,14 +72,14 @@ def application(
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """
-    Make the receiver's web application.
+    Create the receiver's web application.
 
     Args:
-        receive: Called with each request that was taken, on the server's event loop; it
-            must neither block nor raise.
-        max_body_bytes: Larger bodies are refused with 413.
-        max_unpacked_bytes: So are those that unpack to more.
-        routes: What else it serves.
+        receive: Called with each accepted request, on the server's event loop; it must
+            neither block nor raise.
+        max_body_bytes: Larger bodies are rejected with 413.
+        max_unpacked_bytes: Bodies that unpack to more are rejected with 413 as well.
+        routes: Further routes to serve.
     """
 
     async def take(request: Request) -> Response:
@@ -117,11 +117,11 @@ async def _body(request: Request, max_bytes: int) -> bytes:
 
 class Receiver:
     """
-    Serves an application on a port of 127.0.0.1, from a thread, while it is entered.
+    Serves an application on a port of 127.0.0.1, from a thread; a context manager.
 
     Args:
-        app: What ``application`` made.
-        port: The wanted one; the next free one is taken where it is not. 0 for any.
+        app: The result of ``application``.
+        port: The preferred port; if it is taken, the next free one is used. 0 for any.
 
     Raises:
         OSError: There is no port to listen on.
@@ -172,5 +172,5 @@ def _listening(port: int) -> socket.socket:
         try:
             return socket.create_server(("127.0.0.1", each))
         except OSError:
-            continue  # Somebody else's, or one that needs rights.
+            continue  # The port is taken, or needs privileges.
     return socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""A local OTLP/gRPC receiver. No browser can reach it: they do not speak gRPC."""
+"""A local OTLP/gRPC receiver. Browsers can't reach it, as they do not support gRPC."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ _SERVICES: tuple[tuple[str, type[Any], type[Any]], ...] = (
 
 class RpcReceiver:
     """
-    Serves OTLP/gRPC on a port of 127.0.0.1, from threads, while it is entered.
+    Serves OTLP/gRPC on a port of 127.0.0.1, from threads; a context manager.
 
     Args:
-        receive: Called with each request that was taken, from a thread; it must neither
-            block nor raise.
-        port: The wanted one; the next free one is taken where it is not. 0 for any.
+        receive: Called with each accepted request, from a thread; it must neither block
+            nor raise.
+        port: The preferred port; if it is taken, the next free one is used. 0 for any.
 
     Raises:
         NoPortError: There is no port to listen on.
     """
 
     def __init__(self, receive: Callable[[Export], object], port: int = 0) -> None:
-        # Two threads: what is received is decoded in turn anyway.
+        # Two threads are enough: requests are decoded one at a time anyway.
         self._pool = ThreadPoolExecutor(2, "otel-leaks-receiver")
         self._server = grpc.server(
             self._pool,
             handlers=[_handler(receive, *service) for service in _SERVICES],
             options=[
-                # Otherwise two receivers would share a port, each with half of what is sent.
+                # Otherwise two receivers would share a port, and each get half of the requests.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", MAX_BODY_BYTES),
             ],
@@ -78,13 +78,13 @@ class RpcReceiver:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _listen(self, port: int) -> int:
-        # grpc writes to stderr about one that is taken.
+        # For a port that is taken, grpc writes to stderr.
         wanted = filter(_is_free, range(port, min(port + PORTS, 65536)) if port else ())
         for each in (*wanted, 0):
             try:
                 bound: int = self._server.add_insecure_port(f"127.0.0.1:{each}")
             except RuntimeError:
-                continue  # Somebody else's; grpc before 1.60 returns 0.
+                continue  # The port is taken; grpc before 1.60 returns 0 instead.
             if bound:
                 return bound
         raise NoPortError("there is no port of 127.0.0.1 to listen on for gRPC")

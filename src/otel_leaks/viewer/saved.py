@@ -1,4 +1,4 @@
-"""The contents of a file, as the page in one file: ``otel-leaks report FILE --format html``."""
+"""Writes the contents of a file as a page in one file: ``otel-leaks report FILE --format html``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from otel_leaks.viewer.store import Limits, Store
 __all__ = ["page_of_file"]
 
 LIMITS = Limits(processes=2000, readings=2000, findings=2000, finding_bytes=32 * 1024 * 1024)
-"""What a page takes of a file; a browser draws more slowly the more there is."""
+"""How much of a file a page shows: a browser draws more slowly the more there is."""
 MAX_NOTES = 200
 
 _SIGNALS = {
@@ -41,14 +41,14 @@ _SIGNALS = {
 
 def page_of_file(data: bytes, name: str) -> str:
     """
-    Return the page of the contents of a file, as HTML.
+    Return a page with the contents of a file, as HTML.
 
     Args:
-        data: The file's.
-        name: Its name.
+        data: The contents of the file.
+        name: The name of the file.
 
     Raises:
-        ReportFileError: It is none of the forms that ``otel_leaks.report.files`` reads.
+        ReportFileError: The contents have none of the forms that ``otel_leaks.report.files`` reads.
     """
     arrivals: list[Arrival] = []
     documents: list[Document] = []
@@ -93,7 +93,7 @@ def _page(arrivals: Iterable[Arrival], documents: list[Document], name: str) -> 
 
 
 def _notes(documents: list[Document], gone_findings: int) -> list[str]:
-    """Return what stands above all: of several documents without the counts, which are findings."""
+    """Return the notes at the top; for several documents without counts, which are findings."""
     notes = []
     if gone_findings:
         notes.append(f"{gone_findings} findings more than a page takes, left out")
@@ -114,7 +114,7 @@ def _time_of(arrival: Arrival) -> float:
 
 
 def _exported(value: dict[str, Any]) -> list[Arrival]:
-    """Return what telemetry holds, nothing for what is none or can't be read as such."""
+    """Return the contents of OTLP; empty if *value* is not OTLP or can't be decoded."""
     arrivals: list[Arrival] = []
     for key, path in _SIGNALS.items():
         if key in value:
@@ -127,14 +127,14 @@ def _exported(value: dict[str, Any]) -> list[Arrival]:
 
 
 def _process(document: Document, value: dict[str, Any], seen: dict[str, int]) -> Process:
-    """Return what stands for the process of a document: a test, or the process itself."""
+    """Return a process that represents a document: a test, or the process itself."""
     name = name_text(str(value.get("in") or document.title))
     seen[name] = seen.get(name, 0) + 1
     return Process(name, "" if seen[name] == 1 else f"no. {seen[name]}")
 
 
 def _of_document(document: Document, process: Process, numbers: Iterator[int]) -> Iterator[Opened]:
-    """Yield a finding for each kind of object; in telemetry each has a span."""
+    """Yield a finding for each kind of object, each with a made-up span as in telemetry."""
     kinds: dict[str, list[Entry]] = {}
     for entry in document.entries:
         kinds.setdefault(entry.kind, []).append(entry)

@@ -1,9 +1,9 @@
 """
-The page in one file that needs no server, with what it shows.
+The page with its data in one file, which needs no server.
 
-Its modules become one script, in which each is a function that returns what it exports; the one
-that follows the server is replaced by the one that reads what stands in the file. Nothing else may
-run or be loaded: the file's own policy has the hash of its script and of its styles.
+Its modules become one script, in which each is a function that returns its exports. The module
+that follows the server is replaced by one that reads the data in the file. Nothing else may
+run or be loaded: the file's own policy has the hashes of its script and of its styles.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def standalone(data: Mapping[str, Any], *, title: str) -> str:
     Return the file.
 
     Args:
-        data: What ``static/recorded.js`` reads; text of any kind in it stays text.
-        title: Of the file, before its script runs.
+        data: The data that ``static/recorded.js`` reads; any text in it stays text.
+        title: The title of the page before its script runs.
     """
     styles = "\n".join(_text(name) for name in ("vendor/uPlot.min.css", "style.css"))
-    # A line break at either end belongs to what is hashed.
+    # The line breaks at both ends are part of what is hashed.
     script = f"\n{_script()}\n"
     styles = f"\n{styles}\n"
     policy = (
@@ -49,7 +49,7 @@ def standalone(data: Mapping[str, Any], *, title: str) -> str:
     head = (
         f'<link rel="icon" href="data:image/svg+xml;base64,{icon}">\n'
         f"<style>{styles}</style>\n"
-        # With no less-than sign in it, nothing in it can end it.
+        # It has no less-than sign, so nothing in it can end the script element.
         f'<script type="application/json" id="recorded">{_json(data)}</script>\n'
         f'<script type="module">{script}</script>\n'
     )
@@ -68,7 +68,7 @@ def standalone(data: Mapping[str, Any], *, title: str) -> str:
 
 
 def _script() -> str:
-    """Return the page's modules as one, each before those that import it."""
+    """Return the page's modules as one script, each before those that import it."""
     done: dict[str, str] = {}
 
     def add(name: str) -> None:
@@ -85,7 +85,7 @@ def _script() -> str:
 
 def _function(name: str, text: str) -> str:
     """Return a module as a function that is called once."""
-    # The one from elsewhere has one export, and more in its comments.
+    # The vendored module has one export, and more in its comments.
     exported = [f"default: {found}" for found in _EXPORT_DEFAULT.findall(text)]
     exported = exported or [found for _, found in _EXPORT.findall(text)]
     text = _IMPORT.sub(lambda found: _imported(*found.groups()), text)
@@ -109,7 +109,7 @@ def _text(name: str) -> str:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    # ASCII; what HTML reads in a script is a less-than sign alone.
+    # ASCII; the less-than sign is the only character that HTML interprets in a script.
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -1,8 +1,8 @@
 """
-What the page shows, in bounded memory.
+The data that the page shows, in bounded memory.
 
-Every change has a number; whoever shows it asks for all that changed since the last one that it
-knows, so one form serves a page that opens, one that follows and one that comes back.
+Every change has a number. A page requests everything that changed since the last change that it
+knows, so one request serves a page that opens, one that follows and one that comes back.
 """
 
 from __future__ import annotations
@@ -38,29 +38,30 @@ __all__ = ["Finding", "Followed", "Limits", "Reading", "Since", "Store"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is kept at most; the oldest goes first."""
+    """Limits of what is kept; the oldest is dropped first."""
 
     processes: int = 100
     readings: int = 400
-    """Of a process. When there are more, every other one of the older half goes, so the whole
-    run stays on the chart."""
+    """Readings of a process. If there are more, every other one of the older half is dropped, so
+    that the whole run stays on the chart."""
     functions: int = 200
-    """Of a process, by name, as many as the package names in its life; the others are one."""
+    """Named functions of a process, as many as the package names in the life of a process; all
+    others count as one."""
     findings: int = 1000
     finding_bytes: int = 16 * 1024 * 1024
-    """Of all findings together."""
+    """Size of all findings together."""
     spans: int = 10_000
-    """Of the application, and as many again of those that detections link to."""
+    """Spans of the application, and as many again of traces that detections link to."""
     spans_of_trace: int = 50
 
 
 _OVERHEAD_BYTES = 8000
-"""Of a finding, with a message and names of the largest size."""
+"""Size of a finding without its sites, with a message and names of the largest size."""
 _OTHER = "_OTHER"
 _MOST = 2**31 - 1
-"""Of a count: what an array can hold everywhere."""
+"""Limit of a count: what an array can hold on all platforms."""
 _NAME = 384
-"""Characters of a function's name, as many as the package sends."""
+"""Limit of a function's name, characters: as many as the package sends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Population:
     count: int
     limit: int | None
     functions: array[int]
-    """Pairs: a function's place in the names of its process, and how many run it."""
+    """Pairs: a function's index in the names of its process, and how many objects run it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +90,19 @@ class Series:
     number: int
     process: Process
     seen_s: float
-    """When it sent something last, by this machine's clock."""
+    """When it last sent something, by this machine's clock."""
     changed: int = 0
     thinned: int = 0
-    """The change at which older readings were left out; who knows less needs all of them."""
+    """The change at which older readings were dropped; a page that is older needs all readings."""
     named: int = 0
-    """The change at which a function was named for the first time."""
+    """The change at which a new function was last named."""
     names: dict[str, int] = field(default_factory=dict)
-    """Functions, each with its place."""
+    """Functions, each with its index."""
     readings: list[Reading] = field(default_factory=list)
     """Oldest first."""
 
     def place(self, function: str, most: int) -> int:
-        """Return the place of a function among the names."""
+        """Return the index of a function among the names."""
         name = between(function, _NAME)
         if name not in self.names and len(self.names) >= most:
             name = _OTHER
@@ -110,39 +111,39 @@ class Series:
 
 @dataclass(slots=True)
 class Finding:
-    """A detection from its opening on, with all its reminders."""
+    """A detection from its opening on, with all of its reminders."""
 
     number: int
     process: int
     opened_s: float
     latest: Opened
-    """As it was last reported, with only the largest of its sites, and that without its stack."""
+    """The last report, with only the largest of its sites, and that without its stack."""
     packed: bytes
-    """All of its sites."""
+    """All of its sites, compressed."""
     spans: set[str] = field(default_factory=set)
-    """Of its detection and of the reminders; empty where nobody makes spans."""
+    """The span ids of its detection and of the reminders; an empty id if there are no spans."""
     has_events: bool = False
     """Whether its sites are events of its span, and not log records."""
     changed: int = 0
     peak: int = 0
     reports: int = 1
-    """How often it was reported: once, and once more with each reminder."""
+    """How often it was reported, including reminders."""
     ended: Ended | None = None
 
     @property
     def whole(self) -> Opened:
-        """As it was last reported, with all of its sites."""
+        """The last report, with all of its sites."""
         sites = tuple(map(_site, json.loads(zlib.decompress(self.packed))))
         return replace(self.latest, detected=replace(self.latest.detected, sites=sites))
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in memory, roughly."""
+        """Its approximate size in memory."""
         return _OVERHEAD_BYTES + len(self.packed)
 
     @staticmethod
     def pack(opened: Opened) -> tuple[Opened, bytes]:
-        """Return what ``latest`` and ``packed`` are: most of a detection is much the same text."""
+        """Return ``latest`` and ``packed``: detections repeat much text and compress well."""
         sites = opened.detected.sites
         light = tuple(replace(each, stack=()) for each in sites[:1])
         packed = zlib.compress(json.dumps([astuple(each) for each in sites]).encode(), 1)
@@ -150,7 +151,7 @@ class Finding:
 
 
 def _site(values: list[Any]) -> Site:
-    """Make a site of its values as JSON has them."""
+    """Create a site from its values in JSON."""
     given = dict(zip(Site.__match_args__, values, strict=True))
     for name in ("origin", "application"):
         given[name] = Place(*given[name]) if given[name] is not None else None
@@ -160,21 +161,21 @@ def _site(values: list[Any]) -> Site:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What is new of a process."""
+    """The news of a process."""
 
     number: int
     process: Process
     seen_s: float
     names: tuple[str, ...] | None
-    """All functions, None where there is no new one."""
+    """All functions, None if there is no new one."""
     readings: tuple[Reading, ...]
     is_all: bool
-    """Whether these are all readings, and not just the new ones."""
+    """Whether these are all readings, not only the new ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """All that changed since a change; since 0 it is everything."""
+    """Everything that changed since a change; since 0 means everything."""
 
     change: int
     processes: tuple[Followed, ...]
@@ -185,18 +186,18 @@ class Since:
 
 class Store:
     """
-    Takes what arrives, from any thread.
+    Stores what arrives, from any thread.
 
     Args:
-        limits: What is kept.
-        clock: Seconds since the epoch.
+        limits: How much is kept.
+        clock: Returns the seconds since the epoch.
     """
 
     def __init__(
         self, limits: Limits | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.epoch = secrets.token_hex(4)
-        """Tells one store from the one of another run."""
+        """Distinguishes this store from those of other runs."""
         self._limits = limits or Limits()
         self._clock = clock
         self._lock = threading.Lock()
@@ -210,10 +211,10 @@ class Store:
         self._gone_findings: deque[tuple[int, int]] = deque(maxlen=2000)
 
     def take(self, arrival: Arrival) -> None:
-        """Enter what arrived."""
+        """Add what arrived."""
         with self._lock:
             if isinstance(arrival, Seen):
-                # Most of what arrives, and no change: it shows with a finding.
+                # The most frequent arrival, and not a change: it is only shown with a finding.
                 self._traces.add(arrival)
                 return
             self._change += 1
@@ -243,7 +244,7 @@ class Store:
             )
 
     def finding(self, number: int) -> tuple[Finding, Process] | None:
-        """Return a finding and its process, None when it is not there or no more."""
+        """Return a finding and its process, None if it does not exist or is no longer kept."""
         with self._lock:
             found = self._findings.get(number)
             return None if found is None else (found, found.latest.process)
@@ -269,7 +270,7 @@ class Store:
 
     def _read(self, series: Series, counts: Counts) -> None:
         if series.readings and counts.at_s <= series.readings[-1].at_s:
-            return  # Sent again, or by a clock that was set back: a chart needs rising times.
+            return  # Sent again, or after the clock was set back: a chart needs rising times.
         names = len(series.names)
         kinds = {
             each.kind: Population(
@@ -310,10 +311,10 @@ class Store:
         self._shrink()
 
     def _completed(self, finding: Finding, opened: Opened) -> None:
-        """Enter a span whose log record is there already, or the other way round."""
+        """Add a span whose log record has already arrived, or the other way round."""
         latest = finding.latest
         if opened.span != latest.span:
-            return  # Of an earlier reminder, sent once more.
+            return  # It belongs to an earlier reminder, and was sent again.
         if opened.detected.sites and not finding.has_events:
             finding.has_events = True
             self._repack(finding, replace(opened, links=opened.links or latest.links))
@@ -324,7 +325,7 @@ class Store:
 
     def _sampled(self, series: Series, sampled: Sampled) -> None:
         finding = self._of_span(series, sampled.span)
-        # With emit="both" they are events of the span as well.
+        # With emit="both" the samples are also events of the span.
         if finding is None or finding.has_events or finding.latest.span != sampled.span:
             return
         whole = finding.whole
@@ -345,7 +346,7 @@ class Store:
             each.ended is not None and each.ended.span == ended.span
             for each in self._findings.values()
         ):
-            return  # Its log record, or sent once more.
+            return  # The log record of the same end, or sent again.
         finding = self._open_one(series, ended.kind, ended.evidence, ended.links, ended.fingerprint)
         if finding is not None:
             finding.ended = ended
@@ -353,7 +354,7 @@ class Store:
             finding.changed = self._change
 
     def _of_span(self, series: Series, span: Link) -> Finding | None:
-        """Find what a span reported; where nobody makes spans, the finding that changed last."""
+        """Find the finding that a span reported; without spans, the one that changed last."""
         found = (
             each
             for each in self._findings.values()
@@ -382,7 +383,7 @@ class Store:
         while len(self._findings) > limits.findings or (
             self._finding_bytes > limits.finding_bytes and len(self._findings) > 1
         ):
-            # What has ended goes before what is open.
+            # Findings that have ended are dropped before open ones.
             number = next((n for n, each in self._findings.items() if each.ended is not None), None)
             gone = self._findings.pop(next(iter(self._findings)) if number is None else number)
             self._finding_bytes -= gone.size_bytes

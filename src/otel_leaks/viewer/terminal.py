@@ -1,8 +1,8 @@
 """
-What was received, as text for a terminal or a pipe.
+Shows what was received as text, on a terminal or in a pipe.
 
-Pure but for ``Screen``: frozen values in, Rich text out. Colors, NO_COLOR, consoles that
-are no terminal, dumb, narrow or old, and drawing in place are Rich's.
+Pure except for ``Screen``: frozen values in, Rich text out. Rich handles colors, NO_COLOR,
+drawing in place, and consoles that are no terminal, dumb, narrow or old.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from otel_leaks.viewer.received import Counted, Counts, Detected, Place, Site
 __all__ = ["ASCII", "UNICODE", "Marks", "Scene", "Screen", "explain", "picture", "status"]
 
 FUNCTIONS = 3
-"""Functions of a kind that a picture shows."""
+"""Number of functions of a kind that a picture shows."""
 SPARKS = 16
-"""Readings that a sparkline shows."""
+"""Number of readings that a sparkline shows."""
 BAR = 30
-"""Columns of a bar, where there is room."""
+"""Columns of a bar, if there is room."""
 SHORT_BAR = 15
 """Columns of a bar in a line of text."""
 NARROWEST = 60
-"""Columns below which nothing is drawn: it would not fit."""
+"""Minimum of columns; on a narrower terminal nothing is drawn."""
 
 _NOUNS: Mapping[str, str] = {
     "asyncio_task": "asyncio task",
@@ -47,14 +47,14 @@ _STATES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The characters that a picture is made of."""
+    """The characters used in a picture."""
 
     full: str
-    """Of a bar, as its ``empty`` part."""
+    """The filled part of a bar; ``empty`` is the rest."""
     empty: str
     ellipsis: str
     step: str
-    """Into a call."""
+    """A step into a call."""
     sparks: str
     """The levels of a sparkline, the lowest first."""
 
@@ -65,11 +65,11 @@ ASCII = Marks("#", ".", "...", "\\ ", "_.-=+*%#")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that a picture shows."""
+    """Everything that a picture shows."""
 
     title: str
     note: str
-    """What the application did meanwhile, in some words."""
+    """What the application did meanwhile, in a few words."""
     elapsed_s: float
     history: tuple[Counts, ...] = ()
     """Oldest first."""
@@ -77,11 +77,11 @@ class Scene:
 
 def picture(scene: Scene, marks: Marks, columns: int) -> Text:
     """
-    Draw the counts of now, how they came about, and their limits.
+    Draw the current counts, their history and their limits.
 
     Args:
         scene: What to show.
-        marks: What to draw it with.
+        marks: The characters to draw with.
         columns: Width of the terminal, >= ``NARROWEST``; the lines are narrower than that.
     """
     width = columns - 1
@@ -98,7 +98,7 @@ def picture(scene: Scene, marks: Marks, columns: int) -> Text:
 
 
 def status(scene: Scene, marks: Marks) -> Text:
-    """Say in one line what a picture says in many."""
+    """Summarize in one line what a picture shows in many."""
     parts = [Text(f"{scene.elapsed_s:3.0f} s")]
     if scene.history:
         parts += [
@@ -116,10 +116,9 @@ def explain(detected: Detected, marks: Marks, columns: int | None) -> Text:
     Describe a detection with its largest site.
 
     Args:
-        detected: As it was received.
-        marks: What to draw it with.
-        columns: Width of the terminal, None for as wide as it gets: paths are not
-            shortened then.
+        detected: The detection as received.
+        marks: The characters to draw with.
+        columns: Width of the terminal; None for no limit, which leaves paths unshortened.
     """
     width = columns - 1 if columns is not None else None
     lines = [Text("LEAK DETECTED", "bold red"), *map(Text, _wrapped(detected.message, width))]
@@ -188,9 +187,9 @@ def _functions(counted: Counted, history: Sequence[Counts], marks: Marks, width:
         dict(known.functions) if (known := each.of(counted.kind)) is not None else {}
         for each in history[-SPARKS:]
     ]
-    # The least that fills a sparkline: one task more or less is no landscape.
+    # At least 10 for a full sparkline: one task more or less must not look like a mountain.
     most = max([10, *(count for each in before for count in each.values())])
-    # The function that most of them run stands out when they are too many.
+    # If the count is over its limit, a function that most of them run is highlighted.
     worst = next(
         (f for f, n in counted.functions if _is_over(counted) and 2 * n > counted.count), None
     )
@@ -213,7 +212,7 @@ def _sparkline(readings: Sequence[int], most: int, marks: Marks) -> str:
 
 
 def _stack(site: Site, marks: Marks, width: int | None) -> list[Text]:
-    """Write one level a line, indented by its depth, what it calls below it."""
+    """Return one line for each level, indented by its depth, each above the one that it calls."""
     names = [
         ("  " * (depth - 1) + marks.step if depth else "") + place.function
         for depth, place in enumerate(site.stack)
@@ -250,7 +249,7 @@ def _wrapped(text: str, width: int | None) -> list[str]:
 
 
 def _cut(text: str, room: int, marks: Marks) -> str:
-    """Keep the end of *text*, which says most of a path or a qualified name."""
+    """Shorten *text* to its end, the most informative part of a path or a qualified name."""
     room = max(room, 12)
     if len(text) <= room:
         return text
@@ -263,13 +262,13 @@ def _joined(lines: Sequence[Text]) -> Text:
 
 class Screen:
     """
-    Writes to a person: pictures in place on a terminal, plain lines elsewhere.
+    Output for a person: pictures in place on a terminal, plain lines elsewhere.
 
-    A context manager: what was drawn last stays, and the cursor is back at its end.
+    A context manager: on exit the last picture stays, with the cursor after it.
 
     Args:
-        stream: Where to.
-        environ: ``NO_COLOR``, ``TERM``, ``COLUMNS`` and what else Rich reads.
+        stream: The stream to write to.
+        environ: ``NO_COLOR``, ``TERM``, ``COLUMNS`` and other variables that Rich reads.
     """
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
@@ -298,11 +297,11 @@ class Screen:
 
     @property
     def columns(self) -> int | None:
-        """Width of the terminal, None where there is none."""
+        """Width of the terminal, None if there is none."""
         return self._console.width if self.live else None
 
     def draw(self, scene: Scene) -> None:
-        """Draw a picture over the last one; on no terminal, do nothing."""
+        """Draw a picture over the last one; without a terminal, do nothing."""
         if not self.live or self._console.width < NARROWEST:
             return
         if self._drawn is None:
@@ -317,7 +316,7 @@ class Screen:
         self._drawn.update(picture(scene, self.marks, self._console.width), refresh=True)
 
     def write(self, *lines: str | Text) -> None:
-        """Write lines that stay."""
+        """Write lines that are not drawn over."""
         self._stay()
         for line in lines:
             self._console.print(line, soft_wrap=True)

@@ -11,11 +11,11 @@ __all__ = ["Traces"]
 
 class Traces:
     """
-    The latest spans by trace; those that a detection links to stay longer.
+    The latest spans by trace; traces that a detection links to are kept longer.
 
     Args:
-        spans: That are kept, and as many again of those that detections link to.
-        spans_of_trace: The most of one trace.
+        spans: Limit of spans that are kept, and as many again of traces that detections link to.
+        spans_of_trace: Limit of spans of one trace.
     """
 
     def __init__(self, *, spans: int, spans_of_trace: int) -> None:
@@ -25,7 +25,7 @@ class Traces:
         self._linked = _Spans()
 
     def add(self, seen: Seen) -> None:
-        """Enter a span."""
+        """Add a span."""
         trace_id = seen.span.trace_id
         spans = self._linked if trace_id in self._linked.of else self._recent
         if len(spans.of.get(trace_id, ())) < self._most_of_trace:
@@ -33,7 +33,7 @@ class Traces:
             spans.shrink(self._most)
 
     def keep(self, links: tuple[Link, ...]) -> None:
-        """Keep the traces that a detection links to, those that arrive later as well."""
+        """Keep the traces that a detection links to, including spans that arrive later."""
         for link in links:
             spans = self._recent.pop(link.trace_id)
             self._linked.add(link.trace_id, *spans)
@@ -41,18 +41,18 @@ class Traces:
         self._linked.shrink(self._most)
 
     def of(self, trace_id: str) -> tuple[Seen, ...]:
-        """Return the spans of a trace that are here, in the order in which they started."""
+        """Return the spans of a trace that are kept, in the order in which they started."""
         spans = self._linked.of.get(trace_id) or self._recent.of.get(trace_id) or []
         return tuple(sorted(spans, key=lambda each: each.start_s))
 
 
 class _Spans:
-    """Spans by trace, the one that came first as the first one to go."""
+    """Spans by trace; the oldest trace is dropped first."""
 
     def __init__(self) -> None:
         self.of: OrderedDict[str, list[Seen]] = OrderedDict()
         self._size = 0
-        """Of spans, and one of each trace, which takes memory as well."""
+        """Number of spans, plus one for each trace, which takes memory as well."""
 
     def add(self, trace_id: str, *spans: Seen) -> None:
         if trace_id not in self.of:

@@ -1,4 +1,4 @@
-"""What the page is sent, as values for JSON. ``static/state.js`` reads it."""
+"""The data that is sent to the page, as JSON values. ``static/state.js`` reads it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _finding(finding: Finding) -> _Json:
         "count": detected.count,
         "peak": finding.peak,
         "limit": detected.limit,
-        # Of what is in no telemetry it is not known.
+        # Not known for findings that did not arrive as telemetry.
         "opened": finding.opened_s or None,
         "oldest": opened.at_s - opened.age_s if opened.at_s else None,
         "last": opened.at_s or None,

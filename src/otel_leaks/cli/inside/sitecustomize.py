@@ -1,8 +1,8 @@
 """
 Instruments a program of ``otel-leaks run``, before its own first line.
 
-Python imports it by its name, because its folder comes first in ``PYTHONPATH``. It hides no
-``sitecustomize`` of the environment: that is run first.
+Python imports this module by its name, because its folder comes first in ``PYTHONPATH``. It does
+not suppress a ``sitecustomize`` of the environment, which it runs first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _environments_own() -> None:
 
 
 def _instrument() -> None:
-    # It keeps the books of multiprocessing, and runs none of the program's code.
+    # A helper process of multiprocessing, which runs none of the program's code.
     if any("multiprocessing.resource_tracker" in each for each in sys.orig_argv):
         return
     try:
@@ -35,7 +35,7 @@ def _instrument() -> None:
 
         start()
     except Exception as error:
-        # The program runs all the same: most likely it is of an environment without otel-leaks.
+        # The program still runs: most likely its environment does not have otel-leaks.
         print(
             f"otel-leaks: {sys.executable} is not watched: {type(error).__name__}: {error}",
             file=sys.stderr,
@@ -48,6 +48,6 @@ try:
     finally:
         _instrument()
 except KeyboardInterrupt:
-    # Python would end with the traceback of a fatal error.
+    # Otherwise Python would exit with the traceback of a fatal error.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.raise_signal(signal.SIGINT)

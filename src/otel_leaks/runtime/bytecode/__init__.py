@@ -1,1 +1,1 @@
-"""What a function's bytecode says of it: whether it can end, which lock it waits for."""
+"""Reads from a function's bytecode whether it can end, and which lock it waits for."""

@@ -1,11 +1,11 @@
 """
-Where a function catches ``CancelledError`` and goes on, read from its bytecode.
+Finds where a function catches ``CancelledError`` and goes on, from its bytecode.
 
 No source is needed. A handler is followed as if a ``CancelledError`` had arrived: into the clauses
 that name it (a name with "cancelled" in it, or ``BaseException``), a bare ``except``, a ``finally``
-that returns, and a ``with`` of ``contextlib.suppress()``. It goes on where a way leads out of the
-handler that raises nothing. What a name stands for is not looked up: an ``except`` of a tuple that
-was given a name of its own is missed.
+that returns, and a ``with`` of ``contextlib.suppress()``. The function goes on if a path leads out
+of the handler without raising. Names are not resolved: an ``except`` of a tuple that has a name of
+its own is missed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from otel_leaks.runtime.bytecode.endless import JUMPS, RAISES, TARGETED, handler
 __all__ = ["Catch", "Caught", "caught_at"]
 
 MAX_CODE_BYTES = 4000
-"""Of a function that is looked at, two milliseconds."""
+"""Longest function that is read, in two milliseconds."""
 MAX_KNOWN = 1000
-"""Places whose answer is kept."""
+"""Limit of positions whose answers are kept."""
 
 _WAITS = frozenset({"SEND", "YIELD_FROM", "YIELD_VALUE"})
-"""Where a cancellation arrives."""
+"""Instructions at which a cancellation arrives."""
 _MATCHES = frozenset({"CHECK_EG_MATCH", "CHECK_EXC_MATCH", "JUMP_IF_NOT_EXC_MATCH"})
 _ENDS = frozenset({"CLEANUP_THROW", "END_ASYNC_FOR"})
-"""What raises again whatever is not theirs."""
+"""Instructions that raise again any exception that they do not handle."""
 _RETURNS = frozenset({"RETURN_CONST", "RETURN_VALUE"})
 _FILLERS = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "NOT_TAKEN"})
 
@@ -40,7 +40,7 @@ class Catch(NamedTuple):
 
     line: int
     is_around: bool
-    """Whether the function stands in what is guarded."""
+    """Whether the function is currently in the guarded block."""
 
 
 class Caught:
@@ -51,13 +51,13 @@ class Caught:
 
     def within(self, stack: Sequence[tuple[CodeType | None, int]]) -> tuple[int, int] | None:
         """
-        Return which function of a stack catches ``CancelledError`` and goes on, and its line.
+        Return the index in a stack of a function that catches ``CancelledError``, and the line.
 
-        The innermost has it first. What asyncio's own functions catch they pass on when what they
-        wait for has ended, as a group of tasks does; until then no other function has it.
+        The innermost function gets the exception first. asyncio's own functions, such as a task
+        group, pass it on when what they wait for has ended; until then no other function gets it.
 
         Args:
-            stack: Code, None for one that has none, and ``f_lasti``; outermost first.
+            stack: Code, None if there is none, and ``f_lasti`` of each; outermost first.
         """
         for number in reversed(range(len(stack))):
             code, last_instruction = stack[number]
@@ -90,13 +90,13 @@ def caught_at(
     Return where a function catches ``CancelledError`` and goes on.
 
     Args:
-        code: The function's.
-        last_instruction: ``f_lasti`` of its frame: the innermost handler of what stands there is
-            preferred; -1 where that is not known.
-        is_outermost: Whether its end is that of the task, so that to return is not to go on.
+        code: The code of the function.
+        last_instruction: ``f_lasti`` of its frame: the innermost handler around that instruction
+            is preferred; -1 if it is not known.
+        is_outermost: Whether the function's end ends the task, so that a return does not count.
 
     Returns:
-        None where no handler of an ``await`` does, or the function is too long.
+        None if no handler of an ``await`` goes on, or the function is too long.
     """
     if len(code.co_code) > MAX_CODE_BYTES:
         return None
@@ -121,7 +121,7 @@ def _around(handlers: Sequence[tuple[int, int, int]], offset: int) -> list[int]:
     """Return the handlers around an instruction, the innermost first."""
     found: list[int] = []
     ahead = [offset]
-    # From 3.11 on each instruction has one handler, which is guarded by the next one.
+    # From 3.11 on each instruction has one handler, which the next handler guards.
     for at in ahead:
         covering = [each for each in handlers if each[0] <= at < each[1]]
         for _, _, target in sorted(covering, key=lambda each: each[1] - each[0]):
@@ -142,7 +142,7 @@ class _Reader:
         self._suppresses = "suppress" in code.co_names and bool(named)
 
     def line(self, target: int, *, is_outermost: bool) -> int | None:
-        """Return the line of the clause by which a handler at an offset goes on, None for none."""
+        """Return the line of the clause in which a handler at an offset goes on, or None."""
         start = self._start(target)
         if start is None:
             return None
@@ -170,12 +170,12 @@ class _Reader:
         return None
 
     def _start(self, target: int) -> int | None:
-        # A filler may stand where the handler begins.
+        # The handler may start with a filler.
         later = [offset for offset in self._at if offset >= target]
         return self._at[min(later)] if later else None
 
     def _next(self, i: int) -> list[int]:
-        """Return where it goes on from an instruction with a ``CancelledError`` in flight."""
+        """Return the instructions that may follow one while a ``CancelledError`` is handled."""
         each = self._all[i]
         jump = self._start(each.argval) if each.opcode in TARGETED else None
         if each.opname == "JUMP_IF_NOT_EXC_MATCH":
@@ -195,7 +195,7 @@ class _Reader:
         return [] if to is None else [to]
 
     def _names_it(self, i: int) -> bool:
-        """Say whether the expression before a match names what cancels."""
+        """Return whether the expression before a match names the cancellation exception."""
         for each in reversed(self._all[:i]):
             if not each.opname.startswith(("LOAD_", "BUILD_TUPLE", "CALL", "PRECALL", "PUSH_NULL")):
                 return False
@@ -208,7 +208,7 @@ class _Reader:
         return i < len(self._all) and self._all[i].opname in RAISES
 
     def _line(self, i: int) -> int:
-        # What begins a handler may have no line.
+        # The first instruction of a handler may have no line.
         for each in self._all[i:]:
             for begin, end, line in self._code.co_lines():
                 if begin <= each.offset < end and line is not None:

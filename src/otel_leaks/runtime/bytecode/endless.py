@@ -1,9 +1,9 @@
 """
-Loops without an exit, read from a function's bytecode.
+Finds loops without an exit, from a function's bytecode.
 
-No source is needed, no frame is changed. Where this Python's instructions are others than
-those known here (3.10 to 3.15), a jump that is not recognised counts as one that may be taken
-or not, so that an exit is rather seen than missed.
+No source is needed, and no frame is changed. If this Python has other instructions than 3.10 to
+3.15, an unknown jump counts as one that may be taken or not: an exit may be assumed where there
+is none, but none is missed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from types import CodeType
 __all__ = ["JUMPS", "RAISES", "TARGETED", "Exits", "handlers_of", "is_endless"]
 
 MAX_CODE_BYTES = 2000
-"""Of a function that is looked at, a millisecond; a longer one is taken to have an exit."""
+"""Longest function that is read, in a millisecond; a longer one is assumed to have an exit."""
 MAX_KNOWN = 1000
-"""Places whose answer is kept."""
+"""Limit of positions whose answers are kept."""
 
 _RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})
 RAISES = frozenset({"RAISE_VARARGS", "RERAISE"})
@@ -46,11 +46,11 @@ class Exits:
         self, places: Iterable[tuple[CodeType | None, int]], pause: Callable[[], None]
     ) -> bool:
         """
-        Say whether one of these functions can never return from where it stands.
+        Return whether one of these functions can never return from its current instruction.
 
         Args:
-            places: Code, None for one that has none, and ``f_lasti``.
-            pause: Called before each that has to be read: it takes up to a millisecond.
+            places: Code, None if there is none, and ``f_lasti`` of each.
+            pause: Called before each function that must be read, which takes up to a millisecond.
         """
         for code, last_instruction in places:
             if code is None:
@@ -62,7 +62,7 @@ class Exits:
         return False
 
     def is_endless(self, code: CodeType, last_instruction: int) -> bool:
-        """Say whether a function that stands at an instruction can never return."""
+        """Return whether a function that is at an instruction can never return."""
         key = (id(code), last_instruction)
         known = self._known.get(key)
         if known is None or known[0]() is not code:
@@ -77,25 +77,24 @@ class Exits:
 
 def is_endless(code: CodeType, last_instruction: int) -> bool:
     """
-    Say whether a function that stands at an instruction can never return.
+    Return whether a function that is at an instruction can never return.
 
     Handlers of exceptions are followed: an ``except`` that leaves the loop is an exit, and so is
     the end of an ``async for``.
 
     Args:
-        code: The function's.
+        code: The code of the function.
         last_instruction: ``f_lasti`` of its frame.
 
     Returns:
-        True when only an exception that it does not handle, such as its cancellation, ends
-        it.
+        True if only an exception that it does not handle, such as its cancellation, ends it.
     """
     if last_instruction < 0 or len(code.co_code) > MAX_CODE_BYTES:
         return False
     instructions = list(dis.get_instructions(code))
     at = {each.offset: i for i, each in enumerate(instructions)}
     handlers = handlers_of(code, instructions)
-    # f_lasti may be that of a cache behind its instruction.
+    # f_lasti may be the offset of a cache that follows its instruction.
     start = max((i for offset, i in at.items() if offset <= last_instruction), default=0)
     seen: set[int] = set()
     ahead = [start]
@@ -118,12 +117,12 @@ def is_endless(code: CodeType, last_instruction: int) -> bool:
 
 
 def handlers_of(code: CodeType, instructions: list[dis.Instruction]) -> list[tuple[int, int, int]]:
-    """Return begin, end and handler of what is guarded."""
+    """Return the start, the end and the handler of each guarded range."""
     if sys.version_info >= (3, 11):
         # Undocumented, 3.11 to 3.15 have it: https://github.com/python/cpython/blob/v3.13.0/Lib/dis.py#L980
         entries = getattr(dis.Bytecode(code), "exception_entries", ())
         return [(each.start, each.end, each.target) for each in entries]
-    # What is guarded ends at its handler or before.
+    # A guarded range ends at its handler or before.
     return [
         (each.offset, each.argval, each.argval)
         for each in instructions

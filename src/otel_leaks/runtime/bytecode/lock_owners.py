@@ -1,9 +1,9 @@
 """
-Locks that a thread waits for though their owner has ended.
+Locks that a thread waits for although their owner has ended.
 
-Only an ``RLock`` knows its owner; of a ``Lock`` nobody can say. Which lock a thread waits for
-is read from the instruction at which it stands: ``with lock:`` or ``lock.acquire()``, the lock
-being a variable, or an attribute of one. Nothing of the application is called.
+Only an ``RLock`` records its owner; that of a ``Lock`` is unknown. The lock that a thread waits
+for is read from its current instruction: ``with lock:`` or ``lock.acquire()``, where the lock is
+a variable or an attribute of one. No code of the application is called.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from otel_leaks.runtime.glimpse import Root, Step, first, item, members, of_clas
 __all__ = ["may_wait", "waits_for_dead"]
 
 MAX_CODE_BYTES = 2000
-"""Of a function that is looked at, a millisecond."""
+"""Longest function that is read, in a millisecond."""
 
-# As _thread.RLock writes itself on 3.10 to 3.15, the owner being a thread's ident.
+# The repr() of _thread.RLock on 3.10 to 3.15; the owner is a thread's ident.
 _LOCKED = re.compile(r"<locked _thread\.RLock object owner=(\d+) count=[1-9]")
 _RLOCK = type(threading.RLock())
 
@@ -47,7 +47,7 @@ _LOCALS = frozenset(
 
 
 def may_wait(code: CodeType, last_instruction: int) -> bool:
-    """Say whether a function that stands at an instruction may wait for a lock; cheap."""
+    """Return whether a function that is at an instruction may wait for a lock; cheap."""
     if last_instruction < 0 or len(code.co_code) > MAX_CODE_BYTES:
         return False
     name = dis.opname[code.co_code[last_instruction]]
@@ -58,16 +58,16 @@ def may_wait(code: CodeType, last_instruction: int) -> bool:
 
 def waits_for_dead(ident: int, code: CodeType, last_instruction: int) -> bool:
     """
-    Say whether a thread waits for a lock of a dead thread.
+    Return whether a thread waits for a lock of a dead thread.
 
-    False when it is not known: of a lock that a variable of the function leads to, before 3.13,
-    where reading a variable of a running function keeps all of them alive. A thread that C code
-    started may own a lock while it runs no Python, and is taken for dead then.
+    False if it is not known: before 3.13 for a lock that a variable of the function leads to, as
+    reading a variable of a running function keeps all of them alive there. A thread that C code
+    started may own a lock while it runs no Python, and is then taken for dead.
 
     Args:
-        ident: Of the thread.
-        code: Of the function that it stands in.
-        last_instruction: At which it stands there.
+        ident: The ident of the thread.
+        code: The code of its innermost function.
+        last_instruction: ``f_lasti`` of that function's frame.
     """
     wanted = _wanted(code, last_instruction)
     if wanted is None:
@@ -81,14 +81,14 @@ def waits_for_dead(ident: int, code: CodeType, last_instruction: int) -> bool:
     said = _LOCKED.match(first(root, written, ""))
     if said is None:
         return False
-    # Private, the same on 3.10 to 3.15; enumerate() would miss what is about to start.
+    # Private, the same on 3.10 to 3.15; enumerate() would miss threads that are about to start.
     alive = {*threading._active, *idents_with_frames()}  # type: ignore[attr-defined]
-    # Whether the lock was given up meanwhile: then its owner may have ended since.
+    # If the lock was released meanwhile, its former owner may have ended since.
     return int(said[1]) not in alive and first(root, written, "").startswith(said[0])
 
 
 def _wanted(code: CodeType, last_instruction: int) -> tuple[dis.Instruction, list[str]] | None:
-    """Return what the instruction enters or acquires: a variable, and attributes of it."""
+    """Return what the instruction enters or acquires: a variable and its attributes."""
     if not may_wait(code, last_instruction):
         return None
     before = [each for each in dis.get_instructions(code) if each.offset <= last_instruction]
@@ -99,7 +99,7 @@ def _wanted(code: CodeType, last_instruction: int) -> tuple[dis.Instruction, lis
         at = before.pop()
     names = [each for each in before if each.opname not in _NO_OBJECTS]
     if at.opname.startswith("CALL") and names:
-        # acquire() without arguments, or, on 3.14 and later, what `with` calls.
+        # acquire() without arguments or, on 3.14 and later, the call that `with` makes.
         last = names.pop()
         enters = last.opname == "LOAD_SPECIAL"
         while names and names[-1].opname == "LOAD_SPECIAL":
@@ -116,7 +116,7 @@ def _wanted(code: CodeType, last_instruction: int) -> tuple[dis.Instruction, lis
 
 
 def _way_to(base: dis.Instruction, attributes: list[str], root: Root) -> tuple[Step, ...] | None:
-    """Return the way from a frame to a variable and attributes of it, calling nothing."""
+    """Return the way from a frame to a variable and its attributes, without calling code."""
     name = str(base.argval)
     way: tuple[Step, ...]
     if base.opname in _LOCALS and base.opname != "LOAD_NAME":

@@ -329,6 +329,13 @@ def by_odd_module(task: Task) -> None:
     sys.modules[MODULE] = odd
 
 
+def by_globals_of_script(task: Task) -> None:
+    names: dict[str, Any] = {"__name__": "script"}
+    exec("def watch(given):\n    global watched\n    watched = given", names)
+    names["watch"](task)
+    listed.append(names["watch"])
+
+
 def clear() -> None:
     """Let go of all."""
     if held.finalizer is not None:
@@ -405,6 +412,7 @@ WAYS: dict[Callable[[Task], None], str] = {
     ),
     by_signal_handler: f"the handler of {SIGNAL.name}.__self__.task",
     by_hidden_module: f"{HERE}.listed[…].current",
+    by_globals_of_script: f"{HERE}.listed[…] -> script.watch.__globals__.watched",
     by_odd_module: "sys.modules['...'].held",
 }
 """What each way is to be written as."""

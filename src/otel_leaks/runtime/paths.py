@@ -203,6 +203,9 @@ def _of_function(nodes: list[Any], at: int, before: str) -> Step:
                 return f"{said}.<default>.{variable}", 2
     if first is function.__kwdefaults__ and second is not None:
         return f"{said}.<default>{_of_dict(first, second, is_space=True)}", 2
+    # Those of a module are shut: they are of what was run by exec() or runpy.
+    if first is function.__globals__ and second is not None:
+        return f"{said}.__globals__{_of_dict(first, second, is_space=True)}", 2
     if first is function.__dict__ and second is not None:
         return f"{said}{_of_dict(first, second, is_space=True)}", 2
     return f"{said}.<function>", 1

@@ -282,6 +282,112 @@ def test_shielded_work_that_ends_by_itself_stays_silent(
     assert asyncio.run(main()) == []
 
 
+async def drains_without_a_limit(work: asyncio.Future[None]) -> None:
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.wait([asyncio.ensure_future(waits(work))])
+
+
+async def leaves_a_group(work: asyncio.Future[None]) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(is_shielded, work)
+        await asyncio.sleep(3600)
+
+
+async def is_shielded(work: asyncio.Future[None]) -> None:
+    with anyio.CancelScope(shield=True):
+        await asyncio.wait([work])
+
+
+@pytest.mark.parametrize("busy", [drains_without_a_limit, leaves_a_group])
+def test_whoever_waits_for_tasks_that_nobody_cancelled_has_time(
+    monitor: Monitor, busy: Callable[[asyncio.Future[None]], Coroutine[Any, Any, None]]
+) -> None:
+    async def main() -> list[Finding]:
+        work = asyncio.get_running_loop().create_future()
+        async with running(busy(work)) as (task,):
+            task.cancel()
+            found = await monitor.looks(5 * LIMIT_S)
+            work.set_result(None)
+            await settle()
+            return [*found, *await monitor.looks(50.0)]
+
+    assert asyncio.run(main()) == []
+
+
+def test_a_cleanup_that_polls_is_not_always_seen_to_wait_for_its_timer(monitor: Monitor) -> None:
+    futures: list[asyncio.Future[None]] = []
+
+    async def polls() -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            while not let_go:
+                futures.append(loop.create_future())
+                if len(futures) % 2:
+                    loop.call_later(3600, futures[-1].set_result, None)
+                await futures[-1]
+
+    async def main() -> list[Finding]:
+        found: list[Finding] = []
+        async with running(polls()) as (task,):
+            task.cancel()
+            for _ in range(50):
+                await settle()
+                found += monitor.look()
+                futures[-1].set_result(None)
+        return found
+
+    assert asyncio.run(main()) == []
+
+
+async def converts_and_ends() -> None:
+    while await _is_asked_to_go_on():
+        pass
+
+
+async def _is_asked_to_go_on() -> bool:
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        return False
+    return True
+
+
+def test_a_request_that_was_not_delivered_has_not_been_refused(monitor: Monitor) -> None:
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(converts_and_ends())
+    loop.run_until_complete(settle())
+    task.cancel()
+
+    found = [each for _ in range(20) for each in monitor.look()]
+
+    loop.run_until_complete(task)
+    loop.close()
+    assert found == []
+
+
+@counts
+def test_a_task_that_passes_its_cancellation_on_is_not_found_beside_the_one_that_refuses(
+    monitor: Monitor,
+) -> None:
+    async def passes_on() -> None:
+        child = asyncio.ensure_future(swallows())
+        while not child.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await child
+
+    async def main() -> list[str]:
+        async with running(passes_on()) as (task,):
+            task.cancel()
+            await monitor.looks(3 * LIMIT_S)
+            return [each.sites[0].function for each in monitor.opened.values()]
+
+    assert [each.rpartition(".")[2] for each in asyncio.run(main())] == ["swallows"]
+
+
 async def times_out_all_day() -> None:
     """As a worker that polls with a timeout of its own: each one is taken back."""
     while not let_go:

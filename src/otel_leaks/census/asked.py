@@ -8,6 +8,10 @@ from otel_leaks.census.serials import Known
 
 __all__ = ["Asked"]
 
+FRESH = 6
+"""Censuses for which it counts that a task was seen to wait for what comes by itself. One that
+polls waits for a timer in most censuses, and does not at the moment at which another one looks."""
+
 
 @dataclass(slots=True)
 class Asked:
@@ -20,6 +24,8 @@ class Asked:
     cancels: int
     rises: int = 0
     rate: float = 0.0
+    looks: int = FRESH
+    """Censuses since it was seen to wait for what comes by itself."""
 
     def note(self, cancels: int, now: float) -> None:
         """Record what the next census sees."""
@@ -29,3 +35,8 @@ class Asked:
         self.rises = self.rises + 1 if more > 0 else 0
         self.rate = max(0.0, more / (now - self.seen)) if now > self.seen else 0.0
         self.cancels, self.seen = cancels, now
+
+    def ends_later(self, *, waits: bool) -> bool:
+        """Enter whether it waits for what comes by itself; say whether it has lately."""
+        self.looks = 0 if waits else self.looks + 1
+        return self.looks < FRESH

@@ -16,9 +16,11 @@ from otel_leaks.runtime.bytecode.caught import Caught
 from otel_leaks.runtime.glimpse import refs_at
 from otel_leaks.runtime.task_cancels import (
     COUNTS,
+    awaits_several,
     awaits_uncancelled,
     cancels_of,
     is_handling,
+    refused_cancels,
 )
 from otel_leaks.runtime.task_chains import chain_of
 from otel_leaks.runtime.task_waits import is_timed
@@ -105,32 +107,46 @@ class Refusals:
         timers = Timers(look.pause)
         found = []
         for number, each in enumerate(some, 1):
-            ref = each.known.ref
-            caught_in = look.guard.ask(self._kind, partial(self._caught_in, ref), None)
-            cleans_up = is_handling(ref)
-            found.append(
-                Refusal(
-                    serial=each.known.serial,
-                    since_s=look.now - each.since,
-                    cancels=each.cancels,
-                    rises=each.rises,
-                    rate=each.rate,
-                    catches=caught_in is not None,
-                    is_own=caught_in is not None and not is_library(caught_in),
-                    cleans_up=cleans_up,
-                    ends_later=awaits_uncancelled(ref)
-                    or (cleans_up and is_timed(ref, timers) is True),
-                )
-            )
+            refusal = look.guard.ask(self._kind, partial(self._refusal, each, timers, look), None)
+            if refusal is not None:
+                found.append(refusal)
             if number % ASKED_OF_SLICE == 0:
                 look.pause()
         return tuple(found)
 
-    def _caught_in(self, ref: TaskRef) -> str | None:
-        """Return the file of the function of its stack that catches what cancels it."""
+    def _refusal(self, asked: Asked, timers: Timers, look: Look) -> Refusal | None:
+        """Return how a task refuses to end, None for one that has received no request yet."""
+        ref = asked.known.ref
+        cleans_up = is_handling(ref)
+        if not cleans_up and not refused_cancels(ref):
+            # Its loop does not turn, or it awaits another task that has to end first.
+            asked.since = look.now
+            return None
+        innermost, caught_in = self._files(ref)
+        waits = (
+            awaits_uncancelled(ref)
+            or (cleans_up and is_timed(ref, timers) is True)
+            # A group of tasks ends when those in it have, and so does wait().
+            or (is_library(innermost) and awaits_several(ref))
+        )
+        return Refusal(
+            serial=asked.known.serial,
+            since_s=look.now - asked.since,
+            cancels=asked.cancels,
+            rises=asked.rises,
+            rate=asked.rate,
+            catches=caught_in is not None,
+            is_own=caught_in is not None and not is_library(caught_in),
+            cleans_up=cleans_up,
+            ends_later=asked.ends_later(waits=waits),
+        )
+
+    def _files(self, ref: TaskRef) -> tuple[str, str | None]:
+        """Return the files of the innermost function of its stack, and of that which catches."""
         found = chain_of(ref).unwrapped()
         codes = [level.code for level in found.levels]
         offsets = [offset for offset, _ in found.stands()]
         caught = self._caught.within(list(zip(codes, offsets, strict=True)))
-        code = codes[caught[0]] if caught is not None else None
-        return code.co_filename if code is not None else None
+        catches = codes[caught[0]] if caught is not None else None
+        innermost = codes[-1].co_filename if codes and codes[-1] is not None else ""
+        return innermost, catches.co_filename if catches is not None else None

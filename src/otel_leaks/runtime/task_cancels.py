@@ -17,8 +17,8 @@ import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
 from gc import get_referents
-from itertools import chain, islice, repeat
-from operator import itemgetter
+from itertools import chain, compress, islice, repeat, tee
+from operator import ge, itemgetter
 from typing import Any
 
 from otel_leaks.runtime.coroutines import outermost
@@ -33,6 +33,8 @@ from otel_leaks.runtime.glimpse import (
     first,
     first_item,
     in_c,
+    is_subtype,
+    module_of_type,
     of_type,
     present,
     referents,
@@ -42,12 +44,23 @@ from otel_leaks.runtime.glimpse import (
 from otel_leaks.runtime.task_makes import Make, class_in_c, kept_in_python, made_in_c, make_of
 from otel_leaks.runtime.tasks import TaskRef, is_pending
 
-__all__ = ["COUNTS", "awaits_uncancelled", "cancels_of", "is_handling", "refused_cancels"]
+__all__ = [
+    "COUNTS",
+    "awaits_several",
+    "awaits_uncancelled",
+    "cancels_of",
+    "is_handling",
+    "refused_cancels",
+]
 
 COUNTS = sys.version_info >= (3, 11)
 """Whether Python counts the requests."""
 LEVELS = 20
 """Limit of coroutines of a task that are checked for handling a ``CancelledError``."""
+MAX_OBJECTS = 10
+"""Limit of variables of a function that are searched."""
+MAX_ITEMS = 1000
+"""Limit of items of a container that are searched."""
 
 
 def cancels_of(refs: Sequence[TaskRef]) -> list[int]:
@@ -82,12 +95,24 @@ def refused_cancels(ref: TaskRef) -> int:
 
 
 def _is_under_way(root: Root, make: Make) -> bool:
-    """Return whether a request is not delivered yet: the next step of the task raises it."""
+    """
+    Return whether the last request is not delivered yet.
+
+    It is thrown at the next step of the task. Or the task awaits another one, to which it was
+    passed on, and which is pending.
+    """
     task = class_in_c()
     must = in_c(task, "_must_cancel") if task is not None else None
     if first(root, (must or kept_in_python("_must_cancel"),), default=False):
         return True
     kind = types_at(root, (make.waiter, present))
+    awaited = make_of(kind)
+    if awaited is not None:
+        steps = (awaited.state, awaited.cancelling)
+        return all(first(root, (make.waiter, present, each)) for each in steps)
+    if kind is _gathering():
+        requested = (make.waiter, present, _kept("_cancel_requested"))
+        return bool(first(root, requested, default=False))
     state = in_c(kind, "_state") if kind is not None else None
     if state is None:
         return False
@@ -139,8 +164,8 @@ def awaits_uncancelled(ref: TaskRef) -> bool:
     waiter: tuple[Step, ...] = (make.waiter, present)
     if make_of(kind) is not None:
         return _any_uncancelled(root, waiter)
-    if kind is getattr(sys.modules.get("asyncio.tasks"), "_GatheringFuture", None):
-        return _any_uncancelled(root, (*waiter, _children, present, _ITEMS))
+    if kind is _gathering():
+        return _any_uncancelled(root, (*waiter, _kept("_children"), present, _ITEMS))
     callbacks = in_c(kind, "_callbacks")
     if callbacks is None:
         return False
@@ -148,13 +173,79 @@ def awaits_uncancelled(ref: TaskRef) -> bool:
     return _any_uncancelled(root, (*waiter, *functions, _CLOSURE, present, referents, referents))
 
 
-def _children(gatherings: Iterator[Any]) -> Iterator[Any]:
-    # Private, the same on 3.10 to 3.15. On some of these their class does not show a __dict__.
-    return map(object.__getattribute__, gatherings, repeat("_children"))
+def _gathering() -> type | None:
+    found: type | None = getattr(sys.modules.get("asyncio.tasks"), "_GatheringFuture", None)
+    return found
+
+
+def _kept(name: str) -> Step:
+    """
+    Return the step to an attribute of what ``gather()`` makes.
+
+    Private, the same on 3.10 to 3.15. On some of these their class does not show a __dict__.
+    """
+    return lambda gatherings: map(object.__getattribute__, gatherings, repeat(name))
 
 
 _ITEMS: Step = chain.from_iterable
 _CLOSURE = attribute(vars(types.FunctionType)["__closure__"])
+
+
+def awaits_several(ref: TaskRef) -> bool:
+    """
+    Say whether the innermost function of a task has a set of tasks of which one is pending.
+
+    The set is one of its variables, as in ``asyncio.wait()``, or an attribute of one, as in what
+    leaves a group of tasks.
+    """
+    root = root_of_ref(ref)
+    make = make_of(types_at(root, ()))
+    if make is None or types_at(root, (make.coro,)) is not types.CoroutineType:
+        return False
+    chained = (make.coro, outermost(LEVELS))
+    # What the innermost coroutine awaits may be among them.
+    run = drained_until_error(partial(_types, root, chained))
+    coroutines = (i for i, kind in enumerate(run) if kind is types.CoroutineType)
+    last = max(coroutines, default=0)
+    # Before 3.11 the collector sees the variables behind the frame.
+    frame: tuple[Step, ...] = () if COUNTS else (referents, of_type(types.FrameType))
+    variables: tuple[Step, ...] = (*chained, _nth(last), *frame, referents)
+    ways = [variables]
+    kinds = drained_until_error(partial(_types, root, variables))
+    objects = [i for i, kind in enumerate(kinds) if _has_attributes(kind)]
+    for number in objects[:MAX_OBJECTS]:
+        attributes = (*variables, _nth(number), referents)
+        ways += [attributes, (*attributes, of_type(dict), _small, referents)]
+    return any(
+        _any_pending(root, (*way, of_type(kind), _small, referents))
+        for way in ways
+        for kind in (set, frozenset)
+    )
+
+
+def _has_attributes(kind: type) -> bool:
+    """Say whether a class may be one of groups, and none of containers."""
+    containers = (dict, list, set, frozenset, tuple)
+    is_plain = module_of_type(kind) in {"builtins", "types"} or is_subtype(kind, *containers)
+    return not is_plain and make_of(kind) is None
+
+
+def _small(objects: Iterator[Any]) -> Iterator[Any]:
+    """Leave out built-in containers with many items."""
+    one, other = tee(objects)
+    return compress(one, map(partial(ge, MAX_ITEMS), map(len, other)))
+
+
+def _nth(number: int) -> Step:
+    return lambda objects: islice(objects, number, number + 1)
+
+
+def _any_pending(root: Root, way: tuple[Step, ...]) -> bool:
+    kinds = drained_until_error(partial(_types, root, way))
+    return any(
+        (make := make_of(kind)) is not None and bool(first(root, (*way, _nth(number), make.state)))
+        for number, kind in enumerate(kinds)
+    )
 
 
 def _any_uncancelled(root: Root, way: tuple[Step, ...]) -> bool:

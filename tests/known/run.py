@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import os
 import runpy
 import sys
 import warnings
@@ -53,7 +54,8 @@ def main() -> None:
         for report in found
         for site in report
     ]
-    print(json.dumps(sites))
+    print(json.dumps(sites), flush=True)
+    os._exit(0)  # What it left may keep the interpreter from ending.
 
 
 if __name__ == "__main__":

@@ -7,8 +7,18 @@ import tracemalloc
 
 import pytest
 
-from otel_leaks.model import Census, History, Kind, Loops, Population, Site, fingerprint
+from otel_leaks.model import (
+    Census,
+    Failure,
+    History,
+    Kind,
+    Loops,
+    Population,
+    Site,
+    fingerprint,
+)
 from otel_leaks.monitor.recorder import (
+    MAX_NEW_SITES,
     MAX_SITES,
     MINUTES,
     Recorder,
@@ -107,6 +117,67 @@ def test_the_largest_sites_are_kept_where_there_are_very_many() -> None:
     found = recorder.history()
     assert len(found.sites) == MAX_SITES
     assert found.sites[0].counts == (1000,) * MINUTES
+
+
+def test_a_site_that_was_too_small_to_be_remembered_is_unknown_before() -> None:
+    recorder = Recorder()
+    larger = [site(f"app.f{i}", 100) for i in range(MAX_NEW_SITES)]
+    recorder.note(census(5, site("app.small", 90)))
+    recorder.note(census(6, *larger, site("app.leak", 90)))
+    recorder.note(census(7, site("app.leak", 110), *larger))
+    leak = site("app.leak", 1)
+    assert recorder.history().of_site("asyncio_task", leak.fingerprint) == (0, None, 110)
+
+
+def test_a_site_that_was_dropped_for_larger_ones_is_unknown_when_it_comes_back() -> None:
+    recorder = Recorder()
+    leak = site("app.leak", 3)
+    recorder.note(census(0, leak))
+    for minute in range(1, 6):
+        new = (site(f"app.f{minute}_{i}", 100) for i in range(MAX_NEW_SITES))
+        recorder.note(census(minute, *new))
+    recorder.note(census(6, site("app.leak", 900)))
+    found = recorder.history().of_site("asyncio_task", leak.fingerprint)
+    assert (found[0], found[-1]) == (None, 900)
+
+
+def test_a_source_that_fails_once_does_not_cost_its_sites_their_past() -> None:
+    recorder = Recorder()
+    leak = site("app.leak", 500)
+    recorder.note(census(0, leak))
+    for minute in range(1, 6):
+        new = tuple(site(f"app.f{minute}_{i}", 100, "thread") for i in range(MAX_NEW_SITES))
+        recorder.note(census(minute, *new, kind="thread"))
+    assert len(recorder.history().sites) == MAX_SITES
+    assert recorder.history().of_site("asyncio_task", leak.fingerprint) == (500, *(None,) * 5)
+
+
+def test_a_source_that_failed_at_first_is_unknown_for_those_minutes() -> None:
+    recorder = Recorder()
+    failed = Failure("asyncio_task", "OSError", "")
+    recorder.note(Census(0.0, (Population("thread", 2),), failures=(failed,)))
+    recorder.note(census(1, site("app.work", 4)))
+    found = recorder.history()
+    assert found.of_kind("asyncio_task") == (None, 4)
+    assert [each.counts for each in found.sites] == [(None, 4)]
+
+
+def test_a_source_that_failed_after_it_was_read_keeps_the_count_of_that_minute() -> None:
+    recorder = Recorder()
+    failed = Failure("asyncio_task", "OSError", "")
+    recorder.note(census(1, site("app.work", 4)))
+    recorder.note(Census(90.0, failures=(failed,)))
+    assert recorder.history().of_kind("asyncio_task") == (4,)
+
+
+def test_a_minute_that_is_being_noted_is_not_read_yet() -> None:
+    seen: list[History] = []
+    recorder = Recorder(lambda: seen.append(recorder.history()))
+    many = [site(f"app.f{i}", 1) for i in range(100)]
+    recorder.note(census(MINUTES, *many))
+    recorder.note(census(2 * MINUTES, *many))
+    assert seen == [History(), History()]
+    assert recorder.history().of_kind("asyncio_task") == (100,)
 
 
 def test_it_takes_less_than_a_megabyte_however_much_it_is_fed() -> None:

@@ -146,6 +146,14 @@ def test_metadata_that_cant_be_read_says_nothing(
     assert not (hint(site(*WATCHER)) or "").startswith("known")
 
 
+def test_where_nothing_compares_versions_nothing_is_said(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(installed, "sse-starlette", "3.1.1")
+    monkeypatch.setitem(sys.modules, "packaging.version", None)
+    assert not (hint(site(*WATCHER)) or "").startswith("known")
+
+
 def test_versions_are_in_the_order_of_packaging() -> None:
     texts = [
         *("0.9", "1.0.dev1", "1.0a1.dev2", "1.0a1", "1.0b2", "1.0rc1", "1.0", "1.0.0", "1.0.post1"),

@@ -41,6 +41,27 @@ def test_minutes_of_which_nothing_is_known_are_a_dash() -> None:
     assert rows(history_text(past))[1] == ["threads", "-", "5"]
 
 
+def test_of_the_first_minutes_each_has_a_column() -> None:
+    past = History(kinds=(("thread", (1, 2, 40)),))
+    assert rows(history_text(past)) == [
+        ["minutes", "ago", "2", "1", "now"],
+        ["threads", "1", "2", "40"],
+    ]
+
+
+def test_a_column_has_the_last_count_since_the_one_before() -> None:
+    counts = tuple(minute if minute % 3 == 0 else None for minute in range(30))
+    assert rows(history_text(History(kinds=(("thread", counts),))))[1][1:] == [
+        *("0", "3", "9", "12", "18", "24", "27")
+    ]
+
+
+def test_a_column_has_the_longest_delay_since_the_one_before() -> None:
+    delays = (0.001, 0.001, 2.5, None, 0.002, 0.003, 0.001, 0.9, 0.001, 0.001, 0.001)
+    past = History(kinds=(("thread", (1,) * 11),), delays_s=delays)
+    assert rows(history_text(past))[2][4:] == ["1", "2500", "900"]
+
+
 def test_two_kinds_of_one_noun_are_told_apart() -> None:
     past = History(kinds=(("asyncio_task", (3,)), ("destroyed_task", (1,))))
     assert [each[:-1] for each in rows(history_text(past))[1:]] == [
@@ -51,10 +72,10 @@ def test_two_kinds_of_one_noun_are_told_apart() -> None:
 
 def test_a_site_that_no_column_has_is_counted_and_not_shown() -> None:
     sites = (
-        SiteHistory("thread", "0" * 12, "app.stays", (1, 1, 1)),
-        SiteHistory("thread", "1" * 12, "app.came_and_went", (0, 4, 0)),
+        SiteHistory("thread", "0" * 12, "app.stays", (1, 1, 1, 1, 1, 1)),
+        SiteHistory("thread", "1" * 12, "app.came_and_went", (0, 0, 4, 0, 0, 0)),
     )
-    text = history_text(History(kinds=(("thread", (1, 5, 1)),), sites=sites))
+    text = history_text(History(kinds=(("thread", (1, 1, 5, 1, 1, 1)),), sites=sites))
     assert "came_and_went" not in text
     assert text.splitlines()[-1] == "... and 1 more; --json has all"
 

@@ -43,6 +43,7 @@ from otel_leaks.model import (
 from otel_leaks.telemetry import names
 from otel_leaks.telemetry.attributes import MAX_BYTES, MAX_LINKS, describe
 from otel_leaks.telemetry.events import Events
+from otel_leaks.telemetry.past import newest
 from support.exported import Records, Spans, plain
 
 STACK = (
@@ -226,6 +227,29 @@ def test_without_three_minutes_of_history_a_detection_says_nothing_of_it(spans: 
         assert not {names.HISTORY, names.DELAY_HISTORY} & plain(span.attributes).keys()
         for _, attributes in samples(span):
             assert names.HISTORY not in attributes
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [(11, "120 - 9 480"), (10, "- 9 480"), (8, "- 9 480"), (5, "9 480"), (3, "480"), (2, "-")],
+)
+def test_minutes_are_cut_to_the_newest_whole_ones(most: int, kept: str) -> None:
+    assert newest("120 - 9 480", most) == kept
+
+
+def test_an_sdk_that_cuts_attributes_gets_minutes_that_fit() -> None:
+    counts = tuple(range(1000, 1015))
+    past = History(
+        kinds=(("thread", counts),),
+        sites=(SiteHistory("thread", THREADS.fingerprint, "app.jobs.run", counts),),
+        delays_s=(1.5,) * 15,
+    )
+    spans = Spans(limits=SpanLimits(max_attribute_length=17))
+    events_of(spans).detected(detection(found(THREADS), history=past))
+    (span,) = spans.all
+    assert plain(span.attributes)[names.HISTORY] == "1012 1013 1014"
+    assert plain(span.attributes)[names.DELAY_HISTORY] == "1500 1500 1500"
+    assert [attributes[names.HISTORY] for _, attributes in samples(span)] == ["1012 1013 1014"]
 
 
 def test_a_site_without_a_sample_is_reported_by_its_function(spans: Spans) -> None:
@@ -722,6 +746,7 @@ def test_a_provider_that_is_set_later_gets_the_detections_that_follow() -> None:
         from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
         from otel_leaks.model import Detection, Finding
         from otel_leaks.telemetry.events import Events
+from otel_leaks.telemetry.past import newest
 
         found = Detection(Finding("thread", "threshold", 9), 0.0, 0.0, 9)
         events = Events(None, max_frames=3, version="1")

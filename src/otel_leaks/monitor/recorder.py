@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Any, final
 
-from otel_leaks.model import Census, History, Kind, Site, SiteHistory
+from otel_leaks.model import Census, History, Kind, Population, Site, SiteHistory
 from otel_leaks.runtime import forks
 
 __all__ = ["MINUTES", "Recorder", "activate", "deactivate", "history"]
@@ -40,9 +40,9 @@ class _Row:
 
     __slots__ = ("counts", "function")
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, counts: array[int]) -> None:
         self.function = function[:MAX_NAME_CHARS]
-        self.counts = array("q", [0]) * MINUTES
+        self.counts = counts
 
 
 @final
@@ -65,23 +65,20 @@ class Recorder:
         self._newest = NEVER
         self._kinds: dict[Kind, array[int]] = {}
         self._rows: dict[_Key, _Row] = {}
+        # In which minutes a site without a row may have had objects.
+        self._partial: dict[Kind, bytearray] = {}
         self._delays = array("d", [-1.0]) * MINUTES
 
     def note(self, census: Census) -> None:
         """Note what a census counted; those that failed count as nobody having looked."""
-        at = self._begin(int(census.taken_at // SECONDS))
+        minute = int(census.taken_at // SECONDS)
+        at = self._begin(minute)
         counts: dict[_Key, int] = {}
         for population in census.populations:
-            kind = population.kind
-            self._kinds.setdefault(kind, array("q", [0]) * MINUTES)[at] = population.count
-            for number, site in enumerate(population.sites):
-                if number % SITES_PER_STEP == SITES_PER_STEP - 1:
-                    self._pause()
-                key = (kind, site.fingerprint)
-                counts[key] = counts.get(key, 0) + site.count
-                if number < MAX_NEW_SITES and key not in self._rows:
-                    self._rows[key] = _Row(site.function)
+            self._note(population, at, counts)
         read = {population.kind for population in census.populations}
+        for kind in {each.kind for each in census.failures} - read:
+            self._note_failure(kind, at)
         for key, row in self._rows.items():
             if key[0] in read:
                 row.counts[at] = counts.get(key, 0)
@@ -89,6 +86,35 @@ class Recorder:
             self._delays[at] = max(self._delays[at], census.loops.delay_max_s)
         if len(self._rows) > MAX_SITES:
             self._drop(at)
+        # A reader sees a minute once it is complete.
+        self._newest = minute
+
+    def _note(self, population: Population, at: int, counts: dict[_Key, int]) -> None:
+        kind = population.kind
+        partial = self._partial.setdefault(kind, bytearray(MINUTES))
+        missing = population.site_count > len(population.sites)
+        for number, site in enumerate(population.sites):
+            if number % SITES_PER_STEP == SITES_PER_STEP - 1:
+                self._pause()
+            key = (kind, site.fingerprint)
+            counts[key] = counts.get(key, 0) + site.count
+            if key in self._rows:
+                continue
+            if number < MAX_NEW_SITES:
+                before = array("q", [-1 if each else 0 for each in partial])
+                self._rows[key] = _Row(site.function, before)
+            else:
+                missing = True
+        partial[at] = missing
+        self._kinds.setdefault(kind, array("q", [0]) * MINUTES)[at] = population.count
+
+    def _note_failure(self, kind: Kind, at: int) -> None:
+        """Note that a kind could not be read, where it was not in this minute."""
+        if kind not in self._kinds:
+            self._kinds[kind] = array("q", [0]) * MINUTES
+            self._kinds[kind][at] = -1
+        if self._kinds[kind][at] < 0:
+            self._partial.setdefault(kind, bytearray(MINUTES))[at] = True
 
     def _begin(self, minute: int) -> int:
         """Return the place of a minute, which is emptied when the minute begins."""
@@ -98,17 +124,22 @@ class Recorder:
             self._delays[at] = -1.0
             for counts in (*self._kinds.values(), *(row.counts for row in self._rows.values())):
                 counts[at] = -1
+            for partial in self._partial.values():
+                partial[at] = False
             # What has not been anywhere for all that time is forgotten.
             for key in [key for key, row in self._rows.items() if max(row.counts) <= 0]:
                 del self._rows[key]
-        self._newest = minute
         return at
 
     def _drop(self, at: int) -> None:
         """Forget the smallest sites."""
         # A new dictionary: another thread may be reading the old one.
-        kept = sorted(self._rows.items(), key=lambda pair: _rank(pair[1], at))[:MAX_SITES]
-        self._rows = dict(kept)
+        ordered = sorted(self._rows.items(), key=lambda pair: _worth(pair[1], at))
+        for (kind, _), row in ordered[MAX_SITES:]:
+            for place, count in enumerate(row.counts):
+                if count > 0:
+                    self._partial[kind][place] = True
+        self._rows = dict(ordered[:MAX_SITES])
 
     def history(self, sites: Collection[Site] | None = None, *, minutes: int = MINUTES) -> History:
         """
@@ -118,20 +149,21 @@ class Recorder:
             sites: Of these sites only; None for all.
             minutes: At most so many, the newest.
         """
-        if self._newest == NEVER:
-            return History()
-        last = range(self._newest - min(minutes, MINUTES) + 1, self._newest + 1)
+        newest = self._newest
+        last = range(newest - min(minutes, MINUTES) + 1, newest + 1)
         places = [
             each % MINUTES if self._minutes[each % MINUTES] == each else None for each in last
         ]
         # Nothing stands before the first minute that was looked at.
-        first = next(i for i, at in enumerate(places) if at is not None)
+        first = next((i for i, at in enumerate(places) if at is not None), None)
+        if newest == NEVER or first is None:
+            return History()
         places = places[first:]
         rows = dict(self._rows)
         if sites is not None:
             keys = [(site.kind, site.fingerprint) for site in sites]
             rows = {key: rows[key] for key in keys if key in rows}
-        now = self._newest % MINUTES
+        now = newest % MINUTES
         ordered = sorted(rows.items(), key=lambda pair: _rank(pair[1], now))
         return History(
             tuple((kind, _at(counts, places)) for kind, counts in list(self._kinds.items())),
@@ -148,6 +180,12 @@ class Recorder:
 
 def _rank(row: _Row, at: int) -> tuple[int, int]:
     return (-row.counts[at], -max(row.counts))
+
+
+def _worth(row: _Row, at: int) -> tuple[int, int]:
+    """Rank by the last count that is known: a failed source does not cost its sites their rows."""
+    latest = (row.counts[(at - ago) % MINUTES] for ago in range(MINUTES))
+    return (-next((each for each in latest if each >= 0), 0), -max(row.counts))
 
 
 def _at(counts: array[int], places: list[int | None]) -> tuple[int | None, ...]:

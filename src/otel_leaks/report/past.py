@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from otel_leaks.detect.words import NOUNS
@@ -15,6 +16,8 @@ __all__ = ["history_of", "history_text"]
 MOST_SITES = 20
 AGO = (29, 25, 20, 15, 10, 5, 0)
 """The minutes that have a column."""
+AGO_AT_FIRST = (4, 3, 2, 1, 0)
+"""The same of a process that has been watched for as many minutes at most."""
 NAME_CHARS = 50
 UNKNOWN = "-"
 WIDTH = 7
@@ -36,7 +39,8 @@ def history_text(history: History) -> str:
     minutes = max((len(counts) for _, counts in history.kinds), default=0)
     if minutes == 0:
         return "nothing has been recorded yet; the first census is taken at the start\n"
-    columns = [ago for ago in AGO if ago < minutes]
+    every = AGO_AT_FIRST if minutes <= len(AGO_AT_FIRST) else AGO
+    columns = [ago for ago in every if ago < minutes]
     return "\n".join((*_lines(history, columns), ""))
 
 
@@ -46,7 +50,7 @@ def _lines(history: History, columns: Sequence[int]) -> Iterator[str]:
         yield _line(_label(kind, 1), _picked(counts, columns))
     if any(each is not None for each in history.delays_s):
         delays = [None if each is None else round(each * 1000) for each in history.delays_s]
-        yield _line("longest loop delay, ms", _picked(delays, columns))
+        yield _line("longest loop delay, ms", _picked(delays, columns, max))
     rows = [(site, _picked(site.counts, columns)) for site in history.sites]
     # What came and went between two columns is in the JSON.
     shown = [(site, cells) for site, cells in rows if {*cells} - {"0", UNKNOWN}]
@@ -65,9 +69,18 @@ def _label(kind: Kind, form: int) -> str:
     return f"{noun} {state}" if is_taken else noun
 
 
-def _picked(values: Sequence[int | None], columns: Sequence[int]) -> list[str]:
-    picked = [values[-1 - ago] if ago < len(values) else None for ago in columns]
-    return [UNKNOWN if each is None else str(each) for each in picked]
+def _picked(
+    values: Sequence[int | None],
+    columns: Sequence[int],
+    choose: Callable[[Sequence[int]], int] = lambda known: known[-1],
+) -> list[str]:
+    """Return a number for each column: one of the minutes since the column before."""
+    ends = [max(len(values) - ago, 0) for ago in columns]
+    known = [
+        [each for each in values[start:end] if each is not None]
+        for start, end in pairwise((0, *ends))
+    ]
+    return [str(choose(each)) if each else UNKNOWN for each in known]
 
 
 def _line(name: str, cells: Sequence[str]) -> str:

@@ -57,8 +57,10 @@ def _version(distribution: str) -> str | None:
 def key_of(version: str) -> Version | None:
     """Return what versions are compared by, None for what is none; a local part does not count."""
     # Not before a site matches: it takes longer to import than all hints.
-    from packaging.version import InvalidVersion, Version
-
+    try:
+        from packaging.version import InvalidVersion, Version
+    except ImportError:  # Installed without what it needs: nothing is known, and nothing fails.
+        return None
     try:
         return Version(Version(version).public)
     except InvalidVersion:

@@ -20,7 +20,7 @@ from otel_leaks.report.sentences import operation_of, sentence
 from otel_leaks.report.text import stack_text
 from otel_leaks.report.texts import MAX_CHARS, between, name_text, tail
 from otel_leaks.telemetry import names
-from otel_leaks.telemetry.past import of_history, of_site_history
+from otel_leaks.telemetry.past import newest, of_history, of_site_history
 
 __all__ = [
     "MAX_BYTES",
@@ -231,10 +231,14 @@ def _named(operation: Operation | None) -> Attributes:
     return {names.OPERATION: operation.name, **route}
 
 
-_FILES = frozenset({names.FILE, names.OWN_FILE, names.ORIGIN_FILE})
-_FUNCTIONS = frozenset(
-    {names.FUNCTION, names.OWN_FUNCTION, names.ORIGIN_FUNCTION, names.ORIGIN_LIBRARY}
-)
+_FILES = (names.FILE, names.OWN_FILE, names.ORIGIN_FILE)
+_FUNCTIONS = (names.FUNCTION, names.OWN_FUNCTION, names.ORIGIN_FUNCTION, names.ORIGIN_LIBRARY)
+_CUTS: Mapping[str, Callable[[str, int], str]] = {
+    **dict.fromkeys(_FILES, tail),
+    **dict.fromkeys(_FUNCTIONS, name_text),
+    **dict.fromkeys((names.HISTORY, names.DELAY_HISTORY), newest),
+}
+"""How an attribute is shortened; by its middle where it is not here."""
 
 
 def _cut(
@@ -246,8 +250,7 @@ def _cut(
         return attributes
     for key, value in attributes.items():
         if isinstance(value, str) and len(value) > max_chars:
-            cut = tail if key in _FILES else name_text if key in _FUNCTIONS else between
-            attributes[key] = cut(value, max_chars)
+            attributes[key] = _CUTS.get(key, between)(value, max_chars)
     return attributes
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from otel_leaks.model import Finding, History, Site
 from otel_leaks.telemetry import names
 
-__all__ = ["of_history", "of_site_history"]
+__all__ = ["newest", "of_history", "of_site_history"]
 
 FEWEST = 3
 """Minutes; a shorter history says no more than the count."""
@@ -37,3 +37,12 @@ def _numbers(values: Sequence[int | None]) -> str:
     if len(values) < FEWEST:
         return ""
     return " ".join(UNSEEN if each is None else str(each) for each in values)
+
+
+def newest(text: str, most: int) -> str:
+    """Return as many of the newest minutes as fit into *most* characters, >= 1."""
+    kept = text[-most:]
+    if len(kept) < len(text) and text[-most - 1] != " ":
+        # Not a part of a number, which would be another number.
+        kept = kept.partition(" ")[2]
+    return kept.strip() or UNSEEN

@@ -15,7 +15,7 @@ from otel_leaks.report.document import (
     alive_entry,
     counts_text,
     largest_first,
-    pool_entry,
+    pool_entries,
 )
 from otel_leaks.report.texts import between
 
@@ -104,8 +104,9 @@ class Snapshot:
         return tuple(site for each in self.populations for site in each.sites)
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """Return how many there are of each site, by kind and fingerprint."""
-        return {(site.kind, site.fingerprint): site.count for site in self.sites}
+        """Return how many there are of each site and of the pools of each name, by entry."""
+        entries = (*map(alive_entry, self.sites), *pool_entries(self.pools or ()))
+        return {each.key: each.count for each in entries}
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON has; ``snapshot_of`` reads it."""
@@ -141,9 +142,8 @@ class Snapshot:
         if self.why is not None:
             # Who asks about some sites wants to see these.
             return tuple(each for each in entries if each.held_by is not None), 0
-        pools = sorted(self.pools or (), key=lambda each: (-each.queued, each.name))
         left_out = sum(each.site_count - len(each.sites) for each in self.populations)
-        return (*entries, *map(pool_entry, pools)), left_out
+        return (*entries, *pool_entries(self.pools or ())), left_out
 
     def _paused(self) -> str:
         pauses = self.pauses

@@ -15,6 +15,7 @@ from otel_leaks.report.texts import between, name_text
 __all__ = [
     "Document",
     "Entry",
+    "Key",
     "alive_entry",
     "counts_text",
     "entry_of",
@@ -28,6 +29,11 @@ __all__ = [
 
 _MAIN = "MainThread"
 """Python's name of it, unless somebody renames it."""
+
+
+Key = tuple[str, str, Origin | None, bool]
+"""The kind and the fingerprint of an entry, where its objects were created, and whether they
+keep the process. Objects that differ in one of these are another entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +67,9 @@ class Entry:
     """Of thread pools: how many work, how many there may be, and how many jobs wait."""
 
     @property
-    def key(self) -> tuple[str, str]:
-        """By what it is found again at the next look; a pool has a name and no fingerprint."""
-        return (self.kind, self.fingerprint or self.function)
+    def key(self) -> Key:
+        """By what it is found again at the next look: pools have no fingerprint."""
+        return (self.kind, self.fingerprint or self.function, self.origin, self.keeps_process)
 
     @property
     def title(self) -> str:
@@ -212,13 +218,13 @@ def _workers(pools: Sequence[Pool]) -> str:
     return said
 
 
-def grown_first(entries: Sequence[Entry], before: Mapping[tuple[str, str], int]) -> list[Entry]:
+def grown_first(entries: Sequence[Entry], before: Mapping[Key, int]) -> list[Entry]:
     """
     Put first what grew most.
 
     Args:
         entries: The largest first.
-        before: How many there were at the last look, by the entry's key.
+        before: How many there were at the last look, by their keys.
     """
     grown = [replace(each, grown=each.count - before.get(each.key, 0)) for each in entries]
     return sorted(grown, key=lambda each: -max(each.grown or 0, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from otel_leaks.report.decoding import decoded
 from otel_leaks.report.document import (
     Document,
     Entry,
+    Key,
     alive_entry,
     counts_text,
     largest_first,
@@ -103,10 +105,12 @@ class Snapshot:
         """The sites of all kinds."""
         return tuple(site for each in self.populations for site in each.sites)
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def counts(self) -> Counter[Key]:
         """Return how many there are of each site and of the pools of each name, by entry."""
-        entries = (*map(alive_entry, self.sites), *pool_entries(self.pools or ()))
-        return {each.key: each.count for each in entries}
+        counts: Counter[Key] = Counter()
+        for each in (*map(alive_entry, self.sites), *pool_entries(self.pools or ())):
+            counts[each.key] += each.count
+        return counts
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON has; ``snapshot_of`` reads it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -68,6 +69,19 @@ except ConnectionResetError:
 print("answered" if said else "refused")
 """
 WAITS = 'opened(); print("open", flush=True); sys.stdin.read()'
+
+
+# The third has a worker too few for its jobs; all end with the event.
+POOLS = f"""
+from concurrent.futures import ThreadPoolExecutor
+pools = [ThreadPoolExecutor(limit, thread_name_prefix="mail") for limit in (2, 3, 1)]
+running = [pool.submit(blocked, event) for pool in pools]
+while not all(job.running() for job in running):
+    time.sleep(0.01)
+waiting = [pools[2].submit(blocked, event) for _ in range(2)]
+{WAITS}
+event.set()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -350,6 +364,19 @@ def test_what_holds_the_objects_of_a_site_is_said_with_the_time_that_it_took(
         "1. 3 asyncio tasks: __main__.leaked"
     ]
     assert "     held by   __main__.kept['...'][…]" in lines
+
+
+def test_the_busy_workers_of_a_pool_are_counted_though_only_pools_are_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with instrumented(POOLS) as process:
+        assert main(["ps", str(process.pid), "--kind", "thread_pool", "--wait", "300"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"Python {platform.python_version()}: 3 pools"
+    assert lines[lines.index("1. 3 pools: mail") :] == [
+        "1. 3 pools: mail",
+        "     workers   3 of 3 busy, 6 at most; 2 jobs wait, in 1 of the 3 pools",
+    ]
 
 
 def test_a_site_is_asked_about_by_its_fingerprint_and_json_has_the_answer(

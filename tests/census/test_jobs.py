@@ -66,6 +66,15 @@ def until_idle(threads: Iterable[threading.Thread]) -> None:
         time.sleep(0.001)
 
 
+def until_in(threads: Iterable[threading.Thread], name: str) -> None:
+    """Wait until threads stand in a function, innermost."""
+    idents = {each.ident for each in threads}
+    while {
+        frame.f_code.co_name for ident, frame in sys._current_frames().items() if ident in idents
+    } != {name}:
+        time.sleep(0.001)
+
+
 def warmed(pool: ThreadPoolExecutor, workers: int) -> None:
     """Let a pool start its workers, which have no job then."""
     stand = Stand()
@@ -128,6 +137,18 @@ def test_a_job_that_is_written_in_c_leaves_a_worker_busy() -> None:
         census = censuses().take()
         lock.release()
     assert [(count, idle) for _, count, idle in sites_of(census, "mail")] == [(1, False)]
+
+
+def test_a_job_that_is_a_function_of_threading_is_named_by_it() -> None:
+    event = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="mail") as pool:
+        job = pool.submit(event.wait)
+        while not job.running():
+            pass
+        until_in(pool._threads, "wait")
+        census = censuses().take()
+        event.set()
+    assert sites_of(census, "mail") == [("threading.Event.wait", 1, False)]
 
 
 def test_the_job_of_a_library_is_named_by_the_function_of_the_application_that_it_calls(

@@ -13,9 +13,10 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from otel_leaks.cli.report import FORMATS as CHOICES
-from otel_leaks.model import Frame, Origin
+from otel_leaks.model import Frame, Origin, Pool, Site
 from otel_leaks.report.document import Document, Entry, grown_first, merged
 from otel_leaks.report.documents import FORMATS
+from otel_leaks.report.snapshot import Counted, Snapshot
 
 SCHEMAS = Path(__file__).parent / "schemas"
 STACK = (
@@ -163,7 +164,7 @@ def test_nothing_is_a_document_too(name: str) -> None:
 
 
 def test_what_grew_most_stands_first() -> None:
-    before = {("thread", PUMP.fingerprint): 1, ("asyncio_task", MAILER.fingerprint): 9_811}
+    before = {PUMP.key: 1, MAILER.key: 9_811}
     assert [(each.function, each.grown) for each in grown_first((MAILER, PUMP), before)] == [
         ("shop.pump", 2),
         ("shop.mail.Mailer.work", 1),
@@ -171,11 +172,55 @@ def test_what_grew_most_stands_first() -> None:
 
 
 def test_what_shrank_or_stayed_keeps_its_order() -> None:
-    before = {("thread", PUMP.fingerprint): 3, ("asyncio_task", MAILER.fingerprint): 20_000}
+    before = {PUMP.key: 3, MAILER.key: 20_000}
     assert [each.function for each in grown_first((MAILER, PUMP), before)] == [
         "shop.mail.Mailer.work",
         "shop.pump",
     ]
+
+
+def test_threads_of_one_function_that_two_lines_create_grow_apart() -> None:
+    def look(first: int, second: int) -> Snapshot:
+        counts = {12: first, 30: second}
+        sites = tuple(
+            Site(
+                *("thread", ("shop.poll",), count, PUMP.fingerprint),
+                origin=Origin("shop.start", "/srv/shop.py", line),
+            )
+            for line, count in counts.items()
+        )
+        return Snapshot(42, "", "3.12.1", (Counted("thread", first + second, sites, 2),))
+
+    grown = grown_first(look(3, 10).document().entries, look(3, 9).counts())
+    assert [(each.count, each.grown) for each in grown] == [(10, 1), (3, 0)]
+
+
+def pools(*names: str, **said: Any) -> tuple[Pool, ...]:
+    return tuple(Pool(n, name, (n,), 4, **{"queued": 0, **said}) for n, name in enumerate(names))
+
+
+def test_pools_of_one_name_are_one_entry_and_those_with_jobs_that_wait_are_first() -> None:
+    stuck = pools("stuck", queued=1, busy=1)
+    found = Snapshot(42, "", "3.12.1", (), (*pools("mail", "mail", "job"), *stuck)).document()
+    assert FORMATS["text"](found).splitlines()[-8:] == [
+        "1. 1 pool: stuck",
+        "     workers   1 of 1 busy, 4 at most; 1 job waits",
+        "",
+        "2. 2 pools: mail",
+        "     workers   0 of 2 busy, 8 at most; 0 jobs wait",
+        "",
+        "3. 1 pool: job",
+        "     workers   0 of 1 busy, 4 at most; 0 jobs wait",
+    ]
+
+
+def test_pools_that_stay_have_not_grown() -> None:
+    before = Snapshot(42, "", "3.12.1", (), pools("mail", "mail", "job"))
+    after = Snapshot(42, "", "3.12.1", (), pools("mail", "mail", "mail", "job"))
+    assert [
+        (each.function, each.grown)
+        for each in grown_first(after.document().entries, before.counts())
+    ] == [("mail", 1), ("job", 0)]
 
 
 def test_several_documents_are_written_as_one() -> None:

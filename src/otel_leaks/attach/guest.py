@@ -184,13 +184,18 @@ def _look(taker: CensusTaker, request: dict[str, Any], pause: Callable[[], None]
 
     ignores = Ignores((*IN_PRODUCTION, *parse(str(request.get("ignore", "")))))
     kinds: Collection[Kind] | None = request.get("kinds")
+    # Which workers of a pool are busy is seen where its threads are counted.
+    read = kinds if kinds is None or "thread_pool" not in kinds else {*kinds, "thread"}
     asked = request.get("why")
     why = None if asked is None else _make_why(str(asked), pause)
     if why is None:
-        census = taker.take(ignores=ignores, kinds=kinds)
+        census = taker.take(ignores=ignores, kinds=read)
     else:
         # A site that is not among the largest is sampled as well if its fingerprint is given.
-        census = taker.take(ignores=ignores, kinds=kinds, sampled=(str(asked),), shown=why.shown)
+        census = taker.take(ignores=ignores, kinds=read, sampled=(str(asked),), shown=why.shown)
+    if kinds is not None:
+        asked_for = tuple(each for each in census.populations if each.kind in kinds)
+        census = replace(census, populations=asked_for)
     ages_s = ages_of_threads()
     pause()
     found: dict[str, Any] = {}

@@ -73,9 +73,15 @@ def job_in(names: Sequence[CodeName], begins: int) -> int | None:
             return None
     elif runner != ANYIO_RUNS and begins == len(names) - 1:
         return None
-    inner = range(begins + 1, len(names))
+    # A worker's thread was started further out: a function of threading is the job itself.
     job = next(
-        (i for i in inner if names[i].module != module and not is_carrier(names[i].module)), begins
+        (
+            i
+            for i in range(begins + 1, len(names))
+            if names[i].module == "threading"
+            or (names[i].module != module and not is_carrier(names[i].module))
+        ),
+        begins,
     )
     return None if _hands_over(names[job]) and own_in(names, job) is None else job
 

@@ -14,6 +14,7 @@ from otel_leaks.cli.refusal import refuse
 
 if TYPE_CHECKING:
     from otel_leaks.attach.visits import Visit
+    from otel_leaks.report.document import Key
     from otel_leaks.report.snapshot import Snapshot
 
 __all__ = ["add"]
@@ -132,7 +133,7 @@ def _print_history(process: Visit, *, as_json: bool) -> None:
 
 def _look(process: Visit, options: argparse.Namespace, ignore: str) -> None:
     kinds = tuple(dict.fromkeys(options.kind)) if options.kind else None
-    before: Mapping[tuple[str, str], int] | None = None
+    before: Mapping[Key, int] | None = None
     while True:
         snapshot = _snapshot(process, ignore, kinds, options.why)
         if options.json:
@@ -174,9 +175,7 @@ def _snapshot(
     return snapshot
 
 
-def _print(
-    snapshot: Snapshot, before: Mapping[tuple[str, str], int] | None, *, watches: bool
-) -> None:
+def _print(snapshot: Snapshot, before: Mapping[Key, int] | None, *, watches: bool) -> None:
     from dataclasses import replace
 
     from otel_leaks.report.document import grown_first

@@ -15,6 +15,7 @@ from otel_leaks.report.texts import between, name_text
 __all__ = [
     "Document",
     "Entry",
+    "Key",
     "alive_entry",
     "counts_text",
     "entry_of",
@@ -23,11 +24,16 @@ __all__ = [
     "merged",
     "noun",
     "place",
-    "pool_entry",
+    "pool_entries",
 ]
 
 _MAIN = "MainThread"
 """Python's name of it, unless somebody renames it."""
+
+
+Key = tuple[str, str, Origin | None, bool]
+"""The kind and the fingerprint of an entry, where its objects were created, and whether they
+keep the process. Objects that differ in one of these are another entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,13 @@ class Entry:
     """Whether it was found to be one; else it is just alive."""
     grown: int | None = None
     """How many more there are than at the last look; None for the first one."""
+    workers: str = ""
+    """Of thread pools: how many work, how many there may be, and how many jobs wait."""
+
+    @property
+    def key(self) -> Key:
+        """By what it is found again at the next look: pools have no fingerprint."""
+        return (self.kind, self.fingerprint or self.function, self.origin, self.keeps_process)
 
     @property
     def title(self) -> str:
@@ -96,6 +109,8 @@ class Entry:
         if self.name and self.name != self.function:
             one_of = ", one of them" if self.count > 1 else ""
             rows.append(("name", f"{self.name}{one_of}"))
+        if self.workers:
+            rows.append(("workers", self.workers))
         if self.age_s > 0:
             rows.append(("age", f"at least {duration(self.age_s)}"))
         return rows
@@ -178,24 +193,40 @@ def largest_first(sites: Iterable[Site]) -> list[Site]:
     return sorted(sites, key=lambda site: (-site.count, site.fingerprint))
 
 
-def pool_entry(pool: Pool) -> Entry:
-    """Return a thread pool as an entry."""
-    busy = f"{pool.busy} of {len(pool.workers)} workers busy, {pool.limit} at most"
-    return Entry("thread_pool", pool.name, 1, name=f"{busy}; {pool.queued} jobs wait")
+def pool_entries(pools: Iterable[Pool]) -> list[Entry]:
+    """Return thread pools as entries, one for each name; where the most jobs wait first."""
+    by_name: dict[str, list[Pool]] = {}
+    for pool in pools:
+        by_name.setdefault(pool.name, []).append(pool)
+    queued = {name: sum(each.queued for each in same) for name, same in by_name.items()}
+    return [
+        Entry("thread_pool", name, len(same), workers=_workers(same))
+        for name, same in sorted(
+            by_name.items(), key=lambda item: (-queued[item[0]], -len(item[1]), item[0])
+        )
+    ]
 
 
-def grown_first(entries: Sequence[Entry], before: Mapping[tuple[str, str], int]) -> list[Entry]:
+def _workers(pools: Sequence[Pool]) -> str:
+    busy, living = sum(each.busy for each in pools), sum(len(each.workers) for each in pools)
+    waiting = [each.queued for each in pools if each.queued]
+    jobs = sum(waiting)
+    said = f"{busy} of {living} busy, {sum(each.limit for each in pools)} at most; "
+    said += f"{jobs} job{' waits' if jobs == 1 else 's wait'}"
+    if waiting and len(pools) > 1:
+        said += f", in {len(waiting)} of the {len(pools)} pools"
+    return said
+
+
+def grown_first(entries: Sequence[Entry], before: Mapping[Key, int]) -> list[Entry]:
     """
     Put first what grew most.
 
     Args:
         entries: The largest first.
-        before: How many there were at the last look, by kind and fingerprint.
+        before: How many there were at the last look, by their keys.
     """
-    grown = [
-        replace(each, grown=each.count - before.get((each.kind, each.fingerprint), 0))
-        for each in entries
-    ]
+    grown = [replace(each, grown=each.count - before.get(each.key, 0)) for each in entries]
     return sorted(grown, key=lambda each: -max(each.grown or 0, 0))
 
 

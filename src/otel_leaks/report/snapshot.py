@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,10 +13,11 @@ from otel_leaks.report.decoding import decoded
 from otel_leaks.report.document import (
     Document,
     Entry,
+    Key,
     alive_entry,
     counts_text,
     largest_first,
-    pool_entry,
+    pool_entries,
 )
 from otel_leaks.report.texts import between
 
@@ -103,9 +105,12 @@ class Snapshot:
         """The sites of all kinds."""
         return tuple(site for each in self.populations for site in each.sites)
 
-    def counts(self) -> dict[tuple[str, str], int]:
-        """Return how many there are of each site, by kind and fingerprint."""
-        return {(site.kind, site.fingerprint): site.count for site in self.sites}
+    def counts(self) -> Counter[Key]:
+        """Return how many there are of each site and of the pools of each name, by entry."""
+        counts: Counter[Key] = Counter()
+        for each in (*map(alive_entry, self.sites), *pool_entries(self.pools or ())):
+            counts[each.key] += each.count
+        return counts
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON has; ``snapshot_of`` reads it."""
@@ -141,9 +146,8 @@ class Snapshot:
         if self.why is not None:
             # Who asks about some sites wants to see these.
             return tuple(each for each in entries if each.held_by is not None), 0
-        pools = sorted(self.pools or (), key=lambda each: (-each.queued, each.name))
         left_out = sum(each.site_count - len(each.sites) for each in self.populations)
-        return (*entries, *map(pool_entry, pools)), left_out
+        return (*entries, *pool_entries(self.pools or ())), left_out
 
     def _paused(self) -> str:
         pauses = self.pauses

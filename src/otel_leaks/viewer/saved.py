@@ -173,6 +173,8 @@ def _site(entry: Entry) -> Site:
         facts.append(("exit", "the process does not exit before it ends"))
     if entry.name and entry.name != entry.function and entry.kind != "thread":
         facts.append(("name", entry.name + (", one of them" if entry.count > 1 else "")))
+    if entry.workers:
+        facts.append(("workers", entry.workers))
     return Site(
         name_text(entry.function),
         entry.count,

@@ -30,7 +30,8 @@ from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
 
 BATCH = 1000
-RECORDED = TracerProvider().get_tracer("bench")
+PROVIDER = TracerProvider()
+RECORDED = PROVIDER.get_tracer("bench")
 DROPPED = TracerProvider(sampler=ALWAYS_OFF).get_tracer("bench")
 
 
@@ -88,6 +89,8 @@ def compared(
 
 def main(rounds: int) -> None:
     reader, patches = SpanReader(), Patches()
+    # As the instrumentation does: spans then know the request that they belong to.
+    reader.watch(PROVIDER)
     threads = Beginnings(reader.current, reader.operation)
     tasks = Beginnings(reader.current, reader.operation, tasks=True)
     loop = asyncio.new_event_loop()

@@ -22,7 +22,7 @@ from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Origin, Site
 from otel_leaks.origins.production import Beginnings
-from otel_leaks.runtime.tasks import TaskRef, note_of
+from otel_leaks.runtime.tasks import NOTE, TaskRef, note_of
 from otel_leaks.telemetry.spans import SpanReader
 from support.leaks import ONLY_LEAKS, Stand, forever, settle, stuck
 
@@ -157,6 +157,23 @@ def test_a_start_that_fails_fails_as_before(beginnings: Beginnings) -> None:
     with pytest.raises(RuntimeError, match="threads can only be started once"):
         thread.start()
     assert beginnings.of(thread) is not None
+
+
+def test_a_note_runs_nothing_of_a_thread_class(beginnings: Beginnings) -> None:
+    names: list[str] = []
+
+    class Watched(threading.Thread):
+        def __setattr__(self, name: str, value: object) -> None:
+            names.append(name)
+            super().__setattr__(name, value)
+
+    thread = Watched(target=int)
+    before = len(names)
+    threading.Thread.start(self=thread)
+    thread.join()
+
+    assert NOTE not in names[before:]
+    assert Beginnings.of(thread) is not None
 
 
 def test_a_span_that_cannot_be_read_keeps_no_thread_from_starting() -> None:

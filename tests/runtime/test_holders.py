@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import contextvars
 import ctypes
 import functools
 import gc
@@ -143,6 +145,75 @@ def test_what_a_timer_of_the_application_is_given_is_held_by_that(
     )
     name = f"{HERE}.{end.__qualname__}"
     assert holder_of(ref) == f"the event loop (a timer that calls {name})"
+
+
+class Expiring:
+    """Has a task, and a method that a loop calls later."""
+
+    task: Any = None
+
+    def expire(self) -> None:
+        """Do nothing."""
+
+
+def test_the_timer_that_a_task_waits_for_hides_no_other_one(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    def hold(task: Any) -> None:
+        expiring = Expiring()
+        expiring.task = task
+        loop.call_later(3600, expiring.expire)
+
+    expected = f"the event loop (a timer that calls {HERE}.Expiring.expire)"
+    assert holder_of(ref_to_new(loop, leaked(), hold)) == expected
+
+
+def test_the_context_of_what_a_loop_calls_later_holds_a_task(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    def hold(task: Any) -> None:
+        context = contextvars.Context()
+        context.run(ways_to_hold.variable.set, [task])
+        loop.call_later(3600, int, context=context)
+
+    expected = "the event loop (a timer) -> context variable current_task[…]"
+    assert holder_of(ref_to_new(loop, leaked(), hold)) == expected
+
+
+def test_the_context_of_a_task_itself_holds_nothing(loop: asyncio.AbstractEventLoop) -> None:
+    async def knows_itself() -> None:
+        ways_to_hold.variable.set(asyncio.current_task())
+        await asyncio.sleep(3600)
+
+    assert holder_of(ref_to_new(loop, knows_itself())) == f"{ALONE} (a timer)"
+
+
+class Listener(asyncio.Protocol):
+    """Has a task of its own for each connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.task = asyncio.ensure_future(leaked())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the loop of Windows has no readers")
+def test_the_protocol_of_a_connection_holds_its_task(loop: asyncio.AbstractEventLoop) -> None:
+    ours, theirs = socket.socketpair()
+
+    async def connect() -> None:
+        await loop.connect_accepted_socket(Listener, ours)
+
+    try:
+        loop.run_until_complete(connect())
+        (task,) = asyncio.all_tasks(loop)
+        ref = weakref.ref(task)
+        del task
+        expected = f"the event loop (a socket) -> <{HERE}.Listener>.task"
+        assert holder_of(ref) == expected
+    finally:
+        theirs.close()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.sleep(0))
 
 
 def test_what_a_callback_of_another_task_is_given_is_held_by_that_task(
@@ -435,6 +506,99 @@ def test_the_exception_that_is_being_handled_holds_what_its_traceback_has() -> N
         assert holder_of(ref) == (
             f"the exception that is being handled.__traceback__ -> {HERE}.{name}.<locals>.mine"
         )
+
+
+# At exit
+
+
+class Client:
+    """Has what it ends at exit; says whatever is asked of it."""
+
+    def __init__(self) -> None:
+        self.pump = Told()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        asked.append("eq")
+        return self is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def stop(*_: object, **__: object) -> None:
+    """Do nothing."""
+
+
+def stops(client: Client) -> Callable[[], None]:
+    def stop_it() -> None:
+        client.close()
+
+    return stop_it
+
+
+AT_EXIT: dict[str, tuple[Callable[[Client], object], str, str]] = {
+    "method": (
+        lambda client: atexit.register(client.close),
+        f"atexit -> {HERE}.Client.close.__self__.pump",
+        "",
+    ),
+    "closure": (
+        lambda client: atexit.register(stops(client)),
+        f"atexit -> {HERE}.stops.<locals>.stop_it.<closure>.client.pump",
+        "",
+    ),
+    "object": (atexit.register, f"atexit -> <{HERE}.Client>.pump", ""),
+    "argument": (
+        lambda client: atexit.register(stop, client),
+        f"atexit -> {HERE}.stop.args[…].pump",
+        "unknown",
+    ),
+    "keyword": (
+        lambda client: atexit.register(stop, secret=client),
+        f"atexit -> {HERE}.stop.kwargs.secret.pump",
+        "unknown",
+    ),
+}
+
+
+def registered(how: Callable[[Client], Any]) -> tuple[weakref.ref[Any], weakref.ref[Any]]:
+    """Return what is held at exit, and the function; nothing here holds them."""
+    client = Client()
+    return weakref.ref(client.pump), weakref.ref(how(client))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before 3.14 atexit does not show it")
+@pytest.mark.parametrize("how", AT_EXIT)
+def test_what_is_called_at_exit_holds_what_it_refers_to(how: str) -> None:
+    register, expected, unseen = AT_EXIT[how]
+    ref, function = registered(register)
+    count = atexit._ncallbacks()
+    asked.clear()
+    try:
+        assert holder_of(ref) == expected
+        assert holder_of(ref, reads_functions=False) == (unseen or expected)
+        assert atexit._ncallbacks() == count
+        assert asked == []
+    finally:
+        atexit.unregister(function())  # type: ignore[arg-type]
+        asked.clear()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="from 3.14 on atexit shows it")
+def test_what_is_called_at_exit_is_not_looked_for_where_it_would_be_asked() -> None:
+    ref, function = registered(atexit.register)
+    asked.clear()
+    try:
+        assert holder_of(ref) == "unknown"
+        assert asked == []
+    finally:
+        atexit.unregister(function())  # type: ignore[arg-type]
+        asked.clear()
 
 
 # Where it is

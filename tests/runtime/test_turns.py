@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import select
@@ -99,23 +100,70 @@ def test_another_thread_sees_the_turn_that_goes_on_and_none_while_the_loop_waits
         loop.close()
 
 
-def test_detaching_puts_the_class_back_when_the_last_one_is_done(
-    loop: asyncio.AbstractEventLoop,
-) -> None:
-    selector = loop._selector  # type: ignore[attr-defined]
-    before, attributes = type(selector), set(vars(selector))
-    first, second = attach(loop), attach(loop)
-    assert first is second
-    assert type(selector) is not before
-    assert type(selector).__qualname__ == before.__qualname__
-    assert isinstance(selector, before)
-    detach(loop)
-    assert type(selector) is not before
-    detach(loop)
-    assert type(selector) is before
-    assert set(vars(selector)) == attributes
-    detach(loop)
-    loop.run_until_complete(asyncio.sleep(0))
+@pytest.mark.parametrize("name", ["EpollSelector", "PollSelector", "SelectSelector"])
+def test_detaching_puts_the_selector_back_when_the_last_one_is_done(name: str) -> None:
+    kind = getattr(selectors, name, None)
+    if kind is None:
+        pytest.skip("this system does not have it")
+    selector = kind()
+    loop = asyncio.SelectorEventLoop(selector)
+    try:
+        attributes, select = dict(vars(selector)), kind.select
+        first, second = attach(loop), attach(loop)
+        assert first is second
+        assert first is not None
+        assert selector is loop._selector  # type: ignore[attr-defined]
+        assert type(selector).__qualname__ == kind.__qualname__
+        assert selector.select.__name__ == select.__name__
+        assert isinstance(selector, kind)
+        detach(loop)
+        loop.run_until_complete(block(0.01))
+        assert first.longest_s >= 0.01
+        detach(loop)
+        first.longest_s = 0.0
+        loop.run_until_complete(block(0.01))
+        assert first.longest_s == 0.0
+        assert type(selector) is kind
+        assert selector.select.__func__ is select
+        assert vars(selector) == attributes
+        detach(loop)
+        loop.run_until_complete(asyncio.sleep(0))
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("name", ["EpollSelector", "PollSelector"])
+def test_what_somebody_has_put_around_a_timed_select_stays_and_works(name: str) -> None:
+    kind = getattr(selectors, name, None)
+    if kind is None:
+        pytest.skip("this system does not have it")
+    selector = kind()
+    loop = asyncio.SelectorEventLoop(selector)
+    calls: list[float | None] = []
+    try:
+        meter = attach(loop)
+        assert meter is not None
+        within = selector.select
+
+        @functools.wraps(within)
+        def around(timeout: float | None = None) -> Any:
+            calls.append(timeout)
+            return within(timeout)
+
+        selector.select = around
+        loop.run_until_complete(block(0.01))
+        assert meter.longest_s >= 0.01
+        assert calls
+        detach(loop)
+        calls.clear()
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert calls
+        assert selector.select is around
+        assert type(selector) is kind
+        # Nobody knows whether it asks what was there before.
+        assert attach(loop) is None
+    finally:
+        loop.close()
 
 
 def test_detaching_while_the_loop_waits_does_no_harm() -> None:

@@ -1,8 +1,8 @@
 """
-Takes the census: what lives in this process, as values that refer to none of it.
+Takes a census: the objects that live in this process, as values that reference none of them.
 
-Each kind has a source of its own. A source that breaks is left out of that census and
-named in it; the others go on.
+Each kind has a source of its own. A source that fails is left out of that census and
+named in it; the others continue.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from otel_leaks.runtime.instances import Instances
 from otel_leaks.runtime.threads import ThreadRef, living
 
 if TYPE_CHECKING:
-    # Production alone watches loops: tests do not pay for it.
+    # Only production watches loops; tests do not pay for the import.
     from otel_leaks.census.loop_watch import LoopWatch
 
 __all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors", "Source"]
@@ -44,7 +44,7 @@ __all__ = ["EVERY_SOURCE", "SOURCES", "CensusEnded", "CensusTaker", "Executors",
 _T = TypeVar("_T")
 
 SOURCES: tuple[Callable[[], Source], ...] = (ThreadSource, TaskSource, DestroyedSource)
-"""What production counts."""
+"""The kinds that production counts."""
 
 EVERY_SOURCE: tuple[Callable[[], Source], ...] = (
     ThreadSource,
@@ -57,7 +57,7 @@ EVERY_SOURCE: tuple[Callable[[], Source], ...] = (
     destroyed_tasks,
     unawaited_coroutines,
 )
-"""What tests look for."""
+"""The kinds that tests look for."""
 
 
 class CensusTaker:
@@ -67,20 +67,20 @@ class CensusTaker:
     Args:
         ignores: What not to count.
         max_sites: Sites of a kind that get a sample with its stack, >= 1.
-        pause: Called between slices of work, some tenths of a millisecond apart; to
-            sleep there is to give the GIL back. The default goes on at once.
+        pause: Called between slices of work, some tenths of a millisecond apart, so that it
+            can sleep and release the GIL. The default returns at once.
         clock: Monotonic seconds.
-        cpu_clock: Seconds of CPU of the calling thread.
-        sources: What to read.
-        starts: Where beginnings are noted; None in production.
-        spans: Reads the spans that tasks began in; None in tests.
-        beginnings: Notes where things begin in production; None in tests.
+        cpu_clock: CPU seconds of the calling thread.
+        sources: The sources to read.
+        starts: Where creations are noted; None in production.
+        spans: Reads the spans in which tasks were created; None in tests.
+        beginnings: Notes where objects are created in production; None in tests.
         executors: Reads the thread pools; None to leave them out.
-        providers: Returns the providers of telemetry whose threads are not counted, besides
+        providers: Returns the telemetry providers whose threads are not counted, besides
             those that are set for the process.
-        parts: Keeps sources apart that hang or keep failing; None in tests, where each
+        parts: Isolates sources that hang or keep failing; None in tests, where each
             source is tried at each look and Ctrl-C ends it.
-        loops: Watches the event loops, between the censuses as well; None to leave them out.
+        loops: Watches the event loops, between censuses as well; None to leave them out.
     """
 
     def __init__(
@@ -115,21 +115,21 @@ class CensusTaker:
         self._providers = providers
         self._parts = parts
         self.loops = loops
-        # In the monitor's thread no exception is meant for us, whatever it derives from.
+        # In the monitor's thread, no exception is addressed to us, whatever its base class.
         self._caught: type[BaseException] = Exception if parts is None else BaseException
         self._names = CodeNames()
         self._heap = Instances()
 
     def open(self) -> tuple[Failure, ...]:
-        """Get the sources ready; return those that could not be."""
+        """Prepare the sources; return those that failed."""
         return self._each(lambda source: source.open())
 
     def close(self) -> tuple[Failure, ...]:
-        """Restore what the sources patched; return those that could not."""
+        """Restore what the sources patched; return the sources that failed to."""
         return self._each(lambda source: source.close())
 
     def forked(self) -> tuple[Failure, ...]:
-        """Start anew in a forked child; return the sources that could not."""
+        """Start over in a forked child; return the sources that failed to."""
         self._executors.forked()
         return self._each(lambda source: source.forked())
 
@@ -148,17 +148,17 @@ class CensusTaker:
         Take a census.
 
         Args:
-            scope: Count only what began in it; None for everything.
-            besides: Things that are not counted: the caller's own task and thread.
+            scope: Count only what was created in it; None for everything.
+            besides: Objects that are not counted: the caller's own task and thread.
             ignores: What not to count, in place of the taker's own.
-            excludes: Says of a thing whether it is not counted.
+            excludes: Returns whether to leave an object out of the count.
             sampled: Fingerprints of sites that get a sample besides the largest.
-            kinds: What to read; None for all kinds that there are sources of. What only a walk
-                over the heap finds is looked for when all are read, and looked at again after.
-            shown: Gets references to the objects that the samples are of, by kind and serial.
+            kinds: The kinds to read; None for all that have a source. Objects that only a walk
+                over the heap finds are searched for when all are read, and looked at again after.
+            shown: Receives references to the sampled objects, by kind and serial.
 
         Returns:
-            What lives now. A source that raised is in ``failures`` and has no population.
+            The living objects. A source that raised is in ``failures`` and has no population.
 
         Raises:
             CensusEnded: *pause* raised it.
@@ -167,7 +167,7 @@ class CensusTaker:
         failures: list[Failure] = []
         if scope is None and kinds is None:
             self._heap = Instances()
-        # Before the pools: a worker that starts between the two would look like no pool's.
+        # Before the pools: a worker that starts in between would seem to belong to no pool.
         threads = self._threads() if self._marks_workers else None
         pools = self._pools(failures) if self._marks_workers else None
         workers = Workers(partial(self._executors.read, self._pause))
@@ -201,7 +201,7 @@ class CensusTaker:
                 populations.append(self._run(source.kind, partial(source.read, look)))
             except CensusEnded:
                 raise
-            except self._caught as error:  # A broken source must not cost the others.
+            except self._caught as error:  # A failing source must not affect the others.
                 failures.append(_failure(source.kind, error))
         loops = self._loops(look, failures)
         if pools is not None:
@@ -222,7 +222,7 @@ class CensusTaker:
     def _threads(self) -> list[ThreadRef] | None:
         try:
             return living()
-        except self._caught:  # Their own source says so.
+        except self._caught:  # Their own source reports it.
             return None
 
     def _pools(self, failures: list[Failure]) -> tuple[Pool, ...] | None:
@@ -230,7 +230,7 @@ class CensusTaker:
             return self._run("thread_pool", partial(self._executors.read, self._pause))
         except CensusEnded:
             raise
-        except self._caught as error:  # As a broken source.
+        except self._caught as error:  # Like a failing source.
             failures.append(_failure("thread_pool", error))
             return None
 
@@ -241,7 +241,7 @@ class CensusTaker:
             return self._run("event_loop", partial(self.loops.read, look))
         except CensusEnded:
             raise
-        except self._caught as error:  # As a broken source.
+        except self._caught as error:  # Like a failing source.
             failures.append(_failure("event_loop", error))
             return None
 
@@ -255,7 +255,7 @@ class CensusTaker:
         for source in (*self._sources, *([self.loops] if self.loops is not None else ())):
             try:
                 act(source)
-            except Exception as error:  # A broken source must not cost the others.
+            except Exception as error:  # A failing source must not affect the others.
                 failures.append(_failure(source.kind, error))
         return tuple(failures)
 

@@ -1,4 +1,4 @@
-"""What is known of a task that was asked to end."""
+"""What is known about a task whose cancellation was requested."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Asked:
 
     known: Known
     since: float
-    """The first census that saw the request; or the last one that saw one taken back."""
+    """The first census that saw the request, or the last one that saw one withdrawn."""
     seen: float
     cancels: int
     rises: int = 0
     rate: float = 0.0
 
     def note(self, cancels: int, now: float) -> None:
-        """Enter what the next census sees."""
+        """Record what the next census sees."""
         if cancels < self.cancels:
             self.since = now
         more = cancels - self.cancels

@@ -19,7 +19,7 @@ def child_processes() -> FewSource:
     """
     Reads child processes of subprocess, multiprocessing and asyncio.
 
-    A worker of a process pool is its pool's. One that has ended but that nobody has
+    A worker of a process pool belongs to its pool. A child that has ended but that nobody has
     waited for, a zombie, is a leak as well.
     """
     return FewSource("child_process", _unreaped)
@@ -33,16 +33,16 @@ def _unreaped(look: Look) -> Iterator[Seen]:
             functions = (name, made.function) if made is not None else (name,)
             yield Seen(child, (), f"{program}, {state_of(child.pid)}", functions)
     process = sys.modules.get("multiprocessing.process")
-    # Private, the same on 3.10 to 3.15: the children that were not joined,
+    # Private, the same on 3.10 to 3.15: the children that have not been joined,
     # https://github.com/python/cpython/blob/v3.13.0/Lib/multiprocessing/process.py#L421
     children = list(getattr(process, "_children", ()))
     pooled = _pooled(look) if children else set()
     for child in children:
-        with contextlib.suppress(Exception):  # One that can't be read is no other's fault.
+        with contextlib.suppress(Exception):  # An unreadable child must not hide the others.
             popen = kept(child, "_popen")
             if id(child) in pooled or popen is None or popen.returncode is not None:
                 continue
-            # Those of a fork server are no children of this process: the system does not say.
+            # A fork server's are not children of this process, so the system cannot tell.
             if popen.method != "forkserver" and is_reaped(popen.pid):
                 continue
             if look.wants(child):
@@ -67,18 +67,18 @@ def _popens(look: Look) -> Iterator[tuple[Any, str]]:
     subprocess = sys.modules.get("subprocess")
     if subprocess is not None:
         for popen in look.heap.of(subprocess.Popen):
-            # Without a number it started nothing: a test's double.
+            # Without a pid it started nothing: a test's double.
             pid = kept(popen, "pid")
             if type(pid) is int and kept(popen, "returncode") is None and pid not in noted:
                 yield popen, program_of(kept(popen, "args"))
 
 
 def _pooled(look: Look) -> set[int]:
-    """Return the ids of the workers of process pools that live."""
+    """Return the ids of the workers of living process pools."""
     cls = getattr(sys.modules.get("concurrent.futures.process"), "ProcessPoolExecutor", None)
     if cls is None:
         return set()
-    # Private, the same on 3.10 to 3.15; None once the pool was shut down:
+    # Private, the same on 3.10 to 3.15; None after the pool was shut down:
     # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/process.py#L706
     return {
         id(process)

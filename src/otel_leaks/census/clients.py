@@ -1,4 +1,4 @@
-"""Asks some things of a site in turn whether they have a live connection of a client."""
+"""Asks a few objects of a site in turn whether they hold a live connection of a client."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from otel_leaks.runtime.connections import Connections
 __all__ = ["ConnectedTasks"]
 
 ASKED = 4
-"""Tasks of a site that a census asks, a fifth of a millisecond each; the next ones by the next."""
+"""Tasks of a site that one census asks, 0.2 milliseconds each; the next census asks others."""
 SHARED = 2
-"""Tasks of a site that one connection may have, such as those of its two directions. What more
-of them hold is no task's own."""
+"""Tasks of a site that may share one connection, such as those of its two directions. A connection
+that more tasks hold is not a task's own."""
 
 _Site = TypeVar("_Site", bound=tuple[object, ...])
 
 
 class ConnectedTasks:
-    """What is known of the connections that the tasks of some sites hold."""
+    """Which connections the tasks of some sites are known to hold."""
 
     def __init__(self) -> None:
         self._holders: dict[object, dict[int, list[Known]]] = {}
-        """Of each site the tasks that hold a connection, by its id."""
+        """For each site, the tasks that hold a connection, by the connection's id."""
         self._turn = 0
 
     def ask(self, standing: Mapping[_Site, Sequence[Known]], look: Look) -> dict[_Site, Clients]:
@@ -34,8 +34,8 @@ class ConnectedTasks:
         Ask some tasks of each site.
 
         Args:
-            standing: Those that are followed, by their sites.
-            look: The census in the making.
+            standing: The tasks that are followed, by site.
+            look: The census in progress.
         """
         connections = Connections()
         before, self._holders = self._holders, {}
@@ -69,12 +69,12 @@ class ConnectedTasks:
 def _is_own(
     known: Known, key: int, holders: dict[int, list[Known]], connections: Connections
 ) -> bool:
-    """Enter that a task holds a connection; say whether few others of its site do."""
+    """Record that a task holds a connection; return whether few others of its site do."""
     others = holders.setdefault(key, [])
     if any(each.serial == known.serial for each in others):
         return True
     if len(others) >= SHARED:
-        # The id may be another connection's by now.
+        # The id may belong to another connection by now.
         others[:] = [each for each in others if key in (connections.of(each.ref) or ())]
         if len(others) >= SHARED:
             return False

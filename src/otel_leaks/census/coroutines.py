@@ -1,4 +1,4 @@
-"""The ``coroutine`` source: coroutines that were never awaited, and are gone."""
+"""The ``coroutine`` source: coroutines that were destroyed without having been awaited."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["unawaited_coroutines"]
 
 
 def unawaited_coroutines() -> FewSource:
-    """Reads what was noted of them, where somebody asked for that; nothing else is left."""
+    """Reads the notes on them, if somebody asked for notes; nothing else is left of them."""
     return FewSource("coroutine", _unawaited)
 
 

@@ -1,8 +1,8 @@
 """
-The ``destroyed_task`` source: tasks that the collector destroyed while pending.
+The ``destroyed_task`` source: tasks that the garbage collector destroyed while pending.
 
-asyncio proves this leak by itself, but only logs it. It tells the exception handler of
-the task's loop, so that is where it is heard, whatever handler the application has set.
+asyncio detects this leak itself but only logs it. It calls the exception handler of the task's
+loop, so that call is intercepted, whatever handler the application has set.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from otel_leaks.runtime.patches import Patches
 __all__ = ["DestroyedSource", "destroyed_tasks"]
 
 MAX_COROUTINES = 200
-"""Coroutines that are told apart in the life of a process; the others are one."""
+"""Coroutines that are counted separately in the life of a process; the others share one site."""
 
 
 def destroyed_tasks() -> FewSource:
     """
-    Reads what was noted of destroyed tasks; nothing else of them is left.
+    Reads the notes on destroyed tasks; nothing else is left of them.
 
-    For tests, where each is charged to a scope; production counts them.
+    For tests, where each belongs to a scope; production counts them.
     """
     return FewSource("destroyed_task", _destroyed)
 
@@ -46,8 +46,8 @@ def _destroyed(look: Look) -> Iterator[Seen]:
         return
     for left in list(look.starts.destroyed):
         if look.wants(left):
-            # What the outermost coroutine awaited is left only where that was not closed first,
-            # which is up to the collector.
+            # The frames inside the outermost coroutine are left only if that was not closed
+            # first, which is up to the garbage collector.
             outermost = tuple(frame.function for frame in left.stack[:1])
             yield Seen(left, left.stack, left.name, outermost or ("?",))
 
@@ -58,7 +58,7 @@ class _Coroutine:
     __slots__ = ("code", "count", "first_s", "function", "last_s", "name", "seen", "stack")
 
     def __init__(self, code: CodeType | None, function: str, stack: Stack, name: str) -> None:
-        # The code object is held while its id is a key.
+        # Referenced while its id is a key.
         self.code = code
         self.function = function
         self.stack = stack
@@ -71,16 +71,16 @@ class _Coroutine:
 
 class DestroyedSource:
     """
-    Counts destroyed tasks from its opening on, by their outermost coroutine.
+    Counts destroyed tasks from when it is opened, by their outermost coroutine.
 
-    The collector has mostly closed the coroutine before asyncio reports it, so where in it the
-    task waited is no longer known.
+    The garbage collector has usually closed the coroutine before asyncio reports it, so the place
+    where the task waited is no longer known.
     """
 
     kind: Kind = "destroyed_task"
 
     def __init__(self) -> None:
-        # Reentrant: noting allocates, and the collector may destroy more tasks by that.
+        # Reentrant: noting allocates, which may make the garbage collector destroy more tasks.
         self._lock = forks.Lock()
         self._patches = Patches()
         self._gathers = Gathers(every=False)
@@ -90,12 +90,12 @@ class DestroyedSource:
         self._opened = False
 
     def open(self) -> None:
-        """Begin to hear of destroyed tasks."""
+        """Start counting destroyed tasks."""
         self._opened = True
         self._wrap()
 
     def close(self) -> None:
-        """Restore what was patched and forget all."""
+        """Restore what was patched and forget everything."""
         self._opened = False
         self._patches.restore()
         self._gathers.close()
@@ -103,11 +103,11 @@ class DestroyedSource:
         self._coroutines = {}
 
     def forked(self) -> None:
-        """Begin at zero in a forked child."""
+        """Start from zero in a forked child."""
         self._coroutines = {}
 
     def read(self, look: Look) -> Population:
-        """Return how many were destroyed since the opening, by coroutine."""
+        """Return how many were destroyed since it was opened, by coroutine."""
         self._wrap()
         with self._lock:
             counted = [(each, each.count) for each in self._coroutines.values()]
@@ -127,7 +127,7 @@ class DestroyedSource:
             quiet_s = look.now - coroutine.last_s
             twin = found.get(mark)
             if twin is not None:
-                # One coroutine function that was defined twice.
+                # The same coroutine function, defined twice.
                 quiet_s = min(quiet_s, twin[0].quiet_s or 0.0)
             site = Site(
                 self.kind,
@@ -149,7 +149,7 @@ class DestroyedSource:
         return population(self.kind, (site for site, _ in found.values()), hidden, sampled, look)
 
     def _wrap(self) -> None:
-        """Wrap the loop classes that there are, and those that come."""
+        """Wrap the loop classes that exist, and later ones as they are defined."""
         if self._opened:
             self._gathers.open()
             wrap_every_loop(
@@ -160,7 +160,7 @@ class DestroyedSource:
         @functools.wraps(original)
         def call_exception_handler(*args: Any, **kwargs: Any) -> Any:
             if self._opened:
-                with contextlib.suppress(Exception):  # The finalizer is the application's.
+                with contextlib.suppress(Exception):  # This runs in a finalizer of the application.
                     task = destroyed_pending(args[1] if len(args) > 1 else kwargs.get("context"))
                     if task is not None:
                         with contextlib.suppress(Exception):
@@ -172,7 +172,7 @@ class DestroyedSource:
         return hears(call_exception_handler)
 
     def _note(self, task: Any) -> None:
-        # In the thread that destroys it, which holds it.
+        # Runs in the thread that destroys the task, which still references it.
         chain = chain_at(root_of(task.get_coro())).unwrapped()
         levels = chain.levels
         key = levels[0].key if levels else OTHER

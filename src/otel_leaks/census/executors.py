@@ -2,11 +2,11 @@
 The thread pools of the process, with their workers, queues and limits.
 
 ``concurrent.futures`` knows the workers of all its pools, and each worker was given its pool
-and its queue, so nothing is patched and the heap is not gone through. A pool is known from
-its first job on, when it starts its first worker. Pools of ``multiprocessing`` and the worker
+and its queue, so nothing is patched and the heap is not searched. A pool is known from its
+first job on, when it starts its first worker. Pools of ``multiprocessing`` and the worker
 threads of anyio, and so of ``anyio.to_thread`` and Starlette's sync endpoints, are found by their
-workers. A library with a pool of its own kind has plain threads here: whether their number has a
-limit can't be seen.
+workers. Workers of a library's own kind of pool appear as plain threads: whether their number is
+limited is not visible.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from otel_leaks.runtime.threads import Row, ThreadRef, kinds_of, living, rows_of
 __all__ = ["Executors", "Workers", "is_full", "longer", "with_backlogs"]
 
 SLICE = 200
-"""Workers between two pauses: about a fifth of a millisecond."""
+"""Workers between two pauses: about 0.2 milliseconds."""
 
-# What the constructor makes up for a pool that is given no name.
+# The name that the constructor makes up for a pool without one.
 _MADE_UP = re.compile(r"(ThreadPoolExecutor)-\d+")
 
 
-# Classes of the workers of pools other than those of concurrent.futures, and what they serve.
+# Classes of the workers of pools outside concurrent.futures, with what reads the pool they serve.
 _SERVING: dict[str, Callable[[ThreadRef], Served | None]] = {
     "anyio._backends._asyncio.WorkerThread": anyio_served,
     "multiprocessing.dummy.DummyProcess": multiprocessing_served,
@@ -52,7 +52,7 @@ class Workers:
     Which pool a thread works for, in one census.
 
     Args:
-        read: Returns the pools of the process; called when they are first asked for.
+        read: Returns the pools of the process; called when they are first needed.
     """
 
     def __init__(self, read: Callable[[], tuple[Pool, ...]] = tuple) -> None:
@@ -63,7 +63,7 @@ class Workers:
         self._in_use: frozenset[int] = frozenset()
 
     def pool_of(self, ident: int | None) -> Pool | None:
-        """Return the pool whose worker a thread is, None for none."""
+        """Return the pool that a thread works for, None if it works for none."""
         if self._pools is None:
             self._pools = self._read()
             self._of = {ident: pool for pool in self._pools for ident in pool.workers}
@@ -74,7 +74,7 @@ class Workers:
         self._busy[pool.serial] += 1
 
     def note_in_use(self, serials: frozenset[int]) -> None:
-        """Note which pools belong to what goes on."""
+        """Note which pools belong to running requests or tasks."""
         self._in_use = serials
 
     def pools(self) -> tuple[Pool, ...]:
@@ -92,7 +92,7 @@ class _Group:
 
     worker: Row
     served: Served
-    """As of the first of them."""
+    """As read from the first worker."""
     idents: list[int] = field(default_factory=list)
 
 
@@ -101,7 +101,7 @@ class Executors:
     Reads the thread pools of the process, from any thread.
 
     Args:
-        named: Returns the name of a pool as it may leave the process.
+        named: Returns the name of a pool in the form that may leave the process.
         clock: Monotonic seconds.
     """
 
@@ -114,7 +114,7 @@ class Executors:
         self._named = named
         self._clock = clock
         self._serials = Serials()
-        # By pool: what identifies the job at the head of its queue, and since when it is there.
+        # By pool: the identity of the job at the head of its queue, and since when it is there.
         self._heads: dict[int, tuple[Hashable, float]] = {}
         self._seen: dict[int, Pool] = {}
 
@@ -157,7 +157,7 @@ class Executors:
 
     def _pool(self, serial: int, group: _Group) -> Pool:
         served = group.served
-        # All private, the same on 3.10 to 3.15. Where they are gone the pool is called like
+        # All private, the same on 3.10 to 3.15. If they are missing, the pool is named after
         # its threads.
         name = served.name or group.worker.name.rpartition("_")[0] or "ThreadPoolExecutor"
         made_up = _MADE_UP.fullmatch(name)
@@ -179,12 +179,12 @@ def longer(before: Pool | None, pool: Pool) -> int:
 
 
 def is_full(pool: Pool) -> bool:
-    """Say whether all workers are busy: one that is idle would take what waits in the queue."""
+    """Return whether all workers are busy: an idle one would take a job from the queue."""
     return pool.queued > 0 and len(pool.workers) >= pool.limit
 
 
 def with_backlogs(population: Population, pools: Iterable[Pool]) -> Population:
-    """Return *population*, the samples that are workers of a full pool saying so."""
+    """Return *population* with the backlog of the pool in samples of a full pool's workers."""
     by_worker = {ident: pool for pool in pools if is_full(pool) for ident in pool.workers}
     if population.kind != "thread" or not by_worker:
         return population
@@ -203,7 +203,7 @@ def _of_futures(
     """Yield the workers of pools of ``concurrent.futures``."""
     ids = set(map(id, alive))
     seen: dict[int, Served] = {}
-    # One step for other threads, which iterating a WeakKeyDictionary is not.
+    # Atomic, which iterating over a WeakKeyDictionary is not.
     served = served_queues(getattr(pool_workers(), "data", {}))
     for start in range(0, len(served), SLICE):
         for ref, queue, queued in served[start : start + SLICE]:
@@ -229,5 +229,5 @@ def _others(alive: Sequence[ThreadRef], pause: Callable[[], None]) -> Iterator[t
 
 
 def _is_same(head: object, before: object) -> bool:
-    # References are not compared: that would compare jobs.
+    # References are not compared, because that would compare jobs.
     return head is before or (type(head) is tuple and head == before)

@@ -1,4 +1,4 @@
-"""The ``async_generator`` source: generators that were started and left half-way."""
+"""The ``async_generator`` source: generators that were started and neither finished nor closed."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from otel_leaks.runtime.heap import within_coroutines, within_generator
 __all__ = ["async_generators"]
 
 MAX_TASKS = 1000
-"""Tasks that are looked through for the generators that they use."""
+"""Tasks that are searched for the generators that they use."""
 MAX_GENERATORS = 100
-"""Generators of which each is looked through for others."""
+"""Generators that are each searched for others."""
 BUDGET_S = 0.1
-"""CPU that this may take for one look."""
+"""CPU seconds for one look."""
 
 
 def async_generators() -> FewSource:
     """
     Reads async generators that were started and neither finished nor closed.
 
-    One that is being waited for right now is part of the task that waits, and so is one that a
-    pending task or another such generator is in the midst of, in an ``async with`` or an
-    ``async for``.
+    A generator that is being awaited belongs to the task that awaits it, and so does one that a
+    pending task, or another such generator, is using in an ``async with`` or an ``async for``.
     """
     return FewSource("async_generator", _left)
 
@@ -45,7 +44,7 @@ def _left(look: Look) -> Iterator[Seen]:
     in_use = _in_use(generators, look) if generators else set()
     in_use |= _within_others(generators, in_use)
     for generator in generators:
-        with contextlib.suppress(Exception):  # One of a class of somebody's own.
+        with contextlib.suppress(Exception):  # A custom class.
             if id(generator) not in in_use and _stands_at_yield(generator):
                 chain = chain_at(root_of(generator))
                 chain = Chain(chain.root, chain.levels[:1])
@@ -54,7 +53,7 @@ def _left(look: Look) -> Iterator[Seen]:
 
 
 def _in_use(generators: list[Any], look: Look) -> set[int]:
-    """Return the ids of those that a pending task is in the midst of: they are part of it."""
+    """Return the ids of generators that a pending task is using: they are part of it."""
     if look.starts is None:
         return set()
     beside = set(map(id, look.besides))
@@ -69,14 +68,14 @@ def _in_use(generators: list[Any], look: Look) -> set[int]:
 
 
 def _within_others(generators: list[Any], in_use: set[int]) -> set[int]:
-    """Return the ids of those that another one is in the midst of, which is what was left."""
+    """Return the ids of generators that another one is using: that one was left behind."""
     if not 2 <= len(generators) <= MAX_GENERATORS:
         return set()
     found: set[int] = set()
     ids = set(map(id, generators))
     for each in generators:
-        with contextlib.suppress(Exception):  # One of a class of somebody's own.
-            # Of two that hold each other the first is what was left.
+        with contextlib.suppress(Exception):  # A custom class.
+            # If two use each other, the first counts as left behind.
             if id(each) not in found and id(each) not in in_use and _stands_at_yield(each):
                 found |= within_generator(each, ids - {id(each)}, budget_s=BUDGET_S / len(ids))
     return found

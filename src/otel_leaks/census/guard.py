@@ -1,4 +1,4 @@
-"""Keeps what can't be worked out about one thing from costing the census of its kind."""
+"""Keeps a failing question about one object from failing the census of its kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 class Guard:
-    """Asks single questions, such as for a hint or a sample, and notes those that failed."""
+    """Asks single questions, such as for a hint or a sample, and notes those that fail."""
 
     __slots__ = ("_failures",)
 
@@ -27,9 +27,9 @@ class Guard:
 
     def ask(self, kind: Kind, question: Callable[[], _T], default: _T) -> _T:
         """
-        Return the answer to *question*, *default* where it raised.
+        Return the answer to *question*, or *default* if it raised.
 
-        What ends a census is no Exception, and passes.
+        The exception that ends a census is not an Exception, and passes through.
         """
         try:
             return question()
@@ -39,7 +39,7 @@ class Guard:
             return default
 
     def failures(self) -> tuple[Failure, ...]:
-        """Return what failed, of wrappers that could not be read too, and forget it."""
+        """Return the failures, including those to read wrappers, and forget them."""
         unread = [Failure("asyncio_task", *each) for each in wrappers.take_unread()]
         found = (*self._failures, *unread)[:MAX_KEPT]
         self._failures = []

@@ -1,8 +1,8 @@
 """
-Which threads and pools are in use: they serve a request in progress, or what created them goes on.
+Which threads and pools are in use: by a request in progress, or by the task that created them.
 
-A server may have a thread or a pool for each of its streams, and end it with the stream. However
-many of these there are, it is the streams that rise.
+A server may create a thread or a pool for each of its streams, and end it with the stream. If
+there are many of them, it is because there are many streams.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from otel_leaks.runtime.tasks import is_pending
 __all__ = ["FEW_OF_TASK", "Thing", "in_use"]
 
 FEW_OF_TASK = 2
-"""Of a kind that one task has at most. One that has more makes ever more of them: it may go on as
-long as the process, where a request ends."""
+"""Objects of a kind that one task may have. A task with more keeps creating them: unlike a
+request, it may last as long as the process."""
 SLICE = 100
 """Threads between two pauses."""
 
@@ -28,11 +28,11 @@ class Thing(NamedTuple):
 
     serial: int
     group: Hashable
-    """What those have in common that are counted together."""
+    """What is counted together has the same group."""
     note: Beginning | None
-    """On the thread, or on the oldest worker of the pool."""
+    """The note on the thread, or on the oldest worker of the pool."""
     ident: int | None = None
-    """Of a thread."""
+    """The thread's identifier; None for a pool."""
 
 
 def in_use(
@@ -42,12 +42,12 @@ def in_use(
     pause: Callable[[], None],
 ) -> frozenset[int]:
     """
-    Return the serials of what belongs to a request in progress or to a task that goes on.
+    Return the serials of objects that belong to a request in progress or to a pending task.
 
     Args:
-        things: What is asked about.
+        things: The threads and pools to examine.
         beginnings: Where the notes were made.
-        serving: Idents of threads in which a request began that is in progress.
+        serving: Idents of threads in which a request in progress started.
         pause: Called between slices.
     """
     found: set[int] = set()
@@ -66,7 +66,7 @@ def in_use(
 
 
 def _user_of(note: Beginning, beginnings: Beginnings) -> Hashable:
-    """Return the request in progress or the pending task that created a thread, None for none."""
+    """Return the request in progress or pending task that created a thread; None for neither."""
     end = beginnings.span_end(note, None)
     if end is not None and end.is_open and end.request_id:
         return end.trace_id, end.request_id

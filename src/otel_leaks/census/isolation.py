@@ -1,9 +1,9 @@
 """
-Keeps the parts of the monitor apart: one that raises or hangs costs the others nothing.
+Isolates the parts of the monitor: one that raises or hangs does not affect the others.
 
-A part is whatever may run code of somebody else's: a source of the census, a policy, the
+A part is anything that may run foreign code: a source of the census, a policy, the
 log handlers, the span processors. Python has no way to interrupt a thread that waits in
-such code. So the thread is given up: it is *deposed*, another one goes on without the part
+such code. So the thread is given up: it is *deposed*, another thread continues without the part
 that it is in, and the deposed thread stops as soon as it returns. A part holds at most one
 thread, so there are never more deposed threads than parts.
 """
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 FREE_TRIES = 3
-"""Failures in a row after which a part that backs off is tried at once all the same."""
+"""Consecutive failures after which a part that backs off is still tried at once."""
 LONGEST_PAUSE = 32
-"""Tries that are skipped at most before a part that keeps failing is tried again."""
+"""Most tries that are skipped before a part that keeps failing is tried again."""
 TIMEOUT = "timeout"
-"""``error.type`` of a part that does not return."""
+"""``error.type`` for a part that does not return."""
 
 _T = TypeVar("_T")
 
@@ -40,12 +40,12 @@ class CensusEnded(BaseException):
     """
     Raised by *pause* to end a census half-way.
 
-    Not an Exception, so that nothing takes it for a source that failed.
+    Not an Exception, so that it is not mistaken for a failing source.
     """
 
 
 class SkippedError(Exception):
-    """A part was not run: a thread is still in it, or it keeps failing and pauses."""
+    """A part was not run: a thread is still in it, or it keeps failing and is paused."""
 
     def __init__(self, error_type: str, detail: str) -> None:
         super().__init__(detail)
@@ -54,7 +54,7 @@ class SkippedError(Exception):
 
 
 class _Part:
-    """What is known of one part. Holds text alone, no exception with its frames."""
+    """The state of one part. Holds text only, no exception with its frames."""
 
     __slots__ = ("detail", "error_type", "failures", "holder", "pause")
 
@@ -70,37 +70,37 @@ class Parts:
     """
     The parts of one monitor, by name.
 
-    ``progress`` rises whenever a part begins or ends and at each pause of a census; a
-    monitor during whose work it stands still hangs.
+    ``progress`` rises whenever a part starts or ends and at each pause of a census; a
+    monitor whose work does not raise it hangs.
     """
 
     def __init__(self) -> None:
         self.progress = 0
         self._parts: dict[str, _Part] = {}
-        # Names of the parts that a thread is in, the innermost last.
+        # Names of the parts that each thread is in, innermost last.
         self._inside: dict[int, list[str]] = {}
         self._deposed: set[int] = set()
         self._lock = forks.Lock()
 
     def forked(self) -> None:
-        """Start anew in a forked child, where no other thread is in any part."""
+        """Start over in a forked child, where no other thread is in any part."""
         self._parts = {}
         self._inside = {}
         self._deposed = set()
 
     def run(self, name: str, act: Callable[[], _T], *, backs_off: bool = False) -> _T:
         """
-        Do *act* as the part *name*.
+        Run *act* as the part *name*.
 
         Args:
             name: Of the part.
-            act: What it does; may raise anything.
+            act: The part's work; may raise anything.
             backs_off: Whether a part that failed more than three times in a row is skipped
-                for ever more tries, at most 32, before it is tried again.
+                for an increasing number of tries, at most 32, before it is tried again.
 
         Raises:
-            SkippedError: It was not done.
-            CensusEnded: This thread was deposed meanwhile.
+            SkippedError: It was not run.
+            CensusEnded: This thread has been deposed.
             BaseException: What *act* raised.
         """
         me = native.get_ident()
@@ -123,14 +123,14 @@ class Parts:
 
     def attempt(self, name: str, act: Callable[[], object]) -> BaseException | bool:
         """
-        Do *act* as the part *name*.
+        Run *act* as the part *name*.
 
         Returns:
-            True; False when it was not done because a thread is still in that part; or what
-            it raised.
+            True; False if it was not run because a thread is still in that part; or the
+            exception that it raised.
 
         Raises:
-            CensusEnded: This thread was deposed meanwhile.
+            CensusEnded: This thread has been deposed.
         """
         try:
             self.run(name, act)
@@ -144,7 +144,7 @@ class Parts:
 
     def step(self) -> None:
         """
-        Note that the calling thread makes progress.
+        Record that the calling thread makes progress.
 
         Raises:
             CensusEnded: It was deposed.
@@ -159,23 +159,23 @@ class Parts:
 
         Args:
             ident: Of the thread.
-            progress: What ``progress`` was all the time in which it hung.
+            progress: The value of ``progress`` during the whole time that it hung.
 
         Returns:
-            The part that it hangs in, empty for none; None when it does not hang any more.
+            The part that it hangs in, empty for none; None if it no longer hangs.
         """
         with self._lock:
             if self.progress != progress:
                 return None
             self._deposed.add(ident)
             inside = self._inside.get(ident, [])
-            # The parts around the innermost one are not what hangs.
+            # The parts around the innermost one do not hang.
             for name in inside[:-1]:
                 self._parts[name].holder = None
             return inside[-1] if inside else ""
 
     def ended(self) -> None:
-        """Forget the calling thread, which ends: another one may get its ident."""
+        """Forget the calling thread, which is ending: another one may get its ident."""
         me = native.get_ident()
         self._deposed.discard(me)
         self._inside.pop(me, None)
@@ -210,19 +210,19 @@ class Parts:
 
 
 def type_name(error: BaseException) -> str:
-    """Return the qualified name of an exception's class, of a built-in one without its module."""
+    """Return the qualified name of an exception's class, without the module for built-ins."""
     raised = type(error)
     try:
         if raised.__module__ == "builtins":
             return raised.__qualname__
         return f"{raised.__module__}.{raised.__qualname__}"
-    except Exception:  # A class of somebody else's, whose own class may do anything.
+    except Exception:  # The metaclass of a foreign class may do anything.
         return "Exception"
 
 
 def text_of(error: BaseException) -> str:
-    """Return what an exception says, nothing where that raises."""
+    """Return the text of an exception, empty if getting it raises."""
     try:
         return str(error)
-    except BaseException:  # The exception is somebody else's, and so is its __str__.
+    except BaseException:  # A foreign exception may have any __str__.
         return ""

@@ -1,9 +1,9 @@
 """
-What a worker of a thread pool does, read from the functions that it stands in.
+What a worker of a thread pool is doing, read from the functions on its stack.
 
-A worker of ``concurrent.futures`` that has a job stands in ``_WorkItem.run``, one of anyio in
-``WorkerThread.run``, one of ``multiprocessing`` in ``worker``; all private and the same on 3.10 to
-3.15. Where one of them is gone, workers are named as other threads are.
+A worker with a job has a frame of ``_WorkItem.run`` in ``concurrent.futures``, of
+``WorkerThread.run`` in anyio and of ``worker`` in ``multiprocessing``; all private and the same on
+3.10 to 3.15. If one of them is missing, its workers are named like other threads.
 
 https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/thread.py#L53
 """
@@ -24,12 +24,12 @@ RUNNERS = {
     ANYIO_RUNS: "anyio._backends._asyncio",
     "multiprocessing.pool.worker": "multiprocessing.pool",
 }
-"""The first functions of workers, and the modules that are theirs. They name a worker where
-nothing better does; another library's pool is not in it, and its workers are threads."""
+"""The first functions of workers, and the modules they belong to. They name a worker if nothing
+better does. The pools of other libraries are not listed: their workers count as threads."""
 
-# Modules whose functions start a thread, a program or a job for others, and are nobody's own
-# code. A wrapper that is missing here names what it wraps only where no function of the
-# application runs in it.
+# Modules whose functions start a thread, a program or a job for others, and do no work of their
+# own. A wrapper that is missing here is named instead of the function it wraps only if no function
+# of the application runs in it.
 _CARRIERS = frozenset(
     {
         "threading",
@@ -44,7 +44,7 @@ _CARRIERS = frozenset(
 
 
 def is_carrier(module: str) -> bool:
-    """Say whether the functions of a module only start what others want done."""
+    """Return whether the functions of a module only start the work of others."""
     return module in _CARRIERS or module.startswith(("importlib.", "wrapt."))
 
 
@@ -53,12 +53,13 @@ def job_in(names: Sequence[CodeName], begins: int) -> int | None:
     Return where the job of a pool's worker begins.
 
     Args:
-        names: The functions that a thread stands in, outermost first.
-        begins: The number of the first one that is more than the start of a thread.
+        names: The functions on a thread's stack, outermost first.
+        begins: The index of the first one past the start of the thread.
 
     Returns:
-        The number of a function: of the pool's own where the job is written in C. None for what
-        is no worker, and for a worker that has no job; of anyio's only its queue says that.
+        The index of a function: one of the pool's own if the job is written in C. None for a
+        thread that is not a worker, and for a worker without a job; for anyio, only the queue
+        shows whether there is one.
     """
     if begins >= len(names):
         return None
@@ -80,7 +81,7 @@ def job_in(names: Sequence[CodeName], begins: int) -> int | None:
 
 
 def _hands_over(name: CodeName) -> bool:
-    """Say whether a function hands over what a job returned: then the job has ended."""
+    """Return whether a function delivers a job's result: then the job has ended."""
     return name.module == "concurrent.futures._base" or name.function.endswith(
         ".call_soon_threadsafe"
     )
@@ -88,9 +89,9 @@ def _hands_over(name: CodeName) -> bool:
 
 def own_in(names: Sequence[CodeName], begins: int) -> int | None:
     """
-    Return the number of the first function of the application's, None for none.
+    Return the index of the first function of the application, None if there is none.
 
-    What an event loop runs is what it does at the moment, and not what its thread is for.
+    A function that an event loop runs shows what the loop does now, not what its thread is for.
     """
     for i in range(begins, len(names)):
         if is_own(names[i].file, names[i].module):

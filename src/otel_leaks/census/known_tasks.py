@@ -1,4 +1,4 @@
-"""Tasks that are known from census to census: how old they are, and what becomes of them."""
+"""Tasks followed from census to census: how old they are, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from otel_leaks.runtime.tasks import TaskRef, is_pending
 __all__ = ["Fates", "KnownTasks"]
 
 MAX_KNOWN = 3000 + MAX_FOLLOWED
-"""Tasks that are known from census to census, in all; a few more during one."""
+"""Tasks that are known from census to census, in all; slightly more during a census."""
 
 
 class Fates(NamedTuple):
-    """What became of the tasks of the largest sites that were known before."""
+    """What became of the known tasks of the largest sites."""
 
     followed: Mapping[SiteKey, Followed]
     clients: Mapping[SiteKey, Clients]
 
     def added(self, site: Site) -> Site:
-        """Return *site* with what became of its tasks."""
+        """Return *site* with the fate of its tasks."""
         key = (site.fingerprint, site.origin)
         return replace(site, followed=self.followed.get(key), clients=self.clients.get(key))
 
 
 class KnownTasks:
     """
-    Knows some tasks of each site from census to census, more of the large ones.
+    Keeps track of some tasks of each site from census to census, of more for large sites.
 
     Args:
-        kind: Of what is read.
+        kind: The kind that is read.
     """
 
     def __init__(self, kind: Kind) -> None:
@@ -52,12 +52,12 @@ class KnownTasks:
         """Tasks of each large site that are known."""
 
     def know(self, ref: TaskRef, chain: Chained, now: float) -> None:
-        """Know a task that stands in a chain, where not enough of these are known yet."""
-        # A site that turns out to be large gets its samples however many there are.
+        """Add a task to those known of its chain, unless enough of them are known."""
+        # A site that turns out to be large gets its samples, however many there already are.
         is_large = chain.walked > LARGE or len(chain.known) > KNOWN_OF_SITE
         most = self._places if is_large else KNOWN_OF_SITE
         if len(chain.known) < most and (is_large or len(self.serials) < MAX_KNOWN):
-            # The registry's own references have callbacks, so there may be several of a task.
+            # The registry's own references have callbacks, so a task may have several.
             for own in refs_at(ref):
                 chain.know(self.serials.know(own, now))
 
@@ -68,7 +68,7 @@ class KnownTasks:
         spans: TaskSpans | None,
         look: Look,
     ) -> Fates:
-        """Choose what is to be known in the next census; say what became of what was."""
+        """Choose the tasks to know in the next census; return the fates of those known so far."""
         large = [key for key in largest if len(chains[key].known) > KNOWN_OF_SITE]
         self._places = places(len(large))
         followed = large[: MAX_FOLLOWED // self._places]

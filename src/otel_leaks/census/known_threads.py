@@ -1,4 +1,4 @@
-"""Threads that are known from census to census: how old they are, and what becomes of them."""
+"""Threads followed from census to census: how old they are, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _first_seen = attrgetter("first_seen", "serial")
 
 
 class KnownThreads:
-    """Knows all threads from census to census, and the pools that they are workers of."""
+    """Keeps track of all threads from census to census, and of the pools they work for."""
 
     def __init__(self) -> None:
         self.serials = Serials()
         self._following = Following()
         self._connected = ConnectedThreads()
         self._pools: dict[int, float] = {}
-        """When each pool was seen first, by its serial."""
+        """When each pool was first seen, by its serial."""
 
     def keep(self, seen: list[Known], pools: Iterable[int], now: float) -> None:
         """Forget all threads and pools but these."""
@@ -37,10 +37,10 @@ class KnownThreads:
         self, found: Mapping[SiteKey, ThreadSite], used: Collection[int], look: Look
     ) -> tuple[dict[SiteKey, Followed], dict[SiteKey, Clients]]:
         """
-        Follow the oldest threads of each of the largest sites; of pools, the pools.
+        Follow the oldest threads of each of the largest sites; for pools, follow the pools.
 
         Returns:
-            What became of them, and which have a live connection of a client.
+            What became of them, and how many hold a live connection of a client.
         """
         known = {
             key: site.known if key[3] is None else self._pools_at(site, found)
@@ -70,10 +70,10 @@ class KnownThreads:
 
     def _pools_at(self, site: ThreadSite, found: Mapping[SiteKey, ThreadSite]) -> list[Known]:
         """
-        Return the pools whose oldest worker stands at a site.
+        Return the pools whose oldest worker is at a site.
 
-        They are followed in place of their workers, whose number has a limit. Their serials are
-        below zero, where they are no thread's.
+        They are followed in place of their workers, whose number is limited. Their serials are
+        negative, so that they differ from those of threads.
         """
         return [
             Known(known.ref, -serial, self._pools[serial])

@@ -1,4 +1,4 @@
-"""What the turns of a loop say of the last minute: how late it comes, and how busy it is."""
+"""What a loop's turns show about the last minute: how late it runs, and how busy it is."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from otel_leaks.runtime.turns import SLOW_S, Meter, middle_of
 __all__ = ["WINDOW_S", "Delays", "MeterHistory", "delays_of_answers", "late_share"]
 
 WINDOW_S = 60.0
-"""As long as most metrics are exported seldom: what happens shows once at least."""
+"""The export interval of most metrics, so that everything shows up at least once."""
 PART = 0.01
-"""Of the time in which what gets ready waits longer than the 99th percentile."""
+"""Share of the time in which the wait is longer than the 99th percentile."""
 
 
 class Delays(NamedTuple):
-    """How one loop did."""
+    """The delays and the utilization of one loop."""
 
     p99_s: float
     max_s: float
@@ -27,22 +27,22 @@ class Delays(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    """What a meter said at a census."""
+    """The values of a meter at a census."""
 
     at: float
     counts: Sequence[int]
     idle_s: float
     away_s: float
     longest_s: float
-    """Since the mark before."""
+    """Since the previous mark."""
 
 
 class MeterHistory:
     """
-    What the meter of one loop has said in the last minute.
+    The values of one loop's meter in the last minute.
 
     Args:
-        meter: It is read, and its longest turn is taken from it.
+        meter: It is read, and its longest turn is reset.
         now: Seconds of the clock of turns.
     """
 
@@ -65,7 +65,7 @@ class MeterHistory:
 
         Args:
             now: Seconds of the clock of turns.
-            runs: Whether the loop runs; else it has been away since its last turn.
+            runs: Whether the loop runs; if not, it has been away since its last turn.
 
         Returns:
             None for a loop that has not run in that time.
@@ -96,12 +96,12 @@ class MeterHistory:
 
 def late_share(turns: Sequence[tuple[float, int]], ran_s: float, wait_s: float) -> float:
     """
-    Return in which part of the time what gets ready waits for longer than *wait_s*.
+    Return the share of the time in which a ready callback waits longer than *wait_s*.
 
-    What gets ready in a turn waits until it ends.
+    A callback that becomes ready during a turn waits until the turn ends.
 
     Args:
-        turns: Lengths, and how many there were.
+        turns: Lengths, and how many turns had each.
         ran_s: The whole time, > 0.
         wait_s: Seconds.
     """
@@ -110,16 +110,16 @@ def late_share(turns: Sequence[tuple[float, int]], ran_s: float, wait_s: float) 
 
 def p99(turns: Sequence[tuple[float, int]], ran_s: float, utilization: float) -> float:
     """
-    Return how long what gets ready waits at most in 99 % of the time.
+    Return the longest wait of ready callbacks in 99 % of the time.
 
     Args:
         turns: Those of at least ``SLOW_S``, and how many there were of each length.
         ran_s: The whole time, > 0.
-        utilization: The part of it in which the loop was in a turn.
+        utilization: The share of it in which the loop was in a turn.
     """
     late = late_share(turns, ran_s, SLOW_S)
     if late <= PART:
-        # Below, where turns are not counted, it falls from the one to the other.
+        # Shorter turns are not counted: below SLOW_S, the result is interpolated.
         if utilization <= PART or utilization <= late:
             return 0.0
         return SLOW_S * min(1.0, (utilization - PART) / (utilization - late))
@@ -137,22 +137,22 @@ def delays_of_answers(
     answers: Sequence[Answer], now: float, current_s: float = 0.0
 ) -> Delays | None:
     """
-    Return how a loop did that answers heartbeats.
+    Return the delays of a loop that answers heartbeats.
 
     Args:
         answers: In their order.
         now: Seconds of the clock of turns.
-        current_s: For how long the one that is not answered yet has waited.
+        current_s: How long the unanswered heartbeat has waited.
 
     Returns:
-        None where there are not two in the last minute. The part of the time is that in which
-        its thread used the CPU.
+        None if there are fewer than two in the last minute. Utilization is the share of the
+        time in which the loop's thread used the CPU.
     """
     recent = [each for each in answers if now - each.at <= WINDOW_S]
     if len(recent) < 2 and not current_s:
         return None
     waits = sorted([*(each.waited_s for each in recent), current_s])
-    # A beat at any moment: of a hundred the last but one.
+    # Beats come at arbitrary moments: of a hundred sorted waits, the last but one.
     at_99 = waits[min(len(waits) - 1, int(len(waits) * (1 - PART)))]
     busy = [
         (after.cpu_s - before.cpu_s) / (after.at - before.at)

@@ -1,4 +1,4 @@
-"""Where a loop's callback stands, read from another thread."""
+"""The stack of a loop's running callback, read from another thread."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class LoopStacks:
 
     def of(self, watched: Watched) -> list[Place]:
         """
-        Return where a loop's callback stands, the outermost frame first.
+        Return the stack of a loop's running callback, the outermost frame first.
 
         Returns:
-            Nothing for a loop that waits, and for one in a debugger.
+            Empty for a loop that waits, and for one in a debugger.
         """
         ident, _ = watched.thread()
         if ident is None:
@@ -44,7 +44,7 @@ class LoopStacks:
         return stand[outside(functions, watched.beats.depth if watched.beats else None) :]
 
     def stack(self, stand: list[Place]) -> Stack:
-        """Return the frames of a stack."""
+        """Turn a stack into frames."""
         return tuple(self._names.frame(*place) for place in stand)
 
     def described(
@@ -54,8 +54,8 @@ class LoopStacks:
         Describe what a loop does in a turn.
 
         Returns:
-            The application's innermost function that ran all the time, else the innermost; the
-            function of the task, None for none; and the whole stack.
+            The application's innermost function that ran throughout, else the innermost one; the
+            function of the task, None if there is none; and the whole stack.
         """
         stack = self.stack(stand)
         common = stack[: len(turn.common or ())]

@@ -1,4 +1,4 @@
-"""The ``event_loop`` source: loops that were made and not closed."""
+"""The ``event_loop`` source: loops that were created and not closed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["event_loops"]
 
 
 def event_loops() -> FewSource:
-    """Reads loops that are not closed; the one that the caller runs in is no leak."""
+    """Reads loops that are not closed; the caller's running loop is not a leak."""
     return FewSource("event_loop", _open)
 
 
 def _open(look: Look) -> Iterator[Seen]:
     running = running_loop()
     for loop in look.candidates("event_loop", *loop_roots()):
-        with contextlib.suppress(Exception):  # A double need not have all methods.
+        with contextlib.suppress(Exception):  # A double may lack some methods.
             if loop is running or loop.is_closed():
                 continue
             yield made_by(look, loop, name_of_type(type(loop)))

@@ -1,4 +1,4 @@
-"""Pauses by time, for work whose duration is not known beforehand."""
+"""Pauses by time, for work whose duration is not known in advance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from otel_leaks.runtime import native
 __all__ = ["Pace"]
 
 SLICE_S = 0.00025
-"""How long a census goes on before it pauses; in steps that take longer, one step."""
+"""How long a census works before it pauses; a single longer step is not interrupted."""
 
 
 @final
@@ -19,10 +19,10 @@ class Pace:
     Pauses whenever a slice of time is over.
 
     Reading a code object takes microseconds or tenths of a millisecond, depending on its length,
-    so a count of steps says nothing about time.
+    so a count of steps is not a measure of time.
 
     Args:
-        pause: Gives the GIL back.
+        pause: Releases the GIL.
         clock: Monotonic seconds.
     """
 

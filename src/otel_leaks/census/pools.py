@@ -1,9 +1,9 @@
 """
 The ``work_item`` and ``thread_pool`` sources: jobs that do not end, pools left open.
 
-A worker that is idle is its pool's and no thing of its own. A worker that is busy
-stands in ``_WorkItem.run``, private to ``concurrent.futures.thread`` and the same on 3.10
-to 3.15; where it is gone, jobs are named by what was submitted alone.
+An idle worker belongs to its pool and is not counted itself. A busy worker has a frame of
+``_WorkItem.run``, private to ``concurrent.futures.thread`` and the same on 3.10 to 3.15; if it
+is missing, jobs are named only after the submitted function.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from otel_leaks.runtime.names import has, kept, name_of
 
 __all__ = ["thread_pools", "work_items"]
 
-# Between _WorkItem.run and the job's own function.
+# Modules with frames between _WorkItem.run and the job's own function.
 _RUNS_ITEM = "concurrent.futures.thread._WorkItem.run"
 _CARRIERS = frozenset({"concurrent.futures.thread", "otel_leaks.origins.recorder"})
 
 
 def work_items() -> FewSource:
-    """Reads jobs of pools that run or wait in a queue."""
+    """Reads jobs of pools, running or waiting in a queue."""
     return FewSource("work_item", _unfinished)
 
 
@@ -48,7 +48,7 @@ def _unfinished(look: Look) -> Iterator[Seen]:
 
 
 def _futures(look: Look) -> list[tuple[Any, str]]:
-    """Return the futures of jobs, running ones included, and what each of them runs."""
+    """Return the futures of jobs, running ones included, with the name of what each runs."""
     if look.scope is not None and look.starts is not None:
         noted = look.starts.noted("work_item")
         return [(future, look.starts.what(future) or "?") for future in noted]
@@ -69,7 +69,7 @@ def _items(look: Look) -> Iterator[tuple[Any, Any]]:
         for item in look.heap.of(work_item):
             yield item.future, _function_of(item)
     for pool in look.instances("thread_pool", *pool_classes()):
-        # Of a process pool only; private, the same on 3.10 to 3.15:
+        # Process pools only; private, the same on 3.10 to 3.15:
         # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/process.py#L714
         for item in list((getattr(pool, "_pending_work_items", None) or {}).values()):
             yield item.future, item.fn
@@ -81,12 +81,12 @@ def _running(
     """
     Return the wanted futures that run on a thread, with what they run, and its stack.
 
-    Which job a worker runs only the variables of its frames say, and reading those keeps them
-    all alive. So a job goes with a worker that stands in its function; where several do,
-    they are alike.
+    Only the variables of a worker's frames show which job it runs, and reading those keeps them
+    all alive. So a job is matched with a worker whose stack begins with its function; if
+    several do, they are interchangeable.
     """
-    # Private, the same on 3.10 to 3.15; a future that runs says so in public as well, but
-    # takes its lock for it, which a worker may hold:
+    # Private, the same on 3.10 to 3.15; the public method takes the future's lock, which a worker
+    # may hold:
     # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/_base.py#L331
     running = [(each, name) for each, name in futures if kept(each, "_state") == "RUNNING"]
     if not running:
@@ -137,8 +137,8 @@ def thread_pools() -> FewSource:
     """
     Reads pools, of threads and of processes, that were not shut down.
 
-    The default executor of a loop that is open is its loop's: a job that is stuck on
-    it is reported as that job.
+    The default executor of an open loop belongs to its loop: a stuck job on it is reported
+    as that job.
     """
     return FewSource("thread_pool", _open)
 
@@ -160,21 +160,21 @@ def _open(look: Look) -> Iterator[Seen]:
 
 
 def _is_shut(pool: Any) -> bool:
-    # Private, the same on 3.10 to 3.15: of thread pools, and of process pools,
+    # Private, the same on 3.10 to 3.15: of thread pools and of process pools,
     # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/thread.py#L157
     # https://github.com/python/cpython/blob/v3.13.0/Lib/concurrent/futures/process.py#L709
     return kept(pool, "_shutdown") is True or kept(pool, "_shutdown_thread") is True
 
 
 def _default_executors(look: Look) -> set[int]:
-    """Return the ids of the pools that belong to a loop that is open."""
+    """Return the ids of the pools that belong to an open loop."""
     classes = tuple(pool_classes())
     owned: set[int] = set()
     for loop in look.instances("event_loop", *loop_roots()):
-        with contextlib.suppress(Exception):  # A double need not have all methods.
+        with contextlib.suppress(Exception):  # A double may lack some methods.
             if loop.is_closed():
                 continue
-            # Private in asyncio; in uvloop hidden, but the collector sees it:
+            # Private in asyncio; in uvloop hidden, but the garbage collector sees it:
             # https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L426
             pool = kept(loop, "_default_executor")
             pools = [pool] if pool is not None else get_referents(loop)

@@ -1,4 +1,4 @@
-"""Numbers for things that are never given twice."""
+"""Serial numbers for objects, which are never reused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Known", "Serials"]
 
 
 class Known(NamedTuple):
-    """A thing that was seen before."""
+    """An object that was seen before."""
 
     ref: weakref.ref[Any]
     serial: int
@@ -23,15 +23,15 @@ class Known(NamedTuple):
 
 class Serials:
     """
-    Serial numbers of living things, by identity.
+    Serial numbers of living objects, by identity.
 
-    Idents of threads and ``id()`` are reused: 200 threads run in turn had 2 idents. A thing
-    is known by its weak reference: as long as that is kept, CPython gives out the same one for
-    the same thing, and another one for a thing that comes to lie at its address. So the thing
-    itself is neither held nor hashed nor compared.
+    Thread idents and ``id()`` are reused: 200 threads run in turn had 2 idents. An object is
+    identified by its weak reference: as long as that is kept, CPython returns the same reference
+    for the same object, and a different one for a new object at its address. So the object itself
+    is neither referenced nor hashed nor compared.
 
     Args:
-        numbers: The numbers to give, where others give them as well.
+        numbers: The numbers to give, if they are shared with others.
     """
 
     def __init__(self, numbers: Iterator[int] | None = None) -> None:
@@ -40,7 +40,7 @@ class Serials:
 
     def know(self, ref: weakref.ref[Any], now: float) -> Known:
         """
-        Return what is known of the thing that *ref* refers to; from now on it is known.
+        Return the record of the object behind *ref*, which is known from now on.
 
         Args:
             ref: Made by ``weakref.ref(thing)`` without a callback.
@@ -52,15 +52,15 @@ class Serials:
         return known
 
     def number(self, ref: weakref.ref[Any], now: float) -> Known:
-        """Return what is known of a thing; it is not known from now on, but has its number."""
+        """Return the record of an object; a new one has a number, but is not kept."""
         return self._known.get(id(ref)) or Known(ref, next(self.numbers), now)
 
     def of(self, ref: weakref.ref[Any] | None) -> Known | None:
-        """Return what is known of the thing that such a reference refers to, None for nothing."""
+        """Return the record of the object behind such a reference, None if there is none."""
         return self._known.get(id(ref))
 
     def keep(self, known: list[Known]) -> None:
-        """Forget all but *known*, in the order given, and of those what has ended."""
+        """Forget all but *known*, in the order given, and those of *known* that have ended."""
         alive = is_alive(each.ref for each in known)
         self._known = {
             id(each.ref): each for each, lives in zip(known, alive, strict=True) if lives

@@ -1,4 +1,4 @@
-"""What a source of things is, and what it is given when it is read."""
+"""What a source of objects is, and what it is given when it is read."""
 
 from __future__ import annotations
 
@@ -44,64 +44,64 @@ _origin = attrgetter("origin")
 _scope = attrgetter("scope")
 
 MAX_KEPT_SITES = 1000
-"""Sites of one kind that a census names; the rest are in its count alone."""
+"""Sites of one kind that a census names; further ones only add to its count."""
 SORTED_AT_ONCE = 250
-"""Sites that are put in order between two pauses."""
+"""Sites that are sorted between two pauses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One census in the making."""
+    """One census in progress."""
 
     now: float
     """Seconds of the censuses' clock."""
     ignores: Ignores
     max_sites: int
-    """Sites whose oldest thing is to be sampled, the largest first."""
+    """Sites whose oldest object is sampled, largest first."""
     pause: Callable[[], None]
-    """To be called between two slices of work; gives the GIL back, and may raise
+    """To be called between two slices of work; releases the GIL, and may raise
     to end the census."""
     starts: Starts | None = None
-    """Where beginnings were noted; None in production, where they are not."""
+    """Where creations were noted; None in production, where they are noted elsewhere."""
     scope: Scope | None = None
-    """Read only what began in this scope; None for everything."""
+    """Read only what was created in this scope; None for everything."""
     besides: tuple[object, ...] = ()
-    """Things that are not counted: the caller's own task and thread."""
+    """Objects that are not counted: the caller's own task and thread."""
     excludes: Callable[[object], bool] | None = None
-    """Asked about each thing that is wanted otherwise; it need not be hashable."""
+    """Called for each otherwise wanted object, which need not be hashable."""
     names: CodeNames = field(default_factory=CodeNames)
     """Where functions' names are looked up."""
     spans: Spans | None = None
-    """Reads the spans that tasks began in; None where they are not asked for."""
+    """Reads the spans in which tasks were created; None if they are not wanted."""
     beginnings: Beginnings | None = None
-    """Where production notes beginnings; they are given what a site is shown by."""
+    """Where production notes creations, and turns notes into origins."""
     every_kind: bool = False
-    """Whether all kinds are read: then what belongs to a thing of another kind, such as
+    """Whether all kinds are read: then an object that belongs to one of another kind, such as
     a pool's idle worker, is left to that kind."""
     sampled: Collection[str] = ()
-    """Fingerprints of sites that are to be sampled besides the largest."""
+    """Fingerprints of sites that are sampled besides the largest."""
     workers: Workers = field(default_factory=Workers)
-    """Which threads are workers of a pool; they say there whether they are busy."""
+    """Which threads are workers of a pool; records which of them are busy."""
     guard: Guard = field(default_factory=Guard)
-    """Asks what may fail about one thing."""
+    """Asks questions about single objects that may fail."""
     providers: Callable[[], Iterable[object]] = tuple
-    """Returns providers of telemetry that are in use besides those set for the process."""
+    """Returns telemetry providers in use besides those set for the process."""
     heap: Instances = field(default_factory=Instances)
-    """Finds things of which nobody noted that they were created."""
+    """Finds objects whose creation was not noted."""
     threads: list[ThreadRef] | None = None
-    """The threads that lived before the pools were read; None where those are read later."""
+    """The threads that lived before the pools were read; None if they are read later."""
     shown: dict[tuple[Kind, int], weakref.ref[Any]] | None = None
-    """Where it is noted which objects the samples are of, by their serials; None in production,
-    where nobody asks what holds them."""
+    """Receives the sampled objects, by kind and serial; None in production, where nobody asks what
+    holds them."""
 
     @property
     def is_selective(self) -> bool:
-        """Whether ``wants`` has to be asked about each thing."""
+        """Whether ``wants`` has to be called for each object."""
         return self.scope is not None or bool(self.besides) or self.excludes is not None
 
     @property
     def is_whole(self) -> bool:
-        """Whether all tasks are asked for but those *besides*, and nothing is noted of any."""
+        """Whether all tasks but those in *besides* are wanted, and none has a note."""
         return (
             self.scope is None
             and self.excludes is None
@@ -109,12 +109,12 @@ class Look:
         )
 
     def show(self, kind: Kind, known: Known) -> None:
-        """Note which object a sample is of."""
+        """Record which object a sample shows."""
         if self.shown is not None:
             self.shown[kind, known.serial] = known.ref
 
     def wants(self, thing: object) -> bool:
-        """Say whether *thing* is asked for."""
+        """Return whether *thing* is wanted."""
         if any(thing is each for each in self.besides):
             return False
         if self.scope is not None and (
@@ -124,15 +124,15 @@ class Look:
         return self.excludes is None or not self.excludes(thing)
 
     def origin_of(self, thing: object) -> Origin | None:
-        """Return where *thing* began, None when it was not noted."""
+        """Return where *thing* was created, None if that was not noted."""
         return self.starts.origin_of(thing) if self.starts is not None else None
 
     def wanted(self, things: list[Any]) -> Iterator[tuple[Origin | None, list[Any]]]:
         """
-        Yield the things that are asked for by where they began.
+        Yield the wanted objects, grouped by where they were created.
 
-        As ``wants`` and ``origin_of`` of each, at a tenth of the cost when there are many:
-        what began at one place in one scope is decided on once.
+        Like ``wants`` and ``origin_of`` for each, at a tenth of the cost if there are many: objects
+        created at one place in one scope are decided on once.
         """
         if self.besides:
             beside = set(map(id, self.besides))
@@ -161,29 +161,29 @@ class Look:
 
     def candidates(self, kind: Kind, *classes: type) -> list[Any]:
         """
-        Return the things of *kind* to look at, oldest first.
+        Return the objects of *kind* to look at, oldest first.
 
-        Those that were noted, when a scope is asked for; else all instances of
-        *classes* that the collector knows.
+        Those that were noted, if a scope is given; otherwise all instances of *classes* that
+        the garbage collector knows.
         """
         if self.scope is not None and self.starts is not None:
             return [thing for thing in self.starts.noted(kind) if self.wants(thing)]
         return [thing for thing in self.instances(kind, *classes) if self.wants(thing)]
 
     def instances(self, kind: Kind, *classes: type) -> Iterable[Any]:
-        """Return all instances, asked for or not, where it can be without the heap."""
+        """Return all instances, wanted or not, without searching the heap if possible."""
         if self.starts is not None and self.starts.is_open and kind in CLOSABLE:
             if self.scope is not None:
                 return self.starts.instances(kind)
-            # The heap is gone through in any case, for what nobody notes.
+            # The heap is searched in any case, for objects that are not noted.
             found = (each for cls in classes for each in self.heap.of(cls))
             return list({id(each): each for each in (*found, *self.starts.noted(kind))}.values())
         return living(*classes)
 
 
 def _by_beginning(notes: list[Any], things: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
-    """Group things by the origin and the scope of their notes; yield one note of each group."""
-    # By identity: there is one Origin for each place, and it is dear to hash.
+    """Group objects by the origin and scope of their notes; yield one note with each group."""
+    # By identity: there is one Origin for each place, and hashing it is expensive.
     keys = list(zip(map(id, map(_origin, notes)), map(id, map(_scope, notes)), strict=True))
     which = dict(zip(keys, notes, strict=True))
     if len(which) == 1:
@@ -197,40 +197,40 @@ def _by_beginning(notes: list[Any], things: list[Any]) -> Iterator[tuple[Any, li
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One thing that was found to be left behind, still with the thing itself."""
+    """One object that was left behind, still with the object itself."""
 
     thing: object
     stack: Stack
     name: str
     functions: tuple[str, ...] = ()
-    """What fingerprints it; empty for the functions of its stack."""
+    """The functions for its fingerprint; empty for the functions of its stack."""
     waits_on: str | None = None
     thread_id: int | None = None
 
 
 class Source(Protocol):
-    """One kind of thing. A new kind is a new file with one of these."""
+    """One kind of object. A new kind is a new file with one of these."""
 
     @property
     def kind(self) -> Kind:
         """The kind it reads."""
 
     def open(self) -> None:
-        """Get ready to be read. May patch; closing then restores."""
+        """Prepare for reading. May patch; closing then restores."""
 
     def read(self, look: Look) -> Population:
-        """Return what lives now, as values that refer to none of it."""
+        """Return the living objects, as values that reference none of them."""
 
     def close(self) -> None:
-        """Restore what opening patched and forget all."""
+        """Restore what opening patched and forget everything."""
 
     def forked(self) -> None:
-        """Start anew in a forked child, where only the forking thread goes on."""
+        """Start over in a forked child, where only the forking thread continues."""
 
 
 def largest_first(sites: Sequence[Site], pause: Callable[[], None]) -> list[Site]:
     """
-    Put the largest sites in order; those beyond ``MAX_KEPT_SITES`` follow in none.
+    Sort the largest sites; those beyond ``MAX_KEPT_SITES`` follow unsorted.
 
     Args:
         sites: In any order.
@@ -258,17 +258,17 @@ def population(
     look: Look,
 ) -> Population:
     """
-    Put the sites of a kind in order, and take a sample of the largest.
+    Sort the sites of a kind, and sample the largest.
 
-    As many of those whose tasks outlived their spans are sampled too: a leak in the making
-    is not among the largest sites.
+    As many of those whose tasks outlived their spans are sampled too: an emerging leak is not
+    among the largest sites.
 
     Args:
         kind: Their kind.
         sites: In any order, without samples.
-        hidden: How many things each ignore left out.
+        hidden: How many objects each ignore left out.
         sample: Returns a site with its sample.
-        look: The census in the making.
+        look: The census in progress.
     """
     counted = 0
     ordered = []
@@ -309,13 +309,13 @@ def _left(site: Site) -> int:
 
 
 def made_by(look: Look, thing: object, name: str, shown: str = "") -> Seen:
-    """Return a thing that stands nowhere: it is known by its class, and by who made it."""
+    """Return an object without a stack: it is identified by its class and its creator."""
     made = look.origin_of(thing)
     return Seen(thing, (), shown or name, (name, made.function) if made is not None else (name,))
 
 
 def dropped(look: Look, kind: Kind) -> Iterator[Seen]:
-    """Yield what is left of the things of *kind* that were collected while they were open."""
+    """Yield stand-ins for the objects of *kind* that were collected while open."""
     if look.starts is None or look.scope is None:
         return
     for left in list(look.starts.dropped):
@@ -325,11 +325,11 @@ def dropped(look: Look, kind: Kind) -> Iterator[Seen]:
 
 class FewSource:
     """
-    The source of a kind of which there are few things.
+    The source of a kind that has few objects.
 
     Args:
         kind: The kind.
-        find: Yields the things that were left behind.
+        find: Yields the objects that were left behind.
     """
 
     def __init__(self, kind: Kind, find: Callable[[Look], Iterable[Seen]]) -> None:
@@ -338,23 +338,23 @@ class FewSource:
         self._serials = Serials()
 
     def open(self) -> None:
-        """Do nothing: the things are there to be read."""
+        """Do nothing: the objects can be read at any time."""
 
     def close(self) -> None:
-        """Forget all things."""
+        """Forget all objects."""
         self._serials = Serials()
 
     def forked(self) -> None:
-        """Forget the parent's things."""
+        """Forget the parent's objects."""
         self._serials = Serials()
 
     def read(self, look: Look) -> Population:
-        """Find what was left behind, grouped by where it stands and where it began."""
+        """Find what was left behind, grouped by stack and origin."""
         return sited(self.kind, self._find(look), self._serials, look)
 
 
 def sited(kind: Kind, seen: Iterable[Seen], serials: Serials, look: Look) -> Population:
-    """Group things of which there are few by where they stand and where they began."""
+    """Group a small number of objects by stack and origin."""
     groups: dict[tuple[str, Origin | None], list[tuple[Seen, Known]]] = {}
     functions: dict[str, tuple[str, ...]] = {}
     hidden: Counter[Ignore] = Counter()
@@ -401,14 +401,14 @@ def sited(kind: Kind, seen: Iterable[Seen], serials: Serials, look: Look) -> Pop
 
 def share(total: int, weights: list[int]) -> list[int]:
     """
-    Split *total* as *weights* are split, in whole numbers that add up to it.
+    Split *total* in proportion to *weights*, into whole numbers that add up to it.
 
     Args:
         total: >= 0.
         weights: Each >= 1; their order is kept.
 
     Returns:
-        One number for each weight; *weights* themselves when they add up to *total*.
+        One number for each weight; *weights* itself if it adds up to *total*.
     """
     whole = sum(weights)
     if whole == total:

@@ -1,8 +1,8 @@
 """
-The spans that tasks began in, as a census sees them.
+The spans in which tasks were created, as a census sees them.
 
-What a span is, only telemetry knows: it hands the census a reader. Spans are asked of
-the tasks that a census looks at closely, never of all.
+Only telemetry knows what a span is: it hands the census a reader. Spans are read for the tasks
+that a census looks at closely, never for all.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = [
 ]
 
 READ = 24
-"""Things of a site whose span is read in full; of tasks, so many others as well whose span is
-not recorded."""
+"""Objects of a site whose span is read in full; for tasks, as many again whose span is not
+recorded."""
 UNSEEN = 9.0
-"""When none of so many is seen, there are none."""
+"""If fewer than this are expected in a sample, it may show none."""
 FEW_OF_REQUEST = 16
-"""Tasks of one site that a request in progress has at most: with more of them it leaks."""
+"""Tasks of one site that a request in progress may have: with more of them it leaks."""
 DAY_S = 86_400.0
-"""For so long it is remembered how long tasks stayed."""
+"""How long the stay of tasks is remembered."""
 MAX_TURNOVERS = 1000
-"""Functions of which that is remembered."""
+"""Functions for which that is remembered."""
 MAX_OPERATIONS = 8
 """Operations that a site names."""
 
@@ -54,36 +54,36 @@ class Spans(Protocol):
     """
     Reads the spans of contexts. Never raises, and never runs anything in a context.
 
-    A context holds whatever the application put there, so it is not handed over: the reader
-    says how to get from one to its span.
+    A context holds whatever the application put there, so it is not passed on: the reader
+    provides the steps from a context to its span.
     """
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Return the way from a context to its span, None for a context without one."""
+        """Return the steps from a context to its span, None for a context without one."""
 
     def now_s(self) -> float:
         """Return the time by the clock of the spans: seconds since the epoch."""
 
     def end_of(self, span: Any) -> SpanEnd | None:
-        """Say whether a span has ended; None when it is none."""
+        """Return whether and when a span ended; None if the object is not a span."""
 
     def operation_of(self, span: Any) -> Operation | None:
-        """Return what a span is; None when it is none."""
+        """Return the operation of a span; None if the object is not a span."""
 
     def requests(self) -> Mapping[str, int]:
         """Return how many requests have ended, by operation."""
 
     def threads(self, pause: Callable[[], None]) -> frozenset[int]:
-        """Return the idents of threads in which a request began that is in progress."""
+        """Return the idents of threads in which a request in progress started."""
 
 
 def span_of(ref: TaskRef, spans: Spans) -> Any:
-    """Return the span that a task began in, None where it began in none or is gone."""
+    """Return the span in which a task was created, None if there is none or it is gone."""
     for root, context in contexts_of(ref):
         try:
             found = drained(partial(at, root, (context, *spans.steps)))
-        except (AttributeError, TypeError):  # A task of another make.
+        except (AttributeError, TypeError):  # Another implementation of tasks.
             continue
         if found and found[0] is not None:
             return found[0]
@@ -91,13 +91,13 @@ def span_of(ref: TaskRef, spans: Spans) -> Any:
 
 
 def spans_of(refs: Sequence[TaskRef], spans: Spans) -> list[Any]:
-    """Return what ``span_of`` does of each task, read in one step."""
+    """Return what ``span_of`` returns for each task, read in one step."""
     steps = spans.steps
     try:
         return drained(
             lambda: map(next, [_span(ref, steps) for ref in refs], repeat(None)),
         )
-    except (AttributeError, StopIteration, TypeError):  # There is a task of another make.
+    except (AttributeError, StopIteration, TypeError):  # One is of another implementation.
         return [span_of(ref, spans) for ref in refs]
 
 
@@ -110,8 +110,8 @@ def request_of(ref: TaskRef, span: Any, spans: Spans) -> SpanEnd | None:
     """
     Return the span by which a task may belong to a request in progress.
 
-    Its own, or that of the task that it awaits: a server whose task of a connection has no span
-    awaits the one that serves its request.
+    Its own, or that of the task it awaits: a server's connection task has no span, but awaits
+    the task that serves its request.
     """
     if span is None:
         awaited = awaited_task(ref)
@@ -120,7 +120,7 @@ def request_of(ref: TaskRef, span: Any, spans: Spans) -> SpanEnd | None:
 
 
 class SiteSpans:
-    """The spans of the tasks of one site, as far as they were looked at."""
+    """The spans of those tasks of one site that were looked at."""
 
     __slots__ = ("ends", "looked", "operations", "others", "recorded")
 
@@ -132,13 +132,13 @@ class SiteSpans:
         self.others = 0
 
     def note(self, span: Any, spans: Spans) -> SpanEnd | None:
-        """Look at the span of one task, None for none; return its end."""
+        """Look at the span of one task, None if it has none; return its end."""
         self.looked += 1
         end = spans.end_of(span) if span is not None else None
         if end is None:
             return None
         self.ends.append(end)
-        # A recorded span has a name; of one that has ended a leak is named.
+        # A recorded span has a name; a leak is named after one that has ended.
         if end.is_recorded and end.ended_at is not None:
             self.recorded += 1
             is_asked = self.recorded <= READ
@@ -151,14 +151,14 @@ class SiteSpans:
         return end
 
     def add(self, others: SiteSpans) -> None:
-        """Take in those of another site."""
+        """Add those of another site."""
         self.ends += others.ends
         self.operations += others.operations
         self.looked += others.looked
 
     @property
     def open_traces(self) -> Iterable[int]:
-        """The traces of which a span still runs."""
+        """The traces in which a span is still open."""
         return (end.trace_id for end in self.ends if end.is_open)
 
 
@@ -172,8 +172,8 @@ class Serving:
     Which tasks of a site belong to a request in progress.
 
     The request is that of the task's own span or, for a task that it started, of the same
-    trace. Of a span that the sampler dropped only its end is known; while it is open, it is
-    taken to be like most of the recorded ones that are open at the site.
+    trace. For a span that the sampler dropped, only its end is known; while it is open, it is
+    assumed to be like most of the recorded open spans at the site.
 
     Args:
         ends: The spans of the site's tasks that were looked at.
@@ -190,14 +190,14 @@ class Serving:
         del tasks[None]
         self._crowded = frozenset(key for key, count in tasks.items() if count > FEW_OF_REQUEST)
         self.count = sum(min(count, FEW_OF_REQUEST) for count in tasks.values())
-        """Such tasks, of those looked at."""
+        """How many of the tasks looked at belong to one."""
 
     def __contains__(self, end: SpanEnd) -> bool:
         key = self._request_of(end)
         return key is not None and key not in self._crowded
 
     def _request_of(self, end: SpanEnd) -> tuple[int, int] | None:
-        """Return what the tasks of one request have in common; None where none is in progress."""
+        """Return a key shared by the tasks of one request; None if none is in progress."""
         if end.request_id:
             return (end.trace_id, end.request_id) if end.is_open else None
         is_over = end.is_entry and not end.is_open
@@ -209,8 +209,8 @@ class Serving:
 
 
 def operations(spans: SiteSpans) -> tuple[Operation, ...]:
-    """Choose some operations of a site, each of another trace, as ``Site`` has them."""
-    # The oldest first: a task whose request has just ended may be about to end, too.
+    """Choose some operations of a site, each of a different trace, for ``Site.operations``."""
+    # Oldest first: a task whose request has just ended may be about to end as well.
     over = sorted(
         ((end.ended_at, operation) for end, operation in spans.operations if end.ended_at),
         key=lambda each: each[0],
@@ -219,7 +219,7 @@ def operations(spans: SiteSpans) -> tuple[Operation, ...]:
 
 
 def chosen(given: Iterable[Operation]) -> tuple[Operation, ...]:
-    """Choose some operations, each of another trace, as ``Site`` has them."""
+    """Choose some operations, each of a different trace, for ``Site.operations``."""
     found = list(given)
     names = Counter((each.name, each.route) for each in found if each.name)
     found.sort(key=lambda each: (not each.is_sampled, -names[each.name, each.route]))
@@ -238,30 +238,29 @@ def ended(
     turnover_s: float,
 ) -> Ended | None:
     """
-    Say how long the ended spans of a site's tasks are over.
+    Return how long ago the spans of a site's tasks ended.
 
-    A task may begin in an inner span, which ends long before the request that both belong
-    to. Such a task counts only when no task is there in whose context a span of that
-    trace still runs; of very many tasks only a part is seen, and then only what is
-    certain counts.
+    A task may be created in an inner span, which ends long before the request that both belong
+    to. Such a task counts only if no task exists whose context has a span of that trace that is
+    still open. Of very many tasks only a share is seen; then only certain cases count.
 
     Args:
-        spans: Of the tasks of the site that were looked at.
+        spans: Of the site's tasks that were looked at.
         now_s: The time by the clock of the spans.
-        open_traces: The traces of which a running span was seen, anywhere.
-        share: The part of all tasks that was looked at, > 0: of the running spans the
-            same part was seen.
+        open_traces: The traces of which an open span was seen, anywhere.
+        share: The share of all tasks that was looked at, > 0; the same share of open spans
+            was seen.
         turnover_s: As in ``Ended``.
 
     Returns:
-        None when no task has an ended span.
+        None if no task has an ended span.
     """
     over = [(end, end.ended_at) for end in spans.ends if end.ended_at is not None]
     ages = [now_s - at for end, at in over if end.is_entry]
     inner = [(end.trace_id, now_s - at) for end, at in over if not end.is_entry]
     left = [age for trace_id, age in inner if trace_id not in open_traces]
     if share < 1:
-        # As many may be seen by chance when so many more are there (Poisson, 3 sigma).
+        # The most there can be, given how many were seen (Poisson, 3 sigma).
         seen = len(inner) - len(left)
         covered = (seen + 3 * math.sqrt(seen) + UNSEEN) / share
         left = left[: max(0, len(inner) - math.ceil(covered))]
@@ -271,11 +270,11 @@ def ended(
 
 class Turnover:
     """
-    How long tasks stayed after their span and ended by themselves, from census to census.
+    How long tasks stayed after their span before they ended by themselves, across censuses.
 
     Tasks that wait out a lifetime, such as those of a cache or of a pool that renews its
-    connections, are no leak however many they are: old ones end as new ones come. It is kept
-    by function, as tasks go on from one await to the next, and for a day, as jobs come in
+    connections, are no leak however many they are: old ones end as new ones come. Kept by
+    function, because tasks move from one await to the next, and for a day, because jobs come in
     bursts.
     """
 
@@ -286,7 +285,7 @@ class Turnover:
         self._ended: list[tuple[str, float]] = []
 
     def gone(self, serial: int, now_s: float) -> None:
-        """Note that a task has ended that may have been among those staying."""
+        """Record the end of a task that may have been among those staying."""
         function, ended_at = self._staying.pop(serial, ("", now_s))
         if function:
             stayed_s = now_s - ended_at
@@ -295,18 +294,18 @@ class Turnover:
                 self._longest[function] = (stayed_s, now_s)
 
     def of(self, function: str, now_s: float) -> float:
-        """Return how long one of a function's tasks stayed at most, 0 when none has ended."""
+        """Return the longest stay of a function's tasks, 0 if none has ended."""
         stayed_s, at_s = self._longest.get(function, (0.0, now_s))
         return stayed_s if now_s - at_s <= DAY_S else 0.0
 
     def take_ended(self) -> tuple[tuple[str, float], ...]:
-        """Return what has ended since it was asked last: the function, and how long it stayed."""
+        """Return what has ended since the last call: the function, and how long it stayed."""
         ended, self._ended = self._ended, []
         return tuple(ended)
 
     def keep(self, staying: dict[int, tuple[str, float]]) -> None:
         """
-        Remember who stays until the next census.
+        Remember the staying tasks until the next census.
 
         Args:
             staying: By serial: the function, and when the span ended.

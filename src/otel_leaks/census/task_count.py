@@ -1,9 +1,9 @@
 """
-Counts tasks by the code of their outermost coroutine, and some by where they stand.
+Counts tasks by the code of their outermost coroutine, and some by their whole await chain.
 
-The first is cheap. The chain of coroutines that a task waits in costs ten times as much (the
-objects lie all over the heap), so it is followed for every task only while they are few, and
-for an even part of them when they are many.
+The first is cheap. Reading the chain of coroutines costs ten times as much (the objects are
+scattered over the heap), so it is followed for every task only while there are few, and for an
+evenly chosen share of them when there are many.
 """
 
 from __future__ import annotations
@@ -32,30 +32,29 @@ from otel_leaks.runtime.tasks import Pending, TaskRef, is_pending, name_of, pend
 __all__ = ["TaskCount"]
 
 MIXED_AT_ONCE = 200
-"""Tasks between two pauses where there are tasks of other makes among them."""
+"""Tasks between two pauses if some are of other implementations."""
 WALKED_OF_SPAN = 4
-"""Tasks whose chain is followed for one whose span is read, when there are many: a task, its
-context and its span lie at three places of the heap."""
+"""Tasks whose chain is followed for each task whose span is read, when there are many: a task, its
+context and its span are at three places in the heap."""
 WALKED_AT_ONCE = 32
 """Tasks whose chains are read in one step: about 50 us."""
 
 FEW_DIFFERENT = 3
-"""Keys of which each is counted for itself, which is faster."""
+"""Up to this many keys, each is counted separately, which is faster."""
 
 
 class TaskCount:
     """
     Counts the tasks of one reading.
 
-    Args:
-        kind: Of what is read.
-        total: How many tasks there are, about.
-        look: The census in the making.
-        walk: Follows the chains.
-        known: Tasks that are known from census to census.
-        spans: Reads their spans; None where these are not asked for.
-        refusals: Knows those that were asked to end; None where that is not asked for.
-        retained: Counts those that have finished; None where that is not asked for.
+    kind: The kind that is read.
+    total: How many tasks there are, approximately.
+    look: The census in progress.
+    walk: Follows the chains.
+    known: Tasks that are known from census to census.
+    spans: Reads their spans; None if these are not wanted.
+    refusals: Records tasks that were asked to end; None if that is not wanted.
+    retained: Counts tasks that have finished; None if that is not wanted.
     """
 
     def __init__(
@@ -79,15 +78,15 @@ class TaskCount:
         self._refusals = refusals
         self._retained = retained
         self.tallies: dict[Origin | None, Tally] = {}
-        """By where the tasks were created, where that is known."""
+        """By where the tasks were created, if that is known."""
         self.hidden: Counter[Ignore] = Counter()
         self.unreadable: set[str] = set()
         """The names of classes whose tasks can't be read."""
 
     def again(self, some: list[Known]) -> None:
-        """Find where tasks stand that are known from the last census, or that they are gone."""
+        """Find where the tasks known from the last census wait now, or that they are gone."""
         look = self._look
-        # The references of known tasks are their only ones without a callback.
+        # A known task has no reference without a callback other than ours.
         standing = pending([known.ref for known in some]).refs
         stands = dict(zip(map(id, standing), plain_chains_of(standing), strict=True))
         for known in some:
@@ -112,7 +111,7 @@ class TaskCount:
             found.know(known)
 
     def clear(self) -> None:
-        """Forget all, in slices: what goes at once is one long step."""
+        """Forget everything, in slices: freeing all at once is one long step."""
         pace = Pace(self._look.pause)
         for tally in self.tallies.values():
             while tally.groups:
@@ -147,7 +146,7 @@ class TaskCount:
             self._retained.note(found.ended)
 
     def tally_of(self, origin: Origin | None) -> Tally:
-        """Return what was counted of tasks that were created at one place; None is any."""
+        """Return the tally of tasks created at one place; None stands for any place."""
         tally = self.tallies.get(origin)
         if tally is None:
             tally = self.tallies[origin] = Tally(self._total)
@@ -157,7 +156,7 @@ class TaskCount:
         if self._look.is_whole and not self._look.besides:
             yield None, refs
             return
-        # In tests: the caller's own thread asks about each of them.
+        # In tests: the caller's own thread checks each of them.
         tasks = [task for ref in pending(refs).refs if (task := ref()) is not None]
         for origin, some in self._look.wanted(tasks):
             yield origin, refs_to(some)
@@ -186,12 +185,12 @@ class TaskCount:
                 group = tally.groups[key] = Group(tally.wrapped.code(key))
             group.count += count
         picked = iter(tally.picked(keys, counted))
-        # Which are picked depends on what was found of those before.
+        # Which ones are picked depends on the results for the earlier ones.
         while some := list(islice(picked, WALKED_AT_ONCE)):
             self._look_at([(refs[i], keys[i]) for i in some], tally)
 
     def _look_at(self, picked: list[tuple[TaskRef, Key]], tally: Tally) -> None:
-        """Follow the chains of some tasks, and read what is read of a few."""
+        """Follow the chains of some tasks, and read their spans, refusals and finished tasks."""
         ask, kind = self._look.guard.ask, self._kind
         refs = [ref for ref, _ in picked]
         asked = []
@@ -209,7 +208,7 @@ class TaskCount:
     def _follow(
         self, ref: TaskRef, plain: PlainChain | None, key: Key, tally: Tally
     ) -> Chained | None:
-        """Follow the chain of one task; return it where its span is to be read."""
+        """Follow the chain of one task; return it if the span is to be read."""
         found = self._walk.found(ref, plain, tally, key)
         if found is None:
             return None
@@ -225,7 +224,7 @@ class TaskCount:
 
 
 def _numbers(keys: list[Key]) -> Mapping[Key, int]:
-    """Return how often each key is there; mostly there are few different ones."""
+    """Return how often each key occurs; usually there are few different ones."""
     different = set(keys)
     if len(different) > FEW_DIFFERENT:
         return Counter(keys)

@@ -1,4 +1,4 @@
-"""The one task that a site is shown by: frames, and so line numbers, are read of it alone."""
+"""The task that represents a site: only its frames, and so its line numbers, are read."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class TaskSamples:
     Reads the samples of one census.
 
     Args:
-        kind: Of what is read.
+        kind: The kind that is read.
         exits: Knows the endless loops of functions.
         walk: Counts the levels that were followed.
-        look: The census in the making.
+        look: The census in progress.
     """
 
     def __init__(self, kind: Kind, exits: Exits, walk: Walk, look: Look) -> None:
@@ -49,17 +49,17 @@ class TaskSamples:
 
     def added(self, site: Site, chain: Chained) -> Site:
         """
-        Return *site* with the oldest of its tasks that still stands there.
+        Return *site* with the oldest of its tasks that still waits there.
 
-        Where all have moved on since they were counted, with the oldest that is
-        pending: a leak without any stack is not explained.
+        If all have moved on since they were counted, with the oldest pending one: a leak without
+        any stack explains nothing.
         """
         if chain.asked:
             site = self._with_refusing(site, chain)
         look = self._look
         pending = []
         for known in chain.oldest():
-            # First of all, as it may end while the rest of it is read.
+            # First, because the task may end while the rest of it is read.
             note = note_of(known.ref) if look.beginnings is not None else None
             found = chain_of(known.ref).unwrapped() if is_pending(known.ref) else None
             if found is None or not found.levels:
@@ -79,7 +79,7 @@ class TaskSamples:
         return replace(site, sample=sample, origin=look.beginnings.origin(began))
 
     def _with_refusing(self, site: Site, chain: Chained) -> Site:
-        """Return *site* with the one of its tasks that was asked to end first."""
+        """Return *site* with the task that was asked to end first."""
         first = min(chain.asked, key=lambda each: (each.since, each.known.serial)).known
         found = chain_of(first.ref).unwrapped() if is_pending(first.ref) else None
         if found is None or not found.levels:
@@ -98,7 +98,7 @@ class TaskSamples:
         if cancelled or cleans_up:
             caught_at = ask(lambda: self._caught_at(found, stands), default=None)
         timed = ask(lambda: is_timed(ref, self._timers), default=None)
-        # The timers of a loop may be very many.
+        # A loop may have very many timers.
         may_wake = may_wake and timed is not False
         return Sample(
             serial=known.serial,
@@ -127,7 +127,7 @@ class TaskSamples:
         )
 
     def _caught_at(self, found: Chain, stands: Sequence[tuple[int, int | None]]) -> Frame | None:
-        """Return where it catches ``CancelledError`` and goes on."""
+        """Return where it catches ``CancelledError`` and continues."""
         places = zip(found.levels, stands, strict=True)
         caught = self._caught.within([(level.code, offset) for level, (offset, _) in places])
         if caught is None:
@@ -149,7 +149,7 @@ class TaskSamples:
 
 def _is_awaited(ref: TaskRef) -> bool:
     """
-    Say whether another task, a group, a gathering or a running loop waits for a task.
+    Return whether another task, a group, a gather or a running loop waits for a task.
 
     A callback such as ``background_tasks.discard`` awaits nothing.
     """
@@ -157,7 +157,7 @@ def _is_awaited(ref: TaskRef) -> bool:
         # The wake-up of another task; its class is asyncio's own or a subclass's.
         if wakes_task:
             return True
-        # A server of streams only logs how the task of a connection ended.
+        # A stream server only logs how a connection's task ended.
         if (
             module.partition(".")[0] in {"asyncio", "anyio", "uvloop"}
             and module != "asyncio.streams"

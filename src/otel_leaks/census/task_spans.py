@@ -1,4 +1,4 @@
-"""The spans that the tasks of a census began in, and what became of these."""
+"""The spans in which the tasks of a census were created, and what became of these."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from otel_leaks.runtime.tasks import TaskRef
 __all__ = ["TaskSpans"]
 
 SITES_OF_SLICE = 20
-"""Sites between two pauses, when their spans are read."""
+"""Sites between two pauses while their spans are read."""
 SPANS_OF_SLICE = 50
-"""Tasks whose span is read between two pauses: about a quarter of a millisecond."""
+"""Tasks whose span is read between two pauses: about 0.25 milliseconds."""
 
 
 class TaskSpans:
@@ -49,14 +49,14 @@ class TaskSpans:
         self._turnover = turnover
         self._pause = pause
         self._ends: dict[int, SpanEnd | None] = {}
-        """Of the known tasks whose span was read, by serial; None for no span."""
+        """Ends of the spans of known tasks, by serial; None for no span."""
 
     def gone(self, known: Known) -> None:
-        """Note that a known task has ended."""
+        """Record that a known task has ended."""
         self._turnover.gone(known.serial, self._spans.now_s())
 
     def note(self, asked: list[tuple[Chained, TaskRef]]) -> None:
-        """Read the spans of tasks, by the chains that they stand in."""
+        """Read the spans of tasks, and note them on their chains."""
         refs = [ref for _, ref in asked]
         found = spans_of(refs, self._spans)
         known = map(self._serials.of, own_refs(refs))
@@ -66,7 +66,7 @@ class TaskSpans:
                 self._ends[each.serial] = end
 
     def added(self, sites: list[Site], chains: Mapping[SiteKey, Chained]) -> list[Site]:
-        """Return *sites* with what became of the spans that their tasks began in."""
+        """Return *sites* with the fate of the spans in which their tasks were created."""
         of_site = [(site, chains[site.fingerprint, site.origin]) for site in sites]
         now_s = self._spans.now_s()
         open_traces = frozenset(each for _, chain in of_site for each in chain.spans.open_traces)
@@ -96,7 +96,7 @@ class TaskSpans:
         return added
 
     def left_behind(self, some: list[Known], serving: Serving | None) -> list[Known]:
-        """Leave out the tasks of requests in progress."""
+        """Return the known tasks without those of requests in progress."""
         if serving is None or not serving.count:
             return some
         self._read(some)
@@ -112,7 +112,7 @@ class TaskSpans:
     def _staying(
         self, site: Site, some: Iterable[Known], open_traces: frozenset[int]
     ) -> dict[int, tuple[str, float]]:
-        """Return which tasks stay after their span, as ``Turnover`` remembers them."""
+        """Return which tasks stay after their span, in the form that ``Turnover`` keeps."""
         staying = {}
         for known in some:
             end = self._ends[known.serial]
@@ -126,7 +126,7 @@ class TaskSpans:
         """Return how many tasks of a site serve a request in progress."""
         ends, looked = chain.spans.ends, chain.spans.looked
         if requests and not ends:
-            # A server's tasks of connections may await those that serve their requests.
+            # A server's connection tasks may await those that serve their requests.
             oldest = chain.oldest(READ)
             awaited = (request_of(known.ref, None, self._spans) for known in oldest)
             ends, looked = [end for end in awaited if end is not None], len(oldest)

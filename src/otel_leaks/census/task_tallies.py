@@ -1,4 +1,4 @@
-"""What a census has counted of tasks: groups of one outermost coroutine, and their chains."""
+"""The tallies of a census of tasks: groups by outermost coroutine, and their await chains."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 WALKED = 1000
-"""Tasks of a census whose chain is followed; so many at least, when there are more."""
+"""Tasks of a census whose chain is followed; at least this many, if there are more."""
 WALKED_OF_GROUP = 32
 """Tasks of each outermost coroutine whose chain is followed in any case."""
 KNOWN_OF_SITE = 3
 """Tasks of each site that are known from census to census, for their age."""
 
 Key = int | str
-"""The id of a code, or a name where there is none."""
+"""The id of a code object, or a name if there is none."""
 
 SiteKey = tuple[str, "Origin | None"]
 """The fingerprint and origin of a site."""
@@ -47,30 +47,30 @@ class Chained:
     __slots__ = ("asked", "functions", "known", "levels", "serials", "serving", "spans", "walked")
 
     def __init__(self, codes: Sequence[types.CodeType | None], functions: tuple[str, ...]) -> None:
-        # The code objects are held while their ids are keys.
+        # The code objects are referenced while their ids are keys.
         self.levels = list(codes)
         self.functions = functions
         self.walked = 0
         self.known: list[Known] = []
         self.asked: list[Asked] = []
-        """Those of its tasks that were asked to end."""
+        """Those of its tasks whose cancellation was requested."""
         self.spans = SiteSpans()
         self.serving: Serving | None = None
         self.serials: set[int] = set()
 
     def know(self, known: Known) -> None:
         """Add a task that is known from census to census."""
-        # By serial: comparing references would compare tasks, and they may define that.
+        # By serial: comparing references would compare tasks, which may define __eq__.
         if known.serial not in self.serials:
             self.serials.add(known.serial)
             self.known.append(known)
 
     def oldest(self, most: int | None = None) -> list[Known]:
-        """Return those, the oldest first."""
+        """Return the known tasks, oldest first."""
         return sorted(self.known, key=_serial)[:most]
 
     def age_s(self, look: Look) -> float:
-        """Return how long the oldest of those has been known."""
+        """Return how long the oldest known task has been known."""
         return max((look.now - known.first_seen for known in self.known), default=0.0)
 
 
@@ -87,7 +87,7 @@ class Group:
 
 
 class Tally:
-    """What one reading has counted so far, of tasks of one origin."""
+    """The counts of one reading so far, for tasks of one origin."""
 
     def __init__(self, total: int) -> None:
         self.stride = max(1, total // WALKED)
@@ -112,25 +112,25 @@ class Tally:
 
     def _even(self, count: int) -> Iterator[int]:
         """
-        Choose one index of each ``stride``, at another place in each.
+        Choose one index of each ``stride``, at a different place in each.
 
-        Tasks that are made in pairs lie in memory in pairs, and in that order sets have
-        them: every second one would be all of one kind.
+        Tasks that are created in pairs are in memory in pairs, and sets iterate in that order:
+        every second one would be of the same kind.
         """
         for start in range(0, count, self.stride):
             self.steps += 1
-            # Fibonacci hashing: evenly spread, and the same in each run.
+            # Fibonacci hashing: evenly spread, and the same on each run.
             i = start + (self.steps * 40503 % 65536 * self.stride >> 16)
             if i < count:
                 yield i
 
 
 def counted(tally: Tally, names: CodeNames) -> Iterator[tuple[Chained, int]]:
-    """Split each group's count among the chains that were seen of it."""
+    """Split each group's count among its chains that were seen."""
     for group in tally.groups.values():
         chains = [chain for chain in group.chains.values() if chain.walked]
         if group.count and not chains:
-            # All ended between being counted and being looked at.
+            # All ended after they were counted, before they were looked at.
             code = group.code
             function = names.name(code).function if code is not None else OTHER
             chains = [Chained([code], (function,))]

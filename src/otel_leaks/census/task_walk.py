@@ -1,4 +1,4 @@
-"""Follows the chains of coroutines that tasks stand in."""
+"""Follows the chains of coroutines in which tasks wait."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from otel_leaks.runtime.tasks import TaskRef
 __all__ = ["Walk"]
 
 LEVELS_OF_SLICE = 400
-"""Levels of await chains that are followed between two pauses: about a fifth of a millisecond."""
+"""Levels of await chains that are followed between two pauses: about 0.2 milliseconds."""
 
 
 class Walk:
     """
-    Follows chains, and pauses when it has followed many levels.
+    Follows chains, and pauses after many levels.
 
     Args:
-        kind: Of what is read.
-        names: Of the codes in the chains.
-        look: The census in the making.
+        kind: The kind that is read.
+        names: The names of the codes in the chains.
+        look: The census in progress.
     """
 
     def __init__(self, kind: Kind, names: CodeNames, look: Look) -> None:
@@ -37,22 +37,22 @@ class Walk:
         self._look = look
         self._pace = Pace(look.pause)
         self._levels = 0
-        """Levels that were followed since the last pause."""
+        """Levels followed since the last pause."""
 
     def found(
         self, ref: TaskRef, plain_chain: PlainChain | None, tally: Tally, key: Key | None
     ) -> Chained | None:
         """
-        Return the chain in which a task stands.
+        Return the chain in which a task waits.
 
         Args:
             ref: Of the task.
-            plain_chain: Where it stands, when that was read.
+            plain_chain: Its chain, if that was read already.
             tally: Where the chain is kept.
-            key: What the task was counted as; None where it was not counted.
+            key: The key that the task was counted as; None if it was not counted.
 
         Returns:
-            None where it stands in none any more, or was counted as something else.
+            None if it no longer waits in a chain, or was counted as something else.
         """
         plain, ending = plain_chain_of(ref) if plain_chain is None else plain_chain
         self.followed(len(plain))
@@ -69,7 +69,7 @@ class Walk:
         return self._chained(chain, tally)
 
     def followed(self, levels: int) -> None:
-        """Pause, when enough levels were followed."""
+        """Pause if enough levels were followed."""
         self._levels += levels
         if self._levels >= LEVELS_OF_SLICE:
             self._levels = 0
@@ -82,7 +82,7 @@ class Walk:
         codes: dict[int, types.CodeType | None],
         tally: Tally,
     ) -> None:
-        """Put what a wrapper runs in the wrapper's place, and a name where there is no code."""
+        """Replace wrappers in *keys* by what they run, and missing code by a name."""
         tally.wrapped.learn(codes, self._pace.step)
         if not tally.wrapped.has_any(keys):
             return

@@ -1,4 +1,4 @@
-"""Asks some threads of a site in turn whether they serve a live connection of a client."""
+"""Asks a few threads of a site in turn whether they serve a live connection of a client."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from otel_leaks.runtime.accepted import Accepted
 __all__ = ["ConnectedThreads"]
 
 ASKED = 8
-"""Threads of a site that a census asks; the next ones by the next."""
+"""Threads of a site that one census asks; the next census asks others."""
 
 _Site = TypeVar("_Site", bound=Hashable)
 
 
 class ConnectedThreads:
-    """Whose turn it is to be asked."""
+    """Keeps track of whose turn it is to be asked."""
 
     def __init__(self) -> None:
         self._turn = 0
@@ -30,7 +30,7 @@ class ConnectedThreads:
         Ask some threads of each site.
 
         Args:
-            standing: Those that are followed, by their sites.
+            standing: The threads that are followed, by site.
             pause: Called between slices of work.
         """
         accepted = Accepted(pause)
@@ -39,7 +39,7 @@ class ConnectedThreads:
         for site, some in standing.items():
             start = self._turn * ASKED % max(1, len(some))
             picked = [*some[start:], *some[:start]][:ASKED]
-            # Of a connection that several of them share, one is the server.
+            # If several share a connection, one of them serves it.
             connections: set[str] = set()
             for known in picked:
                 connections |= set(sorted(accepted.of(known.ref))[:1])

@@ -1,4 +1,4 @@
-"""Counts threads by where they stand and what they are named by."""
+"""Counts threads by their stacks and their names."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from otel_leaks.runtime.threads import ThreadRef, rows_of, target_of
 
 __all__ = ["ThreadCount"]
 
-# A child that asyncio waits for in a thread; tests report the child. Private, its class has two
-# names on 3.10 to 3.15.
+# A child that asyncio waits for in a thread; tests report the child. Private, on 3.10 to 3.15 its
+# class has one of two names.
 _WAITS_FOR_CHILD = "ThreadedChildWatcher._do_waitpid"
 
 _Key = tuple[object, ...]
@@ -35,11 +35,11 @@ class ThreadCount:
     Counts the threads of one reading.
 
     Args:
-        look: The census in the making.
+        look: The census in progress.
         serials: Threads that are known from census to census.
-        names: Says what they are named by.
-        spans: Says what became of the spans that they began in.
-        use: Says which pool they are workers of.
+        names: Names the threads.
+        spans: Knows the ends of the spans in which they were created.
+        use: Knows the pools that they work for.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ThreadCount:
         return list(map(len, stacks))
 
     def _place(self, thread: Thread, stand: Stand) -> None:
-        """Count a thread where it stands."""
+        """Count a thread at its place."""
         look, row = self._look, thread.row
         codes = tuple(map(id, map(_code, stand)))
         shape = self._shapes.get(codes)
@@ -103,7 +103,7 @@ class ThreadCount:
         if not named.idle and pool is not None:
             look.workers.note_busy(pool)
         origin = _origin_of(row.ref, look)
-        # Whoever gave a pool a job is not who made the pool, and it outlives the request.
+        # Giving a pool its first job is not creating it, and the pool outlives the request.
         began = thread.began if pool is None and shape.runner not in RUNNERS else None
         if began is not None and look.beginnings is not None:
             thread = Thread(*thread[:3], self._spans.end_of(thread.known, began, look))
@@ -124,7 +124,7 @@ class ThreadCount:
         place.add(thread, pool)
 
     def _is_held(self, buffer: int | None) -> bool:
-        """Say whether somebody holds the queue of ``multiprocessing`` with that buffer."""
+        """Return whether the ``multiprocessing`` queue with that buffer is still referenced."""
         if self._held is None:
             self._held = held_buffers()
         return buffer in self._held

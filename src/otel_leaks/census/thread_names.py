@@ -1,12 +1,12 @@
 """
-What threads are named by.
+The names of threads.
 
-A site is named by what its threads are for. That is the first function of the application that
+A site is named after what its threads are for. That is the first function of the application that
 runs in it, from the outside inwards: the handler of a request rather than the server that calls
-it. A thread of a library calls the application now and then, though, and would be named by
-another function at each look. So it is named by one only while that has stood in it in two
-censuses in a row, or in the first one that saw the thread. A worker of a pool is named by
-its job at once, and by its pool while it has none.
+it. A library's thread, however, calls the application now and then, and would be named after
+another function at each look. So a function names it only if it was on the stack in two
+consecutive censuses, or in the first one that saw the thread. A worker of a pool is named after
+its job at once, and after its pool while it has none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["ThreadNames", "functions_of"]
 
 
 class ThreadNames:
-    """Names threads, by where they stand in this census and stood in the last one."""
+    """Names threads by their stacks in this census and in the last one."""
 
     def __init__(self) -> None:
         self._codes = CodeNames()
@@ -37,11 +37,11 @@ class ThreadNames:
 
     def forget(self) -> None:
         """Forget all threads."""
-        # By serial: the function of the application's that a thread of a library stood in,
-        # empty for none; and what it is called while it stands in none.
+        # By serial: the function of the application on the stack of a library's thread, empty if
+        # there is none; and the name that the thread has without one.
         self._stood: dict[int, str] = {}
         self._standing: dict[int, str] = {}
-        """The same in the census in the making."""
+        """The same in the census in progress."""
         self._labels: dict[int, str | None] = {}
 
     def begin(self) -> None:
@@ -49,25 +49,25 @@ class ThreadNames:
         self._standing = {}
 
     def keep(self) -> None:
-        """Remember where the threads of this census stand until the next one."""
+        """Keep the functions of this census's threads until the next one."""
         self._stood = self._standing
         self._labels = {
             serial: label for serial, label in self._labels.items() if serial in self._stood
         }
 
     def shape(self, row: Row, stand: Stand) -> Shape:
-        """Return what the functions say that a thread stands in."""
+        """Return the shape of a thread's stack."""
         if any(self._codes.known(code) is None for code, *_ in stand):
             for code, module in modules_of(row.ident or 0):
                 self._codes.name(code, module)
         return Shape(stand, [self._codes.name(code) for code, *_ in reversed(stand)])
 
     def stack(self, own: Iterable[Place]) -> Stack:
-        """Return frames as a sample has them."""
+        """Return frames in the form of a sample's."""
         return tuple(self._codes.frame(*each) for each in own)
 
     def name(self, thread: Thread, shape: Shape, pool: Pool | None, look: Look) -> Named:
-        """Say what a thread is named by, a worker of *pool*."""
+        """Return the name of a thread, a worker of *pool* if that is given."""
         if shape.runner in RUNNERS:
             is_idle = shape.runner == ANYIO_RUNS and not has_job_in_anyio(thread.row.ref)
             if shape.job is None or is_idle:
@@ -83,7 +83,7 @@ class ThreadNames:
         return Named(shape.begins, self._label(thread, look))
 
     def _label(self, thread: Thread, look: Look) -> str | None:
-        """Return what a thread is called that stands in no function of the application's."""
+        """Return the name of a thread with no function of the application on its stack."""
         serial = thread.known.serial
         if serial not in self._labels:
             self._labels[serial] = look.guard.ask("thread", partial(_label, thread.row), None)
@@ -91,25 +91,25 @@ class ThreadNames:
 
 
 def functions_of(row: Row, shape: Shape, named: Named) -> tuple[str, ...]:
-    """Return what fingerprints threads that stand alike and are named alike."""
+    """Return the functions for the fingerprint of threads with the same stack and name."""
     label = (named.label,) if named.label is not None else ()
     if named.idle:
-        # Further in it only takes the next job.
+        # Its inner frames only fetch the next job.
         return (*label, shape.runner)
     functions = tuple(name.function for name in shape.names[named.first :])
     if functions:
         return (*label, *functions[len(label) :])
     runs = target_of(row.ref, row.kind)
-    # A timer that waits stands in functions of threading alone, and is still one.
+    # A waiting timer has only functions of threading on its stack.
     return (*label, runs) if runs.startswith("threading.") else label or (runs,)
 
 
 def _label(row: Row) -> str | None:
     """
-    Return what a thread is called that runs nothing but a library.
+    Return the name of a thread that runs only a library's code.
 
-    That is what a timer is to call; or the method of the library that it runs, as one of the
-    application's class on whose object it runs.
+    That is the function that a timer will call; or the library's method that it runs, qualified
+    with the application's class if it runs on an object of one.
     """
     function = timer_function(row.ref, row.kind)
     if function is not None:

@@ -1,4 +1,4 @@
-"""Where threads stand: stacks of functions, the threads at them, and the sites they make."""
+"""The places of threads: stacks of functions, the threads at them, and the sites they form."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ _known_serial = attrgetter("serial")
 
 
 class Shape:
-    """What a chain of functions says, whichever thread stands in it."""
+    """The properties of a stack of functions, whichever thread it belongs to."""
 
     __slots__ = ("begins", "codes", "job", "names", "own", "runner")
 
     def __init__(self, stand: Stand, names: list[CodeName]) -> None:
-        # The code objects are held while their ids are keys.
+        # The code objects are referenced while their ids are keys.
         self.codes = [code for code, *_ in stand]
         self.names = names
         """Outermost first."""
         is_whole = len(stand) < MAX_FRAMES
         self.begins = _begins(names) if is_whole else 0
-        """The number of the first that does more than start a thread."""
+        """The index of the first function that does more than start a thread."""
         self.runner = names[self.begins].function if self.begins < len(names) else ""
         self.job = job_in(names, self.begins) if is_whole else None
-        """The number of the first function of a pool's job."""
+        """The index of the first function of a pool's job."""
         self.own = own_in(names, self.begins if self.job is None else self.job)
-        """The number of the first of the application's."""
+        """The index of the first function of the application."""
         if not is_whole:
             self.own = None
 
 
 class Named(NamedTuple):
-    """What a thread is named by."""
+    """The name of a thread."""
 
     first: int
-    """The number of the first function that says what it is for."""
+    """The index of the first function that shows what it is for."""
     label: str | None = None
-    """What stands in its place, or before the functions of a worker without a job."""
+    """A name in its place, or before the functions of a worker without a job."""
     idle: bool = False
 
 
@@ -62,7 +62,7 @@ class Thread(NamedTuple):
     row: Row
     began: Beginning | None
     end: SpanEnd | None = None
-    """Of the span that it began in."""
+    """Of the span in which it was created."""
 
     def age_s(self, look: Look) -> float:
         """Return how long it has been known."""
@@ -70,7 +70,7 @@ class Thread(NamedTuple):
 
 
 class ThreadPlace:
-    """Threads that stand in the same stack of functions and are named alike."""
+    """Threads with the same stack of functions and the same name."""
 
     __slots__ = (
         *("count", "daemon", "first", "functions", "known", "last", "named", "notes", "origin"),
@@ -85,16 +85,16 @@ class ThreadPlace:
         self.named = named
         self.functions = functions
         self.first = self.last = first
-        """The oldest thread and the newest."""
+        """The oldest and the newest thread."""
         self.over: list[Thread] = []
-        """Those whose span has ended."""
+        """The threads whose span has ended."""
         self.count = 0
         self.daemon = False
         self.pool: str | None = None
         self.origin: Origin | None = None
         self.known: list[Known] = []
         self.workers: dict[int, Known] = {}
-        """The oldest of each pool, by its serial."""
+        """The oldest worker of each pool, by the pool's serial."""
         self.notes: list[Beginning] = []
 
     def add(self, thread: Thread, pool: Pool | None) -> None:
@@ -115,11 +115,11 @@ class ThreadPlace:
             self.workers[pool.serial] = min(oldest, known, key=_known_serial)
 
     def key(self, mark: str) -> SiteKey:
-        """Return the key of the site with this fingerprint that it belongs to."""
+        """Return the key of the site that it belongs to, given the site's fingerprint."""
         return (mark, self.daemon, self.origin, self.pool)
 
     def stands(self) -> list[Place]:
-        """Return where its frames stand, outermost first, from the one that it is named by."""
+        """Return its frames, outermost first, starting with the one that names it."""
         return self.stand[: len(self.stand) - self.named.first][::-1]
 
 
@@ -133,7 +133,7 @@ class ThreadSite:
         self.first = self.last = place
         self.over = [(place, each) for each in place.over]
         self.left: tuple[ThreadPlace, Thread] | None = None
-        """The oldest whose span has ended, and that is in nobody's use."""
+        """The oldest thread whose span has ended and that is not in use."""
         self.count = place.count
         self.known = place.known
         self.workers = place.workers
@@ -161,8 +161,8 @@ def _newest(place: ThreadPlace) -> int:
 
 
 def _begins(names: list[CodeName]) -> int:
-    """Return the number of the first function that does more than start its thread."""
-    # A debugger stands outside of what starts a thread, and is not what it runs.
+    """Return the index of the first function that does more than start its thread."""
+    # A debugger's frames are outside those that start a thread, and are not its work.
     begun = [i for i, name in enumerate(names) if _is_first(name)]
     first = begun[-1] if begun else 0
     own = (i for i, name in enumerate(names) if i >= first and not is_carrier(name.module))
@@ -170,6 +170,6 @@ def _begins(names: list[CodeName]) -> int:
 
 
 def _is_first(name: CodeName) -> bool:
-    """Say whether it is the first function of each thread: private, the same on 3.10 to 3.15."""
+    """Return whether it is the first function of each thread: private, the same on 3.10 to 3.15."""
     # https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L998
     return name.module == "threading" and name.function.endswith("._bootstrap")

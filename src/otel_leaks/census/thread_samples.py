@@ -1,4 +1,4 @@
-"""The threads that a site is shown by, and where they stand."""
+"""The threads that represent a site, and their stacks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ThreadSamples:
     Reads the samples of one census.
 
     Args:
-        names: Of the functions that threads stand in.
+        names: The names of functions on the threads' stacks.
         exits: Knows the endless loops of functions.
-        look: The census in the making.
+        look: The census in progress.
     """
 
     def __init__(self, names: ThreadNames, exits: Exits, look: Look) -> None:
@@ -56,7 +56,7 @@ class ThreadSamples:
     def _sample(self, place: ThreadPlace, thread: Thread) -> Sample:
         look = self._look
         look.show("thread", thread.known)
-        # The offsets at which it stands now, if it is still there.
+        # Its current offsets, if its stack is still the same.
         (now,) = stacks_of((thread.row.ident or 0,))
         is_there = [code for code, *_ in now] == place.shape.codes
         if is_there:
@@ -83,7 +83,7 @@ class ThreadSamples:
 
 
 def _waits_for_dead(place: ThreadPlace, ident: int | None) -> bool:
-    # In threading itself it is a Lock, which has no owner.
+    # In threading itself the lock is a plain Lock, which has no owner.
     return (
         bool(place.stand)
         and ident is not None

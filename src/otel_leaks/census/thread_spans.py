@@ -1,4 +1,4 @@
-"""The spans that threads began in, and how long these are over."""
+"""The spans in which threads were created, and how long ago these ended."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["ThreadSpans"]
 
 
 class ThreadSpans:
-    """Knows from census to census which threads stay after their span."""
+    """Keeps track of the threads that stay after their span, from census to census."""
 
     def __init__(self) -> None:
         self._ends: dict[int, SpanEnd] = {}
-        """Of the spans that the threads of the last census began in, by serial."""
+        """Ends of the spans in which the last census's threads were created, by serial."""
         self._read: dict[int, SpanEnd] = {}
-        """The same of the census in the making."""
+        """The same for the census in progress."""
         self._turnover = Turnover()
 
     def begin(self) -> None:
@@ -29,14 +29,14 @@ class ThreadSpans:
         self._read = {}
 
     def end_of(self, known: Known, began: Beginning, look: Look) -> SpanEnd | None:
-        """Say whether the span of a thread has ended; None where that means nothing."""
+        """Return the end of a thread's span; None if it is not significant."""
         if began[3] is None or look.beginnings is None:
             return None
         end = look.beginnings.span_end(began, self._ends.get(known.serial))
         if end is not None:
             self._read[known.serial] = end
             if not end.is_entry and not end.is_open:
-                # The request that an inner span belongs to may go on.
+                # The request that an inner span belongs to may still be in progress.
                 return None
         return end
 
@@ -44,12 +44,12 @@ class ThreadSpans:
         self, found: Mapping[SiteKey, ThreadSite], used: Collection[int], look: Look
     ) -> dict[SiteKey, Ended]:
         """
-        Say how long the spans are over that the threads of each site began in.
+        Return how long ago the spans ended in which each site's threads were created.
 
         Args:
-            found: The sites; which of their threads is the oldest left one is entered there.
+            found: The sites; the oldest left-over thread of each is recorded there.
             used: The serials of threads in use, which do not count.
-            look: The census in the making.
+            look: The census in progress.
         """
         before, self._ends = self._ends, self._read
         if look.spans is None:
@@ -87,5 +87,5 @@ class ThreadSpans:
         return over
 
     def take_ended(self) -> tuple[tuple[str, float], ...]:
-        """Return what has ended since it was asked last, as ``Turnover`` has it."""
+        """Return what has ended since the last call, as ``Turnover`` does."""
         return self._turnover.take_ended()

@@ -1,4 +1,4 @@
-"""Which threads are workers of which pool, and which of both are in use."""
+"""Which threads are workers of which pool, and which threads and pools are in use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ThreadUse"]
 
 class ThreadUse:
     """
-    What one reading has seen of pools' workers, and which threads serve somebody.
+    The pools' workers seen by one reading, and the threads that are in use.
 
     Args:
         workers: Knows the pools and their workers.
@@ -27,18 +27,18 @@ class ThreadUse:
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._others: dict[int, tuple[Beginning | None, int | None]] = {}
-        """The notes on threads that are no workers of a pool, and their idents."""
+        """The notes on threads that are not workers of a pool, and their idents."""
         self._pools: dict[int, int] = {}
-        """The serials of pools by those of their workers."""
+        """The serials of pools by the serials of their workers."""
         self._oldest: dict[int, tuple[int, str, Beginning | None]] = {}
         """The oldest worker of each pool, the pool's name, and the note on that worker."""
         self.used: frozenset[int] = frozenset()
-        """The serials of threads in use, and of pools; those of pools below zero."""
+        """The serials of threads and pools in use; those of pools are negated."""
 
     def pool_of(self, thread: Thread) -> Pool | None:
-        """Return the pool that a thread is a worker of, None for none; remember it."""
+        """Return the pool that a thread works for, None if it works for none; remember it."""
         serial, pool = thread.known.serial, self._workers.pool_of(thread.row.ident)
-        # Of one without a limit, or that is left by its owner, the workers are threads.
+        # Workers of a pool without a limit, or abandoned by its owner, count as threads.
         if pool is None or not pool.is_open or len(pool.workers) > pool.limit:
             self._others[serial] = (thread.began, thread.row.ident)
             return None
@@ -52,7 +52,7 @@ class ThreadUse:
         return self._oldest
 
     def ask(self, found: Mapping[SiteKey, ThreadSite], look: Look) -> None:
-        """Find which threads and pools are in use, and note these pools."""
+        """Find which threads and pools are in use, and record those pools."""
         if look.beginnings is None:
             return
         serving: frozenset[int] = frozenset()
@@ -69,7 +69,7 @@ class ThreadUse:
         self._workers.note_in_use(frozenset(-serial for serial in self.used if serial < 0))
 
     def serving(self, site: ThreadSite) -> int:
-        """Return how many threads of a site are in use, or workers of pools that are."""
+        """Return how many threads of a site are in use, or work for pools that are."""
         if not self.used:
             return 0
         return sum(

@@ -2,10 +2,10 @@
 The ``thread`` source: the living threads of the ``threading`` module.
 
 Threads that C code started have a frame only while they run Python, so they come and
-go; they are counted only while one of them runs Python and has made itself known to
+go; they are counted only while one of them runs Python and has registered with
 ``threading`` (a dummy thread).
 
-What a site is named by is said in ``thread_names``.
+``thread_names`` describes how sites are named.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = ["ThreadSource"]
 SLICE = 50
 """Threads between two pauses, at most."""
 FRAMES_OF_SLICE = 500
-"""Frames of threads that are read between two pauses, about: a fifth of a millisecond."""
+"""Frames of threads that are read between two pauses, approximately: 0.2 milliseconds."""
 LIKELY_DEPTH = 60
-"""Frames of a thread that is seen for the first time, where those before it had no more."""
+"""Assumed frames of a thread seen for the first time, unless the threads before had more."""
 
 
 class ThreadSource:
@@ -56,14 +56,14 @@ class ThreadSource:
         """How many frames each thread had in the last census, by its serial."""
 
     def open(self) -> None:
-        """Do nothing: threads are there to be read."""
+        """Do nothing: threads can be read at any time."""
 
     def close(self) -> None:
         """Forget all threads."""
         self._forget()
 
     def forked(self) -> None:
-        """Forget the parent's threads; ``threading`` has done so itself."""
+        """Forget the parent's threads; ``threading`` does so by itself."""
         self._forget()
 
     def read(self, look: Look) -> Population:
@@ -132,7 +132,7 @@ class ThreadSource:
         return refs
 
     def _sites(self, count: ThreadCount, look: Look) -> dict[SiteKey, ThreadSite]:
-        """Make sites of what was counted; leave out those that are ignored."""
+        """Turn the counts into sites; leave out those that are ignored."""
         found: dict[SiteKey, ThreadSite] = {}
         for number, place in enumerate(count.places.values(), 1):
             if number % SLICE == 0:
@@ -151,7 +151,7 @@ class ThreadSource:
 
 
 def _to_count(look: Look) -> list[ThreadRef]:
-    """Return the living threads, without those that serve others or export what we report."""
+    """Return the living threads without those that serve other kinds or export our data."""
     refs = living() if look.threads is None else look.threads
     if look.every_kind:
         workers = set(map(id, refs_to(pool_workers())))
@@ -161,7 +161,7 @@ def _to_count(look: Look) -> list[ThreadRef]:
         known = set(map(id, exporters))
         refs = [ref for ref in refs if id(ref) not in known]
     if look.is_selective:
-        # In tests: the caller's own thread asks about each of them.
+        # In tests: the caller's own thread checks each of them.
         refs = [ref for ref in refs if (thread := ref()) is not None and look.wants(thread)]
         thread = None
     return refs
@@ -175,7 +175,7 @@ def _ignore_of(place: ThreadPlace, mark: str, look: Look) -> Ignore | None:
 
 
 def _serves(ref: ThreadRef) -> bool:
-    """Say whether a thread serves a process pool, or is an idle worker of anyio's loop."""
+    """Return whether a thread serves a process pool, or is an idle worker of anyio's loop."""
     return any(
         (name := each.kind.__name__) == "_ExecutorManagerThread"
         or (name == "WorkerThread" and is_idle_in_anyio(ref))

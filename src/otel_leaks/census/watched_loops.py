@@ -1,4 +1,4 @@
-"""The event loops that are watched: by the meter of their turns, or by their heartbeat."""
+"""The event loops that are watched, by a meter of their turns or by their heartbeat."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ class Watched:
         self.beats = Beats(loop) if meter is None else None
         self.turn: Turn | None = None
         self.clocked: ThreadClock | None = None
-        """What its thread had done when it was looked at last."""
+        """What its thread had done at the last look."""
 
     def runs(self) -> bool:
-        """Say whether the loop runs, and has since its turn began."""
+        """Return whether the loop runs, and has been running since its turn began."""
         loop = self.ref()
         if loop is None:
             return False
         if self.meter is not None:
             run, timed = run_of(loop), self.meter.run
-            # It waited when it was found, and has not turned since.
+            # It was waiting when it was found, and has had no turn since.
             has_waited = timed is None and self.meter.turn() is None
             return run is not None and (run is timed or has_waited)
         return is_running(loop)
 
     def began(self) -> float | None:
-        """Return when it did not answer, or did not turn, any more; None while it does."""
+        """Return since when it has not answered, or has been in a turn; None if neither."""
         if self.meter is not None:
             return self.meter.turn()
         assert self.beats is not None
@@ -62,7 +62,7 @@ class Watched:
         return (ident, native_id_of(ident)) if isinstance(ident, int) else (None, None)
 
     def took_s(self, turn: Turn) -> float | None:
-        """Return how long a turn took that has ended, None where that is not known."""
+        """Return the duration of a turn that has ended, None if it is not known."""
         if self.meter is not None and self.meter.last[0] == turn.began:
             return self.meter.last[1]
         if self.beats is not None and self.beats.answers:
@@ -72,7 +72,7 @@ class Watched:
         return None
 
     def delays(self, now: float) -> Delays | None:
-        """Return how the loop did in the last minute, None where it has not run."""
+        """Return the loop's delays of the last minute, None if it has not run."""
         if self.history is not None:
             return self.history.look(now, runs=self.runs())
         assert self.beats is not None
@@ -83,7 +83,7 @@ class Watched:
 
 @final
 class WatchedLoops:
-    """All loops of the process that are not closed, each found by the look after it was made."""
+    """All open loops of the process, each found by the first look after its creation."""
 
     def __init__(self) -> None:
         self._loops = LivingLoops()
@@ -93,16 +93,16 @@ class WatchedLoops:
         return iter(list(self._watched.values()))
 
     def open(self) -> None:
-        """Begin to note loops."""
+        """Start noting loops."""
         self._loops.open()
 
     def close(self) -> None:
-        """Restore all that was changed, and forget all."""
+        """Restore everything that was changed, and forget all loops."""
         self._detach()
         self._loops.close()
 
     def forked(self) -> None:
-        """Watch the loops that there are anew, in a forked child."""
+        """Start over with the existing loops in a forked child."""
         self._loops.forked()
         self._detach()
 
@@ -115,7 +115,7 @@ class WatchedLoops:
                     detach(loop)
 
     def find(self) -> list[Watched]:
-        """Watch the loops that have come; return those that have gone."""
+        """Watch new loops; return those that are gone."""
         gone = []
         for key, watched in list(self._watched.items()):
             loop = watched.ref()
@@ -133,5 +133,5 @@ class WatchedLoops:
 def _is_closed(loop: Any) -> bool:
     try:
         return bool(loop.is_closed())
-    except Exception:  # A loop of somebody's own need not have all methods.
+    except Exception:  # A custom loop may lack some methods.
         return False

@@ -1,4 +1,4 @@
-"""Tasks that run a coroutine inside a wrapper, and what they are counted as: what is wrapped."""
+"""Tasks whose coroutine runs inside a wrapper, which are counted as the wrapped coroutine."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["Wrapped"]
 Key = int | str
 
 MAX_LEVELS = 3
-"""Wrappers around each other that are looked through for all tasks of a slice at once."""
+"""Nested wrappers that are looked through for all tasks of a slice at once."""
 
 
 class Wrapped:
-    """What one reading has learned of codes by their ids, which are keys as long as it lasts."""
+    """Code objects that one reading has seen, by their ids, which are keys while it lasts."""
 
     __slots__ = ("_codes", "_run", "_wrappers")
 
     def __init__(self) -> None:
         self._codes: dict[Key, types.CodeType | None] = {}
         self._wrappers: dict[Key, Wrapper | None] = {}
-        """None for what has no code, and is looked through in its own way."""
+        """None for objects without code, which are looked through in their own way."""
         self._run: set[Key] = set()
-        """The application's functions that runners await."""
+        """Ids of the application's functions that runners await."""
 
     @property
     def codes(self) -> Mapping[Key, types.CodeType | None]:
@@ -41,7 +41,7 @@ class Wrapped:
 
         Args:
             codes: By their ids.
-            step: Called after each that is new.
+            step: Called after each new one.
         """
         for key, code in codes.items():
             if key not in self._codes:
@@ -49,7 +49,7 @@ class Wrapped:
                 step()
 
     def has_any(self, keys: Iterable[Key]) -> bool:
-        """Say whether there is a wrapper among the codes with these ids."""
+        """Return whether there is a wrapper among the codes with these ids."""
         return bool(self._wrappers) and not self._wrappers.keys().isdisjoint(keys)
 
     def note(self, code: types.CodeType | None) -> Wrapper | None:
@@ -72,10 +72,10 @@ class Wrapped:
 
     def look_through(self, refs: Sequence[TaskRef], keys: list[Key]) -> list[int]:
         """
-        Put what is wrapped in the place of wrappers in *keys*, where that is known.
+        Replace wrappers in *keys* by what they wrap, where that is known.
 
         Returns:
-            Which of the keys are to be found one by one.
+            The indexes of keys that have to be looked up one by one.
         """
         slow = [i for i, key in enumerate(keys) if key in self._wrappers]
         ahead = [i for i in slow if self._is_plain(keys[i])]
@@ -96,7 +96,7 @@ class Wrapped:
         return [*slow, *ahead]
 
     def without_wrappers(self, plain: tuple[int, ...]) -> tuple[int, ...]:
-        """Leave out the wrappers at the outer end; leave out all where more has to be read."""
+        """Leave out the wrappers at the outer end; return nothing if more has to be read."""
         for number, key in enumerate(plain):
             if not self._is_plain(key):
                 return plain[number:] if self.is_settled(key) else ()
@@ -104,7 +104,7 @@ class Wrapped:
 
     def key(self, ref: TaskRef, plain: tuple[int, ...], run: tuple[int, ...]) -> tuple[int, ...]:
         """
-        Return the key of the chain that a task stands in, as far as that is known.
+        Return the key of the chain in which a task waits, as far as it is known.
 
         Args:
             ref: Of the task.
@@ -121,7 +121,7 @@ class Wrapped:
         return (id(function), *run) if function is not None else run
 
     def note_run(self, chain: Chain) -> None:
-        """Note what a chain runs, and the function of the application's that a runner awaits."""
+        """Note what a chain runs, and the application's function that a runner awaits."""
         outermost = chain.outermost
         if outermost is None:
             return
@@ -132,10 +132,10 @@ class Wrapped:
             self._run.add(id(first.code))
 
     def is_settled(self, key: Key) -> bool:
-        """Say whether a code is known to be no wrapper."""
+        """Return whether a code is known not to be a wrapper."""
         return key in self._codes and key not in self._wrappers
 
     def _is_plain(self, key: Key) -> bool:
-        """Say whether whatever a coroutine awaits is what it was given."""
+        """Return whether a wrapper awaits only the coroutine that it was given."""
         wrapper = self._wrappers.get(key)
         return wrapper is not None and not wrapper.enters

@@ -122,11 +122,9 @@ class Growth:
         functions: dict[str, list[Site]] = {}
         now: dict[str, Now] = {}
         for site in history.sliced(population.sites):
-            seen = now_of(site, history.tiers)
-            groups = [(site.fingerprint, sites), (site.function, functions)]
-            if site.pool is not None:
-                groups = [(pool_key(site.pool), functions)]
-            for key, group in groups:
+            seen = now_of(site, history.stayed)
+            groups = ((site.fingerprint, sites), (site.function, functions))
+            for key, group in groups if site.pool is None else ((pool_key(site.pool), functions),):
                 if key in group:
                     group[key].append(site)
                     now[key] = now[key] + seen

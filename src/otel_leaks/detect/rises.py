@@ -59,8 +59,7 @@ class Rises:
         most_s = LONG_SLEEP * self._windows * rules.window_s
         for row, least in self._rows(series, track, history, tier):
             if (
-                len(row.windows) == self._windows
-                and row.windows[-1].floor > self._above
+                row.windows[-1].floor > self._above
                 and row.rises(least)
                 and (
                     row.stays(self._least_stayed, rules.most_ends, moves=moves)
@@ -79,18 +78,28 @@ class Rises:
     ) -> Iterator[tuple[Row, int]]:
         """Yield the rows that may be a rise, and by how much each has to rise."""
         most, rules = self._windows, history.tiers[tier]
+        rows = [(track.windows, rules.floor)]
+        if rules.long_floor is not None and history.clocks[tier].number % rules.joined == 0:
+            rows.append((track.day, rules.long_floor))
+        for windows, least in rows:
+            # Of most series this is all: of thousands, after each window.
+            if len(windows) < most or windows[-1].floor - windows[-most].floor < least:
+                continue
+            earlier = windows[:-most]
+            if windows is track.day and not tier:
+                peak = max((window.floor for window in earlier), default=-1)
+            else:
+                peak = self._peak(series, track, tier, rules)
+            yield Row(windows[-most:], earlier[-most:], peak), least
+
+    def _peak(self, series: Series, track: Track, tier: int, rules: Tier) -> int:
+        """Return the highest floor before the last windows of a track."""
         # The long windows that a row touches are no history of it.
-        before = [track.peaks[: -(most // rules.joined + 2)]]
+        before = [track.peaks[: -(self._windows // rules.joined + 2)]]
         slower = series.tracks[0]
         if tier and slower is not None:
             before.append(slower.peaks[:-2])
-        peak = max((floor for peaks in before for floor in peaks), default=-1)
-        yield Row(track.windows[-most:], track.windows[:-most], peak), rules.floor
-        if rules.long_floor is not None and history.clocks[tier].number % rules.joined == 0:
-            earlier = track.day[:-most]
-            if not tier:
-                peak = max((window.floor for window in earlier), default=-1)
-            yield Row(track.day[-most:], earlier[-most:], peak), rules.long_floor
+        return max((floor for peaks in before for floor in peaks), default=-1)
 
     def _is_registry(self, series: Series, row: Row) -> bool:
         """Say whether fewer and fewer of the requests leave something behind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 from otel_leaks.detect.sleep import Sleep
@@ -34,6 +35,10 @@ SLICE = 100
 MAX_SERIES = 2000
 """Sites of a kind that are remembered, and as many functions."""
 
+_NO_FATES = Fates(0, 0, 0)
+_NO_OPERATIONS: frozenset[str] = frozenset()
+_fingerprint = attrgetter("fingerprint")
+
 _Item = TypeVar("_Item")
 
 
@@ -55,7 +60,7 @@ class Series:
 
     __slots__ = (
         *("fingerprint", "function", "marks", "now", "operations", "rise", "sites", "sleep"),
-        "tracks",
+        *("_since", "_times", "_until", "tracks"),
     )
 
     def __init__(self, function: str, mark: str, now: Now) -> None:
@@ -72,21 +77,44 @@ class Series:
         """The requests that left most of it behind, where they are known."""
         self.sleep = Sleep()
         self.now = now
+        # How many censuses in a row have seen *now*, and are not in the tracks yet.
+        self._times = 0
+        self._since = self._until = 0.0
 
     def note(self, now: Now, at: float) -> None:
         """Enter a census."""
-        self.now = now
+        # From census to census most sites stay as they are.
+        if self._times and now == self.now:
+            self._times += 1
+        else:
+            self._enter()
+            self.now, self._times, self._since = now, 1, at
+        self._until = at
+
+    def _enter(self) -> None:
+        """Enter into the tracks what the last censuses have seen."""
+        now, times = self.now, self._times
+        if not times:
+            return
         for tier, fates in enumerate(now.fates):
             track = self.tracks[tier]
             if track is None and now.total > LARGE:
                 track = self.tracks[tier] = Track()
             if track is not None:
-                track.note(now, fates, at)
+                track.note(now, fates, self._since, self._until, times)
+        self._times = 0
+
+    def track(self, tier: int) -> Track | None:
+        """Return the track of a tier with all censuses in it, None where it has no windows yet."""
+        self._enter()
+        return self.tracks[tier]
 
     @property
     def top(self) -> int:
         """The most things in a census of the window that goes on."""
-        return self.tracks[0].top if self.tracks[0] is not None else 0
+        track = self.tracks[0]
+        entered = track.top if track is not None else 0
+        return max(entered, self.now.total) if self._times else entered
 
     @property
     def first_floor(self) -> int:
@@ -128,7 +156,9 @@ class History:
     def __init__(self, tiers: Sequence[Tier], pause: Callable[[], None]) -> None:
         self.tiers = tiers
         self.clocks = [_Clock() for _ in tiers]
-        self.nothing = Now(0, 0, 0, 0, tuple(Fates(0, 0, 0) for _ in tiers))
+        self.stayed = [float(tier.window_s).__le__ for tier in tiers]
+        """Say for each tier whether a thing of an age has been there for a window."""
+        self.nothing = Now(0, 0, 0, 0, tuple(_NO_FATES for _ in tiers))
         self.sites: dict[str, Series] = {}
         self.functions: dict[str, Series] = {}
         """And pools, by what they are called as functions."""
@@ -172,7 +202,7 @@ class History:
                 mark = fingerprint(site.kind, (key,)) if known is self.functions else key
                 function = key if site.pool is not None else site.function
                 series = known[key] = Series(function, mark, now[key])
-            series.marks = tuple(site.fingerprint for site in sites[:max_sites])
+            series.marks = tuple(map(_fingerprint, sites[:max_sites]))
             series.operations = _left_by(sites)
             series.sleep.note(sites, at)
             series.note(now[key], at)
@@ -193,7 +223,7 @@ class History:
         number, rules = self.clocks[tier].number, self.tiers[tier]
         for known in (self.sites, self.functions):
             for key, series in self.sliced(list(known.items())):
-                track = series.tracks[tier]
+                track = series.track(tier)
                 if track is None:
                     continue
                 if not track.looks or track.top or series.rise is not None:
@@ -234,32 +264,39 @@ def pool_key(name: str) -> str:
     return f"pool {name}"
 
 
-def now_of(site: Site, tiers: Sequence[Tier]) -> Now:
-    """Return what a census says of a site."""
+def now_of(site: Site, stayed: Sequence[Callable[[float], bool]]) -> Now:
+    """
+    Return what a census says of a site.
+
+    Args:
+        site: What the census has of it.
+        stayed: Say for each tier whether a thing of an age has been there for a window.
+    """
     # Requests in progress are left out here as they are of those that are followed.
     total, followed = site.count - site.serving, site.followed
     if followed is None:
-        return Now(total, total, 0, 0, tuple(Fates(0, 0, 0) for _ in tiers))
-    some = (followed.ages_s, followed.ended_s, followed.moved_s)
+        return Now(total, total, 0, 0, tuple(_NO_FATES for _ in stayed))
+    ages_s, ended_s, moved_s = followed.ages_s, followed.ended_s, followed.moved_s
     # Run for each of a thousand sites in each census: in C, that takes a third of the time.
-    stayed = [float(tier.window_s).__le__ for tier in tiers]
-    fates = (
-        Fates(*(sum(map(each, ages_s)) if ages_s else 0 for ages_s in some)) for each in stayed
-    )
-    return Now(
-        total,
-        total,
-        len(followed.ages_s),
-        len(followed.ended_s),
-        tuple(fates),
-        *(site.clients or (0, 0)),
-    )
+    fates = [
+        Fates(
+            sum(map(each, ages_s)),
+            sum(map(each, ended_s)) if ended_s else 0,
+            sum(map(each, moved_s)) if moved_s else 0,
+        )
+        for each in stayed
+    ]
+    return Now(total, total, len(ages_s), len(ended_s), tuple(fates), *(site.clients or (0, 0)))
 
 
 def _left_by(sites: Sequence[Site]) -> frozenset[str]:
     """Return the operations whose requests left most of what stands at some sites."""
-    looked = sum(site.ended.looked for site in sites if site.ended is not None)
-    left = sum(len(site.ended.ages_s) for site in sites if site.ended is not None)
+    looked = left = 0
+    for site in sites:
+        ended = site.ended
+        if ended is not None:
+            looked += ended.looked
+            left += len(ended.ages_s)
     if 2 * left < looked or not left:
-        return frozenset()
+        return _NO_OPERATIONS
     return frozenset(each.name for site in sites for each in site.operations if each.name)

@@ -41,8 +41,13 @@ class Sleep:
 
     def note(self, sites: Sequence[Site], at: float) -> None:
         """Enter the samples of a census."""
-        sample = next((site.sample for site in sites if site.sample is not None), None)
-        if self._outlasts or sample is None:
+        if self._outlasts:
+            return
+        for site in sites:
+            sample = site.sample
+            if sample is not None:
+                break
+        else:
             return
         due_s = sample.due_s
         self._last = _Sleeper(at, at + due_s) if due_s is not None else None

@@ -184,31 +184,30 @@ class Track:
         self.asked = self.connected = 0
         self.since = self.until = self.at_once = 0.0
 
-    def note(self, now: Now, fates: Fates, at: float) -> None:
-        """Enter a census."""
-        # Run for each of a thousand sites in each census.
+    def note(self, now: Now, fates: Fates, since: float, until: float, times: int) -> None:
+        """Enter censuses in a row that have seen the same: the first, the last, and how many."""
         total = now.total
         if not self.looks:
-            self.since, self.floor = at, total
+            self.since, self.floor = since, total
         elif total < self.floor:
             self.floor = total
         if total < self.last:
             self.falls += self.last - total
         self.last = total
-        self.until = at
+        self.until = until
         self.top = max(self.top, total)
-        self.looks += 1
-        self.sum += total
-        self.followed += now.followed
+        self.looks += times
+        self.sum += times * total
+        self.followed += times * now.followed
         if now.ended:
-            self.ends += now.ended
+            self.ends += times * now.ended
             self.at_once = max(self.at_once, now.ended / max(now.ended, now.followed))
-        self.stayed += fates.stayed
+        self.stayed += times * fates.stayed
         self.most_stayed = max(self.most_stayed, fates.stayed)
-        self.ended += fates.ended
-        self.moved += fates.moved
-        self.asked += now.asked
-        self.connected += now.connected
+        self.ended += times * fates.ended
+        self.moved += times * fates.moved
+        self.asked += times * now.asked
+        self.connected += times * now.connected
 
     def close(self, most: int, number: int, tier: Tier) -> None:
         """End the window *number*, and keep the last *most*."""

@@ -1,9 +1,9 @@
 """
-On whose behalf the callbacks of an event loop run.
+The line of the application on whose behalf an event loop runs a callback.
 
-What a server's connection, a timer or a protocol creates, a library's callback creates, and
-nobody of the application stands in its stack. So whoever had the callback registered is handed
-on in its context, which is a copy of that of the caller.
+Objects that belong to a server's connection, a timer or a protocol are created by a library's
+callback, so the application does not appear in the stack. The line that registered the callback
+is therefore passed on in the callback's context, which is a copy of the caller's.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["BEHALF", "handing_on", "methods_of"]
 BEHALF: contextvars.ContextVar[Origin | None] = contextvars.ContextVar(
     "otel_leaks_behalf", default=None
 )
-"""The application's line that had the running callback registered, or created the task."""
+"""The application's line that registered the running callback, or that created the task."""
 
 _TIMED = ("call_at", "call_later", "call_soon_threadsafe")
-"""Called all the time, by the same tasks."""
-# Private, the same on 3.10 to 3.15: all that a loop serves or connects goes through one of them,
-# while the coroutine that asks for it stands in the stack:
+"""Called very often, by the same tasks."""
+# Private, the same on 3.10 to 3.15: everything that a loop serves or connects goes through one of
+# these, while the coroutine that asks for it is still in the stack:
 # https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/selector_events.py#L69
 _CONNECTING = (
     *("_add_reader", "_start_serving", "_make_socket_transport", "_make_ssl_transport"),
@@ -37,12 +37,12 @@ _CONNECTING = (
 
 def methods_of(root: type) -> Iterator[tuple[type, str, bool]]:
     """
-    Yield the methods of a class of loops, and of those below it, that register callbacks.
+    Yield the methods that register callbacks, of a class of loops and its subclasses.
 
-    ``call_soon`` is none of them: it is called at each step of each task.
+    ``call_soon`` is left out: it is called at each step of each task.
 
     Yields:
-        The class, the name of the method, and whether it is called all the time.
+        The class, the name of the method, and whether it is called very often.
     """
     classes = [root]
     for cls in classes:  # Grows while it is walked.
@@ -60,11 +60,11 @@ def handing_on(
     origin_at: Callable[[FrameType], Origin | None], *, often: bool
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
-    Return what wraps a method that registers callbacks.
+    Return a wrapper for methods that register callbacks.
 
     Args:
-        origin_at: Returns the line of the application that leads to a frame, None for none.
-        often: Whether the line that created the calling task will do.
+        origin_at: Returns the line of the application that leads to a frame, None if there is none.
+        often: Whether the line that created the calling task is good enough.
     """
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,10 +1,10 @@
 """
-Who created a thread, a task or a pool: the application's line, and the library that did it there.
+Who created a thread, a task or a pool: the application's line, and the library it called.
 
-Most are created by a library on behalf of the application: by a scheduler, a client, a server.
-The line of the application that led to it stands further out in the stack. Where none does, it
-is that of the task or the thread that runs the library: who created that one created this
-one, too. An event loop and a pool run what many want done, so there is no further to go.
+Most are created by a library on behalf of the application: a scheduler, a client, a server.
+The line of the application that led to it is further out in the stack. If there is none, the
+line that created the task or the thread in which the library runs is used instead. The search
+ends at event loops and pools, which run work for many callers.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from otel_leaks.runtime.running import current_task, running_loop, this_thread
 __all__ = ["INLINE", "creator_of", "owned"]
 
 MAX_WALKED = 500
-"""Frames that are looked at; a recursion that is deeper is nobody's way of creating a thread."""
+"""Frames that are looked at; no thread is created from a recursion deeper than this."""
 MAX_KNOWN = 4096
-"""Files of which it is kept whose they are."""
+"""Files whose owner, application or library, is cached."""
 
 CO_COROUTINE = 0x80
 """A flag of code objects, ``inspect.CO_COROUTINE``."""
 
-# 3.12 and later have generator expressions alone.
+# From 3.12 on, only generator expressions have one.
 INLINE = frozenset({"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"})
-"""Names of code that runs in a frame of its own and is a part of another function."""
+"""Names of code that has a frame of its own but is part of another function."""
 
-# Packages that create only what they are told to, and those that wrap such functions. They are
-# not named as the library that created something. One that is missing here is; the line of the
-# application is the same.
+# Packages that create objects only on request, and packages that wrap such functions. They are
+# not named as the library that created an object. A package missing here would be named; the
+# application's line is the same either way.
 _MACHINERY = frozenset(
     {
         "anyio",
@@ -49,8 +49,8 @@ _MACHINERY = frozenset(
     }
 )
 
-# Functions that run what others want done, and their modules; a callback of uvloop has no frame
-# of its own.
+# Functions that run the work of others, and their modules; callbacks of uvloop have no frame of
+# their own.
 _RUN_LOOPS = {"_run": "asyncio.events", "run": "asyncio.runners"}
 
 _WRAPPERS = ("opentelemetry.instrumentation.", "sentry_sdk.integrations.")
@@ -58,25 +58,25 @@ _WRAPPERS = ("opentelemetry.instrumentation.", "sentry_sdk.integrations.")
 _T = TypeVar("_T")
 
 owned: dict[str, bool] = {}
-"""Whether the functions of a file are the application's; of files that were asked for."""
+"""Whether the functions of a file belong to the application; only files looked up so far."""
 
 
 def creator_of(
     frame: FrameType | None, note_of: Callable[[Any], _T | None]
 ) -> tuple[FrameType | _T | None, FrameType | None]:
     """
-    Find who creates something.
+    Find what creates an object.
 
     Args:
         frame: Where it is created.
-        note_of: Returns what was noted of the creation of a task or a thread.
+        note_of: Returns the note on the creation of a task or a thread.
 
     Returns:
-        The innermost function of the application, or what was noted of the task or the
-        thread that runs the library; None for neither. And the function of a library that
-        creates it for them, None where none does.
+        The innermost function of the application, or the note on the task or thread in which
+        the library runs; None for neither. And the library function that creates the object,
+        None if the application does so itself.
     """
-    # At each start of a thread by a library, so in one loop.
+    # Runs whenever a library starts a thread, so it is a single loop.
     library = None
     walked = 0
     known, inline = owned, INLINE
@@ -91,8 +91,8 @@ def creator_of(
             if code.co_name not in inline:
                 return frame, library
         elif code.co_name in _RUN_LOOPS and _runs_loop(frame):
-            # Who runs a loop creates nothing of what its tasks and callbacks create. The task has
-            # no frame where its coroutine was compiled, as by Cython.
+            # The code that runs a loop does not create what the loop's tasks and callbacks create.
+            # A task whose coroutine was compiled, as by Cython, has no frame.
             task = current_task()
             return (note_of(task) if task is not None else None), library
         else:
@@ -117,7 +117,7 @@ def _running_task() -> tuple[Any, FrameType | None]:
 def _learn(frame: FrameType) -> bool:
     file, module = frame.f_code.co_filename, frame.f_globals.get("__name__")
     known = is_own(file, module if type(module) is str else "")
-    # Code that was made of a string is of no file: its module decides, each time.
+    # Code compiled from a string has no file: its module decides, each time.
     if not file.startswith("<") and len(owned) < MAX_KNOWN:
         owned[file] = known
     return known
@@ -148,7 +148,7 @@ def _is_machinery(frame: FrameType) -> bool:
 
 def _noted_of_thread(note_of: Callable[[Any], _T | None]) -> _T | None:
     thread = this_thread()
-    # Workers have jobs of many.
+    # Workers run the jobs of many callers.
     if thread is None or thread in pool_workers() or hasattr(thread, "idle_workers"):
         return None
     return note_of(thread)

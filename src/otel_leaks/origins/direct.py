@@ -1,9 +1,8 @@
 """
-Tasks that no loop is asked to create: ``asyncio.Task(coro)``, an eager one, one of a factory.
+Tasks created without asking a loop: ``asyncio.Task(coro)``, eager tasks, a factory's tasks.
 
-All of them enter a weak set of asyncio, on 3.10 to 3.13; on 3.14 and later the tasks made in C
-enter lists that nobody can watch, so there such a task is found, and nothing is known of where
-it was created.
+On 3.10 to 3.13 all of them enter a weak set of asyncio. On 3.14 and later, tasks implemented in
+C enter lists that cannot be watched: such a task is found, but where it was created is unknown.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from typing import Any
 __all__ = ["registry", "watching"]
 
 _NEAR = 4
-"""Frames between asking a loop for a task and its registration: a factory is among them."""
+"""Most frames between the request to a loop and the task's registration; factories add some."""
 
 
 def registry() -> Any:
-    """Return the weak set of tasks that asyncio keeps: private, of 3.10 and 3.11, or later."""
+    """Return asyncio's weak set of tasks: private, that of 3.10 and 3.11 or the later one."""
     tasks = sys.modules["asyncio.tasks"]
     found = getattr(tasks, "_scheduled_tasks", None)
     return getattr(tasks, "_all_tasks", None) if found is None else found
@@ -31,11 +30,11 @@ def watching(
     note: Callable[[Any, FrameType], None], is_noted: Callable[[CodeType], bool]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
-    Return what wraps the method of the registry that adds a task.
+    Return a wrapper for the method of the registry that adds a task.
 
     Args:
         note: Takes a task, and where it is created.
-        is_noted: Says of a function whether it notes the tasks that it creates.
+        is_noted: Returns whether a function notes the tasks that it creates.
     """
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:

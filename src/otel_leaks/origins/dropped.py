@@ -1,10 +1,10 @@
 """
-Loops and pools that the garbage collector takes while they are open.
+Loops and pools that the garbage collector destroys while they are open.
 
-Nothing refers to such a one any more, so no look finds it once it is collected, and the look
-itself may run the collection. So what is open before a collection and gone after it is noted,
-whoever runs it. A pool that goes with its last reference, at once, ends its workers, and is
-none of these; a loop always waits for a collection.
+Nothing references such an object any more, so no look finds it once it is collected, and the
+look itself may run the collection. Objects that are open before a collection and gone after it
+are therefore noted, whichever code triggers it. A pool destroyed together with its last
+reference ends its workers and is not noted; a loop always waits for a collection.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["CLOSABLE", "Dropped", "Drops"]
 
 CLOSABLE = frozenset({"event_loop", "thread_pool"})
-"""Kinds of what is seen to be dropped."""
+"""Kinds of objects that can be dropped."""
 
 
-# The garbage collector of a build without the GIL goes through everything each time.
+# In a free-threaded build each collection covers all objects.
 _HAS_GENERATIONS = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 class Dropped:
-    """A loop or pool that was collected while it was open: what is left of it."""
+    """Stands in for a loop or pool that was collected while it was open."""
 
     __slots__ = ("__weakref__", "kind", "name")
 
@@ -46,11 +46,11 @@ class Dropped:
 
 class Drops:
     """
-    Notes what collections take.
+    Notes loops and pools that collections destroy while they are open.
 
     Args:
-        note_of: Returns the note of a thing, by its key.
-        drop: Called with the note of one that was dropped, and with what is left of it.
+        note_of: Returns the note on an object, by its key.
+        drop: Called with the note on each dropped object, and with its stand-in.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Drops:
         self._collector = 0
         """The thread that ran the last collection."""
         self._collected: set[int] = set()
-        """What went in that thread during that collection."""
+        """Keys of the objects that disappeared in that thread during that collection."""
         self._is_listening = False
         self._given_up = GivenUp()
         self._young: set[int] = set()
-        """Those of the keys that no collection has gone through yet."""
+        """Keys of objects that no collection has examined yet."""
 
     def add(self, key: int) -> None:
-        """Watch a thing that can be closed."""
+        """Watch an object that can be closed."""
         self._keys.add(key)
         self._young.add(key)
         if not self._is_listening:
@@ -78,15 +78,15 @@ class Drops:
             gc.callbacks.append(self._collects)
 
     def gone(self, key: int) -> None:
-        """Forget a thing that is gone."""
+        """Forget an object that is gone."""
         self._keys.discard(key)
         self._young.discard(key)
-        # Another thread may close it meanwhile, and give up the last reference.
+        # Another thread may close it in the meantime and drop the last reference.
         if self._open and native.get_ident() == self._collector:
             self._collected.add(key)
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self._keys.clear()
         self._young.clear()
         self._open.clear()
@@ -97,7 +97,7 @@ class Drops:
                 gc.callbacks.remove(self._collects)
 
     def _collects(self, phase: str, info: dict[str, int]) -> None:
-        # At each collection, of which there are very many: suppress() takes as long as the rest.
+        # Collections are very frequent: suppress() would take as long as the rest.
         try:
             if phase == "start":
                 is_young = info["generation"] == 0 and _HAS_GENERATIONS
@@ -105,7 +105,7 @@ class Drops:
                 self._collector = native.get_ident()
                 self._collected = set()
                 self._open = self._all_open(keys) if keys else []
-                # What a collection spares it does not look at again where it looks at the young.
+                # A collection of the youngest generation does not visit survivors again.
                 self._young = set()
             elif self._open:
                 self._look_for_dropped()
@@ -119,7 +119,7 @@ class Drops:
                 self._drop(note, Dropped(note.kind, name))
 
     def _charged(self, keys: Iterable[int]) -> list[Note]:
-        """Return the notes without those that are charged to nobody, as what a library keeps."""
+        """Return the notes that belong to a scope, without those that a library keeps."""
         return [
             note
             for key in list(keys)
@@ -139,10 +139,10 @@ class Drops:
                 continue
             thing = note.ref()
             if not is_open(note.kind, thing):
-                self._keys.discard(key)  # Nothing opens it again.
+                self._keys.discard(key)  # It cannot be reopened.
                 continue
             found.append((note, thing))
-            # A loop that goes takes its executor along.
+            # A loop's default executor goes with it.
             owned.add(id(kept(thing, "_default_executor")))
         return [
             (note, name_of_type(type(thing)))

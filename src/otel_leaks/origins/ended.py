@@ -1,8 +1,8 @@
 """
-What has certainly ended, of what was noted: there is no need to look for it.
+Which noted objects have certainly ended, so that there is no need to look for them.
 
-Most tests end all that they create, and most looks find nothing. What is not certain is left to
-the census: objects of the application's classes are not asked.
+Most tests end everything that they create, and most looks find nothing. Uncertain cases are left
+to the census, because methods of the application's classes are not called.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _OVER = frozenset({"CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"})
 
 def has_ended(kind: Kind, thing: Any) -> bool:
     """
-    Say whether the census certainly has nothing to say of a thing.
+    Return whether a census certainly has nothing to report about an object.
 
     Args:
         kind: Its kind.
-        thing: None when it is gone.
+        thing: The object, None if it is gone.
     """
     if thing is None:
         return True
     says = _ENDED.get(kind)
     try:
         return says is not None and says(thing)
-    except Exception:  # A double that is not made like the real one.
+    except Exception:  # A double that differs from the real object.
         return False
 
 
@@ -57,7 +57,7 @@ def _is_task_over(task: Any) -> bool:
 
 
 def _is_loop_over(loop: Any) -> bool:
-    # Private, the same on 3.10 to 3.15; a loop of uvloop says it itself.
+    # Private, the same on 3.10 to 3.15; for uvloop, its public method.
     module = type(loop).__module__
     if module.startswith("asyncio."):
         return kept(loop, "_closed") is True
@@ -76,7 +76,7 @@ _ENDED: Mapping[Kind, Callable[[Any], bool]] = {
     "thread": _is_thread_over,
     "event_loop": _is_loop_over,
     "thread_pool": _is_pool_over,
-    # Private, the same on 3.10 to 3.15; in public it is said under the future's lock.
+    # Private, the same on 3.10 to 3.15; the public methods take the future's lock.
     "work_item": lambda future: kept(future, "_state") in _OVER,
     "async_generator": lambda made: type(made) is AsyncGeneratorType and made.ag_frame is None,
     "child_process": lambda child: type(child) is Child and child.is_reaped(),

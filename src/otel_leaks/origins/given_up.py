@@ -1,10 +1,10 @@
 """
-Pools that a library's function had for one call, which is over.
+Pools that a library function created for one call, which has returned.
 
-Such a pool goes with the variables of the call, and ends its workers: there is nothing left to
-shut down, and nobody's test could. But where an exception passed through the call, or through
-what it called, the traceback keeps those variables, until somebody drops the exception or the
-garbage collector finds its cycle.
+Such a pool disappears with the call's variables and ends its workers: there is nothing left to
+shut down, and no test could. But if an exception passed through the call, or through a function
+that it called, the traceback keeps those variables until the exception is dropped or the garbage
+collector finds its cycle.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["GivenUp", "is_given_up"]
 
 _Function = tuple[str, str]
-"""Its name, and its file."""
+"""The function's name and file."""
 
 MISSES_OF_SITE = 20
-"""Searches, each of the whole heap, that were in vain; then no more are made at collections."""
+"""Fruitless searches, each of the whole heap, after which collections trigger no more."""
 
 
 def is_given_up(note: Note) -> bool:
-    """Say whether a library created it, and only variables of calls that are over refer to it."""
+    """Return whether a library created a pool that only variables of ended calls reference."""
     return (
         note.kind == "thread_pool"
         and note.maker is not None
@@ -41,23 +41,23 @@ def is_given_up(note: Note) -> bool:
 
 
 class GivenUp:
-    """Finds them before a collection takes them, and goes through the heap not too often."""
+    """Finds such pools before a collection destroys them; limits how often the heap is searched."""
 
     def __init__(self) -> None:
         self._misses: Counter[_Function] = Counter()
 
     def among(self, notes: Iterable[Note], every: Callable[[], Iterable[Note]]) -> set[int]:
         """
-        Return the keys of those of *notes* that are given up.
+        Return the keys of the pools in *notes* that are given up.
 
         Args:
-            notes: Of what the collection may take.
-            every: Returns those of all that is open.
+            notes: Notes on objects that the collection may destroy.
+            every: Returns the notes on all open objects.
         """
         asked = [(note, function) for note in notes if (function := self._asked(note)) is not None]
         if not asked:
             return set()
-        # A call that goes on has one of its own.
+        # Each call that still runs has a pool of its own.
         left = Counter(map(_function, every()))
         left.subtract(_running())
         found: set[int] = set()
@@ -74,14 +74,14 @@ class GivenUp:
 
 
 def _function(note: Note) -> _Function | None:
-    """Return the function of a library that created a pool, None for all else."""
+    """Return the library function that created a pool; None for other objects."""
     if note.kind != "thread_pool" or note.maker is None:
         return None
     return note.maker.function.rpartition(".")[2], note.maker.file
 
 
 def _running() -> Iterator[_Function]:
-    """Yield the functions that threads are in, as often as they are."""
+    """Yield the functions on the stacks of all threads, once for each frame."""
     for stand in stacks_of(sorted(idents_with_frames())):
         for code, *_ in stand:
             yield code.co_name, code.co_filename

@@ -1,4 +1,4 @@
-"""The lines at which objects are created, each found once."""
+"""The lines at which objects are created, each worked out once."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["Lines"]
 
 MAX_KNOWN = 256
 """
-Lines of which the origins are kept, and pairs of a wrapper and what it was given.
+Lines whose origins are cached, and pairs of a wrapper and the coroutine it was given.
 
-Those of a test that is over are not asked for again, and the garbage collector goes through each.
+Lines of a finished test are not asked for again, and the garbage collector visits each.
 """
 MAX_SCOPES = 16
-"""Scopes of which a line's origins are kept."""
+"""Scopes whose origins are cached for each line."""
 MAX_ATTRIBUTES = 100
-"""Of an object that a wrapper may have its coroutine in; a larger dict is data."""
+"""Attributes of an object in which a wrapper may hold its coroutine; a larger dict is data."""
 
 
 class _Line:
-    """A line at which objects are created: the origins of these, which differ in their scope."""
+    """A line at which objects are created, with their origins, which differ by scope."""
 
     __slots__ = ("_file", "_function", "_library", "_line", "_origins")
 
@@ -45,7 +45,7 @@ class _Line:
         self._origins: dict[str | None, Origin] = {}
 
     def origin(self, label: str | None) -> Origin:
-        """Return the one origin of a scope: objects are grouped by its identity."""
+        """Return the single origin of a scope: objects are grouped by its identity."""
         found = self._origins.get(label)
         if found is None:
             if len(self._origins) >= MAX_SCOPES:
@@ -57,10 +57,10 @@ class _Line:
 
 class Lines:
     """
-    Finds the line of the application that created something, and the library that did it there.
+    Finds the line of the application that created an object, and the library it called.
 
     Args:
-        origin_of: Says where an object was created, None where that is not known.
+        origin_of: Returns where an object was created, None if that is not known.
     """
 
     def __init__(self, origin_of: Callable[[object], Origin | None]) -> None:
@@ -70,9 +70,9 @@ class Lines:
         self._by_place: dict[tuple[object, ...], tuple[_Line, tuple[CodeType | None, ...]]] = {}
         self._by_library: dict[tuple[object, ...], tuple[_Line, CodeType]] = {}
         self._wrapped: dict[tuple[int, ...], tuple[str, tuple[CodeType, CodeType]]] = {}
-        """By a wrapper's code and that of the coroutine it was given: the function of this one."""
+        """The function of a wrapped coroutine, by the wrapper's code and the coroutine's."""
         self.given: dict[str, Frame] = {}
-        """What tasks run inside wrappers, by its function."""
+        """The frames of coroutines that run inside wrappers, by function."""
 
     def clear(self) -> None:
         """Forget all of them."""
@@ -86,10 +86,10 @@ class Lines:
         self._by_library.clear()
 
     def origin(self, frame: FrameType | None, scope: Scope | None) -> Origin:
-        """Return where what *frame* creates in *scope* was created."""
+        """Return the origin of an object that *frame* creates in *scope*."""
         own, library = creator_of(frame, self._origin_of)
         if own is None or (isinstance(own, Origin) and is_library(own.file)):
-            # A library's callback, or one of its tasks of which no more is known.
+            # A library's callback, or a task of a library about which no more is known.
             own = BEHALF.get() or (own if library is None else None)
         if isinstance(own, Origin):
             return own if library is None else self._through(own, library)
@@ -100,7 +100,7 @@ class Lines:
             label, around = around.label, around.parent
         if found is None:
             return Origin("", "", 0, label)
-        # As most are of one place, the line is not worked out each time, nor is it hashed.
+        # Most objects come from one place: the line is neither worked out nor hashed each time.
         code, through = found.f_code, library.f_code if library is not None else None
         via = (id(through), library.f_lasti) if library is not None else None
         key = (id(code), found.f_lasti, via)
@@ -110,23 +110,23 @@ class Lines:
         name = self.names.of_frame(found)
         within = self._frame(library) if library is not None else None
         line = self._line(name.function, name.file, found.f_lineno, within)
-        if name.module:  # It is asked for again where it is not known yet.
+        if name.module:  # If it is not known yet, it is looked up again.
             if len(self._by_place) >= MAX_KNOWN:
                 self._by_place.clear()
-            # With what its key has the ids of: another function may get these once it is gone.
+            # Keeps the objects whose ids are in the key alive, so that the ids are not reused.
             self._by_place[key] = (line, (code, through))
         return line.origin(label)
 
     def learn(self, coro: Any) -> str:
         """
-        Learn what a destroyed task can no longer say: its coroutine has no frames then.
+        Learn the names that a destroyed task cannot give: its coroutine has no frames by then.
 
         Only a frame knows its module, and what a wrapper was given.
 
         Returns:
-            The function that a wrapper was given; empty for what is no wrapper.
+            The function that a wrapper was given; empty if *coro* is not a wrapper.
         """
-        # Not getattr(): a coroutine of another class may raise for what it does not have.
+        # Not getattr(): a coroutine of another class may raise on a missing attribute.
         if type(coro) is not CoroutineType:
             return ""
         try:  # At each task; suppress() takes a microsecond.
@@ -134,7 +134,7 @@ class Lines:
                 return self._learn_given(coro)
             if self.names.known(coro.cr_code) is None:
                 chain_at(root_of(coro)).names(self.names)
-        except Exception:  # noqa: S110 - of whatever coroutine
+        except Exception:  # noqa: S110 - any coroutine may come here
             pass
         return ""
 
@@ -147,8 +147,8 @@ class Lines:
         chain = chain_at(root_of(coro)).unwrapped()
         frame = chain.stack(self.names, [(-1, None)] * len(chain.levels))[0]
         self.given[frame.function] = frame
-        # Task groups wrap each task. Only what itself is neither wrapper nor runner has the
-        # name of its own code.
+        # Task groups wrap each task. Only a coroutine that is neither a wrapper nor a runner is
+        # named after its own code.
         if codes is not None and chain.levels[0].code is codes[1]:
             if len(self._wrapped) >= MAX_KNOWN:
                 self._wrapped.clear()
@@ -156,7 +156,7 @@ class Lines:
         return frame.function
 
     def _through(self, own: Origin, library: FrameType) -> Origin:
-        """Return the origin of what *library* creates for what was created itself at *own*."""
+        """Return the origin of what *library* creates for a task or thread created at *own*."""
         code = library.f_code
         key = (own.function, own.file, own.line, id(code), library.f_lasti)
         known = self._by_library.get(key)
@@ -164,12 +164,12 @@ class Lines:
             if len(self._by_library) >= MAX_KNOWN:
                 self._by_library.clear()
             line = self._line(own.function, own.file, own.line, self._frame(library))
-            # With what its key has the id of.
+            # Keeps the code whose id is in the key alive.
             known = self._by_library[key] = (line, code)
         return known[0].origin(own.scope)
 
     def _line(self, function: str, file: str, line: int, library: Frame | None) -> _Line:
-        """Return the one that is equal, where there is one."""
+        """Return an equal line if there is one, otherwise a new one."""
         key = (function, file, line, library)
         found = self._origins.get(key)
         if found is None:
@@ -184,11 +184,11 @@ class Lines:
 
 
 def _coroutines_in(coro: CoroutineType[Any, Any, Any]) -> list[CoroutineType[Any, Any, Any]]:
-    """Return the coroutines among the variables of an own one, and in their attributes."""
+    """Return the coroutines in the variables of *coro*, and in the attributes of those."""
     holder = coro if sys.version_info >= (3, 11) else coro.cr_frame
     things = get_referents(holder)
     inner = get_referents(*[each for each in things if type(each) not in _HOLD_NO_COROUTINE])
-    # Attributes stand in a dict of their own where the object has no slots.
+    # Without slots, an object's attributes are in a dict of their own.
     kept = [each for each in inner if type(each) is dict and len(each) <= MAX_ATTRIBUTES]
     if kept:
         inner += get_referents(*kept)

@@ -1,4 +1,4 @@
-"""Which libraries created something, and at which occasion: an import, a hook of pytest."""
+"""Which libraries created an object, and on which occasion: an import, a hook of pytest."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from otel_leaks.runtime.code import CodeNames
 __all__ = ["Maker", "Occasion", "maker_of"]
 
 Occasion = Literal["", "import", "hook", "policy"]
-"""What of a library runs once in a process, or as often as it wants itself."""
+"""When the code ran: in an import, a hook of pytest or asyncio's loop policy; else empty."""
 
 MAX_PACKAGES = 4
-"""Libraries that call one another; the outer ones are left out."""
+"""Libraries noted of those that call one another; the outer ones are left out."""
 MAX_FRAMES = 200
-"""Frames that are looked at, from the innermost outwards."""
+"""Frames looked at, from the innermost outwards."""
 
 _RUNNERS = frozenset({"_pytest", "pluggy", "pytest"})
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -26,12 +26,12 @@ _SUSPENDED = _COROUTINE | inspect.CO_GENERATOR
 
 
 class Maker(NamedTuple):
-    """The library code that created something."""
+    """The library code that created an object."""
 
     packages: tuple[str, ...]
-    """Top-level packages, that of the innermost function first."""
+    """Top-level packages, starting with that of the innermost function."""
     function: str
-    """The innermost function of a library, qualified."""
+    """The qualified name of the innermost library function."""
     file: str
     line: int
     occasion: Occasion
@@ -39,14 +39,14 @@ class Maker(NamedTuple):
 
 def maker_of(frame: FrameType | None, names: CodeNames) -> Maker | None:
     """
-    Find which libraries create something.
+    Find which libraries create an object.
 
     Args:
         frame: Where it is created.
         names: Where functions' names are looked up.
 
     Returns:
-        None when the application's own code does, through Python's library at most.
+        None if the application creates it, directly or through the standard library alone.
     """
     first: FrameType | None = None
     packages: list[str] = []
@@ -76,9 +76,10 @@ def maker_of(frame: FrameType | None, names: CodeNames) -> Maker | None:
 
 def _outwards(frame: FrameType | None) -> Iterator[tuple[FrameType, str]]:
     """
-    Yield the frames of libraries, and their packages, up to the application's.
+    Yield the frames of libraries, with their packages, up to the application's.
 
-    Who runs a loop creates nothing of what its tasks and callbacks do: there it ends, too.
+    Ends at event loops as well: the code that runs a loop does not create what the loop's tasks and
+    callbacks create.
     """
     for _ in range(MAX_FRAMES):
         if frame is None:
@@ -88,7 +89,7 @@ def _outwards(frame: FrameType | None) -> Iterator[tuple[FrameType, str]]:
         if package != "otel_leaks":
             if not is_library(frame.f_code.co_filename):
                 return
-            # A callback of asyncio's own loop; those of uvloop have no frame.
+            # A callback of asyncio's own loops; callbacks of uvloop have no frame.
             if module == "asyncio.events" and frame.f_code.co_name == "_run":
                 return
             yield frame, package

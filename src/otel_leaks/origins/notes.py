@@ -1,4 +1,4 @@
-"""What is known of each object that was created: where, in which scope, by which library."""
+"""The notes on created objects: where, in which scope and by which library."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from otel_leaks.runtime.loops import loop_roots
 __all__ = ["Note", "Notes", "Ref"]
 
 MAX_DEPARTED = 1000
-"""Tasks that are gone whose beginning is still known."""
+"""Tasks that are gone but whose creation is still known."""
 
 
 class Ref(weakref.ref[Any]):
-    """A weak reference that knows its key, so that one callback serves all."""
+    """A weak reference that knows its key, so that one callback serves all references."""
 
     __slots__ = ("key",)
     key: int
 
 
 class Note(NamedTuple):
-    """What is known of where a thing was created, and of its scope."""
+    """Where an object was created, and the scope it belongs to."""
 
     ref: Ref
     kind: Kind
     origin: Origin
     scope: Scope | None
     what: str
-    """What a job runs, a process is, a task's wrapper was given; empty where the thing says so."""
+    """The function of a job, a process's program, a wrapper's coroutine; else may be empty."""
     maker: Maker | None = None
-    """The library that created it; None for the application, and for tasks."""
+    """The library that created it; None if the application did, and for tasks."""
     thread: int = 0
-    """Who created it, by the number of the thread."""
+    """The identifier of the thread that created it."""
 
 
 class Notes:
-    """The notes on all objects that live. These are held weakly and by identity."""
+    """The notes on all living objects, which are referenced weakly and by identity."""
 
     def __init__(self) -> None:
         self.every: dict[int, Note] = {}
         self.but_tasks: dict[int, Note] = {}
-        """Those of all kinds but tasks, of which there may be very many."""
+        """The notes on all kinds but tasks, which can be very numerous."""
         self.departed: dict[int, Note] = {}
-        """Those of tasks that are gone, whose destruction may still be told of."""
+        """The notes on tasks that are gone, whose destruction may still be reported."""
         self.destroyed: list[Destroyed] = []
         self.unawaited: list[Unawaited] = []
         self.children: list[Child] = []
         self.dropped: list[Dropped] = []
         self._drops = Drops(self.but_tasks.get, self._note_dropped)
         self._older: list[weakref.ref[Any]] | None = None
-        """Loops and pools that were there before; None where nobody has asked."""
+        """Loops and pools that existed before; None until they are first asked for."""
 
     def clear(self) -> None:
         """Forget all notes."""
@@ -78,13 +78,13 @@ class Notes:
         self._drops.close()
 
     def ref(self, thing: object) -> Ref:
-        """Return a weak reference to a thing, whose note goes with it."""
+        """Return a weak reference to an object; its note is removed with the object."""
         ref = Ref(thing, self._gone)
         ref.key = id(thing)
         return ref
 
     def enter(self, note: Note) -> None:
-        """Enter a note."""
+        """Add a note."""
         self.every[note.ref.key] = note
         if note.kind != "asyncio_task":
             self.but_tasks[note.ref.key] = note
@@ -101,31 +101,31 @@ class Notes:
             self.but_tasks.pop(ref.key, None)
             self._drops.gone(ref.key)
             if note.kind == "asyncio_task":
-                # The collector clears references before it calls the finalizer that tells
-                # of a destroyed task; until then its id is its own.
+                # The garbage collector clears references before it calls the finalizer that reports
+                # a destroyed task; until then its id is not reused.
                 if len(self.departed) >= MAX_DEPARTED:
                     self.departed.clear()
                 self.departed[ref.key] = note
 
     @property
     def has_notes_of_tasks(self) -> bool:
-        """Whether any task was noted that lives."""
+        """Whether any living task has a note."""
         return len(self.every) > len(self.but_tasks)
 
     def scope_of(self, thing: object) -> Scope | None:
-        """Return the scope in which *thing* began, None when it is not known."""
+        """Return the scope in which *thing* was created, None if it is not known."""
         note = self.every.get(id(thing))
         if note is not None and note.ref() is thing:
             return note.scope
         return scope_of_context(context_of(thing)) if is_task(thing) else None
 
     def origin_of(self, thing: object) -> Origin | None:
-        """Return where *thing* began, None when it is not known."""
+        """Return where *thing* was created, None if that is not known."""
         note = self.every.get(id(thing))
         return note.origin if note is not None and note.ref() is thing else None
 
     def notes_of(self, things: list[Any]) -> tuple[list[Note], list[Any]]:
-        """Return the notes of *things* in their order, and the things that have none."""
+        """Return the notes on *things* in their order, and the objects without one."""
         found = list(map(self.every.get, map(id, things)))
         if all(found):
             noted = [note for note in found if note is not None]
@@ -137,12 +137,12 @@ class Notes:
         return noted, without
 
     def what(self, thing: object) -> str:
-        """Return what *thing* was noted to be, empty when nothing was."""
+        """Return the note's ``what`` for *thing*, empty if there is none."""
         note = self.every.get(id(thing))
         return note.what if note is not None and note.ref() is thing else ""
 
     def noted(self, kind: Kind) -> list[Any]:
-        """Return the things of *kind* that were noted and live, oldest first."""
+        """Return the living objects of *kind* that have a note, oldest first."""
         notes = self.every if kind == "asyncio_task" else self.but_tasks
         return [
             thing
@@ -154,10 +154,10 @@ class Notes:
 
     def loops_of_this_thread(self, scope: Scope) -> list[Any]:
         """
-        Return the loops with tasks of *scope* that nobody else runs than the calling thread.
+        Return the loops with tasks of *scope* that only the calling thread runs.
 
-        That made them and all their tasks: a loop that stands still may be that of a thread
-        which runs it call by call.
+        It created them and all their tasks: a loop that is not running may belong to another
+        thread, which runs it call by call.
         """
         here = native.get_ident()
         loops: dict[int, Any] = {}
@@ -177,9 +177,9 @@ class Notes:
 
     def instances(self, kind: Kind) -> list[Any]:
         """
-        Return all loops, or all pools, that live: those that were noted, and the older ones.
+        Return all living loops or all living pools, both those noted and older ones.
 
-        For the older ones the heap is gone through, once while this is open.
+        To find the older ones the heap is searched, once for each time notes are taken.
         """
         if self._older is None:
             found = living(*loop_roots(), *pool_classes())
@@ -194,7 +194,7 @@ class Notes:
         ]
 
     def renote(self, thing: object, earlier: Note | None) -> None:
-        """Go back to an earlier note: it did not start, or had been started before."""
+        """Restore an earlier note: the object failed to start, or had already been started."""
         for notes in (self.every, self.but_tasks):
             if earlier is None or earlier.ref() is not thing:
                 notes.pop(id(thing), None)

@@ -1,4 +1,4 @@
-"""To which scope a thing belongs after all: what libraries keep, what was dealt with."""
+"""Reassigns objects to other scopes: what libraries keep, what has been dealt with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Ownership"]
 
 class Ownership:
     """
-    Hands things on from scope to scope.
+    Moves objects from scope to scope.
 
     Args:
         notes: The notes on them, which are changed.
@@ -32,7 +32,7 @@ class Ownership:
         self.process_wide = ProcessWide()
 
     def move(self, scope: Scope, to: Scope | None) -> None:
-        """Charge what began in *scope* to another, or to none: it has been dealt with."""
+        """Attribute what was created in *scope* to another scope, or to none: it is dealt with."""
         if scope.began == 0:
             return
         for key, note in list(self._notes.every.items()):
@@ -47,20 +47,20 @@ class Ownership:
 
         Args:
             scope: Where it was created.
-            again: Whether that was asked before, of the same objects.
+            again: Whether the same objects were asked about before.
 
         Returns:
-            Whether there was such a thing.
+            Whether there was anything to take.
         """
         notes = [note for note in list(self._notes.every.values()) if scope.holds(note.scope)]
         return self._hand_on(self.process_wide.settle(notes, again=again), None)
 
     def give_back(self, scope: Scope, lines: Collection[Line]) -> bool:
         """
-        Give what a library seems to keep back to *scope*, where its line led to a leak as well.
+        Return to *scope* what a library seems to keep, if its line led to a leak as well.
 
         Returns:
-            Whether there was such a thing.
+            Whether there was anything to return.
         """
         released = self.process_wide.released(scope, lines)
         for note in released:
@@ -69,15 +69,15 @@ class Ownership:
 
     def leave_out(self, scope: Scope, kinds: Collection[Kind], holders: Iterable[object]) -> bool:
         """
-        Take from *scope* what nobody refers to but *holders*: it ends with them.
+        Take from *scope* what only *holders* reference: it ends with them.
 
         Args:
             scope: Where it was created.
-            kinds: What ends with its last reference.
+            kinds: The kinds that end with their last reference.
             holders: Containers, such as a dict.
 
         Returns:
-            Whether there was such a thing.
+            Whether there was anything to take.
         """
         notes = {
             note.ref.key: note
@@ -89,10 +89,10 @@ class Ownership:
 
     def leave_given_up(self, scope: Scope) -> bool:
         """
-        Take from *scope* the pools of calls of libraries that are over.
+        Take from *scope* the pools that libraries created for calls that have returned.
 
         Returns:
-            Whether there was such a thing.
+            Whether there was anything to take.
         """
         notes = [note for note in list(self._notes.but_tasks.values()) if scope.holds(note.scope)]
         return self._hand_on(list(filter(is_given_up, notes)), None)
@@ -101,23 +101,23 @@ class Ownership:
         self, scope: Scope, to: Scope, held: Callable[[Collection[int]], Collection[int]]
     ) -> bool:
         """
-        Charge another scope with what one created for it.
+        Attribute what *scope* created for another scope to that other one.
 
         Args:
             scope: Where it was created.
-            to: Whose owner is to end it.
-            held: Returns which of the objects that have these ids the owner holds.
+            to: The scope whose owner is to end it.
+            held: Returns which of the objects with these ids the owner references.
 
         Returns:
-            Whether there was such a thing.
+            Whether there was anything to hand over.
         """
         notes: dict[int, list[Note]] = {}
         for note in list(self._notes.every.values()):
-            # A pool holds each job that waits for it: that says nothing of who ends the job.
+            # A pool references each job in its queue: that does not show who ends the job.
             is_owned = note.kind != "work_item" and scope.holds(note.scope)
             thing = note.ref() if is_owned else None
             if thing is not None:
-                # A child is noted by its number, and held by what started it.
+                # A child is noted by its pid, and referenced by the object that started it.
                 thing = (thing.popen if type(thing) is Child else None) or thing
                 for each in (thing, _worked_for(note, thing)):
                     if each is not None:
@@ -129,7 +129,7 @@ class Ownership:
         return True
 
     def take_back(self, scope: Scope) -> None:
-        """Charge *scope* with what a library seemed to keep, and does not."""
+        """Attribute to *scope* what a library seemed to keep and does not."""
         if self._hand_on(self.process_wide.revoked(), scope):
             scope.count()
 
@@ -144,9 +144,9 @@ class Ownership:
 
 def _worked_for(note: Note, thing: object) -> object | None:
     """
-    Return the object whose method a thread runs, and that started the thread itself.
+    Return the object whose method a thread runs, if that object started the thread.
 
-    A client may refer to it alone, and to its thread weakly or not at all.
+    A client may reference that object alone, and its thread weakly or not at all.
     """
     target = kept(thing, "_target") if note.kind == "thread" else None
     while type(target) is partial:

@@ -1,20 +1,21 @@
 """
 What libraries keep for the life of the process: an executor, a monitor, cached workers.
 
-Nobody's test can end such a thing, and whichever comes first would be charged with it. By
-rule, not by name: a library's code created it, and that same library refers to it, from a
-global, a class, a cache or a thread-local; or it did so while it was imported, or in a hook
-of pytest. A thread that is no daemon is never meant to live so long: the process would not end.
-What runs a function of the application's is the application's, whoever refers to it.
+No test can end such an object, and the first test to use the library would be blamed for it. The
+decision is by rule, not by name: a library's code created the object, and either the same library
+references it from a global, a class, a cache or a thread-local, or the object was created during
+an import or in a hook of pytest. A non-daemon thread is never meant to live that long: the process
+would not end. An object that runs a function of the application belongs to the application,
+whatever references it.
 
-A task that nobody refers to, which a library created of a function that takes nothing, works for
-nothing of the application's: it is to live as long as its loop. One of each on a loop is.
+A task that nothing references, created by a library from a function without arguments, does no
+work for the application: it lives as long as its loop. That holds for one such task on each loop.
 
-A registry of all that was ever made refers to leaks as well. So who creates another one at the
-same place while the library still refers to an earlier one does not reuse them: they pile up,
-and are leaks. What a cache of workers has handed out it does not refer to; a worker that was done
-again by the time another one is created has run since the last look, and proves nothing alone;
-that all of them were, three times, does.
+A registry of every object ever created references leaks as well. So a library that creates another
+object at the same place while it still references an earlier one does not reuse them: they pile
+up, and are leaks. A cache of workers does not reference the workers that it has handed out. A
+worker that is done again when another one is created may have run since the last look, so one
+such case proves nothing; all of them being done, three times, does.
 """
 
 from __future__ import annotations
@@ -44,26 +45,26 @@ if TYPE_CHECKING:
 __all__ = ["Line", "ProcessWide", "current_loop", "has_workers", "is_open", "line_of"]
 
 BUDGET_S = 0.25
-"""CPU for the search of one look."""
+"""CPU time for the search of one look."""
 BUDGET_OF_CREATION_S = 0.05
-"""CPU for the search when another one is created at the same place."""
+"""CPU time for the search when another object is created at the same place."""
 SEARCHES_OF_SITE = 4
-"""Searches when another one is created at the same place, in the life of a process."""
+"""Searches of one place when another object is created there, in the life of a process."""
 SUSPICIONS = 3
-"""How often all earlier ones may have been done just as another one was created, by chance."""
+"""Times that all earlier ones may by chance have been done just as another one was created."""
 MOST_REFS = 8
-"""Earlier ones that are looked at when another one is created at the same place."""
+"""Earlier objects that are looked at when another one is created at the same place."""
 MISSES_OF_SITE = 5
-"""Looks in which the library did not refer to what it created there; then none is searched for."""
+"""Looks in which the library referenced nothing it had created there, before searches stop."""
 
 Line = tuple[str, str, int]
-"""A function, its file, and where it stands."""
+"""A function, its file and the line number."""
 
 _Key = tuple[str, str, str, int]
 
 
 class _Site:
-    """A place in a library at which things of one kind are created."""
+    """A place in a library at which objects of one kind are created."""
 
     __slots__ = (
         "is_for_loops",
@@ -77,18 +78,18 @@ class _Site:
 
     def __init__(self) -> None:
         self.is_for_loops = False
-        """Whether it creates tasks that are of nobody but their loop."""
+        """Whether it creates tasks that belong to their loop alone."""
         self.refs: list[Ref] = []
         self.slept: dict[int, int | None] = {}
-        """How often each of its threads had stopped when it was last looked at, by its key."""
+        """How often each of its threads had been switched out at the last look, by its key."""
         self.piles_up = False
         self.suspicions = 0
-        """How often they seemed to pile up, and may have run since somebody looked at them."""
+        """How often its objects seemed to pile up, but may have run since the last look."""
         self.searches = 0
         self.misses = 0
 
     def have_slept(self) -> bool:
-        """Say whether its threads have done nothing since they were looked at, if they were."""
+        """Return whether at least one of its threads was looked at and none has run since."""
         counts = [
             (count, switches_of(ref()))
             for ref in self.refs[:MOST_REFS]
@@ -98,26 +99,26 @@ class _Site:
 
 
 class ProcessWide:
-    """Decides what is the process's, of what libraries created."""
+    """Decides which objects that libraries created belong to the process."""
 
     def __init__(self) -> None:
         self._sites: dict[_Key, _Site] = {}
         self._kept: dict[int, tuple[Note, Maker]] = {}
         self._on_loop: Counter[tuple[Any, ...]] = Counter()
         self._of_policy: set[int] = set()
-        """Loops that were the event loop policy's own, by the key of their note."""
+        """Loops that were the event loop policy's own, by the key of their notes."""
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget everything."""
         self._sites.clear()
         self._kept.clear()
         self._of_policy.clear()
 
     def created(self, note: Note) -> None:
-        """Take note of what a library creates; see whether such things pile up."""
+        """Record what a library creates, and check whether such objects pile up."""
         maker = note.maker
-        # Of generators there are very many, and they are no workers that a cache hands out: they
-        # are counted when they are looked for.
+        # Generators are very numerous, and are not workers that a cache hands out: they are counted
+        # when they are looked for.
         if maker is None or maker.occasion or note.kind == "async_generator":
             return
         if _is_worker(note.ref()):
@@ -129,7 +130,7 @@ class ProcessWide:
             refs = site.refs[:MOST_REFS]
             stood = _stands(refs)
             held = _are_held(refs, note.kind, maker)
-            # A cached worker that gets idle meanwhile was busy when another one was needed.
+            # A cached worker that becomes idle meanwhile was busy when another one was needed.
             if any(held) and _stands(refs) == stood:
                 if note.kind != "thread" or site.have_slept():
                     site.piles_up = True
@@ -140,11 +141,11 @@ class ProcessWide:
 
     def settle(self, notes: Iterable[Note], *, again: bool = False) -> list[Note]:
         """
-        Return those of *notes* whose things are the process's.
+        Return the notes in *notes* whose objects belong to the process.
 
         Args:
             notes: On what was created.
-            again: Whether that was asked before, of the same objects.
+            again: Whether the same objects were asked about before.
         """
         found: list[Note] = []
         searched: list[tuple[Note, Maker, Any]] = []
@@ -178,7 +179,7 @@ class ProcessWide:
         return found
 
     def _is_of_kept_thread(self, note: Note, maker: Maker, found: list[Note]) -> bool:
-        """Say whether a thread of the same library created it that is the process's itself."""
+        """Return whether a thread created it that belongs to the process and the same library."""
         thread = threading._active.get(note.thread)  # type: ignore[attr-defined]
         its = next(
             (
@@ -195,7 +196,7 @@ class ProcessWide:
         )
 
     def _count_on_loops(self, notes: Iterable[Note]) -> None:
-        """Count the tasks of each place on each loop; several are not what a library keeps once."""
+        """Count the tasks of each place on each loop; a library that keeps one has only one."""
         tasks = {note.ref.key: note for note in notes if note.kind == "asyncio_task"}
         tasks.update({key: n for key, (n, _) in self._kept.items() if n.kind == "asyncio_task"})
         self._on_loop = Counter(
@@ -206,11 +207,11 @@ class ProcessWide:
         )
 
     def _is_for_its_loop(self, note: Note, maker: Maker, thing: Any) -> bool:
-        """Say whether it is a task that nobody has, and that works for nobody."""
+        """Return whether a task is referenced by nothing, and has no arguments to work on."""
         if note.kind != "asyncio_task" or self._on_loop[_loop_key(note, maker, thing)] > 1:
             return False
         site = self._sites.setdefault(_key(note, maker), _Site())
-        # Once, as the whole heap is gone through.
+        # Once, because this searches the whole heap.
         if not site.is_for_loops and site.misses < MISSES_OF_SITE and _takes_nothing(thing):
             site.is_for_loops = not has_holder(thing)
             site.misses += not site.is_for_loops
@@ -242,7 +243,7 @@ class ProcessWide:
         return list(found.values())
 
     def _leave_crowds(self, found: dict[int, Note]) -> None:
-        """Take out generators that a library has several of, from one place: they pile up."""
+        """Remove generators of which a library has several from one place: they pile up."""
         every = {**found, **{key: note for key, (note, _) in self._kept.items()}}
         open_ones = [
             (key, _key(note, note.maker))
@@ -256,7 +257,7 @@ class ProcessWide:
                 found.pop(key, None)
 
     def revoked(self) -> list[Note]:
-        """Return what was taken for the process's, and piles up or is referred to no more."""
+        """Return what was attributed to the process, but piles up or is no longer referenced."""
         again = [
             (note, maker, thing)
             for note, maker in self._kept.values()
@@ -267,8 +268,8 @@ class ProcessWide:
         held.update(
             n.ref.key for n, maker, thing in again if self._is_for_its_loop(n, maker, thing)
         )
-        # One that the policy gave up since, as asyncio.run() makes it do, is still nobody's;
-        # several of them pile up.
+        # A loop that the policy has released since, as asyncio.run() makes it do, still belongs to
+        # no scope; several of them pile up.
         of_policy = [(note, maker) for note, maker, _ in again if note.ref.key in self._of_policy]
         places = Counter(_key(note, maker) for note, maker in of_policy)
         held.update(note.ref.key for note, maker in of_policy if places[_key(note, maker)] == 1)
@@ -278,7 +279,7 @@ class ProcessWide:
         return revoked
 
     def released(self, scope: Scope, lines: Collection[Line]) -> list[Note]:
-        """Return what was kept and was created in *scope* by a line that led to a leak as well."""
+        """Return what is kept but was created in *scope* by a line that led to a leak as well."""
         released = [
             note
             for note, maker in self._kept.values()
@@ -289,7 +290,7 @@ class ProcessWide:
         return released
 
     def lines(self) -> list[str]:
-        """Say what is kept and lives, one line for each place."""
+        """Return a description of what is kept and alive, one line for each place."""
         counts = Counter(
             (maker.packages[0], note.kind, maker.function)
             for note, maker in self._kept.values()
@@ -305,18 +306,18 @@ class ProcessWide:
 
 
 def current_loop() -> Any:
-    """Return the calling thread's loop of asyncio's policy, None for none; makes no loop."""
+    """Return the policy's loop of the calling thread, None if there is none; creates no loop."""
     events = sys.modules.get("asyncio.events")
     policy = getattr(events, "_event_loop_policy", None)
-    # Private, the same on 3.10 to 3.15: of asyncio's own policies, and of those below them,
+    # Private, the same on 3.10 to 3.15: of asyncio's own policies and their subclasses,
     # https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/events.py#L686
     local = kept(policy, "_local") if policy is not None else None
     return getattr(local, "_loop", None) if isinstance(local, threading.local) else None
 
 
 def has_workers(pool: Any) -> bool:
-    """Say whether a pool ever started a worker; one that did not holds nothing."""
-    # Private, the same on 3.10 to 3.15: of thread pools, and of process pools.
+    """Return whether a pool ever started a worker; if not, there is nothing to shut down."""
+    # Private, the same on 3.10 to 3.15: of thread pools and of process pools.
     return bool(getattr(pool, "_threads", True) and getattr(pool, "_processes", True))
 
 
@@ -330,7 +331,7 @@ def _loop_key(note: Note, maker: Maker, thing: Any) -> tuple[Any, ...]:
 
 
 def _maker_of_task(note: Note) -> Maker | None:
-    """Return the library that created a task, of which no more than its origin is noted."""
+    """Return the library that created a task; only a task's origin is noted."""
     if note.kind != "asyncio_task":
         return None
     library = getattr(note.origin, "library", None)
@@ -342,13 +343,13 @@ def _maker_of_task(note: Note) -> Maker | None:
 
 
 def line_of(origin: Origin) -> Line:
-    """Return the line that led to something."""
+    """Return the line of an origin."""
     return (origin.function, origin.file, origin.line)
 
 
 def _takes_nothing(task: Any) -> bool:
-    """Say whether a task runs a function of a library's module that takes no arguments."""
-    # Not of a class of the application's.
+    """Return whether a task runs a function of a library's module that takes no arguments."""
+    # Not a task of one of the application's classes.
     coro = task.get_coro() if type(task).__module__ in {"_asyncio", "asyncio.tasks"} else None
     if type(coro) is not CoroutineType:
         return False
@@ -362,7 +363,7 @@ def _takes_nothing(task: Any) -> bool:
 
 
 def _are_held(refs: list[Ref], kind: Kind, maker: Maker) -> list[bool]:
-    """Say of each whether the library that created it refers to it."""
+    """Return for each whether the library that created it references it."""
     anchors = [_anchors(kind, ref()) for ref in refs]
     ids = {id(anchor) for each in anchors for anchor in each}
     held: set[int] = set()
@@ -372,41 +373,41 @@ def _are_held(refs: list[Ref], kind: Kind, maker: Maker) -> list[bool]:
 
 
 def _stands(refs: list[Ref]) -> list[Stand]:
-    """Return where those stand that are threads."""
+    """Return the stacks of those that are threads."""
     threads = [thing for ref in refs if isinstance(thing := ref(), threading.Thread)]
     return stacks_of([kept(each, "_ident") or 0 for each in threads])
 
 
 def _is_worker(thing: Any) -> bool:
-    """Say whether a thread is a pool's worker, which belongs to its pool."""
+    """Return whether a thread is a pool's worker, which belongs to its pool."""
     worker = getattr(sys.modules.get("concurrent.futures.thread"), "_worker", None)
     return worker is not None and kept(thing, "_target") is worker
 
 
 def _keeps_process(thing: Any) -> bool:
-    """Say whether it is a thread for which the process would never end."""
+    """Return whether it is a thread that would keep the process from ending."""
     return isinstance(thing, threading.Thread) and kept(thing, "_daemonic") is False
 
 
 def _anchors(kind: Kind, thing: Any) -> list[Any]:
-    """Return what a library refers to instead of a thing: what a thread works for."""
+    """Return what a library may reference: the object, or what it works for."""
     if kind == "thread":
         works_for = getattr(kept(thing, "_target"), "__self__", None)
         return [thing] if works_for is None else [thing, works_for]
     if kind == "child_process":
-        ref = getattr(thing, "_popen", None)  # Of a Child; of multiprocessing it is no reference.
+        ref = getattr(thing, "_popen", None)  # A Child's is weak, that of multiprocessing is not.
         popen = ref() if isinstance(ref, weakref.ref) else None
         return [thing] if popen is None else [thing, popen]
     return [thing]
 
 
 def is_open(kind: Kind, thing: Any) -> bool:
-    """Say whether nobody has ended a thing."""
+    """Return whether nobody has ended an object."""
     if thing is None:
         return False
     try:
         return bool(_OPEN.get(kind, bool)(thing))
-    except Exception:  # The application's, or its double.
+    except Exception:  # An object of the application, or a double.
         return False
 
 

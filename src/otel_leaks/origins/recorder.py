@@ -1,12 +1,12 @@
 """
-Where things began, and to whom they are charged.
+Where objects were created, and which scope they belong to.
 
-While at least one scope is open, what begins is noted: the thread that is started, the
-task, pool, loop, generator or child process that is made, the job that is submitted.
-Nothing is patched before the first scope opens or after the last one closes.
+While at least one scope is open, creations are noted: of threads when they start, of tasks,
+pools, loops, generators and child processes, and of jobs when they are submitted. Nothing is
+patched before the first scope opens or after the last one closes.
 
-A thing belongs to the scope in which it began: that of a context variable, which tasks
-inherit, or that of the thread that began it, where a thread has no such context.
+An object belongs to the scope in which it was created: the scope of a context variable, which
+tasks inherit, or, where a thread has no such context, that of the thread that created it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ __all__ = ["Starts", "current_scope", "starts"]
 
 class Starts(Notes):
     """
-    Notes where things began, while it is open.
+    Notes where objects are created, while it is open.
 
-    Things are held weakly and by identity; what is gone is forgotten.
+    Objects are referenced weakly and by identity; the notes on an object go with it.
     """
 
     def __init__(self) -> None:
@@ -53,15 +53,15 @@ class Starts(Notes):
         self.lines = Lines(self.origin_of)
         self.ownership = Ownership(self)
         self.cancelling: dict[Scope, Callable[[Any], object]] = {}
-        """What looks at a loop of a scope before its runner cancels all that is left on it."""
+        """Called for a scope's loop before its runner cancels the tasks that are left on it."""
         self.standing: dict[int, Scope] = {}
-        """The scope of a thread, by its number, for code that runs in an empty context."""
+        """The scope of a thread, by its identifier, for code that runs in an empty context."""
         self._wrapping = Wrapping(self)
         self._loops = LoopWrapping(self)
         self._coroutines = UnawaitedCoroutines(self)
 
     def open(self) -> None:
-        """Begin to note, for one more user."""
+        """Start taking notes, for one more user."""
         with self._lock:
             self._users += 1
             if self._users == 1:
@@ -71,7 +71,7 @@ class Starts(Notes):
             self._loops.wrap_loops()
 
     def close(self) -> None:
-        """End for one user; with the last one all patches and notes are gone."""
+        """End for one user; the last one removes all patches and notes."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
@@ -86,24 +86,24 @@ class Starts(Notes):
         import asyncio.tasks  # noqa: F401 - whose registry it is
 
         tasks = registry()
-        # .data: the length of a WeakSet is counted in Python, and is asked for after each test.
+        # .data: the length of a WeakSet is computed in Python, and is needed after each test.
         self._task_refs = tasks.data if tasks is not None else ()
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody notes."""
+        """Whether notes are being taken."""
         return self._users > 0
 
     def current_scope(self) -> Scope | None:
         """
         Return the scope of the running code: of its context, or of its task or thread.
 
-        A pool's worker is in no scope of its own, it runs jobs of many.
+        A pool's worker has no scope of its own, because it runs the jobs of many.
         """
         scope = scope_here()
         if scope is not None:
             return scope
-        # One that was made with an empty context, which is all that runs in it knows.
+        # The task was created with an empty context, which is all that code in it sees.
         task = current_task()
         scope = self.scope_of(task) if task is not None else None
         if scope is not None:
@@ -123,26 +123,26 @@ class Starts(Notes):
         what: str = "",
         origin: Origin | None = None,
     ) -> None:
-        """Note that *thing* began where *frame* stands, in the scope that is current."""
+        """Note that *thing* was created at *frame*, in the current scope."""
         if not self.is_open:
-            return  # A wrapper of ours that somebody else's wrapper still calls.
+            return  # One of our wrappers, still called by somebody else's.
         try:
             scope = self.current_scope()
             if origin is None:
                 origin = self.lines.origin(frame, scope)
-            # Of tasks there may be very many.
+            # Tasks may be very numerous.
             maker = maker_of(frame, self.lines.names) if kind != "asyncio_task" else None
             here = native.get_ident()
             note = Note(self.ref(thing), kind, origin, scope, what, maker, here)
             self.enter(note)
             if maker is not None:
                 self.ownership.process_wide.created(note)
-        except Exception:  # noqa: S110 - in a call of the application's, of whatever objects
+        except Exception:  # noqa: S110 - in a call of the application, on any object
             pass
 
     def note_child(self, pid: object, command: object, frame: FrameType, popen: Any = None) -> None:
-        """Note that a child process was started where *frame* stands."""
-        # A double that started nothing has none.
+        """Note that a child process was started at *frame*."""
+        # A double that started nothing has no pid.
         if not self.is_open or type(pid) is not int or pid <= 0:
             return
         with contextlib.suppress(Exception):
@@ -156,23 +156,23 @@ class Starts(Notes):
 
     def hook_generators(self) -> Callable[[], None]:
         """
-        Note the async generators of this thread's loop, which took its hooks when it began.
+        Note the async generators of this thread's loop, which took its hooks when it started.
 
         Returns:
-            What takes the hook back, to be called in the same thread.
+            A function that removes the hook, to be called in the same thread.
         """
         return self._loops.hook_generators()
 
     def note_coroutines(self) -> Callable[[], None]:
-        """Note coroutines that nobody awaits; return what ends it, which may be called again."""
+        """Note coroutines that nobody awaits; return a function that ends this, idempotent."""
         return self._coroutines.open()
 
     def is_handing_over(self, scope: Scope) -> bool:
-        """Say whether a coroutine of *scope* is on its way to another thread's loop."""
+        """Return whether a coroutine of *scope* is on its way to another thread's loop."""
         return self._loops.tasks.is_handing_over(scope)
 
     def kinds_left(self, scope: Scope) -> set[Kind]:
-        """Return the kinds of what began in *scope* and has not certainly ended."""
+        """Return the kinds of the objects created in *scope* that have not certainly ended."""
         found: set[Kind] = set()
         for note in list(self.every.values()):
             is_new = note.kind not in found
@@ -184,9 +184,9 @@ class Starts(Notes):
 
     def has_unnoted_tasks(self) -> bool:
         """
-        Say whether tasks live that no loop was asked to make: ``asyncio.Task(coro)``.
+        Return whether there are living tasks created without a loop: ``asyncio.Task(coro)``.
 
-        They are charged by their context, so they have to be looked for. The calling
+        They are attributed by their context, so they have to be searched for. The calling
         task does not count.
         """
         if not self._task_refs and sys.version_info < (3, 14):
@@ -195,7 +195,7 @@ class Starts(Notes):
         tasks = sys.modules["asyncio.tasks"]
         running = running_loop()
         if sys.version_info >= (3, 14):
-            # The sets are empty there; the loops that are known have the tasks.
+            # The sets are empty there; the known loops have the tasks.
             loops = self.noted("event_loop") if self.every else []
             for loop in {running, *loops} - {None}:
                 found += tasks.all_tasks(loop)
@@ -209,25 +209,25 @@ class Starts(Notes):
 
 
 def _worker() -> object:
-    """Return what the workers of thread pools run: private, the same on 3.10 to 3.15."""
+    """Return the function that workers of thread pools run: private, the same on 3.10 to 3.15."""
     return getattr(sys.modules.get("concurrent.futures.thread"), "_worker", starts)
 
 
 def _is_done(task: Any) -> bool:
     try:
         return bool(task.done())
-    except Exception:  # A class of the application's that says it in its own way.
+    except Exception:  # A class of the application with a done() of its own.
         return True
 
 
 starts = Starts()
-"""The notes of the process: patches are global, so is what they note."""
+"""The notes of the process: patches are global, and so are the notes they take."""
 
 
 def current_scope() -> Scope | None:
     """
     Return the scope of the running code: of its context, or of its task or thread.
 
-    A pool's worker is in no scope of its own, it runs jobs of many.
+    A pool's worker has no scope of its own, because it runs the jobs of many.
     """
     return starts.current_scope()

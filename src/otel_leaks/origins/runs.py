@@ -1,8 +1,8 @@
 """
-Whether an object runs a function of the application's.
+Whether an object runs a function of the application.
 
-A library that runs such a function, and remembers what runs it, does so for the application:
-``IOLoop.add_callback`` of Tornado keeps each task of a loop, whoever's it is.
+A library that runs such a function, and remembers the object that runs it, does so for the
+application: ``IOLoop.add_callback`` of Tornado keeps each task of a loop, whoever created it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ MAX_PARTIALS = 10
 
 
 def runs_application(kind: Kind, thing: Any) -> bool:
-    """Say whether a task, thread or generator runs a function of the application's."""
+    """Return whether a task, thread or generator runs a function of the application."""
     if kind == "asyncio_task":
         codes = _codes_of_task(thing)
     elif kind == "thread":
         codes = _codes_of_callable(kept(thing, "_target"))
     else:
         codes = iter((thing.ag_code,) if type(thing) is AsyncGeneratorType else ())
-    # Code that was made of a string may be anybody's.
+    # Code compiled from a string may come from anywhere.
     return any(code.co_filename[:1] != "<" and not is_library(code.co_filename) for code in codes)
 
 
 def _codes_of_task(task: Any) -> Iterator[CodeType]:
-    """Yield the code of each coroutine, from the outermost inwards: a library's may await ours."""
+    """Yield the code of each coroutine, outermost first: a library's may await the user's."""
     coro = task.get_coro() if type(task).__module__ in {"_asyncio", "asyncio.tasks"} else None
     for _ in range(MAX_DEPTH):
         if type(coro) is not CoroutineType:

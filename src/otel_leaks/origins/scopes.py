@@ -1,4 +1,4 @@
-"""What leaks are charged to: a block, a test, a fixture."""
+"""The scope that leaks are attributed to: a block, a test, a fixture."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar(
 
 class Scope:
     """
-    What leaks are charged to: a block, a test, a fixture.
+    The scope that leaks are attributed to: a block, a test, a fixture.
 
     Args:
-        label: As a message names it; None for a block.
-        parent: The scope around it, to which its things are charged too.
+        label: Its name in messages; None for a block.
+        parent: The scope around it, to which its objects are attributed too.
     """
 
     __slots__ = ("__weakref__", "began", "label", "parent")
@@ -26,10 +26,10 @@ class Scope:
         self.label = label
         self.parent = parent
         self.began = 0
-        """How many things began in it; a scope in which nothing began is clean."""
+        """How many objects were created in it; a scope in which none was created is clean."""
 
     def holds(self, other: Scope | None) -> bool:
-        """Say whether *other* is this scope or one inside it."""
+        """Return whether *other* is this scope or one inside it."""
         while other is not None:
             if other is self:
                 return True
@@ -37,21 +37,21 @@ class Scope:
         return False
 
     def count(self) -> None:
-        """Note that a thing began in it, and so in those around it."""
+        """Count an object created in it, and so in the scopes around it."""
         scope: Scope | None = self
         while scope is not None:
             scope.began += 1
             scope = scope.parent
 
     def enter(self) -> contextvars.Token[Scope | None]:
-        """Make it the scope of what begins from here on."""
+        """Make it the scope of everything created from here on."""
         return _SCOPE.set(self)
 
     @staticmethod
     def leave(token: contextvars.Token[Scope | None]) -> None:
         """Go back to the scope before ``enter``."""
-        # A ValueError means another context than that of enter, such as a fixture's that
-        # runs its two halves in two tasks. What it set is gone with that context.
+        # A ValueError means a different context than enter() had, as when the two halves of a
+        # fixture run in two tasks. The value is gone with that context.
         try:  # noqa: SIM105 - twice a test; suppress() costs ten times as much
             _SCOPE.reset(token)
         except ValueError:
@@ -59,10 +59,10 @@ class Scope:
 
 
 def scope_of_context(context: contextvars.Context | None) -> Scope | None:
-    """Return the scope that things begun in *context* belong to."""
+    """Return the scope of objects created in *context*."""
     return context.get(_SCOPE) if context is not None else None
 
 
 def scope_here() -> Scope | None:
-    """Return the scope of the context that is current, None for none."""
+    """Return the scope of the current context, None if there is none."""
     return _SCOPE.get()

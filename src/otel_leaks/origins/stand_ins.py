@@ -1,4 +1,4 @@
-"""What is noted in place of objects that are gone, or that may go before what they stand for."""
+"""Stand-ins for objects that are gone, or that may go before the resource they represent."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Child", "Destroyed", "Unawaited", "is_reaped", "state_of"]
 
-# Bound now: a test may replace it.
+# Bound at import, because a test may replace it.
 _waitid = getattr(os, "waitid", None)
 
 
 class Destroyed:
-    """A task that the collector destroyed while it was pending: what is left of it."""
+    """Stands in for a task that the garbage collector destroyed while it was pending."""
 
     __slots__ = ("__weakref__", "name", "stack")
 
@@ -30,7 +30,7 @@ class Destroyed:
 
 
 class Unawaited:
-    """A coroutine that is gone, and was never awaited: what is left of it."""
+    """Stands in for a coroutine that was destroyed without having been awaited."""
 
     __slots__ = ("__weakref__", "name")
 
@@ -40,12 +40,12 @@ class Unawaited:
 
 class Child:
     """
-    A child process that was started, by its number: a Popen may go before it is reaped.
+    A child process, known by its pid: its Popen may be gone before it is reaped.
 
     Args:
-        pid: Its number.
+        pid: Its process ID.
         name: The program it runs.
-        popen: What started it; None for uvloop, which has no Popen.
+        popen: The object that started it; None for uvloop, which has no Popen.
     """
 
     __slots__ = ("__weakref__", "_popen", "name", "pid")
@@ -57,41 +57,41 @@ class Child:
 
     @property
     def popen(self) -> object:
-        """What started it, as long as that lives."""
+        """The object that started it, as long as that is alive."""
         return self._popen() if self._popen is not None else None
 
     def is_reaped(self) -> bool:
-        """Say whether somebody has waited for it; where nobody here knows, ask the system."""
+        """Return whether somebody has waited for it; ask the system if no Popen knows."""
         popen = self._popen() if self._popen is not None else None
         if popen is not None and has(popen, "returncode"):
             if kept(popen, "returncode") is not None:
                 return True
-            # It does not learn of an os.waitpid() of the application's own.
+            # It does not notice an os.waitpid() by the application.
             return _waitid is not None and is_reaped(self.pid)
         return _waitid is None or is_reaped(self.pid)  # Windows keeps no zombies.
 
     def state(self) -> str:
-        """Say by which number the system knows it, and whether it still runs."""
+        """Return its pid, and whether it still runs."""
         return state_of(self.pid)
 
 
 def is_reaped(pid: int) -> bool:
-    """Say whether somebody has waited for a child; False where the system does not say."""
+    """Return whether somebody has waited for a child; False if the system cannot tell."""
     if _waitid is None:
         return False
     try:
         _waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except (OSError, ValueError, OverflowError):  # Reaped, or never its number.
+    except (OSError, ValueError, OverflowError):  # Reaped, or never a valid pid.
         return True
     return False
 
 
 def state_of(pid: int) -> str:
-    """Say of a child process that is not reaped whether it runs."""
+    """Return the pid of a child that is not reaped, and whether it still runs."""
     if _waitid is None:
         return f"pid {pid}"
     try:
         has_ended = _waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except (OSError, ValueError, OverflowError):  # Reaped meanwhile.
+    except (OSError, ValueError, OverflowError):  # Reaped in the meantime.
         return f"pid {pid}"
     return f"pid {pid}, " + ("has ended, a zombie" if has_ended else "still running")

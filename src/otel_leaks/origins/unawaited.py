@@ -1,14 +1,14 @@
 """
-Coroutines that were created, never awaited, and are gone.
+Coroutines that were created, never awaited, and destroyed.
 
-CPython says of each of them that it "was never awaited", when the last reference goes or the
-garbage collector takes it, and calls a function of ``warnings`` for that. Private, the same on 3.10
-to 3.15; where it is gone, none is noted:
+CPython warns about each of them ("was never awaited") when the last reference goes or the garbage
+collector destroys it, and calls a function of ``warnings`` for that. Private, the same on 3.10
+to 3.15; where it is missing, none is noted:
 https://github.com/python/cpython/blob/v3.13.0/Lib/warnings.py#L673
 
-One that the garbage collector takes may have been created in any test, so it is not noted: nobody
-is charged with what is not certain. Nor is one of Python's own library, which is a double of
-``unittest.mock`` in most cases. Python's warning says of all of them what it said before.
+A coroutine that the garbage collector destroys may have been created in any test, so it is not
+noted: uncertain cases are attributed to no test. Nor are coroutines of the standard library, most
+of which are doubles of ``unittest.mock``. Python's warning appears for all of them as before.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_DEPTH = 100
 
 class UnawaitedCoroutines:
     """
-    Notes coroutines that nobody awaited, while at least one user asks for that.
+    Notes coroutines that nobody awaited, while at least one user asks for it.
 
     Args:
         records: Where they are noted.
@@ -53,7 +53,7 @@ class UnawaitedCoroutines:
         self._is_collecting = False
 
     def open(self) -> Callable[[], None]:
-        """Begin to note, for one more user; return what ends it."""
+        """Start taking notes, for one more user; return a function that ends it."""
         with self._lock:
             self._users += 1
             if self._users == 1 and hasattr(warnings, _NAME):
@@ -81,15 +81,15 @@ class UnawaitedCoroutines:
         self._is_collecting = phase == "start"
 
     def _hears(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        # Not functools.wraps: it is called by C alone.
+        # Not functools.wraps: only C code calls it.
         def warn_unawaited_coroutine(*args: Any) -> Any:
-            with contextlib.suppress(Exception):  # In a finalizer of the application's.
+            with contextlib.suppress(Exception):  # In a finalizer of the application.
                 if args and self._users and not self._is_collecting:
                     self._note(args[0], sys._getframe(1))
             return original(*args)
 
-        # The warning names the line that is two frames away from the original. Frames of the
-        # import system do not count, which the file's name says, on 3.10 to 3.15:
+        # The warning names the line two frames away from the original. Frames of the import system
+        # do not count; they are recognized by their file name, on 3.10 to 3.15:
         # https://github.com/python/cpython/blob/v3.13.0/Python/_warnings.c#L879
         warn_unawaited_coroutine.__code__ = _uncounted(warn_unawaited_coroutine.__code__)
         return warn_unawaited_coroutine
@@ -113,7 +113,7 @@ class UnawaitedCoroutines:
 def _tracked(
     coro: Any, frame: FrameType | None, records: Records, label: str | None
 ) -> Origin | None:
-    """Return where the interpreter saw it created; None where it does not track that."""
+    """Return where the interpreter recorded its creation; None if it does not track origins."""
     if not coro.cr_origin:
         return None
     file, line, name = coro.cr_origin[0]
@@ -131,7 +131,7 @@ def _tracked(
 def _file_of(module: Any) -> object:
     try:
         return vars(module).get("__file__")
-    except TypeError:  # Somebody's own object in the place of a module.
+    except TypeError:  # An arbitrary object in place of a module.
         return None
 
 

@@ -1,9 +1,9 @@
 """
-What is wrapped to note what it creates: threads, processes, pools and their jobs.
+Wrappers that note the creation of threads, processes, pools and their jobs.
 
-Each wrapper passes on all that it was given, as it is, and returns and raises what the original
-does. What it notes may fail: these are the application's calls, with whatever doubles its tests
-hand over.
+Each wrapper passes its arguments on unchanged, and returns and raises what the original does.
+Taking a note may fail: these are calls of the application, with whatever doubles its tests
+pass.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Records(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody notes."""
+        """Whether notes are being taken."""
 
     @property
     def lines(self) -> Lines:
@@ -60,31 +60,31 @@ class Records(Protocol):
         what: str = "",
         origin: Origin | None = None,
     ) -> None:
-        """Note that a thing was created where *frame* stands."""
+        """Note that an object was created at *frame*."""
 
     def note_child(self, pid: object, command: object, frame: FrameType, popen: Any = None) -> None:
-        """Note that a child process was started where *frame* stands."""
+        """Note that a child process was started at *frame*."""
 
     def ref(self, thing: object) -> Ref:
-        """Return a weak reference to a thing, whose note goes with it."""
+        """Return a weak reference to an object; its note is removed with the object."""
 
     def enter(self, note: Note) -> None:
-        """Enter a note."""
+        """Add a note."""
 
     def renote(self, thing: object, earlier: Note | None) -> None:
-        """Go back to an earlier note."""
+        """Restore an earlier note."""
 
     def scope_of(self, thing: object) -> Scope | None:
-        """Return the scope in which a thing was created."""
+        """Return the scope in which an object was created."""
 
     def origin_of(self, thing: object) -> Origin | None:
-        """Return where a thing was created."""
+        """Return where an object was created."""
 
 
 def after_init(
     records: Records, kind: Kind, then: Callable[[], None] = lambda: None
 ) -> Callable[[Any], Any]:
-    """Return what makes a constructor that has what it made noted."""
+    """Return a wrapper for constructors that notes each object they create."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -102,10 +102,10 @@ def after_init(
 
 class Wrapping:
     """
-    Wraps what creates threads, processes, pools and jobs.
+    Wraps the methods that create threads, processes, pools and jobs.
 
     Args:
-        records: Where they are noted.
+        records: Where the objects are noted.
     """
 
     def __init__(self, records: Records) -> None:
@@ -113,7 +113,7 @@ class Wrapping:
         self._patches = Patches()
 
     def open(self) -> None:
-        """Wrap all of it."""
+        """Wrap all of them."""
         import concurrent.futures.process
         import concurrent.futures.thread
         import multiprocessing.process
@@ -128,8 +128,8 @@ class Wrapping:
             (concurrent.futures.process, concurrent.futures.process.ProcessPoolExecutor),
         ):
             wrap(pool, "__init__", after_init(self._records, "thread_pool"))
-            # Instead of submit(), which others wrap and compare, what submit() makes: private,
-            # the same on 3.10 to 3.15.
+            # Other libraries wrap and compare submit(), so the class that it instantiates is
+            # wrapped instead: private, the same on 3.10 to 3.15.
             item = getattr(module, "_WorkItem", None)
             if item is None:
                 wrap(pool, "submit", self._submit)
@@ -139,14 +139,14 @@ class Wrapping:
                 wrap(item, "run", self._run)
 
     def close(self) -> None:
-        """Take all of it back."""
+        """Restore all of them."""
         self._patches.restore()
 
     def _before(self, kind: Kind) -> Callable[[Any], Any]:
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(original)
             def start(*args: Any, **kwargs: Any) -> Any:
-                # Before: it begins things of its own at once.
+                # Before the call, because the started code creates objects of its own at once.
                 thing = args[0] if args else None
                 earlier = self._records.every.get(id(thing))
                 self._note_start(kind, thing, sys._getframe(1))
@@ -204,14 +204,14 @@ class Wrapping:
             origin = self._records.lines.origin(frame, scope)
             if item is not None and scope is not None:
                 object.__setattr__(item, _SUBMITTED, (scope, origin))
-            # From 3.14 on it is (fn, args, kwargs) of a thread pool's.
+            # From 3.14 on, a thread pool's is (fn, args, kwargs).
             fn = job[0] if job else None
             fn = fn[0] if type(fn) is tuple and fn else fn
             self._records.note("work_item", future, frame, what=name_of(fn), origin=origin)
 
     @staticmethod
     def _run(original: Callable[..., Any]) -> Callable[..., Any]:
-        """Run a job in the scope that submitted it, on whichever worker."""
+        """Run a job in the scope that submitted it, on any worker."""
 
         @functools.wraps(original)
         def run(*args: Any, **kwargs: Any) -> Any:

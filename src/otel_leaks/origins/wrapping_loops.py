@@ -1,4 +1,4 @@
-"""What is wrapped of event loops, to note generators, child processes and destroyed tasks."""
+"""Wrappers of event loops, to note generators, child processes and destroyed tasks."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = ["LoopWrapping"]
 
 class LoopWrapping:
     """
-    Wraps the classes of event loops that there are and that come.
+    Wraps the classes of event loops, both existing and later ones.
 
     Args:
-        records: Where it is noted what they create.
+        records: Where the objects that they create are noted.
     """
 
     def __init__(self, records: Records) -> None:
@@ -46,7 +46,7 @@ class LoopWrapping:
         self._modules = 0
 
     def open(self) -> None:
-        """Wrap what is there once."""
+        """Wrap what exists once in a process."""
         import asyncio
 
         self.tasks.open(self._patches)
@@ -56,7 +56,7 @@ class LoopWrapping:
         )
 
     def close(self) -> None:
-        """Take all of it back."""
+        """Restore all of it."""
         self._patches.restore()
         self._gathers.close()
         self._wrapped.clear()
@@ -93,11 +93,11 @@ class LoopWrapping:
 
     def _wrap_new_class(self) -> None:
         self.wrap_loops()
-        # Its module is in the midst of its import, and its runner may come below the class.
+        # Its module is still being imported, and the runner may be defined below the class.
         self._modules = 0
 
     def _wrap_new_runners(self) -> None:
-        # A runner makes its loop before it cancels; it may have been imported a moment ago.
+        # A runner creates its loop before it cancels; it may have been imported just now.
         if self._records.is_open and self._modules != len(sys.modules):
             self._modules = len(sys.modules)
             with contextlib.suppress(Exception):
@@ -114,10 +114,10 @@ class LoopWrapping:
 
     def hook_generators(self) -> Callable[[], None]:
         """
-        Note the async generators of this thread's loop, which took its hooks when it began.
+        Note the async generators of this thread's loop, which took its hooks when it started.
 
         Returns:
-            What takes the hook back, to be called in the same thread.
+            A function that removes the hook, to be called in the same thread.
         """
         hooks = sys.get_asyncgen_hooks()
         first = hooks.firstiter
@@ -139,7 +139,7 @@ class LoopWrapping:
         return restore
 
     def _line_at(self, frame: FrameType) -> Origin | None:
-        """Return the line of the application that leads to *frame*, None for none."""
+        """Return the line of the application that leads to *frame*, None if there is none."""
         if not self._records.is_open:
             return None
         origin = self._records.lines.origin(frame, self._records.current_scope())
@@ -191,7 +191,7 @@ class LoopWrapping:
         return hears(call_exception_handler)
 
     def _note_destroyed(self, task: Any) -> None:
-        # The task is being destroyed: its note may be gone already, its context is not.
+        # The task is being destroyed: its note may already be gone, its context is not.
         departed = self._records.departed.get(id(task))
         scope = self._records.scope_of(task)
         chain = chain_at(root_of(task.get_coro())).unwrapped()

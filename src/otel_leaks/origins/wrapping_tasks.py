@@ -1,4 +1,4 @@
-"""What is wrapped to note tasks: what loops are asked for, and what is handed to other threads."""
+"""Wrappers that note tasks: those created by loops, and coroutines handed to other threads."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ class Handed(NamedTuple):
 
 class TaskWrapping:
     """
-    Wraps what makes tasks.
+    Wraps the functions that create tasks.
 
     Args:
-        records: Where they are noted.
+        records: Where the tasks are noted.
     """
 
     def __init__(self, records: Records) -> None:
         self._records = records
         self._handed: dict[int, Handed] = {}
         self._noting_code: CodeType | None = None
-        """Of the function that asks loops for tasks, and notes them."""
+        """The code of the function that asks loops for tasks and notes them."""
 
     def open(self, patches: Patches) -> None:
-        """Wrap all but the loops, through *patches*, which takes it back."""
+        """Wrap everything but the loops, through *patches*, which restores it."""
         import asyncio.tasks
 
         tasks = registry()
@@ -57,15 +57,15 @@ class TaskWrapping:
             patches.wrap(where, "run_coroutine_threadsafe", self._hand_over)
 
     def close(self) -> None:
-        """Forget what is on its way."""
+        """Forget the coroutines that are on their way."""
         self._handed.clear()
 
     def is_handing_over(self, scope: Scope) -> bool:
-        """Say whether a coroutine of *scope* is on its way to another thread's loop."""
+        """Return whether a coroutine of *scope* is on its way to another thread's loop."""
         return any(scope.holds(handed.scope) for handed in list(self._handed.values()))
 
     def create_task(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap what a loop is asked for tasks by."""
+        """Wrap a loop's method that creates tasks."""
 
         @functools.wraps(original)
         def create_task(*args: Any, **kwargs: Any) -> Any:
@@ -80,7 +80,7 @@ class TaskWrapping:
                     origin = self._records.lines.origin(sys._getframe(1), scope)
                 except Exception:  # noqa: S110 - in a call of the application's
                     pass
-            # Before: an eager task runs at once, and a task keeps a copy of the context.
+            # Before the call: an eager task runs at once, and a task keeps a copy of the context.
             if origin is None or is_library(origin.file):
                 task = original(*args, **kwargs)
             else:
@@ -103,7 +103,7 @@ class TaskWrapping:
 
     def _note_direct(self, task: Any, frame: FrameType) -> None:
         if self._records.is_open:
-            # Not of a class of the application's.
+            # Not a task of one of the application's classes.
             is_known = type(task).__module__ in {"_asyncio", "asyncio.tasks"}
             what = self._records.lines.learn(task.get_coro()) if is_known else ""
             self._records.note("asyncio_task", task, frame, what=what)
@@ -129,7 +129,7 @@ class TaskWrapping:
     def _note_hand_over(self, coro: object, frame: FrameType) -> None:
         if not self._records.is_open:
             return
-        with contextlib.suppress(Exception):  # What is no coroutine may have no weak one.
+        with contextlib.suppress(Exception):  # Other objects may not support weak references.
             scope = self._records.current_scope()
             key = id(coro)
             ref = weakref.ReferenceType(coro, lambda _: self._handed.pop(key, None))

@@ -25,19 +25,20 @@ from itertools import chain
 from typing import Any
 
 from otel_leaks.runtime.frames import can_read
-from otel_leaks.runtime.glimpse import is_subtype, module_of_type, name_of_type
+from otel_leaks.runtime.glimpse import is_subtype, module_of_type
 from otel_leaks.runtime.heap import spaces
-from otel_leaks.runtime.paths import (
-    is_wake_up,
-    name_of_callable,
-    name_of_generator,
-    own_dict,
-    text_of,
-    wakes,
+from otel_leaks.runtime.loop_parts import (
+    callback_on,
+    label_of_others,
+    loops_of,
+    part_of_loop,
+    part_of_running,
 )
+from otel_leaks.runtime.paths import name_of_generator, text_of, wakes
 from otel_leaks.runtime.roots import (
     Root,
     exception_roots,
+    exit_roots,
     function_roots,
     idents,
     is_hidden,
@@ -50,7 +51,6 @@ from otel_leaks.runtime.roots import (
     names_in,
     signal_roots,
 )
-from otel_leaks.runtime.running import running_loop
 from otel_leaks.runtime.task_makes import make_of
 from otel_leaks.runtime.task_registry import TaskRegistry
 from otel_leaks.runtime.walks import Walk
@@ -69,6 +69,8 @@ TASKS_AT_ONCE = 50
 """Tasks that are read between two looks at the clock."""
 LOOPS_SHARE = 0.2
 """Share of the budget that the loops get if the walk before them took all of it."""
+WAYS_OF_LOOPS = 10
+"""By which a loop leads to a task, until no other one is looked for."""
 _ATOMS = frozenset(
     map(id, (str, bytes, bytearray, int, float, complex, bool, type(None), types.CodeType, range))
 )
@@ -134,6 +136,7 @@ class _Search:
         is_whole = self._walked_from(chain(roots, self._living()), said)
         # Only now: there may be very many.
         is_whole = is_whole and (self._ids <= said.keys() or self._by_tasks(said))
+        is_whole = is_whole and (self._ids <= said.keys() or self._by_exit(said))
         if not is_whole:
             self._until = _thread_time() + self._budget_s * LOOPS_SHARE
         if not self._ids <= said.keys():
@@ -217,22 +220,55 @@ class _Search:
                 self._walk.retract()
         return is_whole
 
-    def _by_loops(self, said: dict[int, str], *, is_whole: bool) -> None:
+    def _by_exit(self, said: dict[int, str]) -> bool:
+        """Look whether what is called at exit holds it; say whether that came to its end."""
         self._walk.missing = self._ids - said.keys()
-        self._walk.run(_loops_of(self._things))
-        for each, path in self._paths(said):
-            if path is not None:
-                said[id(each)] = self._of_loop(path, each, is_whole=is_whole)
+        # For the arguments one call goes through the whole heap: not where others wait for it.
+        return self._walked_from(exit_roots(with_arguments=self._reads_functions), said)
 
-    def _of_loop(self, path: list[Any], thing: Any, *, is_whole: bool) -> str:
-        what = _part_of_loop(path)
-        if wakes(path, thing) is None and not is_wake_up(path[-1], thing):
-            calls = _callback_on(path)
-            if calls is None:
-                return f"the event loop ({what})"
-            # What asyncio.timeout() and its like hand to the loop is part of how it runs a task.
-            if not calls.startswith("asyncio."):
-                return f"the event loop ({what} that calls {calls})"
+    def _by_loops(self, said: dict[int, str], *, is_whole: bool) -> None:
+        loops = list(loops_of(self._things))
+        self._walk.missing = self._ids - said.keys()
+        ways: dict[int, list[Any]] = {}
+        for _ in range(WAYS_OF_LOOPS):
+            is_whole = self._walk.run(loops) and is_whole
+            running = []
+            for each, path in self._paths(said):
+                if path is None:
+                    continue
+                part = part_of_running(path, each)
+                if part is None:
+                    said[id(each)] = self._of_loop(path, each)
+                else:
+                    ways.setdefault(id(each), path)
+                    running.append(part)
+            if not running or not is_whole:
+                break
+            # To go on with a task is how a loop runs it. Does it lead there in another way, too?
+            self._walk.retract()
+            self._walk.shut(map(id, running))
+            self._walk.missing = ways.keys() - said.keys()
+        else:
+            said.update(
+                (key, f"the event loop ({part_of_loop(ways[key])})")
+                for key in ways.keys() - said.keys()
+            )
+        for key in ways.keys() - said.keys():
+            said[key] = self._of_loop_alone(ways[key], is_whole=is_whole)
+
+    def _of_loop(self, path: list[Any], thing: Any) -> str:
+        what = part_of_loop(path)
+        calls = callback_on(path)
+        if calls is not None and not calls.startswith("asyncio."):
+            return f"the event loop ({what} that calls {calls})"
+        for number, each in enumerate(path):
+            label = label_of_others(each)
+            if label is not None:
+                return text_of(path[number:], thing, f"the event loop ({what}){label}")
+        return f"the event loop ({what})"
+
+    def _of_loop_alone(self, path: list[Any], *, is_whole: bool) -> str:
+        what = part_of_loop(path)
         if not is_whole:
             return f"the event loop ({what}), and perhaps others: {self._ended()}"
         return f"the event loop{' alone' if self._reads_functions else ''} ({what})"
@@ -304,17 +340,6 @@ def _is_pending(task: Any) -> bool:
     return make is not None and next(make.state(iter((task,))), False) is True
 
 
-def _loops_of(things: Iterable[Any]) -> Iterator[Any]:
-    """Yield the loops of tasks, and that which runs here, each once."""
-    seen = set()
-    for each in things:
-        make = make_of(type(each))
-        loop = next(make.loop(iter((each,))), None) if make is not None else running_loop()
-        if loop is not None and id(loop) not in seen:
-            seen.add(id(loop))
-            yield loop
-
-
 def _coroutine_of(task: Any) -> Any:
     """Return the coroutine of a task; for other objects, a value that nothing is identical to."""
     make = make_of(type(task))
@@ -323,37 +348,3 @@ def _coroutine_of(task: Any) -> Any:
 
 def _label_of_task(task: Any) -> str:
     return name_of_generator(_coroutine_of(task)) or "a task"
-
-
-_PARTS = {
-    "_scheduled": "a timer",
-    "_ready": "its ready queue",
-    "_selector": "a socket",
-    "_default_executor": "its executor",
-    "_signal_handlers": "a signal",
-}
-"""Of a loop of asyncio, private and the same on 3.10 to 3.15."""
-
-
-def _part_of_loop(path: list[Any]) -> str:
-    """Say by which part of a loop it leads to something."""
-    own = own_dict(path[0]) or {}
-    for name, said in _PARTS.items():
-        if any(own.get(name) is each for each in path[1:3]):
-            return said
-    kinds = [name_of_type(type(each)) for each in path[1:]]
-    if any("Timer" in each for each in kinds):
-        return "a timer"
-    if any(each.startswith("uvloop.") and "Handle" not in each for each in kinds):
-        return "a socket"
-    return "its ready queue" if any("Handle" in each for each in kinds) else "itself"
-
-
-def _callback_on(path: list[Any]) -> str | None:
-    """Return the name of the application's function that a handle on the way calls."""
-    root = getattr(sys.modules.get("asyncio.events"), "Handle", None)
-    for each in path:
-        if root is not None and is_subtype(type(each), root):
-            # A slot, the same on 3.10 to 3.15.
-            return name_of_callable(root._callback.__get__(each))
-    return None

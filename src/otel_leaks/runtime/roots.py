@@ -14,14 +14,16 @@ from typing import Any, NamedTuple
 
 from otel_leaks.libraries import is_own_module
 from otel_leaks.runtime import native
+from otel_leaks.runtime.exit_functions import exit_functions
 from otel_leaks.runtime.frames import MAX_FRAMES
-from otel_leaks.runtime.glimpse import is_module
+from otel_leaks.runtime.glimpse import is_module, name_of_type
 from otel_leaks.runtime.paths import name_of_callable, name_of_code
 from otel_leaks.runtime.variables import variables_of
 
 __all__ = [
     "Root",
     "exception_roots",
+    "exit_roots",
     "function_roots",
     "idents",
     "is_hidden",
@@ -177,3 +179,17 @@ def exception_roots() -> Iterator[Root]:
         error = found[1] if type(found) is tuple else found
         if error is not None:
             yield Root("the exception that is being handled", error)
+
+
+def exit_roots(*, with_arguments: bool) -> Iterator[Root]:
+    """Yield what is called when the interpreter exits, where that can be read."""
+    for function, args, kwargs in exit_functions(with_arguments=with_arguments):
+        name = name_of_callable(function)
+        if is_of_runners(name):
+            continue
+        of_type = name_of_type(type(function)).removeprefix("builtins.")
+        label = f"atexit -> {name or f'<{of_type}>'}"
+        yield Root(label, function)
+        yield Root(f"{label}.args", args)
+        if kwargs is not None:
+            yield Root(f"{label}.kwargs", kwargs)

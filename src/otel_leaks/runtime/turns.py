@@ -2,11 +2,16 @@
 Times the turns (iterations) of asyncio's own event loops, in their calls of ``select``.
 
 In each turn a loop calls ``select`` of its selector, in which it waits if nothing is ready, and
-then runs everything that is ready. Between two calls nothing else gets its turn. The class of the
-selector is therefore replaced by a subclass whose ``select`` reads the clock: the frames of the
-application's tasks stay as they are, no reference cycle is created, and the class is restored
-at the end. It costs up to 0.2 us a turn with epoll, 0.4 us with others (3.11), and nothing
-while the loop waits.
+then runs everything that is ready. Between two calls nothing else gets its turn. The selector
+therefore gets a ``select`` that reads the clock: the frames of the application's tasks stay as
+they are, no reference cycle is created, and everything is restored at the end. It costs up to
+0.2 us a turn with epoll, 0.4 us with others (3.11), and nothing while the loop waits.
+
+The epoll selector, which servers on Linux have, gets it as an attribute. That is the fastest: a
+selector whose class is replaced loses the attributes that 3.13 and later keep inside of an
+object, and with them fast access to its methods. The ``select`` of other selectors is called, not
+rewritten. As an attribute, that would be a reference cycle, so their class is replaced.
+https://github.com/python/cpython/blob/v3.13.5/Objects/typeobject.c#L6489
 
 Private names: ``_selector`` and ``_thread_id`` of asyncio's loops, the same on 3.10 to 3.15. On
 Windows ``_selector`` is the proactor, which has a ``select`` as well. A loop without them, such as
@@ -22,6 +27,7 @@ import selectors
 import sys
 import time
 import types
+import weakref
 from collections.abc import Callable
 from math import ceil, log2
 from typing import Any, final
@@ -72,13 +78,12 @@ class Meter:
         "counts",
         "entered",
         "idle_s",
-        "keys",
         "last",
         "left",
         "listeners",
         "longest_s",
-        "poll",
         "run",
+        "select",
         "users",
     )
 
@@ -105,11 +110,8 @@ class Meter:
         self.listeners: tuple[Callable[[Meter, float], None], ...] = ()
         """Called in the loop's thread when a long turn ends, with its length in seconds."""
         self.users = 1
-        self.keys: Any = None
-        """The ``_fd_to_key`` of an epoll selector. Kept here, as from 3.13 on attributes of an
-        object whose class was replaced are slower."""
-        self.poll: Any = None
-        """The ``poll`` method of an epoll selector."""
+        self.select: weakref.ref[Callable[..., Any]] | None = None
+        """The function that times the turns, if it is an attribute of the selector."""
 
     def turn(self) -> float | None:
         """Return when the current turn started, None while the loop waits."""
@@ -158,46 +160,40 @@ def attach(loop: Any) -> Meter | None:
             return None
         try:
             meter = Meter()
-            if _is_known(type(selector)):
-                meter.keys, meter.poll = selector._fd_to_key, selector._selector.poll
-            setattr(selector, _METER, meter)
-            setattr(selector, _LOOP, loop)
             kind = type(selector)
-            selector.__class__ = _timed_class(kind)
-            _read_fast(selector, kind)
+            setattr(selector, _METER, meter)
+            if _is_known(kind):
+                select = _timed_select(meter, loop, selector._fd_to_key, selector._selector.poll)
+                meter.select = weakref.ref(select)
+                _name_like(select, kind.select)
+                selector.select = select
+            else:
+                setattr(selector, _LOOP, loop)
+                selector.__class__ = _timed_class(kind)
         except Exception:  # A custom selector without attributes, or with another layout.
             return None
         return meter
 
 
 def detach(loop: Any) -> None:
-    """Restore the class of the loop's selector, unless it is still timed for others."""
+    """Restore the loop's selector, unless it is still timed for others."""
     selector = own(loop, "_selector")
     with _lock:
         meter = own(selector, _METER)
         if type(meter) is not Meter:
             return
         meter.users -= 1
+        if meter.users:
+            return
         kind = type(selector)
         base: Any = kind.__base__
-        if meter.users or _timed.get(base) is not kind:
-            return
-        selector.__class__ = base
-        for name in (_METER, _LOOP):
-            object.__delattr__(selector, name)
-        _read_fast(selector, base)
-
-
-def _read_fast(selector: Any, kind: Any) -> None:
-    """
-    Make the attributes of a selector as fast as before its class was replaced.
-
-    3.11 and later keep attributes inside of an object until its class is replaced. Attributes of
-    the dict that this creates are slow, but those of another dict are not.
-    https://github.com/python/cpython/blob/v3.13.5/Objects/typeobject.c#L6489
-    """
-    if _is_known(kind):
-        selector.__dict__ = dict(selector.__dict__)
+        if _timed.get(base) is kind:
+            selector.__class__ = base
+            object.__delattr__(selector, _LOOP)
+        elif meter.select is not None and own(selector, "select") is meter.select():
+            object.__delattr__(selector, "select")
+        # Otherwise someone has wrapped it, and may go on calling it.
+        object.__delattr__(selector, _METER)
 
 
 def _has_own_select(selector: object) -> bool:
@@ -209,14 +205,18 @@ def _has_own_select(selector: object) -> bool:
 def _timed_class(base: Any) -> type:
     found = _timed.get(base)
     if found is None:
-        found = _timed[base] = _timed_epoll(base) if _is_known(base) else _timed_any(base)
-        found.__name__, found.__qualname__ = base.__name__, base.__qualname__
-        found.__module__, found.__doc__ = base.__module__, base.__doc__
+        found = _timed[base] = _timed_any(base)
+        _name_like(found, base)
     return found
 
 
+def _name_like(one: Any, other: Any) -> None:
+    one.__name__, one.__qualname__ = other.__name__, other.__qualname__
+    one.__module__, one.__doc__ = other.__module__, other.__doc__
+
+
 def _is_known(base: Any) -> bool:
-    """Return whether a class is the one whose ``select`` is reimplemented by ``_timed_epoll``."""
+    """Return whether a class is the one whose ``select`` is reimplemented by ``_timed_select``."""
     code = getattr(vars(base).get("select"), "__code__", None)
     return (
         sys.version_info < (3, 16)
@@ -240,57 +240,58 @@ def _ready(found: list[tuple[int, int]], keys: Any) -> list[tuple[Any, int]]:
     return ready
 
 
-def _timed_epoll(base: Any) -> type:  # noqa: C901 - a call in each turn would cost more
+def _timed_select(meter: Meter, loop: Any, keys: Any, poll: Any) -> Callable[..., Any]:
     """
-    Return a class that reads the clock within ``EpollSelector.select``, on 3.10 to 3.15.
+    Return an ``EpollSelector.select`` that reads the clock, on 3.10 to 3.15.
 
-    One function replaces two that call each other, which halves the cost. It has no closure,
-    whose variables each call would copy, and checks for ``None`` first, since comparing ``None``
-    with a number takes long.
+    One function replaces two that call each other, which halves the cost. It checks for ``None``
+    first, since comparing ``None`` with a number takes long. It has few closure variables, as
+    each call copies them.
     https://github.com/python/cpython/blob/v3.13.0/Lib/selectors.py#L435
+
+    Args:
+        meter: The meter of the loop.
+        loop: The loop.
+        keys: The selector's ``_fd_to_key``.
+        poll: The ``poll`` method of the selector's epoll object.
     """
+    now_s = meter.clock
 
-    class Timed(base):  # type: ignore[misc]
-        def select(self, timeout: float | None = None) -> Any:
-            try:
-                meter, loop = self._otel_leaks_meter, self._otel_leaks_loop
-            except AttributeError:  # It was detached after this call began.
-                return selectors.EpollSelector.select(self, timeout)
-            now, run = meter.clock(), loop._thread_id
-            if now - meter.left >= SLOW_S or run is not meter.run:
-                meter.end_slow(now, run)
-            keys = meter.keys
-            if timeout is None:
-                timeout = -1
-            elif timeout <= 0:
-                # It gets the result at once, and its next turn starts.
-                meter.left = now
-                found = meter.poll(0, len(keys) or 1)
-                if not found:
-                    return found
-                timeout = 0
-            else:
-                timeout = ceil(timeout * 1e3) * 1e-3
-            if timeout:
-                meter.entered = now
-                try:
-                    found = meter.poll(timeout, len(keys) or 1)
-                except InterruptedError:
-                    found = []
-                finally:
-                    meter.left = left = meter.clock()
-                    meter.idle_s += left - now
-            if len(found) == 1:  # The most frequent case, which needs no second list.
-                fd, event = found[0]
-                key = keys.get(fd)
-                if key is None:
-                    return []
-                # EPOLLIN is only reported for files that are registered for it.
-                found[0] = (key, _READ if event == _IN else _events(event) & key.events)
+    def select(timeout: float | None = None) -> Any:
+        now = now_s()
+        if now - meter.left >= SLOW_S or loop._thread_id is not meter.run:
+            meter.end_slow(now, loop._thread_id)
+        if timeout is None:
+            timeout = -1
+        elif timeout <= 0:
+            # It gets the result at once, and its next turn starts.
+            meter.left = now
+            found = poll(0, len(keys) or 1)
+            if not found:
                 return found
-            return _ready(found, keys)
+            timeout = 0
+        else:
+            timeout = ceil(timeout * 1e3) * 1e-3
+        if timeout:
+            meter.entered = now
+            try:
+                found = poll(timeout, len(keys) or 1)
+            except InterruptedError:
+                found = []
+            finally:
+                meter.left = left = now_s()
+                meter.idle_s += left - now
+        if len(found) == 1:  # The most frequent case, which needs no second list.
+            fd, event = found[0]
+            key = keys.get(fd)
+            if key is None:
+                return []
+            # EPOLLIN is only reported for files that are registered for it.
+            found[0] = (key, _READ if event == _IN else _events(event) & key.events)
+            return found
+        return _ready(found, keys)
 
-    return Timed
+    return select
 
 
 def _timed_any(base: Any) -> type:

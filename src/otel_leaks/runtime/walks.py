@@ -190,6 +190,10 @@ class Walk:
             level -= 1
             start = (bisect_right(self._bounds[level], number) - 1) * SLICE
 
+    def shut(self, ids: Iterable[int]) -> None:
+        """Follow some objects no more; the caller keeps them alive."""
+        self._seen.add(ids)
+
     def retract(self) -> None:
         """Mark what the last run followed as not seen."""
         for level in self._levels:

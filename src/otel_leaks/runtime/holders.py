@@ -70,7 +70,7 @@ TASKS_AT_ONCE = 50
 LOOPS_SHARE = 0.2
 """Share of the budget that the loops get if the walk before them took all of it."""
 WAYS_OF_LOOPS = 10
-"""By which a loop leads to a task, until no other one is looked for."""
+"""Limit of paths from a loop to a task that are searched for."""
 _ATOMS = frozenset(
     map(id, (str, bytes, bytearray, int, float, complex, bool, type(None), types.CodeType, range))
 )
@@ -221,9 +221,9 @@ class _Search:
         return is_whole
 
     def _by_exit(self, said: dict[int, str]) -> bool:
-        """Look whether what is called at exit holds it; say whether that came to its end."""
+        """Search the functions that are called at exit; return whether the search was complete."""
         self._walk.missing = self._ids - said.keys()
-        # For the arguments one call goes through the whole heap: not where others wait for it.
+        # Arguments take one call over the whole heap, so not in a process that must not wait.
         return self._walked_from(exit_roots(with_arguments=self._reads_functions), said)
 
     def _by_loops(self, said: dict[int, str], *, is_whole: bool) -> None:
@@ -244,7 +244,7 @@ class _Search:
                     running.append(part)
             if not running or not is_whole:
                 break
-            # To go on with a task is how a loop runs it. Does it lead there in another way, too?
+            # These paths only resume the task, which is how a loop runs it. Search for others.
             self._walk.retract()
             self._walk.shut(map(id, running))
             self._walk.missing = ways.keys() - said.keys()

@@ -182,7 +182,7 @@ def exception_roots() -> Iterator[Root]:
 
 
 def exit_roots(*, with_arguments: bool) -> Iterator[Root]:
-    """Yield what is called when the interpreter exits, where that can be read."""
+    """Yield the functions that are called when the interpreter exits, if they can be read."""
     for function, args, kwargs in exit_functions(with_arguments=with_arguments):
         name = name_of_callable(function)
         if is_of_runners(name):

@@ -1,4 +1,4 @@
-"""Tests that block their event loop, where a limit was set."""
+"""Fails tests that block their event loop, if a limit is set."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["BlockingTests"]
 
 MOST_FRAMES = 20
-"""Of a stack in a message, the innermost."""
+"""Limit of frames of a stack in a message, of which the innermost are kept."""
 
 
 class BlockingTests:
     """
-    Lets a test fail that blocks its event loop for longer than it may.
+    Fails a test that blocks its event loop for longer than its limit.
 
     Args:
-        options: What the ini file and the markers say.
-        outcomes: Lets it fail.
+        options: The settings of the ini file and of markers.
+        outcomes: Fails the test.
     """
 
     def __init__(self, options: Options, outcomes: Outcomes) -> None:
@@ -34,7 +34,7 @@ class BlockingTests:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Time the turns of the loops that run in the call of a test."""
+        """Time the turns of the loops that run during the call of a test."""
         limit_s = self._options.of_item(item).blocking_s
         if limit_s is None:
             return (yield)

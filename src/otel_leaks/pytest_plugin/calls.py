@@ -122,7 +122,7 @@ class Calls:
         Attribute to wider fixtures what a test made them create and what they still hold.
 
         Returns:
-            What the test left; None when that was not looked at since.
+            What the test left; None if that must be looked at again.
         """
         owners = [each for each in self._turns.fixtures.values() if is_owner(each)]
         found = self._looking.glance(call.scope, call.settings) if owners else None

@@ -1,8 +1,8 @@
 """
-Ends what a failed test left behind, so that it does not spoil the tests after it.
+Ends what a failed test left behind, so that it does not disturb the tests after it.
 
-That comes after the verdict, and changes none. What can't be ended is a zombie: it is reported
-with the tests that ran while it was alive.
+This happens after the verdict, and never changes one. An object that can't be ended is a zombie:
+it is reported with the tests that ran while it was alive.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ __all__ = ["Cleanup"]
 _urandom = os.urandom
 
 MAX_LOOKS = 200
-"""Looks at parts of what a test left, in order to find what is ignored of it."""
+"""Limit of looks at parts of what a test left, to find what is ignored among it."""
 MAX_ZOMBIES = 20
-"""Zombies that are named, of one process."""
+"""Limit of zombies of one process that are named."""
 NAMED_TESTS = 3
-"""Tests that are named of those that ran beside a zombie."""
+"""Limit of tests named for one zombie, of those that ran while it was alive."""
 _ENDED_KINDS: frozenset[Kind] = frozenset(
     {"thread", "asyncio_task", "work_item", "thread_pool", "event_loop", "child_process"}
 )
 
 
 class _Zombie:
-    """What could not be ended, and the tests that ran meanwhile."""
+    """An object that could not be ended, and the tests that ran meanwhile."""
 
     def __init__(self, leaked: Leaked, text: str) -> None:
         self._kind = leaked.kind
@@ -56,7 +56,7 @@ class _Zombie:
         self.count = 0
 
     def note(self, nodeid: str) -> bool:
-        """Note that a test is about to run; return whether it is still there."""
+        """Record that a test is about to run; return whether the zombie is still alive."""
         thing = self._ref()
         if thing is None or not is_disturbing(Leaked(self._kind, thing)):
             return False
@@ -66,7 +66,7 @@ class _Zombie:
         return True
 
     def line(self) -> str:
-        """Say what it may have disturbed."""
+        """Return a line on the tests that it may have disturbed."""
         if not self.tests:
             return f"{self.text}; no test ran after it"
         named = ", ".join(self.tests)
@@ -79,10 +79,10 @@ class Cleanup:
     Ends what failed tests left behind.
 
     Args:
-        ignores: What is no leak of any test.
-        baseline: Which leaks are known: these are left as they are.
-        ledger: Where zombies are kept for the summary.
-        troubles: Where an error of ours is kept.
+        ignores: The ignores of all tests.
+        baseline: The known leaks, which are left as they are.
+        ledger: Collects zombies for the summary.
+        troubles: Collects errors of the plugin itself.
     """
 
     def __init__(
@@ -102,22 +102,22 @@ class Cleanup:
         self._all: list[_Zombie] = []
 
     def before(self, nodeid: str) -> None:
-        """Note which zombies are there when a test begins."""
+        """Record which zombies are alive when a test starts."""
         if self._zombies:
             self._zombies = [each for each in self._zombies if each.note(nodeid)]
             self._report()
 
     def of(self, scope: Scope, ignores: tuple[Ignore, ...], report: Report) -> str:
         """
-        End what is charged to a scope.
+        End the leaks that are attributed to a scope.
 
         Args:
-            scope: Of a test or fixture that fails with what it left.
-            ignores: What its markers say.
+            scope: The scope of a test or fixture that fails with what it left.
+            ignores: The ignores of its markers.
             report: What it left.
 
         Returns:
-            Lines about what can't be ended, empty where there is none.
+            Lines about what can't be ended; may be empty.
         """
         lines: list[str] = []
         with self._troubles.kept("what a test left can't be ended"):
@@ -146,11 +146,11 @@ class Cleanup:
 
     def _charged(self, scope: Scope, kind: Kind, ignores: Ignores) -> list[Leaked]:
         """Return what is neither ignored nor known."""
-        # By identity: some are asked about twice.
+        # By identity: some objects are offered twice.
         found: dict[int, Any] = {}
 
         def collect(thing: object) -> bool:
-            # Of tasks those of everybody are asked about, and those that have ended.
+            # For tasks, those of other scopes and finished ones are offered as well.
             if is_open(kind, thing) and scope.holds(starts.scope_of(thing)):
                 found[id(thing)] = thing
             return True
@@ -165,7 +165,7 @@ class Cleanup:
     def _is_charged(
         self, scope: Scope, kind: Kind, ignores: Ignores, some: Sequence[Any]
     ) -> bool | None:
-        """Say whether all of some things are leaks; None where only a part of them may be."""
+        """Return whether all of some objects are leaks; None if only some of them may be."""
         ids = set(map(id, some))
         report = shared_taker.look(
             scope, ignores, {kind}, lambda thing: id(thing) not in ids, self._troubles.unreadable
@@ -180,7 +180,7 @@ class Cleanup:
 def _parted(
     things: list[Any], is_charged: Callable[[Sequence[Any]], bool | None], looks: Iterator[int]
 ) -> Iterable[Any]:
-    """Yield the things that are charged, asking about halves where a whole is mixed."""
+    """Yield the objects for which *is_charged* is true, halving sets for which it is None."""
     if not things or next(looks, None) is None:
         return
     answer = is_charged(things)
@@ -193,7 +193,7 @@ def _parted(
 
 
 def _described(leaked: Leaked) -> str:
-    """Name one object on a line: what it is, what it is called, where it was created."""
+    """Describe one object on a line: its kind, its name, where it was created."""
     thing = leaked.thing
     name = starts.what(thing)
     if leaked.kind == "thread":

@@ -1,4 +1,4 @@
-"""The end of the session: what is left fails it, and what was found is handed over or written."""
+"""The end of the session: what is left fails it; findings are handed over or written."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ __all__ = ["Ending", "is_worker"]
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """Say whether this process is a worker of pytest-xdist."""
+    """Return whether this process is a worker of pytest-xdist."""
     return hasattr(config, "workerinput")
 
 
 class Ending:
     """
-    Says how the session ended.
+    Judges what is left at the end of the session, and sets its exit status.
 
     Args:
-        config: Where a worker hands over what it found.
+        config: A worker hands over its findings through it.
         mode: ``fail`` or ``warn``.
         ledger: What was found.
         remains: Looks for what is left.
-        teardowns: Judges what no teardown came for.
-        selftest: What the tester itself missed.
-        troubles: What went wrong here.
+        teardowns: Judges tests and fixtures that still wait for a teardown.
+        selftest: The result of the self-test.
+        troubles: Errors of the plugin itself.
         summary: Writes and reports what was found.
-        close: Takes all patches back.
+        close: Restores all patches.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Ending:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Look for what is left from anywhere, and say how the session ended."""
+        """Look for what is left, wherever it was created, and set the exit status."""
         with self._troubles.kept("the end of the session can't be looked at"):
             self._look(session)
         if self._is_to_conclude is None:
@@ -85,7 +85,7 @@ class Ending:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take what a worker of pytest-xdist found."""
+        """Take over what a worker of pytest-xdist found."""
         output = getattr(node, "workeroutput", {}).get("otel_leaks")
         if output is not None:
             self._ledger.take(output)
@@ -101,7 +101,7 @@ class Ending:
             self._summary.write_last()
 
     def _look(self, session: pytest.Session) -> None:
-        # Of fixtures that no test's teardown tore down, as after -x.
+        # Leaks of fixtures that no test's teardown tore down, as after -x.
         for label, _, report in self._teardowns.judge_rest():
             self._add(f"{AT_THE_END} {label}", report)
         self._remains.take_back()

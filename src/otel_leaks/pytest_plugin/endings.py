@@ -1,9 +1,9 @@
 """
 Ends what a test left behind: tasks, timers, jobs, pools, children, loops.
 
-All of it takes a bounded time. A loop is driven in the thread that it belongs to alone, and only
-while nobody runs it; to a loop of another thread its tasks' cancellation is handed over. What
-belongs to others, such as the current loop of the thread, is left as it is.
+All of it takes a bounded time. A loop is only run in the thread that it belongs to, and only
+while it is not running; for a loop of another thread, the cancellation of its tasks is scheduled
+there. Objects that belong to others, such as the current loop of the thread, are left as they are.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 __all__ = ["LIMIT_S", "Leaked", "end", "is_disturbing"]
 
 LIMIT_S = 1.0
-"""What ending the leaks of one test may take, seconds."""
+"""Time limit of ending the leaks of one test, seconds."""
 CHILD_S = 0.5
-"""How much of that a child process gets until it is killed."""
+"""Time that a child process has to end before it is killed, seconds."""
 SETTLE_S = 0.2
-"""What threads get to end by themselves, when all has ended that they may have worked for."""
+"""Time that threads have to end by themselves once everything else has ended, seconds."""
 PAUSE_S = 0.005
-"""Between two looks."""
+"""Seconds between two looks."""
 
 # Bound now: a test may replace them.
 _os_kill, _SIGTERM = os.kill, signal.SIGTERM
@@ -60,8 +60,8 @@ def end(leaked: Sequence[Leaked], scope: Scope) -> None:
     End what can be ended of what a test left behind.
 
     Args:
-        leaked: What is charged to it, and to nobody else.
-        scope: Of the test.
+        leaked: What is attributed to the test alone.
+        scope: The scope of the test.
     """
     until = native.monotonic() + LIMIT_S
     things: defaultdict[Kind, list[Any]] = defaultdict(list)
@@ -86,12 +86,12 @@ def end(leaked: Sequence[Leaked], scope: Scope) -> None:
 
 
 def is_ended(leaked: Leaked) -> bool:
-    """Say whether somebody has ended it by now."""
+    """Return whether an object has ended by now."""
     return not is_open(leaked.kind, leaked.thing)
 
 
 def is_disturbing(leaked: Leaked) -> bool:
-    """Say whether it may still run, and so disturb what runs after it."""
+    """Return whether an object may still run, and so disturb the tests after it."""
     if is_ended(leaked):
         return False
     if leaked.kind == "asyncio_task":
@@ -146,11 +146,11 @@ def _drive(loops: Iterable[Any], tasks: list[Any], until: float) -> None:
             delay_s = PAUSE_S
     for task in tasks:
         if task.done() and not task.cancelled():
-            task.exception()  # Or asyncio logs, in another test, that nobody has asked for it.
+            task.exception()  # Otherwise asyncio logs in another test that it was never retrieved.
 
 
 def _end_loops(loops: list[Any], tasks: Collection[int], until: float) -> None:
-    """Close loops on which nobody else has a task."""
+    """Close loops that have no tasks of others."""
     loops = [loop for loop in loops if _is_free(loop, tasks)]
     current = current_loop()
     for loop in loops:
@@ -161,7 +161,7 @@ def _end_loops(loops: list[Any], tasks: Collection[int], until: float) -> None:
         _wait(lambda: not any(is_running(loop) for loop in loops), until)
     for loop in loops:
         with contextlib.suppress(Exception):
-            # Whoever asks for the current loop would get one that is closed.
+            # Code that asks for the current loop would get a closed one.
             if loop is not current and _is_left_by_its_thread(loop) and not loop.is_running():
                 loop.close()
 
@@ -170,12 +170,12 @@ def _is_free(loop: Any, tasks: Collection[int]) -> bool:
     try:
         pending = sys.modules["asyncio.tasks"].all_tasks(loop)
         return all(id(task) in tasks for task in pending)
-    except Exception:  # A double, or tasks that come and go meanwhile.
+    except Exception:  # A test double, or tasks that come and go meanwhile.
         return False
 
 
 def _is_left_by_its_thread(loop: Any) -> bool:
-    """Say whether the thread that made a loop is this one, or has ended."""
+    """Return whether the thread that created a loop is this one, or has ended."""
     note = starts.every.get(id(loop))
     if note is None or note.thread == native.get_ident():
         return note is not None
@@ -187,14 +187,14 @@ def _is_left_by_its_thread(loop: Any) -> bool:
 
 
 def _shut_down(pool: Any) -> None:
-    """Shut a pool of concurrent.futures down, in its own words, without waiting."""
+    """Shut down a pool of concurrent.futures by its own method, without waiting."""
     cls = next((each for each in pool_classes() if is_subtype(type(pool), each)), None)
     processes = list((kept(pool, "_processes") or {}).values())
     with contextlib.suppress(Exception):
         if cls is not None:
             cls.shutdown(pool, wait=False, cancel_futures=True)  # type: ignore[attr-defined]
     for process in processes:
-        # A worker that has a job does not end by itself.
+        # A busy worker does not end by itself.
         with contextlib.suppress(Exception):
             process.terminate()
 
@@ -202,7 +202,7 @@ def _shut_down(pool: Any) -> None:
 def _terminate(child: Any, number: int) -> None:
     with contextlib.suppress(Exception):
         if type(child) is Child:
-            # Its number may be another's once it was reaped.
+            # Once it was reaped, its pid may belong to another process.
             if not child.is_reaped():
                 _os_kill(child.pid, number)
         elif number == _SIGKILL:
@@ -219,7 +219,7 @@ def _reap(children: list[Any], until: float) -> None:
             _terminate(each, _SIGKILL)
     _wait(lambda: not any(_runs(each) for each in children), until)
     for each in children:
-        # Its own watcher, such as asyncio's, comes first where it has one.
+        # Its own watcher, such as asyncio's, should reap it first if there is one.
         _wait(lambda child=each: not is_open("child_process", child), native.monotonic() + 0.05)  # type: ignore[misc]
         with contextlib.suppress(Exception):
             popen = each.popen if type(each) is Child else each
@@ -231,10 +231,10 @@ def _reap(children: list[Any], until: float) -> None:
 
 
 def _runs(child: Any) -> bool:
-    """Say whether a child has not ended; a zombie has."""
+    """Return whether a child is still running; a zombie is not."""
     try:
         if type(child) is Child:
             return not is_reaped(child.pid) and not state_of(child.pid).endswith("zombie")
         return bool(child.is_alive())
-    except Exception:  # The application's, or its double.
+    except Exception:  # Raised by the application's own class or test double.
         return False

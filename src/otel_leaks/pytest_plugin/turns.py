@@ -178,7 +178,7 @@ class Turns:
         return next((each for each in self.fixtures.values() if each.scope is scope), None)
 
     def due(self) -> list[Charged]:
-        """Remove and return the waiting whose objects no teardown can end any more."""
+        """Remove and return those waiting whose objects no teardown can end any more."""
         due = [each for each in self.waiting if not each.waits_for]
         self.waiting[:] = [each for each in self.waiting if each.waits_for]
         return due

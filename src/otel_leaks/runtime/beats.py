@@ -1,8 +1,8 @@
 """
 A slow heartbeat for loops whose turns can't be timed, such as uvloop's.
 
-Sent from another thread, once in a while and never before the last one was answered: the loop
-has no timer of ours, is kept alive by nothing, and does not wake while nobody asks.
+It is sent from another thread, from time to time and never before the last one was answered. The
+loop has no timer of ours, is not kept alive, and wakes only when a heartbeat is sent.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from otel_leaks.runtime.turns import clock
 __all__ = ["Answer", "Beats"]
 
 MOST = 600
-"""Answers that are kept, the last ones."""
+"""Number of answers that are kept: the last ones."""
 
 
 class Answer(NamedTuple):
     """One heartbeat that a loop has answered."""
 
     at: float
-    """When it did, seconds of the clock of turns."""
+    """When it answered, seconds of the clock of ``turns``."""
     waited_s: float
-    """For how long it had to wait for its turn."""
+    """How long the heartbeat had to wait for its turn."""
     cpu_s: float
-    """How much CPU the thread of the loop had used by then."""
+    """CPU time that the loop's thread had used by then, seconds."""
 
 
 @final
@@ -46,33 +46,33 @@ class Beats:
     def __init__(self, loop: Any) -> None:
         self._loop = weakref.ref(loop)
         self.sent: float | None = None
-        """When the one was sent that is not answered yet."""
+        """When the unanswered heartbeat was sent, None if there is none."""
         self.answers: deque[Answer] = deque(maxlen=MOST)
         self.thread: int | None = None
         """The thread that the loop runs in, once it has answered."""
         self.native_id: int | None = None
-        """The same as the operating system numbers it."""
+        """The native id of that thread."""
         self.depth = 0
-        """How many frames are around what the loop calls."""
+        """Number of frames around the callbacks of the loop."""
         self._context = contextvars.Context()
 
     def send(self) -> None:
-        """Ask the loop to answer, unless it has not answered the last time."""
+        """Ask the loop to answer, unless the last heartbeat is still unanswered."""
         loop = self._loop()
         if loop is None or self.sent is not None:
             return
         self.sent = clock()
         try:
             loop.call_soon_threadsafe(self._answer, self.sent, context=self._context)
-        except Exception:  # It is closed, or somebody's own that takes none from other threads.
+        except Exception:  # It is closed, or a custom loop that takes none from other threads.
             self.sent = None
 
     def drop(self) -> None:
-        """Do not count the one that is not answered: the loop has stopped."""
+        """Discard the unanswered heartbeat, as the loop has stopped."""
         self.sent = None
 
     def _answer(self, sent: float) -> None:
-        # In the loop's thread, and so once a while only.
+        # Runs in the loop's thread, and therefore rarely.
         if self.sent != sent:
             return
         now, self.sent = clock(), None
@@ -85,7 +85,7 @@ class Beats:
 
 
 def native_id() -> int | None:
-    """Return the number that the operating system has for the calling thread."""
+    """Return the native id of the calling thread."""
     import _thread
 
     number = getattr(_thread, "get_native_id", None)

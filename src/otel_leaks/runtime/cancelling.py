@@ -1,5 +1,5 @@
 """
-Looks before a runner cancels what is left on its loop, which it does without a word.
+Wraps runners, to look before they silently cancel what is left on their loops.
 
 ``asyncio.run`` and ``asyncio.Runner``, and through them ``anyio.run`` and asgiref, cancel in
 one function, ``asyncio.runners._cancel_all_tasks``: private, the same on 3.10 to 3.15. Others
@@ -26,11 +26,11 @@ _NAME = "_cancel_all_tasks"
 
 def wrap_runners(patches: Patches, wrapped: set[str], before: Callable[[Any], None]) -> None:
     """
-    Wrap the runners of all modules that there are.
+    Wrap the runners of all modules.
 
     Args:
-        patches: Takes it back.
-        wrapped: Names of modules whose runner is wrapped; those that are wrapped now are added.
+        patches: Restores the runners later.
+        wrapped: Names of modules whose runner is wrapped already; new ones are added.
         before: Called with the loop, in the thread that has run it.
     """
     all_tasks = sys.modules["asyncio.tasks"].all_tasks
@@ -40,12 +40,12 @@ def wrap_runners(patches: Patches, wrapped: set[str], before: Callable[[Any], No
         def cancel_all_tasks(*args: Any, **kwargs: Any) -> Any:
             loop = args[0] if args else kwargs.get("loop")
             held: object = None
-            # A runner whose main coroutine raised has something else to report.
+            # If the main coroutine raised, that is what matters.
             if loop is not None and sys.exc_info()[1] is None:
                 with contextlib.suppress(Exception):
-                    # Or a collection destroys pending what is about to be cancelled.
+                    # Otherwise a collection may destroy pending tasks that it would cancel.
                     held = all_tasks(loop)
-                    # Most leave nothing, and a look costs more than their whole run.
+                    # Most runs leave nothing, and a look costs more than the whole run.
                     if held or _may_have_generators(loop):
                         before(loop)
             try:
@@ -55,7 +55,7 @@ def wrap_runners(patches: Patches, wrapped: set[str], before: Callable[[Any], No
 
         return cancel_all_tasks
 
-    # Each time anew: some are in the midst of their import.
+    # Check all modules each time: some were being imported the last time.
     for name, module in list(sys.modules.items()):
         if name in wrapped or not issubclass(type(module), ModuleType):
             continue
@@ -65,21 +65,21 @@ def wrap_runners(patches: Patches, wrapped: set[str], before: Callable[[Any], No
 
 
 def _may_have_generators(loop: Any) -> bool:
-    """Say whether an async generator was started on *loop* and may be open."""
+    """Return whether an async generator was started on *loop* and may be open."""
     # Private in asyncio, the same on 3.10 to 3.15; another loop may hide them.
     generators = getattr(loop, "_asyncgens", None)
     return generators is None or len(generators) > 0
 
 
 def is_on(loop: Any) -> Callable[[object], bool]:
-    """Return what says whether a task or an async generator is one of *loop*."""
+    """Return a function that returns whether a task or async generator belongs to *loop*."""
     # Private in asyncio and in uvloop, the same on 3.10 to 3.15.
     generators = set(map(id, getattr(loop, "_asyncgens", ())))
 
     def is_here(thing: Any) -> bool:
         if type(thing) is AsyncGeneratorType:
             return id(thing) in generators
-        # What is left of a task that was destroyed meanwhile does not say.
+        # A stand-in for a task that was destroyed meanwhile has no loop.
         get_loop = getattr(thing, "get_loop", None)
         return get_loop is None or get_loop() is loop
 

@@ -1,9 +1,10 @@
 """
-What ``atexit`` calls when the interpreter exits: it holds these functions and their arguments.
+The functions that ``atexit`` calls when the interpreter exits; it holds them and their arguments.
 
-From 3.14 on ``atexit.unregister`` compares what it was given with each function, and the former is
-asked first. So an object that notes what it is compared with, and equals nothing, sees them all.
-Before that the function is asked first, which may run the application's code:
+From 3.14 on, ``atexit.unregister`` compares its argument with each function, and calls the
+``__eq__`` of the argument first. An object that records what it is compared with, and equals
+nothing, therefore sees all functions. Before 3.14 the ``__eq__`` of the function is called first,
+which may run the application's code:
 https://github.com/python/cpython/blob/3.14/Modules/atexitmodule.c.
 """
 
@@ -18,14 +19,14 @@ from typing import Any, NamedTuple
 __all__ = ["IS_KNOWN", "ExitFunction", "exit_functions"]
 
 IS_KNOWN = sys.version_info >= (3, 14)
-"""Whether they can be read without any code of the application being run."""
+"""Whether they can be read without running code of the application."""
 
 # Bound now: a test may replace it.
 _unregister = atexit.unregister
 
 
 class ExitFunction(NamedTuple):
-    """What was handed to ``atexit.register``."""
+    """The arguments of one call of ``atexit.register``."""
 
     function: Any
     args: tuple[Any, ...]
@@ -33,7 +34,7 @@ class ExitFunction(NamedTuple):
 
 
 class _Seen(list[Any]):
-    """Takes note of what it is compared with; all of it in C, so that no other thread runs."""
+    """Records what it is compared with; all of it in C, so that no other thread runs."""
 
     __hash__ = None
     __eq__ = list.append  # type: ignore[assignment]
@@ -41,11 +42,11 @@ class _Seen(list[Any]):
 
 def exit_functions(*, with_arguments: bool) -> list[ExitFunction]:
     """
-    Return what is called at exit, in no order; nothing before 3.14.
+    Return the functions that are called at exit, in no order; none before 3.14.
 
     Args:
-        with_arguments: Whether to look for the arguments, too. The whole heap is gone through
-            for them, twice.
+        with_arguments: Whether to look for the arguments as well, which walks the whole heap
+            twice.
     """
     if not IS_KNOWN:
         return []
@@ -57,7 +58,7 @@ def exit_functions(*, with_arguments: bool) -> list[ExitFunction]:
 
 
 def _with_arguments(functions: list[Any]) -> list[ExitFunction] | None:
-    """Return the list that atexit has, which only the garbage collector shows."""
+    """Return the contents of atexit's list, which only the garbage collector shows."""
     if not functions:
         return None
     rows = [each for each in get_referrers(*functions) if _is_row(each)]
@@ -72,7 +73,7 @@ def _is_row(thing: Any) -> bool:
 
 
 def _lists(found: Sequence[Any], functions: list[Any]) -> bool:
-    """Say whether some rows are those of *functions*; the last to be registered may stand first."""
+    """Return whether *found* are the rows of *functions*, in their order or in reverse order."""
     if len(found) != len(functions) or not all(map(_is_row, found)):
         return False
     ids = [id(row[0]) for row in found]

@@ -1,9 +1,9 @@
 """
-Tasks that have finished and that somebody still references.
+Finished tasks that are still referenced.
 
-3.10 to 3.13 keep them in the registry for as long as they live; 3.14 takes a task out of its lists
-when it finishes. Those are known there whose weak reference was kept since they were pending. A
-task that finished in its first, eager step (3.12 and later) was in no registry.
+3.10 to 3.13 keep them in the registry for as long as they live; 3.14 removes a task from its lists
+when it finishes. There only tasks are known whose weak reference was kept since they were pending.
+A task that finished in its first, eager step (3.12 and later) was in no registry.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 MOST_FINISHED = 5
-"""Functions whose finished tasks are shown."""
+"""Limit of functions whose finished tasks are shown."""
 MANY_FINISHED = 100
-"""Of a function that is shown: the last results of something are no news."""
+"""Finished tasks of a function that is shown: keeping a few last results is normal."""
 TASKS_AT_ONCE = 100
-"""Tasks that are asked whether they have finished, between two pauses."""
+"""Tasks that are read between two pauses."""
 
 ARE_REGISTERED = sys.version_info < (3, 14)
-"""Whether the registry has finished tasks."""
+"""Whether the registry includes finished tasks."""
 
 _native_code = types.CoroutineType.cr_code.__get__
 
@@ -52,21 +52,21 @@ Finished = tuple[TaskRef, int]
 
 def finished(refs: Sequence[TaskRef]) -> list[Finished]:
     """
-    Return those of some tasks that have finished and live, in half a microsecond each.
+    Return those of *refs* that have finished and are alive, in half a microsecond each.
 
-    Those of no coroutine of CPython's own are left out.
+    Tasks of a coroutine that is not CPython's own are left out.
     """
     task = class_in_c()
     if task is not None:
         try:
             return drained(partial(_rows, refs, task))
-        except TypeError:  # One is of another make, or keeps no coroutine.
+        except TypeError:  # One is of a custom class, or has no coroutine any more.
             pass
     return [row for ref in refs for row in _one(ref)]
 
 
 def finished_keys(refs: Sequence[TaskRef]) -> list[int]:
-    """Return only the ids that ``finished`` does, at half of its cost."""
+    """Return only the ids that ``finished`` returns, at half its cost."""
     task = class_in_c()
     if task is not None:
         try:
@@ -83,7 +83,7 @@ def _keys(refs: Sequence[TaskRef], task: Any) -> Iterator[int]:
 
 def _rows(refs: Sequence[TaskRef], task: Any) -> Iterator[tuple[TaskRef, int]]:
     one, two, three, four = tee(present(map(deref, refs)), 4)
-    # Done ones first: of the others nothing more is asked.
+    # Filters by done() first, so that nothing else is read from pending tasks.
     mine = compress(one, map(task.done, two))
     coros = map(task.get_coro, compress(three, map(task.done, four)))
     return zip(map(weakref.ref, mine), map(id, map(_native_code, coros)), strict=False)
@@ -102,7 +102,7 @@ def _one(ref: TaskRef) -> list[Finished]:
 
 
 def code_of(ref: TaskRef) -> types.CodeType | None:
-    """Return the code of a task's coroutine, None where it has none any more."""
+    """Return the code of a task's coroutine, None if it has none any more."""
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
     if make is None or types_at(root, (make.coro,)) is not types.CoroutineType:
@@ -113,7 +113,7 @@ def code_of(ref: TaskRef) -> types.CodeType | None:
 
 def finished_by_function(pause: Callable[[], None]) -> dict[str, list[weakref.ref[Any]]]:
     """
-    Return the finished tasks that somebody refers to, by function, those with the most first.
+    Return the finished tasks that are still referenced, by function, largest first.
 
     Args:
         pause: Called between slices.

@@ -183,7 +183,7 @@ def _drained_without_collecting(
             )
         )
     except TypeError:
-        # No bytecode has run up to here that lets threads switch.
+        # No other thread has run: up to here there was no bytecode after which threads switch.
         if was_on:
             next(again, None)
         if not until_error:

@@ -1,7 +1,7 @@
 """
-What holds an object: a package of the process, or nobody but the caller's own containers.
+What holds an object: a package of the process, or only the caller's own containers.
 
-For tests, at moments when little else runs. Objects are asked nothing: their references are
+For tests, at moments when little else runs. No code of the objects runs: their references are
 read through the garbage collector, on 3.10 to 3.15, and a walk is bounded.
 """
 
@@ -40,14 +40,14 @@ __all__ = [
 _thread_time = time.thread_time
 
 MOST = 200_000
-"""Objects that a walk looks at, about a quarter of a second."""
+"""Limit of objects that a walk looks at, which takes about a quarter of a second."""
 SLICES_OF_CLOCK = 8
-"""Slices of a walk between two looks at the clock, which on some systems takes longer than one."""
+"""Slices between two looks at the clock, which on some systems takes longer than a slice."""
 
 _CONTAINERS = frozenset({"builtins", "collections", "functools", "weakref", "_weakrefset"})
 _FOLLOWED = _CONTAINERS | {"threading", "_thread", "types", "queue", "contextlib"}
-"""Modules of Python whose instances hold things for others."""
-# A class and a module lead everywhere, the others say where code stands or what it is.
+"""Modules of Python whose instances hold objects for others."""
+# Modules lead everywhere; the others belong to code, running or not, or are values.
 _OPAQUE = (
     types.ModuleType,
     types.FrameType,
@@ -71,15 +71,15 @@ _LRU = type(functools.lru_cache(lambda: None))
 
 def held_by_package(package: str, targets: Collection[int], *, budget_s: float) -> set[int]:
     """
-    Find what a package refers to: from globals, classes, closures, caches and thread-locals.
+    Find what a package references: from globals, classes, closures, caches and thread-locals.
 
-    It is followed through containers and instances of libraries. What only the package's
-    tasks or running functions hold is not the package's, and neither is what the
-    application's objects hold, or what pytest holds for its tests.
+    References are followed through containers and instances of libraries. Objects that only the
+    package's tasks or running functions hold do not count, nor do those that the application's
+    objects hold, or that pytest holds for its tests.
 
     Args:
         package: The name of a top-level package.
-        targets: The ids of what is looked for; the caller keeps it alive.
+        targets: The ids of the objects to find; the caller keeps these alive.
         budget_s: Seconds of CPU that it may take, > 0.
 
     Returns:
@@ -110,7 +110,7 @@ def held_by(roots: Iterable[object], targets: Collection[int], *, budget_s: floa
     """
     Find what values hold: in attributes, containers, closures, suspended generators.
 
-    Not through modules, classes, loops, contexts and what belongs to pytest, which lead to
+    Modules, classes, loops, contexts and objects of pytest are not followed, as they lead to
     everything.
 
     Args:
@@ -148,7 +148,7 @@ def within_coroutines(
     coroutines: Iterable[object], targets: Collection[int], *, budget_s: float
 ) -> set[int]:
     """
-    Find what coroutines hold in the midst of their work: generators, context managers.
+    Find what coroutines hold while they are suspended: generators, context managers.
 
     Args:
         coroutines: Suspended coroutines.
@@ -178,14 +178,14 @@ _WITH_FRAMES = (
 _OF_CONTEXTS = frozenset(
     {dict, list, tuple, collections.deque, types.MethodType, types.CellType, functools.partial}
 )
-"""What leads from an ``async with``, or from an exit stack, to its context manager."""
+"""Types that lead from an ``async with``, or from an exit stack, to its context manager."""
 
 
 def within_generator(generator: object, targets: Collection[int], *, budget_s: float) -> set[int]:
     """
-    Find what a generator holds in the midst of its own work: generators, context managers.
+    Find what a generator holds while it is suspended: generators, context managers.
 
-    Not what the objects hold that it works for.
+    What other objects in its variables hold is left out.
 
     Args:
         generator: A suspended generator.
@@ -234,13 +234,13 @@ def _referents(thing: Any) -> Iterable[Any]:
     if kind is contextvars.ContextVar:
         return [each for var, each in contextvars.copy_context().items() if var is thing]
     if issubclass(kind, threading.local):
-        # The garbage collector does not show them; these are the calling thread's.
+        # The GC does not show these attributes; here are those of the calling thread.
         return list(threading.local.__getattribute__(thing, "__dict__").values())
     return referents_of([thing])
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:
-    """Yield what a function holds besides its globals."""
+    """Yield what a function holds, except its globals."""
     yield from function.__closure__ or ()
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
@@ -248,7 +248,7 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
 
 
 def _holds_for_libraries(kind: type) -> bool:
-    """Say whether instances of a class may be followed."""
+    """Return whether instances of a class may be followed."""
     if kind in _OPAQUE:
         return False
     if issubclass(kind, type) or kind in {types.FunctionType, types.MethodType, types.CellType}:
@@ -285,7 +285,7 @@ _SUSPENDED = (
     | inspect.CO_ITERABLE_COROUTINE
 )
 _MACHINERY = frozenset({"_asyncio", "asyncio", "uvloop", "builtins", "weakref", "otel_leaks"})
-"""Packages whose objects refer to a task in order to run it; builtins are methods that do."""
+"""Packages whose objects reference a task in order to run it; in builtins, methods do so."""
 _HOLDERS: tuple[type, ...] = (
     *(dict, list, tuple, set, frozenset, types.CellType, types.MethodType),
     *(types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType),
@@ -294,9 +294,9 @@ _HOLDERS: tuple[type, ...] = (
 
 def has_holder(task: object) -> bool:
     """
-    Say whether anything refers to a task, besides what runs it: its loop, what wakes it.
+    Return whether anything references a task, except what runs it: its loop, what wakes it.
 
-    The whole heap is gone through, once.
+    Walks the whole heap once.
     """
     ours = sys._getframe()
     return any(
@@ -311,14 +311,14 @@ def has_holder(task: object) -> bool:
 
 def held_by_ended_calls(ref: Callable[[], object]) -> bool:
     """
-    Say whether all that refers to an object are variables of functions that have returned.
+    Return whether an object is referenced only by variables of functions that have returned.
 
-    The whole heap is gone through, once. The garbage collector shows no frame of a function that
-    still runs (but on 3.10 those of coroutines and generators, as of all that are suspended), so
-    what such a one refers to has more references than are found.
+    Walks the whole heap once. The garbage collector does not show the frames of running functions
+    (except, on 3.10, those of coroutines and generators, and always those that are suspended).
+    An object that such a frame references therefore has more references than are found.
 
     Args:
-        ref: Returns the object; a weak reference. The caller keeps none of its own.
+        ref: A weak reference to the object. The caller keeps no reference of its own.
     """
     box = [ref()]
     are_ended = [
@@ -334,18 +334,18 @@ def held_only_by(
     holders: Iterable[Any], targets: Collection[int], *, most: int = 20_000
 ) -> set[int]:
     """
-    Find what nobody refers to but *holders*, directly or through objects that only they hold.
+    Find what only *holders* reference, directly or through objects that only they hold.
 
-    As the garbage collector finds it: what has more references than can be accounted for is
-    held by somebody else.
+    Works like the garbage collector: an object with more references than are accounted for is
+    held by something else.
 
     Args:
-        holders: Containers, such as a dict; the references that are looked through.
-        targets: The ids of what is looked for; the caller keeps no reference of its own.
-        most: Objects to look at; more is nothing that only they hold.
+        holders: Containers, such as a dict, whose references are followed.
+        targets: The ids of the objects to find; the caller keeps no reference of its own.
+        most: Limit of objects to look at; beyond it nothing is found.
 
     Returns:
-        Ids of *targets*.
+        The ids of those *targets* that only *holders* hold.
     """
     roots = list(holders)
     root_ids = set(map(id, roots))
@@ -353,7 +353,7 @@ def held_only_by(
     inner: collections.Counter[int] = collections.Counter()
     edges: dict[int, list[int]] = {}
     queue = list(roots)
-    for thing in queue:  # Grows while it is walked.
+    for thing in queue:  # Grows during the iteration.
         below = []
         for each in referents_of([thing]):
             kind = type(each)
@@ -378,7 +378,7 @@ def held_only_by(
     # Two references are ours: that of the dict, and the argument of getrefcount().
     outer = [key for key in things if sys.getrefcount(things[key]) - 2 > inner[key]]
     held = set(outer)
-    for key in outer:  # Grows while it is walked.
+    for key in outer:  # Grows during the iteration.
         more = [below for below in edges.get(key, ()) if below not in held]
         held.update(more)
         outer.extend(more)
@@ -387,14 +387,14 @@ def held_only_by(
 
 def living(*classes: type) -> Iterator[Any]:
     """
-    Find the living instances of *classes* and their subclasses through the collector.
+    Find the living instances of *classes* and their subclasses through the garbage collector.
 
-    One pass over the heap, some ten milliseconds for a million objects: for a look
-    without a scope, where nothing was noted.
+    Takes one pass over the heap, some ten milliseconds for a million objects: for a look
+    without a scope, where nothing was recorded.
     """
     every = list(classes)
-    for cls in every:  # Grows while it is walked: subclasses of subclasses.
+    for cls in every:  # Grows during the iteration: subclasses of subclasses.
         below: list[type] = type.__subclasses__(cls)
         every.extend(each for each in below if each not in every)
-    # type(), not isinstance: a lazy proxy would be made to load by it.
+    # type(), not isinstance, which would make a lazy proxy load.
     return (each for each in get_referrers(*every) if issubclass(type(each), tuple(classes)))

@@ -1,16 +1,16 @@
 """
-What holds an object: the shortest way to it from something that lives by itself.
+What holds an object: the shortest path to it from something that lives by itself.
 
 That is a module's globals, a running function, a running thread, another task. One walk goes
-forwards from all of these, for all objects that are asked about, until it has met each of them or
-its time is over. Backwards it would be shorter, but each step is one call that goes through the
-whole heap while no other thread runs.
+forwards from all of these, for all objects in question, until it has met each of them or
+its time is over. A backward walk would be shorter, but each of its steps would be one call that
+goes through the whole heap while no other thread runs.
 
-An event loop is none of these roots: it holds each task that waits for a timer, a socket or its
-turn. So the loops come last, and where only they lead to a task, that is said.
+An event loop is not one of these roots: it holds each task that waits for a timer, a socket or its
+turn. The loops are therefore searched last, and if only they lead to a task, that is reported.
 
-What is walked over is held until the end, so an object that ends meanwhile ends here, in this
-thread. On a build without the GIL nothing is looked for.
+Objects that were walked over are held until the end, so an object that ends meanwhile ends in
+this thread. On a build without the GIL there is no search.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ from otel_leaks.runtime.walks import Walk
 __all__ = ["UNKNOWN", "Root", "holders_of"]
 
 UNKNOWN = "unknown"
-"""Nothing that can be seen holds it: a cycle of garbage, or something made in C."""
+"""Nothing visible holds it: a cycle of garbage, or an object implemented in C."""
 
 # Bound now: a test may replace it.
 _thread_time = time.thread_time
 
 MOST = 3_000_000
-"""Objects that are walked over, whatever time there is; they take some 80 MB a million."""
+"""Limit of objects that are walked over; a million take some 80 MB."""
 TASKS_AT_ONCE = 50
 """Tasks that are read between two looks at the clock."""
 LOOPS_SHARE = 0.2
-"""Of the time, for the loops, where the walk before took all."""
+"""Share of the budget that the loops get if the walk before them took all of it."""
 WAYS_OF_LOOPS = 10
-"""By which a loop leads to a task, until no other one is looked for."""
+"""Limit of paths from a loop to a task that are searched for."""
 _ATOMS = frozenset(
     map(id, (str, bytes, bytearray, int, float, complex, bool, type(None), types.CodeType, range))
 )
@@ -88,17 +88,17 @@ def holders_of(
     reads_functions: bool = True,
 ) -> list[str]:
     """
-    Say of each of *things* what holds it.
+    Return for each of *things* what holds it.
 
     Args:
-        things: Tasks, threads, or anything else.
+        things: Tasks, threads, or any other objects.
         budget_s: Seconds of CPU that it may take, > 0.
-        roots: What lives by itself besides; named as it is to be written.
+        roots: Further objects that live by themselves, each with the label to write.
         pause: Called between slices of work, some tenths of a millisecond apart.
-        reads_functions: Whether variables of running functions are looked at.
+        reads_functions: Whether variables of running functions are read.
 
     Returns:
-        One text for each, ``UNKNOWN`` where nothing was found.
+        One text for each, ``UNKNOWN`` if nothing was found.
     """
     if not can_read():
         return [f"{UNKNOWN}: this is not looked for without the GIL" for _ in things]
@@ -126,12 +126,12 @@ class _Search:
         self._until = _thread_time() + budget_s
         self._labels: dict[int, str] = {}
         self._roots: list[Any] = []
-        """Held, as their ids are keys."""
+        """Held, so that their ids, which are keys, stay unique."""
         self._spaces = spaces()
         self._walk = Walk(self._ids, self._follows, self._goes_on, shut=self._shut())
 
     def run(self, roots: Iterable[Root]) -> list[str]:
-        """Return what is said of each."""
+        """Return the text for each object."""
         said: dict[int, str] = {}
         is_whole = self._walked_from(chain(roots, self._living()), said)
         # Only now: there may be very many.
@@ -146,7 +146,7 @@ class _Search:
         return [said[id(each)] for each in self._things]
 
     def forget(self) -> None:
-        """Let go of all."""
+        """Release all objects."""
         self._walk.forget(self._pause)
         del self._roots[:]
         self._labels.clear()
@@ -174,16 +174,16 @@ class _Search:
         for each, path in self._paths(said):
             if path:
                 said[id(each)] = self._written(path, each)
-            elif self._walk.has_met(id(each)):  # So it is not the loop alone.
+            elif self._walk.has_met(id(each)):  # So not only the loop holds it.
                 said[id(each)] = f"{UNKNOWN}: what holds it changed during the search"
         return is_whole
 
     def _paths(self, said: Mapping[int, str]) -> list[tuple[Any, list[Any] | None]]:
         """
-        Return the paths of the last walk to what nothing is said of yet.
+        Return the paths of the last walk to objects that have no text yet.
 
-        All of them, before one is written: to ask for the names of attributes makes a dict of
-        them on 3.11 and 3.12, and then the object does not refer to their values itself any more.
+        Collects all paths before any is written: on 3.11 and 3.12 reading the names of attributes
+        creates a dict, and then the object itself no longer references their values.
         """
         return [(each, self._walk.path(id(each))) for each in self._things if id(each) not in said]
 
@@ -202,7 +202,7 @@ class _Search:
         return f"{text_of(path[:future], path[future], label)}, which wakes it"
 
     def _by_tasks(self, said: dict[int, str]) -> bool:
-        """Look whether other tasks hold it; say whether that came to its end."""
+        """Search for other tasks that hold an object; return whether the search was complete."""
         roots = []
         for number, task in enumerate(_pending_tasks(self._pause)):
             if id(task) not in self._ids:
@@ -210,20 +210,20 @@ class _Search:
             if number % TASKS_AT_ONCE == 0 and not self._goes_on():
                 return False
         is_whole = self._walked_from(roots, said)
-        # One of those that were asked about may hold another.
+        # One of the objects in question may hold another.
         for each in self._things if len(self._things) > 1 else ():
             left = self._ids - said.keys() - {id(each)}
             if left:
                 self._walk.missing = left
                 self._walked_from(_parts_of(each), said)
-                # It was not looked whether any of that leads to this one.
+                # The walk did not check whether any of these objects leads to this one.
                 self._walk.retract()
         return is_whole
 
     def _by_exit(self, said: dict[int, str]) -> bool:
-        """Look whether what is called at exit holds it; say whether that came to its end."""
+        """Search the functions that are called at exit; return whether the search was complete."""
         self._walk.missing = self._ids - said.keys()
-        # For the arguments one call goes through the whole heap: not where others wait for it.
+        # Arguments take one call over the whole heap, so not in a process that must not wait.
         return self._walked_from(exit_roots(with_arguments=self._reads_functions), said)
 
     def _by_loops(self, said: dict[int, str], *, is_whole: bool) -> None:
@@ -244,7 +244,7 @@ class _Search:
                     running.append(part)
             if not running or not is_whole:
                 break
-            # To go on with a task is how a loop runs it. Does it lead there in another way, too?
+            # These paths only resume the task, which is how a loop runs it. Search for others.
             self._walk.retract()
             self._walk.shut(map(id, running))
             self._walk.missing = ways.keys() - said.keys()
@@ -286,7 +286,7 @@ class _Search:
         return f"the search was ended after {self._budget_s:g} s"
 
     def _living(self) -> Iterator[Root]:
-        """Yield what lives by itself, those that are asked about left out."""
+        """Yield what lives by itself, without the objects in question."""
         yield from module_roots()
         threads = [each for each in living_threads() if id(each) not in self._ids]
         asked = {
@@ -341,7 +341,7 @@ def _is_pending(task: Any) -> bool:
 
 
 def _coroutine_of(task: Any) -> Any:
-    """Return what a task runs; a value that nothing is for anything else."""
+    """Return the coroutine of a task; for other objects, a value that nothing is identical to."""
     make = make_of(type(task))
     return next(make.coro(iter((task,))), _NOTHING) if make is not None else _NOTHING
 

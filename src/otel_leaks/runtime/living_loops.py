@@ -46,7 +46,7 @@ class LivingLoops:
             return iter(list(self._loops))
 
     def forked(self) -> None:
-        """Start anew in a forked child: another thread may have held our lock."""
+        """Start over in a forked child: another thread may have held our lock."""
         self._lock.renew()
         _constructors.forked()
 

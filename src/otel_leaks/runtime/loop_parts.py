@@ -1,4 +1,4 @@
-"""By which of its parts an event loop leads to a task, and whether it does so to run it."""
+"""The part of an event loop that leads to a task, and whether it does so to run the task."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PARTS = {
     "_default_executor": "its executor",
     "_signal_handlers": "a signal",
 }
-"""Of a loop of asyncio, private and the same on 3.10 to 3.15."""
+"""Attributes of asyncio's loops, private and the same on 3.10 to 3.15."""
 
 
 def loops_of(things: Iterable[Any]) -> Iterator[Any]:
-    """Yield the loops of tasks, and that which runs here, each once."""
+    """Yield the loops of tasks; for other objects, the loop that runs here. Each loop once."""
     seen = set()
     for each in things:
         make = make_of(type(each))
@@ -36,12 +36,12 @@ def loops_of(things: Iterable[Any]) -> Iterator[Any]:
 
 
 def part_of_running(path: list[Any], task: Any) -> Any:
-    """Return that by which a loop leads to a task in order to run it, None for another way."""
+    """Return the object by which a loop leads to a task to run it, None for any other path."""
     if wakes(path, task) is not None or is_wake_up(path[-1], task):
         return path[-1]
     if (callback_on(path) or "").startswith("asyncio."):
         for each in path:
-            # A timer of asyncio's runs in what it was started in; asyncio.timeout() has its task.
+            # asyncio's timers hold the context that started them; asyncio.timeout() has its task.
             if (
                 type(each) is contextvars.Context
                 or module_of_type(type(each)) == "asyncio.timeouts"
@@ -51,7 +51,7 @@ def part_of_running(path: list[Any], task: Any) -> Any:
 
 
 def label_of_others(thing: Any) -> str | None:
-    """Return what to call an object by which a loop leads elsewhere, None for its own parts."""
+    """Return a label for an object of others on a loop's path, None for the loop's own parts."""
     kind = type(thing)
     if kind is contextvars.Context:
         return ""
@@ -60,7 +60,7 @@ def label_of_others(thing: Any) -> str | None:
 
 
 def part_of_loop(path: list[Any]) -> str:
-    """Say by which part of a loop it leads to something."""
+    """Return the part of a loop through which a path leads."""
     own = own_dict(path[0]) or {}
     for name, said in _PARTS.items():
         if any(own.get(name) is each for each in path[1:3]):
@@ -74,7 +74,7 @@ def part_of_loop(path: list[Any]) -> str:
 
 
 def callback_on(path: list[Any]) -> str | None:
-    """Return the name of the application's function that a handle on the way calls."""
+    """Return the name of the function that a handle on the path calls, None if there is none."""
     root = getattr(sys.modules.get("asyncio.events"), "Handle", None)
     for each in path:
         if root is not None and is_subtype(type(each), root):

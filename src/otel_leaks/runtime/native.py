@@ -46,7 +46,7 @@ POLL_S = 0.005
 
 def _original(module: str, name: str) -> Any:
     """Return what *name* was before a library replaced it."""
-    with contextlib.suppress(Exception):  # We start whatever these libraries change.
+    with contextlib.suppress(Exception):  # Whatever these libraries change must not stop us.
         gevent = sys.modules.get("gevent.monkey")
         if gevent is not None and gevent.is_module_patched(_GEVENT.get(module, module)):
             return gevent.get_original(module, name)

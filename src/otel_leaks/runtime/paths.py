@@ -1,9 +1,9 @@
 """
-The way by which an object is referred to, as somebody would write it who looks for it.
+Writes the path of references to an object, as a person who looks for it would write it.
 
-``shop.sessions['...'].listeners[…]``: names that code has are written, keys and values never. Where
-a reference has no name, the type that holds it stands in angle brackets. Objects are asked nothing:
-attributes are read through descriptors made in C.
+``shop.sessions['...'].listeners[…]``: it has the names in code, but never keys or values. If
+a reference has no name, the type that holds it is given in angle brackets. No code of the objects
+runs: attributes are read through descriptors implemented in C.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = [
 ]
 
 MAX_ITEMS = 5_000_000
-"""Of a dict whose key is looked for: a list of the ids of its values is made."""
+"""Items of the largest dict in which a key is searched for, as its values are listed for that."""
 MAX_STEPS = 12
-"""That are written; of a longer way the first and the last ones."""
+"""Limit of steps that are written; of a longer path the first and the last ones."""
 
 _MEMBER = types.MemberDescriptorType
 _GETSET = types.GetSetDescriptorType
 _READ = frozenset({"builtins", "_asyncio", "functools", "_functools"})
-"""Modules of Python whose computed attributes just return what they hold."""
+"""Modules of Python whose computed attributes only return what they hold."""
 _GENERATORS = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 _FRAME_OF = {
     types.CoroutineType: "cr_frame",
@@ -53,23 +53,23 @@ _AWAITED_BY = {
     types.AsyncGeneratorType: "ag_await",
 }
 _TRANSPARENT = (types.CellType, types.TracebackType, types.MappingProxyType)
-"""Their attributes are no more than the way to what is of interest."""
+"""Types that are left out of a path: their attributes only lead to what is of interest."""
 _KNOWS_WAITERS = sys.version_info >= (3, 14)
 """https://docs.python.org/3/library/asyncio-graph.html"""
 _SEQUENCES = (list, tuple, set, frozenset)
 
 Step = tuple[str, int]
-"""What is written, and how many references of the way it stands for, >= 1."""
+"""The text of a step, and how many references of the path it stands for, >= 1."""
 
 
 def text_of(path: list[Any], target: Any, label: str) -> str:
     """
-    Write a way.
+    Return the text of a path.
 
     Args:
-        path: What leads to the target, a root first.
-        target: What it leads to.
-        label: What the root is called.
+        path: The objects that lead to the target, a root first.
+        target: The object that it leads to.
+        label: The name of the root.
     """
     nodes = [*path, target]
     parts: list[str] = [label] if label else []
@@ -87,9 +87,9 @@ def text_of(path: list[Any], target: Any, label: str) -> str:
 
 def wakes(path: list[Any], target: Any) -> int | None:
     """
-    Return the number of the future that wakes *target* at its end, where the way is through that.
+    Return the index of the future that wakes *target*, if the path leads through its callbacks.
 
-    None where it is another way.
+    None for any other path.
     """
     futures = _futures()
     if not is_wake_up(path[-1], target):
@@ -101,9 +101,9 @@ def wakes(path: list[Any], target: Any) -> int | None:
 
 
 def _waits_on(path: list[Any], target: Any, futures: tuple[type, ...]) -> int | None:
-    """Return the number of a future that says which tasks wait on it, as from 3.14 on."""
+    """Return the index of a future that references the tasks waiting on it, from 3.14 on."""
     last = len(path) - 1
-    if type(path[last]) is set and last > 0:  # Where there are several.
+    if type(path[last]) is set and last > 0:  # If several tasks wait.
         last -= 1
     if not _KNOWS_WAITERS or not is_subtype(type(path[last]), *futures):
         return None
@@ -113,13 +113,13 @@ def _waits_on(path: list[Any], target: Any, futures: tuple[type, ...]) -> int | 
 
 
 def is_wake_up(thing: Any, task: Any) -> bool:
-    """Say whether *thing* is what goes on with *task*: called by a loop, or by a future's end."""
+    """Return whether *thing* resumes *task* when it is called, by a loop or at a future's end."""
     if not is_subtype(type(task), *_futures()):
         return False
     kind = type(thing)
     if kind is types.BuiltinMethodType:
         return thing.__self__ is task
-    if kind is types.MethodType:  # Of the class that is written in Python.
+    if kind is types.MethodType:  # A method of the class implemented in Python.
         return thing.__self__ is task and _module_of(thing.__func__) == "asyncio.tasks"
     return name_of_type(kind).endswith("TaskStepMethWrapper")
 
@@ -130,7 +130,7 @@ def _module_of(thing: Any) -> str:
 
 
 def _step(nodes: list[Any], at: int, before: str, *, is_root: bool) -> Step:
-    """Return how the reference of a node to the next one is written."""
+    """Return the text of a node's reference to the next one."""
     holder, held = nodes[at], nodes[at + 1]
     kind = type(holder)
     for classes, write in _WRITERS:
@@ -156,7 +156,7 @@ def _of_object(nodes: list[Any], at: int) -> Step:
         return name
     if is_subtype(kind, *_SEQUENCES) or _is_container(kind):
         return "[…]", 1
-    # What is made in C may keep its objects in a list of its own.
+    # An object implemented in C may keep what it holds in a list of its own.
     count = 2 if at + 2 < len(nodes) and type(held) in (list, tuple) else 1
     return f".<{_type_name(kind)}>", count
 
@@ -212,7 +212,7 @@ def _of_function(nodes: list[Any], at: int, before: str) -> Step:
 
 
 def _is_said(before: str, name: str) -> bool:
-    """Say whether what was written before ends with a name already."""
+    """Return whether the text before already ends with a name."""
     last = name.rpartition(".")[2]
     return before == name or before.endswith((f"-> {name}", f".{last}"))
 
@@ -230,7 +230,7 @@ def _of_generator(nodes: list[Any], at: int, before: str) -> Step:
         if variable is not None:
             return f"{said}.<locals>.{variable}", count
     if getattr(generator, _AWAITED_BY[type(generator)], None) is held:
-        # One coroutine that awaits another one is named by what is inside.
+        # A coroutine that awaits another one is named by the inner one.
         return said if type(held) in _GENERATORS else f"{said}.<await>", count
     return f"{said}.<stack>", count
 
@@ -251,7 +251,7 @@ def _variable(frame: types.FrameType, held: Any) -> str | None:
 
 
 def name_of_code(frame: types.FrameType) -> str:
-    """Return ``module.qualname`` of what a frame runs, as near as its Python knows it."""
+    """Return ``module.qualname`` of what a frame runs; before 3.11 with the plain name."""
     code = frame.f_code
     name = getattr(code, "co_qualname", code.co_name)  # From 3.11 on.
     return f"{_module_in(frame)}.{name}"
@@ -263,7 +263,7 @@ def _module_in(frame: types.FrameType) -> str:
 
 
 def name_of_generator(generator: Any) -> str:
-    """Return ``module.qualname`` of a coroutine or generator; empty for one of another make."""
+    """Return ``module.qualname`` of a coroutine or generator; empty for other awaitables."""
     if type(generator) not in _GENERATORS:
         return ""
     frame = getattr(generator, _FRAME_OF[type(generator)])
@@ -272,7 +272,7 @@ def name_of_generator(generator: Any) -> str:
 
 
 def name_of_callable(thing: Any) -> str | None:
-    """Return ``module.qualname`` of a function, whatever it is wrapped in; None for others."""
+    """Return ``module.qualname`` of a function inside of methods and partials, or None."""
     for _ in range(MAX_STEPS):
         kind = type(thing)
         if kind is types.FunctionType:
@@ -290,7 +290,7 @@ def _of_class(nodes: list[Any], at: int) -> Step:
     held = nodes[at + 1]
     names = type.__getattribute__(nodes[at], "__dict__")
     if type(held) is dict and at + 2 < len(nodes):
-        # Between the two stands the dict itself, which only the collector shows.
+        # Between the two is the dict of the class, which only the GC shows.
         key = next((name for name, value in names.items() if value is nodes[at + 2]), None)
         if key is not None:
             return f".{key}", 2
@@ -314,14 +314,14 @@ def _of_context(nodes: list[Any], at: int, before: str) -> Step:
 
 
 def _of_thread_local(nodes: list[Any], at: int) -> Step:
-    # Between the two stand the dict of all threads, and that of one.
+    # Between the two are the dict of all threads, and that of one thread.
     if at + 3 < len(nodes) and type(nodes[at + 1]) is dict and type(nodes[at + 2]) is dict:
         return _of_dict(nodes[at + 2], nodes[at + 3], is_space=True), 3
     return ".<threading.local>", 1
 
 
 def _attribute(nodes: list[Any], at: int) -> Step | None:
-    """Return the attribute by which a node refers to the next one, None where there is none."""
+    """Return the attribute by which a node references the next one, None if there is none."""
     holder, held = nodes[at], nodes[at + 1]
     own = own_dict(holder)
     if own is not None:
@@ -347,7 +347,7 @@ def _of_future(nodes: list[Any], at: int, name: str | None) -> Step:
     name = _assigned(nodes[at], held)
     if name is not None:
         return f".{name}", 1
-    # Its callbacks: one stands there, more in a list of pairs of a callback and its context.
+    # Its callbacks: the first is held directly, others in a list of (callback, context) pairs.
     count = 1
     while at + count < len(nodes) - 1 and type(nodes[at + count]) in {list, tuple}:
         count += 1
@@ -355,13 +355,13 @@ def _of_future(nodes: list[Any], at: int, name: str | None) -> Step:
 
 
 def _assigned(holder: Any, held: Any) -> str | None:
-    """Return the attribute of an object whose ``__dict__`` can't be had, from 3.13 on."""
+    """Find an attribute of an object whose ``__dict__`` can't be read, from 3.13 on."""
     ways = type.__getattribute__(type(holder), "__mro__")
     spaces = [type.__getattribute__(cls, "__dict__") for cls in ways]
     for space in spaces:
         # https://docs.python.org/3/reference/datamodel.html#type.__static_attributes__
         for name in space.get("__static_attributes__", ()):
-            if any(name in each for each in spaces):  # A property may stand there.
+            if any(name in each for each in spaces):  # It may be a property.
                 continue
             with contextlib.suppress(AttributeError):
                 if object.__getattribute__(holder, name) is held:
@@ -378,17 +378,17 @@ def _tasks() -> tuple[type, ...]:
 
 
 def _classes(*names: tuple[str, str]) -> tuple[type, ...]:
-    """Return the classes of asyncio that there are, made in C and written in Python."""
+    """Return the existing classes of asyncio, implemented in C and in Python."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in names)
     return tuple(each for each in found if each is not None)
 
 
 def own_dict(holder: Any) -> dict[str, Any] | None:
-    """Return the ``__dict__`` of an object, None for one that has none or defines its own."""
+    """Return the ``__dict__`` of an object, None if it has none or defines it itself."""
     for cls in type.__getattribute__(type(holder), "__mro__"):
         found = type.__getattribute__(cls, "__dict__").get("__dict__")
         if found is not None:
-            if type(found) not in (_GETSET, _MEMBER):  # Of types.SimpleNamespace the second.
+            if type(found) not in (_GETSET, _MEMBER):  # The second for types.SimpleNamespace.
                 return None
             own = found.__get__(holder)
             return own if type(own) is dict else None
@@ -396,19 +396,19 @@ def own_dict(holder: Any) -> dict[str, Any] | None:
 
 
 def _slots_with(holder: Any, is_it: Callable[[Any], bool]) -> Iterator[str]:
-    """Yield the names of the attributes that are kept in slots, and hold what is asked for."""
+    """Yield the names of attributes in slots for whose value *is_it* returns true."""
     for cls in type.__getattribute__(type(holder), "__mro__"):
         is_read = type.__getattribute__(cls, "__module__") in _READ
         for name, descriptor in list(type.__getattribute__(cls, "__dict__").items()):
             kind = type(descriptor)
             if (kind is _MEMBER or (kind is _GETSET and is_read)) and name != "__dict__":
-                with contextlib.suppress(Exception):  # A slot that is empty.
+                with contextlib.suppress(Exception):  # An empty slot.
                     if is_it(descriptor.__get__(holder)):
                         yield name
 
 
 def _is_container(kind: type) -> bool:
-    """Say whether a class made in C has items."""
+    """Return whether a class has items."""
     return any(
         name in type.__getattribute__(cls, "__dict__")
         for cls in type.__getattribute__(kind, "__mro__")

@@ -1,7 +1,7 @@
 """
-What lives by itself: the globals of modules, functions that run, threads, exceptions in handling.
+Objects that live by themselves: globals of modules, running functions, threads and the like.
 
-What belongs to a test runner, or to this package, is none of it: it holds what it runs.
+Objects of a test runner and of this package do not count, as they hold what they run.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ __all__ = [
 
 _RUNNERS = frozenset({"_pytest", "pluggy", "pytest", "pytest_asyncio"})
 _OURS = frozenset({"otel_leaks", __name__.partition(".")[0]})
-"""Also that of a copy that was sent into the process."""
+"""The second is the name of a copy that was sent into the process."""
 _DEMO = "otel_leaks.demo"
 
 
 class Root(NamedTuple):
-    """Something that lives by itself."""
+    """An object that lives by itself."""
 
     label: str
     thing: Any
@@ -57,8 +57,8 @@ _LISTS = (
     ("subprocess", "_active"),
 )
 """
-Where Python lists what runs: the threads, the processes, and those of the latter whose Popen was
-dropped. Private, the same on 3.10 to 3.15; where one is gone, it is named as a holder.
+Python's lists of what runs: threads, processes, and processes whose Popen was dropped. Private,
+the same on 3.10 to 3.15; if Python renames one, it is named as a holder.
 """
 
 
@@ -71,7 +71,7 @@ def lists_of_the_living() -> Iterator[Any]:
 
 
 def is_of_runners(module: object) -> bool:
-    """Say whether a module is ours, pytest's, or that of a plugin of it."""
+    """Return whether a module belongs to this package, to pytest, or to a plugin of pytest."""
     if type(module) is not str:
         return False
     top = module.partition(".")[0]
@@ -81,7 +81,7 @@ def is_of_runners(module: object) -> bool:
 
 
 def is_of_others(frame: types.FrameType) -> bool:
-    """Say whether a function belongs to none of those."""
+    """Return whether a function does not belong to any of those."""
     return not is_of_runners(frame.f_globals.get("__name__"))
 
 
@@ -92,9 +92,9 @@ def _is_of_loops(frame: types.FrameType) -> bool:
 
 def is_hidden(module: types.ModuleType, listed: set[int]) -> bool:
     """
-    Say whether a module is written in Python, and its globals are none of those *listed* by id.
+    Return whether a module is written in Python and its globals are not *listed* (by id).
 
-    What one that is made in C shows of its state is not looked at.
+    The state that modules implemented in C show is not followed.
     """
     names = object.__getattribute__(module, "__dict__")
     file = names.get("__file__")
@@ -115,7 +115,7 @@ def module_roots() -> Iterator[Root]:
 
 
 def living_threads() -> list[threading.Thread]:
-    """Return the threads that run, those of this package left out."""
+    """Return the running threads, without those of this package."""
     active = getattr(threading, "_active", None)
     every = list(active.values()) if type(active) is dict else threading.enumerate()
     return [each for each in every if not names_in(each).get(native.OURS)]
@@ -123,24 +123,24 @@ def living_threads() -> list[threading.Thread]:
 
 def names_in(thread: threading.Thread) -> dict[str, Any]:
     """Return the attributes of a thread."""
-    # What a subclass defines is not asked.
+    # Without calling what a subclass defines.
     names: dict[str, Any] = object.__getattribute__(thread, "__dict__")
     return names
 
 
 def name_of_thread(thread: threading.Thread) -> str:
-    """Return its name, ``?`` where it has none."""
+    """Return the name of a thread, ``?`` if it has none."""
     name = names_in(thread).get("_name")
     return name if type(name) is str else "?"
 
 
 def idents() -> list[int]:
-    """Return the identifiers of all threads that run Python code."""
+    """Return the idents of all threads that run Python code."""
     return list(sys._current_frames())
 
 
 def function_roots(idents: Iterable[int | None]) -> Iterator[Root]:
-    """Yield the variables of the functions that run, outermost first."""
+    """Yield the variables of the running functions of threads, outermost first."""
     frames = sys._current_frames()
     for ident in idents:
         frame = frames.pop(ident, None) if ident is not None else None
@@ -148,26 +148,26 @@ def function_roots(idents: Iterable[int | None]) -> Iterator[Root]:
         for _ in range(MAX_FRAMES):
             if frame is None:
                 break
-            # What runs a loop holds the task that it runs, which is found as a task.
+            # The functions of a loop hold the task that they run, which is found as a task.
             if is_of_others(frame) and not _is_of_loops(frame):
                 stack.append(frame)
             frame = frame.f_back
         for each in reversed(stack):
-            # What pytest makes of an assert keeps its parts in @py_assert1 and the like.
+            # pytest's rewritten asserts keep their parts in @py_assert1 and the like.
             own = {k: v for k, v in variables_of(each).items() if not k.startswith("@")}
             yield Root(f"{name_of_code(each)}.<locals>", own)
         del stack[:]
 
 
 def signal_roots() -> Iterator[Root]:
-    """Yield what the application has set to handle signals."""
-    # What is made in C, since the function of ``signal`` compares the handler with numbers.
+    """Yield the application's handlers of signals."""
+    # The function in C, since that of ``signal`` compares the handler with numbers.
     signals = getattr(sys.modules.get("signal"), "Signals", ())
     in_c: Any = sys.modules.get("_signal")
     for number in signals if in_c is not None else ():
         handler = in_c.getsignal(number)
         name = name_of_callable(handler)
-        # asyncio.run() hands its task to one of its own, and that is found as a task.
+        # asyncio.run() sets a handler that holds its task, which is found as a task.
         if callable(handler) and not (name or "").startswith("asyncio."):
             yield Root(f"the handler of {number.name}", handler)
 
@@ -175,14 +175,14 @@ def signal_roots() -> Iterator[Root]:
 def exception_roots() -> Iterator[Root]:
     """Yield the exceptions that are being handled."""
     for found in sys._current_exceptions().values():
-        # Before 3.12 a tuple, as sys.exc_info() has it.
+        # Before 3.12 a tuple, as from sys.exc_info().
         error = found[1] if type(found) is tuple else found
         if error is not None:
             yield Root("the exception that is being handled", error)
 
 
 def exit_roots(*, with_arguments: bool) -> Iterator[Root]:
-    """Yield what is called when the interpreter exits, where that can be read."""
+    """Yield the functions that are called when the interpreter exits, if they can be read."""
     for function, args, kwargs in exit_functions(with_arguments=with_arguments):
         name = name_of_callable(function)
         if is_of_runners(name):

@@ -59,7 +59,7 @@ class TaskRegistry:
             self._loops.close()
 
     def forked(self) -> None:
-        """Start anew in a forked child: another thread may have held our lock."""
+        """Start over in a forked child: another thread may have held our lock."""
         if self._loops is not None:
             self._loops.forked()
 

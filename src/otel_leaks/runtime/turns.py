@@ -1,20 +1,20 @@
 """
-The turns of asyncio's own event loops, timed where they ask what is ready.
+Times the turns (iterations) of asyncio's own event loops, in their calls of ``select``.
 
-In each turn a loop asks its selector, which is where it waits when nothing is ready, and then
-runs all that is. From one question to the next nobody else gets its turn. So the selector gets a
-``select`` that looks at the clock: the frames of the application's tasks stay as they are, no
-cycle of references comes to be, and all is put back at the end. It costs up to 0.2 us a turn with
-epoll, 0.4 us with others (3.11), and nothing while the loop waits.
+In each turn a loop calls ``select`` of its selector, in which it waits if nothing is ready, and
+then runs everything that is ready. Between two calls nothing else gets its turn. The selector
+therefore gets a ``select`` that reads the clock: the frames of the application's tasks stay as
+they are, no reference cycle is created, and everything is restored at the end. It costs up to
+0.2 us a turn with epoll, 0.4 us with others (3.11), and nothing while the loop waits.
 
-The selector of epoll, which is what a server on Linux has, gets it as an attribute. That is the
-fastest: a selector whose class is replaced loses the attributes that 3.13 and later keep within
-an object, and with them the fast way to its methods. The ``select`` of others is not rewritten
-but called, which as an attribute would be a cycle of references, so they get another class.
+The epoll selector, which servers on Linux have, gets it as an attribute. That is the fastest: a
+selector whose class is replaced loses the attributes that 3.13 and later keep inside of an
+object, and with them fast access to its methods. The ``select`` of other selectors is called, not
+rewritten. As an attribute, that would be a reference cycle, so their class is replaced.
 https://github.com/python/cpython/blob/v3.13.5/Objects/typeobject.c#L6489
 
 Private names: ``_selector`` and ``_thread_id`` of asyncio's loops, the same on 3.10 to 3.15. On
-Windows ``_selector`` is the proactor, which has a ``select`` too. A loop without them, such as
+Windows ``_selector`` is the proactor, which has a ``select`` as well. A loop without them, such as
 uvloop's, is not timed here.
 
 https://github.com/python/cpython/blob/v3.13.0/Lib/asyncio/base_events.py#L1950
@@ -38,11 +38,11 @@ from otel_leaks.runtime.names import own
 __all__ = ["BUCKETS", "SLOW_S", "Meter", "attach", "bucket_of", "clock", "detach", "middle_of"]
 
 SLOW_S = 0.001
-"""Turns from so long on are counted by their length."""
+"""Shortest turn that is counted by its length."""
 PER_DOUBLING = 8
-"""Buckets for each doubling of it, so that a length is known to within 5 %."""
+"""Buckets for each doubling of the length, which is thus known to within 5 %."""
 BUCKETS = 200
-"""The last one from 8 hours on."""
+"""Number of buckets; the last one starts at 8 hours."""
 
 _IN = getattr(select, "EPOLLIN", 1)
 _NOT_IN, _NOT_OUT = ~_IN, ~getattr(select, "EPOLLOUT", 4)
@@ -52,7 +52,7 @@ _MISSING = object()
 _METER = "_otel_leaks_meter"
 _LOOP = "_otel_leaks_loop"
 
-# Looked at twice a turn: the clock itself where nothing stands in its place, as freezegun does.
+# Read twice a turn: the clock itself, unless something such as freezegun has replaced it.
 clock: Callable[[], float] = (
     time.monotonic if type(time.monotonic) is types.BuiltinFunctionType else native.monotonic
 )
@@ -70,7 +70,7 @@ def middle_of(bucket: int) -> float:
 
 @final
 class Meter:
-    """What is known of the turns of one loop. Written by its thread alone, but for *longest_s*."""
+    """The turns of one loop. Only the loop's thread writes to it, except for *longest_s*."""
 
     __slots__ = (
         "away_s",
@@ -90,39 +90,39 @@ class Meter:
     def __init__(self, clock: Callable[[], float] = clock) -> None:
         now = clock()
         self.clock = clock
-        """Here since freezegun replaces it in a module."""
+        """Kept here, as freezegun replaces it in modules."""
         self.entered = now
-        """When the loop began to wait last."""
+        """When the loop last started to wait."""
         self.left = now
-        """When its turn began: when it was told what is ready."""
+        """When its turn started: when ``select`` returned what is ready."""
         self.run: object = None
-        """The very object that ``_thread_id`` was in that turn: each run of a loop has another."""
+        """The object ``_thread_id`` in that turn, which identifies a run of the loop."""
         self.idle_s = 0.0
-        """Seconds for which it has waited."""
+        """Seconds that it has waited."""
         self.away_s = 0.0
-        """Seconds in which it did not run."""
+        """Seconds that it has not been running."""
         self.counts = [0] * BUCKETS
         """The turns of at least ``SLOW_S``, by their lengths."""
         self.longest_s = 0.0
-        """The longest one since somebody set this to 0."""
+        """The longest turn since this was last reset to 0."""
         self.last = (now, 0.0)
-        """When the last of them began, and how long it took."""
+        """When the last long turn started, and how long it took."""
         self.listeners: tuple[Callable[[Meter, float], None], ...] = ()
-        """Called in the loop's thread when one of them ends, with its length."""
+        """Called in the loop's thread when a long turn ends, with its length in seconds."""
         self.users = 1
         self.select: weakref.ref[Callable[..., Any]] | None = None
-        """What times the turns, where it is an attribute of the selector."""
+        """The function that times the turns, if it is an attribute of the selector."""
 
     def turn(self) -> float | None:
-        """Return when the turn began that the loop is in, None while it waits."""
+        """Return when the current turn started, None while the loop waits."""
         left, entered = self.left, self.entered
         return left if left > entered else None
 
     def end_slow(self, now: float, run: object) -> None:
-        """Note that a long turn ends, or that a run begins."""
+        """Record that a long turn ends, or that a run starts."""
         took_s = now - self.left
         if run is not self.run:
-            if self.run is None:  # It was found while it waited.
+            if self.run is None:  # The loop was attached while it waited.
                 self.idle_s += took_s
             else:
                 self.away_s += took_s
@@ -137,17 +137,17 @@ class Meter:
 
 _lock = forks.Lock()
 _timed: dict[type, type] = {}
-"""The classes that look at the clock, by those that they stand in for."""
+"""The classes that read the clock, by the classes that they replace."""
 
 
 def attach(loop: Any) -> Meter | None:
     """
-    Begin to time the turns of a loop.
+    Start timing the turns of a loop.
 
     Returns:
         None for a loop whose turns can't be timed.
     """
-    # Greenlets in the place of threads share one thread, and one loop may wait in another's turn.
+    # Greenlets share one thread, so that one loop may wait during another's turn.
     if native.is_replaced() or own(loop, "_thread_id", _MISSING) is _MISSING:
         return None
     selector = own(loop, "_selector")
@@ -170,13 +170,13 @@ def attach(loop: Any) -> Meter | None:
             else:
                 setattr(selector, _LOOP, loop)
                 selector.__class__ = _timed_class(kind)
-        except Exception:  # Of somebody's own: without attributes, or with another layout.
+        except Exception:  # A custom selector without attributes, or with another layout.
             return None
         return meter
 
 
 def detach(loop: Any) -> None:
-    """Let the loop's selector be as it was, when nobody else times it."""
+    """Restore the loop's selector, unless it is still timed for others."""
     selector = own(loop, "_selector")
     with _lock:
         meter = own(selector, _METER)
@@ -192,12 +192,12 @@ def detach(loop: Any) -> None:
             object.__delattr__(selector, _LOOP)
         elif meter.select is not None and own(selector, "select") is meter.select():
             object.__delattr__(selector, "select")
-        # Else somebody has put theirs around it, which may call it for as long as it likes.
+        # Otherwise someone has wrapped it, and may go on calling it.
         object.__delattr__(selector, _METER)
 
 
 def _has_own_select(selector: object) -> bool:
-    """Say whether somebody has wrapped the method of this very selector."""
+    """Return whether ``select`` was overridden on this selector itself."""
     found = own(selector, "select")
     return getattr(found, "__func__", None) is not getattr(type(selector), "select", None)
 
@@ -216,7 +216,7 @@ def _name_like(one: Any, other: Any) -> None:
 
 
 def _is_known(base: Any) -> bool:
-    """Say whether a class is the one of which ``_timed_select`` knows what its ``select`` does."""
+    """Return whether a class is the one whose ``select`` is reimplemented by ``_timed_select``."""
     code = getattr(vars(base).get("select"), "__code__", None)
     return (
         sys.version_info < (3, 16)
@@ -226,12 +226,12 @@ def _is_known(base: Any) -> bool:
 
 
 def _events(event: int) -> int:
-    """Return what epoll says of a file, as selectors have it."""
+    """Convert the events of epoll to those of selectors."""
     return (event & _NOT_IN and _WRITE) | (event & _NOT_OUT and _READ)
 
 
 def _ready(found: list[tuple[int, int]], keys: Any) -> list[tuple[Any, int]]:
-    """Return what ``EpollSelector.select`` does of many files."""
+    """Return what ``EpollSelector.select`` returns for many files."""
     ready = []
     for fd, event in found:
         key = keys.get(fd)
@@ -242,18 +242,18 @@ def _ready(found: list[tuple[int, int]], keys: Any) -> list[tuple[Any, int]]:
 
 def _timed_select(meter: Meter, loop: Any, keys: Any, poll: Any) -> Callable[..., Any]:
     """
-    Return what looks at the clock within ``EpollSelector.select``, on 3.10 to 3.15.
+    Return an ``EpollSelector.select`` that reads the clock, on 3.10 to 3.15.
 
-    One function in place of two that call each other: that is half of the cost. It asks for
-    ``None`` first, since comparing that with a number takes long, and each call copies the
-    variables from here, so that there are few.
+    One function replaces two that call each other, which halves the cost. It checks for ``None``
+    first, since comparing ``None`` with a number takes long. It has few closure variables, as
+    each call copies them.
     https://github.com/python/cpython/blob/v3.13.0/Lib/selectors.py#L435
 
     Args:
-        meter: Of the loop.
+        meter: The meter of the loop.
         loop: The loop.
-        keys: What the selector keeps of each file.
-        poll: What asks the operating system.
+        keys: The selector's ``_fd_to_key``.
+        poll: The ``poll`` method of the selector's epoll object.
     """
     now_s = meter.clock
 
@@ -264,7 +264,7 @@ def _timed_select(meter: Meter, loop: Any, keys: Any, poll: Any) -> Callable[...
         if timeout is None:
             timeout = -1
         elif timeout <= 0:
-            # It is told at once, and its next turn begins.
+            # It gets the result at once, and its next turn starts.
             meter.left = now
             found = poll(0, len(keys) or 1)
             if not found:
@@ -281,12 +281,12 @@ def _timed_select(meter: Meter, loop: Any, keys: Any, poll: Any) -> Callable[...
             finally:
                 meter.left = left = now_s()
                 meter.idle_s += left - now
-        if len(found) == 1:  # So it mostly is, and no other list is needed.
+        if len(found) == 1:  # The most frequent case, which needs no second list.
             fd, event = found[0]
             key = keys.get(fd)
             if key is None:
                 return []
-            # It comes of files alone that are asked for it.
+            # EPOLLIN is only reported for files that are registered for it.
             found[0] = (key, _READ if event == _IN else _events(event) & key.events)
             return found
         return _ready(found, keys)
@@ -295,7 +295,7 @@ def _timed_select(meter: Meter, loop: Any, keys: Any, poll: Any) -> Callable[...
 
 
 def _timed_any(base: Any) -> type:
-    """Return a class that looks at the clock around a ``select`` of which it knows nothing."""
+    """Return a class that reads the clock around an unknown ``select``."""
     now_s, slow_s = clock, SLOW_S
 
     class Timed(base):  # type: ignore[misc]
@@ -308,7 +308,7 @@ def _timed_any(base: Any) -> type:
             if now - meter.left >= slow_s or run is not meter.run:
                 meter.end_slow(now, run)
             if timeout == 0:
-                # It is told at once, and its next turn begins.
+                # It gets the result at once, and its next turn starts.
                 meter.left = now
                 return base.select(self, 0)
             meter.entered = now

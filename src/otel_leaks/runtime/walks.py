@@ -191,7 +191,7 @@ class Walk:
             start = (bisect_right(self._bounds[level], number) - 1) * SLICE
 
     def shut(self, ids: Iterable[int]) -> None:
-        """Follow some objects no more; the caller keeps them alive."""
+        """Do not follow some objects any more; the caller keeps them alive."""
         self._seen.add(ids)
 
     def retract(self) -> None:

@@ -240,7 +240,7 @@ class Check:
             self.report = with_holders(proved(self.report), roots=self._named)
 
     def _give_back(self, starts: Starts) -> bool:
-        """Take what a library seems to keep for a leak if the line of another leak created it."""
+        """Count as a leak what a library seems to keep, if the line of another leak created it."""
         from otel_leaks.origins.process_wide import line_of
 
         through = [s.origin for s in self.report if s.origin is not None and s.origin.library]

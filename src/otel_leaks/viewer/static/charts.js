@@ -1,4 +1,4 @@
-// Counts over time by function, with limits, of the process that is shown.
+// Counts over time by function, with limits, for the selected process.
 
 import uPlot from "./vendor/uPlot.esm.js";
 import { byId, h, setText } from "./dom.js";
@@ -12,7 +12,7 @@ const charts = new Map();
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-// Columns of a chart: times, total, limit, then the functions, the largest of late first.
+// Columns of a chart: times, total, limit, then the functions, the most recent largest first.
 export function columns(process, kind) {
   const readings = process.readings.filter(([, kinds]) => kind in kinds);
   const peaks = new Map();
@@ -130,7 +130,7 @@ const times = (_, splits) => {
   return splits.map((at) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", ...(seconds ? { second: "2-digit" } : {}), hour12: false }));
 };
 
-// Colors are read when a chart is made.
+// Colors are read when a chart is created.
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   for (const known of charts.values()) known.shape = "";
   drawCharts();

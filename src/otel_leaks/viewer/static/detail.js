@@ -14,7 +14,7 @@ let drawn = "";
 
 const versionOf = (finding) => `${state.epoch} ${finding.id} ${finding.reports} ${finding.last} ${finding.ended !== null}`;
 
-// Evidence is asked for when it comes in, so that it can be read after the program has ended.
+// Evidence is requested when it arrives, so that it can be read after the program has ended.
 export function fetchDetails(again) {
   const shown = shownFinding();
   const wanted = [...state.findings.values()].slice(-20);

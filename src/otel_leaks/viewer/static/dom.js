@@ -1,4 +1,4 @@
-// Elements from values. Text is always text: nothing here reads HTML.
+// Creates elements from values. Text is always text: nothing here parses HTML.
 
 export function h(tag, properties, ...children) {
   const element = document.createElement(tag);
@@ -17,13 +17,13 @@ export function h(tag, properties, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-// Writes only what differs: a screen reader reads what is written.
+// Writes only what differs, as a screen reader announces everything that is written.
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// Brings the children of a list into an order without touching those that stay as they are, so
-// that focus and selection stay too.
+// Reorders the children of a list without touching those that stay in place, so that focus and
+// selection are kept.
 export function arrange(parent, elements) {
   const wanted = new Set(elements);
   for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
@@ -57,7 +57,7 @@ async function copied(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Where the clipboard is not given to pages, the old way may still do.
+    // If pages have no access to the clipboard, the old way may still work.
     const area = h("textarea", { class: "unseen", "aria-hidden": "true" });
     area.value = text;
     document.body.append(area);

@@ -1,4 +1,4 @@
-// Findings, open ones first, each the newest first.
+// Findings: open ones first, the newest first within each group.
 
 import { arrange, byId, h, setText } from "./dom.js";
 import { findings, matches, shownFinding, state } from "./state.js";

@@ -8,12 +8,12 @@ const LARGE = 0.1;
 export function tree(sites) {
   const root = { children: new Map(), count: 0 };
   const total = sites.reduce((sum, site) => sum + site.count, 0);
-  // No deeper than the large ones: a narrow part that goes on for long would say nothing.
+  // No deeper than the large ones: a long narrow part would show nothing.
   const deepest = Math.max(1, ...sites.filter((site) => site.count >= LARGE * total).map((site) => site.stack.length));
   for (const site of sites) {
     let node = root;
     node.count += site.count;
-    // Of a very deep stack the inner end says where it waits.
+    // In a very deep stack, the inner end shows where it waits.
     for (const [name, file, line] of site.stack.slice(-MOST).slice(0, deepest)) {
       const key = `${name}\n${file}\n${line}`;
       if (!node.children.has(key)) node.children.set(key, { name, file, line, count: 0, children: new Map() });
@@ -45,7 +45,7 @@ export function icicle(sites, wanted) {
       item.style.flexGrow = String(child.count);
       list.append(item);
     }
-    // What waits above its siblings' depth leaves room empty.
+    // A stack that is shallower than its siblings leaves space empty.
     const rest = node.count - [...node.children.values()].reduce((sum, child) => sum + child.count, 0);
     if (rest > 0 && node !== root) {
       const empty = h("li", { "aria-hidden": "true" });

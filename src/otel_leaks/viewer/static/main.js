@@ -65,6 +65,6 @@ byId("filter").addEventListener("input", (event) => {
   changed();
 });
 byId("more").addEventListener("click", () => { showMore(); changed(); });
-// Times such as "for 20 s" go on, also while nothing comes in.
+// Times such as "for 20 s" advance even while nothing arrives.
 setInterval(changed, 1000);
 follow();

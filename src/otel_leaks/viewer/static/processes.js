@@ -40,7 +40,7 @@ function row(process, open, isShown) {
   return known.element;
 }
 
-// One card for each leak, though more than one evidence may speak of it.
+// One card for each leak, even if several evidences report it.
 function leaks() {
   const found = new Map();
   for (const finding of openFindings()) {
@@ -60,7 +60,7 @@ export function drawNow(choose) {
   arrange(byId("now-list"), elements);
 }
 
-// How many there are by now: of its function, or of the kind where that has too many.
+// The current count: of its function, or of the kind if the kind has too many.
 function current(process, finding) {
   const population = process?.readings.at(-1)?.[1][finding.kind];
   if (population === undefined) return null;

@@ -1,4 +1,4 @@
-// In the place of stream.js where the page is a file: what it shows stands in the file.
+// Replaces stream.js if the page is a file, which then includes the data.
 
 import { apply, state } from "./state.js";
 import { byId, setText } from "./dom.js";
@@ -17,7 +17,7 @@ export async function details(id) {
   return recorded.details[id];
 }
 
-// A file has no buttons that do anything elsewhere.
+// A file has no server, so it has no actions.
 export async function act() {
   return "";
 }

@@ -1,4 +1,4 @@
-// All that is known, and who wants to know of changes.
+// All data of the page, and the listeners for changes.
 
 export const state = {
   epoch: null,
@@ -8,7 +8,7 @@ export const state = {
   chosenProcess: null,
   chosenFinding: null,
   filter: "",
-  // Seconds since the epoch at which time stands still, in a file that was saved.
+  // In a saved file, the time at which it stands still, seconds since the epoch.
   at: null,
 };
 
@@ -17,7 +17,7 @@ let asked = false;
 
 export const onChange = (listener) => listeners.push(listener);
 
-// At most one drawing a frame, however much comes in; in a hidden tab none at all.
+// Draws at most once a frame, however much arrives, and not at all in a hidden tab.
 export function changed() {
   if (asked) return;
   asked = true;
@@ -29,7 +29,7 @@ export function changed() {
 
 export function apply(changes) {
   if (state.epoch !== changes.epoch) {
-    // Another run of the server, which knows nothing of the one before.
+    // Another run of the server, which has no data of the previous one.
     state.epoch = changes.epoch;
     state.processes.clear();
     state.findings.clear();
@@ -50,19 +50,19 @@ export function apply(changes) {
   changed();
 }
 
-// Open ones first, each the newest first; those of no known time in their order.
+// Open ones first, the newest first within each group; those without a known time keep their order.
 export function findings() {
   return [...state.findings.values()].sort(
     (one, other) => (one.ended !== null) - (other.ended !== null) || other.opened - one.opened || (one.opened === null ? one.id - other.id : other.id - one.id),
   );
 }
 
-// What is alive in a process need be no leak.
+// An object that is alive in a process need not be a leak.
 export function openFindings() {
   return findings().filter((each) => each.ended === null && each.evidence !== "alive");
 }
 
-// Whose charts are shown: the one chosen, or the one that leaks, or the first.
+// The process whose charts are shown: the chosen one, else one that leaks, else the first.
 export function shownProcess() {
   const leaking = openFindings()[0]?.process;
   for (const id of [state.chosenProcess, leaking]) {

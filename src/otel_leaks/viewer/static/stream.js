@@ -1,10 +1,10 @@
-// The stream of changes: it comes back by itself, also after the server was restarted.
+// The stream of changes: it reconnects by itself, even after the server was restarted.
 
 import { apply, changed, state } from "./state.js";
 import { byId, setText } from "./dom.js";
 
 const AGAIN_MS = 1000;
-// Once: a link within the page changes the part of the address that has it.
+// Read only once: links within the page change the part of the address that has the token.
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) sessionStorage.setItem("token", given);
 
@@ -21,7 +21,7 @@ export function follow() {
   });
   source.addEventListener("error", () => {
     connected(false);
-    // After an answer that is no stream the browser gives up.
+    // The browser gives up after a response that is not a stream.
     if (source.readyState === EventSource.CLOSED) setTimeout(follow, AGAIN_MS);
   });
 }

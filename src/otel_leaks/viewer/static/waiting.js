@@ -1,4 +1,4 @@
-// What is shown while nothing has come in: what it waits for, and what to set.
+// Shown while nothing has arrived: what the page waits for, and what to configure.
 
 import { byId, copyButton, h } from "./dom.js";
 import { state } from "./state.js";

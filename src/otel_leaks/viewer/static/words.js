@@ -1,4 +1,4 @@
-// How numbers, times and kinds are written.
+// Formats numbers, times and kinds.
 
 import { state } from "./state.js";
 
@@ -48,7 +48,7 @@ export function clock(seconds) {
 }
 
 export const place = (where) => (where === null ? "" : `${where[0]}, ${where[1]}:${where[2]}`);
-// The same without folders, where there is little room.
+// The same without folders, for narrow places.
 export const nearby = (where) => (where === null ? "" : `${short(where[0])}, ${where[1].split(/[\\/]/).at(-1)}:${where[2]}`);
 export const short = (name) => name.split(".").at(-1) || name;
 export const now = () => state.at ?? Date.now() / 1000;

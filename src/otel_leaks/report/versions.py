@@ -1,7 +1,7 @@
 """
-Which of two versions of a distribution is the newer one, and which one is installed.
+Which of two versions of a distribution is newer, and which one is installed.
 
-The order is that of PEP 440. ``packaging`` is there wherever this package is, as
+The order is that of PEP 440. ``packaging`` is available wherever this package is, because
 ``opentelemetry-instrumentation`` needs it.
 """
 
@@ -21,11 +21,11 @@ _folders: list[str] | None = None
 
 def look_in(folders: Iterable[str] | None) -> None:
     """
-    Look for distributions somewhere else.
+    Look for distributions in other folders.
 
     Args:
-        folders: Where another process has its libraries; empty for nowhere, as of a report that
-            comes from another machine. None for where this process has its own.
+        folders: Another process's library folders; empty for none, as for a report that
+            comes from another machine. None for those of this process.
     """
     global _folders
     _folders = None if folders is None else list(folders)
@@ -33,11 +33,11 @@ def look_in(folders: Iterable[str] | None) -> None:
 
 
 def installed(distribution: str) -> str | None:
-    """Return the version of a distribution, None where none is found; imports none."""
+    """Return the version of a distribution, None if it is not found; does not import it."""
     if distribution not in _found:
         try:
             _found[distribution] = _version(distribution)
-        except Exception:  # Somebody's own finder, or files of whatever form.
+        except Exception:  # A custom finder, or malformed files.
             _found[distribution] = None
     return _found[distribution]
 
@@ -55,8 +55,8 @@ def _version(distribution: str) -> str | None:
 
 
 def key_of(version: str) -> Version | None:
-    """Return what versions are compared by, None for what is none; a local part does not count."""
-    # Not before a site matches: it takes longer to import than all hints.
+    """Return the key to compare versions by, None for an invalid one; ignores local parts."""
+    # Imported only once a site matches: this takes longer than importing all hints.
     from packaging.version import InvalidVersion, Version
 
     try:

@@ -267,7 +267,7 @@ def growth_of(
 
 def _found(finding: Finding) -> str:
     """Describe what piles up, and how fast."""
-    # At night there may be as few as when the rise began, although the new ones are still there.
+    # At night there may be as few as at the start of the rise, with the new ones still there.
     more = f"{finding.grown or 'no'} more than"
     if finding.pools is not None and finding.sites:
         return (

@@ -40,7 +40,7 @@ def threshold(
     max_sites: int,
 ) -> tuple[Finding, ...]:
     """
-    Report the kinds of which there are more than their limit.
+    Report the kinds with more objects than their limit.
 
     Workers of a thread pool are not counted: the pool has a limit of its own.
 

@@ -276,7 +276,7 @@ class Row:
         Return whether the objects have come to stay.
 
         Args:
-            least: This many objects must have stayed, and more than when the row began.
+            least: This many objects must have stayed, and more than at the start of the row.
             most_ends: Share of the followed objects that may have ended.
             moves: Whether an object that moved to another site counts as gone.
         """

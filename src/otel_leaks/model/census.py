@@ -214,8 +214,8 @@ class Site:
     """The one of them that was cancelled first."""
     serving: int = 0
     """How many of its objects belong to a request in progress: its span is open. An estimate
-    if *count* is one, or if only a share was looked at. For threads, those created by a pending
-    task are included, and workers of such pools."""
+    if *count* is an estimate, or if only a share was looked at. For threads, those created by
+    a pending task are included, and workers of such pools."""
 
     @property
     def keeps_process(self) -> bool:

@@ -100,7 +100,7 @@ class Rounds:
         self._log.say_notes()
         self._report_changes()
         self._hear("listener", self._retry)
-        # A fork replaces them while this thread, which is not in the child, goes on here.
+        # Local names, because a fork may replace the attributes during the round.
         policies, opened = self._policies, self._ledger.opened
         census = self._taker.take(sampled=policies.suspects())
         self._log.failures(census.failures)

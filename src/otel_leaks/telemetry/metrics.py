@@ -374,7 +374,7 @@ def _registration_for(meter_provider: MeterProvider | None, version: str) -> _Re
 
 
 def is_proxy(provider: object) -> bool:
-    """Return whether *provider* stands for one that has not been set yet."""
+    """Return whether *provider* is a proxy for one that has not been set yet."""
     # Private in opentelemetry.metrics, public as ProxyTracerProvider in opentelemetry.trace.
     return type(provider).__name__ in {
         "_ProxyMeterProvider",

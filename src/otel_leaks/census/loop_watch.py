@@ -181,7 +181,7 @@ class LoopWatch:
         now: float,
         process_s: float,
     ) -> None:
-        """Add what the thread of a loop has done since the last look."""
+        """Add how a loop's thread has spent its time since the last look."""
         since, after = max(turn.began, self._looked_at), watched.clocked
         own_s = after.ran_s - before.ran_s if after is not None and before is not None else 0.0
         gc_s = self._pauses.between(since, now)

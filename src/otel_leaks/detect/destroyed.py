@@ -29,7 +29,7 @@ def destroyed(
             instrumented.
         quiet_s: Seconds without another destroyed task after which a finding ends, > 0.
         open_marks: Fingerprints of the sites with an open finding.
-        max_sites: The most findings, >= 1.
+        max_sites: Maximum number of findings, >= 1.
 
     Returns:
         0..n findings, largest first, and an ended one for each open finding without another

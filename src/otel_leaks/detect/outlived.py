@@ -50,7 +50,7 @@ class Outlived:
     Args:
         limit_s: Seconds after the span's end from which on an object has outlived it, > 0.
         at_least: How many such objects are worth a look, >= 1.
-        max_sites: The most new findings, and sites of one finding, >= 1.
+        max_sites: Maximum number of new findings, and of sites of one, >= 1.
         pause: Called between slices of work, some tenths of a millisecond apart.
     """
 

@@ -12,7 +12,7 @@ from otel_leaks.model import End
 __all__ = ["Rises", "is_there"]
 
 ENOUGH_STAYED = 20
-"""Most followed objects that must have stayed: the census follows only a few more."""
+"""Upper bound of the followed objects that must have stayed: the census follows few more."""
 ENDS_BELOW = 0.5
 """Share of the rise, and of those that had stayed: below both, a finding has ended."""
 LEAST_SHARE = 0.6

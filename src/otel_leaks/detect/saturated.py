@@ -20,7 +20,7 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (("thread_pool", "saturated"),)
 LONGER = 2.0
 """Multiple of the longest time that a pool was seen to take for a job before it took the next."""
 LONGEST = 4.0
-"""Most multiples of the limit: a pool that was stuck once is found again."""
+"""Upper bound of that, as a multiple of the limit: a pool that was stuck once is found again."""
 PARTS = 3
 """Parts of the time a pool has been stuck, in each of which its queue must grow."""
 MOST_LENGTHS = 120
@@ -28,7 +28,7 @@ MOST_LENGTHS = 120
 
 
 class _Stall:
-    """The time since which the same job has been at the head of a pool's queue."""
+    """The time for which the same job has been at the head of a pool's queue."""
 
     __slots__ = ("lengths", "longest_s", "stuck_s")
 

@@ -12,7 +12,7 @@ from otel_leaks.model import End, Kind, Site, fingerprint
 __all__ = ["DAY", "MAX_SERIES", "SLOW", "History", "Rise", "Series", "now_of", "pool_key", "tiers"]
 
 LEAST_CENSUSES = 3
-"""Of a window: if censuses are expensive and so rare, windows are longer."""
+"""Censuses in a window: if censuses are expensive, and so rare, windows are longer."""
 SLOW = 6
 """Windows in a long one, which detects what rises over hours."""
 DAY = 24
@@ -28,7 +28,7 @@ STEEP: Mapping[Kind, int] = {"asyncio_task": 100, "thread": 2}
 """Multiple of the floor that a row of quick windows must rise: with the defaults, a fifth of the
 kind's limit. Crowds of connecting clients are less steep."""
 LARGE = 16
-"""Most objects of a place without quick windows; the census follows none of them."""
+"""Places with no more objects get no quick windows; the census follows none of them."""
 SLICE = 100
 """Sites between two pauses."""
 MAX_SERIES = 2000
@@ -161,7 +161,7 @@ class History:
             there: The sites in the census, by their keys.
             now: The census's values for each.
             at: Its time.
-            max_sites: The most sites of each that want a sample.
+            max_sites: Maximum number of sites of each that want a sample.
             is_whole: Whether a series that is missing there is empty.
         """
         for key, sites in self.sliced(there.items()):

@@ -15,7 +15,7 @@ LATE = 0.1
 """Share of the time that it was to sleep: an object that is still there this much later has
 outlasted its timer. Before that it may clean up and end."""
 GONE = 20.0
-"""The same for one that is no longer looked for."""
+"""The same for an object that is no longer looked for."""
 
 
 class _Sleeper(NamedTuple):

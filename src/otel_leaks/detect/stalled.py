@@ -30,7 +30,7 @@ def stalled(
     Args:
         census: One census, with the stalls of the last minutes.
         open_marks: Fingerprints of the sites with an open finding.
-        max_sites: The most findings, >= 1.
+        max_sites: Maximum number of findings, >= 1.
 
     Returns:
         0..n findings, the longest stall first, and an ended one for each open finding without

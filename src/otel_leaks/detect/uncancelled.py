@@ -39,7 +39,7 @@ class Uncancelled:
 
     Args:
         limit_s: Seconds since the first census that saw the request, > 0.
-        max_sites: The most new findings, and sites of one finding, >= 1.
+        max_sites: Maximum number of new findings, and of sites of one, >= 1.
     """
 
     def __init__(self, *, limit_s: float, max_sites: int) -> None:

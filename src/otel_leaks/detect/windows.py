@@ -13,7 +13,7 @@ __all__ = ["Fates", "Now", "Row", "Tier", "Track", "Window"]
 LEAST_RISE = 0.1
 """Share of the first floor by which the last one must be above it."""
 LEAST_STEP = 0.6
-"""Share of the mean step, minus the square root of that step, because a leak grows unevenly."""
+"""Share of the mean step, less the square root of the mean, because a leak grows unevenly."""
 LEAST_SLOPE = 0.7
 """Share of the earlier slope: a rise that flattens is a warm-up."""
 LEAST_LATELY = 1 / 3
@@ -113,7 +113,7 @@ class Window(NamedTuple):
     at_once: float
     """The largest share of the followed objects that ended between two censuses."""
     most_stayed: int
-    """The most that had stayed at one time."""
+    """The largest number that had stayed at one time."""
     asked: int
     """Whether they have a connection of their own; the sum over all censuses."""
     connected: int

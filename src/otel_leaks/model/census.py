@@ -207,7 +207,7 @@ class Site:
     """What became of some of its objects that are followed from census to census. Those
     counted by *serving* are not followed."""
     clients: Clients | None = None
-    """Of some of those that are followed; None if none was asked."""
+    """The clients of some of the followed ones; None if none was asked."""
     refusals: tuple[Refusal, ...] = ()
     """Some of its tasks that were cancelled and continue, those cancelled first at the front."""
     refusing: Sample | None = None

@@ -116,7 +116,7 @@ class Recorder:
 
         Args:
             sites: Only these sites; None for all.
-            minutes: The most minutes, counted from the newest.
+            minutes: Maximum number of minutes, counted from the newest.
         """
         if self._newest == NEVER:
             return History()

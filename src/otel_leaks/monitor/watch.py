@@ -39,7 +39,7 @@ FORGET_S = 0.05
 """Seconds until a forked child discards its parent's state: by then most children have
 become another program, or have ended."""
 LATE_S = 1.0
-"""Most seconds from then until it is watched."""
+"""Maximum number of seconds from then until it is watched."""
 EXIT_JOIN_S = 0.03
 """The same as the interpreter exits; an unfinished census ends within a slice."""
 

@@ -1,7 +1,7 @@
 """
 Files that ``otel-leaks report`` reads: detections as OTLP JSON, test reports, ``ps --json``.
 
-OTLP comes as one export, or as one per line, as the OpenTelemetry Collector's file exporter writes.
+OTLP comes as one export, or as one per line, like the OpenTelemetry Collector's file exporter's.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Admission:
 
         Args:
             counts: How many objects each function has now, each >= 1.
-            most: The most names this time; None for the usual maximum.
+            most: Maximum number of names this time; None for the usual one.
 
         Returns:
             At most ``at_once`` names, in the life of this object at most ``in_a_life``;

@@ -40,7 +40,7 @@ from otel_leaks.telemetry.entries import (
 __all__ = ["MAX_CHARS", "SpanReader", "Switch", "note_end"]
 
 MAX_INNER = 32
-"""Most enclosing spans that are followed from a span."""
+"""Maximum number of enclosing spans that are followed."""
 
 _T = TypeVar("_T")
 

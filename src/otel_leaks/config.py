@@ -31,9 +31,9 @@ class _Option:
     """How one option is read and checked."""
 
     rule: str
-    """What a value has to be, as it stands in an error."""
+    """What a value must be, as worded in an error."""
     read: Callable[[str], Any]
-    """Makes a value of an environment variable's text; raises ValueError."""
+    """Turns an environment variable's text into a value; raises ValueError."""
     check: Callable[[Any], Any]
     """Returns the value to keep; raises TypeError or ValueError without a message."""
 
@@ -127,7 +127,7 @@ _STALL = _Option(
     _check_stall,
 )
 _OPTIONAL = (_LIMIT, _FLOOR, _STALL)
-"""What an empty variable turns off."""
+"""Options that an empty variable turns off."""
 
 
 def _whole(least: int, most: int) -> _Option:

@@ -1,8 +1,8 @@
 """
 The environment variables of ``LeakConfig``, for ``opentelemetry-instrument --help``.
 
-That command makes a flag, ``--leaks_interval_s``, of each name here that begins with
-``OTEL_``.
+That command turns each name here that begins with ``OTEL_`` into a flag, such as
+``--leaks_interval_s``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """
 The errors and warnings of this package.
 
-Each also derives from the built-in that a caller would expect, so ``except ValueError`` takes
-what is wrong with a value, and ``except OtelLeaksError`` takes whatever this package raises. The
-message names what is wrong, the rule, the value, and the way out. In production none of them
-reaches the application, save from a call of its own with an argument that is wrong.
+Each also derives from the built-in that a caller would expect: ``except ValueError`` catches
+errors about a value, and ``except OtelLeaksError`` catches everything this package raises. The
+message names the problem, the rule, the value, and the way out. In production none of them
+reaches the application, except from a call of its own with an invalid argument.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class LeaksFound(OtelLeaksError, AssertionError):  # noqa: N818 - reads as what 
         self.report = report
 
     def __reduce__(self) -> tuple[type[LeaksFound], tuple[Report, tuple[str, ...]]]:
-        # An exception is otherwise made anew of its message, as when a process pool hands it over.
+        # By default an exception is recreated from its message, as when a process pool returns it.
         return type(self), (self.report, self._unused)
 
 
 class InvalidTypeError(OtelLeaksError, TypeError):
     """
-    An argument or option is of another type than it has to be, or there is none of that name.
+    An argument or option has the wrong type, or its name is unknown.
 
     .. versionadded:: 0.1
     """
@@ -74,7 +74,7 @@ class InvalidTypeError(OtelLeaksError, TypeError):
 
 class InvalidValueError(OtelLeaksError, ValueError):
     """
-    An argument or option is out of its range, or not of the form that it has to have.
+    An argument or option is out of its range, or has the wrong form.
 
     .. versionadded:: 0.1
     """
@@ -82,7 +82,7 @@ class InvalidValueError(OtelLeaksError, ValueError):
 
 class IgnoreSyntaxError(InvalidValueError):
     """
-    A text is no list of ignores, or names an unknown one; the message lists the known ones.
+    A text is not a list of ignores, or names an unknown one; the message lists the known ones.
 
     .. versionadded:: 0.1
     """
@@ -98,9 +98,9 @@ class BaselineError(InvalidValueError):
 
 class FingerprintSchemeError(InvalidValueError):
     """
-    A fingerprint was written by a version that computes fingerprints in another way.
+    A fingerprint was written by a version that computes fingerprints differently.
 
-    It would match nothing here. Take it anew from a message of this version.
+    It would match nothing here. Copy it again from a message of this version.
 
     .. versionadded:: 0.1
     """
@@ -118,7 +118,7 @@ class CensusError(OtelLeaksError, RuntimeError):
 
 class NoDaemonsError(OtelLeaksError, RuntimeError):
     """
-    The interpreter has no daemon threads: it is an isolated one beside the main one.
+    The interpreter has no daemon threads: it is an isolated subinterpreter.
 
     .. versionadded:: 0.1
     """
@@ -126,7 +126,7 @@ class NoDaemonsError(OtelLeaksError, RuntimeError):
 
 class UnknownExampleError(InvalidValueError):
     """
-    There is no such example, file or folder; the message lists those that there are.
+    There is no such example, file or folder; the message lists the existing ones.
 
     .. versionadded:: 0.1
     """
@@ -134,7 +134,7 @@ class UnknownExampleError(InvalidValueError):
 
 class FilesDifferError(OtelLeaksError, FileExistsError):
     """
-    Files that differ would be overwritten; ``paths`` are theirs.
+    Files with different content would be overwritten; ``paths`` lists them.
 
     .. versionadded:: 0.1
     """
@@ -157,7 +157,7 @@ class UnknownProgramError(InvalidValueError):
 
 class NoPortError(OtelLeaksError, OSError):
     """
-    There is no port of this machine to listen on.
+    There is no free port on this machine to listen on.
 
     .. versionadded:: 0.1
     """
@@ -165,7 +165,7 @@ class NoPortError(OtelLeaksError, OSError):
 
 class AttachError(OtelLeaksError, RuntimeError):
     """
-    A process can't be looked into; the text says why, and what to do.
+    A process can't be inspected; the text says why, and what to do.
 
     .. versionadded:: 0.1
     """
@@ -173,7 +173,7 @@ class AttachError(OtelLeaksError, RuntimeError):
 
 class ReportFileError(InvalidValueError):
     """
-    A file is no report that can be read; the text says which forms can.
+    A file is not a readable report; the text names the supported formats.
 
     .. versionadded:: 0.1
     """
@@ -181,9 +181,9 @@ class ReportFileError(InvalidValueError):
 
 class UnusedIgnoreWarning(UserWarning):
     """
-    An ignore hid nothing: what it was for has been fixed, or has another name now.
+    An ignore hid nothing: its leak has been fixed, or has been renamed.
 
-    Take it out, or correct its pattern.
+    Remove it, or correct its pattern.
 
     .. versionadded:: 0.1
     """

@@ -52,7 +52,7 @@ Rule = Literal[
     "thread",
     "task",
     "fingerprint",
-    "current",  # Made by testing.ignore_current(): it has things, not a pattern.
+    "current",  # Made by testing.ignore_current(): it holds objects, not a pattern.
 ]
 _RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -70,7 +70,7 @@ class Ignore:
     pattern: str
     reason: str = ""
     until: dt.date | None = None
-    """The last day on which it holds; None for ever."""
+    """The last day on which it holds; None for no limit."""
 
     def __post_init__(self) -> None:
         _check_text(self.call, "pattern", self.pattern)
@@ -227,12 +227,12 @@ IN_PRODUCTION: tuple[Ignore, ...] = (
     ),
 )
 """
-What production does not count besides the threads of this package, and those of the SDK's
-providers that are in use: both are known by identity, not by their name.
+Objects that production does not count, besides the threads of this package and those of the SDK's
+providers in use: both are known by identity, not by name.
 """
 
-# Of tools that are around a test no object says that it is theirs, but the code that they run
-# does. Those of a tool that is missing here count where a test or a fixture created them.
+# Tools that surround a test leave no object that shows what belongs to them, but the code that they
+# run does. Objects of a tool missing here count if a test or a fixture created them.
 BUILT_IN: tuple[Ignore, ...] = (
     *IN_PRODUCTION,
     ignore_module("execnet.*", reason="pytest-xdist talks to its workers"),
@@ -249,7 +249,7 @@ BUILT_IN: tuple[Ignore, ...] = (
         reason="the anyio plugin's own runner of tests",
     ),
 )
-"""What tests do not count besides."""
+"""Objects that tests do not count in addition."""
 
 
 def parse(text: str) -> tuple[Ignore, ...]:
@@ -269,7 +269,7 @@ def parse(text: str) -> tuple[Ignore, ...]:
     Raises:
         IgnoreSyntaxError: The text is not such a list, or names an unknown ignore.
     """
-    # Inside brackets a line break ends nothing, so a comma is put at its place.
+    # Inside brackets a line break separates nothing, so a comma is put in its place.
     lines = [line.strip().rstrip(",") for line in text.splitlines()]
     source = "[" + ",".join(line for line in lines if line) + "]"
     try:
@@ -278,7 +278,7 @@ def parse(text: str) -> tuple[Ignore, ...]:
         # The last two are the parser's words for "nested too deeply".
         raise IgnoreSyntaxError(_rule_of(text)) from None
     if not isinstance(tree, ast.List):
-        # A text that closes our bracket and goes on: [...] + [...].
+        # A text that closes our bracket and continues: [...] + [...].
         raise IgnoreSyntaxError(_rule_of(text))
     return tuple(_call(node, text) for node in tree.elts)
 
@@ -381,7 +381,7 @@ def _takes(ignore: Ignore, text: str) -> bool:
 
 
 def _modules(function: str) -> Iterator[str]:
-    """Yield what may be the module of a qualified name: it does not say where that ends."""
+    """Yield the possible modules of a qualified name, which does not show where the module ends."""
     prefix = function
     while "." in prefix:
         prefix = prefix.rpartition(".")[0]

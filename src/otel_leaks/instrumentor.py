@@ -1,8 +1,8 @@
 """
-The door to production: ``LeakInstrumentor().instrument()``.
+The entry point for production: ``LeakInstrumentor().instrument()``.
 
-Wires the watch to telemetry, restores everything on ``uninstrument()``, and starts
-anew in forked children.
+Connects the watch to telemetry, restores everything on ``uninstrument()``, and starts
+over in forked children.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class _Instrumentation:
             _log.warning(
                 "uWSGI runs no Python threads, so leaks are not watched; set enable-threads = true"
             )
-        # Runs before the SDK's own, which were registered earlier. Their last collection
+        # Runs before the SDK's own handlers, which were registered earlier. Their last collection
         # is the only one of a short job, so the metrics stay.
         atexit.register(self._exiting)
 
@@ -161,11 +161,11 @@ class _Instrumentation:
         self._metrics.close()
 
     def _begin_in_worker(self) -> None:
-        """Begin to watch in a process that a server has forked, maybe without Python's hooks."""
-        # The worker goes on, whatever is wrong with us.
+        """Start watching in a process that a server has forked, maybe without Python's hooks."""
+        # Our failures must not affect the worker.
         with contextlib.suppress(Exception):
             if forks.is_announced():
-                # This process did not fork, or did so with the hooks.
+                # This process was not forked, or was forked with the hooks.
                 self._watch.begin()
             else:
                 forks.announce()
@@ -178,7 +178,7 @@ class _Instrumentation:
                     )
 
     def _exiting(self) -> None:
-        with contextlib.suppress(Exception):  # What atexit calls may print no traceback.
+        with contextlib.suppress(Exception):  # Called by atexit: must not print a traceback.
             self._door.close()
             self._watch.exiting()
             self._metrics.exiting()
@@ -188,7 +188,7 @@ class _Instrumentation:
             self._events.retry()
 
     def forked(self) -> None:
-        """Start anew in the child: constant time, since most children only exec."""
+        """Start over in the child: constant time, since most children only exec."""
         self.reporting.forked()
         self._door.forked()
         self._metrics.forked()
@@ -233,7 +233,7 @@ class _Instrumentation:
 _UNUSED = object()
 _PROVIDERS = ("tracer_provider", "meter_provider", "logger_provider")
 
-# BaseInstrumentor keeps one instance a class and calls __init__ on it each time, so
+# BaseInstrumentor keeps one instance per class and calls __init__ on it each time, so
 # the state of that instance lives here.
 _active: _Instrumentation | None = None
 _fork_hook_registered = False
@@ -264,7 +264,7 @@ empty variable) for no limit, got 0; leave it out for the default of 200
     """
 
     _is_of_file = False
-    """Whether the options are those of a file, which OpenTelemetry itself hands over."""
+    """Whether the options come from a configuration file, by way of OpenTelemetry itself."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: this instruments the interpreter itself."""
@@ -274,7 +274,7 @@ empty variable) for no limit, got 0; leave it out for the default of 200
         """Start watching. A failure is logged, and you can try again."""
         self._is_of_file = _is_of_opentelemetry(sys._getframe(1))
         super().instrument(**options)
-        # BaseInstrumentor takes whatever returned as a success.
+        # BaseInstrumentor counts every call that returns as a success.
         self._is_instrumented_by_opentelemetry = _active is not None
 
     def _instrument(self, **options: Any) -> None:
@@ -284,8 +284,8 @@ empty variable) for no limit, got 0; leave it out for the default of 200
         tracer_provider, meter_provider, logger_provider = (
             options.pop(name, None) if name in providers else None for name in _PROVIDERS
         )
-        # Raises for bad options of code only: what raises under opentelemetry-instrument
-        # ends every later instrumentation as well.
+        # Raises for bad options given in code only: an exception under opentelemetry-instrument
+        # also ends every later instrumentation.
         config, problems = LeakConfig.resolve(options, os.environ, of_file=self._is_of_file)
         for problem in problems:
             _log.error("%s", problem)
@@ -309,7 +309,7 @@ empty variable) for no limit, got 0; leave it out for the default of 200
             )
             _register_fork_hook()
             instrumentation.start()
-        except Exception as error:  # The application starts, whatever is wrong with us.
+        except Exception as error:  # Our failures must not keep the application from starting.
             if instrumentation is not None:
                 instrumentation.stop()
             if isinstance(error, native.NoDaemonsError):
@@ -333,7 +333,7 @@ def _is_of_opentelemetry(caller: FrameType) -> bool:
     """
     Return whether OpenTelemetry calls, and not the application.
 
-    That is ``opentelemetry-instrument``, maybe by a distro of somebody's own, and
+    That is ``opentelemetry-instrument``, possibly through a custom distro, or
     ``OTEL_CONFIG_FILE``, whose options come as keyword arguments (SDK 1.45).
     """
     frame: FrameType | None = caller
@@ -351,15 +351,15 @@ _AUTOMATIC = ("opentelemetry.configuration", "opentelemetry.instrumentation.auto
 
 
 def _register_fork_hook() -> None:
-    """Hear of forks, once in the life of the process."""
+    """Register for forks, once in the life of the process."""
     global _fork_hook_registered
     if not _fork_hook_registered:
         forks.subscribe(_before_fork, _after_fork_in_parent, _after_fork_in_child)
         _fork_hook_registered = True
 
 
-# What each thread that forks has made wait: meanwhile another thread may have stopped
-# this one and started the next.
+# The instrumentation that each forking thread has put on hold: meanwhile another thread may
+# have stopped this one and started the next.
 _held_back: dict[int, _Instrumentation] = {}
 
 
@@ -384,5 +384,5 @@ def _after_fork_in_child() -> None:
         return
     try:
         active.forked()
-    except Exception:  # The child is the application's.
+    except Exception:  # The child belongs to the application.
         _log.exception("leaks are not watched in this forked process; please report this")

@@ -1,9 +1,9 @@
 """
-Whose code it is: the application's, or that of a library.
+Whose code it is: the application's, or a library's.
 
-Told by paths alone. The standard library and what is installed are libraries; all else is
-the application's, editable installs included. An application that is itself installed into
-site-packages can't be told from a library.
+Decided by paths alone. The standard library and installed packages are libraries; everything
+else belongs to the application, editable installs included. An application that is itself
+installed into site-packages can't be distinguished from a library.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = [
 ]
 
 _OURS = __name__.partition(".")[0]
-"""This package is no application, also where it is installed for development."""
+"""This package is never the application, even if it is installed for development."""
 _DEMO = f"{_OURS}.demo."
-"""But for the shop of the demo, which plays one wherever it is installed."""
+"""Except the demo's shop, which plays an application wherever it is installed."""
 _INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")
 
 
@@ -40,13 +40,13 @@ _others: list[str] = []
 
 @lru_cache(maxsize=1)
 def roots() -> tuple[str, ...]:
-    """Return the folders, with a separator at their end, of Python and of what is installed."""
+    """Return the folders of Python and of installed packages, each with a trailing separator."""
     names = ["stdlib", "platstdlib", "purelib", "platlib"]
     if sys.prefix != sys.base_prefix:
-        # Of a virtual environment: there are only the starters of what is installed.
+        # In a virtual environment it holds only the launchers of installed packages.
         names.append("scripts")
     found = {sysconfig.get_path(name) for name in names}
-    # Where the standard library says that it is: a zip, an embedded Python, a link.
+    # Where the standard library itself reports to be: a zip, an embedded Python, a link.
     found.add(os.path.dirname(os.__file__))  # noqa: PTH120 - as __file__ says it
     own = tuple(os.path.normcase(each) + os.sep for each in found if each)
     return (*own, *(each for each in _others if each not in own))
@@ -54,9 +54,9 @@ def roots() -> tuple[str, ...]:
 
 def add_roots(folders: Iterable[str]) -> None:
     """
-    Take folders of another Python for libraries too: that of a process that is looked into.
+    Treat folders of another Python as libraries too: that of a process being inspected.
 
-    For the command, which speaks of nothing else.
+    For the command line, which handles no other process.
     """
     _others.extend(os.path.normcase(each) for each in folders)
     for each in (roots, is_library, is_python):
@@ -65,7 +65,7 @@ def add_roots(folders: Iterable[str]) -> None:
 
 @lru_cache(maxsize=4096)
 def is_library(file: str) -> bool:
-    """Say whether a file, as frames name it, is one of a library or of Python itself."""
+    """Return whether a file, as named by frames, belongs to a library or to Python itself."""
     return (
         file.startswith("<frozen ")
         or os.path.normcase(file).startswith(roots())
@@ -75,16 +75,16 @@ def is_library(file: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_python(file: str) -> bool:
-    """Say whether a file is one of Python itself, not of a package that was installed."""
+    """Return whether a file belongs to Python itself, not to an installed package."""
     return is_library(file) and _INSTALLED.search(file) is None
 
 
 def is_own(file: str, module: str) -> bool:
     """
-    Say whether a function is the application's.
+    Return whether a function belongs to the application.
 
     Args:
-        file: Of its code. Of code that was made of a string, as that of a dataclass, it is none:
+        file: The file of its code. Code compiled from a string, as that of a dataclass, has none:
             then the module decides.
         module: ``__name__`` of its globals.
     """
@@ -96,14 +96,14 @@ def is_own(file: str, module: str) -> bool:
 
 
 def is_own_module(module: str) -> bool:
-    """Say whether a module is the application's, by the file that it was loaded from."""
+    """Return whether a module belongs to the application, by the file it was loaded from."""
     try:
-        # Not by getattr(): a lazy module would be loaded by it.
+        # Not getattr(), which would load a lazy module.
         names = object.__getattribute__(sys.modules[module], "__dict__")
-    except (AttributeError, KeyError):  # What is no module may stand there too.
+    except (AttributeError, KeyError):  # Objects other than modules may be there too.
         return False
     file = names.get("__file__") if type(names) is dict else None
-    # A program that was typed in, or given by -c, has none.
+    # A program that was typed in or passed by -c has none.
     return not is_library(file) if type(file) is str else module == "__main__"
 
 
@@ -112,13 +112,13 @@ def own_frame(stack: Stack) -> Frame | None:
     Return the first frame of the application's own code, from where it waits outwards.
 
     Returns:
-        None when all frames are libraries', or there are none.
+        None if all frames belong to libraries, or there are none.
     """
     return next((f for f in reversed(stack) if f.file and not is_library(f.file)), None)
 
 
 def began_in_library(site: Site) -> bool | None:
-    """Say whether a library began the things of *site*; None when it is not known who did."""
+    """Return whether a library created the objects of *site*; None if that is not known."""
     if site.origin is None or not site.origin.file:
         return None
     return is_library(site.origin.file)

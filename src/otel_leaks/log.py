@@ -1,11 +1,10 @@
 """
-The logger ``otel_leaks``: how a line of ours gets there.
+The logger ``otel_leaks``, and how our lines are written to it.
 
-A log line must not be forged by a name in it, must not carry a terminal's escapes, and must
-not hold the value of anything: what an exception says is the application's, so of an error
-its type and its stack are logged, and its message like a name, without what may be a secret.
-A message of several lines has its own line breaks alone, and each line but the first is
-indented.
+A name in a log line must not forge lines or carry terminal escapes, and a line must not contain
+any value: the text of an exception is the application's, so an error is logged with its type and
+stack, and its message is masked like a name, without what may be a secret. A message of several
+lines has only its own line breaks, and each line but the first is indented.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from otel_leaks.report.texts import between, name_text, printable, tail
 __all__ = ["LoggedError", "log", "stand_in"]
 
 MAX_FRAMES = 20
-"""Of the stack of an error, the innermost ones."""
+"""Innermost frames of an error's stack."""
 
 _log = logging.getLogger("otel_leaks")
 _args = BaseException.__dict__["args"]
 
 
 class LoggedError(Exception):
-    """Stands for an exception in the log: its type, its masked message, and its stack."""
+    """Represents an exception in the log: its type, its masked message, and its stack."""
 
 
 class Log:
-    """Logs as ``logging.Logger`` does, with arguments that may be anybody's text."""
+    """Logs like ``logging.Logger``, with arguments that may be foreign text."""
 
     def info(self, message: str, *args: object) -> None:
         """Log at INFO."""
         self.log(logging.INFO, message, *args, stacklevel=3)
 
     def warning(self, message: str, *args: object, lines: str = "") -> None:
-        """Log at WARNING; *lines* are more lines of ours, each of them indented."""
+        """Log at WARNING; *lines* are further lines of our own, each of them indented."""
         self.log(logging.WARNING, message, *args, lines=lines, stacklevel=3)
 
     def error(self, message: str, *args: object) -> None:
@@ -63,7 +62,7 @@ class Log:
         Log a message.
 
         Raises:
-            Exception: A handler of the application's own raised it.
+            Exception: A handler of the application raised it.
         """
         shown = tuple(
             each if isinstance(each, (int, float)) else between(str(each)) for each in args
@@ -78,14 +77,14 @@ log: Final = Log()
 
 
 def _indented(lines: str) -> str:
-    """Make sure that no line can be taken for a line of the log."""
+    """Make sure that no line can be mistaken for a line of the log."""
     return "\n".join(
         each if each[:2] == "  " else f"  {each}" for each in map(printable, lines.split("\n"))
     )
 
 
 def stand_in(error: BaseException) -> LoggedError:
-    """Return what is logged for *error*; holds nothing of it."""
+    """Return the exception to log for *error*; it references nothing of it."""
     kind = type(error)
     name = name_text(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
     said = masked_path(_message(error))
@@ -99,7 +98,7 @@ def stand_in(error: BaseException) -> LoggedError:
 
 
 def _message(error: BaseException) -> str:
-    """Return what was said when *error* was made; its ``__str__`` is the application's."""
+    """Return the message that *error* was created with, without calling its ``__str__``."""
     given = _args.__get__(error)
     of_system = 2 if isinstance(error, OSError) else 1
     text = given[of_system - 1] if len(given) == of_system else None

@@ -1,8 +1,8 @@
 """
 The files that come with the package: for collectors and backends, and their runbooks.
 
-They stand in ``examples/`` and ``docs/`` of the project. A wheel has them inside the
-package; from a checkout they are read where they stand.
+They are in ``examples/`` and ``docs/`` of the project. A wheel has them inside the
+package; in a checkout they are read in place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from otel_leaks.errors import FilesDifferError, UnknownExampleError
 
 __all__ = ["DESCRIPTIONS", "names", "read", "within", "write"]
 
-# The names that these had here before.
+# Their former names in this module.
 ChangedError, UnknownError = FilesDifferError, UnknownExampleError
 
 DESCRIPTIONS: Final = {
@@ -60,13 +60,13 @@ _PROJECT: Final = _PACKAGE.parents[1]
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all files, ``prometheus/rules.yaml`` for one."""
+    """Return the names of all files, such as ``prometheus/rules.yaml``."""
     return tuple(DESCRIPTIONS)
 
 
 def within(name: str) -> tuple[str, ...]:
     """
-    Return the file of that name, or all files of the folder of that name.
+    Return the file of that name, or all files in the folder of that name.
 
     Raises:
         UnknownExampleError: There is neither.
@@ -85,15 +85,15 @@ def read(name: str) -> bytes:
 
 def write(chosen: Sequence[str], to: Path, *, force: bool = False) -> tuple[Path, ...]:
     """
-    Write files below a folder, each under its name; make the folders that lack.
+    Write files below a folder, each under its name; create missing folders.
 
     Args:
         chosen: Names.
         to: The folder.
-        force: Also over files that differ.
+        force: Whether to overwrite files that differ.
 
     Returns:
-        What was written; files that are the same already are left as they are.
+        The files written; identical files are left as they are.
 
     Raises:
         FilesDifferError: Files there differ, without *force*; nothing has been written.

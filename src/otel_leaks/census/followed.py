@@ -1,8 +1,8 @@
 """
-Follows some things of each site from census to census, and says what became of them.
+Follows some objects of each site from census to census, and reports what became of them.
 
-That a count rises says little. That of two hundred things none has ended in an hour says
-that they stay, and what comes to stay where it never did is a leak.
+A rising count alone shows little. If none of two hundred objects has ended in an hour, they
+stay; and if objects stay at a site where they never did, that is a leak.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from otel_leaks.model import Followed
 __all__ = ["FOLLOWED_OF_SITE", "LARGE", "MAX_FOLLOWED", "Following", "places"]
 
 LARGE = 16
-"""Things that a site has at most without being followed: it is no leak yet."""
+"""Sites with no more objects than this are not followed: they are no leak yet."""
 FOLLOWED_OF_SITE = 256
-"""Things of a site that are followed, where sites are few."""
+"""Followed objects of a site if there are few sites."""
 FEWEST_OF_SITE = 24
-"""The same where sites are many: then the largest get so many, and the others none."""
+"""The same if there are many sites: then the largest get this many, and the others none."""
 MAX_FOLLOWED = 4096
-"""Things of a kind that are followed."""
+"""Followed objects of a kind."""
 
 _Site = TypeVar("_Site", bound=Hashable)
 
 
 def places(large_sites: int) -> int:
-    """Return how many things of each site are followed when there are so many large ones."""
+    """Return how many objects of each site are followed, given the number of large sites."""
     share = MAX_FOLLOWED // max(1, large_sites)
     return max(FEWEST_OF_SITE, min(FOLLOWED_OF_SITE, share))
 
 
 class Following:
-    """Where the things that are followed stood in the last census."""
+    """The sites of the followed objects in the last census."""
 
     def __init__(self) -> None:
         self._stood: dict[int, tuple[Known, Hashable]] = {}
@@ -49,12 +49,12 @@ class Following:
         Compare with the last census.
 
         Args:
-            standing: The things to follow, by the site where they stand now.
-            has_ended: Asked about those that stand nowhere.
+            standing: The objects to follow, by their current site.
+            has_ended: Called for those that are at no site.
             now: Seconds of the censuses' clock.
 
         Returns:
-            What became of the things of each site in *standing*.
+            What became of the objects of each site in *standing*.
         """
         stands = {each.serial: (each, site) for site, some in standing.items() for each in some}
         ended: dict[Hashable, list[float]] = {}

@@ -29,7 +29,7 @@ __all__ = [
 FREE_TRIES = 3
 """Consecutive failures after which a part that backs off is still tried at once."""
 LONGEST_PAUSE = 32
-"""Most tries that are skipped before a part that keeps failing is tried again."""
+"""Maximum number of tries that are skipped before a part that keeps failing is tried again."""
 TIMEOUT = "timeout"
 """``error.type`` for a part that does not return."""
 

@@ -51,7 +51,7 @@ class LoopStacks:
         self, watched: Watched, turn: Turn, stand: list[Place]
     ) -> tuple[Frame, str | None, Stack]:
         """
-        Describe what a loop does in a turn.
+        Describe what a loop is doing in a turn.
 
         Returns:
             The application's innermost function that ran throughout, else the innermost one; the

@@ -1,9 +1,9 @@
 """
-Watches the event loops of the process: how late they come, and what stops them.
+Watches the event loops of the process: how late they run, and what blocks them.
 
-Most of it costs nothing while nobody asks: a loop's own turns are timed (``runtime.turns``), or
-it answers a heartbeat twice a second (``runtime.beats``). The monitor looks twice as often as a
-stall takes, and only at a turn that has lasted since it looked last does it look closely.
+Most of it costs nothing between looks: a loop's own turns are timed (``runtime.turns``), or
+it answers a heartbeat twice a second (``runtime.beats``). The monitor looks twice in the time of
+a stall, and looks closely only at a turn that has lasted since the previous look.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from otel_leaks.runtime.turns import clock
 __all__ = ["LoopWatch"]
 
 PERIOD_S = 0.5
-"""Between two looks, at most."""
+"""Longest time between two looks."""
 LEAST_S = 0.02
-"""The same at least."""
+"""Shortest time between two looks."""
 LATE_S = 0.25
-"""So late is who could not look because the process stood still, or had no CPU at all."""
+"""A look this late means that the process stood still, or had no CPU at all."""
 ACTIVE = 0.2
-"""Of such a time the part in which a process used the CPU that did not stand still."""
+"""Share of such a time: a process that used the CPU for at least as long did not stand still."""
 MOST_CLOCKED = 16
-"""Loops of whose threads it is read what they do; more of them are not told apart."""
+"""Loops whose threads' clocks are read; for further loops causes are not distinguished."""
 
 
 @final
@@ -47,9 +47,9 @@ class LoopWatch:
     Watches all loops of the process, while it is open.
 
     Args:
-        stalled_s: Seconds without a turn that are a stall; None to look for none.
+        stalled_s: Seconds without a turn that are a stall; None to detect none.
         spans: Reads the spans that are delayed.
-        cpu_clock: Seconds of CPU of the whole process.
+        cpu_clock: CPU seconds of the whole process.
     """
 
     def __init__(
@@ -75,26 +75,26 @@ class LoopWatch:
         self._cpu_s = self._cpu_clock()
 
     def open(self) -> None:
-        """Begin to note loops."""
+        """Start noting loops."""
         self._is_open = True
         self._watched.open()
         if self._stalled_s is not None:
             self._pauses.open()
 
     def close(self) -> None:
-        """Restore all that was changed, and forget all."""
+        """Restore everything that was changed, and forget all loops."""
         self._is_open = False
         self._pauses.close()
         self._watched.close()
         self._forget()
 
     def forked(self) -> None:
-        """Start anew in a forked child, which has the loops of its parent and runs none of them."""
+        """Start over in a forked child, which has its parent's loops but runs none of them."""
         self._watched.forked()
         self._forget()
 
     def pause_s(self, most_s: float) -> float:
-        """Return for how long to wait until the next ``look``, at most *most_s* seconds."""
+        """Return how long to wait until the next ``look``, at most *most_s* seconds."""
         if "asyncio.events" not in sys.modules:
             return most_s
         now = clock()
@@ -123,12 +123,12 @@ class LoopWatch:
         self._settle(now)
         others_s = self._cpu_clock() - self._cpu_s
         for number, watched in enumerate(self._watched):
-            with suppress(Exception):  # A loop of somebody's own.
+            with suppress(Exception):  # A custom loop.
                 self._look_at(watched, now, others_s, reads_clock=number < MOST_CLOCKED)
         self._looked_at = self._due_at = now
 
     def _settle(self, now: float) -> None:
-        """Leave out of all turns the time in which the whole process stood still."""
+        """Exclude from all turns the time in which the whole process stood still."""
         late_s = now - self._due_at
         if late_s < LATE_S or self._cpu_clock() - self._cpu_s >= ACTIVE * late_s:
             return
@@ -181,7 +181,7 @@ class LoopWatch:
         now: float,
         process_s: float,
     ) -> None:
-        """Enter what the thread of a loop did since it was looked at last."""
+        """Add how a loop's thread has spent its time since the last look."""
         since, after = max(turn.began, self._looked_at), watched.clocked
         own_s = after.ran_s - before.ran_s if after is not None and before is not None else 0.0
         gc_s = self._pauses.between(since, now)
@@ -220,7 +220,7 @@ class LoopWatch:
         )
 
     def read(self, look: Look) -> Loops | None:
-        """Return how the loops did in the last minute; None where none has run."""
+        """Return the delays of the loops in the last minute; None if none has run."""
         now = clock()
         found = [each for each in (w.delays(now) for w in self._watched) if each]
         stalls = [

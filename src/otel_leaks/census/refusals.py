@@ -1,4 +1,4 @@
-"""Tasks that were asked to end and go on: since when, how often, and whether they catch it."""
+"""Tasks whose cancellation was requested but that continue: since when, how often, and why."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from otel_leaks.runtime.timers import Timers
 __all__ = ["Refusals"]
 
 MAX_ASKED = 500
-"""Tasks that were asked to end and are known from census to census."""
+"""Tasks whose cancellation was requested and that are known from census to census."""
 ASKED_OF_SLICE = 20
-"""Of these, between two pauses: about a fifth of a millisecond."""
+"""Of these, tasks between two pauses: about 0.2 milliseconds."""
 ASKED_OF_SITE = 50
-"""Of these, those that are reported of one site."""
+"""Of these, tasks of one site that are reported."""
 
 
 class Refusals:
     """
-    Knows the tasks that were asked to end from census to census.
+    Keeps track of tasks whose cancellation was requested, from census to census.
 
     Args:
-        kind: Of what is read.
+        kind: The kind that is read.
         serials: Gives them their numbers.
     """
 
@@ -58,7 +58,7 @@ class Refusals:
         self._seen = {}
 
     def note(self, refs: Sequence[TaskRef], now: float) -> None:
-        """Find those among pending tasks whose end was requested."""
+        """Find those among pending tasks whose cancellation was requested."""
         counts = cancels_of(refs)
         if not any(counts):
             return
@@ -67,7 +67,7 @@ class Refusals:
                 self._note(ref, int(cancels), now)
 
     def note_handling(self, refs: Sequence[TaskRef], now: float) -> None:
-        """Find those that handle a cancellation, where Python does not count the requests."""
+        """Find those that are handling a cancellation, if Python does not count the requests."""
         if COUNTS:
             return
         for ref in refs:
@@ -75,7 +75,7 @@ class Refusals:
                 self._note(ref, 1, now)
 
     def _note(self, ref: TaskRef, cancels: int, now: float) -> None:
-        # The registry's own references have callbacks, so there may be several of a task.
+        # The registry's own references have callbacks, so a task may have several.
         for own in refs_at(ref):
             key = id(own)
             asked = self._seen.get(key) or self._asked.get(key)
@@ -88,7 +88,7 @@ class Refusals:
             self._seen[key] = asked
 
     def stand(self, walk: Walk, tally: Tally, look: Look) -> None:
-        """Find where they stand, at the end of a census; forget the others."""
+        """Find where they wait, at the end of a census; forget the others."""
         self._asked, self._seen = self._seen, {}
         for number, asked in enumerate(self._asked.values(), 1):
             where = partial(walk.found, asked.known.ref, None, tally, None)
@@ -99,7 +99,7 @@ class Refusals:
                 look.pause()
 
     def of(self, chain: Chained, look: Look) -> tuple[Refusal, ...]:
-        """Return those of a site that a census before has seen, those asked first first."""
+        """Return those of a site that an earlier census has seen, the earliest request first."""
         asked = sorted(chain.asked, key=lambda each: (each.since, each.known.serial))
         some = [each for each in asked if each.since < look.now][:ASKED_OF_SITE]
         if not some:

@@ -1,4 +1,4 @@
-"""Finished tasks that somebody still references: how many of each function, and which stay."""
+"""Finished tasks that are still referenced: how many of each function, and which stay."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from otel_leaks.runtime.tasks import TaskRef, name_of, note_of
 __all__ = ["ARE_REGISTERED", "RetainedTasks"]
 
 MAX_SAMPLED = 4000
-"""Pending tasks that are followed past their end, where the registry has no finished ones."""
+"""Pending tasks that are followed past their end, if the registry has no finished ones."""
 MOST_OF_FUNCTION = MAX_FOLLOWED // 2
-"""Finished tasks of a function that are followed, where there are no others to count: with more,
-every second one is, and stands for two."""
+"""Finished tasks of a function that are followed, if the registry has none to count: with more,
+every second one is followed, and represents two."""
 REFS_OF_SLICE = 200
-"""Tasks between two pauses: about a tenth of a millisecond."""
+"""Tasks between two pauses: about 0.1 milliseconds."""
 
 
 class _Function:
@@ -40,7 +40,7 @@ class _Function:
     __slots__ = ("code", "count", "known", "new")
 
     def __init__(self, code: types.CodeType) -> None:
-        # The code object is held while its id is a key.
+        # The code object is referenced while its id is a key.
         self.code = code
         self.count = 0
         self.known: list[Known] = []
@@ -51,12 +51,12 @@ class RetainedTasks:
     """
     Counts finished tasks, and follows some from census to census.
 
-    Where the registry has no finished tasks, those are counted that were seen pending: the counts
-    are lower bounds then.
+    If the registry has no finished tasks, only those that were seen pending are counted: the
+    counts are then lower bounds.
 
     Args:
-        kind: Of what is read.
-        names: Of the codes of their coroutines.
+        kind: The kind that is read.
+        names: The names of their coroutines' codes.
         numbers: The serial numbers to give.
     """
 
@@ -68,11 +68,11 @@ class RetainedTasks:
         self._sampled: dict[int, TaskRef] = {}
         """Tasks that were pending in the last census, by the id of their reference."""
         self._strides: dict[str, int] = {}
-        """Where all are followed that are known: for how many each of a function stands."""
+        """How many tasks each followed one represents, by function; without a registry only."""
         self._functions: dict[int, _Function] = {}
 
     def begin(self, look: Look) -> None:
-        """Begin a census: see which of those that were followed live."""
+        """Begin a census: find which of the followed tasks are alive."""
         self._functions = {}
         known = list(self._serials)
         for start in range(0, len(known), REFS_OF_SLICE):
@@ -86,7 +86,7 @@ class RetainedTasks:
             self._ended(look)
 
     def _ended(self, look: Look) -> None:
-        """Count those that were pending, have finished, and live."""
+        """Count those that were pending, have finished, and are alive."""
         for function in self._functions.values():
             function.count = len(function.known)
         refs = list(self._sampled.values())
@@ -138,7 +138,7 @@ class RetainedTasks:
             if len(self._sampled) >= MAX_SAMPLED:
                 return
             callback: object = ref.__callback__
-            # One with a callback is the registry's own, and does not tell a task from another.
+            # One with a callback is the registry's own, and does not identify the task.
             for own in (ref,) if callback is None else refs_at(ref):
                 self._sampled[id(own)] = own
 
@@ -152,7 +152,7 @@ class RetainedTasks:
         return function
 
     def read(self, look: Look) -> Population:
-        """End a census: return what was counted, by function."""
+        """End a census: return the counts, by function."""
         functions: dict[str, list[_Function]] = {}
         for each in self._functions.values():
             functions.setdefault(self._names.name(each.code).function, []).append(each)
@@ -194,7 +194,7 @@ class RetainedTasks:
     def _standing(
         self, sites: Sequence[Site], functions: dict[str, list[_Function]], look: Look
     ) -> dict[str, list[Known]]:
-        """Choose which are followed from now on: more of the large functions."""
+        """Choose which to follow from now on: more of the large functions."""
         standing: dict[str, list[Known]] = {}
         left = MAX_FOLLOWED
         share = max(FEWEST_OF_SITE, min(MOST_OF_FUNCTION, MAX_FOLLOWED // max(1, len(sites))))
@@ -204,7 +204,7 @@ class RetainedTasks:
             new = [ref for each in functions[site.function] for ref in each.new]
             most = min(left, FOLLOWED_OF_SITE if ARE_REGISTERED else share)
             if not ARE_REGISTERED:
-                # Evenly: each that is followed stands for as many.
+                # Evenly: each followed one represents the same number.
                 stride = self._strides.get(site.function, 1) if known else 1
                 new = new[::stride]
                 while most and len(known) + len(new) > most:
@@ -218,14 +218,14 @@ class RetainedTasks:
         return standing
 
     def _count(self, site: Site, followed: int) -> int:
-        """Return how many finished tasks a function has, as far as that is known."""
+        """Return how many finished tasks a function is known to have."""
         stride = self._strides.get(site.function, 1)
         return site.count if ARE_REGISTERED or not followed else stride * followed
 
     def _sampled_site(
         self, site: Site, function: _Function, known: Sequence[Known], look: Look
     ) -> Site:
-        """Return *site* with its oldest task: what it ran, and what created it."""
+        """Return *site* with a sample of its oldest task, and with its origin."""
         oldest, newest = known[0], known[-1]
         name = self._names.name(function.code)
         stack = (Frame(name.function, name.file, function.code.co_firstlineno),)

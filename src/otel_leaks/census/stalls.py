@@ -1,4 +1,4 @@
-"""Where loops did not turn: each turn that takes long is looked into while it lasts."""
+"""The stalls of event loops: each long turn is examined while it lasts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from otel_leaks.runtime.thread_clocks import ThreadClock
 __all__ = ["KEPT_S", "QUIET_S", "Stalls", "Turn", "shared", "spent"]
 
 KEPT_S = 600.0
-"""So long a site is remembered."""
+"""How long a site is remembered."""
 MAX_SITES = 50
 """Sites that are remembered."""
 STARVED = 5
-"""So many times as long a turn may take that has no CPU."""
+"""Multiple of the limit that a turn without CPU may take."""
 WAKES_S = 0.01
-"""Who waits for the GIL wakes every 5 ms to ask for it; who waits for anything else sleeps."""
+"""A thread that waits for the GIL wakes every 5 ms to ask for it; other waits sleep."""
 
 _TEXTS: dict[StallCause, str] = {
     "gc": "<garbage collection>",
@@ -27,7 +27,7 @@ _TEXTS: dict[StallCause, str] = {
     "no_cpu": "<waiting for a CPU>",
     "many": "<many callbacks>",
 }
-"""What stands for the functions where it is none of theirs."""
+"""Stands in for the functions if none of them is the cause."""
 
 
 def spent(
@@ -38,17 +38,17 @@ def spent(
     others_s: float,
 ) -> dict[StallCause, float]:
     """
-    Say what became of some seconds of a thread.
+    Return how some seconds of a thread were spent.
 
     Args:
         took_s: The seconds.
-        gc_s: In how many of them the garbage collector ran.
-        before: What the thread had done when they began.
+        gc_s: For how many of them the garbage collector ran.
+        before: What the thread had done at their start.
         after: What it has done by now.
-        others_s: CPU that the other threads of the process used meanwhile.
+        others_s: CPU seconds that the other threads of the process used meanwhile.
 
     Returns:
-        Seconds by cause; what is not known is in none.
+        Seconds by cause; unexplained ones are left out.
     """
     gc_s = min(gc_s, took_s)
     if before is None or after is None:
@@ -71,14 +71,14 @@ def spent(
 
 def shared(one: Sequence[Place], other: Sequence[Place]) -> list[Place]:
     """
-    Return what two stacks have in common, from the outside: what ran all the time.
+    Return what two stacks have in common, from the outside: the frames that ran throughout.
 
     Args:
-        one: The earlier, the outermost frame first.
-        other: The later.
+        one: The earlier one, outermost frame first.
+        other: The later one.
 
     Returns:
-        Places of the later one; the last of them may have gone on.
+        Places of the later one; the last of them may have moved on.
     """
     found: list[Place] = []
     for before, after in zip(one, other, strict=False):
@@ -95,43 +95,43 @@ class Turn:
     """One turn of a loop that has lasted for a while."""
 
     began: float
-    """As its meter has it: what tells it from others."""
+    """The start as its meter records it, which distinguishes turns."""
     excluded_s: float = 0.0
-    """Of it the time in which the whole process stood still."""
+    """The part of it in which the whole process stood still."""
     spent: dict[StallCause, float] = field(default_factory=dict)
     """Seconds by cause, as far as they are known."""
     common: list[Place] | None = None
     """What all its stacks have in common."""
     samples: int = 0
     mark: str | None = None
-    """Fingerprint of the stall that it was reported as."""
+    """Fingerprint of the stall as which it was reported."""
 
     def age_s(self, now: float) -> float:
-        """Return how long it has lasted, pauses of the process left out."""
+        """Return how long it has lasted, without pauses of the process."""
         return now - self.began - self.excluded_s
 
     def blocked_s(self, now: float, stalled_s: float) -> float:
         """
-        Return how long it has lasted as far as that is news after *stalled_s* seconds.
+        Return how much of its duration counts as blocked, given the limit *stalled_s*.
 
         On a busy machine every program has to wait for a CPU now and then. That counts only
-        where it goes on for very much longer.
+        if it lasts very much longer.
         """
         age_s = self.age_s(now)
         return age_s if age_s >= STARVED * stalled_s else age_s - self.spent.get("no_cpu", 0.0)
 
     def add(self, stand: Sequence[Place]) -> None:
-        """Enter a stack, the outermost frame first."""
+        """Add a stack, outermost frame first."""
         self.samples += 1
         self.common = list(stand) if self.common is None else shared(self.common, stand)
 
     def spend(self, seconds: Mapping[StallCause, float]) -> None:
-        """Enter what became of some more seconds."""
+        """Add how some more seconds were spent."""
         for cause, some_s in seconds.items():
             self.spent[cause] = self.spent.get(cause, 0.0) + some_s
 
     def cause(self) -> StallCause | None:
-        """Return what most of it went on."""
+        """Return what it spent most of its time on."""
         cause = max(self.spent, key=lambda each: self.spent[each], default=None)
         if cause is None or self.spent[cause] <= 0:
             return None
@@ -173,16 +173,16 @@ class Stalls:
         operation: Operation | None,
     ) -> None:
         """
-        Enter a turn that has become a stall.
+        Add a turn that has become a stall.
 
         Args:
             turn: The turn.
             now: Seconds of the clock of turns.
-            functions: What ran all the time, outermost first; may be empty.
-            stack: Where it stands now.
-            at: The function that is named for it.
-            task: The function of its task, None for none.
-            name: Of that task, empty for none.
+            functions: The functions that ran throughout, outermost first; may be empty.
+            stack: The current stack.
+            at: The function that is named as its place.
+            task: The function of its task, None if there is none.
+            name: The name of that task, empty if there is none.
             thread_id: Of the loop's thread.
             operation: The span that is delayed.
         """
@@ -207,14 +207,14 @@ class Stalls:
         self.goes_on(turn, now)
 
     def goes_on(self, turn: Turn, now: float) -> None:
-        """Note that a stall has lasted until now."""
+        """Record that a stall has lasted until now."""
         known = self._known.get(turn.mark or "")
         if known is not None:
             known.last_at = now
             known.longest_s = max(known.longest_s, turn.age_s(now))
 
     def end(self, turn: Turn, now: float, took_s: float | None) -> None:
-        """Note that the loop turns again, which took so long where that is known."""
+        """Record that the loop turns again; *took_s* is the turn's length, if known."""
         known = self._known.get(turn.mark or "")
         if known is None:
             return
@@ -224,7 +224,7 @@ class Stalls:
             known.longest_s = max(known.longest_s, took_s - turn.excluded_s)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all stalls."""
         self._known.clear()
 
     def now(self, now: float) -> tuple[Stall, ...]:

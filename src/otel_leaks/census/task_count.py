@@ -47,14 +47,15 @@ class TaskCount:
     """
     Counts the tasks of one reading.
 
-    kind: The kind that is read.
-    total: How many tasks there are, approximately.
-    look: The census in progress.
-    walk: Follows the chains.
-    known: Tasks that are known from census to census.
-    spans: Reads their spans; None if these are not wanted.
-    refusals: Records tasks that were asked to end; None if that is not wanted.
-    retained: Counts tasks that have finished; None if that is not wanted.
+    Args:
+        kind: The kind that is read.
+        total: How many tasks there are, approximately.
+        look: The census in progress.
+        walk: Follows the chains.
+        known: Tasks that are known from census to census.
+        spans: Reads their spans; None if these are not wanted.
+        refusals: Records tasks that were asked to end; None if that is not wanted.
+        retained: Counts tasks that have finished; None if that is not wanted.
     """
 
     def __init__(

@@ -28,16 +28,16 @@ from otel_leaks.runtime.readable_tasks import ReadableTasks
 __all__ = ["TaskSource"]
 
 SLICE = 400
-"""Tasks between two pauses, as most are: about a fifth of a millisecond."""
+"""Tasks between two pauses, for common tasks: about 0.2 milliseconds."""
 KNOWN_OF_SLICE = 50
-"""Tasks that are known, between two pauses: about a quarter of a millisecond, at a cold cache."""
+"""Known tasks between two pauses: about 0.25 milliseconds with a cold cache."""
 
 
 class TaskSource:
     """
     Reads the pending tasks of the process, from any thread.
 
-    Raises out of ``read`` what CPython raises when its privates have changed.
+    ``read`` raises what CPython raises if its private names have changed.
     """
 
     kind: Kind = "asyncio_task"
@@ -56,7 +56,7 @@ class TaskSource:
         self._turnover = Turnover()
 
     def open(self) -> None:
-        """Begin to note loops, on the versions that need it."""
+        """Start noting loops, on the versions that need it."""
         self._living.open()
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class TaskSource:
         self._forget()
 
     def forked(self) -> None:
-        """Forget the parent's tasks, and leave out what is left of them in this child."""
+        """Forget the parent's tasks, and leave out those that still exist in this child."""
         self._forget()
         self._living.forked()
 
@@ -79,7 +79,7 @@ class TaskSource:
         if look.spans is not None:
             spans = TaskSpans(look.spans, self._known.serials, self._turnover, look.pause)
         walk = Walk(self.kind, self._names, look)
-        # In tests a sample says of itself whether it was cancelled.
+        # In tests each sample shows whether it was cancelled.
         refusals = None if look.every_kind else self._refusals
         retained = None if look.every_kind else self._retained
         count = TaskCount(
@@ -99,7 +99,7 @@ class TaskSource:
             look.pause()
         look.pause()
         while refs:
-            # From the end: a hundred thousand references that go at once are one long step.
+            # From the end: freeing a hundred thousand references at once is one long step.
             count.add(self._living.own(refs[-SLICE:]), self._readable)
             del refs[-SLICE:]
             look.pause()
@@ -133,7 +133,7 @@ class TaskSource:
         )
 
     def _sites(self, count: TaskCount, look: Look) -> tuple[list[Site], dict[SiteKey, Chained]]:
-        """Make sites of what was counted; leave out those that are ignored."""
+        """Turn the counts into sites; leave out those that are ignored."""
         sites: dict[SiteKey, Site] = {}
         chains: dict[SiteKey, Chained] = {}
         for origin, tally in count.tallies.items():
@@ -148,7 +148,7 @@ class TaskSource:
                 key = (mark, origin)
                 before = sites.get(key)
                 if before is not None:
-                    # One coroutine function that was defined twice: a reloaded module.
+                    # The same coroutine function, defined twice: a reloaded module.
                     for known in chains[key].known:
                         chain.know(known)
                     chain.spans.add(chains[key].spans)

@@ -35,7 +35,7 @@ class Watched:
         """What its thread had done at the last look."""
 
     def runs(self) -> bool:
-        """Return whether the loop runs, and has been running since its turn began."""
+        """Return whether the loop runs, and has been running since its turn started."""
         loop = self.ref()
         if loop is None:
             return False

@@ -1,1 +1,1 @@
-"""Policies: censuses in, findings out. One pure function a file; no clock, no I/O."""
+"""Policies: censuses in, findings out. One pure function per file; no clock, no I/O."""

@@ -1,4 +1,4 @@
-"""destroyed: the collector destroyed pending tasks, so nobody could ever have woken them."""
+"""destroyed: the garbage collector destroyed pending tasks, so nothing could ever wake them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def destroyed(
     census: Census, *, quiet_s: float, open_marks: Collection[str] = (), max_sites: int
 ) -> tuple[Finding, ...]:
     """
-    Report the coroutines of which pending tasks were destroyed.
+    Report coroutines whose pending tasks were destroyed.
 
-    A destroyed task is certain, so one is enough for a finding. Nothing of it is left to clean up,
-    so a finding ends when no task was destroyed for a while.
+    A destroyed task is proof, so one is enough for a finding. Nothing of it is left to clean up,
+    so a finding ends when no further task has been destroyed for a while.
 
     Args:
         census: One census; its destroyed tasks are counted since the process was
             instrumented.
-        quiet_s: Seconds without another one after which a finding ends, > 0.
+        quiet_s: Seconds without another destroyed task after which a finding ends, > 0.
         open_marks: Fingerprints of the sites with an open finding.
-        max_sites: The most findings, >= 1.
+        max_sites: Maximum number of findings, >= 1.
 
     Returns:
-        0..n findings, the largest first; and for each open one of which none was destroyed
-        for *quiet_s* one that says so.
+        0..n findings, largest first, and an ended one for each open finding without another
+        destroyed task for *quiet_s*.
     """
     population = census.of("destroyed_task")
     noted = [

@@ -1,9 +1,9 @@
 """
-growth: the floor under a site only ever rises, and what stands there never ends.
+growth: the floor under a site only ever rises, and the objects there never end.
 
-A count alone can't tell a leak from a busy morning. So two things have to hold for as
-many windows in a row: the least count of each window is above the one before, without
-flattening, and of the things that the census follows at the site none ends.
+A count alone can't distinguish a leak from a busy morning. So two conditions must hold for
+the same number of consecutive windows: the least count of each window is above the one before,
+without flattening, and none of the objects that the census follows at the site ends.
 docs/detection.md has the rule, its reasons, and what it does in a day of simulated loads.
 """
 
@@ -34,21 +34,21 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (
 
 class Growth:
     """
-    Remembers the counts of sites, and says which of them only ever grow.
+    Remembers the counts of sites, and reports which of them only ever grow.
 
-    A site is judged by itself, and also each function with all its sites: what leaks
-    may go from one place to the next. The workers of a thread pool with a limit are not judged,
-    but how many pools there are of its name. The history is bounded, whatever comes and goes.
+    Each site is judged by itself, and each function with all its sites: leaked objects may move
+    from one place to the next. The workers of a thread pool with a limit are not judged; the
+    number of pools with the same name is. The history is bounded, whatever comes and goes.
 
     Args:
         window_s: Seconds of a window, > 0.
-        windows: How many in a row have to rise, >= 3.
-        floor: By how much they have to rise in all, >= 1.
+        windows: How many consecutive ones must rise, >= 3.
+        floor: How much they must rise in total, >= 1.
         max_sites: Sites to put into a finding on a function, >= 1.
         pause: Called between slices of work, some tenths of a millisecond apart.
-        opens: The pairs of kind and evidence that it opens, of one evidence.
-        populations: Returns what of a census is judged.
-        above: What the last floor has to be above.
+        opens: The pairs of kind and evidence that it opens, all of one evidence.
+        populations: Returns the populations of a census to judge.
+        above: The last floor must be above this.
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class Growth:
 
     def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
         """
-        Enter a census; report what grows.
+        Add a census; report what grows.
 
         Args:
-            census: Taken after all that were entered before. A kind without a
+            census: Taken after all that were added before. A kind without a
                 population is left as it was: missing data is not zero.
-            opened: Not used: what was found is remembered.
+            opened: Not used: the findings are remembered.
 
         Returns:
-            0..n findings on one site or one function each, in the order of the census;
-            each as long as it is open, which is until most of what had piled up is gone, and
+            0..n findings on one site or one function each, in the order of the census. Each is
+            reported while it is open, which is until most of what had piled up is gone, and
             once more with why it ends.
         """
         del opened
@@ -134,7 +134,7 @@ class Growth:
         for name, count in pools.items():
             if (key := pool_key(name)) in functions and functions[key][0].pool is not None:
                 now[key] = now[key]._replace(total=count)
-        # Of sites that a census did not name nothing is known.
+        # Nothing is known about sites that a census did not name.
         is_whole = population.site_count <= len(population.sites)
         for tier, clock in enumerate(history.clocks):
             if clock.is_over(at, history.tiers[tier].window_s):
@@ -142,7 +142,7 @@ class Growth:
         for known, there in ((history.sites, sites), (history.functions, functions)):
             history.note(known, there, now, at, max_sites=self._max_sites, is_whole=is_whole)
         reported: list[tuple[str, Series, Rise, End | None]] = [
-            # Of what is all gone there is nothing to report until the window ends.
+            # If all objects are gone, there is nothing to report until the window ends.
             (key, series, series.rise, None if series.now.total else "ended")
             for key, series in history.open
             if series.rise is not None
@@ -165,14 +165,14 @@ class Growth:
         self, history: History, tier: int, now: Mapping[str, Now], at: float, *, is_whole: bool
     ) -> None:
         """
-        End a window; see what has begun to grow, and what has ended.
+        End a window; find what has started to grow, and what has ended.
 
         Args:
-            history: Of one kind.
-            tier: Whose window.
-            now: The series that the census after the window has.
+            history: The history of one kind.
+            tier: Whose window ends.
+            now: The series in the census after the window.
             at: The time of that census.
-            is_whole: Whether a series that is missing there has nothing.
+            is_whole: Whether a series that is missing there is empty.
         """
         history.end_windows(tier, self._kept)
         history.clocks[tier].number += 1
@@ -182,7 +182,7 @@ class Growth:
                 series.rise, why = self._rises.still(series, rise, history.tiers[tier])
                 if why is not None:
                     history.over.append((key, series, rise, why))
-        # What stands in one place is reported by that place, the rest by its function.
+        # Objects at one place are reported by that place, others by their function.
         missing = history.nothing if is_whole else None
         for known, others in (
             (history.sites, history.functions),
@@ -228,13 +228,13 @@ class Growth:
 
 
 def _came(site: Site, since_s: float) -> int:
-    """Return how many of the followed things of a site have come in the last seconds."""
+    """Return how many of a site's followed objects have come in the last *since_s* seconds."""
     ages_s = site.followed.ages_s if site.followed is not None else ()
     return sum(age_s < since_s for age_s in ages_s)
 
 
 def _shown(site: Site) -> Site:
-    """Return *site* with a sample of what came last: the oldest may have been there before."""
+    """Return *site* with a sample of its newest object: the oldest may predate the rise."""
     if site.newest is None:
         return site
     return replace(site, sample=site.newest, origin=site.newest.origin or site.origin)
@@ -248,7 +248,7 @@ def growth_of(
     populations: Callable[[Census], Iterable[Population]] = attrgetter("populations"),
     above: int = 0,
 ) -> Growth | None:
-    """Return an empty memory by the options of growth, None where they turn it off."""
+    """Return an empty memory for the options of growth, None if they turn it off."""
     if config.growth_floor is None:
         return None
     return Growth(
@@ -264,8 +264,8 @@ def growth_of(
 
 
 def _found(finding: Finding) -> str:
-    """Say what piles up, and how fast."""
-    # At night there may be as few as when the rise began, and those that came are still there.
+    """Describe what piles up, and how fast."""
+    # At night there may be as few as at the start of the rise, with the new ones still there.
     more = f"{finding.grown or 'no'} more than"
     if finding.pools is not None and finding.sites:
         return (
@@ -285,7 +285,7 @@ def _ended(detection: Detection) -> str:
 
 
 def no_longer_pile_up(nouns: str, detection: Detection) -> str:
-    """Say why a rise ended, and how many of *nouns* are left."""
+    """Describe why a rise ended, and how many of *nouns* are left."""
     finding = detection.finding
     at = f" in {finding.sites[0].function}" if finding.sites else ""
     return (

@@ -1,8 +1,8 @@
 """
-outlived: things go on long after the request that began them.
+outlived: objects that stay long after the request that created them.
 
-It remembers what stays, group by group, and how long others stayed that ended; what of it is
-a leak is said in ``outlived_rule``.
+This module remembers what stays, group by group, and how long the ended ones had stayed;
+``outlived_rule`` decides which of it is a leak.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (
 """The pairs of kind and evidence that this policy can open."""
 
 TURNOVER = 2.0
-"""Where things were seen to end by themselves, those count that stayed so many times as long."""
+"""Where objects were seen to end by themselves, those count that stayed this many times as long."""
 MOST_SURVIVE = 0.7
-"""Of the things of a group: where more of them outlast how long those stayed that ended, these
-are few among others."""
+"""Share of a group's objects: if more outlast the usual stay of the ended ones, the ended ones are
+exceptions."""
 HYSTERESIS = 0.1
-"""An open finding ends below the least number by this part of it."""
+"""An open finding ends below the least number by this share of it."""
 LOW_CENSUSES = 2
-"""Censuses in a row that see an end before it is one."""
+"""Consecutive censuses that must see the end of a finding before it ends."""
 EXACT = 0.98
-"""Of a group's things: where so many were looked at, what is missing has ended."""
+"""Share of a group's objects: if this many were looked at, missing ones have ended."""
 MAX_GROUPS = 1000
 """Groups of a kind that are remembered."""
 
 
 class Outlived:
     """
-    Remembers what outlived its request, and says what of it is a leak.
+    Remembers what outlived its request, and reports what is a leak.
 
     Args:
-        limit_s: Seconds since the span's end from which on a thing has outlived it, > 0.
-        at_least: How many such things are worth a look, >= 1.
-        max_sites: The most new findings, and sites of one, >= 1.
+        limit_s: Seconds after the span's end from which on an object has outlived it, > 0.
+        at_least: How many such objects are worth a look, >= 1.
+        max_sites: Maximum number of new findings, and of sites of one, >= 1.
         pause: Called between slices of work, some tenths of a millisecond apart.
     """
 
@@ -72,15 +72,15 @@ class Outlived:
 
     def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
         """
-        Enter a census; report what outlived its request and is a leak.
+        Add a census; report what outlived its request and is a leak.
 
         Args:
-            census: Taken after all that were entered before.
-            opened: The findings of this policy that are open.
+            census: Taken after all that were added before.
+            opened: The open findings of this policy.
 
         Returns:
-            0..n findings, the largest first; equal sizes by fingerprint. Each open one that has
-            not ended is among them, as it was where nothing is known of it; and one that has
+            0..n findings, largest first; equal sizes by fingerprint. Each open one that has
+            not ended is among them, unchanged if nothing is known about it; one that has
             ended says so.
         """
         if census.requests is not None:
@@ -98,7 +98,7 @@ class Outlived:
 
     @staticmethod
     def suspects() -> tuple[str, ...]:
-        """Return nothing: each site of the census is looked at as it is."""
+        """Return nothing: this policy needs no further samples."""
         return ()
 
     def _look(
@@ -142,7 +142,7 @@ class Outlived:
         stayed: Iterable[float],
         at: float,
     ) -> None:
-        """Remember how many are left, and how long those stayed that have ended."""
+        """Remember how many are left, and how long the ended ones had stayed."""
         ended = [site.ended for site in sites if site.ended is not None]
         if ended:
             group.clock_s = max(each.now_s for each in ended) - at
@@ -167,7 +167,7 @@ class Outlived:
         operations = tuple(sorted(name for name in names if name in counted))
         turnover_s = group.longest_s
         if not group.is_exact:
-            # Known by the census of some.
+            # Known to the census for some of them.
             of_sites = (site.ended.turnover_s for site in sites if site.ended is not None)
             turnover_s = max(turnover_s, *of_sites, 0.0)
         start_s = self._limit_s
@@ -179,11 +179,11 @@ class Outlived:
         self, group: Group, ages: Ages, turnover_s: float, at: float, *, is_open: bool
     ) -> bool:
         """
-        Say whether it is likely that the others end as those did that have ended.
+        Return whether the others are likely to end as those did that have ended.
 
-        It is not where most of those that were there outlast them: then they are few among
-        others, or each makes the next one, which goes on in its place. As long as too few
-        were there to know, a finding that is open is not denied.
+        That is unlikely if most of those that existed outlast them: then the ended ones are
+        exceptions, or each creates its successor, which stays in its place. While too few
+        existed to decide, an open finding is kept.
         """
         usual_s = median_high(each for _, each in group.stays) if group.stays else turnover_s
         there = group.left_at(at - usual_s + self._limit_s)
@@ -194,7 +194,7 @@ class Outlived:
     def _held(
         self, finding: Finding, group: Group, now: Now, count: int, *, is_whole: bool
     ) -> Finding:
-        """Say of an open finding that it goes on, that it has ended, or the same as before."""
+        """Return an open finding updated, ended, or unchanged."""
         least = self._at_least * (1 - HYSTERESIS)
         if now.ages.above(now.start_s) >= least:
             group.low = 0
@@ -204,7 +204,7 @@ class Outlived:
         if not now.sites and not is_whole:
             return finding
         if is_sampled and left < least <= count:
-            # Only a part was looked at, and too little of it is certain.
+            # Only a share was looked at, and too little of it is certain.
             return finding
         group.low += 1
         if group.low < LOW_CENSUSES:
@@ -234,7 +234,7 @@ class Outlived:
 
     @staticmethod
     def _forget(groups: dict[str, Group], opened: Mapping[str, Finding], at: float) -> None:
-        """Forget what has been gone for a day, and the oldest beyond the most."""
+        """Forget groups that have been gone for a day, and the oldest beyond the limit."""
         old = [key for key, group in groups.items() if at - group.seen_at > DAY_S]
         for key in old:
             if key not in opened:
@@ -265,7 +265,7 @@ def _begin(config: LeakConfig, pause: Callable[[], None]) -> Outlived:
 
 
 def _found(finding: Finding) -> str:
-    """Say what outlived which request."""
+    """Describe what outlived which request."""
     site = finding.sites[0]
     one, many, _ = NOUNS[finding.kind]
     noun = one if finding.count == 1 else many
@@ -276,7 +276,7 @@ def _found(finding: Finding) -> str:
 
 
 def _leaving(finding: Finding, one_of: int) -> str:
-    """Say how many of the requests leave something behind."""
+    """Describe how many of the requests leave something behind."""
     names = {each.name for each in finding.sites[0].operations if each.name}
     which = names.pop() if len(names) == 1 else "such request" + "s" * (one_of > 1)
     return f"{'each' if one_of == 1 else f'1 of {one_of}'} {which} leaves one"
@@ -299,7 +299,7 @@ def _ended(detection: Detection) -> str:
 
 
 def _operation(finding: Finding) -> str:
-    """Name what the things of a finding outlived."""
+    """Name what the objects of a finding outlived."""
     named = [each for each in finding.sites[0].operations if each.name]
     if not named:
         return "the spans in which they were created"

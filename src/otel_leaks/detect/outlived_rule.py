@@ -1,9 +1,9 @@
 """
-What of the things that outlived their requests is a leak.
+Which of the objects that outlived their requests are leaks.
 
-Pools, caches, drivers, tenants and jobs that a request begins go on after it, too, and are
-no leak. They are told from one by what they do next: no more come, although requests do; or
-they end. docs/outlived.md has the rule and its reasons.
+Pools, caches, drivers, tenants and jobs that a request starts also outlast it, and are no leaks.
+What happens next distinguishes them: no more come, although requests do; or they end.
+docs/outlived.md has the rule and its reasons.
 """
 
 from __future__ import annotations
@@ -18,30 +18,29 @@ from otel_leaks.model import Site
 __all__ = ["COMING", "LATE", "MANY", "VERY_MANY", "Now", "Rule"]
 
 COMING = 5
-"""More than so many times the least number is a finding while more keep coming. A pool of 50
-connections that is slow to warm up is as large as that, and then no more come."""
+"""More than this many times the least number is a finding while more keep coming. A pool of 50
+connections that warms up slowly reaches that size, and then no more come."""
 MANY = 10
-"""So many times the least number is a finding also when no more come."""
+"""This many times the least number is a finding even if no more come."""
 VERY_MANY = 100
-"""So many times the least number is a finding soon."""
+"""This many times the least number is a finding soon."""
 SOON = 5
-"""Windows, each as long as the limit, for which very many have to have come evenly."""
+"""Windows, each as long as the limit, over which very many must have come evenly."""
 LATE = 18
-"""The same of fewer: jobs that requests begin take minutes, and nobody has seen one end yet."""
+"""The same for fewer: jobs that requests start take minutes, and none has been seen to end yet."""
 LATEST = 36
-"""The same where few of the requests leave something: tenants or sessions do so until all are
-there."""
+"""The same if few of the requests leave something: tenants or sessions do so until all exist."""
 SLICES = {SOON: 5, LATE: 6, LATEST: 6}
-"""Parts of these windows, each of which must have brought its part."""
+"""Parts of these windows, each of which must have contributed its share."""
 FEW_OF_REQUESTS = 0.25
-"""Of the requests of an operation."""
+"""A share of the requests of an operation."""
 LEAST_OF_SLICE = 0.5
-"""Of the mean: what a pool's warm-up adds gets less and less, and what a leak adds does not."""
+"""Share of the mean: a pool's warm-up adds less and less, a leak does not."""
 LEAST_OF_HALF = 0.7
-"""Of the things that the first half of all requests left, the second half leaves so many: of the
-tenants of a service fewer and fewer are new."""
+"""Share of the objects that the first half of all requests left, which the second half must leave:
+fewer and fewer of a service's tenants are new."""
 LEAST_SEEN = 10
-"""A group that was only sampled needs so many things seen."""
+"""Objects that must have been seen in a group that was only sampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +51,27 @@ class Now:
     sites: tuple[Site, ...]
     ages: Ages
     start_s: float
-    """Things count that have stayed longer."""
+    """Only objects that have stayed longer count."""
     turnover_s: float
-    """The longest that one stayed that ended by itself, 0 where none did."""
+    """The longest stay of an object that ended by itself, 0 if none did."""
     at: float
     operations: tuple[str, ...]
-    """Those whose requests are counted; empty where they are not known."""
+    """The operations whose requests are counted; empty if they are not known."""
 
     @property
     def count(self) -> int:
-        """Return how many things of it count."""
+        """Return how many of its objects count."""
         return round(self.ages.above(self.start_s))
 
 
 class Rule:
     """
-    Says whether a group of things is a leak.
+    Decides whether a group of objects is a leak.
 
     Args:
         requests: How many have ended, over time.
-        limit_s: Seconds since the span's end from which on a thing has outlived it, > 0.
-        at_least: How many such things are worth a look, >= 1.
+        limit_s: Seconds after the span's end from which on an object has outlived it, > 0.
+        at_least: How many such objects are worth a look, >= 1.
     """
 
     def __init__(self, requests: Requests, *, limit_s: float, at_least: int) -> None:
@@ -81,7 +80,7 @@ class Rule:
         self._at_least = at_least
 
     def is_leak(self, now: Now) -> bool:
-        """Say whether it is one, and no pool, cache or job."""
+        """Return whether it is a leak, not a pool, a cache or jobs."""
         count = now.ages.above(now.start_s)
         if count <= COMING * self._at_least:
             return False
@@ -94,7 +93,7 @@ class Rule:
         return count > MANY * self._at_least and self._goes_on(now, LATEST)
 
     def _goes_on(self, now: Now, windows: int) -> bool:
-        """Say whether each part of the last windows left its part behind."""
+        """Return whether each part of the last windows left its share behind."""
         slices = SLICES[windows]
         length_s = windows * self._limit_s / slices
         edges = [now.start_s + i * length_s for i in range(slices + 1)]
@@ -117,12 +116,12 @@ class Rule:
                     return False
                 expected = [total * each / all_served for each in served]
         asked = [(s, e) for s, e in zip(seen, expected, strict=True) if e >= 1]
-        # Traffic that pauses leaves nothing, but there must have been some most of the time.
+        # Paused traffic leaves nothing, but there must have been some most of the time.
         is_even = all(s >= max(1.0, LEAST_OF_SLICE * e) for s, e in asked)
         return 2 * len(asked) > slices and is_even
 
     def _flattens(self, now: Now) -> bool:
-        """Say whether fewer of the later requests have left something than of the first ones."""
+        """Return whether a smaller share of the later requests left something than of the first."""
         if not now.operations:
             return False
         first = now.at - now.ages.longest_s
@@ -132,13 +131,13 @@ class Rule:
         middle = self._requests.when((begin + end) / 2, now.operations)
         late = now.ages.seen(now.start_s, now.at - middle)
         early = now.ages.seen(now.at - middle, now.ages.longest_s)
-        # Where few of the requests leave something, it has to be certain that they still do.
+        # If few of the requests leave something, it must be certain that they still do.
         noise = math.sqrt(early)
         least = LEAST_OF_HALF * early
         return late < (least + noise if self._is_few_of_requests(now) else least - noise)
 
     def _is_many(self, now: Now) -> bool:
-        """Say whether very many requests left something behind, and none of it has ended since."""
+        """Return whether very many requests left something behind that has not ended since."""
         least_s = max(now.start_s, LATE * self._limit_s)
         requests = now.ages.requests(least_s)
         count = requests * now.ages.weight
@@ -151,7 +150,7 @@ class Rule:
         return share is not None and share < FEW_OF_REQUESTS
 
     def share(self, now: Now) -> float | None:
-        """Return how many things a request leaves, from the first that left one to the last."""
+        """Return how many objects a request leaves, from the first that left one to the last."""
         ages = now.ages
         if not now.operations:
             return None

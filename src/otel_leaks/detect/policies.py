@@ -1,7 +1,7 @@
 """
 The list of policies.
 
-It follows ``model.Evidence``: each evidence is a file of this folder with a ``POLICY``.
+It follows ``model.Evidence``: each evidence is a file in this folder with a ``POLICY``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["OPENABLE", "POLICIES", "POLICY_OF"]
 POLICIES: tuple[Policy, ...] = tuple(
     cast("Policy", import_module(f"otel_leaks.detect.{evidence}").POLICY) for evidence in EVIDENCES
 )
-"""In the order in which they are asked."""
+"""In the order in which they are called."""
 
 POLICY_OF: Mapping[Evidence, Policy] = {policy.evidence: policy for policy in POLICIES}
 

@@ -1,7 +1,7 @@
 """
 What a policy is: one evidence, in one file.
 
-A file of this folder that is named like its evidence has a ``POLICY``. The monitor asks it, and
+A file in this folder that is named after its evidence defines a ``POLICY``. The monitor calls it;
 telemetry, reports and the tables of the docs follow what it declares.
 """
 
@@ -18,18 +18,18 @@ __all__ = ["Memory", "Policy"]
 
 
 class Memory(Protocol):
-    """What a policy remembers of the censuses of one process."""
+    """A policy's memory of the censuses of one process."""
 
     def look(self, census: Census, opened: Collection[Finding] = ()) -> Iterable[Finding]:
         """
-        Enter a census; report what it means.
+        Add a census; report what it shows.
 
         Args:
-            census: Taken after all that were entered before.
-            opened: The findings of this policy that are open.
+            census: Taken after all that were added before.
+            opened: The open findings of this policy.
 
         Returns:
-            0..n findings. Of an open one that has ended there is one that says so.
+            0..n findings. For an open one that has ended there is one that says so.
         """
 
     def suspects(self) -> Collection[str]:
@@ -38,27 +38,27 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """One evidence: what it can open, how it is found, and in which words it is reported."""
+    """One evidence: what it can open, how it is found, and how it is worded."""
 
     evidence: Evidence
     kinds: tuple[Kind, ...]
     """The kinds that it can open for."""
     says: str
-    """What it says, in some words, as it stands in the table of the docs."""
+    """A few words about what it means, for the table of the docs."""
     opens_when: str
-    """The same of when it opens."""
+    """A few words about when it opens, for the same table."""
     options: tuple[str, ...]
     """The names of its options in ``LeakConfig``."""
     begin: Callable[[LeakConfig, Callable[[], None]], Memory | None]
     """Returns an empty memory, given the options and the pause between two slices of work; None
-    where its options turn it off."""
+    if its options turn it off."""
     found: Callable[[Finding], str]
-    """Says what was found, in one sentence without a full stop. A reminder says the same, as it
-    stands then."""
+    """Describes what was found, in one sentence without a full stop. A reminder uses the same text,
+    with the current values."""
     ended: Callable[[Detection], str]
-    """Says why it ended and how many are left, in one sentence without a full stop."""
+    """Describes why it ended and how many are left, in one sentence without a full stop."""
     is_of_operation: bool = False
-    """Whether it is about the operation that its largest site began in."""
+    """Whether it concerns the operation in which its largest site was created."""
 
     @property
     def opens(self) -> tuple[tuple[Kind, Evidence], ...]:

@@ -19,7 +19,7 @@ class Requests:
         self._counts: list[Mapping[str, int]] = []
 
     def note(self, at: float, counts: Mapping[str, int], every_s: float) -> None:
-        """Enter how many had ended at a time; one entry is kept for each *every_s*."""
+        """Add how many had ended at a time; one entry is kept for each *every_s*."""
         if len(self._times) > 1 and at - self._times[-2] < every_s:
             # The last one is always the newest.
             self._times.pop()
@@ -41,7 +41,7 @@ class Requests:
         return before + (after - before) * part
 
     def when(self, count: float, operations: Sequence[str]) -> float:
-        """Return the time at which so many requests had ended."""
+        """Return the time at which *count* requests had ended."""
         sums = [self._sum(i, operations) for i in range(len(self._times))]
         i = bisect_left(sums, count)
         if i == 0 or i >= len(sums):
@@ -55,5 +55,5 @@ class Requests:
 
     @property
     def newest(self) -> Mapping[str, int]:
-        """How many have ended, as entered last."""
+        """How many have ended, as of the newest entry."""
         return self._counts[-1] if self._counts else {}

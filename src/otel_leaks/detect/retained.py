@@ -1,8 +1,8 @@
 """
-retained: finished tasks of one coroutine pile up, since somebody still references them.
+retained: finished tasks of one coroutine pile up, because something still references them.
 
-By the rule of ``growth``, over the finished tasks of each function. A history that keeps the last
-results fills up as a leak does; so there have to be more than such a history has.
+Uses the rule of ``growth`` on the finished tasks of each function. A history that keeps the latest
+results fills up like a leak; so there must be more of them than such a history holds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _begin(config: LeakConfig, pause: Callable[[], None]) -> Growth | None:
 
 
 def _found(finding: Finding) -> str:
-    """Say what piles up, and how fast."""
+    """Describe what piles up, and how fast."""
     at = f" in {finding.sites[0].function}{where(finding.sites[0])}" if finding.sites else ""
     return (
         f"{finding.count} finished asyncio tasks{at}, {finding.grown or 'no'} more than "

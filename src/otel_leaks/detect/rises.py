@@ -1,4 +1,4 @@
-"""Whether a series rises as a leak does, and until when."""
+"""Whether a series rises like a leak, and until when."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from otel_leaks.model import End
 __all__ = ["Rises", "is_there"]
 
 ENOUGH_STAYED = 20
-"""Followed things that must have stayed, at most: the census follows few more."""
+"""Upper bound of the followed objects that must have stayed: the census follows few more."""
 ENDS_BELOW = 0.5
-"""Of the rise, and of those that had stayed: below both a finding has ended."""
+"""Share of the rise, and of those that had stayed: below both, a finding has ended."""
 LEAST_SHARE = 0.6
-"""Of what the requests of the first half of a row left, as many in the second half leave so much:
-of the sessions and tenants of a service fewer and fewer requests are the first."""
+"""Share of what the first half of a row left per request that the second half must leave: fewer and
+fewer requests are the first of a service's sessions and tenants."""
 LONG_SLEEP = 5
-"""Rows: what a timer is to wake later than that is taken to stay."""
+"""Rows of windows: an object that a timer will wake later than that is assumed to stay."""
 
 
 class Rises:
     """
-    Says what of a series' history is a rise.
+    Decides what in a series' history is a rise.
 
     Args:
-        windows: How many in a row have to rise, >= 3.
-        floor: By how much they have to rise in all, >= 1.
+        windows: How many consecutive ones must rise, >= 3.
+        floor: How much they must rise in total, >= 1.
         requests: How many requests have ended, over time.
-        above: What the last floor has to be above.
+        above: The last floor must be above this.
     """
 
     def __init__(self, windows: int, floor: int, requests: Requests, *, above: int = 0) -> None:
@@ -43,14 +43,14 @@ class Rises:
         self, series: Series, history: History, tier: int, at: float, *, moves: bool
     ) -> Rise | None:
         """
-        Return what a series rises by, None when it does not.
+        Return the rise of a series, None if there is none.
 
         Args:
             series: One of *history*.
-            history: Of its kind.
-            tier: In whose windows.
+            history: The history of its kind.
+            tier: Whose windows to use.
             at: The time of the census after the last one.
-            moves: Whether a thing that went to another site has gone.
+            moves: Whether an object that moved to another site counts as gone.
         """
         track = series.tracks[tier]
         if track is None:
@@ -76,7 +76,7 @@ class Rises:
     def _rows(
         self, series: Series, track: Track, history: History, tier: int
     ) -> Iterator[tuple[Row, int]]:
-        """Yield the rows that may be a rise, and by how much each has to rise."""
+        """Yield the rows that may be a rise, and how much each must rise."""
         most, rules = self._windows, history.tiers[tier]
         rows = [(track.windows, rules.floor)]
         if rules.long_floor is not None and history.clocks[tier].number % rules.joined == 0:
@@ -102,7 +102,7 @@ class Rises:
         return max((floor for peaks in before for floor in peaks), default=-1)
 
     def _is_registry(self, series: Series, row: Row) -> bool:
-        """Say whether fewer and fewer of the requests leave something behind."""
+        """Return whether a shrinking share of the requests leaves something behind."""
         operations = tuple(series.operations & self._requests.newest.keys())
         if not operations:
             return False
@@ -113,7 +113,7 @@ class Rises:
         left = (middle.floor - first.floor) * (after - between)
         if (last.floor - middle.floor) * (between - before) < LEAST_SHARE * left:
             return True
-        # Where users come for hours and each goes on asking, a row is too short to show it.
+        # If users arrive over hours and each keeps sending requests, a row is too short to show it.
         begin = self._requests.until(0.0, operations)
         return any(
             (last.floor - floor) * (until - begin) < LEAST_SHARE * floor * (after - until)
@@ -123,7 +123,7 @@ class Rises:
 
     @staticmethod
     def still(series: Series, rise: Rise, rules: Tier) -> tuple[Rise | None, End | None]:
-        """Return what an open finding is measured by from now on, or why it has ended."""
+        """Return the rise that an open finding is measured against next, or why it ended."""
         track = series.tracks[rise.tier]
         if track is None or not track.windows:
             return rise, None
@@ -143,5 +143,5 @@ def _half(rise: Rise) -> float:
 
 
 def is_there(rise: Rise, now: Now | None) -> bool:
-    """Say whether what rose is still there, as the census after it sees it; None is unknown."""
+    """Return whether the rise is still there in the census after it; None is unknown."""
     return now is None or now.total >= _half(rise)

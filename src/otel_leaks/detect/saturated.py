@@ -1,4 +1,4 @@
-"""saturated: a thread pool does nothing any more, as each of its threads is stuck in a job."""
+"""saturated: a thread pool has stopped working, because each of its threads is stuck in a job."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (("thread_pool", "saturated"),)
 """The pairs of kind and evidence that this policy can open."""
 
 LONGER = 2.0
-"""So many times as long as a pool was seen to take for one job before it took the next."""
+"""Multiple of the longest time that a pool was seen to take for a job before it took the next."""
 LONGEST = 4.0
-"""So many times the limit at most: a pool that was stuck once is found again."""
+"""Upper bound of that, as a multiple of the limit: a pool that was stuck once is found again."""
 PARTS = 3
-"""Parts of the time for which a pool is stuck, in each of which its queue has to grow."""
+"""Parts of the time a pool has been stuck, in each of which its queue must grow."""
 MOST_LENGTHS = 120
-"""Of a queue that are remembered."""
+"""Queue lengths that are remembered."""
 
 
 class _Stall:
-    """The time for which the queue of a pool has had the same job at its head."""
+    """The time for which the same job has been at the head of a pool's queue."""
 
     __slots__ = ("lengths", "longest_s", "stuck_s")
 
     def __init__(self) -> None:
         self.stuck_s = 0.0
         self.longest_s = 0.0
-        """The longest one of the pool that ended as a worker took the next job."""
+        """The pool's longest stall that ended with a worker taking the next job."""
         self.lengths: list[tuple[float, int]] = []
-        """How long it had lasted, and how many jobs waited, in its censuses."""
+        """How long it had lasted and how many jobs waited, at each census."""
 
     def note(self, pool: Pool) -> None:
         if pool.stuck_s < self.stuck_s:
@@ -49,7 +49,7 @@ class _Stall:
             del self.lengths[1:-1:2]
 
     def grows(self) -> bool:
-        """Say whether the queue has grown in each part of it."""
+        """Return whether the queue has grown in each part of the stall."""
         lengths = [self._length_at(self.stuck_s * part / PARTS) for part in range(PARTS + 1)]
         return all(before < after for before, after in pairwise(lengths))
 
@@ -60,14 +60,14 @@ class _Stall:
 
 class Saturated:
     """
-    Remembers the queues of thread pools, and says which pools are stuck.
+    Remembers the queues of thread pools, and reports which pools are stuck.
 
-    A worker without a job takes the first one of the queue. So where that is the same job for
-    minutes, each worker still has the job that it had. A pool that is busy and goes on is not
+    A worker without a job takes the first one of the queue. So if that is the same job for
+    minutes, each worker is still busy with its job. A busy pool that makes progress is not
     stuck, however long its queue is; how long its jobs take is learned from it.
 
     Args:
-        limit_s: Seconds for which no job was taken, > 0.
+        limit_s: Seconds in which no job was taken, > 0.
         max_sites: Sites to put into a finding, >= 1.
     """
 
@@ -77,20 +77,20 @@ class Saturated:
         self._stalls: dict[int, _Stall] = {}
         self._open: set[int] = set()
         self._found: dict[str, Finding] = {}
-        """What was found in the last census, by the pool's name."""
+        """The findings of the last census, by the pool's name."""
         self._suspects: frozenset[str] = frozenset()
 
     def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
         """
-        Enter a census; report the pools that are stuck.
+        Add a census; report the pools that are stuck.
 
         Args:
-            census: Taken after all that were entered before. Without pools nothing changes.
-            opened: Not used: what was found is remembered.
+            census: Taken after all that were added before. Without pools nothing changes.
+            opened: Not used: the findings are remembered.
 
         Returns:
             0..n findings, the longest queue first; one for all pools of a name. One that has
-            ended is among them once, and says so.
+            ended is included once, and says so.
         """
         del opened
         if census.pools is None:
@@ -133,7 +133,7 @@ class Saturated:
         return self._suspects
 
     def _sites(self, census: Census, pool: Pool) -> Sequence[Site]:
-        """Return where its workers stand that run a job, the largest first."""
+        """Return the sites of its workers that run a job, largest first."""
         threads = census.of("thread")
         return [
             site
@@ -165,7 +165,7 @@ def _begin(config: LeakConfig, pause: Callable[[], None]) -> Saturated:
 
 
 def _found(finding: Finding) -> str:
-    """Say which thread pool is stuck, and in what."""
+    """Describe which thread pool is stuck, and in what."""
     threads = "its only thread has" if finding.limit == 1 else f"all {finding.limit} threads have"
     jobs = "the same job" if finding.limit == 1 else "the same jobs"
     waiting = "1 job waits" if finding.count == 1 else f"{finding.count} jobs wait"

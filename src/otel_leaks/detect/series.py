@@ -1,4 +1,4 @@
-"""The history of sites, functions and pools: their windows, and what they rise by."""
+"""The history of sites, functions and pools: their windows, and their rises."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from otel_leaks.model import End, Kind, Site, fingerprint
 __all__ = ["DAY", "MAX_SERIES", "SLOW", "History", "Rise", "Series", "now_of", "pool_key", "tiers"]
 
 LEAST_CENSUSES = 3
-"""Of a window: where censuses are dear and so few, windows are longer."""
+"""Censuses in a window: if censuses are expensive, and so rare, windows are longer."""
 SLOW = 6
-"""Windows in a long one, which sees what rises in hours."""
+"""Windows in a long one, which detects what rises over hours."""
 DAY = 24
 """Long windows that are remembered."""
 MOST_ENDS = 1 / 32
-"""Of the things that are followed: so many may end while the floor rises."""
+"""Share of the followed objects that may end while the floor rises."""
 QUICK = 10
-"""Quick windows in a window: what rises steeply is found within some of them."""
+"""Quick windows in a window: a steep rise is found within a few of them."""
 QUICK_JOINED = 5
-"""Quick windows in a long quick one, which sees what is not quite as steep: of threads, which
-take much more than tasks, and of which there are seldom as many at once."""
+"""Quick windows in a long quick one, which detects less steep rises: of threads, which cost much
+more than tasks, and are rarely as numerous."""
 STEEP: Mapping[Kind, int] = {"asyncio_task": 100, "thread": 2}
-"""So many times the floor has a row of quick windows to rise: with the defaults by a fifth of the
-limit of the kind. Crowds of clients that connect are less steep."""
+"""Multiple of the floor that a row of quick windows must rise: with the defaults, a fifth of the
+kind's limit. Crowds of connecting clients are less steep."""
 LARGE = 16
-"""Things of a place that has no quick windows yet, at most; the census follows none of them."""
+"""Places with no more objects get no quick windows; the census follows none of them."""
 SLICE = 100
 """Sites between two pauses."""
 MAX_SERIES = 2000
@@ -43,10 +43,10 @@ _Item = TypeVar("_Item")
 
 
 class Rise(NamedTuple):
-    """What an open finding is measured by."""
+    """The values that an open finding is measured against."""
 
     tier: int
-    """In whose windows."""
+    """The tier of its windows."""
     since: float
     base: int
     top: int
@@ -67,14 +67,14 @@ class Series:
         self.function = function
         self.fingerprint = mark
         self.tracks: list[Track | None] = [Track(), *(None for _ in now.fates[1:])]
-        """For each tier; None where it has no windows yet."""
+        """For each tier; None if it has no windows yet."""
         self.rise: Rise | None = None
         self.sites: tuple[Site, ...] = ()
-        """Those that an open finding was last seen at."""
+        """Those of an open finding, as last seen."""
         self.marks: tuple[str, ...] = ()
         """Fingerprints of the largest sites in the last census that had any."""
         self.operations: frozenset[str] = frozenset()
-        """The requests that left most of it behind, where they are known."""
+        """The operations whose requests left most of it behind, if they are known."""
         self.sleep = Sleep()
         self.now = now
         # How many censuses in a row have seen *now*, and are not in the tracks yet.
@@ -134,7 +134,7 @@ class _Clock:
         self.number = 0
 
     def is_over(self, at: float, window_s: float) -> bool:
-        """Enter a census; say whether it is the first after a window."""
+        """Add a census; return whether it is the first after a window."""
         is_over = (
             self.began is not None and at - self.began >= window_s and self.looks >= LEAST_CENSUSES
         )
@@ -161,15 +161,15 @@ class History:
         self.nothing = Now(0, 0, 0, 0, tuple(_NO_FATES for _ in tiers))
         self.sites: dict[str, Series] = {}
         self.functions: dict[str, Series] = {}
-        """And pools, by what they are called as functions."""
+        """And pools, by their key among the functions."""
         self.open: list[tuple[str, Series]] = []
-        """With their keys, as the last window left them."""
+        """With their keys, as of the end of the last window."""
         self.over: list[tuple[str, Series, Rise, End]] = []
-        """Those that the last window has ended, and why."""
+        """Those that ended with the last window, and why."""
         self._pause = pause
 
     def series(self) -> Iterator[tuple[str, Series]]:
-        """Yield all that is remembered, by its key; sites first."""
+        """Yield all series with their keys; sites first."""
         yield from self.sites.items()
         yield from self.functions.items()
 
@@ -184,21 +184,21 @@ class History:
         is_whole: bool,
     ) -> None:
         """
-        Enter a census.
+        Add a census.
 
         Args:
             known: The sites, or the functions.
-            there: Those that the census has, by their keys.
-            now: What it says of each.
+            there: The sites in the census, by their keys.
+            now: The census's values for each.
             at: Its time.
-            max_sites: The most sites of each that want a sample.
-            is_whole: Whether what is missing there has nothing.
+            max_sites: Maximum number of sites of each that want a sample.
+            is_whole: Whether a series that is missing there is empty.
         """
         for key, sites in self.sliced(there.items()):
             series = known.get(key)
             if series is None:
                 site = sites[0]
-                # A key is what names a function or a pool, or the fingerprint of a site.
+                # A key is the name of a function or a pool, or the fingerprint of a site.
                 mark = fingerprint(site.kind, (key,)) if known is self.functions else key
                 function = key if site.pool is not None else site.function
                 series = known[key] = Series(function, mark, now[key])
@@ -213,13 +213,13 @@ class History:
             for key in self.sliced(gone):
                 known[key].note(self.nothing, at)
         if len(known) > MAX_SERIES:
-            # Never what is there: no crowd of short-lived sites drives a leak out.
+            # Never existing ones: no crowd of short-lived sites displaces a leak.
             gone.sort(key=lambda key: (known[key].rise is not None, known[key].top))
             for key in gone[: len(known) - MAX_SERIES]:
                 del known[key]
 
     def end_windows(self, tier: int, kept: int) -> None:
-        """End the windows of a tier, keep the last *kept*, and forget what is gone."""
+        """End the windows of a tier, keep the last *kept*, and forget series that are gone."""
         number, rules = self.clocks[tier].number, self.tiers[tier]
         for known in (self.sites, self.functions):
             for key, series in self.sliced(list(known.items())):
@@ -242,7 +242,7 @@ class History:
 
 
 def tiers(kind: Kind, window_s: float, windows: int, floor: int) -> tuple[Tier, Tier]:
-    """Return how a kind is judged: in windows as long as configured, and in quick ones."""
+    """Return the tiers of a kind: windows of the configured length, and quick ones."""
     steep = STEEP[kind] * floor
     rest_s = SLOW * DAY * window_s
     return (
@@ -260,7 +260,7 @@ def tiers(kind: Kind, window_s: float, windows: int, floor: int) -> tuple[Tier, 
 
 
 def pool_key(name: str) -> str:
-    """Return what the pools of a name are called among the functions."""
+    """Return the key of the pools of a name among the functions."""
     return f"pool {name}"
 
 

@@ -1,4 +1,4 @@
-"""What waits for a timer: nobody can say that it stays before the timer has woken it."""
+"""Tasks that wait for a timer: whether they stay is unknown until the timer has woken them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from otel_leaks.model import Site
 __all__ = ["Sleep"]
 
 SLEEPERS = 4
-"""Things of a series of which it is remembered when a timer is to wake them."""
+"""Objects of a series whose timers are remembered."""
 LATE = 0.1
-"""Of the time that it was to sleep: so much later a thing that goes on has outlasted its timer.
-Before that it may clean up and end."""
+"""Share of the time that it was to sleep: an object that is still there this much later has
+outlasted its timer. Before that it may clean up and end."""
 GONE = 20.0
-"""The same of one that is not looked for any more."""
+"""The same for an object that is no longer looked for."""
 
 
 class _Sleeper(NamedTuple):
@@ -23,20 +23,20 @@ class _Sleeper(NamedTuple):
     due_at: float
 
     def is_over(self, at: float, late: float = LATE) -> bool:
-        """Say whether it has gone on, if it is still there."""
+        """Return whether it has outlasted its timer, if it is still there."""
         return at > self.due_at + late * (self.due_at - self.noted_at)
 
 
 class Sleep:
-    """When timers are to wake the things of one series, and whether these go on then."""
+    """When timers will wake the objects of one series, and whether these outlast their timers."""
 
     __slots__ = ("_last", "_outlasts", "_sleepers")
 
     def __init__(self) -> None:
         self._last: _Sleeper | None = None
-        """The last one that was looked at; None where no timer was to wake it."""
+        """The last object that was looked at; None if it waits for no timer."""
         self._sleepers: dict[int, _Sleeper] = {}
-        """Some that were, by serial."""
+        """Some that wait for one, by serial."""
         self._outlasts = False
 
     def note(self, sites: Sequence[Site], at: float) -> None:
@@ -68,12 +68,12 @@ class Sleep:
 
     def lasts(self, at: float, most_s: float, seen_s: float) -> bool:
         """
-        Say whether it is too early to know that things stay.
+        Return whether it is too early to know that the objects stay.
 
         Args:
             at: The time.
-            most_s: What is to be woken later than so many seconds from now is taken to stay.
-            seen_s: Seconds until the end of a thing is known.
+            most_s: An object that will be woken later than this is assumed to stay.
+            seen_s: Seconds until the end of an object is known.
         """
         last = self._last
         return (

@@ -1,4 +1,4 @@
-"""stalled: an event loop does not turn, as something blocks it, and with it everybody."""
+"""stalled: an event loop does not turn, because a call blocks it and everything on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (("event_loop", "stalled"),)
 """The pairs of kind and evidence that this policy can open."""
 
 TENTHS_S = 10.0
-"""Below it tenths of a second are of interest."""
+"""Durations below this are shown with tenths of a second."""
 
 
 def stalled(
@@ -25,16 +25,16 @@ def stalled(
     """
     Report the sites at which event loops did not turn.
 
-    A stall is certain, so one is enough for a finding.
+    A stall is proof, so one is enough for a finding.
 
     Args:
         census: One census, with the stalls of the last minutes.
         open_marks: Fingerprints of the sites with an open finding.
-        max_sites: The most findings, >= 1.
+        max_sites: Maximum number of findings, >= 1.
 
     Returns:
-        0..n findings, the longest stall first; and for each open one without another stall in
-        a minute one that says so.
+        0..n findings, the longest stall first, and an ended one for each open finding without
+        another stall for a minute.
     """
     stalls = census.loops.stalls if census.loops is not None else ()
     goes_on = [each for each in stalls if each.quiet_s < QUIET_S][:max_sites]
@@ -93,7 +93,7 @@ _BLAME: Mapping[StallCause | None, str] = {
 
 
 def _found(finding: Finding) -> str:
-    """Say for how long a loop did not turn, why, and whom that delayed."""
+    """Describe for how long a loop did not turn, why, and what that delayed."""
     stall = finding.stall
     took = _seconds(finding.age_s)
     said = f"an event loop was blocked for {took}"

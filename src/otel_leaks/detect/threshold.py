@@ -1,4 +1,4 @@
-"""threshold: there are too many things of one kind."""
+"""threshold: there are too many objects of one kind."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (
 """The pairs of kind and evidence that this policy can open."""
 
 HYSTERESIS = 0.1
-"""An open finding ends below the limit by this part of it, not at its first dip."""
+"""An open finding ends below the limit by this share of it, not at its first dip."""
 
 GONE = 0.5
-"""Of the limit: with so many left, what was too much has ended for certain."""
+"""Share of the limit: with this many left, the excess has certainly ended."""
 
 
 def threshold(
@@ -40,22 +40,21 @@ def threshold(
     max_sites: int,
 ) -> tuple[Finding, ...]:
     """
-    Report the kinds of which there are more than their limit.
+    Report the kinds with more objects than their limit.
 
     Workers of a thread pool are not counted: the pool has a limit of its own.
 
     Args:
-        census: One census; a kind without a population is passed over.
-        limits: The most there may be of each kind, >= 0; None or a missing kind has
-            no limit.
-        open_kinds: Kinds with an open finding. Theirs holds while the count is above
-            nine tenths of the limit, so that a count that wavers around its limit is
+        census: One census; a kind without a population is skipped.
+        limits: The maximum of each kind, >= 0; None or a missing kind means no limit.
+        open_kinds: Kinds with an open finding. It stays open while the count is above
+            nine tenths of the limit, so that a count fluctuating around its limit is
             one detection and not many.
         max_sites: Sites to put into each finding, >= 1.
 
     Returns:
-        0..n findings, in the order of the census. An open kind that is below its limit again
-        has one that says so, with how many are left.
+        0..n findings, in the order of the census. For an open kind that is below its limit
+        again, one that says so, with how many are left.
     """
     findings = []
     for population in census.populations:

@@ -1,9 +1,9 @@
 """
-uncancelled: tasks that were asked to end, and do not.
+uncancelled: tasks whose cancellation was requested, and that do not end.
 
-A count of requests alone proves little: code that asks a task to leave one ``await``, and does not
-take its request back, leaves a count behind on a task that is healthy. So a task counts where it
-also shows why it goes on: a function of its stack catches ``CancelledError``, or it handles one
+A count of requests alone proves little: code that cancels a task to interrupt one ``await``, and
+does not withdraw the request, leaves a count on a healthy task. So a task counts only if it also
+shows why it continues: a function on its stack catches ``CancelledError``, or it is handling one
 now. docs/detection.md has the rule.
 """
 
@@ -24,41 +24,41 @@ OPENS: tuple[tuple[Kind, Evidence], ...] = (("asyncio_task", "uncancelled"),)
 """The pairs of kind and evidence that this policy can open."""
 
 PATIENCE = 10.0
-"""So many times as long a task has that is likely to end by itself."""
+"""Multiple of the limit that a task gets if it is likely to end by itself."""
 RISES = 3
-"""Censuses in a row that find more requests: somebody asks again and again."""
+"""Consecutive censuses that find more requests: something asks again and again."""
 MISSING = 2
-"""Censuses in a row that find none of the tasks of a finding before it ends."""
+"""Consecutive censuses that find no task of a finding before it ends."""
 BUSY = 100.0
-"""Requests a second: nobody but a loop that spins asks that often."""
+"""Requests per second: only a spinning loop asks that often."""
 
 
 class Uncancelled:
     """
-    Says which functions have tasks that were asked to end, and do not.
+    Reports functions with tasks whose cancellation was requested and that do not end.
 
     Args:
         limit_s: Seconds since the first census that saw the request, > 0.
-        max_sites: The most new findings, and sites of one, >= 1.
+        max_sites: Maximum number of new findings, and of sites of one, >= 1.
     """
 
     def __init__(self, *, limit_s: float, max_sites: int) -> None:
         self._limit_s = limit_s
         self._max_sites = max_sites
         self._missing: Counter[str | None] = Counter()
-        """Of open findings: censuses in a row that found none of their tasks."""
+        """For each open finding, consecutive censuses that found none of its tasks."""
 
     def look(self, census: Census, opened: Collection[Finding] = ()) -> tuple[Finding, ...]:
         """
-        Enter a census; report what was asked to end, and does not.
+        Add a census; report tasks whose cancellation was requested and that do not end.
 
         Args:
-            census: Taken after all that were entered before.
-            opened: The findings of this policy that are open.
+            census: Taken after all that were added before.
+            opened: The open findings of this policy.
 
         Returns:
-            0..n findings, one a function, the largest first. Each open one is among them; one of
-            which no task is left says so.
+            0..n findings, one for each function, largest first. Each open one is included; one
+            without any task left says so.
         """
         population = census.of("asyncio_task")
         if population is None:
@@ -73,7 +73,7 @@ class Uncancelled:
             if function in refusing:
                 self._missing[function] = 0
                 continue
-            # Where a task stands is not known while it is on its way.
+            # While a task runs, its place is not known.
             self._missing[function] += 1
             is_over = self._missing[function] >= MISSING
             held.append(replace(finding, count=0, ended="ended") if is_over else finding)
@@ -82,13 +82,13 @@ class Uncancelled:
 
     @staticmethod
     def suspects() -> tuple[str, ...]:
-        """Return nothing: a census samples what refuses to end."""
+        """Return nothing: a census samples refusing tasks anyway."""
         return ()
 
     def _refusing(
         self, sites: Sequence[Site], known: Collection[str | None]
     ) -> dict[str, list[tuple[Site, list[Refusal]]]]:
-        """Return the tasks that refuse to end by their functions, and where they stand."""
+        """Return the tasks that refuse to end, by function, with their sites."""
         refusing: dict[str, list[tuple[Site, list[Refusal]]]] = {}
         own: set[str] = set()
         for site in sites:
@@ -97,7 +97,7 @@ class Uncancelled:
                 refusing.setdefault(site.function, []).append((site, refusals))
                 if any(each.is_own or each.cleans_up for each in refusals):
                     own.add(site.function)
-        # A library's group of tasks catches it as well, and waits for those in it that refuse.
+        # A library's task group catches it as well, and waits for its tasks that refuse.
         return {
             function: some
             for function, some in refusing.items()
@@ -129,7 +129,7 @@ def _refuses(task: Refusal, limit_s: float) -> bool:
 
 
 def _shown(site: Site, refusals: list[Refusal]) -> Site:
-    """Return *site* as those of its tasks that refuse to end."""
+    """Return *site* reduced to its tasks that refuse to end."""
     sample = site.refusing or site.sample
     return replace(site, count=len(refusals), sample=sample, refusals=tuple(refusals))
 
@@ -140,7 +140,7 @@ def _begin(config: LeakConfig, pause: Callable[[], None]) -> Uncancelled:
 
 
 def _found(finding: Finding) -> str:
-    """Say what was asked to end, how often, and where that is caught."""
+    """Describe which tasks were asked to end, how often, and where that is caught."""
     site = finding.sites[0]
     one, many, _ = NOUNS[finding.kind]
     noun = one if finding.count == 1 else many

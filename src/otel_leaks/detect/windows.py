@@ -1,4 +1,4 @@
-"""What one place did in time: windows of its censuses, and whether a row of them rises."""
+"""The history of one place: windows of its censuses, and whether a row of them rises."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from typing import NamedTuple
 __all__ = ["Fates", "Now", "Row", "Tier", "Track", "Window"]
 
 LEAST_RISE = 0.1
-"""Of the first floor: by so much the last one is above it."""
+"""Share of the first floor by which the last one must be above it."""
 LEAST_STEP = 0.6
-"""Of the mean step; its square root is taken off, as a leak drips unevenly."""
+"""Share of the mean step, less the square root of the mean, because a leak grows unevenly."""
 LEAST_SLOPE = 0.7
-"""Of the slope before: what flattens is a warm-up."""
+"""Share of the earlier slope: a rise that flattens is a warm-up."""
 LEAST_LATELY = 1 / 3
-"""Of the things that must have come to stay, in the second half of a row: what is there from the
-start of a process has stayed as well, once it is known for a window."""
+"""Share of the objects that must have stayed that must come in the second half of a row: those
+created at the start of a process have stayed as well, once they are known for a window."""
 FULL = 0.9
-"""Of the followed things: where so many have stayed, no more are to be seen to come."""
+"""Share of the followed objects: if this many have stayed, no more can be seen to come."""
 LEAST_TURNS = 2.0
-"""So often each followed thing ends in a row, and another stands in its place, on the average."""
+"""How often each followed object ends in a row and is replaced by another, on average."""
 MOST_AT_ONCE = 0.9
-"""Of the followed things: where more end between two censuses, all are of one batch, or live for
-less than that, and what replaces them can't be told from what comes by itself."""
+"""Share of the followed objects: if more end between two censuses, all belong to one batch or live
+for less than that, and replacements can't be distinguished from independent arrivals."""
 MOST_FALLS = 0.1
-"""Of the deviation that as many independent comings and goings have: where a count falls by no
-more from census to census, each thing that ends is replaced at once. Traffic has four times as
+"""Share of the deviation of as many independent arrivals and departures: if a count falls by no
+more from census to census, each object that ends is replaced at once. Traffic has four times as
 much (the mean fall of a normal deviate is 0.4 of its deviation)."""
 MOST_CONNECTED = 0.8
-"""Of the followed things that were asked: where so many have a live connection of a client, each
-its own, what is connected bounds them."""
+"""Share of the followed objects that were asked: if this many have a client's live connection, each
+its own, the number of clients bounds them."""
 
 
 class Tier(NamedTuple):
-    """How long windows are, and how much they have to rise."""
+    """How long windows are, and how much they must rise."""
 
     window_s: float
     floor: int
-    """In a row of windows, in all."""
+    """In a row of windows, in total."""
     joined: int
     """Windows in a long one."""
     long_floor: int | None
-    """In a row of long ones; None where these are not judged."""
+    """In a row of long ones; None if these are not judged."""
     kept: int
     """Long windows that are remembered."""
     most_ends: float
-    """Of the things that are followed: so many may end in a row."""
+    """Share of the followed objects that may end in a row."""
     rest_s: float
-    """Seconds without a new top after which what has grown grows no more."""
+    """Seconds without a new top after which a rise counts as over."""
 
 
 class Fates(NamedTuple):
-    """What became of the followed things that have been there for a window and longer."""
+    """What became of the followed objects that existed for at least a window."""
 
     stayed: int
     ended: int
@@ -65,17 +65,17 @@ class Now(NamedTuple):
     """One series in one census."""
 
     total: int
-    """What is judged: things, or the pools that they are the workers of."""
+    """The number that is judged: of objects, or of the pools that they are workers of."""
     things: int
     followed: int
     ended: int
-    """Followed things that have ended since the last census, however long they were there."""
+    """Followed objects that have ended since the last census, however old they were."""
     fates: tuple[Fates, ...]
     """For each tier."""
     asked: int = 0
-    """Followed things that were asked whether they have a connection of their own."""
+    """Followed objects that were asked whether they have a connection of their own."""
     connected: int = 0
-    """Those of them that have."""
+    """How many of those have one."""
 
     def __add__(self, other: Now) -> Now:  # type: ignore[override]
         return Now(
@@ -93,7 +93,7 @@ class Now(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What one series did in a window."""
+    """The values of one series in a window."""
 
     since: float
     until: float
@@ -101,26 +101,26 @@ class Window(NamedTuple):
     top: int
     looks: int
     total: int
-    """On the average, and so are those that are followed and those that stayed."""
+    """An average, like those of followed and stayed."""
     followed: int
     stayed: int
     ended: int
     moved: int
     ends: int
-    """Of all ages."""
+    """Ends at any age."""
     falls: int
     """Sum of all falls from census to census."""
     at_once: float
-    """The largest part of the followed things that ended between two censuses."""
+    """The largest share of the followed objects that ended between two censuses."""
     most_stayed: int
-    """The most that had stayed at once."""
+    """The largest number that had stayed at one time."""
     asked: int
-    """Whether they have a connection of their own, in all censuses."""
+    """Whether they have a connection of their own; the sum over all censuses."""
     connected: int
 
     @property
     def is_full(self) -> bool:
-        """Whether all places of those that are followed are taken."""
+        """Whether no more objects can be followed."""
         return self.followed < self.total and self.stayed >= FULL * self.followed
 
 
@@ -169,11 +169,11 @@ class Track:
 
     def __init__(self) -> None:
         self.windows: list[Window] = []
-        """The last ones, oldest first."""
+        """The latest ones, oldest first."""
         self.day: list[Window] = []
-        """The last long ones."""
+        """The latest long ones."""
         self.peaks: list[int] = []
-        """The highest floor of a window within each of those."""
+        """The highest floor of a window in each long one."""
         self.last = -1
         """The count of the last census; -1 before the first."""
         self._begin()
@@ -212,7 +212,7 @@ class Track:
     def close(self, most: int, number: int, tier: Tier) -> None:
         """End the window *number*, and keep the last *most*."""
         if not self.looks:
-            # Of an unknown window nothing is known, so no row of windows is either.
+            # A window without data breaks the row of windows.
             self.windows, self.day, self.last = [], [], -1
             return
         window = Window(
@@ -245,16 +245,16 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Windows in a row that may be a rise."""
+    """Consecutive windows that may be a rise."""
 
     windows: Sequence[Window]
     earlier: Sequence[Window]
-    """As many before them, or as many as there are."""
+    """As many before them, or as many as exist."""
     peak: int
     """The highest floor before them."""
 
     def rises(self, least: int) -> bool:
-        """Say whether each floor is above the one before, by *least* and more in all."""
+        """Return whether each floor is above the one before, and the last by *least* in total."""
         floors = [window.floor for window in self.windows]
         rise = floors[-1] - floors[0]
         if rise < max(least, LEAST_RISE * floors[0]) or floors[-1] <= self.peak:
@@ -272,12 +272,12 @@ class Row:
 
     def stays(self, least: int, most_ends: float, *, moves: bool) -> bool:
         """
-        Say whether things have come to stay.
+        Return whether the objects have come to stay.
 
         Args:
-            least: So many things have stayed, and are more than when the row began.
-            most_ends: Of the things that are followed: so many may have ended.
-            moves: Whether a thing that went to another site has gone.
+            least: This many objects must have stayed, and more than at the start of the row.
+            most_ends: Share of the followed objects that may have ended.
+            moves: Whether an object that moved to another site counts as gone.
         """
         gone = sum(each.ended + (each.moved if moves else 0) for each in self.windows)
         followed = sum(each.stayed for each in self.windows) / len(self.windows)
@@ -289,17 +289,17 @@ class Row:
         )
 
     def serves_clients(self) -> bool:
-        """Say whether nearly each thing has a live connection of a client of its own."""
+        """Return whether nearly every object has its own live connection of a client."""
         lately = self.windows[len(self.windows) // 2 :]
         asked = sum(each.asked for each in lately)
         return asked > 0 and sum(each.connected for each in lately) >= MOST_CONNECTED * asked
 
     def renews(self) -> bool:
         """
-        Say whether each thing that ended was replaced at once, as by a successor that it made.
+        Return whether each object that ended was replaced at once, as by its own successor.
 
-        What comes and goes by itself wavers: of as many comings as goings in a census the count
-        falls in every other one. Where it never does, the goings cause the comings.
+        Independent arrivals and departures fluctuate: with as many of both in a census, the count
+        falls in every other one. If it never falls, the departures cause the arrivals.
         """
         looks = sum(each.looks for each in self.windows)
         followed = sum(each.followed * each.looks for each in self.windows)

@@ -1,4 +1,4 @@
-"""How findings speak of what they found: nouns, places, durations, in words that all share."""
+"""The wording that findings share: nouns, places, durations."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ NOUNS: Mapping[Kind, tuple[str, str, str]] = {
     "destroyed_task": ("asyncio task", "asyncio tasks", "destroyed while pending"),
     "coroutine": ("coroutine", "coroutines", "never awaited"),
 }
-"""Of one, of many, and the state in which they are a leak."""
+"""Singular, plural, and the state in which they are a leak."""
 
 
 def counted(kind: Kind, count: int) -> str:
-    """Say how many objects of a kind there are, and in which state."""
+    """Return how many objects of a kind there are, and their state."""
     one, many, state = NOUNS[kind]
     return f"{count} {one if count == 1 else many} {state}"
 
 
 def site_line(site: Site) -> str:
-    """Say how many things stand at a site, and where, on one line."""
+    """Return how many objects are at a site, and where, on one line."""
     age = f", the oldest for at least {duration(site.age_s)}" if site.age_s >= 1 else ""
     return f"{site.count} in {site.function}{where(site)}{age}"
 
 
 def where(site: Site) -> str:
-    """Say in brackets where a site's function stands, when that is known."""
-    # Idle workers are named by their pool, and not by a function.
+    """Return where a site's function is, in brackets, if that is known."""
+    # Idle workers are named after their pool, not after a function.
     if site.idle or site.sample is None or not site.sample.stack:
         return ""
     frame = site.sample.stack[0]
@@ -53,7 +53,7 @@ def where(site: Site) -> str:
 
 
 def _created(site: Site) -> str:
-    """Say who created what stands in a library's code alone, when that is known."""
+    """Return the creator of objects with only library code on their stack, if it is known."""
     origin = site.origin
     if site.sample is None or site.sample.own is not False or origin is None or not origin.file:
         return ""
@@ -61,17 +61,17 @@ def _created(site: Site) -> str:
 
 
 def left(count: int) -> str:
-    """Say how many are left."""
+    """Return how many are left."""
     return "none is left" if not count else f"{count} {'is' if count == 1 else 'are'} left"
 
 
 def peak(detection: Detection) -> str:
-    """Say how many there were at most."""
+    """Return how many there were at most."""
     return f"the peak was {detection.peak}"
 
 
 def last_confirmed(detection: Detection, where: str = "") -> str:
-    """Say of a finding that its policy has not reported any more when it was last seen."""
+    """Return when a finding was last seen that its policy no longer reports."""
     finding = detection.finding
     noun = NOUNS[finding.kind][1]
     took = duration(detection.open_s)
@@ -79,7 +79,7 @@ def last_confirmed(detection: Detection, where: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as a person would: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    """Return seconds in a readable form: ``40 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = int(seconds // 60)

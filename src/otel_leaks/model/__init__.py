@@ -1,8 +1,8 @@
 """
-The words of otel-leaks, as frozen values.
+The vocabulary of otel-leaks, as frozen values.
 
-Everything that travels from a census to a reader is one of these. They hold strings and numbers
-only, never the thread, task, frame or code object that was seen: watching keeps nothing alive.
+Everything that passes from a census to a reader is one of these. They hold strings and numbers
+only, never the observed thread, task, frame or code object: watching keeps nothing alive.
 """
 
 from __future__ import annotations

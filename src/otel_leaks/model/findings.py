@@ -1,4 +1,4 @@
-"""What a census means: findings, and detections, which are findings that opened."""
+"""The conclusions from censuses: findings, and detections, which are findings that opened."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ class Finding:
     evidence: Evidence
     count: int
     limit: int | None = None
-    """What *count* was compared with."""
+    """The limit that *count* was compared with."""
     fingerprint: str | None = None
     """Of the site, for a finding on one site; None for one on a whole kind."""
     age_s: float = 0.0
-    """Lower bound of the age of the oldest thing, seconds."""
+    """Lower bound of the age of the oldest object, seconds."""
     sites: tuple[Site, ...] = ()
-    """The sites that explain it, the largest first."""
+    """The sites that explain it, largest first."""
     site_count: int = 0
-    """How many sites there are, those not listed included."""
+    """How many sites there are, including those not listed."""
     grown: int | None = None
-    """By how much *count* is above what it was when it began to rise."""
+    """How much *count* is above its value when it started to rise."""
     grown_s: float = 0.0
     """Seconds since then."""
     one_of: int | None = None
-    """How many requests there are for each one that left something behind, where that is known."""
+    """How many requests there are for each one that left something behind, if that is known."""
     group: str | None = None
-    """What it is about, where that may move from site to site: a function."""
+    """The function it concerns, if objects may move from site to site."""
     ended: End | None = None
     """Why an open finding ends with this census, *count* being how many are left; None while
-    it goes on."""
+    it continues."""
     pool: Pool | None = None
-    """The thread pool that it is about."""
+    """The thread pool that it concerns."""
     pools: int | None = None
-    """Of how many thread pools of one name the threads are the workers, where more and more of
-    those are made; *grown* then counts pools."""
+    """How many thread pools of one name the threads work for, if more and more such pools are
+    created; *grown* then counts pools."""
     stall: Stall | None = None
-    """The stalls of event loops that it is about."""
+    """The stalls of event loops that it concerns."""
 
     @property
     def key(self) -> tuple[Kind, Evidence, str | None]:
-        """What makes two findings of successive censuses the same one."""
+        """Identifies the same finding in successive censuses."""
         return (self.kind, self.evidence, self.group or self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A finding that opened, as it stands now."""
+    """A finding that opened, in its current state."""
 
     finding: Finding
     opened_at: float
@@ -69,10 +69,10 @@ class Detection:
     times_reported: int = 1
     """How often it has been reported."""
     refers_to: tuple[Kind, Evidence, str | None] | None = None
-    """Key of the finding that reported the same leak before, and was open when this opened."""
+    """Key of the finding that had already reported the same leak, and was open when this opened."""
 
     history: History | None = field(default=None, compare=False)
-    """The minutes before it is reported, where they are remembered."""
+    """The minutes before it is reported, if they are recorded."""
 
     @property
     def open_s(self) -> float:

@@ -1,4 +1,4 @@
-"""What a site is called: the same in every process, on every host."""
+"""The fingerprint of a site: the same in every process, on every host."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ __all__ = ["FINGERPRINT_SCHEME", "fingerprint", "scheme_of"]
 
 FINGERPRINT_SCHEME = 1
 """The version of the rules of ``fingerprint``. When you change them, write its number before the
-digits, ``2:0123456789ab``: old ignores and baselines then are errors, and no silent misses."""
+digits, ``2:0123456789ab``: old ignores and baselines then raise errors instead of silently matching
+nothing."""
 
 
 def scheme_of(text: str) -> int:
-    """Return the scheme of a fingerprint, or of a pattern for some: 1 where none is written."""
+    """Return the scheme of a fingerprint, or of a pattern for some: 1 if none is written."""
     found = re.match(r"([0-9]{1,9}):", text)
     return int(found[1]) if found else 1
 
@@ -24,10 +25,10 @@ def scheme_of(text: str) -> int:
 @lru_cache(maxsize=4096)
 def fingerprint(kind: Kind, functions: tuple[str, ...]) -> str:
     """
-    Name a site by what it is, not by where it was seen.
+    Identify a site by what it is, not by where it was seen.
 
     Args:
-        kind: The kind of the site's things.
+        kind: The kind of the site's objects.
         functions: Qualified names of its functions, outermost first.
 
     Returns:

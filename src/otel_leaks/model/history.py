@@ -1,4 +1,4 @@
-"""The last minutes of a process in numbers, one a minute."""
+"""The last minutes of a process in numbers, one per minute."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ __all__ = ["History", "SiteHistory"]
 
 @dataclass(frozen=True, slots=True)
 class SiteHistory:
-    """How many objects stood at one site, minute by minute."""
+    """How many objects were at one site, minute by minute."""
 
     kind: Kind
     fingerprint: str
     function: str
     counts: tuple[int | None, ...]
-    """The newest last; None for a minute in which nobody looked."""
+    """Newest last; None for a minute in which nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is remembered of the last minutes, the newest last."""
+    """The record of the last minutes, newest last."""
 
     kinds: tuple[tuple[Kind, tuple[int | None, ...]], ...] = ()
     """How many there were of each kind."""
     sites: tuple[SiteHistory, ...] = ()
-    """The largest now first."""
+    """Sorted by the current count, largest first."""
     delays_s: tuple[float | None, ...] = ()
-    """The longest delay of an event loop; None where none was timed."""
+    """The longest delay of an event loop; None if none was measured."""
 
     def of_kind(self, kind: Kind) -> tuple[int | None, ...]:
-        """Return how many there were of a kind; empty where it is not known."""
+        """Return how many there were of a kind; empty if that is not known."""
         return next((counts for each, counts in self.kinds if each == kind), ())
 
     def of_site(self, kind: Kind, fingerprint: str) -> tuple[int | None, ...]:
-        """Return how many stood at a site; empty where it is not among those remembered."""
+        """Return how many were at a site; empty if the site is not in the record."""
         return next(
             (
                 each.counts

@@ -1,4 +1,4 @@
-"""Which kinds of objects there are, which evidence of leaks, and how a finding ends."""
+"""The kinds of objects, the kinds of evidence for leaks, and the ends of findings."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ Evidence = Literal[
 
 End = Literal["ended", "passing", "below", "steady", "quiet", "absent"]
 """
-Why a finding ends: what it was about has ended, or turned out to end by itself; there are
-fewer than its limit; no more have come for long; nothing of it has happened for a while; or
-its policy has not reported it any more.
+Why a finding ends: its objects have ended; they turned out to end by themselves; there are
+fewer than its limit; none has been added for a long time; it has not recurred for a while; or its
+policy no longer reports it.
 """
 
 Emit = Literal["span", "log", "both"]
-"""What the samples of a detection are: events of its span, log records, or both."""
+"""The form of a detection's samples: events of its span, log records, or both."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EVIDENCES: tuple[Evidence, ...] = get_args(Evidence)

@@ -1,1 +1,1 @@
-"""When to look, and what to make of it: what opens, is reminded of, and resolves."""
+"""When to look, and what follows: which findings open, are repeated, and resolve."""

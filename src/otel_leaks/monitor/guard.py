@@ -1,4 +1,4 @@
-"""Notices that the monitor hangs, and has another thread go on."""
+"""Detects a hanging monitor, and lets another thread continue."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from otel_leaks.runtime.glimpse import IS_ATOMIC
 __all__ = ["Guard"]
 
 TICK_S = 0.5
-"""How often the guard looks whether a census makes progress."""
+"""How often the guard checks whether a census makes progress."""
 HANG_TICKS = 6
-"""Ticks in a row without progress after which the monitor is taken to hang. Ticks are
-counted rather than seconds: in a process that was suspended nobody makes progress."""
+"""Consecutive ticks without progress after which the monitor counts as hanging. Ticks are
+counted rather than seconds, because nothing makes progress in a suspended process."""
 BLIND_REPLACEMENTS = 3
-"""How often a monitor is replaced that hangs nobody knows in what."""
+"""How often a monitor is replaced that hangs outside any known part."""
 STACK_FRAMES = 8
-"""Of the thread that hangs, in the log."""
+"""Frames of the hanging thread in the log."""
 
 
 class Guard:
@@ -32,14 +32,14 @@ class Guard:
     Watches the thread of a monitor while it looks.
 
     A bare thread that lives as long as one look, some milliseconds every ten seconds, so that
-    the process has no second thread all the time.
+    the process does not have a second thread all the time.
 
     Args:
-        parts: Of the monitor; whether they make progress is what is watched.
-        log: Where it is said.
-        go_on: Starts another thread of the monitor; raises where none can be had.
-        go_on_here: Is the monitor, in the calling thread.
-        replaced: Called before another thread goes on.
+        parts: The monitor's parts, whose progress is watched.
+        log: Where a hang is reported.
+        go_on: Starts another thread of the monitor; raises if that is impossible.
+        go_on_here: Runs the monitor in the calling thread.
+        replaced: Called before another thread continues.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Guard:
         self._go_on_here = go_on_here
         self._replaced = replaced
         self.blind_replacements = 0
-        """How often a monitor was replaced that hung nobody knows in what."""
+        """How often a monitor was replaced that hung outside any known part."""
 
     def look(self, look: Callable[[], float], stopping: native.Event) -> float:
-        """Call *look*, watched where a thread for it can be had."""
+        """Call *look*, watched by a thread if one can be started."""
         over = native.allocate_lock()
         over.acquire()
-        # Bare, because a Thread would show in the application's threads, and its start is what
-        # others wrap.
+        # Bare, because a Thread would appear among the application's threads, and others wrap
+        # its start.
         with contextlib.suppress(Exception):
             native.start_new_thread(self._guard, (over, native.get_ident(), stopping))
         try:
@@ -74,7 +74,7 @@ class Guard:
 
     def _guard(self, over: _thread.LockType, ident: int, stopping: native.Event) -> None:
         """Replace the monitor thread *ident* when it hangs before *over* is released."""
-        # Nothing may leave a bare thread: it would be printed.
+        # An exception that leaves a bare thread would be printed.
         with contextlib.suppress(BaseException):
             still, seen = 0, self._parts.progress
             while not over.acquire(timeout=TICK_S) and not stopping.is_set():
@@ -84,7 +84,7 @@ class Guard:
                     return
 
     def _replace(self, ident: int, progress: int) -> bool:
-        """Go on in another thread; False when the monitor does not hang after all."""
+        """Continue in another thread; return False if the monitor does not hang after all."""
         part = self._parts.depose(ident, progress)
         if part is None:
             return False
@@ -101,13 +101,13 @@ class Guard:
         self._replaced()
         try:
             self._go_on()
-        except Exception:  # No thread can be had: this one goes on.
+        except Exception:  # No thread can be started: this one continues.
             self._go_on_here()
         return True
 
 
 def _stack_of(ident: int) -> str:
-    """Return where our own thread *ident* stands, innermost last, as functions and lines."""
+    """Return the stack of our own thread *ident*, innermost last, as functions and lines."""
     # Without the GIL another thread's frames can't be read safely (CPython issue 118680).
     if not IS_ATOMIC:
         return "  (not readable without the GIL)"

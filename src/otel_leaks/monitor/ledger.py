@@ -1,4 +1,4 @@
-"""What became of each finding: it opens, is reminded of, resolves, and may come back."""
+"""The life of each finding: it opens, is repeated in reminders, resolves, and may reopen."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from otel_leaks.model import Census, Detection, End, Evidence, Finding, Kind
 __all__ = ["Change", "Ledger"]
 
 AT_ONCE: frozenset[End] = frozenset({"ended", "passing", "steady", "quiet"})
-"""Ends of which a policy is sure. There may soon be more again of what is below its limit."""
+"""Ends that a policy is sure of. A count below its limit may soon rise again."""
 MISSING_CENSUSES = 3
-"""Censuses in a row that don't have a finding before it ends."""
+"""Consecutive censuses without a finding before it ends."""
 MAX_ENDED = 256
 """Detections that are remembered after their end."""
 LONGEST_COOLDOWN_S = 3600.0
@@ -24,7 +24,7 @@ _Key = tuple[Kind, Evidence, "str | None"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of a detection in one census."""
+    """What happened to a detection in one census."""
 
     what: Literal["opened", "reminded", "resolved"]
     detection: Detection
@@ -34,13 +34,13 @@ class Ledger:
     """
     Keeps the detections from opening to end.
 
-    A finding ends at once when its policy says that what it was about has ended. When it is
-    only missing, or its policy says that there are fewer, it ends after several censuses, and
-    not before *cooldown_s*: what wavers around a limit is one detection. What opens again
-    within *cooldown_s* of its end is the same detection, and no longer ends at once.
+    A finding ends at once if its policy reports that its cause has ended. If it is only missing,
+    or its policy reports a lower count, it ends after several censuses, and not before
+    *cooldown_s*: a count that fluctuates around a limit is one detection. A finding that opens
+    again within *cooldown_s* of its end is the same detection, and no longer ends at once.
 
     Args:
-        cooldown_s: Seconds until an open detection is reminded of; then twice that, up
+        cooldown_s: Seconds until the first reminder of an open detection; then twice that, up
             to an hour.
     """
 
@@ -50,9 +50,9 @@ class Ledger:
         self._remind_at: dict[object, float] = {}
         self._ending: dict[object, _Ending] = {}
         self._returned: set[object] = set()
-        """Those open ones that had ended before."""
+        """Open ones that had ended before."""
         self._ended: dict[object, Detection] = {}
-        """The last ones that ended, in the order in which they did."""
+        """The ones that ended last, in the order in which they ended."""
 
     @property
     def opened(self) -> tuple[Detection, ...]:
@@ -63,15 +63,15 @@ class Ledger:
         self, census: Census, found: Iterable[Finding], unasked: Collection[Evidence] = ()
     ) -> tuple[Change, ...]:
         """
-        Enter the findings of a census.
+        Add the findings of a census.
 
         Args:
             census: A detection of a kind that this census could not read stays as it is.
             found: All findings of this census.
-            unasked: Evidences whose policy could not be asked; their detections stay, too.
+            unasked: Evidences whose policy could not be called; their detections stay as well.
 
         Returns:
-            What is to be reported, ends first.
+            The changes to report, ends first.
         """
         now = census.taken_at
         by_key = {each.key: each for each in found}
@@ -120,7 +120,7 @@ class Ledger:
         return tuple(changes)
 
     def _is_over(self, key: object, why: End, now: float) -> bool:
-        """Note that a detection may have ended; say whether it is over."""
+        """Note that a detection may have ended; return whether it is over."""
         ending = self._ending.setdefault(key, _Ending(now))
         ending.censuses += 1
         return (why in AT_ONCE and key not in self._returned) or (
@@ -130,7 +130,7 @@ class Ledger:
     def _remember(self, key: object, ended: Detection, now: float) -> None:
         self._ended.pop(key, None)
         self._ended[key] = ended
-        # After its end was reported, its next reminder says that it goes on.
+        # If it reopens after its end was reported, a reminder reports that it continues.
         self._remind_at[key] = min(self._remind_at[key], now + self._cooldown_s)
         while len(self._ended) > MAX_ENDED:
             oldest = next(iter(self._ended))
@@ -138,7 +138,7 @@ class Ledger:
             self._remind_at.pop(oldest, None)
 
     def _again(self, key: object, now: float) -> Detection | None:
-        """Return the detection that ended a short while ago and opens again."""
+        """Return the recently ended detection that opens again, None if there is none."""
         ended = self._ended.pop(key, None)
         if ended is None or now - ended.seen_at > self._cooldown_s:
             return None
@@ -167,7 +167,7 @@ class _Ending:
 
 
 def _places(finding: Finding) -> set[str]:
-    """Return what a finding is about: fingerprints, its own and its largest site's, a function."""
+    """Return what identifies a finding: its fingerprint, its largest site's, and its function."""
     marks = {site.fingerprint for site in finding.sites[:1]}
     marks |= {site.function for site in finding.sites[:1]}
     return marks | {finding.fingerprint} if finding.fingerprint is not None else marks

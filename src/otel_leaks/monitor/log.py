@@ -1,4 +1,4 @@
-"""What the monitor has to say of itself in the log: each failure once, with what to do."""
+"""The monitor's own log lines: each failure once, with what to do."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class MonitorLog:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._logged: set[object] = set()
-        # What a guard has to say, which the thread that goes on logs: a line, and more lines.
+        # Notices from a guard, which the continuing thread logs: a line, and more lines.
         self._notices: deque[tuple[str, str]] = deque(maxlen=8)
 
     def forked(self) -> None:
-        """Forget what the parent had to say."""
+        """Forget the parent's notices."""
         self._notices.clear()
 
     def note(self, line: str, more: str = "") -> None:
-        """Have something logged by the thread that looks next."""
+        """Queue a line that the next looking thread logs."""
         self._notices.append((line, more))
 
     def say_notes(self) -> None:
-        """Log what was noted."""
+        """Log the queued lines."""
         while self._notices:
             line, more = self._notices.popleft()
             self.say(logging.ERROR, "%s", line, lines=more)
@@ -51,7 +51,7 @@ class MonitorLog:
         """Log the sources that are left out of a census."""
         for failure in failures:
             key = (failure.kind, failure.error_type)
-            # What hangs was logged with where it waits.
+            # A hanging part was logged with its stack.
             if failure.error_type != TIMEOUT and self._is_new(key):
                 self.say(
                     logging.ERROR,
@@ -89,7 +89,7 @@ class MonitorLog:
                     )
 
     def once(self, key: object, message: str, error: BaseException) -> None:
-        """Log an error of ours, unless one with that key was logged before."""
+        """Log an error of our own, unless one with that key was logged before."""
         if self._is_new(key):
             self.say(logging.ERROR, "%s; this is logged once", message, error=error)
 
@@ -117,8 +117,8 @@ class MonitorLog:
         except CensusEnded:
             raise
         except BaseException as raised:
-            # A handler of the application's own may raise. There is nowhere left to report to. In
-            # the main thread it may be Ctrl-C, which is not ours.
+            # A handler of the application may raise. There is nowhere left to report to. In the
+            # main thread it may be Ctrl-C, which is not ours.
             if isinstance(raised, KeyboardInterrupt) and _is_main():
                 raise
 

@@ -1,4 +1,4 @@
-"""Asks every policy what a census means."""
+"""Calls every policy with each census."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from otel_leaks.model import Census, Detection, Evidence, Finding
 __all__ = ["Attempt", "Policies"]
 
 Attempt = Callable[[Evidence, Callable[[], tuple[Finding, ...]]], tuple[Finding, ...]]
-"""Asks one policy, named by its evidence; what it can't answer are no findings."""
+"""Calls one policy, identified by its evidence; returns no findings if that fails."""
 
 
 class Policies:
     """
-    All policies, with what each remembers of the censuses of one process.
+    All policies, with their memories of the censuses of one process.
 
     Args:
         config: Their options.
@@ -42,12 +42,12 @@ class Policies:
         attempt: Attempt = lambda _, ask: ask(),
     ) -> tuple[Finding, ...]:
         """
-        Enter a census; return all findings.
+        Add a census; return all findings.
 
         Args:
-            census: Taken after all that were entered before.
+            census: Taken after all that were added before.
             opened: The detections that were open before it.
-            attempt: Asks each policy.
+            attempt: Calls each policy.
         """
         known: dict[Evidence, list[Finding]] = {evidence: [] for evidence in self._memories}
         for each in opened:

@@ -1,9 +1,9 @@
 """
 The flight recorder: the counts of the last half hour, by site, and the delay of the loops.
 
-Its size is bounded by construction: so many rows of so many numbers, and names of so many
-characters, which is some 200 KB at most. It is fed by each census, and read when a detection is
-reported, or by ``otel-leaks ps --history``, which may come from another thread.
+Its size is bounded by construction: a fixed number of rows with a fixed number of values, and
+names of limited length, in total about 200 KB at most. Each census adds to it. It is read when a
+detection is reported, or by ``otel-leaks ps --history``, which may run in another thread.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ MINUTES = 30
 MAX_SITES = 200
 """Sites that are remembered, of all kinds."""
 MAX_NEW_SITES = 50
-"""Of those of one kind in one census, the largest, which may become new rows."""
+"""Sites of one kind in one census, largest first, that may become new rows."""
 MAX_NAME_CHARS = 200
-"""Of a function's name."""
+"""Length of a function's name."""
 SITES_PER_STEP = 100
 """Sites of a census between two pauses."""
 SECONDS = 60.0
@@ -48,7 +48,7 @@ class _Row:
 @final
 class Recorder:
     """
-    Remembers the last minutes; of each its last census counts, and the longest delay.
+    Remembers the last minutes: the counts of each one's last census, and its longest delay.
 
     Args:
         pause: Called between slices of work; may raise.
@@ -59,8 +59,8 @@ class Recorder:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew."""
-        # Which minute stands at each place.
+        """Forget everything."""
+        # The minute stored at each index.
         self._minutes = array("q", [NEVER]) * MINUTES
         self._newest = NEVER
         self._kinds: dict[Kind, array[int]] = {}
@@ -117,7 +117,7 @@ class Recorder:
             self._partial.setdefault(kind, bytearray(MINUTES))[at] = True
 
     def _begin(self, minute: int) -> int:
-        """Return the place of a minute, which is emptied when the minute begins."""
+        """Return the index of a minute; its values are cleared when the minute starts."""
         at = minute % MINUTES
         if self._minutes[at] != minute:
             self._minutes[at] = minute
@@ -143,11 +143,11 @@ class Recorder:
 
     def history(self, sites: Collection[Site] | None = None, *, minutes: int = MINUTES) -> History:
         """
-        Return what is remembered.
+        Return the recorded minutes.
 
         Args:
-            sites: Of these sites only; None for all.
-            minutes: At most so many, the newest.
+            sites: Only these sites; None for all.
+            minutes: Maximum number of minutes, counted from the newest.
         """
         newest = self._newest
         last = range(newest - min(minutes, MINUTES) + 1, newest + 1)
@@ -203,7 +203,7 @@ def activate(recorder: Recorder) -> None:
 
 
 def deactivate(recorder: Recorder) -> None:
-    """Let nobody read it any more."""
+    """Stop ``history`` from reading it."""
     with _lock:
         if recorder in _active:
             _active.remove(recorder)
@@ -211,9 +211,9 @@ def deactivate(recorder: Recorder) -> None:
 
 def history() -> dict[str, Any] | None:
     """
-    Return what this process remembers, as JSON has it; None where it does not.
+    Return this process's record in the form of JSON; None if there is none.
 
-    Called by ``otel-leaks ps``, also by a private copy of another version, which finds it by name.
+    Called by ``otel-leaks ps``, also by its copy of another version, which finds it by name.
     """
     for recorder in _active:
         return asdict(recorder.history())

@@ -1,4 +1,4 @@
-"""One round of the monitor: a census, what it means, what became of that, and who is notified."""
+"""One round of the monitor: a census, its findings, their changes, and the notifications."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from otel_leaks.monitor.recorder import Recorder
 __all__ = ["Listener", "Rounds"]
 
 HISTORY_MINUTES = 15
-"""Before a detection, that go with it."""
+"""Minutes before a detection that are reported with it."""
 MAX_CHANGES = 64
-"""Changes that wait for a listener that hangs."""
+"""Changes that wait for a hanging listener."""
 
 
 class Listener(Protocol):
     """
     Is called with what the monitor finds.
 
-    What it raises is logged once and goes no further. Where it hangs it is not called again
-    until it has returned.
+    Exceptions that it raises are logged once and go no further. While it hangs it is not called
+    again.
     """
 
     def opened(self, detection: Detection) -> None:
@@ -48,14 +48,14 @@ class Listener(Protocol):
 
 class Rounds:
     """
-    Makes one round after another, with what is remembered between them.
+    Runs one round after another, with the state between them.
 
     Args:
         config: The options.
         taker: Takes the censuses.
         listener: Is called with what was found.
         parts: The parts of the monitor.
-        log: Where is said what fails.
+        log: Where failures are reported.
         retry: Called in each round, to report what could not be reported before.
         pause: Called between slices of work.
     """
@@ -79,28 +79,28 @@ class Rounds:
         self._retry = retry
         self._pause = pause
         self.is_given_up = False
-        """Whether stopping did not wait for what the thread was reporting."""
-        # What is to be reported of the last census.
+        """Whether stopping gave up waiting for what the thread was reporting."""
+        # Changes that have not been reported yet.
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self.recorder = Recorder(pause)
         self.forget()
 
     def forget(self) -> None:
-        """Begin with an empty history."""
+        """Start with an empty history."""
         self.recorder.forget()
         self._ledger = Ledger(self._config.cooldown_s)
         self._policies = Policies(self._config, self._pause)
 
     def forked(self) -> None:
-        """Forget what the parent had to report."""
+        """Forget the parent's unreported changes."""
         self._changes.clear()
 
     def make(self) -> None:
-        """Make one round."""
+        """Run one round."""
         self._log.say_notes()
         self._report_changes()
         self._hear("listener", self._retry)
-        # A fork replaces them while this thread, which is not in the child, goes on here.
+        # Local names, because a fork may replace the attributes during the round.
         policies, opened = self._policies, self._ledger.opened
         census = self._taker.take(sampled=policies.suspects())
         self._log.failures(census.failures)
@@ -119,7 +119,7 @@ class Rounds:
             self.recorder.note(census)
         except CensusEnded:
             raise
-        except BaseException as error:  # Without its history a leak is reported all the same.
+        except BaseException as error:  # A leak is reported even without its history.
             self._log.once(
                 (type(error), "recorder"),
                 "the last minutes can't be recorded; all else continues. Please report this",
@@ -135,7 +135,7 @@ class Rounds:
             raise
         except SkippedError:
             pass
-        except BaseException as error:  # A broken policy must not cost the others.
+        except BaseException as error:  # A failing policy must not affect the others.
             self._log.once(
                 (type(error), evidence),
                 f"the policy {evidence} failed; it is retried, the others continue. "
@@ -147,7 +147,7 @@ class Rounds:
 
     def _report_changes(self) -> None:
         while self._changes:
-            # Taken off first: where it hangs, another thread goes on with the next.
+            # Removed first: if reporting hangs, another thread continues with the next one.
             change = self._changes.popleft()
             if not self._report(change):
                 self._changes.appendleft(change)
@@ -166,7 +166,7 @@ class Rounds:
         return self._hear("listener", lambda: hear(detection))
 
     def _hear(self, part: str, hear: Callable[[], None]) -> bool:
-        """Call the listener; return whether that was done, or skipped as it still hangs."""
+        """Call the listener; return False if it was skipped because it still hangs."""
         if self.is_given_up:
             raise CensusEnded
         try:
@@ -175,7 +175,7 @@ class Rounds:
             raise
         except SkippedError:
             return False
-        except BaseException as error:  # An SDK or a log handler of the application's own.
+        except BaseException as error:  # Raised by an SDK or a log handler of the application.
             self._log.once(
                 (type(error), "listener"),
                 "reporting a census or a detection failed; it is retried at the next censuses",

@@ -1,5 +1,5 @@
 """
-The monitor: when to look, what opens, what is reminded of, and what ends.
+The monitor: when to look, which findings open, are repeated, and end.
 
 Its thread is a daemon, sleeps almost always, and never raises into the application.
 """
@@ -28,29 +28,29 @@ from otel_leaks.runtime.glimpse import IS_ATOMIC
 __all__ = ["Watch", "fresh_for_s"]
 
 CPU_SHARE = 0.01
-"""The part of one core that looking may take."""
+"""The share of one core that looking may use."""
 PAUSE_S = 0.0005
-"""Sleep between two slices of a census: the application's loop gets its turn."""
+"""Sleep between two slices of a census, so that the application's loop gets its turn."""
 JOIN_S = 5.0
 """How long stopping waits for the thread, which a stuck log handler may hold."""
 
 
 FORGET_S = 0.05
-"""Seconds until a forked child forgets what its parent had: by then most children have
+"""Seconds until a forked child discards its parent's state: by then most children have
 become another program, or have ended."""
 LATE_S = 1.0
-"""Seconds from then on until it is watched, at most."""
+"""Maximum number of seconds from then until it is watched."""
 EXIT_JOIN_S = 0.03
-"""The same as the interpreter ends; a census that is half done ends within a slice."""
+"""The same as the interpreter exits; an unfinished census ends within a slice."""
 
 FRESH_LOOKS = 3
-"""Pauses between two censuses after which a number is too old to be reported."""
+"""Intervals between censuses after which a number is too old to be reported."""
 FRESH_S = 5.0
-"""The least age at which it is."""
+"""The least age at which it is too old."""
 
 
 def fresh_for_s(census: Census, config: LeakConfig) -> float:
-    """Return how many seconds the numbers of *census* may be reported: three looks long."""
+    """Return for how many seconds the numbers of *census* may be reported: about three looks."""
     delay_s = max(config.interval_s, census.cpu_s / CPU_SHARE)
     return max(FRESH_S, FRESH_LOOKS * (delay_s + census.wall_s))
 
@@ -59,19 +59,18 @@ class Watch:
     """
     Looks at the process again and again, from a thread of its own.
 
-    Whatever may run code of somebody else's is a part (see ``census.isolation``). While the
-    monitor looks, a guard watches whether it makes progress; where it does not, another
-    thread of the same name goes on without the part that hangs.
+    Anything that may run foreign code is a part (see ``census.isolation``). While the monitor
+    looks, a guard checks that it makes progress; if it does not, another thread of the same
+    name continues without the part that hangs.
 
     Args:
         config: The options.
-        taker: Makes a CensusTaker, given the pause between its slices and what keeps
-            its sources apart. A new one is made after a fork.
-        listener: Hears of it.
+        taker: Makes a CensusTaker, given the function that pauses between its slices.
+        listener: Is notified.
         parts: The parts of this monitor.
-        replaced: Called by a thread that goes on in place of one that hangs.
+        replaced: Called by a thread that continues in place of one that hangs.
         retry: Called before each look, to report what could not be reported before.
-        cpu_clock: Seconds of CPU of the calling thread.
+        cpu_clock: CPU seconds of the calling thread.
         sleep: Sleeps some seconds between two slices of a census.
     """
 
@@ -111,21 +110,21 @@ class Watch:
             replaced=replaced,
         )
         self._thread: native.Thread | None = None
-        # The process that has a monitor, or will have one in a moment.
+        # The pid of the process that has a monitor, or is about to have one.
         self._watched: int | None = None
 
     def start(self) -> None:
         """
-        Begin to watch; the first census is taken at once, by the new thread.
+        Start watching; the new thread takes the first census at once.
 
         Raises:
-            RuntimeError: The interpreter can start no thread: it is shutting down.
+            RuntimeError: The interpreter cannot start threads, because it is shutting down.
         """
         self.prepare()
         self._start_thread()
 
     def prepare(self) -> None:
-        """Get ready to watch, without a thread: where a server forks what is to be watched."""
+        """Prepare to watch, without a thread: for a server that forks the processes to watch."""
         activate(self._rounds.recorder)
         self._log.failures(self._taker.open())
         if not IS_ATOMIC:
@@ -136,12 +135,12 @@ class Watch:
             )
 
     def begin(self) -> None:
-        """Begin to watch what was prepared, in this very process."""
+        """Start watching in this process, after ``prepare``."""
         if self._watched != os.getpid() and not self._stopping.is_set():
             self._start_late()
 
     def _start_thread(self) -> None:
-        # Noted before it runs: after a fork it is started by a thread other than the one that
+        # Set before it runs: after a fork it is started by a different thread than the one that
         # may stop it.
         thread = self._thread = native.Thread(self._run, "otel-leaks-watch")
         try:
@@ -156,16 +155,16 @@ class Watch:
         stopping = self._stopping
 
         def late() -> None:
-            # There is nobody to report it to, and nothing to report: a daemon that is
-            # being stopped with its interpreter.
+            # There is nobody to report an exception to: a daemon that is being stopped with its
+            # interpreter.
             with contextlib.suppress(Exception):
                 if not stopping.wait(FORGET_S):
                     self._forget()
                     if not stopping.wait(min(LATE_S, self._config.interval_s)):
                         self._start_thread()
 
-        # Not threading.Thread, whose start() waits until the new thread runs: this is
-        # before the child's first line of code.
+        # Not threading.Thread, whose start() waits until the new thread runs: this comes before
+        # the child's first line of code.
         native.start_new_thread(late, ())
 
     def _forget(self) -> None:
@@ -190,7 +189,7 @@ class Watch:
         self._log.failures(self._taker.close())
 
     def exiting(self) -> None:
-        """End the thread as the interpreter ends: what holds a daemon is not waited for."""
+        """End the thread as the interpreter exits, without waiting long for a blocked one."""
         self._stopping.set()
         thread = self._thread
         if thread is not None and not thread.is_current():
@@ -198,9 +197,9 @@ class Watch:
 
     def forked(self) -> None:
         """
-        Start anew in a forked child: an empty history and a new thread, both a little later.
+        Start over in a forked child: an empty history and a new thread, both a little later.
 
-        Most children only exec or exit, and all that they pay for is a thread that sleeps.
+        Most children only exec or exit, and all that they pay for is a sleeping thread.
         """
         self._stopping = forks.event()
         self._thread = None
@@ -212,7 +211,7 @@ class Watch:
 
     def look(self) -> float:
         """
-        Take one census and report what it means.
+        Take one census and report its findings.
 
         Returns:
             Seconds until the next one is due, so that looking takes at most 1 % of a core.
@@ -225,7 +224,7 @@ class Watch:
             self._rounds.make()
         except CensusEnded:
             raise
-        except BaseException as error:  # Whatever is wrong with us, the application goes on.
+        except BaseException as error:  # Our failures must not affect the application.
             self._log.once(type(error), "looking for leaks failed; it is tried again", error)
         cost_s = self._cpu_clock() - started
         return max(self._config.interval_s, cost_s / CPU_SHARE)
@@ -236,8 +235,8 @@ class Watch:
         try:
             while True:
                 try:
-                    # Another event: this thread forked, in a log handler say, and this is
-                    # the child.
+                    # A different event: this thread forked, for example in a log handler, and this
+                    # is the child.
                     if self._wait(stopping, delay) or self._stopping is not stopping:
                         return
                     delay = self._config.interval_s
@@ -252,7 +251,7 @@ class Watch:
             parts.ended()
 
     def _wait(self, stopping: native.Event, delay_s: float) -> bool:
-        """Wait until the next census, looking at the loops meanwhile; say whether to end."""
+        """Wait for the next census, looking at the loops meanwhile; return whether to end."""
         loops = self._taker.loops
         if loops is None:
             return stopping.wait(delay_s)

@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["registry", "watching"]
 
 _NEAR = 4
-"""Most frames between the request to a loop and the task's registration; factories add some."""
+"""Frames to search between a task's registration and the request for it; factories add some."""
 
 
 def registry() -> Any:

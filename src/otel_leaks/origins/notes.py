@@ -41,7 +41,7 @@ class Note(NamedTuple):
     origin: Origin
     scope: Scope | None
     what: str
-    """The function of a job, a process's program, a wrapper's coroutine; else may be empty."""
+    """The function of a thread, a job or a task's wrapper, or a process's program; may be empty."""
     maker: Maker | None = None
     """The library that created it; None if the application did, and for tasks."""
     thread: int = 0

@@ -1,9 +1,9 @@
 """
 Leaks as JSON, for other programs.
 
-Each document has the version of its schema, and that of the scheme of its fingerprints. ``make
-schemas`` writes the schemas in docs/schemas from ``model``. Adding a key leaves the version as it
-is; removing one, or giving it another meaning, raises it.
+Each document contains the version of its schema, and that of its fingerprint scheme. ``make
+schemas`` writes the schemas in docs/schemas from ``model``. Adding a key keeps the version;
+removing one, or changing its meaning, raises it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from otel_leaks.report.clusters import clusters
 
 __all__ = ["SCHEMAS", "Document", "document", "leaks_json", "versions"]
 
-# Not json.dumps: a test may have replaced it.
+# Not json.dumps: a test may replace it.
 _AS_JSON, _COMPACT = json.JSONEncoder(indent=2), json.JSONEncoder(separators=(",", ":"))
 
 Document = Literal["report", "leaks", "baseline", "ps"]
-"""What is written: one report, all leaks of a run, the known ones, or what lives in a process."""
+"""The content: one report, all leaks of a run, the known ones, or the objects of a process."""
 
 SCHEMAS: Final[Mapping[Document, int]] = {"report": 1, "leaks": 1, "baseline": 1, "ps": 1}
 """The version of each schema."""
@@ -31,7 +31,7 @@ OF_PRODUCTION: Final = (
     *("followed", "clients", "ended", "quiet_s", "serving", "operations", "outlived"),
     *("refusals", "refusing"),
 )
-"""Of a site: what a census of production has for its policies, and a report of tests has not."""
+"""Fields of a site that production's policies need, and that reports of tests omit."""
 
 
 def document(name: Document, body: Mapping[str, object], *, is_compact: bool = False) -> str:
@@ -40,19 +40,19 @@ def document(name: Document, body: Mapping[str, object], *, is_compact: bool = F
 
 
 def versions(name: Document) -> dict[str, int]:
-    """Return what a document begins with."""
+    """Return the keys that a document starts with."""
     return {"schema": SCHEMAS[name], "fingerprint_scheme": FINGERPRINT_SCHEME}
 
 
 def leaks_json(
     sites: Sequence[Site], hidden: Sequence[Hidden], finished: Sequence[Finished] = ()
 ) -> str:
-    """Write a report, its values as in ``model``."""
-    # What is followed may be hundreds of numbers.
+    """Write a report, with its values as in ``model``."""
+    # *followed* may hold hundreds of numbers.
     written = [_plain(replace(each, followed=None)) for each in sites]
     numbers = {id(s): number for number, leak in enumerate(clusters(sites), 1) for s in leak.sites}
     for each, site in zip(written, sites, strict=True):
-        # Sites with the same number are one leak, as the text counts them.
+        # Sites with the same number are one leak, as in the text.
         each["leak"] = numbers[id(site)]
     more = {"finished": list(map(asdict, finished))} if finished else {}
     return document("report", {"sites": written, "hidden": list(map(asdict, hidden)), **more})

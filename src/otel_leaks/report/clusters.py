@@ -1,5 +1,5 @@
 """
-Sites that are one leak: what one line of the application had a library create.
+Sites that form one leak: everything that one line of the application had a library create.
 
 A forgotten client of a library is a dozen threads, tasks and loops, and one line to fix.
 """
@@ -19,21 +19,21 @@ __all__ = ["Cluster", "clusters", "owner_of"]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One leak: sites that one call of the application's led to."""
+    """One leak: sites created by a single call of the application."""
 
     sites: tuple[Site, ...]
-    """Never empty; in the order in which they came."""
+    """Never empty; in their original order."""
     owner: str
-    """The package, or the class of Python's library, that created them; empty for a site alone."""
+    """The package, or the standard library's class, that created them; empty for a single site."""
 
     @property
     def origin(self) -> Origin | None:
-        """The first that names a line of the application, or the first."""
+        """The first origin that names a line of the application, else the first one."""
         return next((s.origin for s in self.sites if _is_own(s.origin)), self.sites[0].origin)
 
     @property
     def keeps_process(self) -> bool:
-        """Whether the interpreter waits for one of them at its end."""
+        """Whether the interpreter waits for one of them on exit."""
         return any(site.keeps_process for site in self.sites)
 
     def counts(self) -> dict[Kind, int]:
@@ -46,10 +46,10 @@ class Cluster:
 
 def clusters(sites: Iterable[Site]) -> tuple[Cluster, ...]:
     """
-    Put together what belongs together.
+    Group the sites that belong to one leak.
 
-    That is what a library created for one line of the application, in one test. What a library
-    created and nobody knows for whom belongs to the only such line of that library, or together.
+    That is everything that a library created for one line of the application, in one test. Sites of
+    a library without a known line join the only such line of that library, or form one group.
 
     Args:
         sites: In any order.
@@ -101,10 +101,10 @@ def _owner(group: Sequence[Site]) -> str:
 
 def owner_of(function: str) -> str:
     """
-    Return what owns the objects that a library's function created.
+    Return the owner of objects that a library's function created.
 
     Returns:
-        The package; of Python's library the class, or the module where there is none.
+        The package; for the standard library the class, or the module if there is none.
     """
     package = _package(function)
     if package not in sys.stdlib_module_names:

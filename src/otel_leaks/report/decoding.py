@@ -1,7 +1,7 @@
 """
-Values of the model out of JSON, checked: files and other processes may hold anything.
+Decodes values of the model from JSON, and checks them: files and processes may send anything.
 
-What is missing takes its default; what is unknown, as of a later version, is left out.
+Missing fields take their default; unknown ones, as of a later version, are ignored.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _T = TypeVar("_T")
 
 def decoded(kind: type[_T], value: object) -> _T:
     """
-    Return a value of a dataclass or of a named tuple.
+    Return an instance of a dataclass or a named tuple.
 
     Args:
         kind: Its class.
-        value: As ``dataclasses.asdict`` and JSON made it.
+        value: As produced by ``dataclasses.asdict`` and JSON.
 
     Raises:
-        InvalidValueError: It is no such value; the text says where.
+        InvalidValueError: It is not such a value; the text says where.
     """
     if not isinstance(value, dict):
         raise InvalidValueError(f"{kind.__name__} must be an object, got {type(value).__name__}")
@@ -48,7 +48,7 @@ def decoded(kind: type[_T], value: object) -> _T:
 
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
-    # Resolved where the class stands: the names are those of its module.
+    # Resolved in the module of the class, whose names they use.
     hints = get_type_hints(kind)
     if dataclasses.is_dataclass(kind):
         return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
@@ -66,13 +66,13 @@ def _of(hint: Any, value: object) -> Any:
     if origin is tuple:
         return _tuple(inner, value)
     if _is_value(hint) and isinstance(value, list) and issubclass(hint, tuple):
-        # JSON has a named tuple as a list.
+        # In JSON, a named tuple is a list.
         value = dict(zip(_hints(hint), value, strict=False))
     return decoded(hint, value) if _is_value(hint) else _plain(hint, value)
 
 
 def _is_value(hint: Any) -> bool:
-    """Say whether it is a dataclass or a named tuple."""
+    """Return whether a hint is a dataclass or a named tuple."""
     return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, tuple))
 
 

@@ -1,4 +1,4 @@
-"""What a person is shown of a census, a report of tests, or a detection, in any format."""
+"""What a reader sees of a census, a test report, or a detection, in any format."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _MAIN = "MainThread"
-"""Python's name of it, unless somebody renames it."""
+"""Python's name for it, unless it was renamed."""
 
 
 Key = tuple[str, str, Origin | None, bool]
@@ -38,7 +38,7 @@ keep the process. Objects that differ in one of these are another entry."""
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Objects of one kind that stand at the same place."""
+    """Objects of one kind at the same place in the code."""
 
     kind: Kind
     function: str
@@ -46,21 +46,21 @@ class Entry:
     count: int
     fingerprint: str = ""
     stack: Stack = ()
-    """Of one of them, outermost first."""
+    """The stack of one of them, outermost first."""
     name: str = ""
-    """Of that one."""
+    """The name of that one."""
     age_s: float = 0.0
-    """Of the oldest that was looked at, a lower bound; 0 where nothing is known."""
+    """Age of the oldest that was looked at, a lower bound; 0 if nothing is known."""
     awaited: bool | None = None
     waits_on: str | None = None
     held_by: str | None = None
     origin: Origin | None = None
     request: str = ""
-    """The operation that it belongs to."""
+    """The operation that they belong to."""
     hint: str = ""
     keeps_process: bool = False
     is_leak: bool = True
-    """Whether it was found to be one; else it is just alive."""
+    """Whether it was found to be a leak; otherwise it is only alive."""
     grown: int | None = None
     """How many more there are than at the last look; None for the first one."""
     workers: str = ""
@@ -78,13 +78,13 @@ class Entry:
 
     @property
     def ignore(self) -> str:
-        """The line that ignores it, empty where it has no fingerprint."""
+        """The call that ignores it, empty if it has no fingerprint."""
         if not self.fingerprint:
             return ""
         return f'ignore_fingerprint("{self.fingerprint}", reason="...")'
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return what is known besides the stack, as a label and a text on one line."""
+        """Return what is known besides the stack, each as a label and a text on one line."""
         rows = self._rows_of_one()
         if self.waits_on is not None:
             rows.append(("waits on", self.waits_on))
@@ -122,11 +122,11 @@ class Document:
 
     title: str
     facts: tuple[str, ...] = ()
-    """Sentences that stand before the entries."""
+    """Sentences before the entries."""
     entries: tuple[Entry, ...] = ()
-    """The largest first."""
+    """Largest first."""
     left_out: int = 0
-    """Sites beyond those."""
+    """Number of further sites."""
 
 
 def merged(documents: Sequence[Document]) -> Document:
@@ -142,13 +142,13 @@ def merged(documents: Sequence[Document]) -> Document:
 
 
 def noun(kind: Kind, count: int) -> str:
-    """Return what objects of a kind are called."""
+    """Return the noun for objects of a kind."""
     one, many, _ = NOUNS[kind]
     return one if count == 1 else many
 
 
 def counts_text(counts: Mapping[Kind, int]) -> str:
-    """Say how many objects there are of each kind."""
+    """Return how many objects there are of each kind, in words."""
     said = [f"{count} {noun(kind, count)}" for kind, count in counts.items() if count]
     return ", ".join(said) if said else "nothing"
 
@@ -181,7 +181,7 @@ def entry_of(site: Site) -> Entry:
 
 
 def alive_entry(site: Site) -> Entry:
-    """Return what is just alive as an entry: it need be no leak, and the main thread is none."""
+    """Return an entry for living objects, which may not be leaks; the main thread never is one."""
     entry = replace(entry_of(site), is_leak=False)
     if entry.kind == "thread" and entry.name == _MAIN:
         return replace(entry, hint="", keeps_process=False)
@@ -189,7 +189,7 @@ def alive_entry(site: Site) -> Entry:
 
 
 def largest_first(sites: Iterable[Site]) -> list[Site]:
-    """Return sites of several kinds in order."""
+    """Return sites of several kinds, largest first."""
     return sorted(sites, key=lambda site: (-site.count, site.fingerprint))
 
 
@@ -220,7 +220,7 @@ def _workers(pools: Sequence[Pool]) -> str:
 
 def grown_first(entries: Sequence[Entry], before: Mapping[Key, int]) -> list[Entry]:
     """
-    Put first what grew most.
+    Sort entries by how much they grew, largest growth first.
 
     Args:
         entries: The largest first.
@@ -231,10 +231,10 @@ def grown_first(entries: Sequence[Entry], before: Mapping[Key, int]) -> list[Ent
 
 
 def place(file: str, line: int) -> str:
-    """Write a place so that terminals and editors open it; short where it is near."""
+    """Write a place that terminals and editors can open; relative below the current folder."""
     try:
         folder = os.getcwd()  # noqa: PTH109 - a string, as frames have it
-    except OSError:  # It was deleted.
+    except OSError:  # The folder was deleted.
         folder = ""
     near = os.path.relpath(file, folder) if folder and file.startswith(folder + os.sep) else file
     return between(f"{near}:{line}")

@@ -1,7 +1,7 @@
 """
-Files that ``otel-leaks report`` reads: detections as OTLP JSON, reports of tests, ``ps --json``.
+Files that ``otel-leaks report`` reads: detections as OTLP JSON, test reports, ``ps --json``.
 
-OTLP comes as one export, or as one a line, which the collector's file exporter writes.
+OTLP comes as one export, or as one per line, like the OpenTelemetry Collector's file exporter's.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ def documents_in(path: Path) -> list[Document]:
         A document for each detection, test or look, in their order.
 
     Raises:
-        ReportFileError: It is none of these forms.
+        ReportFileError: It has none of these formats.
         OSError: It can't be read.
     """
     return documents_of(content_of(path), str(path))
 
 
 def content_of(path: Path) -> bytes:
-    """Return the contents of a file, or as much of it as shows that it is too large."""
+    """Return the contents of a file, or just enough to show that it is too large."""
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
 
 
 def documents_of(data: bytes, name: str) -> list[Document]:
     """
-    Read what stood in a file; as ``documents_in``.
+    Read the contents of a file, as ``documents_in`` does.
 
     Args:
-        data: The file's.
+        data: The file's contents.
         name: Its name, for errors.
     """
     return [document for _, documents in parts_of(data, name) for document in documents]
@@ -62,9 +62,9 @@ def documents_of(data: bytes, name: str) -> list[Document]:
 
 def parts_of(data: bytes, name: str) -> list[tuple[dict[str, Any], list[Document]]]:
     """
-    Read what stood in a file, as ``documents_of``: each object in it, and its documents.
+    Read the contents of a file, as ``documents_of`` does: each object in it, and its documents.
 
-    One that has none is among them, if the file has any: metrics beside detections.
+    Objects without documents are included, such as metrics beside detections, if the file has any.
     """
     if len(data) > MAX_BYTES:
         raise ReportFileError(f"{name} has more than {MAX_BYTES >> 20} MiB")
@@ -73,7 +73,7 @@ def parts_of(data: bytes, name: str) -> list[tuple[dict[str, Any], list[Document
         values = list(_values(text))
     except (ValueError, RecursionError) as error:
         raise ReportFileError(f"{name} is not JSON ({error}): it must be {_FORMS}") from None
-    # It may be of another machine, whose Python stands elsewhere.
+    # It may come from another machine, with Python in another folder.
     add_roots(set(_PYTHON.findall(text)))
     parts: list[tuple[dict[str, Any], list[Document]]] = []
     for value in values:
@@ -87,7 +87,7 @@ def parts_of(data: bytes, name: str) -> list[tuple[dict[str, Any], list[Document
 
 
 def _values(text: str) -> Iterator[Any]:
-    """Yield the JSON value of a text, or that of each of its lines."""
+    """Yield the JSON value of a text, or of each of its lines."""
     try:
         yield json.loads(text)
         return
@@ -100,7 +100,7 @@ def _values(text: str) -> Iterator[Any]:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield the objects that hold documents, out of the lists in which they stand."""
+    """Yield the objects that hold documents, taken out of any lists."""
     if isinstance(value, list):
         for each in value:
             yield from _objects(each)
@@ -162,7 +162,7 @@ def _of_spans(value: dict[str, Any]) -> Iterator[Document]:
 
 
 def _of_logs(value: dict[str, Any]) -> Iterator[Document]:
-    """Yield detections that were exported as log records: one for the whole, one a sample."""
+    """Yield detections exported as log records: one for the whole, one for each sample."""
     for resource in value.get("resourceLogs", ()):
         found: dict[str, tuple[Any, list[dict[str, Any]]]] = {}
         for scope in resource.get("scopeLogs", ()):
@@ -250,7 +250,7 @@ def _attributes(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(value: dict[str, Any]) -> Any:
-    """Return the value of an attribute; 64 bit numbers are strings in JSON."""
+    """Return the value of an attribute; 64-bit integers are strings in JSON."""
     if "intValue" in value:
         return int(value["intValue"])
     for name in ("stringValue", "boolValue", "doubleValue"):

@@ -1,12 +1,12 @@
 """
 Names without what may be a secret: of threads, pools, spans and routes.
 
-Applications put what they like into names: a tenant, an e-mail address, a URL with its
+Applications put anything into names: a tenant, an e-mail address, a URL with its
 password. Code is known to be harmless, names are not. So a name leaves the process word by
-word: a word stays if it looks like one that a programmer writes, and all else is ``*``.
+word: a word stays if it looks like one that a programmer would write; all else becomes ``*``.
 
-The rule errs on the side of masking. What it can't do is to tell a password that is an
-ordinary word from an ordinary word.
+The rule errs on the side of masking. It cannot distinguish a password that is an ordinary word
+from an ordinary word.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["MASK", "MAX_CHARS", "masked", "masked_path"]
 
 MASK = "*"
 MAX_CHARS = 200
-"""Of a masked name."""
+"""Length of a masked name."""
 READ_CHARS = 400
-"""Of a name that are read; what is beyond is left out."""
+"""Characters of a name that are read; the rest is omitted."""
 MAX_WORD = 64
-"""Characters of a word, with its underscores."""
+"""Characters of a word, including underscores."""
 MAX_PART = 16
 """Letters of a word between underscores, or between capitals."""
 MAX_DIGITS = 6
 """Digits at the end of a word that may be a number; more are an id."""
 
-# Words in capitals, or of an unusual shape, that are known. Any other may be a token.
+# Known words in capitals, or of an unusual shape. Any other may be a token.
 _KNOWN = frozenset(
     """
     GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH QUERY PROPFIND
@@ -42,7 +42,7 @@ _KNOWN = frozenset(
     AWS GCP SQS SNS AnyIO mqtt jwt sqs wsgi
     """.split()  # noqa: SIM905 - a hundred words in a list would take a hundred lines
 )
-# Pairs of letters that are in (almost) no word of Python's documentation and standard library.
+# Pairs of letters that occur in (almost) no word of Python's documentation and standard library.
 _NEVER = {
     "b": "qx",
     "c": "jz",
@@ -77,7 +77,7 @@ _PART = re.compile(r"(?P<letters>[A-Za-z]*)(?P<digits>[0-9]*)")
 _SEGMENTS = re.compile(r"([/\\()\[\]{}<>,;|?=])")
 _PARTS = re.compile(r"\w+|.", re.DOTALL)
 _URL = re.compile(r"(?P<scheme>[a-z]{2,10}://)")
-# UUIDs, addresses of network cards, and of IPv6: their groups may look like words.
+# UUIDs, MAC addresses and IPv6 addresses: their groups may look like words.
 _GROUPS = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
@@ -95,7 +95,7 @@ _HOST = re.compile(
 _VALUE = re.compile(r"(?<=[?=]).+")
 _MASKS = re.compile(r"\*(?:[\s_.:*-]*\*)+")
 
-# What a word may stand beside. A word after any other character is not read.
+# Characters that a word may be next to. A word next to any other character is not read.
 _JOINS = frozenset("-.:*'\"")
 _BOUNDS = frozenset("/()[]{}<>,;|?=")
 
@@ -120,14 +120,14 @@ def masked_path(name: str) -> str:
 def _masked(name: str, ends: str) -> str:
     chunks = name.split()
     if len(name) > READ_CHARS:
-        # The last one may be half a token, and half a token may look like a word.
+        # The last one may be part of a token, and part of a token may look like a word.
         chunks[-1:] = [MASK]
     said = " ".join(_chunk(each, ends) for each in chunks)
     return head(_MASKS.sub(MASK, said), MAX_CHARS)
 
 
 def _chunk(chunk: str, ends: str) -> str:
-    """Mask what stands between two blanks."""
+    """Mask the text between two spaces."""
     url = _URL.match(chunk)
     if url is not None:
         return url["scheme"] + MASK
@@ -136,11 +136,11 @@ def _chunk(chunk: str, ends: str) -> str:
     chunk = _VALUE.sub(MASK, _BASE64.sub(MASK, _GROUPS.sub(MASK, chunk)))
     segments = [each for each in _SEGMENTS.split(chunk) if each]
     end = next((i for i, each in enumerate(segments) if each in ends), len(segments))
-    # A path that is no route: of what follows its first separator nothing is read.
+    # A path that is not a route: nothing after its first separator is read.
     rest = (segments[end], MASK) if end < len(segments) else ()
     read = [(each, False) if each in _BOUNDS else _segment(each) for each in segments[:end]]
     if any(is_odd for _, is_odd in read):
-        # Base64 has slashes: what stands beside one may be more of the same token.
+        # Base64 contains slashes: text next to one may belong to the same token.
         read = [
             (said if is_odd or said.islower() or each in _BOUNDS else MASK, is_odd)
             for each, (said, is_odd) in zip(segments, read, strict=False)
@@ -149,12 +149,12 @@ def _chunk(chunk: str, ends: str) -> str:
 
 
 def _segment(segment: str) -> tuple[str, bool]:
-    """Mask a segment from its first odd word on; say whether it has one."""
+    """Mask a segment from its first odd word on; return whether it has one."""
     said: list[str] = []
     for part in _PARTS.findall(segment):
         word = part if part in _JOINS else _word(part)
         if word is None:
-            # Words before it stay if they are plain ones, else they may be a part of it.
+            # Words before it stay if they are plain; otherwise they may be part of it.
             is_plain = _PLAIN.fullmatch("".join(said)) is not None
             return "".join((*said, MASK)) if is_plain else MASK, True
         said.append(word)
@@ -162,7 +162,7 @@ def _segment(segment: str) -> tuple[str, bool]:
 
 
 def _word(word: str) -> str | None:
-    """Return a word with its numbers masked, None for one that may be a secret."""
+    """Return a word with its numbers masked, None if it may be a secret."""
     if len(word) > MAX_WORD or not word.isascii():
         return None
     said = []
@@ -182,7 +182,7 @@ def _word(word: str) -> str | None:
 
 
 def _is_written(letters: str) -> bool:
-    """Say whether letters look like a word, or like words in camel case."""
+    """Return whether letters look like a word, or like words in camel case."""
     if letters in _KNOWN or len(letters) == 1:
         return True
     humps = _HUMP.findall(letters)
@@ -198,13 +198,13 @@ def _is_written(letters: str) -> bool:
         # One hump of two letters is "On" or "By"; several are a token.
         and (len(humps) == 1 or sum(len(each) == 2 for each in words) <= 1)
         and (len(humps) == 1 or all(len(each) > 1 for each in words))
-        # A short word beside capitals is as likely one part of a token.
+        # A short word next to capitals is just as likely part of a token.
         and (not capitals or any(len(each) > 3 for each in words))
     )
 
 
 def _is_word(word: str) -> bool:
-    """Say whether letters in lower case can be read as a word."""
+    """Return whether letters in lower case can be read as a word."""
     if len(word) > MAX_PART or (len(word) >= 6 and _HEX.issuperset(word)):
         return False
     if any(second in _NEVER.get(first, "") for first, second in pairwise(word)):

@@ -1,9 +1,9 @@
 """
-Findings as they may leave the process: printable, in bounds, and without secrets in names.
+Findings in the form in which they may leave the process: printable, bounded, no secrets in names.
 
-All telemetry and all log lines about a finding are made of one of these. Fingerprints stay
-those of the names as the application has them. Reports of tests are not made of them: they
-stay on the developer's machine and keep the names of threads and tasks.
+All telemetry and all log lines about a finding are made from one of these. Fingerprints are
+still computed from the original names. Test reports do not use this form: they stay on the
+developer's machine and keep the names of threads and tasks.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def outgoing(
     finding: Finding, *, max_frames: int = 1, step: Callable[[], None] = lambda: None
 ) -> Finding:
     """
-    Return *finding* as it may leave the process.
+    Return *finding* in the form in which it may leave the process.
 
     Args:
-        finding: As the policies have it.
-        max_frames: Frames that its stacks keep besides the outermost, >= 1, the innermost.
+        finding: As the policies report it.
+        max_frames: Innermost frames to keep of each stack, >= 1; the outermost is kept as well.
         step: Called before each site; may raise.
     """
-    # Many frames are of few files.
+    # Many frames share few files.
     file_text = cache(tail)
     sites = []
     for site in finding.sites:
@@ -42,7 +42,7 @@ def outgoing(
 
 
 def shown_frame(frame: Frame, file_text: Callable[[str], str] = tail) -> Frame:
-    """Return *frame* printable and in bounds: the tail of its file, both ends of its function."""
+    """Return *frame* printable and bounded: the tail of its file, both ends of its function."""
     return Frame(name_text(frame.function), file_text(frame.file), frame.line)
 
 
@@ -103,7 +103,7 @@ def _pool(pool: Pool) -> Pool:
 
 
 def _operation(operation: Operation) -> Operation:
-    """Keep the name of a span that is exported anyway, without what may be a secret."""
+    """Keep the name of a span that is exported anyway, without possible secrets."""
     if not operation.is_sampled:
         return replace(operation, name="", route="")
     return replace(operation, name=masked_path(operation.name), route=masked_path(operation.route))

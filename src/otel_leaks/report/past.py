@@ -21,15 +21,15 @@ AGO_AT_FIRST = (4, 3, 2, 1, 0)
 NAME_CHARS = 50
 UNKNOWN = "-"
 WIDTH = 7
-"""Of a column of numbers."""
+"""Width of a column of numbers."""
 
 
 def history_of(value: dict[str, Any]) -> History:
     """
-    Return a history out of its JSON.
+    Return a history decoded from its JSON.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a history.
     """
     return decoded(History, value)
 
@@ -52,7 +52,7 @@ def _lines(history: History, columns: Sequence[int]) -> Iterator[str]:
         delays = [None if each is None else round(each * 1000) for each in history.delays_s]
         yield _line("longest loop delay, ms", _picked(delays, columns, max))
     rows = [(site, _picked(site.counts, columns)) for site in history.sites]
-    # What came and went between two columns is in the JSON.
+    # Objects that came and went between two columns are in the JSON.
     shown = [(site, cells) for site, cells in rows if {*cells} - {"0", UNKNOWN}]
     if shown:
         yield ""
@@ -63,7 +63,7 @@ def _lines(history: History, columns: Sequence[int]) -> Iterator[str]:
 
 
 def _label(kind: Kind, form: int) -> str:
-    """Return the noun of a kind, for one or for many; with its state where two have one noun."""
+    """Return the noun of a kind, singular or plural; with its state if two kinds share it."""
     noun, state = NOUNS[kind][form], NOUNS[kind][2]
     is_taken = any(NOUNS[each][form] == noun for each in KINDS[: KINDS.index(kind)])
     return f"{noun} {state}" if is_taken else noun

@@ -1,7 +1,7 @@
 """
 Findings and their ends as one sentence each, the same for every reader.
 
-The words are those of the policy that found it, in ``detect``.
+The wording is that of the policy that found it, in ``detect``.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ __all__ = ["operation_of", "resolution", "sentence"]
 
 
 def sentence(finding: Finding) -> str:
-    """Say what was found, in one sentence without a full stop."""
+    """Return what was found, in one sentence without a full stop."""
     return POLICY_OF[finding.evidence].found(finding)
 
 
 def resolution(detection: Detection) -> str:
-    """Say why a finding ended and how many are left, in one sentence without a full stop."""
+    """Return why a finding ended and how many are left, in one sentence without a full stop."""
     return POLICY_OF[detection.finding.evidence].ended(detection)
 
 
 def operation_of(finding: Finding) -> Operation | None:
-    """Return the operation that a finding is about, None where it is about none, or unknown."""
+    """Return the operation that a finding concerns, None if there is none or it is unknown."""
     if not POLICY_OF[finding.evidence].is_of_operation:
         return None
     return next((each for each in finding.sites[0].operations if each.name), None)

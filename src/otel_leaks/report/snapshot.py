@@ -1,4 +1,4 @@
-"""What was alive in a process when somebody looked, as a value, as JSON, and for a person."""
+"""What was alive in a process at one look: as a value, as JSON, and for a reader."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from otel_leaks.report.texts import between
 __all__ = ["FORMAT", "SCHEMA", "Counted", "Pauses", "Snapshot", "snapshot_of"]
 
 FORMAT = "otel-leaks ps"
-"""By which a file is known."""
+"""Identifies such a file."""
 SCHEMA = SCHEMAS["ps"]
 """Version of the JSON."""
 OF_CENSUSES = (
     *("followed", "clients", "newest", "outlived", "ended", "quiet_s"),
     *("refusals", "refusing"),
 )
-"""Of a site: what a census has for its policies, and JSON has not."""
+"""Fields of a site that a census has for its policies, and that the JSON omits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """How long the event loops stood still, at the longest; seconds."""
+    """The longest time for which an event loop did not turn, in seconds."""
 
     loops: int
-    """How many were measured."""
+    """How many loops were measured."""
     before_s: float
-    """Before anything was done: the application's own."""
+    """Before anything was done: the application's own pauses."""
     during_s: float
     blocked: int = 0
 
@@ -54,11 +54,11 @@ class Counted:
     count: int
     """Exact."""
     sites: tuple[Site, ...] = ()
-    """The largest; *site_count* counts the others as well."""
+    """The largest ones; *site_count* includes the others."""
     site_count: int = 0
     hidden: tuple[Hidden, ...] = ()
     unreadable: tuple[str, ...] = ()
-    """Classes whose objects are not counted: to read them would run code of their own."""
+    """Classes whose objects are not counted, because reading them would run code of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,13 @@ class Why:
     """A search for what holds the objects of some sites."""
 
     pattern: str
-    """Which were asked about: a fingerprint, or a pattern for the names of functions."""
+    """The objects asked about: a fingerprint, or a pattern for the names of functions."""
     sites: int
-    """How many these are."""
+    """How many sites match."""
     finished: tuple[Finished, ...] = ()
-    """Of functions that were asked about; those with the most tasks first."""
+    """For the matching functions; those with the most tasks first."""
     wall_s: float = 0.0
-    """From its start to its end, pauses included."""
+    """From start to end, pauses included."""
     cpu_s: float = 0.0
 
 
@@ -90,14 +90,14 @@ class Snapshot:
     wall_s: float = 0.0
     """From the request to the answer."""
     cpu_s: float = 0.0
-    """Of the census."""
+    """CPU seconds of the census."""
     why: Why | None = None
-    """The search for what holds some objects, None when nobody asked."""
+    """The search for what holds some objects, None if nobody asked."""
     finished: tuple[Finished, ...] = ()
-    """The functions with the most finished tasks that are still referenced, 100 at least."""
+    """The functions with the most finished tasks that are still referenced, at least 100 each."""
 
     def of(self, kind: Kind) -> Counted | None:
-        """Return the objects of a kind, None where it was not read."""
+        """Return the objects of a kind, None if it was not read."""
         return next((each for each in self.populations if each.kind == kind), None)
 
     @property
@@ -113,7 +113,7 @@ class Snapshot:
         return counts
 
     def to_json(self) -> dict[str, Any]:
-        """Return what JSON has; ``snapshot_of`` reads it."""
+        """Return the content of the JSON, which ``snapshot_of`` reads."""
         plain = asdict(self)
         for each in plain["populations"]:
             for site in each["sites"]:
@@ -122,7 +122,7 @@ class Snapshot:
         return {"format": FORMAT, **versions("ps"), **plain}
 
     def document(self) -> Document:
-        """Return it for a person."""
+        """Return it as a document for a reader."""
         counts: dict[Kind, int] = {each.kind: each.count for each in self.populations}
         if self.pools is not None:
             counts["thread_pool"] = len(self.pools)
@@ -144,7 +144,7 @@ class Snapshot:
         """Return what is alive, and how many sites are left out."""
         entries = tuple(map(alive_entry, largest_first(self.sites)))
         if self.why is not None:
-            # Who asks about some sites wants to see these.
+            # If some sites were asked about, only these are shown.
             return tuple(each for each in entries if each.held_by is not None), 0
         left_out = sum(each.site_count - len(each.sites) for each in self.populations)
         return (*entries, *pool_entries(self.pools or ())), left_out
@@ -207,9 +207,9 @@ class Snapshot:
 
 def snapshot_of(value: dict[str, Any]) -> Snapshot:
     """
-    Return a snapshot out of its JSON.
+    Return a snapshot decoded from its JSON.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a snapshot.
     """
     return decoded(Snapshot, value)

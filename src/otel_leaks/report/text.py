@@ -27,18 +27,18 @@ __all__ = [
 NOTHING = "nothing leaked"
 
 MAX_OWN_FRAMES = 6
-"""Of a stack in a test's message: the application's innermost ones."""
+"""Innermost frames of the application's in a test's message."""
 MAX_MEMBERS = 8
-"""Of a leak of many sites: those that are listed."""
+"""Sites that are listed for a leak of several."""
 MAX_LINE_CHARS = 2 * MAX_CHARS
-"""Of a line of a test's message: a file and a function of the longest."""
+"""Length of a line in a test's message: the longest file and function fit."""
 
 _ORPHANED = (
     "nothing but cancellation can end it: what it waits on is within reach of blocked tasks alone"
 )
 
 _NAMES_NOBODY = ("the event loop", "nothing", "not looked for", "unknown")
-"""How it begins where nothing is known that holds an object."""
+"""How the text starts if no holder of an object is known."""
 
 _KEEPS: Mapping[Kind, str] = {
     "thread": "the process can't exit before it ends: it is a non-daemon thread",
@@ -58,12 +58,12 @@ def stack_text(stack: Stack, *, max_frames: int, max_chars: int | None = None) -
 
     Args:
         stack: Outermost first.
-        max_frames: Frames to keep, >= 1; outer ones go first.
-        max_chars: Characters to keep; again whole outer frames go first, but the
+        max_frames: Frames to keep, >= 1; outer ones are dropped first.
+        max_chars: Characters to keep; whole outer frames are dropped here as well, but the
             innermost frame always stays, with the tail of its file.
 
     Returns:
-        One line a frame, joined by line breaks, without source lines.
+        One line for each frame, joined by line breaks, without source lines.
     """
     lines = [
         f'  File "{frame.file}", line {frame.line}, in {frame.name}'
@@ -93,17 +93,17 @@ def leaks_text(
     most: int = 20,
 ) -> str:
     """
-    Write leaks for a person, grouped by site, and sites by what led to them.
+    Write leaks for a reader, grouped by site, and sites by what led to them.
 
     Args:
-        sites: The largest first.
+        sites: Largest first.
         hidden: What ignores left out.
-        finished: What is not alive, and something references all the same.
+        finished: Finished tasks that something still references.
         most: Leaks that are written out; the others are counted.
 
     Returns:
         What leaked, where it waits, what created it, what to do, and the line that
-        ignores it; some lines a leak, however many objects it is.
+        ignores it; a few lines for each leak, however many objects it has.
     """
     leaks = clusters(sites)
     lines = [_headline(leaks)]
@@ -123,7 +123,7 @@ def leaks_text(
 
 
 def finished_text(finished: Finished) -> str:
-    """Say of how many finished tasks something refers to, and what."""
+    """Return how many finished tasks are still referenced, and by what."""
     tasks = f"{finished.count} finished tasks of {finished.function} are still referenced"
     if finished.held_by is None:
         return f"{tasks}; find(why=True) says by what"
@@ -131,7 +131,7 @@ def finished_text(finished: Finished) -> str:
 
 
 def _headline(leaks: Sequence[Cluster]) -> str:
-    """Say what leaked on the one line that a summary of many failures shows."""
+    """Return what leaked, on the one line that a summary of many failures shows."""
     if not leaks:
         return NOTHING
     first = leaks[0]
@@ -185,7 +185,7 @@ def _cluster_lines(leak: Cluster) -> Iterator[str]:
 
 
 def _holder_of(leak: Cluster) -> str | None:
-    """Return what holds one of several, the application's own name for it first."""
+    """Return what holds one of several, the first that is not the owner itself."""
     said = [
         each.sample.held_by
         for each in leak.sites
@@ -197,7 +197,7 @@ def _holder_of(leak: Cluster) -> str | None:
 
 
 def _member(site: Site) -> str:
-    """Say on one line what stands at a site of several, and where."""
+    """Return on one line what is at one site of several, and where."""
     one, many, _ = NOUNS[site.kind]
     said = f"{site.count} {one if site.count == 1 else many}: {site.function}"
     sample = site.sample
@@ -213,7 +213,7 @@ def _member(site: Site) -> str:
 
 
 def _pattern(leak: Cluster) -> str:
-    """Return what ignores all of a leak, and as little else as can be."""
+    """Return a pattern that ignores the whole leak, and as little else as possible."""
     owners = set()
     for site in leak.sites:
         if site.origin is not None:
@@ -233,7 +233,7 @@ def _site_lines(site: Site) -> Iterator[str]:
     if sample is not None:
         which = f"{sample.name}, " if sample.name and sample.name != site.function else ""
         of = " (one of them)" if site.count > 1 else ""
-        if site.kind != "coroutine":  # Of one that is gone there is no age.
+        if site.kind != "coroutine":  # One that is gone has no age.
             rows.append(("name", f"{which}at least {sample.age_s:.1f} s old{of}"))
         rows += _waits(sample)
         if sample.awaited is not None:
@@ -254,7 +254,7 @@ def _site_lines(site: Site) -> Iterator[str]:
 
 
 def _refused(sample: Sample) -> str:
-    """Say how often it was asked to end, and where it catches that."""
+    """Return how often it was asked to end, and where it catches that."""
     said = f"refused {cancellations(sample.cancels)}"
     if sample.cleans_up:
         return f"{said}: its cleanup has not ended"
@@ -265,7 +265,7 @@ def _refused(sample: Sample) -> str:
 
 
 def _created_at(origin: Origin | None) -> Iterator[tuple[str, str]]:
-    """Say what created it, and in which test."""
+    """Yield what created it, and in which test."""
     if origin is None:
         return
     where = f"{place(origin.file, origin.line)} in {origin.function}"
@@ -293,24 +293,24 @@ def _waits(sample: Sample) -> Iterator[tuple[str, str]]:
 
 
 def place(file: str, line: int) -> str:
-    """Write a place so that terminals and editors open it; short where it is near."""
+    """Write a place that terminals and editors can open; relative below the current folder."""
     try:
         folder = os.getcwd()  # noqa: PTH109
-    except OSError:  # It was deleted; a test may do that.
+    except OSError:  # The folder was deleted; a test may do that.
         return f"{file}:{line}"
     near = os.path.relpath(file, folder) if file.startswith(folder + os.sep) else file
     return f"{near}:{line}"
 
 
 def _library_place(frame: Frame) -> str:
-    """Write where a library stands, its package first: its files are not edited."""
+    """Write a place in a library, its package first, because nobody edits its files."""
     package = frame.function.partition(".")[0]
     below = frame.file.replace("\\", "/").rpartition(f"/{package}/")[2]
     return f"{package} ({below.rpartition('/')[2] if below == frame.file else below}:{frame.line})"
 
 
 def _leaked(kind: Kind, count: int) -> str:
-    # That is what they are: nothing of them is left that could leak.
+    # They are not called leaked: nothing of them is left.
     if kind in {"destroyed_task", "coroutine"}:
         return counted(kind, count)
     one, many, _ = NOUNS[kind]

@@ -1,8 +1,8 @@
 """
-Text from outside the package, made fit to leave it.
+Text from outside the package, made safe to leave it.
 
-File, function, thread and span names are whatever the application made of them: they may
-hold line breaks, terminal escapes, bytes that are not UTF-8, or four kilobytes. Each
+Names of files, functions, threads and spans are whatever the application made of them: they may
+contain line breaks, terminal escapes, bytes that are not UTF-8, or four kilobytes. Each
 function here returns one line of valid UTF-8 of bounded length.
 """
 
@@ -23,23 +23,23 @@ __all__ = [
 ]
 
 MAX_CHARS = 1024
-"""Of any string but a stack."""
+"""Maximum for any string but a stack."""
 MAX_NAME_BYTES = 384
-"""Of a function's name, as UTF-8: with it 100 series of metrics stay under 64 KiB."""
+"""Maximum for a function's name, as UTF-8: 100 series of metrics then stay under 64 KiB."""
 
 CUT = "..."
-"""Stands for what was left out; ASCII, for logs whose encoding has nothing else."""
+"""Replaces omitted text; ASCII, for logs whose encoding has nothing else."""
 
 SHORT = MAX_NAME_BYTES // 4
-"""Characters that fit into a name in any case."""
+"""Characters that always fit into a name."""
 
 
 MAX_KNOWN = 4096
-"""Characters of which it is kept how they are written."""
+"""Characters whose written form is cached."""
 
 
 class _Written(dict[int, str]):
-    """How each character is written, for ``str.translate``, which asks in C."""
+    """The written form of each character, for ``str.translate``, which looks it up in C."""
 
     def __missing__(self, code: int) -> str:
         each = chr(code)
@@ -53,7 +53,7 @@ _WRITTEN = _Written()
 
 
 def plain(text: object) -> str:
-    """Return *text* as a str without methods of the application's, empty for anything else."""
+    """Return *text* as a plain str, without the application's methods; empty for other types."""
     if type(text) is str:
         return text
     return str.__str__(text) if issubclass(type(text), str) else ""
@@ -61,32 +61,31 @@ def plain(text: object) -> str:
 
 def printable(text: str) -> str:
     r"""
-    Write whatever is not printable as an escape, in one line of valid UTF-8.
+    Write characters that are not printable as escapes, in one line of valid UTF-8.
 
     These are line breaks (U+2028, U+2029, NEL, VT and FF included), all other control
-    characters, the marks that reverse the direction of text, and lone surrogates, as
-    ``os.fsdecode`` makes them of bytes that are not UTF-8: ``\n``, ``\x1b``, ``\u202e``,
-    ``\udce9``.
+    characters, the marks that reverse the direction of text, and lone surrogates, into which
+    ``os.fsdecode`` turns bytes that are not UTF-8: ``\n``, ``\x1b``, ``\u202e``, ``\udce9``.
     """
     text = plain(text)
     return text if text.isprintable() else text.translate(_WRITTEN)
 
 
 def head(text: str, most: int = MAX_CHARS) -> str:
-    """Return *text* printable, its first *most* characters when it is longer."""
+    """Return *text* printable, only the first *most* characters if it is longer."""
     text = printable(plain(text)[: most + 1])
     return text if len(text) <= most else text[: max(most - len(CUT), 0)] + CUT[:most]
 
 
 def tail(text: str, most: int = MAX_CHARS) -> str:
-    """Return *text* printable, its last *most* characters when it is longer: for paths."""
+    """Return *text* printable, only the last *most* characters if it is longer: for paths."""
     text = printable(plain(text)[-most - 1 :])
     room = max(most - len(CUT), 0)
     return text if len(text) <= most else CUT[:most] + text[len(text) - room :]
 
 
 def between(text: str, most: int = MAX_CHARS) -> str:
-    """Return *text* printable, its two ends when it is longer than *most* characters."""
+    """Return *text* printable, only its two ends if it is longer than *most* characters."""
     text = plain(text)
     if len(text) > 2 * most:
         text = text[:most] + text[-most:]
@@ -100,7 +99,7 @@ def between(text: str, most: int = MAX_CHARS) -> str:
 
 def name_text(name: str, most: int = MAX_NAME_BYTES) -> str:
     """
-    Return the name of a function, printable and in bounds.
+    Return the name of a function, printable and bounded.
 
     Args:
         name: Qualified, with its module.
@@ -108,7 +107,7 @@ def name_text(name: str, most: int = MAX_NAME_BYTES) -> str:
 
     Returns:
         The name, or its two ends with 12 hex digits of its hash between them: two long
-        names stay two, and one stays the same in every process.
+        names stay different, and each is the same in every process.
     """
     name = plain(name)
     if len(name) <= min(SHORT, most // 4) and name.isprintable():

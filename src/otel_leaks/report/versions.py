@@ -1,7 +1,7 @@
 """
-Which of two versions of a distribution is the newer one, and which one is installed.
+Which of two versions of a distribution is newer, and which one is installed.
 
-The order is that of PEP 440. ``packaging`` is there wherever this package is, as
+The order is that of PEP 440. ``packaging`` is available wherever this package is, because
 ``opentelemetry-instrumentation`` needs it.
 """
 
@@ -21,11 +21,11 @@ _folders: list[str] | None = None
 
 def look_in(folders: Iterable[str] | None) -> None:
     """
-    Look for distributions somewhere else.
+    Look for distributions in other folders.
 
     Args:
-        folders: Where another process has its libraries; empty for nowhere, as of a report that
-            comes from another machine. None for where this process has its own.
+        folders: Another process's library folders; empty for none, as for a report that
+            comes from another machine. None for those of this process.
     """
     global _folders
     _folders = None if folders is None else list(folders)
@@ -33,11 +33,11 @@ def look_in(folders: Iterable[str] | None) -> None:
 
 
 def installed(distribution: str) -> str | None:
-    """Return the version of a distribution, None where none is found; imports none."""
+    """Return the version of a distribution, None if it is not found; does not import it."""
     if distribution not in _found:
         try:
             _found[distribution] = _version(distribution)
-        except Exception:  # Somebody's own finder, or files of whatever form.
+        except Exception:  # A custom finder, or malformed files.
             _found[distribution] = None
     return _found[distribution]
 

@@ -1,1 +1,1 @@
-"""Findings and numbers as OpenTelemetry's signals. Knows no source of them."""
+"""Findings and numbers as OpenTelemetry signals. Does not know any source."""

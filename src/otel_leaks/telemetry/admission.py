@@ -1,4 +1,4 @@
-"""Which functions are named in the metrics: few, and fewer where many metrics have some."""
+"""Which functions are named in the metrics: few, and fewer if many metrics have some."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Collection, Mapping, Sequence
 __all__ = ["AT_ONCE", "IN_A_LIFE", "MOST_SERIES", "NEVER", "Admission", "fitting"]
 
 AT_ONCE = 20
-"""Functions of a metric that are named at once."""
+"""Functions of a metric that are named at one time."""
 IN_A_LIFE = 200
 """Functions of a metric that are named in the life of a process."""
 CROWD = 100
-"""So many things in a function without a name, and ten times as many as in the
-smallest one with a name, take that name's place: a leak must not hide in _OTHER."""
+"""If a function without a name has this many objects, and ten times as many as the smallest
+one with a name, it takes that one's place: a leak must not hide in _OTHER."""
 NEVER = sys.maxsize
-"""A crowd that nothing has."""
+"""A crowd that is never reached."""
 MOST_SERIES = 100
-"""Of a process, a histogram counting as one."""
+"""Series of a process, a histogram counting as one."""
 
 
 class Admission:
     """
-    Chooses which functions are named; the rest are one, ``_OTHER``.
+    Chooses which functions are named; the rest are combined into ``_OTHER``.
 
     SDKs never forget an attribute set, so names must be few. The largest functions
-    get a name, and keep it, also when they have nothing any more, until its place is
-    needed: a series that merely ends would stand at its last value for minutes.
+    get a name, and keep it, even with no objects left, until its place is
+    needed: a series that simply ends would stay at its last value for minutes.
 
     Args:
-        at_once: Names at once, at most.
-        in_a_life: Names in the life of this object, at most.
+        at_once: Maximum number of names at one time.
+        in_a_life: Maximum number of names in the life of this object.
         crowd: As ``CROWD``.
-        series: Of each name, at most.
+        series: Maximum number of series for each name.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Admission:
         self._named: set[str] = set()
 
     def wants(self, counts: Mapping[str, int]) -> int:
-        """Return how many names there would be, were there room for all."""
+        """Return how many names there would be if there were room for all."""
         new = [name for name in counts if name not in self._named]
         free = self._in_a_life - len(self._ever)
         may = sum(name in self._ever for name in new) + min(
@@ -61,15 +61,15 @@ class Admission:
 
     def admit(self, counts: Mapping[str, int], most: int | None = None) -> Collection[str]:
         """
-        Say which functions of *counts* go by their name.
+        Return which functions of *counts* are named.
 
         Args:
-            counts: How many things each function has now, each >= 1.
-            most: The most names this time; None for as many as there ever are at once.
+            counts: How many objects each function has now, each >= 1.
+            most: Maximum number of names this time; None for the usual one.
 
         Returns:
             At most ``at_once`` names, in the life of this object at most ``in_a_life``;
-            some may have nothing now.
+            some may have no objects now.
         """
         at_once = self._at_once if most is None else min(most, self._at_once)
         by_count = sorted(self._named, key=lambda name: (counts.get(name, 0), name))
@@ -96,16 +96,16 @@ class Admission:
 
 def fitting(room: int, wanted: Sequence[tuple[int, int]], fixed: Sequence[bool]) -> list[int]:
     """
-    Return how many names each metric may have, so that all their series have room.
+    Return how many names each metric may have, so that all series have room.
 
     Args:
-        room: Series that there is room for.
-        wanted: Of each metric, the names that it wants and the series of a name, ``_OTHER`` being
-            one more name.
-        fixed: Whether each has as many as it wants in any case.
+        room: Number of series that there is room for.
+        wanted: For each metric, the names that it wants and the series of a name, ``_OTHER``
+            being one more name.
+        fixed: Whether each metric gets all the names it wants in any case.
 
     Returns:
-        What each wants, where there is room; else those with the most series get fewer.
+        What each wants, if there is room; otherwise those with the most series get fewer.
     """
     names = [name for name, _ in wanted]
     while True:

@@ -1,7 +1,7 @@
 """
-A detection as attributes of a span and its events, within what may be sent.
+A detection as attributes of a span and its events, within the size limits.
 
-A receiver refuses what is too large, and then the whole batch with other people's spans.
+A receiver refuses a request that is too large, with the whole batch and other spans in it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = [
 ]
 
 MAX_BYTES = 120 * 1024
-"""What one detection may take, its span or its log records; under 128 KiB as it is sent.
-A receiver refuses over 4 MiB, and then the whole batch with other people's spans."""
+"""Maximum size of one detection, as a span or as log records; under 128 KiB when encoded.
+A receiver refuses requests over 4 MiB, with the whole batch and other spans in it."""
 MAX_LINKS = 32
 """
-Of one detection. Beyond its limit of 128 the SDK drops the oldest, see ``BoundedList`` in
+Links of one detection. Beyond its limit of 128 the SDK drops the oldest, see ``BoundedList`` in
 https://github.com/open-telemetry/opentelemetry-python/blob/main/opentelemetry-sdk/src/opentelemetry/sdk/util/__init__.py
 """
 MAX_LINKS_BEFORE = 2
-"""To the spans that reported the finding first, and its leak before that."""
+"""Links to the spans that reported the finding first, and its leak before that."""
 FEW_CHARS = 200
-"""Of any string, where the largest site alone is too large."""
+"""Characters of any string, if the largest site alone is too large."""
 
-# What the encoding takes besides keys and values, at most: of an attribute its tags and
-# lengths; of a span its ids, times, name and scope; of an event and a record the same.
+# The most that the encoding adds to keys and values: for an attribute its tags and lengths; for
+# a span its ids, times, name and scope; for an event and a record the same.
 ATTRIBUTE_BYTES = 16
 SPAN_BYTES = 512
 LINK_BYTES = 64
@@ -65,11 +65,11 @@ class Described:
     message: str
     attributes: Attributes
     samples: tuple[Attributes, ...]
-    """One for each site, the largest first."""
+    """One for each site, largest first."""
     size_bytes: int
-    """What it takes as it is encoded, at most."""
+    """The most that it takes when encoded."""
     links: int
-    """What its span may have of them."""
+    """How many links its span may have."""
 
 
 def describe(
@@ -90,17 +90,17 @@ def describe(
         finding: With the sites that explain it.
         max_frames: Frames of each stack, >= 1.
         max_chars: Characters of each stack; SDKs that limit the length of attributes
-            keep the head of a stack, which is the wrong end of it.
+            keep the head of a stack, which is the wrong end.
         refers_to: The evidence that reported the same leak before.
-        max_bytes: What it may take as it is encoded, at most ``MAX_BYTES``.
+        max_bytes: Maximum encoded size, at most ``MAX_BYTES``.
         as_records: Whether it becomes log records, which take more than events of a span.
-        history: The minutes before, where they are remembered.
-        step: Called again and again meanwhile, for many long names take a while; may raise.
+        history: The minutes before, if they are recorded.
+        step: Called repeatedly, because many long names take a while; may raise.
 
     Returns:
         At most *max_bytes*: outer frames are left out until it fits, then the smallest sites,
         then links and the longest names, and last the largest site. Every string is one line of
-        printable text, but for a stack, which has one line for each frame.
+        printable text, except a stack, which has one line for each frame.
     """
     shown = outgoing(finding, max_frames=max_frames, step=step)
     message = sentence(shown)
@@ -127,7 +127,7 @@ def describe(
         if frames > 1:
             frames = frames * 3 // 4
         elif len(fixed) == 1 and links > MAX_LINKS_BEFORE:
-            # The largest site stays as long as it can.
+            # The largest site stays as long as possible.
             links = MAX_LINKS_BEFORE
         elif len(fixed) == 1 and (max_chars is None or max_chars > FEW_CHARS):
             max_chars = FEW_CHARS
@@ -139,7 +139,7 @@ def describe(
 def _head(
     finding: Finding, message: str, refers_to: Evidence | None
 ) -> dict[str, str | int | float | bool]:
-    """Describe a finding but for its sites."""
+    """Describe a finding without its sites."""
     attributes: dict[str, str | int | float | bool] = {
         names.KIND: finding.kind,
         names.EVIDENCE: finding.evidence,
@@ -155,7 +155,7 @@ def _head(
 
 
 def of_finding(finding: Finding) -> dict[str, str | int | float | bool]:
-    """Describe what a finding is about, as it stands on the spans of its opening and its end."""
+    """Describe the subject of a finding, for the spans of its opening and its end."""
     attributes: dict[str, str | int | float | bool] = {}
     if finding.limit is not None:
         attributes[names.LIMIT] = finding.limit
@@ -170,7 +170,7 @@ def of_finding(finding: Finding) -> dict[str, str | int | float | bool]:
 
 
 def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
-    """Describe a site but for its stack: *site* as it may leave, *own* as it is."""
+    """Describe a site without its stack: *site* in its outgoing form, *own* as it is."""
     attributes: dict[str, str | int | float | bool] = {
         names.FINGERPRINT: site.fingerprint,
         names.COUNT: site.count,
@@ -185,7 +185,7 @@ def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
         attributes[names.ORIGIN_LINE] = origin.line
         if origin.library is not None:
             attributes[names.ORIGIN_LIBRARY] = origin.library.function
-        elif began_in_library(own):  # It shows in the whole path alone.
+        elif began_in_library(own):  # Only the full path shows this.
             attributes[names.ORIGIN_LIBRARY] = origin.function
     said = hint(site, own)
     if said is not None:
@@ -201,7 +201,7 @@ def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
     if sample.stack:
         attributes[names.FILE] = sample.stack[0].file
         attributes[names.LINE] = sample.stack[0].line
-        attributes[names.STACKTRACE] = ""  # Its place; its text depends on what fits.
+        attributes[names.STACKTRACE] = ""  # Keeps its position; the text depends on the space left.
     if sample.awaited is not None:
         attributes[names.AWAITED] = sample.awaited
     if sample.thread_id is not None:
@@ -220,7 +220,7 @@ def _with_stack(
 
 
 def _operation(site: Site) -> Attributes:
-    """Name the operation that the most of a site's things began in."""
+    """Name the most common operation in which a site's objects were created."""
     return _named(next((each for each in site.operations if each.name), None))
 
 
@@ -244,7 +244,7 @@ _CUTS: Mapping[str, Callable[[str, int], str]] = {
 def _cut(
     attributes: dict[str, str | int | float | bool], max_chars: int | None
 ) -> dict[str, str | int | float | bool]:
-    """Shorten what the SDK would cut, at the end that says least: it keeps the head of all."""
+    """Shorten what the SDK would cut, at the less useful end: the SDK always keeps the head."""
     # https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
     if max_chars is None or max_chars < 1:
         return attributes
@@ -267,7 +267,7 @@ def _encoded_size(
     links: int,
     as_records: bool,
 ) -> int:
-    """Return what a detection takes as it is encoded, at most."""
+    """Return the maximum encoded size of a detection."""
     size = sum(map(_attributes_size, (attributes, *samples)))
     if not as_records:
         return size + SPAN_BYTES + LINK_BYTES * links + EVENT_BYTES * len(samples)
@@ -283,13 +283,13 @@ def _attributes_size(attributes: Attributes) -> int:
 
 
 def text_size(text: str) -> int:
-    """Return the bytes of a text as UTF-8."""
+    """Return the size of a text as UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 def links_of(finding: Finding) -> Iterator[Link]:
-    """Link to the spans in which the sampled things began, one of each trace."""
-    # Those of the largest site first, but each site gets its turn.
+    """Yield links to the spans in which the sampled objects were created, one for each trace."""
+    # The largest site first, but each site in turn.
     rows = zip_longest(*(site.operations for site in finding.sites))
     traces: set[int] = set()
     for operation in (each for row in rows for each in row if each is not None):

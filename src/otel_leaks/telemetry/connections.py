@@ -2,11 +2,11 @@
 Connections of the SDK's exporters, which a forked child must not share with its parent.
 
 Exporters over HTTP keep their connection open. A child inherits it: parent and child then
-write their requests into one stream, a collector answers 400 to what it can't read, and
-each may get the answer to the other's request. Most processes that fork have exported
-nothing before, but the gauges of otel-leaks are exported from the start of a server's
-master on. So a child begins with no connections. All names here are private to the SDK
-(1.35 to 1.45), requests 2 and urllib3 1 and 2; what has other names is left as it is.
+write their requests into one stream, the OpenTelemetry Collector answers 400 to requests it can't
+read, and each may get the answer to the other's request. Most processes that fork have exported
+nothing before, but the gauges of otel-leaks are exported from the start of a server's master on.
+So a child starts without connections. All names here are private to the SDK (1.35 to 1.45),
+requests 2 and urllib3 1 and 2; objects with other names are left as they are.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from typing import Any
 from otel_leaks.telemetry.forks import renew_lock
 
 # If a process forks while a thread imports a module, the child waits forever for that import
-# once it needs the module. So the first export, which our metrics cause, imports nothing.
+# once it needs the module. So the first export, which our metrics cause, must import nothing.
 _FIRST_EXPORT = (encodings.idna, netrc)
 
 __all__ = ["renew_connections"]
 
-# What was inherited is kept: dropping it would take locks that a thread of the parent may
+# Inherited pools are kept: dropping them would take locks that a thread of the parent may
 # have held at the fork.
 _inherited: list[object] = []
 
 
 def renew_connections(*providers: object) -> None:
-    """Let the exporters of tracer, meter and logger providers connect anew in a child."""
+    """Make the exporters of tracer, meter and logger providers reconnect in a child."""
     for exporter in _exporters(providers):
         for session in _sessions(exporter):
-            with contextlib.suppress(Exception):  # The child is the application's.
+            with contextlib.suppress(Exception):  # The child belongs to the application.
                 renew_lock(getattr(session, "cookies", None), "_cookies_lock")
                 _renew_pools(session)
 
@@ -60,7 +60,7 @@ def _parts(provider: object, owner: str, name: str) -> list[object]:
 
 
 def _sessions(exporter: object) -> Iterator[Any]:
-    """Yield the sessions of requests that an exporter has."""
+    """Yield the ``requests`` sessions of an exporter."""
     client = getattr(exporter, "_client", None)
     for holder in (exporter, client, getattr(client, "_transport", None)):
         session = getattr(holder, "_session", None)
@@ -79,9 +79,9 @@ def _renew_pools(session: Any) -> None:
 
 def _empty(manager: Any) -> None:
     """
-    Give a pool manager no connections, without a lock that may be held for ever.
+    Empty a pool manager, without a lock that may be held forever.
 
-    Also where it has none: the parent may just make its first, and holds the lock then.
+    Also done if it has no pools: the parent may be creating its first, and hold the lock.
     """
     inherited: Any = manager.pools
     pools = list(inherited._container.values())
@@ -91,4 +91,4 @@ def _empty(manager: Any) -> None:
         for connection in list(pool.pool.queue):
             sock = getattr(connection, "sock", None)
             if sock is not None:
-                sock.close()  # Of this process alone: the parent's stays open.
+                sock.close()  # Closed in this process only: the parent's stays open.

@@ -1,4 +1,4 @@
-"""What a census counted, by function: the numbers behind the metrics."""
+"""The counts of a census by function: the numbers behind the metrics."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Key = tuple[str, "bool | None"]
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a census counted for one metric, by function."""
+    """The counts of a census for one metric, by function."""
 
     counts: Mapping[Key, int]
 
     def functions(self) -> dict[str, int]:
-        """Return how many each function has that may be named."""
+        """Return the count of each function that may be named."""
         functions: dict[str, int] = {}
         for (function, _), count in self.counts.items():
             if function != OTHER:
@@ -37,9 +37,9 @@ class Counted:
 
 
 def counted_of(population: Population) -> Iterator[tuple[str, Counted]]:
-    """Yield the metrics that a population is counted in."""
+    """Yield the metrics of a population, with their counts."""
     is_thread = population.kind == "thread"
-    # Sites beyond those that a census names: daemons or not, it does not say.
+    # For sites beyond those that a census names, it is unknown whether they are daemons.
     rest_is_daemon = True if is_thread else None
     counts = _counts(population.sites, population.count, rest_is_daemon=rest_is_daemon)
     yield _COUNTS[population.kind].name, Counted(counts)

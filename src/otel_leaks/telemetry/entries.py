@@ -1,10 +1,10 @@
 """
-The entry spans of a process: of each request the one that it is known by.
+The entry spans of a process: for each request the span that identifies it.
 
-A task that a request leaves behind mostly began in an inner span, such as the one that a
-framework makes around each endpoint. Its own span knows only the ids of its parent. So a
+A task that a request leaves behind was usually created in an inner span, such as the one that a
+framework opens around each endpoint. That span knows only the ids of its parent. So a
 span processor gives each span a small record of its entry span, which knows the name, the
-route and the end also when that span is gone. It counts the requests, too.
+route and the end even after that span is gone. It also counts the requests.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from otel_leaks.report.texts import plain
 __all__ = ["MAX_CHARS", "MAX_OPERATIONS", "SERVED", "Entries", "Entry", "entries_of", "entry_of"]
 
 MAX_CHARS = 512
-"""Of a name or a route, before what may be a secret in it is masked."""
+"""Length of a name or a route, before possible secrets in it are masked."""
 MAX_OPERATIONS = 200
 """Operations whose requests are counted by name."""
 
 SERVED: Final = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
-"""Kinds of spans that are requests also under a span around the whole program."""
+"""Kinds of spans that are requests even below a span around the whole program."""
 CALLS: Final = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER})
-"""Kinds of spans that wait for somebody else's answer, and so are no requests."""
+"""Kinds of spans that wait for another service's answer, and so are not requests."""
 SLICE = 500
 """Open spans between two pauses."""
 
 
 class Entry:
-    """What is known of an entry span; holds nothing of the application."""
+    """The record of an entry span; references nothing of the application."""
 
     __slots__ = (
         *("__weakref__", "_ended_ns", "_name", "_route", "_span"),
@@ -51,15 +51,15 @@ class Entry:
         self.span_id: int = said.span_id
         self.is_sampled: bool = said.trace_flags.sampled
         self.is_served = span.kind in SERVED
-        # As it is by now: gevent replaces it.
+        # Looked up now, because gevent replaces it.
         self.thread = 0 if span.kind in CALLS else threading.get_ident()
-        """The thread in which it began, by its ident; 0 where it is no request."""
+        """The ident of the thread in which it started; 0 if it is not a request."""
         self._name = self._route = ""
         self._ended_ns: int | None = None
         self._span: weakref.ref[ReadableSpan] | None = weakref.ref(span)
 
     def end(self, span: ReadableSpan) -> None:
-        """Note that the span has ended."""
+        """Record that the span has ended."""
         self._read(span)
         self._span = None
 
@@ -70,19 +70,19 @@ class Entry:
 
     @property
     def ended_ns(self) -> int | None:
-        """When the span ended; None while it runs."""
+        """When the span ended; None while it is open."""
         self._look()
         return self._ended_ns
 
     @property
     def name(self) -> str:
-        """The name of the span: its last one, as frameworks learn the route late."""
+        """The name of the span: the latest one, because frameworks learn the route late."""
         self._look()
         return self._name
 
     @property
     def route(self) -> str:
-        """``http.route``, empty for none."""
+        """``http.route``, empty if there is none."""
         self._look()
         return self._route
 
@@ -113,7 +113,7 @@ class Entries(SpanProcessor):
         return dict(self._ended)
 
     def threads(self, pause: Callable[[], None]) -> frozenset[int]:
-        """Return the idents of threads in which a recorded request began that is in progress."""
+        """Return the idents of threads in which a recorded request in progress started."""
         refs, found = list(self._open.values()), set()
         for start in range(0, len(refs), SLICE):
             entries = (ref() for ref in refs[start : start + SLICE])
@@ -122,7 +122,7 @@ class Entries(SpanProcessor):
         return frozenset(found) - {0}
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Note the entry of a span on it."""
+        """Record the entry of a span on the span."""
         if not self.is_on:
             return
         try:
@@ -130,7 +130,7 @@ class Entries(SpanProcessor):
             if parent is None or parent.is_remote:
                 outer = None
             else:
-                # Of one that the sampler dropped, or that is older than this, it is unknown.
+                # Unknown for a span that the sampler dropped, or that predates this processor.
                 outer = entry_of(trace.get_current_span(parent_context))
                 if outer is None:
                     return
@@ -141,7 +141,7 @@ class Entries(SpanProcessor):
             pass
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Note the end of an entry span, and count it."""
+        """Record the end of an entry span, and count it."""
         if not self.is_on:
             return
         try:
@@ -162,7 +162,7 @@ class Entries(SpanProcessor):
         key = entry.span_id
 
         def lost(_: object) -> None:
-            # Of a span that is dropped without its end.
+            # The span was lost without having ended.
             opened.pop(key, None)
 
         opened[key] = weakref.ref(entry, lost)
@@ -170,7 +170,7 @@ class Entries(SpanProcessor):
 
 
 def entry_of(span: Any) -> Entry | None:
-    """Return what is known of the entry span that a span belongs to."""
+    """Return the record of the entry span that a span belongs to, None if there is none."""
     entry = getattr(span, "_otel_leaks_entry", None)
     return entry if type(entry) is Entry else None
 
@@ -184,9 +184,9 @@ _entries: weakref.WeakKeyDictionary[TracerProvider, Entries] = weakref.WeakKeyDi
 
 def entries_of(provider: object) -> Entries | None:
     """
-    Return the processor of a provider, which gets one the first time.
+    Return the processor of a provider, which is added at the first call.
 
-    A provider never gives a processor back, so each has one for good.
+    A provider has no way to remove a processor, so it keeps it forever.
     """
     if not isinstance(provider, TracerProvider):
         return None

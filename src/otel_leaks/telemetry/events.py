@@ -40,28 +40,28 @@ from otel_leaks.telemetry.own_tracer import OwnTracer
 __all__ = ["Events"]
 
 MAX_CONTEXTS = 512
-"""Spans of detections that later ones may link to."""
+"""Spans of detections that later ones can link to."""
 MAX_LOG_BYTES = 11 * 1024
-"""Of the stack in a WARNING, which stays under 16 KiB with it: there Docker cuts a message."""
+"""Size of the stack in a WARNING, which then stays under 16 KiB: Docker cuts messages there."""
 
 
 class Events:
     """
     Emits detections, from ``instrument()`` to ``uninstrument()``.
 
-    The span, the log records and the warning are sinks of their own: one that raises or hangs
+    The span, the log records and the warning are separate sinks: one that raises or hangs
     does not keep a detection from the others, and gets it later, by ``retry``.
 
     Args:
-        tracer_provider: Where spans go; None for the global one, also when that is set
+        tracer_provider: Where spans go; None for the global one, even if that is set
             later.
         max_frames: Frames of each stack.
         version: Of the instrumentation scope.
         emit: Whether the samples of a detection are events of its span, log records, or
-            both. There is a span in any case: its context is what the records refer to.
+            both. A span is always sent: its context is what the records refer to.
         logger_provider: Where log records go; None for the global one.
         run: Runs each sink.
-        step: Called while a detection is put into words: that is no sink that hangs.
+        step: Called while a detection is described, to show that no sink hangs.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Events:
         Report a finding that opened, or that is still open.
 
         Raises:
-            BaseException: What a sink raised first; the others have got it.
+            BaseException: The first exception of a sink; the others have received it.
         """
         self._send(detection, self._detected_span, self._record, self._warn)
 
@@ -101,10 +101,10 @@ class Events:
         Report that a finding ended.
 
         Raises:
-            BaseException: As of ``detected``.
+            BaseException: As for ``detected``.
         """
         self._send(detection, self._resolved_span, self._resolved_record, self._inform)
-        # What opens again soon is the same detection, whose reminders link to its first span.
+        # A detection that soon opens again is the same one; its reminders link to its first span.
         context = self._contexts.pop(detection.finding.key, None)
         if context is not None:
             self._contexts[detection.finding.key] = context
@@ -113,10 +113,10 @@ class Events:
 
     def retry(self) -> None:
         """
-        Offer what a sink could not take to it again; to be called once a census.
+        Offer reports again to the sinks that failed; to be called once per census.
 
         Raises:
-            BaseException: As of ``detected``.
+            BaseException: As for ``detected``.
         """
         self._outbox.retry()
 
@@ -128,7 +128,7 @@ class Events:
         self._outbox.send(Report(detection, sinks, self._before(detection)))
 
     def _detected_span(self, report: Report) -> None:
-        """Send a span with an event for each sample."""
+        """Send a span, with an event for each sample."""
         detection = report.detection
         tracer = self._tracer.get()
         limits = _limits(tracer)
@@ -193,7 +193,7 @@ class Events:
             _log.info("%s", message)
 
     def close(self) -> None:
-        """Give the tracer its own sampler back; what comes later is sampled by that."""
+        """Restore the tracer's own sampler, which applies to later spans."""
         self._tracer.close()
         self._contexts.clear()
         self._outbox.clear()
@@ -204,15 +204,15 @@ class Events:
         self._outbox.clear()
 
     def _links(self, report: Report, limits: SpanLimits | None) -> list[Link]:
-        """Link to the spans that reported its leak before, and to those of its creation."""
+        """Return links to the spans that reported its leak before, and to those of its creation."""
         most = limits.max_links if limits is not None else None
         links = [*report.links, *links_of(report.detection.finding)]
-        # A link takes 64 bytes: one in a KiB is a small part of what the detection may take.
+        # A link takes 64 bytes: one per KiB is a small part of the detection's budget.
         fitting = min(MAX_LINKS, (report.max_bytes or MAX_BYTES) // 1024)
         return links[: fitting if most is None else min(most, fitting)]
 
     def _before(self, detection: Detection) -> list[Link]:
-        """Link to the span that reported the finding first, and its leak before that."""
+        """Return links to the span that reported the finding first, and its leak before that."""
         own = self._contexts.get(detection.finding.key)
         is_same = own is not None and own[0] == detection.opened_at
         before = self._contexts.get(detection.refers_to) if detection.refers_to else None
@@ -237,7 +237,7 @@ class Events:
             history=detection.history,
         )
         if is_first:
-            # Span and log records go out by different ways: it counts once.
+            # The span and the log records are sent separately, so the size counts once.
             self._allowance.take(described.size_bytes)
         return described
 
@@ -252,7 +252,7 @@ class Events:
             records.emit(names.SAMPLE, sample, span=span, severity="WARN", body=body_of(sample))
 
     def _warn(self, report: Report) -> None:
-        # Also where no span could be begun: what is in no span must be in the log.
+        # Done even if no span could be started: what is in no span must be in the log.
         described = report.text[0] if report.text else self._described(report, None)
         stack = described.samples[0].get(names.STACKTRACE) if described.samples else None
         with _Current(report.span):
@@ -260,7 +260,7 @@ class Events:
                 _log.warning("%s", described.message)
             else:
                 mark = report.detection.finding.sites[0].fingerprint
-                # Indented, so that no line of it can be taken for a line of the log.
+                # Indented, so that no line of it can be mistaken for a line of the log.
                 lines = f"  fingerprint {mark}, waits at:\n{_innermost(stack, MAX_LOG_BYTES)}"
                 _log.warning("%s", described.message, lines=lines)
 
@@ -290,6 +290,6 @@ class _Current:
 
 
 def _limits(tracer: trace.Tracer) -> SpanLimits | None:
-    # Private; where it is named otherwise the limits are taken to be none.
+    # Private; if it has another name, no limits are assumed.
     limits = getattr(tracer, "_span_limits", None)
     return limits if isinstance(limits, SpanLimits) else None

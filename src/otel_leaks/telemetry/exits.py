@@ -1,11 +1,11 @@
 """
-What the end of a process waits for, on our account.
+What a process waits for on exit because of us.
 
-As an interpreter ends, the SDK (1.45) collects once more, and waits for its exporter: ten
-seconds and longer where the collector does not answer. A process without metrics of its
-own would have had nothing to wait for. So where all metrics are ours, and the collector is
-known not to answer, the last collection has none of them. Names of the SDK's here are
-private; where another version has others, its exit is left as it is.
+When an interpreter exits, the SDK (1.45) collects once more, and waits for its exporter: ten
+seconds and longer if the OpenTelemetry Collector does not answer. A process without metrics of its
+own would have had nothing to wait for. So if all metrics are ours, and the Collector is
+known not to answer, the last collection has none of them. The SDK's names used here are
+private; if another version has different names, its exit is left as it is.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from otel_leaks.telemetry import names
 __all__ = ["Exports"]
 
 SLOW_S = 1.0
-"""An export that took longer than this was not answered, or not in time."""
+"""An export that took longer than this was not answered in time, if at all."""
 IN_FLIGHT_S = 0.02
-"""How long the exit waits for an export that is under way: most take less."""
+"""How long the exit waits for a running export: most take less."""
 
 
 class Exports:
     """
-    Notes whether the exports of a meter provider's readers are answered.
+    Records whether the exports of a meter provider's readers are answered.
 
     Args:
         provider: Returns the meter provider, which may be set late.
@@ -40,16 +40,16 @@ class Exports:
     ) -> None:
         self._provider = provider
         self._clock = clock
-        # By the thread that collects: when it last began to, and whether that was exported.
+        # By collecting thread: when it last started to, and whether that was exported.
         self._collected: dict[int, tuple[float, bool]] = {}
         self._unanswered: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def collecting(self, *, is_empty: bool = False) -> None:
         """
-        Note that the calling thread collects: its export before that has ended.
+        Record that the calling thread collects: its previous export has ended.
 
         Args:
-            is_empty: It collects nothing of ours, and may have nothing to export.
+            is_empty: Whether it collects nothing of ours, and may have nothing to export.
         """
         now, thread = self._clock(), threading.get_ident()
         before, was_exported = self._collected.get(thread, (now, False))
@@ -62,7 +62,7 @@ class Exports:
                 self._note(reader, is_slow=now - before - interval_s > SLOW_S)
 
     def look(self) -> None:
-        """Look whether an export is under way for long."""
+        """Check whether an export has been running for long."""
         for reader in self._readers():
             thread = getattr(getattr(reader, "_daemon_thread", None), "ident", None)
             begun, _ = self._collected.get(thread or 0, (self._clock(), False))
@@ -70,17 +70,17 @@ class Exports:
                 self._note(reader, is_slow=True)
 
     def forked(self, stuck: Iterable[Any]) -> None:
-        """Begin anew in a child; *stuck* are the readers that exported at the fork."""
+        """Start over in a child; *stuck* are the readers that were exporting at the fork."""
         self._collected.clear()
         for reader in stuck:
             self._note(reader, is_slow=True)
 
     def exiting(self) -> bool:
         """
-        Keep the SDK from waiting for an export of nothing but our metrics.
+        Keep the SDK from waiting for an export that contains only our metrics.
 
         Returns:
-            Whether the last collection should have none of them.
+            Whether the last collection should contain none of them.
         """
         readers = list(self._readers())
         unanswered = False

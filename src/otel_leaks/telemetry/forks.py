@@ -1,12 +1,12 @@
 """
 What the SDK leaves undone in a forked child.
 
-Of its locks, the SDK renews some in a child and leaves others held (1.35 to 1.45 leave
+The SDK renews some of its locks in a child and leaves others held (1.35 to 1.45 leave
 ``PeriodicExportingMetricReader._export_lock``, ``SynchronousMeasurementConsumer._lock``
 and ``MetricReaderStorage._lock``): a child that is forked during an export never exports,
-and waits half a minute for that when it exits. Our gauges bring the first metrics into
-many processes, and this with them. All names here are private; one that another version
-does not have is passed over.
+and waits half a minute for that when it exits. Our gauges are the first metrics in many
+processes, and bring this problem with them. All names here are private; names that another
+version does not have are skipped.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["renew_lock", "renew_locks", "restart_exports"]
 
 def renew_locks(meter_provider: object) -> list[object]:
     """
-    Replace the locks of a meter provider that a thread of the parent holds for ever.
+    Replace the locks of a meter provider that a thread of the parent holds forever.
 
-    Takes constant time for each reader, and more only where the parent was collecting.
+    Takes constant time for each reader, and more only if the parent was collecting.
 
     Returns:
         The readers that were exporting.
@@ -35,10 +35,10 @@ def renew_locks(meter_provider: object) -> list[object]:
     storages = getattr(consumer, "_reader_storages", None)
     if not isinstance(storages, dict):
         return exporting
-    # Whoever collects holds this one, and takes all those in the storages under it.
+    # A collecting thread holds this one while it takes all those in the storages.
     was_collecting = renew_lock(consumer, "_lock")
     for reader, storage in storages.items():
-        # One writer at a time for the exporter; older exporters have the same again.
+        # Serializes writes to the exporter; older exporters have a second such lock.
         if _let_go_on(reader) or renew_lock(reader, "_export_lock"):
             exporting.append(reader)
         renew_lock(reader, "_lock")
@@ -64,10 +64,10 @@ def _locked_under(storage: object) -> Iterator[object]:
 
 def _let_go_on(reader: Any) -> bool:
     """
-    Release the lock that a reader's own thread waits for, where the child has it already.
+    Release the lock that a reader's own thread waits for, if the child already has that thread.
 
-    The SDK's fork hook has started it, and other hooks may have taken longer than the interval
-    of the exports. A new lock would not help that one.
+    The SDK's fork hook has started it, and other hooks may have taken longer than the export
+    interval. A new lock would not help that thread.
     """
     thread = getattr(reader, "_daemon_thread", None)
     if thread is None or not forks.runs_here(thread) or not forks.can_read_frames():
@@ -102,10 +102,10 @@ def restart_exports(
     tracer_provider: object, meter_provider: object, logger_provider: object
 ) -> None:
     """
-    Do in a child what the SDK does in its own fork hooks, where a server ran none.
+    Do in a child what the SDK does in its own fork hooks, if a server did not run them.
 
-    Its threads are not in the child, and its resource has the parent's
-    ``service.instance.id``. What was made in this process stays as it is.
+    Its threads are missing in the child, and its resource has the parent's
+    ``service.instance.id``. Providers created in this process stay as they are.
     """
     for provider, attribute in (
         (tracer_provider, "_active_span_processor"),
@@ -118,7 +118,7 @@ def restart_exports(
             for each in getattr(several, name, ())
             if (batch := getattr(each, "_batch_processor", None)) is not None
         ]
-        # They do this themselves when they are given something, and not when they end.
+        # They do this themselves when they receive something, but not when they shut down.
         pid = os.getpid()
         inherited = [each for each in batches if getattr(each, "_pid", pid) != pid]
         if inherited or not batches:

@@ -1,4 +1,4 @@
-"""What the SDK keeps of an instrument, and how it is made to forget it."""
+"""What the SDK keeps of an instrument, and how to make it forget that."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ def forget(instrument: object) -> None:
     """
     Drop what the SDK has recorded of an instrument.
 
-    The SDK has no public way: under cumulative temporality it exports a histogram for
-    ever. Where its privates are others (1.20 to 1.45 have these), the histogram stays
-    in the export as it is.
+    The SDK has no public way: under cumulative temporality it exports a histogram forever.
+    If its private names differ (1.20 to 1.45 have these), the histogram stays in the export
+    as it is.
     """
     real = getattr(instrument, "_real_instrument", None) or instrument
     consumer = getattr(real, "_measurement_consumer", None)

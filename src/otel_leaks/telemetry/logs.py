@@ -27,7 +27,7 @@ class LogEvents:
     Emits events as log records.
 
     Args:
-        logger_provider: Where they go; None for the global one, also when that is set
+        logger_provider: Where they go; None for the global one, even if that is set
             later.
         version: Of the instrumentation scope.
     """
@@ -37,8 +37,8 @@ class LogEvents:
 
     @property
     def max_chars(self) -> int | None:
-        """Characters that the SDK keeps of an attribute, from its head; None for all."""
-        # Private; SDKs before 1.43 have no such limits of a logger, but the environment's.
+        """Characters that the SDK keeps of an attribute, from its start; None for all."""
+        # Private; before SDK 1.43, loggers have no such limits, only the environment has.
         limits = getattr(_real(self._logger), "_log_record_limits", None)
         if limits is not None:
             most = getattr(limits, "max_log_record_attribute_length", None)
@@ -60,7 +60,7 @@ class LogEvents:
         fields: dict[str, Any] = {
             "timestamp": now,
             "observed_timestamp": now,
-            # An empty Context would be taken for the current one.
+            # An empty Context would be treated as the current one.
             "context": trace.set_span_in_context(span, Context()),
             "severity_text": severity,
             "severity_number": _SEVERITIES[severity],
@@ -81,7 +81,7 @@ def _real(logger: Logger) -> Logger:
 
 
 def _record(logger: Logger, fields: Mapping[str, Any]) -> Any:
-    """Make the record that ``emit`` of SDKs before 1.38 wants."""
+    """Make the record that ``emit`` expects in SDKs before 1.38."""
     from opentelemetry.sdk import _logs as sdk
 
     made: Any = sdk.LogRecord  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """
-How late event loops come, as metrics: of the last minute, and each of the worst loop.
+How late event loops run, as metrics: for the last minute, and each for the worst loop.
 
-As Node's ``nodejs.eventloop.delay.p99``, ``.max`` and ``nodejs.eventloop.utilization``:
+Like Node's ``nodejs.eventloop.delay.p99``, ``.max`` and ``nodejs.eventloop.utilization``:
 https://opentelemetry.io/docs/specs/semconv/runtime/nodejs-metrics/.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["loop_readings"]
 def loop_readings(
     loops: Loops | None,
 ) -> Mapping[str, Sequence[tuple[float, Mapping[str, str | bool]]]]:
-    """Return the readings of each metric; none where no loop has run."""
+    """Return the readings of each metric; none if no loop has run."""
     if loops is None:
         return {}
     values = {

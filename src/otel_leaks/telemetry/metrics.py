@@ -1,14 +1,13 @@
 """
 Numbers of the last census as OpenTelemetry metrics.
 
-An observable instrument can't be unregistered, and making one twice drops the second
-callback without a word. So each MeterProvider gets its instruments once in its life;
-their callbacks read the board that is up at the moment, and report nothing when none
-is. They compute nothing but an age and take no lock: all callbacks of a process run under
-one.
+An observable instrument can't be unregistered, and creating one twice silently drops the second
+callback. So each MeterProvider gets its instruments only once; their callbacks read the current
+board, and report nothing if there is none. They compute nothing but an age and take no lock,
+because all callbacks of a process run under a single one.
 
-A number is reported while it is fresh. When its source keeps failing, or the monitor hangs,
-its series ends; ``python.leak.census.age`` goes on, and rises.
+A number is reported while it is fresh. If its source keeps failing, or the monitor hangs,
+its series ends; ``python.leak.census.age`` continues, and rises.
 
 https://github.com/open-telemetry/opentelemetry-python/blob/main/opentelemetry-sdk/src/opentelemetry/sdk/metrics/_internal/__init__.py
 """
@@ -46,12 +45,11 @@ from otel_leaks.telemetry.loop_metrics import loop_readings
 __all__ = ["AT_ONCE", "IN_A_LIFE", "Admission", "Board", "Metrics"]
 
 THREADS_AT_ONCE = 18
-"""Functions of threads that are named at once, as each has up to two series: of daemons, and of
-others."""
+"""Functions of threads named at one time; each has up to two series, for daemons and others."""
 POOLS_AT_ONCE = 5
-"""Thread pools that are named at once."""
+"""Thread pools that are named at one time."""
 ERROR_TYPES = 3
-"""Types of errors of sources that are named in the life of a process."""
+"""Types of source errors that are named in the life of a process."""
 
 _LIMITS: Mapping[Kind, names.Metric] = {
     "thread": names.THREAD_LIMIT,
@@ -63,12 +61,12 @@ _Reading = tuple["int | float", Mapping[str, "str | bool"]]
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What the callbacks read: for each observable metric its readings."""
+    """The values that the callbacks read: for each observable metric its readings."""
 
     readings: Mapping[str, Sequence[_Reading]]
     fresh_until: Mapping[str, float]
-    """When a metric is too old to be reported, seconds of the clock; for ever where it
-    is not listed."""
+    """When a metric becomes too old to be reported, seconds of the clock; never if it is not
+    listed."""
     counted_at: Mapping[Kind, float]
     """When each kind was counted last, seconds of the clock."""
     clock: Callable[[], float] = native.monotonic
@@ -107,8 +105,8 @@ class _Registration:
 
     def _callback(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            board = self.board  # Read once: another thread may take it down.
-            if name == names.OPEN.name:  # Once a collection.
+            board = self.board  # Read once: another thread may remove it.
+            if name == names.OPEN.name:  # Once per collection.
                 self.exports.collecting(is_empty=board is None or not board.readings)
             if board is None or board.clock() >= board.fresh_until.get(name, math.inf):
                 return ()
@@ -142,7 +140,7 @@ class _Registration:
         forget(self._duration)
 
     def forked(self, exporting: Iterable[object]) -> None:
-        """Have nothing in a child: neither numbers nor what the SDK keeps of them."""
+        """Clear everything in a child: the numbers and what the SDK keeps of them."""
         self.board = None
         self.exports.forked(exporting)
         self.totals.clear()
@@ -161,14 +159,14 @@ class Metrics:
     The metrics of one instrumentation, from ``instrument()`` to ``uninstrument()``.
 
     Args:
-        meter_provider: Where they go; None for the global one, also when that is set
+        meter_provider: Where they go; None for the global one, even if that is set
             later.
-        limits: The threshold of each kind; None has no limit to report.
+        limits: The threshold of each kind; None for no limit to report.
         openable: The pairs whose zero is reported before anything opens.
-        fresh_for_s: Says how many seconds the numbers of a census may be reported.
+        fresh_for_s: Returns how many seconds the numbers of a census may be reported.
         clock: Monotonic seconds.
-        is_deferred: Whether the instruments are made by what comes to be reported first, and
-            not at once. Where a server forks its workers without Python's hooks, a master that
+        is_deferred: Whether the instruments are created only when there is something to
+            report. If a server forks its workers without Python's hooks, a master that
             exports for us would do so in a thread that may own the GIL at the fork.
     """
 
@@ -198,7 +196,7 @@ class Metrics:
         self._closed = False
         self._admissions = {metric.name: Admission() for metric in names.BY_FUNCTION}
         self._admissions[names.THREAD_COUNT.name] = Admission(THREADS_AT_ONCE, series=2)
-        # Its counts only ever rise. What is counted under one name must stay there.
+        # Its counts only ever rise, so what is counted under one name must stay there.
         self._admissions[names.TASK_DESTROYED.name] = Admission(crowd=NEVER)
         self._counted: dict[str, Counted] = {}
         self._pool_admission = Admission(POOLS_AT_ONCE)
@@ -212,7 +210,7 @@ class Metrics:
         return self._registration
 
     def opened(self, kind: Kind, evidence: Evidence) -> None:
-        """Count a detection. It is reported from the next ``publish`` on."""
+        """Count a detection; it is reported from the next ``publish`` on."""
         if self._closed:
             return
         totals = self._registered().totals
@@ -228,7 +226,7 @@ class Metrics:
             opened: The detections that are open now.
         """
         if self._closed:
-            # A monitor that was held up comes late: what it says is of another time.
+            # From a monitor that was delayed: its numbers are outdated.
             return
         now = self._clock()
         fresh_until = now + self._fresh_for_s(census)
@@ -259,7 +257,7 @@ class Metrics:
         readings[names.OPEN.name] = [(n, _pair(*pair)) for pair, n in open_now.items()]
         readings[names.DETECTIONS.name] = [(totals.get(pair, 0), _pair(*pair)) for pair in open_now]
         self._fresh_until[names.OPEN.name] = fresh_until
-        # The age of each kind, and the duration.
+        # The series of the age of each kind, and the duration.
         others = sum(map(len, readings.values())) + len(self._counted_at) + 1
         readings.update(self._by_function(MOST_SERIES - others))
         registration.board = Board(
@@ -270,21 +268,21 @@ class Metrics:
         registration.record(census.wall_s, failures[0].error_type if failures else None)
 
     def exiting(self) -> None:
-        """Leave nothing to the last collection that the process would wait for in vain."""
+        """Leave nothing to the last collection if its export would not be answered."""
         if self._registration is not None and self._registration.exports.exiting():
             self.close()
 
     def close(self) -> None:
-        """Report nothing any more."""
+        """Stop reporting."""
         self._closed = True
         if self._registration is not None:
             self._registration.take_down()
 
     def forked(self) -> None:
         """
-        Begin at zero in a forked child, where nothing has been detected yet.
+        Start from zero in a forked child, where nothing has been detected yet.
 
-        The parent may have been exporting, and its locks of the SDK's are then held here.
+        The parent may have been exporting, and the SDK's locks are then held here.
         """
         provider = self._meter_provider or metrics.get_meter_provider()
         held = renew_locks(provider)
@@ -299,14 +297,14 @@ class Metrics:
         self._pool_series = ()
 
     def _by_function(self, room: int) -> Mapping[str, Sequence[_Reading]]:
-        """Return the readings of what is counted by function, with names for so many series."""
+        """Return the readings of the metrics by function, with names for at most *room* series."""
         admissions = [self._admissions[metric] for metric in self._counted]
         functions = [counted.functions() for counted in self._counted.values()]
         wanted = [
             (admission.wants(counts), admission.series)
             for admission, counts in zip(admissions, functions, strict=True)
         ]
-        # What a counter counted under a name stays there.
+        # What a counter has counted under a name must stay there.
         fixed = [metric == names.TASK_DESTROYED.name for metric in self._counted]
         fits = fitting(room, wanted, fixed)
         return {
@@ -317,7 +315,7 @@ class Metrics:
         }
 
     def _named(self, metric: str, named: Collection[str]) -> Sequence[_Reading]:
-        # What was reported and has nothing now is zero, and not merely gone.
+        # A reported function without objects now is zero, and not simply missing.
         counts: dict[Key, int] = {
             key: 0 for key in self._series.get(metric, ()) if key[0] in named or key[0] == OTHER
         }
@@ -331,7 +329,7 @@ class Metrics:
         ]
 
     def _pool_readings(self, pools: Sequence[Pool]) -> Mapping[str, Sequence[_Reading]]:
-        """Add up the pools of one masked name; those that are gone have zeros."""
+        """Add up the pools of each masked name; those that are gone have zeros."""
         sizes: dict[str, int] = {}
         called = [masked(pool.name) for pool in pools]
         for name, pool in zip(called, pools, strict=True):
@@ -365,10 +363,10 @@ def _registration_for(meter_provider: MeterProvider | None, version: str) -> _Re
     with _registering:
         found = _registrations.get(provider)
         if found is None and provider is metrics.get_meter_provider():
-            # What was made before a provider was set went to it when it was.
+            # Instruments made before a provider was set were passed on to it.
             found = next((reg for each, reg in _registrations.items() if is_proxy(each)), None)
         if found is None:
-            # Weakly: the provider is the key of what holds this.
+            # Weakly, because the provider is the key of the dict that holds this.
             where = metrics.get_meter_provider if meter_provider is None else weakref.ref(provider)
             found = _Registration(provider.get_meter(names.SCOPE, version), Exports(where))
             _registrations[provider] = found
@@ -376,7 +374,7 @@ def _registration_for(meter_provider: MeterProvider | None, version: str) -> _Re
 
 
 def is_proxy(provider: object) -> bool:
-    """Say whether *provider* stands for one that has not been set yet."""
+    """Return whether *provider* is a proxy for one that has not been set yet."""
     # Private in opentelemetry.metrics, public as ProxyTracerProvider in opentelemetry.trace.
     return type(provider).__name__ in {
         "_ProxyMeterProvider",

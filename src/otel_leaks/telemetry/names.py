@@ -1,4 +1,4 @@
-"""Every name that telemetry carries: metrics with their units, attributes, events."""
+"""Every name in the telemetry: metrics with their units, attributes, events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = [
 ]
 
 SCOPE: Final = "otel_leaks"
-"""The instrumentation scope, and the logger, of all that the package emits."""
+"""The instrumentation scope, and the logger name, of everything that the package emits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ SAMPLE: Final = "python.leak.sample"
 
 SPANS: Final = (DETECTED, RESOLVED, SAMPLE)
 
-# Metrics. The counters are observable though plain ones would do: what a synchronous
-# instrument once recorded is exported for ever, also after uninstrument().
+# Metrics. The counters are observable although plain ones would do: what a synchronous
+# instrument has recorded is exported forever, even after uninstrument().
 THREAD_COUNT: Final = Metric(
     "python.thread.count",
     "observable_gauge",
@@ -222,7 +222,7 @@ CENSUS_AGE: Final = Metric(
 )
 
 BY_FUNCTION: Final = (THREAD_COUNT, TASK_COUNT, TASK_DESTROYED, TASK_RETAINED)
-"""What is counted by function."""
+"""Metrics that are counted by function."""
 
 METRICS: Final = (
     THREAD_COUNT,

@@ -86,7 +86,7 @@ def missing_providers() -> tuple[str, ...]:
 
 
 def _exporters(endpoint: str | None) -> Callable[[str], Any]:
-    """Return what makes the exporter of a signal: ``traces``, ``metrics`` or ``logs``."""
+    """Return a function that makes a signal's exporter: ``traces``, ``metrics`` or ``logs``."""
     protocol = os.environ.get(_PROTOCOL, "").strip()
     if not protocol:
         at = endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
@@ -96,7 +96,7 @@ def _exporters(endpoint: str | None) -> Callable[[str], Any]:
             f"{_PROTOCOL} must be one of {', '.join(_PROTOCOLS)}, got {protocol!r}; "
             "leave it out for grpc"
         )
-    # Imported here: who exports over HTTP need not load grpc.
+    # Imported here, so that exporting over HTTP does not load grpc.
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter

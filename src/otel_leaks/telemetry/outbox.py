@@ -1,7 +1,7 @@
 """
 Detections on their way to several sinks, each of which may raise or hang.
 
-What one sink can't take does not keep a detection from the others, and is offered to it again.
+A failing sink does not keep a detection from the others, and is offered it again.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from otel_leaks.telemetry.attributes import Described
 __all__ = ["Outbox", "Report", "Run", "Send", "run"]
 
 MAX_TRIES = 5
-"""How often a report is offered to a sink that raises: at once, and then 1, 2, 4 and 8
+"""How often a report is offered to a sink that raises: immediately, and then 1, 2, 4 and 8
 censuses later."""
 MAX_WAITING = 16
-"""Reports that wait for a sink; the oldest is dropped for the newest."""
+"""Reports that wait for a sink; the newest displaces the oldest."""
 
 Send = Callable[["Report"], None]
 Run = Callable[[str, Callable[[], None]], "BaseException | bool"]
-"""Does something as the part of that name. Returns True; False when it was skipped because a
-thread is still in that part; or what it raised."""
+"""Runs a function as the part of that name. Returns True; False if it was skipped because a
+thread is still in that part; or the exception that it raised."""
 
 
 def run(_: str, act: Callable[[], None]) -> BaseException | bool:
-    """Do something where nothing watches over the sinks."""
+    """Run a function directly, if nothing supervises the sinks."""
     try:
         act()
-    except Exception as error:  # Somebody else's processor or handler.
+    except Exception as error:  # A foreign processor or handler.
         return error
     return True
 
 
 @dataclass(slots=True)
 class Report:
-    """A detection, or its end, on its way to the sinks that lack it."""
+    """A detection, or its end, on its way to the sinks that have not received it."""
 
     detection: Detection
     sinks: dict[str, Send]
     links: list[Link]
-    """To the spans that reported the finding and its leak before."""
+    """Links to the spans that reported the finding and its leak before."""
     span: trace.Span = trace.INVALID_SPAN
     tries: int = 0
     wait: int = 0
     """Censuses until it is offered again."""
     max_bytes: int | None = None
-    """What it may take, once that was asked for."""
+    """Its size limit, once that was requested."""
     text: list[Described] = field(default_factory=list)
-    """What is said of it, once it has been made up."""
+    """Its description, once that was made."""
 
 
 class Outbox:
@@ -76,9 +76,9 @@ class Outbox:
         Offer a report to its sinks.
 
         Raises:
-            BaseException: What a sink raised first; the others have got it.
+            BaseException: The first exception of a sink; the others have received it.
         """
-        # Before it is offered: where that hangs, another thread goes on with it.
+        # Before it is offered: if that hangs, another thread continues with it.
         self._waiting.append(report)
         errors = self._offer(report)
         if errors:
@@ -86,10 +86,10 @@ class Outbox:
 
     def retry(self) -> None:
         """
-        Offer what a sink could not take to it again; to be called once a census.
+        Offer reports again to the sinks that failed; to be called once per census.
 
         Raises:
-            BaseException: As of ``send``.
+            BaseException: As for ``send``.
         """
         errors: list[BaseException] = []
         for report in list(self._waiting):
@@ -101,11 +101,11 @@ class Outbox:
             raise errors[0]
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Forget all waiting reports."""
         self._waiting.clear()
 
     def _offer(self, report: Report) -> list[BaseException]:
-        """Offer a report to the sinks that lack it; return what they raised."""
+        """Offer a report to the sinks that have not received it; return their exceptions."""
         errors: list[BaseException] = []
         for name, send in list(report.sinks.items()):
             outcome = self._run(name, partial(self._take, report, name, send))
@@ -122,5 +122,5 @@ class Outbox:
     @staticmethod
     def _take(report: Report, name: str, send: Send) -> None:
         send(report)
-        # Here, where a thread that hung in it comes by as well.
+        # Here, because a thread that hung in the sink gets here as well.
         report.sinks.pop(name, None)

@@ -1,8 +1,8 @@
 """
-The tracer of our own scope, which samples always.
+The tracer of our own scope, which always samples.
 
-Samplers drop root spans like any other, and each detection is one. An application that turned
-tracing off (``always_off``) keeps it off.
+Samplers drop root spans like any others, and each detection is one. If an application turned
+tracing off (``always_off``), it stays off.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["OwnTracer"]
 
 class OwnTracer:
     """
-    Makes the tracer of our scope sample always, until it is closed.
+    Makes the tracer of our scope always sample, until it is closed.
 
     Args:
-        provider: Where spans go; None for the global one, also when that is set later.
+        provider: Where spans go; None for the global one, even if that is set later.
         version: Of the instrumentation scope.
     """
 
@@ -32,7 +32,7 @@ class OwnTracer:
         self._sampled: tuple[Tracer, Sampler] | None = None
 
     def get(self) -> trace.Tracer:
-        """Return the tracer behind a proxy, made to sample always."""
+        """Return the tracer behind a proxy, made to always sample."""
         # A proxy resolves itself when a provider is set; private, 1.20 to 1.45 have it.
         tracer = getattr(self._tracer, "_tracer", self._tracer)
         ours = self._sampled is not None or self._closed
@@ -42,7 +42,7 @@ class OwnTracer:
         return tracer if isinstance(tracer, trace.Tracer) else self._tracer
 
     def close(self) -> None:
-        """Give the tracer its own sampler back; what comes later is sampled by that."""
+        """Restore the tracer's own sampler, which applies to later spans."""
         self._closed = True
         if self._sampled is not None:
             tracer, sampler = self._sampled

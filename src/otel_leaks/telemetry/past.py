@@ -1,4 +1,4 @@
-"""The minutes before a detection, as attributes: one number a minute, the newest last."""
+"""The minutes before a detection, as attributes: one number per minute, newest last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from otel_leaks.telemetry import names
 __all__ = ["newest", "of_history", "of_site_history"]
 
 FEWEST = 3
-"""Minutes; a shorter history says no more than the count."""
+"""Minutes; a shorter history adds nothing to the count."""
 UNSEEN = "-"
 """Stands for a minute in which nobody looked."""
 
@@ -27,7 +27,7 @@ def of_history(finding: Finding, history: History | None) -> dict[str, str]:
 
 
 def of_site_history(site: Site, history: History | None) -> dict[str, str]:
-    """Describe how many stood at a site."""
+    """Describe how many were at a site."""
     counts = history.of_site(site.kind, site.fingerprint) if history is not None else ()
     text = _numbers(counts)
     return {names.HISTORY: text} if text else {}

@@ -1,4 +1,4 @@
-"""While the monitor is in the SDK a fork waits, so that no child inherits a lock that is held."""
+"""While the monitor is in the SDK, a fork waits, so that no child inherits a held lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from otel_leaks.runtime import forks
 __all__ = ["Reporting"]
 
 FORK_WAIT_S = 0.0005
-"""How long a fork waits for the monitor: what it does in the SDK mostly takes less."""
+"""How long a fork waits for the monitor, whose calls into the SDK usually take less."""
 
 
 @final
@@ -20,13 +20,13 @@ class Reporting:
     """
     Held while the monitor is in the SDK, or in an exporter or a log handler.
 
-    These may block, so a fork waits for each report once, and not long.
+    These may block, so a fork waits only once for each report, and only briefly.
     """
 
     def __init__(self) -> None:
         self._lock = forks.Lock()
-        # Threads that fork, and have made the monitor wait: two may at once. And the lock
-        # that each of them holds.
+        # By forking thread that keeps the monitor waiting, the lock that it holds: two threads may
+        # fork at once.
         self._forking: dict[int, forks.Lock] = {}
         self._report = 0
         self._stuck_report: int | None = None
@@ -42,15 +42,15 @@ class Reporting:
                 self._report += 1
 
     def renew(self) -> None:
-        """Let neither a new monitor nor a fork wait for the one that hangs."""
+        """Keep a new monitor and forks from waiting for the one that hangs."""
         self._lock = forks.Lock()
 
     def forking(self) -> None:
         """
-        Wait until the monitor is in none of the SDK's locks, so that no child inherits one.
+        Wait until the monitor holds none of the SDK's locks, so that no child inherits one.
 
-        Where it stays in one for longer than a fork may take, the child renews the locks
-        that it may have held.
+        If it holds one for longer than a fork may take, the child renews the locks that it may
+        have held.
         """
         report, lock = self._report, self._lock
         if self._stuck_report == report:
@@ -61,12 +61,12 @@ class Reporting:
             self._stuck_report = report
 
     def forked_from(self) -> None:
-        """Go on, in the parent and in the child."""
+        """Continue, in the parent and in the child."""
         lock = self._forking.pop(threading.get_ident(), None)
         if lock is not None:
             lock.release()
 
     def forked(self) -> None:
-        """Start anew in the child."""
+        """Start over in the child."""
         self._forking.clear()
         self._stuck_report = None

@@ -1,8 +1,8 @@
 """
-The span in a context, read from outside: what it is called, and whether it has ended.
+The span in a context, read from outside: its name, and whether it has ended.
 
-A recorded span knows its end. Of one that the sampler dropped nobody keeps it, so the
-end is noted on the span itself.
+A recorded span knows its end. A span that the sampler dropped does not, so its end is noted
+on the span itself.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from otel_leaks.telemetry.entries import (
 __all__ = ["MAX_CHARS", "SpanReader", "Switch", "note_end"]
 
 MAX_INNER = 32
-"""Spans that a span is inside of, as far as they are followed."""
+"""Maximum number of enclosing spans that are followed."""
 
 _T = TypeVar("_T")
 
 
 class Switch:
-    """Whether something is noted."""
+    """Whether spans are noted."""
 
     __slots__ = ("is_on",)
 
@@ -66,18 +66,18 @@ def note_end(
     """
     Wrap ``NonRecordingSpan.end``, so that a span that the sampler dropped knows its end.
 
-    Does so while *switch* is on: a wrapper may have to stay below one of somebody else's.
+    Does so while *switch* is on: a wrapper may have to stay in place below somebody else's.
 
-    Who ends a span has mostly left it, so that its parent is current again. Where that is
-    none, or of a remote service, the span was the first one of its trace in this process, and
-    *count* is called; else it knows from then on which span it was inside of.
+    Code that ends a span has usually left it, so that its parent is current again. If there is
+    none, or it belongs to a remote service, the span was the first one of its trace in this
+    process, and *count* is called; otherwise the span records its enclosing span.
     """
     invalid, current = trace.INVALID_SPAN, trace.get_current_span
     variable, key = _privates()
 
     @functools.wraps(original)
     def end(*args: Any, **kwargs: Any) -> Any:
-        # INVALID_SPAN is one for all: it has no end of its own.
+        # INVALID_SPAN is shared by all: it has no end of its own.
         if switch.is_on and args and args[0] is not invalid:
             try:
                 span = args[0]
@@ -88,7 +88,7 @@ def note_end(
                     if is_first:
                         count()
                 elif parent is not span and is_first:
-                    # The record of a recorded span, which itself is not held.
+                    # For a recorded span its record, so that the span itself is not referenced.
                     span._otel_leaks_outer = entry_of(parent) or (
                         parent if isinstance(parent, NonRecordingSpan) else None
                     )
@@ -101,7 +101,7 @@ def note_end(
 
 
 def _ref_to(span: Any) -> weakref.ref[Any] | None:
-    # Neither the one span that stands for none nor one of somebody's own with slots.
+    # Not the shared invalid span, nor a custom class with slots.
     if span is trace.INVALID_SPAN:
         return None
     try:
@@ -114,7 +114,7 @@ def _privates() -> tuple[contextvars.ContextVar[Any] | None, object]:
     """
     Return the variable that holds OpenTelemetry's context, and the key of its span.
 
-    Private, 1.20 to 1.45 have them; None where they are others.
+    Private, 1.20 to 1.45 have them; None if the names differ.
     """
     runtime = getattr(otel_context, "_RUNTIME_CONTEXT", None)
     variable = getattr(runtime, "_current_context", None)
@@ -125,17 +125,18 @@ def _privates() -> tuple[contextvars.ContextVar[Any] | None, object]:
 
 
 _Said = tuple[SpanContext, str, "Entry | weakref.ref[Any] | None"]
-"""A span, its name, and what says whether it ends: the record of its entry span, or where there is
-none, as of a dropped span, a reference to itself."""
+"""A span's context, its name, and a source for its end: the record of its entry span, or, as for a
+dropped span without one, a reference to the span itself."""
 
 
 def _current(
     variable: contextvars.ContextVar[Any] | None, key: object
 ) -> Callable[[], _Said | None]:
     """
-    Return what says which span is current where it is called, None for none.
+    Return a function that returns the current span where it is called, None if there is none.
 
-    What it says is kept as long as the thread that began in the span, so it does not hold that.
+    Its result is kept as long as the thread that was created in the span, so it does not
+    reference the span.
     """
     get = variable.get if variable is not None else None
     refer = weakref.ref
@@ -145,7 +146,7 @@ def _current(
         return span.get_span_context(), getattr(span, "name", ""), entry_of(span) or _ref_to(span)
 
     def private() -> _Said | None:
-        # At each start of a thread. Attributes rather than methods and properties, which
+        # Runs at each start of a thread. Attributes rather than methods and properties, which
         # take three times as long; spans of the API and of the SDK have them, 1.20 to 1.45.
         assert get is not None
         span = get().get(key)
@@ -178,16 +179,16 @@ def _steps(variable: contextvars.ContextVar[Any] | None, key: object) -> Steps:
 
 class SpanReader:
     """
-    Reads the span that a context has, from any thread, also while code runs in it.
+    Reads the span of a context, from any thread, even while code runs in it.
 
-    Never runs anything in the context. On a build without the GIL a context can't be
+    Never runs anything in the context. In a free-threaded build a context can't be
     read safely while its task may run, so there no context has a span. Never raises:
-    when a span can't be read, that is logged once, and from then on none is.
+    if a span can't be read, that is logged once, and from then on none is.
     """
 
     def __init__(self) -> None:
         self._is_off = not getattr(sys, "_is_gil_enabled", lambda: True)()
-        # Without them a copy of the context is made.
+        # Without the private names a copy of the context is made.
         self._entries: list[Entries] = []
         self._dropped = 0
         self._variable, self._key = _privates()
@@ -195,37 +196,37 @@ class SpanReader:
         self.current = _current(self._variable, self._key)
 
     def now_s(self) -> float:
-        """Return seconds since the epoch, as spans take them."""
+        """Return seconds since the epoch, on the clock of spans."""
         return time.time_ns() / 1e9
 
     @property
     def steps(self) -> Steps:
         """
-        Return the way from a context to its span, None for a context without one.
+        Return the steps from a context to its span, None for a context without one.
 
-        In C: a context is not held while another thread may run.
+        In C: a context is not referenced while another thread may run.
         """
         return _NOWHERE if self._is_off else self._steps
 
     def end_of(self, span: Any) -> SpanEnd | None:
-        """Say whether a span has ended; None when it is none. About 1 us."""
+        """Return whether and when a span ended; None if the object is not a span. About 1 us."""
         return self._safely(self._end_of, span)
 
     def operation_of(self, span: Any) -> Operation | None:
-        """Return what a span is; None when it is none."""
+        """Return the operation of a span; None if the object is not a span."""
         return self._safely(self._operation_of, span)
 
     def end(self, noted: _Said, before: SpanEnd | None) -> SpanEnd | None:
         """
-        Say whether the span has ended that was current once.
+        Return whether the span that was current at some time has ended.
 
         Args:
-            noted: What ``current`` said of it.
-            before: What was said of its end before.
+            noted: The result of ``current`` at that time.
+            before: The previous result for its end.
 
         Returns:
-            None when it is no span. When nothing holds it any more it has ended, not later
-            than it was first seen to be gone.
+            None if it is not a span. A span that nothing references any more has ended, at the
+            latest when it was first seen to be gone.
         """
         said, name, held = noted
         if self._is_off or held is None or not said.is_valid:
@@ -244,8 +245,8 @@ class SpanReader:
         name: object,
         held: Entry | weakref.ref[Any] | None = None,
     ) -> Operation | None:
-        """Return what ``current`` said as an operation: the request that it belongs to."""
-        # What it is called by now: a server learns the route later.
+        """Return the result of ``current`` as an operation: the request that it belongs to."""
+        # Its current name: a server learns the route later.
         span = held() if isinstance(held, weakref.ref) else held
         found = self.operation_of(span) if span is not None else None
         if found is not None and found.name:
@@ -264,7 +265,7 @@ class SpanReader:
             return None
         try:
             return read(span)
-        except Exception:  # A span of somebody else's. The census goes on without spans.
+        except Exception:  # A foreign span class. The census continues without spans.
             self._is_off = True
             _log.exception(
                 "the span of a task could not be read, so tasks that outlive their request "
@@ -273,7 +274,7 @@ class SpanReader:
             return None
 
     def watch(self, *providers: object) -> None:
-        """Have the entry spans of some providers noted and counted from now on."""
+        """Start noting and counting the entry spans of some providers."""
         for provider in providers:
             entries = entries_of(provider)
             if entries is not None and entries not in self._entries:
@@ -281,7 +282,7 @@ class SpanReader:
                 self._entries.append(entries)
 
     def close(self) -> None:
-        """Note and count no more spans."""
+        """Stop noting and counting spans."""
         for entries in self._entries:
             entries.is_on = False
         self._entries.clear()
@@ -294,8 +295,8 @@ class SpanReader:
         """
         Return how many requests have ended, by operation.
 
-        Of those that the sampler dropped only their number is known; they are taken to be spread
-        like the recorded ones.
+        For those that the sampler dropped only their number is known; they are assumed to be
+        distributed like the recorded ones.
         """
         ended: Counter[str] = Counter()
         for entries in self._entries:
@@ -307,7 +308,7 @@ class SpanReader:
         return {name: round(count * part) for name, count in ended.items()}
 
     def threads(self, pause: Callable[[], None]) -> frozenset[int]:
-        """Return the idents of threads in which a recorded request began that is in progress."""
+        """Return the idents of threads in which a recorded request in progress started."""
         return frozenset().union(*(entries.threads(pause) for entries in self._entries))
 
     @staticmethod
@@ -345,7 +346,7 @@ class SpanReader:
                 False,
                 noted / 1e9 if noted is not None else None,
             )
-        # Of another tracing library: the API tells whether it runs, not since when it does not.
+        # From another tracing library: the API shows whether it is open, but not when it ended.
         return SpanEnd(said.trace_id, False, span.is_recording(), False, None)
 
     @staticmethod
@@ -390,11 +391,11 @@ def _end_of_entry(entry: Entry) -> SpanEnd:
 
 def _end_of_dropped(span: Any) -> tuple[bool, int | None]:
     """
-    Say when a span that the sampler dropped has ended, and all that it was inside of.
+    Return when a span that the sampler dropped has ended, with all its enclosing spans.
 
     Returns:
-        Whether the first one of the trace is known; when the last one ended, None while one
-        of them runs.
+        Whether the first span of the trace is known; when the last one ended, None while one
+        of them is open.
     """
     last_ns: int = 0
     for _ in range(MAX_INNER):
@@ -428,6 +429,6 @@ def _last(one: int | None, other: int | None) -> int | None:
 
 
 def _current_span_of(context: contextvars.Context) -> Any:
-    # NEVER run anything in the context itself: when the loop steps the task meanwhile, the
-    # task hangs for ever.
+    # NEVER run anything in the context itself: if the loop steps the task meanwhile, the
+    # task hangs forever.
     return context.copy().run(trace.get_current_span)

@@ -1,4 +1,4 @@
-"""What a document can be written as: one file for each format, and one line in the list."""
+"""The formats of documents: one file for each, and one line in the list."""
 
 from __future__ import annotations
 

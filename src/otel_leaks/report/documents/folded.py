@@ -1,4 +1,4 @@
-"""Folded stacks, one line a site, for flamegraph.pl, inferno, speedscope and their like."""
+"""Folded stacks, one line per site, for flamegraph.pl, inferno, speedscope and similar tools."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from otel_leaks.report.texts import name_text
 
 __all__ = ["path_of", "write"]
 
-# What separates frames, and what separates a stack from its number.
+# The separators of frames, and of a stack and its number.
 _SEPARATORS = re.compile(r"[;\s]+")
 
 

@@ -11,9 +11,9 @@ from otel_leaks.report.texts import between, name_text
 
 __all__ = ["write"]
 
-# What Markdown, or the HTML in it, may take for something else within a line.
+# Characters that Markdown, or the HTML in it, may interpret within a line.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>|~&$])")
-# These notify people and refer to tickets, also behind a backslash.
+# These notify people and refer to tickets, even after a backslash.
 _CALLS = re.compile(r"([@#])")
 _TICKS = re.compile(r"`+")
 
@@ -48,10 +48,10 @@ def _title(entry: Entry) -> str:
 
 
 def _plain(text: str) -> str:
-    # With a space of no width.
+    # With a zero-width space.
     return _CALLS.sub("\\1\u200b", _SPECIAL.sub(r"\\\1", between(text)))
 
 
 def _in_fence(text: str) -> str:
-    # Ticks would end it.
+    # Backticks would end the fence.
     return _TICKS.sub("'", text)

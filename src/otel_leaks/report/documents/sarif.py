@@ -1,4 +1,4 @@
-"""SARIF 2.1.0, for code scanning: a result for each site, where the application stands."""
+"""SARIF 2.1.0, for code scanning: a result for each site, at the application's line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write(document: Document) -> str:
 
 
 def _semantic(version: str) -> str:
-    """Write a version of Python's as SemVer: 0.1.0.dev0 is 0.1.0-dev0."""
+    """Write a Python version as SemVer: 0.1.0.dev0 is 0.1.0-dev0."""
     parts = version.split(".")
     return ".".join(parts[:3]) + (f"-{'.'.join(parts[3:])}" if len(parts) > 3 else "")
 
@@ -66,7 +66,7 @@ def _result(entry: Entry) -> dict[str, Any]:
     if place is not None and place.file:
         result["locations"] = [_location(place)]
     if entry.stack:
-        # Innermost first, as SARIF has it.
+        # Innermost first, as in SARIF.
         frames = [{"location": _location(frame)} for frame in reversed(entry.stack)]
         result["stacks"] = [{"message": {"text": "where it waits"}, "frames": frames}]
     if entry.origin is not None and entry.origin.file:
@@ -92,7 +92,7 @@ def _location(frame: Frame) -> dict[str, Any]:
 
 
 def _uri(file: str) -> str:
-    """Write a path as a URI, relative where it is below the current folder: a checkout, mostly."""
+    """Write a path as a URI, relative if it is below the current folder, usually a checkout."""
     try:
         path = Path(file)
         return quote(path.relative_to(Path.cwd()).as_posix())

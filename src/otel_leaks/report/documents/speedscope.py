@@ -1,5 +1,5 @@
 """
-The file format of https://www.speedscope.app, whose unit here is one object.
+The file format of https://www.speedscope.app; the unit is one object.
 
 https://github.com/jlfwong/speedscope/wiki/Importing-from-custom-sources
 """
@@ -24,7 +24,7 @@ def write(document: Document) -> str:
     for entry in document.entries:
         by_kind.setdefault(noun(entry.kind, 2), []).append(entry)
     profiles = [_profile(name, entries, frames) for name, entries in by_kind.items()]
-    # A file without a profile is none.
+    # A file without a profile is invalid.
     body = {
         "$schema": _SCHEMA,
         "name": document.title,

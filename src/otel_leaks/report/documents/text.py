@@ -1,4 +1,4 @@
-"""For a terminal: some lines an entry, however many objects it is."""
+"""For a terminal: a few lines for each entry, however many objects it has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from otel_leaks.report.texts import between
 __all__ = ["stack_rows", "write"]
 
 MAX_INNER = 3
-"""Innermost frames of libraries that are shown below the application's."""
+"""Innermost library frames that are shown below the application's."""
 
 
 def write(document: Document) -> str:
@@ -41,8 +41,8 @@ def stack_rows(entry: Entry) -> list[str]:
     """
     Return the chain of calls or awaits, outermost first.
 
-    From the application's first function on; of the libraries' below its last one, the
-    innermost alone.
+    Starts at the application's first function; of the library frames below its last function, only
+    the innermost are included.
     """
     stack = entry.stack
     own = [i for i, frame in enumerate(stack) if not is_library(frame.file)]

@@ -1,8 +1,8 @@
 """
-The formats in which leaks of a test run are written, a file for each.
+The formats of the leaks of a test run, one file for each.
 
 A format is the function ``write`` of its file, and a line in the list of ``pytest_plugin``, which
-says where it goes.
+sets its destination.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 __all__ = ["Leak", "Writer", "writer"]
 
 Leak = Mapping[str, Any]
-"""What one test or fixture left behind, with the keys that ``--leaks-json`` has."""
+"""What one test or fixture left behind, with the keys of ``--leaks-json``."""
 
 
 class Writer(Protocol):
@@ -25,7 +25,7 @@ class Writer(Protocol):
         Write leaks.
 
         Args:
-            leaks: In the order in which they were found; none where nothing leaked.
+            leaks: In the order in which they were found; empty if nothing leaked.
             fails: Whether they fail the run.
         """
 

@@ -1,4 +1,4 @@
-"""Leaks as GitHub shows them beside the code."""
+"""Leaks as GitHub annotations beside the code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write(leaks: Sequence[Leak], *, fails: bool) -> str:
 
 
 def annotation(label: str, site: Mapping[str, Any], mode: str) -> str:
-    """Write a leak as GitHub shows it beside the code."""
+    """Write a leak as a GitHub annotation."""
     level = "error" if mode == "fail" else "warning"
     stack = (site["sample"] or {}).get("stack")
     where = site["origin"] or (stack[0] if stack else None)
@@ -38,7 +38,7 @@ def _in_repository(file: str) -> str:
 
 
 def _escaped(text: str, *, ends: str = ":,") -> str:
-    """Escape text for a workflow command; *ends* are what ends a property's value."""
+    """Escape text for a workflow command; *ends* are the characters that end a property's value."""
     for each in "%\r\n" + ends:
         text = text.replace(each, f"%{ord(each):02X}")
     return printable(text)

@@ -1,4 +1,4 @@
-"""Leaks for other programs, as docs/schemas/leaks.schema.json says."""
+"""Leaks for other programs, as described in docs/schemas/leaks.schema.json."""
 
 from __future__ import annotations
 

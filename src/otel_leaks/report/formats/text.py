@@ -1,4 +1,4 @@
-"""Leaks for people: the message of each, under what left it behind."""
+"""Leaks for people: the message of each, after what left it behind."""
 
 from __future__ import annotations
 

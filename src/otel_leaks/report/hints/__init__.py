@@ -1,7 +1,8 @@
 """
-One sentence on what to do about a thread, task or other object that stands at a known place.
+One sentence on what to do about a thread, task or other object at a known place.
 
-Each file here knows one reason why objects stay; a new one is a new file and its line in ``HINTS``.
+Each file here recognizes one reason why objects stay; a new one is a new file and a line in
+``HINTS``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["HINTS", "Hint", "hint", "hint_of_all"]
 
 
 class Hint(Protocol):
-    """Knows one reason why objects stay."""
+    """Recognizes one reason why objects stay."""
 
     def __call__(self, site: Site, own: Site, /) -> str | None:
         """
@@ -24,10 +25,10 @@ class Hint(Protocol):
 
         Args:
             site: As it is shown.
-            own: The same site with whole paths, by which own code is told from libraries.
+            own: The same site with full paths, which distinguish own code from libraries.
 
         Returns:
-            None where it does not know, and the next one is asked; empty where nothing is wrong.
+            None if it does not apply, and the next one is tried; empty if nothing is wrong.
         """
 
 
@@ -43,7 +44,7 @@ HINTS: tuple[Hint, ...] = (
     kinds.hint,
     waits.hint,
 )
-"""In the order in which they are asked: the first that knows has the word."""
+"""In the order in which they are tried: the first that applies wins."""
 
 
 def hint(site: Site, own: Site | None = None) -> str | None:
@@ -52,12 +53,12 @@ def hint(site: Site, own: Site | None = None) -> str | None:
 
     Args:
         site: As it is shown.
-        own: The same site with whole paths, by which own code is told from libraries; None
-            where *site* has them.
+        own: The same site with full paths, which distinguish own code from libraries; None
+            if *site* has them.
 
     Returns:
-        None where the pattern is not known, and where nothing is wrong: for workers that have
-        no job, and for what a timer will wake.
+        None if no hint applies, and if nothing is wrong: for workers without a job, and for
+        objects that a timer will wake.
     """
     for ask in HINTS:
         said = ask(site, own or site)

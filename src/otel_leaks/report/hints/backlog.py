@@ -1,15 +1,15 @@
-"""Workers of a thread pool that does not keep up: all are busy, and its queue only grows."""
+"""Workers of a thread pool that cannot keep up: all are busy, and its queue only grows."""
 
 from __future__ import annotations
 
 from otel_leaks.model import Site
 
 LOOKS = 4
-"""Censuses in a row in which a queue has to be longer than in the one before."""
+"""Consecutive censuses in which the queue must be longer than before."""
 
 
 def hint(site: Site, _own: Site) -> str | None:
-    """Know the pool whose worker it is."""
+    """Recognize a worker of such a pool."""
     pool = site.sample.backlog if site.sample is not None else None
     if pool is None or pool.longer < LOOKS - 1:
         return None

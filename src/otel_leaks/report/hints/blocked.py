@@ -1,4 +1,4 @@
-"""What blocked an event loop."""
+"""The cause that blocked an event loop."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _OF_TEXT: Mapping[str, str] = {
     "<waiting for a CPU>": "give the process more CPU, or run fewer processes on its machine",
     "<many callbacks>": "let fewer things happen at once on one loop, or run more processes",
 }
-"""By what stands in the place of a function."""
+"""By the text in place of a function."""
 
 
 def hint(site: Site, _own: Site) -> str | None:
-    """Know what to do with a call that blocks a loop; a loop that was left open stands nowhere."""
+    """Recognize a call that blocks a loop; a loop that was left open has no stack."""
     if site.kind != "event_loop" or site.sample is None or not site.sample.stack:
         return None
     return _OF_TEXT.get(

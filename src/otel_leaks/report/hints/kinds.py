@@ -1,4 +1,4 @@
-"""Kinds whose objects end in one way, wherever they stand."""
+"""Kinds whose objects are ended in one way, wherever they are."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ SAYS: Mapping[Kind, str] = {
 
 
 def hint(site: Site, _own: Site) -> str | None:
-    """Know how objects of that kind are ended."""
+    """Recognize a kind whose objects are ended in one way."""
     return SAYS.get(site.kind)

@@ -1,8 +1,9 @@
 """
-Leaks of libraries that are known: where they are reported, and which version fixes them.
+Known leaks of libraries: where they are reported, and which version fixes them.
 
-``KNOWN`` is data. Each entry has been seen to leak in an affected version, and not to in the one
-that fixes it: ``tests/known`` has the programs. ``docs/known-leaks.md`` says how to add one.
+``KNOWN`` is data. Each entry has been seen to leak in an affected version, and not to leak in the
+version that fixes it: ``tests/known`` has the programs. ``docs/known-leaks.md`` explains how to
+add one.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ class KnownLeak:
     since: str
     """The first version that is known to leak."""
     fixed: str | None
-    """The first version that does not; None where there is none yet."""
+    """The first version that does not; None if there is none yet."""
     upstream: str
-    """Issue or pull request on GitHub, ``owner/name#1``; without a number where there is none."""
+    """Issue or pull request on GitHub, ``owner/name#1``; without a number if there is none."""
     functions: tuple[str, ...] = ()
-    """Globs, each of which one of the functions of the site has to match."""
+    """Globs, each of which must match one of the site's functions."""
     created_by: str = ""
     """Glob for the function that created it, of the library or the application; empty for any."""
     seen: str = ""
-    """The newest version that was seen to leak, where none fixes it."""
+    """The newest version that was seen to leak, if none fixes it."""
 
 
 KNOWN: tuple[KnownLeak, ...] = (
@@ -162,11 +163,11 @@ KNOWN: tuple[KnownLeak, ...] = (
         created_by="zeroconf._core.*",
     ),
 )
-"""In alphabetical order; of those that match, the first has the word."""
+"""In alphabetical order; the first match wins."""
 
 
 def hint(site: Site, _own: Site) -> str | None:
-    """Know leaks that are reported upstream, in the version that is installed."""
+    """Recognize leaks that are reported upstream, in the installed version."""
     for known in KNOWN:
         if known.kind == site.kind and _matches(known, site):
             version = installed(known.distribution)
@@ -176,7 +177,7 @@ def hint(site: Site, _own: Site) -> str | None:
 
 
 def is_affected(known: KnownLeak, version: str) -> bool:
-    """Say whether a version of the distribution has the leak."""
+    """Return whether a version of the distribution has the leak."""
     key, since = key_of(version), key_of(known.since)
     if key is None or since is None or key < since:
         return False

@@ -1,4 +1,4 @@
-"""Objects that a library or a class of Python's library created for its own use: close that."""
+"""Objects that a library or a standard library class created for its own use: close that."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from otel_leaks.report.hints.kinds import SAYS
 
 
 def of_library(_site: Site, own: Site) -> str | None:
-    """Know the package whose code they run, or that opened them."""
+    """Recognize the package whose code they run, or that opened them."""
     library = _library_of(own)
     if library is None:
         return None
@@ -19,18 +19,18 @@ def of_library(_site: Site, own: Site) -> str | None:
 
 
 def of_python(_site: Site, own: Site) -> str | None:
-    """Know the class of Python's library that created them."""
+    """Recognize the standard library class that created them."""
     owner = _owner_in_python(own)
     return belongs_to(owner) if owner is not None else None
 
 
 def belongs_to(owner: str) -> str:
-    """Say to end what made it."""
+    """Advise to end the object's creator."""
     return f"it belongs to {owner}: call its stop(), close() or shutdown() when you are done"
 
 
 def _owner_in_python(site: Site) -> str | None:
-    """Return the class of Python's library that created the objects of a site for its own use."""
+    """Return the standard library class that created the objects of a site for its own use."""
     library = site.origin.library if site.origin is not None else None
     if library is None or not library.file or not is_python(library.file):
         return None
@@ -45,9 +45,9 @@ def _library_of(site: Site) -> str | None:
     Return the package whose code the objects of *site* run, or that opened them.
 
     Returns:
-        None where the application's own code is in their stack, where only the standard
-        library is, and where it is not known who created them: an application that is
-        itself installed looks like a library.
+        None if the application's own code is in their stack, if only the standard library
+        is, and if it is not known what created them: an application that is itself
+        installed looks like a library.
     """
     sample, origin = site.sample, site.origin
     if origin is None or (origin.library is None and is_library(origin.file)):
@@ -67,5 +67,5 @@ def package(function: str) -> str:
 
 
 def is_third_party(name: str) -> bool:
-    """Say whether that is the name of a package that is not Python's."""
+    """Return whether a name is that of a package outside the standard library."""
     return name.isidentifier() and name not in sys.stdlib_module_names

@@ -1,4 +1,4 @@
-"""What the sample of a site shows at once, wherever it stands."""
+"""States that the sample of a site shows directly, wherever it is."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _DEAD_OWNER = (
 
 
 def cancellations(count: int) -> str:
-    """Say how many cancellations there were."""
+    """Return how many cancellations there were, in words."""
     return "1 cancellation" if count == 1 else f"{count} cancellations"
 
 
 def of_dead_owner(site: Site, _own: Site) -> str | None:
-    """Know that it waits for a lock whose owner has ended."""
+    """Recognize a wait for a lock whose owner has ended."""
     return _DEAD_OWNER if site.sample is not None and site.sample.dead_owner else None
 
 
 def of_cancelled(site: Site, _own: Site) -> str | None:
-    """Know that it was to end already."""
+    """Recognize a task whose cancellation was already requested."""
     sample = site.sample
     if sample is None or not (sample.cancelled or sample.cleans_up):
         return None
@@ -47,5 +47,5 @@ def of_cancelled(site: Site, _own: Site) -> str | None:
 
 
 def of_idle(site: Site, _own: Site) -> str | None:
-    """Know that nothing is wrong with a worker that has no job."""
+    """Recognize a worker without a job, with which nothing is wrong."""
     return "" if site.idle else None

@@ -1,4 +1,4 @@
-"""Objects that wait for what does not come: a queue, an event, a lock, a connection, a job."""
+"""Objects that wait for something that never comes: a queue, an event, a lock, a job."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ _JOB = _same(
     "end a job that runs; give the job a timeout, or a way to stop"
 )
 
-# Where it stands: the qualified name of one of its innermost functions, or the beginning of
-# it where a dot or an underscore ends it, and what to do.
+# The place: the qualified name of one of its innermost functions, or the start of such a name if
+# it ends in a dot or an underscore; and what to do.
 _WAITS: tuple[tuple[tuple[str, ...], _Advice], ...] = (
     (("asyncio.queues.Queue.get", "queue.Queue.get"), _UNFILLED),
     (("asyncio.queues.Queue.put", "queue.Queue.put"), _UNREAD),
@@ -122,7 +122,7 @@ _WAITS: tuple[tuple[tuple[str, ...], _Advice], ...] = (
     ),
 )
 
-# What wakes itself: after some time, or when any of several things has happened.
+# Waits that end by themselves: after some time, or when any of several events has happened.
 _TIMED = (
     *("asyncio.tasks.sleep", "asyncio.tasks.wait_for", "asyncio.tasks.wait"),
     *("asyncio.tasks._wait", "asyncio.tasks.__sleep0"),
@@ -132,12 +132,12 @@ _JOB_FUTURE = "concurrent.futures._base.Future"
 _SUBSCRIBER = ("subscri", "listen", "consum")
 _RESPONSE = ("respon", "reply", "request", "answer")
 
-# What the name of the function that waits says more of.
+# Waits that the name of the waiting function explains further.
 _NAMED = (_UNFILLED, _UNSET, _UNNOTIFIED, _UNRESOLVED, _UNCLOSED)
 
 
 def hint(site: Site, own: Site) -> str | None:
-    """Know what it waits for, and what usually does not come."""
+    """Recognize what it waits for."""
     sample = site.sample
     advice = _advice_on_wait(site, sample)
     if advice is None:
@@ -151,7 +151,7 @@ def hint(site: Site, own: Site) -> str | None:
 
 
 def _is_inside_python(site: Site) -> bool:
-    """Say whether a class of the standard library waits for what it was made for."""
+    """Return whether a class of the standard library performs its regular wait."""
     stack = site.sample.stack if site.sample is not None else ()
     module, _, name = site.function.rpartition(".")
     return (
@@ -177,11 +177,11 @@ def _by_name(site: Site, advice: _Advice) -> _Advice:
 
 
 def _advice_on_wait(site: Site, sample: Sample | None) -> _Advice | None:
-    """Return what to do about a wait, None for one that ends by itself or that is not known."""
+    """Return what to do about a wait, None if it ends by itself or is unknown."""
     inner = site.functions[-3:]
     if any(function in _TIMED for function in inner):
         return None
-    # A timer is one that somebody may cancel, though it also ends by itself.
+    # A timer also ends by itself, but may need to be cancelled.
     if sample is not None and sample.timed and "threading.Timer.run" not in inner:
         return None
     for parts, advice in _WAITS:
@@ -191,8 +191,8 @@ def _advice_on_wait(site: Site, sample: Sample | None) -> _Advice | None:
         return None
     if sample.waits_on == _JOB_FUTURE:
         return _JOB
-    # Where there are too many timers to read, one may resolve it; asyncio.tasks has futures for
-    # several others, gather() for one.
+    # If there are too many timers to read, one may resolve it; asyncio.tasks has futures that
+    # combine several others, as for gather().
     waits_on = sample.waits_on or ""
     is_plain = waits_on.endswith("Future") and not waits_on.startswith("asyncio.tasks.")
     return _UNRESOLVED if is_plain and sample.timed is False else None

@@ -108,6 +108,15 @@ def test_a_library_that_is_not_found_says_nothing(installed: Path) -> None:
     assert not (hint(site(*WATCHER)) or "").startswith("known")
 
 
+def test_the_remains_of_an_interrupted_installation_hide_no_version(installed: Path) -> None:
+    first, last = installed / "first", installed / "last"
+    (first / "sse_starlette-3.1.0.dist-info").mkdir(parents=True)
+    last.mkdir()
+    install(last, "sse-starlette", "3.1.1")
+    versions.look_in([str(first), str(last)])
+    assert (hint(site(*WATCHER)) or "").startswith("known: fixed in sse-starlette 3.1.2")
+
+
 def test_the_library_is_not_imported(installed: Path) -> None:
     install(installed, "zeroconf", "0.148.0")
     said = hint(site("x._Loop", "app.serve", library="zeroconf._core.start", kind="event_loop"))

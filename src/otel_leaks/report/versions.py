@@ -7,6 +7,7 @@ The order is that of PEP 440. ``packaging`` is available wherever this package i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,11 @@ def _version(distribution: str) -> str | None:
     if _folders is not None:
         where["path"] = _folders
     for each in Distribution.discover(**where):
-        found = each.version
-        return found if isinstance(found, str) else None
+        # What an interrupted installation left behind has none; the next one may.
+        with contextlib.suppress(Exception):
+            found = each.version
+            if isinstance(found, str):
+                return found
     return None
 
 

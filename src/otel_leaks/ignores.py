@@ -249,7 +249,7 @@ BUILT_IN: tuple[Ignore, ...] = (
         reason="the anyio plugin's own runner of tests",
     ),
 )
-"""Objects that tests do not count in addition."""
+"""What tests do not count: the same as production, and the objects of test tools."""
 
 
 def parse(text: str) -> tuple[Ignore, ...]:

@@ -31,7 +31,7 @@ class LoggedError(Exception):
 
 
 class Log:
-    """Logs like ``logging.Logger``, with arguments that may be foreign text."""
+    """Logs like ``logging.Logger``, with arguments that may be untrusted text."""
 
     def info(self, message: str, *args: object) -> None:
         """Log at INFO."""

@@ -1,7 +1,7 @@
 """
 Isolates the parts of the monitor: one that raises or hangs does not affect the others.
 
-A part is anything that may run foreign code: a source of the census, a policy, the
+A part is anything that may run code outside this package: a source of the census, a policy, the
 log handlers, the span processors. Python has no way to interrupt a thread that waits in
 such code. So the thread is given up: it is *deposed*, another thread continues without the part
 that it is in, and the deposed thread stops as soon as it returns. A part holds at most one
@@ -216,7 +216,7 @@ def type_name(error: BaseException) -> str:
         if raised.__module__ == "builtins":
             return raised.__qualname__
         return f"{raised.__module__}.{raised.__qualname__}"
-    except Exception:  # The metaclass of a foreign class may do anything.
+    except Exception:  # The metaclass of an unknown class may do anything.
         return "Exception"
 
 
@@ -224,5 +224,5 @@ def text_of(error: BaseException) -> str:
     """Return the text of an exception, empty if getting it raises."""
     try:
         return str(error)
-    except BaseException:  # A foreign exception may have any __str__.
+    except BaseException:  # An unknown exception may have any __str__.
         return ""

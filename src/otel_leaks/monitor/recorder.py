@@ -24,7 +24,7 @@ MAX_SITES = 200
 MAX_NEW_SITES = 50
 """Sites of one kind in one census, largest first, that may become new rows."""
 MAX_NAME_CHARS = 200
-"""Length of a function's name."""
+"""Maximum length of a function's name."""
 SITES_PER_STEP = 100
 """Sites of a census between two pauses."""
 SECONDS = 60.0

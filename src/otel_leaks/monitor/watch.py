@@ -59,9 +59,9 @@ class Watch:
     """
     Looks at the process again and again, from a thread of its own.
 
-    Anything that may run foreign code is a part (see ``census.isolation``). While the monitor
-    looks, a guard checks that it makes progress; if it does not, another thread of the same
-    name continues without the part that hangs.
+    Anything that may run code outside this package is a part (see ``census.isolation``). While
+    the monitor looks, a guard checks that it makes progress; if it does not, another thread of
+    the same name continues without the part that hangs.
 
     Args:
         config: The options.

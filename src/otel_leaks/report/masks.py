@@ -21,7 +21,7 @@ __all__ = ["MASK", "MAX_CHARS", "masked", "masked_path"]
 
 MASK = "*"
 MAX_CHARS = 200
-"""Length of a masked name."""
+"""Maximum length of a masked name."""
 READ_CHARS = 400
 """Characters of a name that are read; the rest is omitted."""
 MAX_WORD = 64

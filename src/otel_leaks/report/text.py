@@ -27,7 +27,7 @@ __all__ = [
 NOTHING = "nothing leaked"
 
 MAX_OWN_FRAMES = 6
-"""Innermost frames of the application's in a test's message."""
+"""Innermost frames of the application that a test's message shows."""
 MAX_MEMBERS = 8
 """Sites that are listed for a leak of several."""
 MAX_LINE_CHARS = 2 * MAX_CHARS

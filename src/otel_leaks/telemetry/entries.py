@@ -25,7 +25,7 @@ from otel_leaks.report.texts import plain
 __all__ = ["MAX_CHARS", "MAX_OPERATIONS", "SERVED", "Entries", "Entry", "entries_of", "entry_of"]
 
 MAX_CHARS = 512
-"""Length of a name or a route, before possible secrets in it are masked."""
+"""Maximum length of a name or a route, before possible secrets in it are masked."""
 MAX_OPERATIONS = 200
 """Operations whose requests are counted by name."""
 

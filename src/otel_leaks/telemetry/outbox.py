@@ -36,7 +36,7 @@ def run(_: str, act: Callable[[], None]) -> BaseException | bool:
     """Run a function directly, if nothing supervises the sinks."""
     try:
         act()
-    except Exception as error:  # A foreign processor or handler.
+    except Exception as error:  # Raised by a processor or handler.
         return error
     return True
 

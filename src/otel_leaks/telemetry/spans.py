@@ -265,7 +265,7 @@ class SpanReader:
             return None
         try:
             return read(span)
-        except Exception:  # A foreign span class. The census continues without spans.
+        except Exception:  # An unknown span class. The census continues without spans.
             self._is_off = True
             _log.exception(
                 "the span of a task could not be read, so tasks that outlive their request "

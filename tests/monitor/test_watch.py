@@ -24,11 +24,14 @@ from otel_leaks.ignores import Ignores
 from otel_leaks.model import (
     Census,
     Detection,
+    Evidence,
     Finding,
+    History,
     Kind,
     Population,
 )
 from otel_leaks.monitor.guard import BLIND_REPLACEMENTS
+from otel_leaks.monitor.policies import Policies
 from otel_leaks.monitor.watch import (
     Watch,
     fresh_for_s,
@@ -153,6 +156,36 @@ def test_the_listener_gets_each_census_after_what_opened_and_ended_in_it() -> No
         ("resolved", 9),
         ("looked", 0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "kinds"), [("growth", {"asyncio_task", "thread"}), ("retained", set())]
+)
+def test_only_what_a_census_counts_goes_with_the_past_of_its_kind(
+    evidence: Evidence, kinds: set[Kind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = Finding("asyncio_task", evidence, 5000)
+    minutes = [0.0, 60.0, 120.0, 180.0]
+    ticks = [0.0]
+    monkeypatch.setattr(
+        Policies, "look", lambda *_, **__: (finding,) if ticks[0] >= minutes[-1] else ()
+    )
+    histories: list[History | None] = []
+
+    class Reader(Ear):
+        def opened(self, detection: Detection) -> None:
+            histories.append(detection.history)
+
+    watch = watch_of(Source(*(3,) * 8), Reader(), clock=lambda: ticks[0])
+    for ticks[0] in minutes:
+        watch._rounds.recorder.note(
+            Census(ticks[0], (Population("asyncio_task", 3), Population("thread", 9)))
+        )
+        watch.look()
+    (history,) = histories
+    assert history is not None
+    assert {kind for kind, _ in history.kinds} == kinds
+    assert len(history.delays_s) == len(minutes)
 
 
 def test_an_open_finding_gets_reminders_through_the_watch() -> None:

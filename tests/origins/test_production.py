@@ -169,7 +169,7 @@ def test_a_note_runs_nothing_of_a_thread_class(beginnings: Beginnings) -> None:
 
     thread = Watched(target=int)
     before = len(names)
-    threading.Thread.start(self=thread)
+    thread.start()
     thread.join()
 
     assert NOTE not in names[before:]

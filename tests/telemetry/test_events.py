@@ -229,21 +229,6 @@ def test_without_three_minutes_of_history_a_detection_says_nothing_of_it(spans: 
             assert names.HISTORY not in attributes
 
 
-def test_finished_tasks_do_not_go_with_the_past_of_pending_ones(spans: Spans) -> None:
-    past = History(
-        kinds=(("asyncio_task", (3, 3, 3)),),
-        sites=(SiteHistory("asyncio_task", TASKS.fingerprint, "app.load", (1, 1, 1)),),
-        delays_s=(0.001,) * 3,
-    )
-    finding = replace(found(TASKS), kind="asyncio_task", evidence="retained")
-    events_of(spans).detected(detection(finding, history=past))
-    (span,) = spans.all
-    attributes = plain(span.attributes)
-    assert attributes[names.DELAY_HISTORY] == "1 1 1"
-    assert names.HISTORY not in attributes
-    assert [names.HISTORY in attributes for _, attributes in samples(span)] == [False]
-
-
 @pytest.mark.parametrize(
     ("most", "kept"),
     [(11, "120 - 9 480"), (10, "- 9 480"), (8, "- 9 480"), (5, "9 480"), (3, "480"), (2, "-")],
@@ -761,7 +746,6 @@ def test_a_provider_that_is_set_later_gets_the_detections_that_follow() -> None:
         from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
         from otel_leaks.model import Detection, Finding
         from otel_leaks.telemetry.events import Events
-from otel_leaks.telemetry.past import newest
 
         found = Detection(Finding("thread", "threshold", 9), 0.0, 0.0, 9)
         events = Events(None, max_frames=3, version="1")

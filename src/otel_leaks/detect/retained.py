@@ -54,6 +54,7 @@ POLICY = Policy(
     opens_when="finished tasks of one coroutine pile up as in `growth`, to over 1,024",
     options=("growth_window_s", "growth_windows", "growth_floor", "max_sites"),
     begin=_begin,
+    is_of_counted=False,
     found=_found,
     ended=_ended,
 )

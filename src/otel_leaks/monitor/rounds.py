@@ -11,7 +11,8 @@ from typing import Protocol
 from otel_leaks.census import CensusEnded, CensusTaker
 from otel_leaks.census.isolation import Parts, SkippedError
 from otel_leaks.config import LeakConfig
-from otel_leaks.model import Census, Detection, Evidence, Finding
+from otel_leaks.detect.policies import POLICY_OF
+from otel_leaks.model import Census, Detection, Evidence, Finding, History
 from otel_leaks.monitor.ledger import Change, Ledger
 from otel_leaks.monitor.log import MonitorLog
 from otel_leaks.monitor.policies import Policies
@@ -161,9 +162,15 @@ class Rounds:
         }[change.what]
         detection = change.detection
         if change.what != "resolved":
-            history = self.recorder.history(detection.finding.sites, minutes=HISTORY_MINUTES)
-            detection = replace(detection, history=history)
+            detection = replace(detection, history=self._history(detection.finding))
         return self._hear("listener", lambda: hear(detection))
+
+    def _history(self, finding: Finding) -> History:
+        """Return the last minutes of what a finding counts, and of the event loops."""
+        history = self.recorder.history(finding.sites, minutes=HISTORY_MINUTES)
+        if POLICY_OF[finding.evidence].is_of_counted:
+            return history
+        return History(delays_s=history.delays_s)
 
     def _hear(self, part: str, hear: Callable[[], None]) -> bool:
         """Call the listener; return False if it was skipped because it still hangs."""

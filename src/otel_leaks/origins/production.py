@@ -128,13 +128,13 @@ class Beginnings:
         return self._span_end(span, before) if span is not None else None
 
     def _start(self, original: Callable[..., None]) -> Callable[..., None]:
-        notes, current_span, known, inline = self, self._current_span, owned, INLINE
+        current_span, known, inline = self._current_span, owned, INLINE
         set_note: Any = object.__setattr__
 
         @functools.wraps(original)
-        def start(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if not notes._is_open:  # Called by somebody else's wrapper.
-                return original(self, *args, **kwargs)
+        def start(*args: Any, **kwargs: Any) -> Any:
+            if not self._is_open:  # Called by somebody else's wrapper.
+                return original(*args, **kwargs)
             try:
                 # All in one function, because it is called at each start of a thread.
                 frame = sys._getframe(1)
@@ -146,16 +146,17 @@ class Beginnings:
                 else:
                     began = _began(frame, current_span(), running_task())
                 # Twice as fast as the other, which runs nothing of the application's.
-                if type(self).__setattr__ is set_note:
-                    setattr(self, NOTE, began)
+                thread = args[0]
+                if type(thread).__setattr__ is set_note:
+                    setattr(thread, NOTE, began)
                 else:
-                    set_note(self, NOTE, began)
+                    set_note(thread, NOTE, began)
             except Exception:  # noqa: S110 - the application starts its thread, noted or not
                 pass
             # Unpacking what is not there would take a tenth of a microsecond.
-            if args or kwargs:
-                return original(self, *args, **kwargs)
-            return original(self)
+            if kwargs or len(args) != 1:
+                return original(*args, **kwargs)
+            return original(args[0])
 
         return start
 

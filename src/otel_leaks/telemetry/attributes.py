@@ -110,7 +110,7 @@ def describe(
     head = {**_head(shown, message, refers_to), **of_history(finding, history)}
     attributes = _cut(head, max_chars)
     fixed = [
-        _cut({**_fixed(site, own), **of_site_history(finding, own, history)}, max_chars)
+        _cut({**_fixed(site, own), **of_site_history(own, history)}, max_chars)
         for site, own in zip(shown.sites, finding.sites, strict=True)
     ]
     links = min(MAX_LINKS, MAX_LINKS_BEFORE + sum(1 for _ in links_of(finding)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from otel_leaks.model import Evidence, Finding, History, Site
+from otel_leaks.model import Finding, History, Site
 from otel_leaks.telemetry import names
 
 __all__ = ["newest", "of_history", "of_site_history"]
@@ -13,8 +13,6 @@ FEWEST = 3
 """Minutes; a shorter history adds nothing to the count."""
 UNSEEN = "-"
 """Stands for a minute in which nobody looked."""
-OF_OTHERS: frozenset[Evidence] = frozenset({"retained"})
-"""Evidence whose objects are not among those that are remembered: finished tasks are no tasks."""
 
 
 def of_history(finding: Finding, history: History | None) -> dict[str, str]:
@@ -22,18 +20,15 @@ def of_history(finding: Finding, history: History | None) -> dict[str, str]:
     if history is None:
         return {}
     delays = [None if each is None else round(each * 1000) for each in history.delays_s]
-    counts = () if finding.evidence in OF_OTHERS else history.of_kind(finding.kind)
-    found = {names.HISTORY: _numbers(counts)}
+    found = {names.HISTORY: _numbers(history.of_kind(finding.kind))}
     if any(each is not None for each in delays):
         found[names.DELAY_HISTORY] = _numbers(delays)
     return {name: text for name, text in found.items() if text}
 
 
-def of_site_history(finding: Finding, site: Site, history: History | None) -> dict[str, str]:
-    """Describe how many stood at a site of a finding."""
-    if history is None or finding.evidence in OF_OTHERS:
-        return {}
-    counts = history.of_site(site.kind, site.fingerprint)
+def of_site_history(site: Site, history: History | None) -> dict[str, str]:
+    """Describe how many were at a site."""
+    counts = history.of_site(site.kind, site.fingerprint) if history is not None else ()
     text = _numbers(counts)
     return {names.HISTORY: text} if text else {}
 

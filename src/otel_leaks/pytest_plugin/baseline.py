@@ -1,4 +1,4 @@
-"""Known leaks, by fingerprint: a file that a team works off."""
+"""The baseline: a file with the fingerprints of known leaks, which a team fixes over time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Baseline:
-    """Known leaks, by fingerprint: a file that a team works off."""
+    """The known leaks of a baseline file, by fingerprint."""
 
     def __init__(self, file: str | None, *, update: bool) -> None:
         if update and file is None:

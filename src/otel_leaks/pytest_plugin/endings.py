@@ -1,7 +1,7 @@
 """
 Ends what a test left behind: tasks, timers, jobs, pools, children, loops.
 
-All of it takes a bounded time. A loop is only run in the thread that it belongs to, and only
+All of this takes bounded time. A loop is only run in the thread that it belongs to, and only
 while it is not running; for a loop of another thread, the cancellation of its tasks is scheduled
 there. Objects that belong to others, such as the current loop of the thread, are left as they are.
 """

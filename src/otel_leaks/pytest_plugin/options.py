@@ -53,7 +53,7 @@ class Options:
         if not self.has_coroutines:
             self.kinds -= {"coroutine"}
         self.cleans_up: bool = config.getini("leaks_cleanup")
-        """Whether what a failed test left is ended."""
+        """Whether to end what a failed test left."""
         blocking_s = _blocking_of_ini(config.getini("leaks_blocking"))
         self.blocking_s: float | None = blocking_s
         self.default = Settings((), grace, is_allowed=False, blocking_s=blocking_s)

@@ -104,7 +104,7 @@ class Summary:
 
 
 def _merged(leaks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return leaks that several workers found only once: they all import the same modules."""
+    """Drop repeats of leaks that several workers found: they all import the same modules."""
     merged: dict[object, dict[str, Any]] = {}
     for i, each in enumerate(leaks):
         marks = [(site["fingerprint"], str(site["origin"])) for site in each["sites"]]

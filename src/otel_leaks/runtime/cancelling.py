@@ -40,7 +40,7 @@ def wrap_runners(patches: Patches, wrapped: set[str], before: Callable[[Any], No
         def cancel_all_tasks(*args: Any, **kwargs: Any) -> Any:
             loop = args[0] if args else kwargs.get("loop")
             held: object = None
-            # If the main coroutine raised, that is what matters.
+            # If the main coroutine raised, that exception is what to report.
             if loop is not None and sys.exc_info()[1] is None:
                 with contextlib.suppress(Exception):
                     # Otherwise a collection may destroy pending tasks that it would cancel.

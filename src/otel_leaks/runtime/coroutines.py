@@ -349,7 +349,7 @@ def _others(root: Root, way: _Way, kind: type, levels: list[Level]) -> _Further:
 
 
 def awaitables(coro: object) -> list[Any]:
-    """Return the objects of an await chain, outermost first; the caller may hold them."""
+    """Return the objects of an await chain, outermost first; for callers that may hold them."""
     found = chain_at(partial(iter, (coro,)))
     return [each for level in found.levels for each in at(found.root, level.path)]
 

@@ -2,7 +2,7 @@
 Finished tasks that are still referenced.
 
 3.10 to 3.13 keep them in the registry for as long as they live; 3.14 removes a task from its lists
-when it finishes. There only tasks are known whose weak reference was kept since they were pending.
+when it finishes. From then on, only tasks are known whose weak reference was kept before that.
 A task that finished in its first, eager step (3.12 and later) was in no registry.
 """
 

@@ -150,7 +150,7 @@ def stay_unwatched() -> None:
 
 
 def is_announced() -> bool:
-    """Return whether the last fork was announced; false in an unannounced child."""
+    """Return False in a child whose fork was not announced yet, else True."""
     return _pid is None or os.getpid() == _pid
 
 

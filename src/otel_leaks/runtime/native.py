@@ -82,7 +82,7 @@ monotonic = _clock()
 
 def is_replaced() -> bool:
     """Return whether Python's threads are greenlets now."""
-    # The function that starts the threads of ``threading``, private, from 3.13 on and before:
+    # The function that starts the threads of ``threading``, private; the first is of 3.13 on:
     # https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L973
     starts = getattr(threading, "_start_joinable_thread", None) or getattr(
         threading, "_start_new_thread", None
@@ -155,7 +155,7 @@ class Thread:
         self._target = target
         self.name = name
         self.ident: int | None = None
-        """The ident of the original ``get_ident``; set once it runs."""
+        """Its ident, as the original ``get_ident`` returns it; set once it runs."""
         self._ended = Event()
         try:
             self._thread = (

@@ -55,7 +55,7 @@ def _small(objects: Iterator[Any]) -> Iterator[Any]:
 _CLOSURE = attribute(vars(types.FunctionType)["__closure__"])
 _SELF = attribute(vars(types.MethodType)["__self__"])
 _BUILT_IN: tuple[type, ...] = (types.BuiltinMethodType, *types.BuiltinMethodType.__subclasses__())
-"""Including an unnamed subclass, the type of C methods that receive their defining class."""
+"""Including a subclass that ``types`` does not name: C methods that receive their class."""
 
 
 def _of_call(call: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:

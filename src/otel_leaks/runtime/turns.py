@@ -38,7 +38,7 @@ from otel_leaks.runtime.names import own
 __all__ = ["BUCKETS", "SLOW_S", "Meter", "attach", "bucket_of", "clock", "detach", "middle_of"]
 
 SLOW_S = 0.001
-"""Shortest turn that is counted by its length."""
+"""Shortest turn that is counted by its length, seconds."""
 PER_DOUBLING = 8
 """Buckets for each doubling of the length, which is thus known to within 5 %."""
 BUCKETS = 200

@@ -49,6 +49,7 @@ class Growth:
         opens: The pairs of kind and evidence that it opens, of one evidence.
         populations: Returns what of a census is judged.
         above: What the last floor has to be above.
+        is_quick: Whether what rises steeply is to be found within minutes.
     """
 
     def __init__(
@@ -62,13 +63,15 @@ class Growth:
         opens: Sequence[tuple[Kind, Evidence]] = OPENS,
         populations: Callable[[Census], Iterable[Population]] = attrgetter("populations"),
         above: int = 0,
+        is_quick: bool = True,
     ) -> None:
         self._evidence = opens[0][1]
         self._populations = populations
         self._max_sites = max_sites
         self._kept = 2 * windows
         self._kinds: dict[Kind, History] = {
-            kind: History(tiers(kind, window_s, windows, floor), pause) for kind, _ in opens
+            kind: History(tiers(kind, window_s, windows, floor)[: 1 + is_quick], pause)
+            for kind, _ in opens
         }
         self._requests = Requests()
         self._requests_every_s = window_s / 2
@@ -249,6 +252,7 @@ def growth_of(
     opens: Sequence[tuple[Kind, Evidence]] = OPENS,
     populations: Callable[[Census], Iterable[Population]] = attrgetter("populations"),
     above: int = 0,
+    is_quick: bool = True,
 ) -> Growth | None:
     """Return an empty memory by the options of growth, None where they turn it off."""
     if config.growth_floor is None:
@@ -262,6 +266,7 @@ def growth_of(
         opens=opens,
         populations=populations,
         above=above,
+        is_quick=is_quick,
     )
 
 

@@ -2,7 +2,8 @@
 retained: finished tasks of one coroutine pile up, since somebody still references them.
 
 By the rule of ``growth``, over the finished tasks of each function. A history that keeps the last
-results fills up as a leak does; so there have to be more than such a history has.
+results fills up as a leak does; so there have to be more than such a history has. A cache that
+keeps each result for a time rises as a leak does until that is over; so there are no quick windows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def _retained(census: Census) -> Iterator[Population]:
 
 
 def _begin(config: LeakConfig, pause: Callable[[], None]) -> Growth | None:
-    return growth_of(config, pause, opens=OPENS, populations=_retained, above=HISTORY)
+    return growth_of(
+        *(config, pause), opens=OPENS, populations=_retained, above=HISTORY, is_quick=False
+    )
 
 
 def _found(finding: Finding) -> str:

@@ -87,13 +87,30 @@ async def batch(number: int, look: Callable[[], Any], keep: Callable[[Task], Any
     return found
 
 
+async def short(number: int, look: Callable[[], Any], keep: Callable[[Task], Any]) -> Any:
+    """Make some tasks, let them finish, and look then: no census sees them pending."""
+    gate = asyncio.get_running_loop().create_future()
+    gate.set_result(None)
+    tasks = [asyncio.ensure_future(job(gate)) for _ in range(number)]
+    await settle()
+    for task in tasks:
+        keep(task)
+    del task, tasks
+    return look()
+
+
 async def loaded(
-    monitor: Monitor, keep: Callable[[Task], Any], *, tasks_of_step: int, for_s: float
+    monitor: Monitor,
+    keep: Callable[[Task], Any],
+    *,
+    tasks_of_step: int,
+    for_s: float,
+    some: Callable[[int, Callable[[], Any], Callable[[Task], Any]], Any] = batch,
 ) -> tuple[float, list[Finding]] | None:
     """Return when something is found, and what."""
     while monitor.now < for_s:
         at = monitor.now
-        if found := await batch(tasks_of_step, monitor.look, keep):
+        if found := await some(tasks_of_step, monitor.look, keep):
             return at, found
     return None
 
@@ -131,6 +148,51 @@ def test_a_list_that_keeps_finished_tasks_is_found_while_pending_ones_are_few(
         f"({__file__}:{job.__code__.co_firstlineno}), {finding.grown} more than 78 min ago: "
         "something still references them, and so their results"
     )
+
+
+def test_a_list_that_keeps_short_tasks_is_found_though_no_census_sees_one_pending(
+    monitor: Monitor,
+) -> None:
+    kept: list[Task] = []
+
+    async def main() -> tuple[float, list[Finding]] | None:
+        return await loaded(monitor, kept.append, tasks_of_step=80, for_s=3 * 3600.0, some=short)
+
+    found = asyncio.run(main())
+    assert found is not None
+    after, (finding,) = found
+    # By the first windows that all rise.
+    assert (finding.evidence, finding.sites[0].function) == ("retained", f"{__name__}.job")
+    assert after in {4800.0, 5400.0}
+    assert 1024 < finding.count <= len(kept)
+
+
+def test_a_short_task_that_is_met_twice_counts_once(
+    monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Those that are left out, too: each that is followed stands for some of them.
+    monkeypatch.setattr(retained, "MOST_OF_FUNCTION", 50)
+
+    async def main() -> list[int]:
+        kept: list[Task] = []
+        await short(200, monitor.look, kept.append)
+        counts = []
+        for _ in range(4):
+            monitor.look()
+            counts.append(monitor.count_of("job"))
+        return counts
+
+    assert asyncio.run(main()) == [200] * 4
+
+
+def test_short_tasks_that_nothing_keeps_are_not_counted(monitor: Monitor) -> None:
+    async def main() -> int:
+        for _ in range(3):
+            await short(50, monitor.look, lambda _: None)
+        monitor.look()
+        return monitor.count_of("job")
+
+    assert asyncio.run(main()) == 0
 
 
 def test_all_are_counted_where_the_registry_lists_them(monitor: Monitor) -> None:
@@ -179,6 +241,31 @@ def test_a_history_of_the_last_thousand_results_opens_nothing(
 
     async def main() -> tuple[float, list[Finding]] | None:
         return await loaded(monitor, history.append, tasks_of_step=tasks_of_step, for_s=4 * 3600.0)
+
+    assert asyncio.run(main()) is None
+
+
+@pytest.mark.parametrize("tasks_of_step", [4, 20, 200, 2000])
+def test_a_history_of_short_tasks_opens_nothing(monitor: Monitor, tasks_of_step: int) -> None:
+    history: deque[Task] = deque(maxlen=1000)
+
+    async def main() -> tuple[float, list[Finding]] | None:
+        return await loaded(
+            monitor,
+            history.append,
+            tasks_of_step=tasks_of_step,
+            for_s=3 * 3600.0,
+            some=short,
+        )
+
+    assert asyncio.run(main()) is None
+
+
+def test_results_that_are_kept_for_a_quarter_of_an_hour_open_nothing(monitor: Monitor) -> None:
+    cache: deque[Task] = deque(maxlen=15 * 1000)
+
+    async def main() -> tuple[float, list[Finding]] | None:
+        return await loaded(monitor, cache.append, tasks_of_step=2000, for_s=2 * 3600.0, some=short)
 
     assert asyncio.run(main()) is None
 

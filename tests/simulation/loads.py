@@ -118,6 +118,11 @@ def history(most: int, rate: float) -> Place:
     return Place("result", arrive=lambda _: rate, live=exactly(most / rate), finished=True)
 
 
+def young(place: Place) -> Place:
+    """Find only those that were created since the last collection of garbage, whenever that was."""
+    return replace(place, found=lambda rng: rng.random() ** 2)
+
+
 def warm_up(tau_s: float, most: int) -> Place:
     """Come quickly, then ever more slowly, and stay."""
     return Place(f"warm_up_{tau_s:.0f}", arrive=lambda t: most / tau_s * math.exp(-t / tau_s))
@@ -446,7 +451,26 @@ HEALTHY = (
             f"finished tasks: a history of the last 1,000 results, {rate} a minute",
             lambda rng, rate=rate: [*usual(rng), history(1000, rate / MINUTE)],  # type: ignore[misc]
         )
-        for rate in (2, 10, 100)
+        for rate in (2, 10, 100, 1000)
+    ),
+    *(
+        Load(
+            f"the same, of short tasks on Python 3.14 and later, {rate} a minute",
+            lambda rng, rate=rate: [*usual(rng), young(history(1000, rate / MINUTE))],  # type: ignore[misc]
+        )
+        for rate in (2, 10, 100, 1000)
+    ),
+    Load(
+        "finished tasks: results that are kept for a quarter of an hour, 1,000 a minute",
+        lambda rng: [*usual(rng), history(15_000, 1000 / MINUTE)],
+    ),
+    Load(
+        "the same, of short tasks on Python 3.14 and later",
+        lambda rng: [*usual(rng), young(history(15_000, 1000 / MINUTE))],
+    ),
+    Load(
+        "finished tasks: results that are kept for an hour, 200 a minute",
+        lambda rng: [*usual(rng), history(12_000, 200 / MINUTE)],
     ),
     Load(
         "finished tasks: a cache of results that fills up to 1,500 within an hour",
@@ -686,6 +710,11 @@ LEAKING = (
     Load(
         "finished tasks that a list keeps: 6 a minute",
         lambda rng: [*usual(rng), Place("result", arrive=lambda _: 0.1, finished=True)],
+        leaks={"app.result": 0.0},
+    ),
+    Load(
+        "the same, of short tasks on Python 3.14 and later: 1 a second",
+        lambda rng: [*usual(rng), young(Place("result", lambda _: 1.0, finished=True))],
         leaks={"app.result": 0.0},
     ),
     Load(

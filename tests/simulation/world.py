@@ -91,6 +91,8 @@ class Place:
     """Whether each thing is the only worker of a thread pool of its own; in use where it serves."""
     finished: bool = False
     """Whether the things are finished tasks that something keeps."""
+    found: Callable[[random.Random], float] = lambda _: 1.0
+    """The part that a census finds, and follows, of the things that began since the last one."""
     refuses: Refusal | None = None
     """How each thing was asked to end as it began, and goes on; None where it was not."""
     operation: str = ""
@@ -199,7 +201,7 @@ class Live:
             for thing in (*self.followed, *self.others):
                 thing.ends = now
             self.ends.clear()
-        for _ in range(poisson(rng, place.arrive(now) * (now - before))):
+        for _ in range(poisson(rng, place.arrive(now) * (now - before) * place.found(rng))):
             born = before + (now - before) * rng.random()
             self._begin(born, born + place.live(rng, born))
             self.served += place.requests is None

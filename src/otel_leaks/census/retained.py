@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from otel_leaks.census.followed import FEWEST_OF_SITE, FOLLOWED_OF_SITE, MAX_FOLLOWED, Following
+from otel_leaks.census.seen_tasks import REFS_OF_SLICE, SeenTasks
 from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.ignores import Ignore
@@ -20,18 +21,14 @@ from otel_leaks.runtime.finished_tasks import (
     finished,
     finished_keys,
 )
-from otel_leaks.runtime.glimpse import is_alive, refs_at
+from otel_leaks.runtime.glimpse import is_alive
 from otel_leaks.runtime.tasks import TaskRef, name_of, note_of
 
 __all__ = ["ARE_REGISTERED", "RetainedTasks"]
 
-MAX_SAMPLED = 4000
-"""Pending tasks that are followed past their end, if the registry has no finished ones."""
 MOST_OF_FUNCTION = MAX_FOLLOWED // 2
 """Finished tasks of a function that are followed, if the registry has none to count: with more,
 every second one is followed, and represents two."""
-REFS_OF_SLICE = 200
-"""Tasks between two pauses: about 0.1 milliseconds."""
 
 
 class _Function:
@@ -51,8 +48,9 @@ class RetainedTasks:
     """
     Counts finished tasks, and follows some from census to census.
 
-    If the registry has no finished tasks, only those that were seen pending are counted: the
-    counts are then lower bounds.
+    If the registry has no finished tasks, the ones counted are those that one census saw, pending
+    or soon after they finished, and that the next one finds finished and alive: the counts are
+    lower bounds.
 
     Args:
         kind: The kind that is read.
@@ -65,8 +63,7 @@ class RetainedTasks:
         self._names = names
         self._serials = Serials(numbers)
         self._following = Following()
-        self._sampled: dict[int, TaskRef] = {}
-        """Tasks that were pending in the last census, by the id of their reference."""
+        self._seen = SeenTasks()
         self._strides: dict[str, int] = {}
         """How many tasks each followed one represents, by function; without a registry only."""
         self._functions: dict[int, _Function] = {}
@@ -86,17 +83,13 @@ class RetainedTasks:
             self._ended(look)
 
     def _ended(self, look: Look) -> None:
-        """Count those that were pending, have finished, and are alive."""
+        """Count those that the last census saw, that have finished, and that are alive."""
         for function in self._functions.values():
             function.count = len(function.known)
-        refs = list(self._sampled.values())
-        self._sampled = {}
-        for start in range(0, len(refs), REFS_OF_SLICE):
-            for ref, key in finished(refs[start : start + REFS_OF_SLICE]):
-                if (found := self._of(key, ref)) is not None:
-                    found.count += 1
-                    found.new.append(ref)
-            look.pause()
+        for ref, key in self._seen.finished(look):
+            if (found := self._of(key, ref)) is not None:
+                found.count += 1
+                found.new.append(ref)
 
     def note(self, refs: Sequence[TaskRef]) -> None:
         """Count the finished ones among some tasks of the registry."""
@@ -132,15 +125,8 @@ class RetainedTasks:
 
     def sample(self, refs: Iterable[TaskRef]) -> None:
         """Follow some pending tasks past their end."""
-        if ARE_REGISTERED:
-            return
-        for ref in refs:
-            if len(self._sampled) >= MAX_SAMPLED:
-                return
-            callback: object = ref.__callback__
-            # One with a callback is the registry's own, and does not identify the task.
-            for own in (ref,) if callback is None else refs_at(ref):
-                self._sampled[id(own)] = own
+        if not ARE_REGISTERED:
+            self._seen.see_pending(refs)
 
     def _of(self, key: int, ref: TaskRef) -> _Function | None:
         function = self._functions.get(key)
@@ -153,6 +139,8 @@ class RetainedTasks:
 
     def read(self, look: Look) -> Population:
         """End a census: return the counts, by function."""
+        if not ARE_REGISTERED:
+            self._seen.see_young(self._serials, look)
         functions: dict[str, list[_Function]] = {}
         for each in self._functions.values():
             functions.setdefault(self._names.name(each.code).function, []).append(each)
@@ -197,7 +185,11 @@ class RetainedTasks:
         """Choose which to follow from now on: more of the large functions."""
         standing: dict[str, list[Known]] = {}
         left = MAX_FOLLOWED
-        share = max(FEWEST_OF_SITE, min(MOST_OF_FUNCTION, MAX_FOLLOWED // max(1, len(sites))))
+        sizes = [
+            sum(len(each.known) + len(each.new) for each in functions[site.function])
+            for site in sites
+        ]
+        share = max(FEWEST_OF_SITE, min(MOST_OF_FUNCTION, _share(sizes)))
         strides: dict[str, int] = {}
         for site in sites:
             known = [known for each in functions[site.function] for known in each.known]
@@ -241,6 +233,18 @@ class RetainedTasks:
             age_s=look.now - oldest.first_seen,
         )
         return replace(site, sample=sample, origin=origin)
+
+
+def _share(sizes: Iterable[int]) -> int:
+    """Return of how many tasks of each function at most there is room for."""
+    left, share = MAX_FOLLOWED, MAX_FOLLOWED
+    ordered = sorted(sizes)
+    for number, size in enumerate(ordered):
+        share = left // (len(ordered) - number)
+        if size > share:
+            break
+        left -= size
+    return share
 
 
 def _has_ended(known: Known) -> bool:

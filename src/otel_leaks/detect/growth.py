@@ -49,6 +49,7 @@ class Growth:
         opens: The pairs of kind and evidence that it opens, all of one evidence.
         populations: Returns the populations of a census to judge.
         above: The last floor must be above this.
+        is_quick: Whether what rises steeply is to be found within minutes.
     """
 
     def __init__(
@@ -62,13 +63,15 @@ class Growth:
         opens: Sequence[tuple[Kind, Evidence]] = OPENS,
         populations: Callable[[Census], Iterable[Population]] = attrgetter("populations"),
         above: int = 0,
+        is_quick: bool = True,
     ) -> None:
         self._evidence = opens[0][1]
         self._populations = populations
         self._max_sites = max_sites
         self._kept = 2 * windows
         self._kinds: dict[Kind, History] = {
-            kind: History(tiers(kind, window_s, windows, floor), pause) for kind, _ in opens
+            kind: History(tiers(kind, window_s, windows, floor)[: 1 + is_quick], pause)
+            for kind, _ in opens
         }
         self._requests = Requests()
         self._requests_every_s = window_s / 2
@@ -247,6 +250,7 @@ def growth_of(
     opens: Sequence[tuple[Kind, Evidence]] = OPENS,
     populations: Callable[[Census], Iterable[Population]] = attrgetter("populations"),
     above: int = 0,
+    is_quick: bool = True,
 ) -> Growth | None:
     """Return an empty memory for the options of growth, None if they turn it off."""
     if config.growth_floor is None:
@@ -260,6 +264,7 @@ def growth_of(
         opens=opens,
         populations=populations,
         above=above,
+        is_quick=is_quick,
     )
 
 

@@ -2,7 +2,9 @@
 retained: finished tasks of one coroutine pile up, because something still references them.
 
 Uses the rule of ``growth`` on the finished tasks of each function. A history that keeps the latest
-results fills up like a leak; so there must be more of them than such a history holds.
+results fills up like a leak; so there must be more of them than such a history holds. A cache that
+keeps each result for a time rises like a leak until that time is over; so there are no quick
+windows.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def _retained(census: Census) -> Iterator[Population]:
 
 
 def _begin(config: LeakConfig, pause: Callable[[], None]) -> Growth | None:
-    return growth_of(config, pause, opens=OPENS, populations=_retained, above=HISTORY)
+    return growth_of(
+        *(config, pause), opens=OPENS, populations=_retained, above=HISTORY, is_quick=False
+    )
 
 
 def _found(finding: Finding) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "LOOK_UPS",
     "WRITTEN_IN_PYTHON",
     "Make",
+    "below",
     "class_in_c",
     "is_of",
     "is_readable",
@@ -105,6 +106,14 @@ def made_in_c(task: Any) -> Make:
 def class_in_c() -> Any:
     """Return the class of tasks that is implemented in C, None if there is none."""
     return getattr(sys.modules.get("_asyncio"), "Task", None)
+
+
+def below(cls: type) -> Iterator[type]:
+    """Yield the classes below one, without asking its metaclass."""
+    subclasses: list[type] = type.__subclasses__(cls)
+    for each in subclasses:
+        yield each
+        yield from below(each)
 
 
 def make_of(kind: type | None) -> Make | None:

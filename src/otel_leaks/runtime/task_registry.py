@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from otel_leaks.runtime.glimpse import deref, drained, refs_to
 from otel_leaks.runtime.living_loops import LivingLoops
 from otel_leaks.runtime.running import running_loop
+from otel_leaks.runtime.task_makes import below
 from otel_leaks.runtime.tasks import TaskRef
 
 if TYPE_CHECKING:
@@ -143,15 +144,8 @@ def tasks_on_heap(tasks: ModuleType) -> list[TaskRef]:
 
     Takes one pass over the heap, some ten milliseconds for a million objects.
     """
-    classes = [tasks.Task, *_below(tasks.Task)]
+    classes = [tasks.Task, *below(tasks.Task)]
     return drained(lambda: map(weakref.ref, _instances(classes)))
-
-
-def _below(cls: type) -> Iterator[type]:
-    below: list[type] = type.__subclasses__(cls)
-    for each in below:
-        yield each
-        yield from _below(each)
 
 
 def _instances(classes: list[type]) -> Iterator[Any]:

@@ -1,0 +1,92 @@
+"""Tasks that one census saw, where the registry has no finished ones: what the next one finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import compress
+
+from otel_leaks.census.serials import Serials
+from otel_leaks.census.source import Look
+from otel_leaks.runtime.finished_tasks import Finished, finished
+from otel_leaks.runtime.glimpse import is_alive, refs_at
+from otel_leaks.runtime.tasks import TaskRef
+from otel_leaks.runtime.young import GENERATIONS, YoungTasks
+
+__all__ = ["REFS_OF_SLICE", "SeenTasks"]
+
+MAX_PENDING = 4000
+"""Pending tasks of a census that are followed past their end."""
+MOST_MET = 8192
+"""Finished tasks that are remembered as those that were found once."""
+REFS_OF_SLICE = 200
+"""Tasks between two pauses: about a tenth of a millisecond."""
+MET_OF_SLICE = 1000
+"""The same of those that are only asked whether they live."""
+
+
+class SeenTasks:
+    """
+    Follows tasks past their end: pending ones, and those that had just finished.
+
+    Each finished task is found once. It may be young for some censuses, and of those that are
+    found each may stand for several that are not followed.
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[int, TaskRef] = {}
+        """Of the last census, as the two below by the id of their reference."""
+        self._ended: dict[int, TaskRef] = {}
+        """Those that it found among the young ones, for the first time."""
+        self._met: dict[int, TaskRef] = {}
+        """Finished tasks that may be met again among the young ones, those met last at the end."""
+        self._young = YoungTasks()
+
+    def finished(self, look: Look) -> Iterator[Finished]:
+        """Yield those that the last census saw and that have finished and live; forget all."""
+        met = list(self._met.values())
+        self._met = {}
+        for start in range(0, len(met), MET_OF_SLICE):
+            some = met[start : start + MET_OF_SLICE]
+            alive = list(compress(some, is_alive(some)))
+            self._met.update(zip(map(id, alive), alive, strict=True))
+            look.pause()
+        seen = list((self._pending | self._ended).values())
+        self._pending, self._ended = {}, {}
+        for start in range(0, len(seen), REFS_OF_SLICE):
+            found = finished(seen[start : start + REFS_OF_SLICE])
+            self._meet(ref for ref, _ in found)
+            yield from found
+            look.pause()
+
+    def see_pending(self, refs: Iterable[TaskRef]) -> None:
+        """See some pending tasks."""
+        for ref in refs:
+            if len(self._pending) >= MAX_PENDING:
+                return
+            callback: object = ref.__callback__
+            # One with a callback is the registry's own, and does not tell a task from another.
+            for own in (ref,) if callback is None else refs_at(ref):
+                self._pending[id(own)] = own
+
+    def see_young(self, known: Serials, look: Look) -> None:
+        """
+        See those that finished lately, and need not have been pending in any census.
+
+        Args:
+            known: Those that are followed, and not to be found again.
+            look: The census in the making.
+        """
+        for generation in GENERATIONS:
+            young = self._young.finished(generation)
+            for ref in young:
+                if id(ref) not in self._met and known.of(ref) is None:
+                    self._ended[id(ref)] = ref
+            self._meet(young)
+            look.pause()
+
+    def _meet(self, refs: Iterable[TaskRef]) -> None:
+        for ref in refs:
+            self._met.pop(id(ref), None)
+            self._met[id(ref)] = ref
+        while len(self._met) > MOST_MET:
+            del self._met[next(iter(self._met))]

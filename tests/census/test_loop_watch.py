@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 from otel_leaks.census.loop_watch import LoopWatch
 from otel_leaks.ignores import Ignores, ignore_any_function
 from otel_leaks.model import Loops, Stall
+from otel_leaks.runtime import gc_pauses
 from support.leaks import look
 
 STALLED_S = 0.2
@@ -66,8 +69,9 @@ def blocks(served: Served) -> None:
 @contextmanager
 def serving(
     make: Callable[[], asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop,
+    kind: type[Served] = Served,
 ) -> Iterator[Served]:
-    served = Served(make)
+    served = kind(make)
     served.start()
     try:
         yield served
@@ -131,6 +135,71 @@ def test_a_loop_that_is_blocked_is_found_with_the_stack_that_blocks_it(watch: Lo
         served.go_on.set()
         again = until(watch, lambda loops: loops.stalls[0].quiet_s > 0)
         assert again.stalls[0].site.count == 1
+
+
+def test_a_task_in_python_is_named_by_its_coroutine(watch: LoopWatch) -> None:
+    with serving() as served:
+        kind: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+        served.loop.set_task_factory(lambda loop, coro, **more: kind(coro, loop=loop, **more))
+        settled(watch)
+        served.block()
+        stall = stall_of(watch)
+        assert stall.task is not None
+        assert stall.task.endswith("Served.handle")
+        sample = stall.site.sample
+        assert sample is not None
+        assert sample.stack[0].function.endswith("Served.handle")
+
+
+def test_where_the_garbage_collector_ran_is_not_where_it_is_timed(
+    watch: LoopWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected = threading.Lock()
+
+    class Collecting(Served):
+        async def handle(self) -> None:
+            self.loop.call_soon(int)
+            self.in_turn.set()
+            gc.collect()
+
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        with serving(kind=Collecting) as served, collected:
+            settled(watch)
+            # In C, as the rest of a collection is, and until this test has looked.
+            monkeypatch.setattr(gc_pauses, "clock", collected.acquire)
+            try:
+                served.block()
+                stall = stall_of(watch)
+            finally:
+                monkeypatch.undo()
+            assert stall.at is not None
+            assert stall.at.function.endswith("Collecting.handle")
+            sample = stall.site.sample
+            assert sample is not None
+            assert sample.stack[-1].function.endswith("Collecting.handle")
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def test_a_clock_that_is_frozen_for_a_while_costs_no_numbers(
+    watch: LoopWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as served:
+        settled(watch)
+        # As freezegun does it, to each module that is imported.
+        for name, module in list(sys.modules.items()):
+            if name.startswith("otel_leaks."):
+                for key, value in list(vars(module).items()):
+                    if value is time.monotonic:
+                        monkeypatch.setattr(module, key, lambda: 1.6e9)
+        served.block()
+        assert stall_of(watch).longest_s < 1000
+        served.go_on.set()
+        monkeypatch.undo()
+        assert until(watch, lambda loops: not loops.stalls[0].site.age_s > 1000)
 
 
 def test_an_idle_loop_is_no_stall_and_a_busy_one_is_none(watch: LoopWatch) -> None:

@@ -10,6 +10,7 @@ from otel_leaks.libraries import own_frame
 from otel_leaks.model import Frame, Stack
 from otel_leaks.runtime.code import CodeNames, Place
 from otel_leaks.runtime.frames import modules_of, stacks_of
+from otel_leaks.runtime.gc_pauses import GcPauses
 from otel_leaks.runtime.loop_state import task_at_work
 from otel_leaks.runtime.stopped import is_debugged, outside, waits
 
@@ -38,6 +39,9 @@ class LoopStacks:
             self._names.name(code, module)
         stand = inwards[::-1]
         names = [self._names.name(code) for code, *_ in stand]
+        while names and names[-1].module == GcPauses.__module__:
+            # A collection has just ended, and what it is timed by is the first to run.
+            del names[-1], stand[-1]
         functions = [each.function for each in names]
         if is_debugged(each.module for each in names) or waits(functions):
             return []

@@ -30,6 +30,7 @@ __all__ = [
     "can_read_frames",
     "event",
     "ghosts",
+    "has_task",
     "is_announced",
     "look_for_ghosts",
     "not_held",
@@ -185,7 +186,12 @@ def runs_here(thread: threading.Thread) -> bool:
     """Return whether the process has a thread, whatever its object says; only known on Linux."""
     # The native id of the main thread is the parent's until Python is notified.
     mine = (running.this_thread(), running.main_thread())
-    return thread in mine or not _TASKS.is_dir() or (_TASKS / str(thread.native_id)).exists()
+    return thread in mine or has_task(thread.native_id)
+
+
+def has_task(number: int | None) -> bool:
+    """Return whether a thread of this process has a number; on Linux alone, true elsewhere."""
+    return not _TASKS.is_dir() or (_TASKS / str(number)).exists()
 
 
 def can_read_frames() -> bool:

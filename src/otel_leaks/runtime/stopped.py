@@ -10,6 +10,8 @@ __all__ = ["is_debugged", "outside", "waits"]
 # The same on 3.10 to 3.15; the code of the originals, even if someone has wrapped them.
 _RUNS = "asyncio.events.Handle._run"
 _TURNS = "asyncio.base_events.BaseEventLoop._run_once"
+_STEPS = "asyncio.tasks.Task.__"
+"""``__wakeup``, ``__step`` and what these call; frames only where tasks are those in Python."""
 
 
 def outside(functions: Sequence[str], depth: int | None = None) -> int:
@@ -21,8 +23,13 @@ def outside(functions: Sequence[str], depth: int | None = None) -> int:
         depth: The number of frames around the loop, if a heartbeat has counted them; None for
             one of asyncio's own loops.
     """
-    if depth is not None:
-        return min(depth, max(0, len(functions) - 1))
+    begin = _around(functions) if depth is None else depth
+    while begin < len(functions) - 1 and functions[begin].startswith(_STEPS):
+        begin += 1
+    return min(begin, max(0, len(functions) - 1)) if depth is not None else begin
+
+
+def _around(functions: Sequence[str]) -> int:
     for name, further in ((_RUNS, 1), (_TURNS, 0)):
         if name in functions:
             return len(functions) - functions[::-1].index(name) - 1 + further

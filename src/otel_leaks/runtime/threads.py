@@ -14,6 +14,7 @@ https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L851
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
 import types
@@ -44,6 +45,7 @@ from otel_leaks.runtime.glimpse import (
     types_at,
 )
 from otel_leaks.runtime.native import OURS
+from otel_leaks.runtime.running import main_thread
 from otel_leaks.runtime.tasks import NOTE
 
 __all__ = [
@@ -157,7 +159,7 @@ def native_ids() -> dict[int, int]:
     """Return the native ids of the living threads by their idents."""
     refs = living()
     pairs = drained(lambda: _pairs(refs, "_ident", "_native_id"))
-    return {a: b for a, b in pairs if type(a) is int and type(b) is int}
+    return {a: _number(a, b) for a, b in pairs if type(a) is int and type(b) is int}
 
 
 def native_id_of(ident: int) -> int | None:
@@ -166,7 +168,20 @@ def native_id_of(ident: int) -> int | None:
     found = first(
         lambda: present(map(dict.get, (active,), (ident,))), (members, item("_native_id"))
     )
-    return found if type(found) is int else None
+    return _number(ident, found) if type(found) is int else None
+
+
+def _number(ident: int, noted: int) -> int:
+    """
+    Return the number of a thread, of which ``threading`` has noted one.
+
+    Until 3.13 a forked child's only thread keeps the one that it had in the parent. Of Linux's
+    numbers, a process has that of its first thread.
+    https://github.com/python/cpython/blob/v3.13.0/Lib/threading.py#L928
+    """
+    if ident != getattr(main_thread(), "_ident", None) or noted == os.getpid():
+        return noted
+    return noted if forks.has_task(noted) else os.getpid()
 
 
 def _pairs(refs: Sequence[ThreadRef], one: str, other: str) -> Iterator[tuple[Any, Any]]:

@@ -29,6 +29,7 @@ import time
 import types
 import weakref
 from collections.abc import Callable
+from functools import partial
 from math import ceil, log2
 from typing import Any, final
 
@@ -52,8 +53,9 @@ _MISSING = object()
 _METER = "_otel_leaks_meter"
 _LOOP = "_otel_leaks_loop"
 
-# Read twice a turn: the clock itself, unless something such as freezegun has replaced it.
-clock: Callable[[], float] = (
+# Not ``time.monotonic`` itself, which freezegun replaces wherever a module has it: what is read
+# meanwhile would be of another time than what is read before and after.
+clock = partial(
     time.monotonic if type(time.monotonic) is types.BuiltinFunctionType else native.monotonic
 )
 
@@ -87,10 +89,10 @@ class Meter:
         "users",
     )
 
-    def __init__(self, clock: Callable[[], float] = clock) -> None:
+    def __init__(self, clock: Callable[[], float] = clock.func) -> None:
         now = clock()
         self.clock = clock
-        """Kept here, as freezegun replaces it in modules."""
+        """Read twice a turn, and so the clock itself."""
         self.entered = now
         """When the loop last started to wait."""
         self.left = now
@@ -296,7 +298,7 @@ def _timed_select(meter: Meter, loop: Any, keys: Any, poll: Any) -> Callable[...
 
 def _timed_any(base: Any) -> type:
     """Return a class that reads the clock around an unknown ``select``."""
-    now_s, slow_s = clock, SLOW_S
+    now_s, slow_s = clock.func, SLOW_S
 
     class Timed(base):  # type: ignore[misc]
         def select(self, timeout: float | None = None) -> Any:

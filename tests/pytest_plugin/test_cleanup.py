@@ -289,6 +289,45 @@ def test_children_are_terminated_and_reaped(run: Run) -> None:
     result.stdout.no_fnmatch_line("*zombie*")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows can't fork")
+def test_pools_and_managers_of_multiprocessing_end_as_they_do_at_exit(run: Run) -> None:
+    result = run(
+        """
+        import multiprocessing
+        import multiprocessing.managers
+        import multiprocessing.pool
+        import pytest
+
+        context = multiprocessing.get_context("fork")
+        kept = []
+
+        @pytest.fixture(scope="module")
+        def handed():
+            with context.Pool(1) as pool:
+                yield pool
+                pool.terminate()
+                pool.join()
+
+        def test_leaking():
+            kept.append(context.Pool(2))
+
+        def test_leaking_threads():
+            kept.append(multiprocessing.pool.ThreadPool(1))
+
+        def test_leaking_a_manager():
+            kept.append(multiprocessing.managers.SyncManager(ctx=context))
+            kept[-1].start()
+
+        def test_after(handed):
+            assert handed.apply(int) == 0
+            assert multiprocessing.active_children() == handed._pool
+        """,
+        *CLEANUP,
+    )
+    result.assert_outcomes(passed=1, failed=3)
+    result.stdout.no_fnmatch_line("*zombie*")
+
+
 def test_loops_are_closed_but_not_the_current_one(run: Run) -> None:
     result = run(
         """

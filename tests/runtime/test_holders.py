@@ -196,20 +196,36 @@ class Listener(asyncio.Protocol):
         self.task = asyncio.ensure_future(leaked())
 
 
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(3600)
+
+
+def handling() -> asyncio.StreamReaderProtocol:
+    return asyncio.StreamReaderProtocol(asyncio.StreamReader(), serve)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the loop of Windows has no readers")
-def test_the_protocol_of_a_connection_holds_its_task(loop: asyncio.AbstractEventLoop) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "held"),
+    [
+        (Listener, f"<{HERE}.Listener>.task"),
+        (handling, "<asyncio.streams.StreamReaderProtocol>._task"),
+    ],
+)
+def test_the_protocol_of_a_connection_holds_its_task(
+    loop: asyncio.AbstractEventLoop, protocol: Callable[[], asyncio.Protocol], held: str
+) -> None:
     ours, theirs = socket.socketpair()
 
     async def connect() -> None:
-        await loop.connect_accepted_socket(Listener, ours)
+        await loop.connect_accepted_socket(protocol, ours)
 
     try:
         loop.run_until_complete(connect())
         (task,) = asyncio.all_tasks(loop)
         ref = weakref.ref(task)
         del task
-        expected = f"the event loop (a socket) -> <{HERE}.Listener>.task"
-        assert holder_of(ref) == expected
+        assert holder_of(ref) == f"the event loop (a socket) -> {held}"
     finally:
         theirs.close()
         loop.run_until_complete(asyncio.sleep(0))

@@ -55,8 +55,12 @@ def label_of_others(thing: Any) -> str | None:
     kind = type(thing)
     if kind is contextvars.Context:
         return ""
-    top = module_of_type(kind).partition(".")[0]
-    return None if top in sys.stdlib_module_names | {"uvloop"} else f" -> <{name_of_type(kind)}>"
+    protocol = getattr(sys.modules.get("asyncio.protocols"), "BaseProtocol", None)
+    if protocol is None or not is_subtype(kind, protocol):  # Python's own are of a connection, too.
+        top = module_of_type(kind).partition(".")[0]
+        if top in sys.stdlib_module_names or top == "uvloop":
+            return None
+    return f" -> <{name_of_type(kind)}>"
 
 
 def part_of_loop(path: list[Any]) -> str:

@@ -236,9 +236,9 @@ providers in use: both are known by identity, not by name.
 BUILT_IN: tuple[Ignore, ...] = (
     *IN_PRODUCTION,
     ignore_module("execnet.*", reason="pytest-xdist talks to its workers"),
-    ignore_module("pydevd.*", reason="a debugger that is attached"),
-    ignore_module("_pydevd_bundle.*", reason="a debugger that is attached"),
-    ignore_module("debugpy.*", reason="a debugger that is attached"),
+    ignore_module("pydevd.*", reason="an attached debugger"),
+    ignore_module("_pydevd_bundle.*", reason="an attached debugger"),
+    ignore_module("debugpy.*", reason="an attached debugger"),
     ignore_module("pytest_timeout", reason="pytest-timeout watches the test"),
     ignore_any_function(
         "unittest.async_case.IsolatedAsyncioTestCase._asyncioLoopRunner",

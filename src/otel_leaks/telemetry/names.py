@@ -191,19 +191,19 @@ LOOP_DELAY_P99: Final = Metric(
     "python.asyncio.loop.delay.p99",
     "observable_gauge",
     "s",
-    "In the last minute, what got ready at any moment waited at most so long in 99 % of the time.",
+    "99th percentile of the time that a ready callback waits on an event loop, in the last minute.",
 )
 LOOP_DELAY_MAX: Final = Metric(
     "python.asyncio.loop.delay.max",
     "observable_gauge",
     "s",
-    "The longest time in the last minute for which an event loop did not look at what is ready.",
+    "The longest time in the last minute in which an event loop did not check for ready callbacks.",
 )
 LOOP_UTILIZATION: Final = Metric(
     "python.asyncio.loop.utilization",
     "observable_gauge",
     "1",
-    "The part of the last minute in which the busiest event loop did not wait.",
+    "The share of the last minute in which the busiest event loop was not waiting.",
 )
 CENSUS_DURATION: Final = Metric(
     "python.leak.census.duration",

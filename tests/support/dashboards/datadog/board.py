@@ -403,9 +403,9 @@ def loops() -> list[Widget]:
     return [
         chart(
             "Delay of event loops",
-            "For how long what gets ready has to wait, in the process where that is longest: at"
-            " most in the last minute, and in 99 % of that time. One call that blocks delays"
-            " everything on its loop.",
+            "How long ready callbacks wait in the process where they wait longest: the maximum and"
+            " the 99th percentile of the last minute. One call that blocks delays everything on its"
+            " loop.",
             line(
                 [
                     metric("most", f"max:python.asyncio.loop.delay.max{CHOSEN}{service}"),
@@ -418,7 +418,7 @@ def loops() -> list[Widget]:
         ),
         chart(
             "Utilization of event loops",
-            "The part of the time in which the busiest event loop did not wait, in the process"
+            "The share of the time in which the busiest event loop was not waiting, in the process"
             " where that is largest. Above 90 % everything on it is late.",
             line(
                 [metric("busy", f"max:python.asyncio.loop.utilization{CHOSEN}{service}")],
@@ -444,7 +444,7 @@ def health() -> list[Widget]:
         chart(
             "Finished tasks by function",
             "Tasks that have finished and that something still references, and so their results."
-            " From Python 3.14 on, only those that a census saw pending.",
+            " From Python 3.14 on, only those that a census saw pending or just finished.",
             line([metric("kept", held)], formula("top(kept, 10, 'max', 'desc')", "tasks")),
             custom_links=TO_SPANS,
         ),

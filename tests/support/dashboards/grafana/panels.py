@@ -462,9 +462,8 @@ def loops() -> Iterator[Placed]:
         ),
         61,
         "Delay of event loops",
-        "For how long what gets ready has to wait, in the process where that is longest: at most"
-        " in the last minute, and in 99 % of that time. One call that blocks delays everything on"
-        " its loop.",
+        "How long ready callbacks wait in the process where they wait longest: the maximum and the"
+        " 99th percentile of the last minute. One call that blocks delays everything on its loop.",
         *(12, 8),
     )
     yield Placed(
@@ -476,7 +475,7 @@ def loops() -> Iterator[Placed]:
         ),
         62,
         "Utilization of event loops",
-        "The part of the time in which the busiest event loop did not wait, in the process where"
+        "The share of the time in which the busiest event loop was not waiting, in the process where"
         " that is largest. Above 90 % everything on it is late.",
         *(12, 8),
     )
@@ -499,7 +498,7 @@ def health() -> Iterator[Placed]:
         57,
         "Finished tasks by function",
         "Tasks that have finished and that something still references, and so their results. From"
-        " Python 3.14 on, only those that a census saw pending.",
+        " Python 3.14 on, only those that a census saw pending or just finished.",
         *(5, 8),
     )
     duration = "python_leak_census_duration_seconds"

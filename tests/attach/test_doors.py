@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from otel_leaks.attach.visits import Visit, visit
 from otel_leaks.attach.wire import MAX_REQUEST_BYTES, VERSION, Wire
 from otel_leaks.cli import main
 from otel_leaks.errors import AttachError
+from otel_leaks.runtime import native
 from support.schemas import validate
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
@@ -259,6 +261,38 @@ def test_a_visitor_that_says_nothing_does_not_keep_the_process() -> None:
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(WAIT_S) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others refuse a connection too many")
+def test_where_very_many_ask_at_once_each_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = threading.Event()
+    monkeypatch.setattr(native, "sleep", lambda _: tried.set())
+    with instrumented() as process, contextlib.ExitStack() as stack:
+        path = os.fspath(socket_of(process))
+        waiting = []
+        for _ in range(20):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.setblocking(False)
+            if connection.connect_ex(path) != 0:
+                break
+            waiting.append(connection)
+        assert len(waiting) < 20
+        found: list[list[tuple[str, int]]] = []
+        asker = threading.Thread(target=lambda: found.append(threads(process.pid)))
+        asker.start()
+        assert tried.wait(WAIT_S)
+        for connection in waiting:
+            connection.close()
+        asker.join(WAIT_S)
+        assert ("__main__.blocked", 3) in found[0]
+
+
+def test_a_killed_process_that_its_parent_has_not_waited_for_has_ended() -> None:
+    with instrumented() as process:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(AttachError, match=f"^there is no process {process.pid}$"):
+            threads(process.pid)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ REMOTE_EXEC: tuple[int, int] = (3, 14)
 
 _EXECUTABLE = re.compile(r"(?:^|/)(?:lib)?python(\d)\.(\d+)[a-z]*(?:\.so[.\d]*)?(?: \(deleted\))?$")
 _MODULE = re.compile(r"/lib/python(\d)\.(\d+)[a-z]*/|\.cpython-(\d)(\d+)[a-z]*-")
+_HAS_ENDED = ("State:\tZ", "State:\tX")
+"""States of what is no process any more, but that its parent has not waited for it."""
 _PYTHON = re.compile(r"(?:^|/)(?:lib)?python[\d.]*[a-z]*(?:\.so[.\d]*)?(?: \(deleted\))?$")
 
 
@@ -182,6 +184,8 @@ def _is_disabled(command: tuple[str, ...], environment: bytes) -> bool:
 
 def _effective_uid(folder: Path) -> int:
     for line in (folder / "status").read_text().splitlines():
+        if line.startswith(_HAS_ENDED):
+            break
         if line.startswith("Uid:"):
             return int(line.split()[2])
     raise ValueError

@@ -152,7 +152,7 @@ def visit(pid: int, *, wait_s: float) -> Iterator[Visit]:
     """
     process = read(pid)
     if process is None:
-        if Path("/proc/self").exists() or not _exists(pid):
+        if _is_gone(pid):
             raise AttachError(f"there is no process {pid}")
         process = Process(pid, (), os.geteuid(), None, None)
     why = refusal(process)
@@ -163,6 +163,11 @@ def visit(pid: int, *, wait_s: float) -> Iterator[Visit]:
     with way as connection:
         yield Visit(connection, process)
         _wait_for_end(connection)
+
+
+def _is_gone(pid: int) -> bool:
+    """Return whether a process has ended, also where its parent has not noticed."""
+    return read(pid) is None and (Path("/proc/self").exists() or not _exists(pid))
 
 
 def _exists(pid: int) -> bool:
@@ -178,14 +183,30 @@ def _exists(pid: int) -> bool:
 @contextmanager
 def _through(door: Path, process: Process, wait_s: float) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(wait_s)
         try:
-            connection.connect(os.fspath(door))
+            _connect(connection, os.fspath(door), wait_s)
         except OSError as error:
+            if _is_gone(process.pid):
+                raise AttachError(f"process {process.pid} has ended") from None
             raise AttachError(
                 f"process {process.pid} opted in, but does not listen at {door}: {error}"
             ) from None
         yield connection
+
+
+def _connect(connection: socket.socket, address: str, wait_s: float) -> None:
+    """Connect, where others are asking as well: it answers one at a time, and few can wait."""
+    deadline = native.monotonic() + wait_s
+    while True:
+        connection.settimeout(max(deadline - native.monotonic(), STEP_S))
+        try:
+            connection.connect(address)
+        except BlockingIOError:  # On Linux, as many as can wait are waiting.
+            if native.monotonic() >= deadline:
+                raise
+            native.sleep(STEP_S)
+        else:
+            return
 
 
 @contextmanager
@@ -314,7 +335,7 @@ def _awaited(listener: socket.socket, process: Process, wait_s: float) -> socket
             if _is_of(connection, process):
                 return connection
             connection.close()
-        if read(process.pid) is None and not _exists(process.pid):
+        if _is_gone(process.pid):
             raise AttachError(f"process {process.pid} has ended")
         if native.monotonic() >= next_nudge:
             nudge(process.pid)

@@ -104,6 +104,22 @@ KNOWN: tuple[KnownLeak, ...] = (
         created_by="prometheus_client.exposition.*",
     ),
     KnownLeak(
+        "pymodbus",
+        "asyncio_task",
+        since="3.0.2",
+        fixed="3.1.2",
+        upstream="pymodbus-dev/pymodbus#1198",
+        functions=("pymodbus.client.tcp.AsyncModbusTcpClient._reconnect",),
+    ),
+    KnownLeak(
+        "requests-futures",
+        "thread_pool",
+        since="0.9.7",
+        fixed="0.9.8",
+        upstream="ross/requests-futures#51",
+        created_by="requests_futures.sessions.FuturesSession.__init__",
+    ),
+    KnownLeak(
         "requests-ratelimiter",
         "thread",
         since="0.9.0",
@@ -144,6 +160,33 @@ KNOWN: tuple[KnownLeak, ...] = (
         functions=(
             "starlette.middleware.base.BaseHTTPMiddleware.call_next.<locals>.coro",
             "asyncio.queues.Queue.put",
+        ),
+    ),
+    KnownLeak(
+        "strawberry-graphql",
+        "asyncio_task",
+        since="0.170.0",
+        fixed="0.176.1",
+        upstream="strawberry-graphql/strawberry#2720",
+        functions=("strawberry.subscriptions.*.handle_connection_init_timeout",),
+    ),
+    KnownLeak(
+        "websocket-client",
+        "thread",
+        since="1.3.0",
+        fixed="1.6.0",
+        upstream="websocket-client/websocket-client#917",
+        functions=("websocket._app.WebSocketApp._send_ping",),
+    ),
+    KnownLeak(
+        "websockets",
+        "thread",
+        since="11.0",
+        fixed="11.0.2",
+        upstream="python-websockets/websockets#1336",
+        functions=(
+            "websockets.sync.connection.Connection.close",
+            "websockets.sync.connection.Connection.send_context",
         ),
     ),
     KnownLeak(

@@ -475,8 +475,8 @@ def loops() -> Iterator[Placed]:
         ),
         62,
         "Utilization of event loops",
-        "The share of the time in which the busiest event loop was not waiting, in the process where"
-        " that is largest. Above 90 % everything on it is late.",
+        "The share of the time in which the busiest event loop was not waiting, in the process"
+        " where that is largest. Above 90 % everything on it is late.",
         *(12, 8),
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from otel_leaks.runtime.glimpse import Step, deref, drained, first, present
 from otel_leaks.runtime.names import own
+from otel_leaks.runtime.running import tasks_in_python
 from otel_leaks.runtime.tasks import TaskRef
 
 __all__ = ["delays_somebody", "is_running", "run_of", "task_at_work"]
@@ -47,6 +48,10 @@ def task_at_work(loop: weakref.ref[Any]) -> TaskRef | None:
     current: Callable[[Any], Any] = getattr(native_tasks, "current_task", None) or partial(
         dict.get, native_tasks._current_tasks
     )
+    return _running_by(current, loop) or _running_by(tasks_in_python().get, loop)
+
+
+def _running_by(current: Callable[[Any], Any], loop: weakref.ref[Any]) -> TaskRef | None:
     try:
         found = drained(
             lambda: map(weakref.ref, present(map(current, present(map(deref, (loop,))))))

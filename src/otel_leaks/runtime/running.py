@@ -14,7 +14,7 @@ from typing import Any
 
 from otel_leaks.runtime import native
 
-__all__ = ["current_task", "main_thread", "running_loop", "this_thread"]
+__all__ = ["current_task", "main_thread", "running_loop", "tasks_in_python", "this_thread"]
 
 
 def running_loop() -> Any:
@@ -32,8 +32,22 @@ def current_task() -> Any:
     native_tasks = sys.modules.get("_asyncio")
     if native_tasks is not None:
         current = getattr(native_tasks, "current_task", None)  # 3.12 and later.
-        return native_tasks._current_tasks.get(loop) if current is None else current(loop)
+        if current is None:
+            return native_tasks._current_tasks.get(loop)
+        task = current(loop)
+        return tasks_in_python().get(loop) if task is None else task
     return sys.modules["asyncio.tasks"].current_task(loop)
+
+
+def tasks_in_python() -> dict[Any, Any]:
+    """
+    Return the tasks that run, by their loops, as far as they are of asyncio's class in Python.
+
+    From 3.14 on ``_asyncio`` does not know them; before, they may be in both. Private:
+    https://github.com/python/cpython/blob/v3.14.0/Lib/asyncio/tasks.py#L1071
+    """
+    found = getattr(sys.modules.get("asyncio.tasks"), "_current_tasks", None)
+    return found if type(found) is dict else {}
 
 
 def main_thread() -> Any:

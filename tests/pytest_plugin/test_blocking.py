@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 
 import pytest
@@ -179,6 +180,30 @@ def test_what_a_test_cannot_help_does_not_count(pytester: pytest.Pytester) -> No
 
         async def collecting():
             collect()
+    """
+    run(pytester, body).assert_outcomes(passed=1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows can't stop a process")
+def test_the_time_in_which_the_process_was_stopped_does_not_count(
+    pytester: pytest.Pytester,
+) -> None:
+    body = """
+        import subprocess
+
+        STOPS = "read line; sleep 0.4; kill -STOP $PPID; sleep 2; kill -CONT $PPID; echo 1"
+
+        @pytest.mark.leaks(blocking=1.0)
+        def test_is_stopped():
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            with subprocess.Popen(["sh", "-c", STOPS], **pipes) as child:
+                asyncio.run(stopped(child))
+
+        async def stopped(child):
+            await asyncio.sleep(0)
+            child.stdin.write(b"now\\n")
+            child.stdin.flush()
+            child.stdout.readline()
     """
     run(pytester, body).assert_outcomes(passed=1)
 

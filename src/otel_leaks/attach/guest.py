@@ -234,8 +234,8 @@ def _finished(tasks: Population | None, pause: Callable[[], None]) -> list[tuple
 
 def _make_why(pattern: str, pause: Callable[[], None]) -> Why:
     # One import at a time, so that the application's threads can run between them.
-    for name in ("runtime.walks", "runtime.paths", "runtime.roots", "runtime.holders"):
-        __import__(f"otel_leaks.{name}")
+    for name in ("walks", "paths", "exit_functions", "roots", "loop_parts", "holders"):
+        __import__(f"otel_leaks.runtime.{name}")
         pause()
     return Why(pattern, pause)
 

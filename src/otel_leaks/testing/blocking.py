@@ -4,11 +4,14 @@ Finds out whether a test blocks its event loop.
 It counts the time for which the test's own code ran, or waited outside of the loop. A test is not
 to blame for a busy machine, another thread that keeps the GIL, or the garbage collector. The
 time in which its thread had no CPU or waited for the GIL is therefore left out, and so are
-collections. Only Linux reports the first two; elsewhere they count.
+collections. Only Linux reports the first two; elsewhere they count. While the process is stopped,
+as by Ctrl-Z or in a paused container, nothing counts either.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from contextlib import suppress
 from typing import Any, NamedTuple, final
@@ -58,6 +61,40 @@ class _Seen:
         self.found: tuple[Frame, str | None, Stack] | None = None
 
 
+class _Watch:
+    """Knows by its own delay when the process was stopped: nobody ran then, and nobody could."""
+
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+        self._due = math.inf
+        self._number = 0
+        self._clocked: ThreadClock | None = None
+
+    def next(self) -> float:
+        """Return how long the calling thread is to wait now."""
+        self._number = self._number or threading.get_native_id()
+        self._clocked = clock_of(self._number)
+        self._due = clock() + self._pause_s
+        return self._pause_s
+
+    def stopped_s(self, now: float, *, ran_s: float) -> float:
+        """
+        Return for how long the process was stopped since the last look.
+
+        Args:
+            now: When it is asked.
+            ran_s: CPU that the process used since then.
+        """
+        late_s = now - self._due - ran_s
+        # A thread that wakes a little late was not stopped.
+        if late_s <= self._pause_s:
+            return 0.0
+        before, after = self._clocked, clock_of(self._number)
+        if before is not None and after is not None:
+            late_s -= after.starved_s - before.starved_s
+        return late_s if late_s > self._pause_s else 0.0
+
+
 @final
 class Blocking:
     """
@@ -78,6 +115,7 @@ class Blocking:
         self._blocks: list[Block] = []
         self._ending = native.Event()
         self._ended = native.Event()
+        self._watch = _Watch(limit_s / LOOKS)
 
     def open(self) -> None:
         """Start looking, in a thread of its own."""
@@ -135,7 +173,7 @@ class Blocking:
     def _look_again(self) -> None:
         # An exception that leaves a bare thread would be printed.
         with suppress(BaseException):
-            while not self._ending.wait(self._limit_s / LOOKS):
+            while not self._ending.wait(self._watch.next()):
                 with suppress(Exception):
                     self._look()
         self._ended.set()
@@ -179,6 +217,11 @@ class Blocking:
         taken = spent(max(0.0, now - since), gc_s, before, after, others_s)
         if before is None or after is None:
             taken["computes"] = max(0.0, now - since) - gc_s
+        stopped_s = self._watch.stopped_s(now, ran_s=seen.process_s - process_s)
+        for cause in ("waits", "computes") if stopped_s else ():
+            left_out = min(stopped_s, taken.get(cause, 0.0))
+            taken[cause] = taken.get(cause, 0.0) - left_out
+            stopped_s -= left_out
         turn.spend(taken)
 
     def _note(self, seen: _Seen, now: float) -> None:

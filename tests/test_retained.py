@@ -233,6 +233,24 @@ def test_where_many_are_followed_each_stands_for_several(
     assert counts == [*sorted(counts[:-1]), 0]
 
 
+def test_they_do_so_also_where_new_ones_come_one_by_one(
+    monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if retained.ARE_REGISTERED:
+        pytest.skip("all are counted")
+    monkeypatch.setattr(retained, "MOST_OF_FUNCTION", 50)
+
+    async def main() -> list[int]:
+        counts = []
+        kept: deque[Task] = deque(maxlen=200)
+        for _ in range(600):
+            await batch(1, monitor.look, kept.append)
+            counts.append(monitor.count_of("job"))
+        return counts
+
+    assert max(asyncio.run(main())) <= 240
+
+
 @pytest.mark.parametrize("tasks_of_step", [2, 10, 22, 120])
 def test_a_history_of_the_last_thousand_results_opens_nothing(
     monitor: Monitor, tasks_of_step: int

@@ -6,6 +6,7 @@ import types
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from otel_leaks.census.followed import FEWEST_OF_SITE, FOLLOWED_OF_SITE, MAX_FOLLOWED, Following
 from otel_leaks.census.seen_tasks import REFS_OF_SLICE, SeenTasks
@@ -44,6 +45,30 @@ class _Function:
         self.new: list[TaskRef] = []
 
 
+class _Stride(NamedTuple):
+    """Which tasks of a function are followed: evenly, so that each stands for as many."""
+
+    each: int
+    """For how many each stands."""
+    skip: int
+    """How many new ones are left out before the next one is taken."""
+
+    def chosen(
+        self, known: list[Known], new: list[TaskRef], most: int
+    ) -> tuple[list[Known], list[TaskRef], _Stride]:
+        """Return which of some tasks are followed, at most *most*, and how the next are chosen."""
+        each, taken = self.each, new[self.skip :: self.each]
+        # The one after the last that was taken may come in a later census.
+        skip = (self.skip - len(new)) % each
+        while most and len(known) + len(taken) > most:
+            known, taken = known[::2], taken[len(known) % 2 :: 2]
+            each *= 2
+        return known, taken, _Stride(each, skip)
+
+
+_FIRST = _Stride(1, 0)
+
+
 class RetainedTasks:
     """
     Counts finished tasks, and follows some from census to census.
@@ -64,8 +89,8 @@ class RetainedTasks:
         self._serials = Serials(numbers)
         self._following = Following()
         self._seen = SeenTasks()
-        self._strides: dict[str, int] = {}
-        """How many tasks each followed one represents, by function; without a registry only."""
+        self._strides: dict[str, _Stride] = {}
+        """How the followed tasks of a function are chosen; without a registry only."""
         self._functions: dict[int, _Function] = {}
 
     def begin(self, look: Look) -> None:
@@ -190,18 +215,14 @@ class RetainedTasks:
             for site in sites
         ]
         share = max(FEWEST_OF_SITE, min(MOST_OF_FUNCTION, _share(sizes)))
-        strides: dict[str, int] = {}
+        strides: dict[str, _Stride] = {}
         for site in sites:
             known = [known for each in functions[site.function] for known in each.known]
             new = [ref for each in functions[site.function] for ref in each.new]
             most = min(left, FOLLOWED_OF_SITE if ARE_REGISTERED else share)
             if not ARE_REGISTERED:
-                # Evenly: each followed one represents the same number.
-                stride = self._strides.get(site.function, 1) if known else 1
-                new = new[::stride]
-                while most and len(known) + len(new) > most:
-                    known, new, stride = known[::2], new[::2], 2 * stride
-                strides[site.function] = stride
+                stride = self._strides.get(site.function, _FIRST) if known else _FIRST
+                known, new, strides[site.function] = stride.chosen(known, new, most)
             known += [self._serials.know(ref, look.now) for ref in new[: max(0, most - len(known))]]
             known.sort(key=lambda each: each.serial)
             standing[site.fingerprint] = known[:most]
@@ -211,8 +232,8 @@ class RetainedTasks:
 
     def _count(self, site: Site, followed: int) -> int:
         """Return how many finished tasks a function is known to have."""
-        stride = self._strides.get(site.function, 1)
-        return site.count if ARE_REGISTERED or not followed else stride * followed
+        stride = self._strides.get(site.function, _FIRST)
+        return site.count if ARE_REGISTERED or not followed else stride.each * followed
 
     def _sampled_site(
         self, site: Site, function: _Function, known: Sequence[Known], look: Look

@@ -80,6 +80,15 @@ def test_a_site_that_no_column_has_is_counted_and_not_shown() -> None:
     assert text.splitlines()[-1] == "... and 1 more; --json has all"
 
 
+def test_a_site_that_no_minute_has_is_not_counted() -> None:
+    sites = tuple(
+        SiteHistory("thread", mark * 12, f"app.f{mark}", (int(mark), None)) for mark in "01"
+    )
+    text = history_text(History(kinds=(("thread", (1, 1)),), sites=sites))
+    assert "more" not in text
+    assert "app.f1" in text
+
+
 def test_of_very_many_sites_the_largest_are_shown() -> None:
     sites = tuple(SiteHistory("thread", f"{i:012}", f"app.f{i}", (1,)) for i in range(30))
     text = history_text(History(kinds=(("thread", (30,)),), sites=sites))

@@ -51,7 +51,8 @@ def _lines(history: History, columns: Sequence[int]) -> Iterator[str]:
     if any(each is not None for each in history.delays_s):
         delays = [None if each is None else round(each * 1000) for each in history.delays_s]
         yield _line("longest loop delay, ms", _picked(delays, columns, max))
-    rows = [(site, _picked(site.counts, columns)) for site in history.sites]
+    # What came and went within a minute has no count to show.
+    rows = [(site, _picked(site.counts, columns)) for site in history.sites if any(site.counts)]
     # What came and went between two columns is in the JSON.
     shown = [(site, cells) for site, cells in rows if {*cells} - {"0", UNKNOWN}]
     if shown:

@@ -36,6 +36,11 @@ def test_columns_are_aligned() -> None:
     assert len(lengths) == 1
 
 
+def test_the_names_take_no_more_columns_than_the_longest() -> None:
+    text = history_text(PAST)
+    assert text.splitlines()[-1] == "app.work (asyncio task)" + f"{0:7}{5:7}"
+
+
 def test_minutes_of_which_nothing_is_known_are_a_dash() -> None:
     past = History(kinds=(("thread", (None, 1, 2, 3, 4, 5)),))
     assert rows(history_text(past))[1] == ["threads", "-", "5"]

@@ -14,7 +14,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 from otel_leaks.cli import main
 from otel_leaks.errors import ReportFileError
-from otel_leaks.model import Detection, Finding, Frame, Hidden, Origin, Sample, Site
+from otel_leaks.model import Detection, Finding, Frame, Hidden, History, Origin, Sample, Site
 from otel_leaks.report.document import Document, Entry
 from otel_leaks.report.files import MAX_BYTES, documents_in, documents_of
 from otel_leaks.report.snapshot import Counted, Pauses, Snapshot, snapshot_of
@@ -69,6 +69,18 @@ def test_a_detection_of_spans_is_read_as_it_was_exported() -> None:
         name="worker-*",  # Numbers are masked in what is exported.
         age_s=130.0,
         origin=ORIGIN,
+    )
+
+
+def test_a_detection_shows_the_minutes_before_it() -> None:
+    spans = Spans()
+    past = History(kinds=(("thread", (40, None, 280)),), delays_s=(0.001, None, 2.5))
+    events = Events(spans.provider, max_frames=32, version="1")
+    events.detected(replace(DETECTION, history=past))
+    (document,) = documents_of(json.dumps(exported(spans)).encode(), "spans.json")
+    assert document.facts[1:3] == (
+        "count minute by minute, newest last: 40 - 280",
+        "longest delay of an event loop in ms, minute by minute: 1 - 2500",
     )
 
 

@@ -36,6 +36,11 @@ def test_columns_are_aligned() -> None:
     assert len(lengths) == 1
 
 
+def test_the_names_take_no_more_columns_than_the_longest() -> None:
+    text = history_text(PAST)
+    assert text.splitlines()[-1] == "app.work (asyncio task)" + f"{0:7}{5:7}"
+
+
 def test_minutes_of_which_nothing_is_known_are_a_dash() -> None:
     past = History(kinds=(("thread", (None, 1, 2, 3, 4, 5)),))
     assert rows(history_text(past))[1] == ["threads", "-", "5"]
@@ -78,6 +83,15 @@ def test_a_site_that_no_column_has_is_counted_and_not_shown() -> None:
     text = history_text(History(kinds=(("thread", (1, 1, 5, 1, 1, 1)),), sites=sites))
     assert "came_and_went" not in text
     assert text.splitlines()[-1] == "... and 1 more; --json has all"
+
+
+def test_a_site_that_no_minute_has_is_not_counted() -> None:
+    sites = tuple(
+        SiteHistory("thread", mark * 12, f"app.f{mark}", (int(mark), None)) for mark in "01"
+    )
+    text = history_text(History(kinds=(("thread", (1, 1)),), sites=sites))
+    assert "more" not in text
+    assert "app.f1" in text
 
 
 def test_of_very_many_sites_the_largest_are_shown() -> None:

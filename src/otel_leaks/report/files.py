@@ -177,6 +177,13 @@ def _of_logs(value: dict[str, Any]) -> Iterator[Document]:
             yield _detection(resource, record or {}, samples)
 
 
+_PAST = {
+    names.HISTORY: "count minute by minute, newest last",
+    names.DELAY_HISTORY: "longest delay of an event loop in ms, minute by minute",
+}
+"""The minutes before a detection, as a reader is shown them."""
+
+
 def _detection(
     resource: dict[str, Any], span: dict[str, Any], samples: list[dict[str, Any]]
 ) -> Document:
@@ -184,6 +191,7 @@ def _detection(
     about = _attributes(resource.get("resource", {}))
     kind = _kind(said.get(names.KIND))
     facts = [str(said[names.MESSAGE])] if names.MESSAGE in said else []
+    facts += [f"{says}: {said[name]}" for name, says in _PAST.items() if name in said]
     service = about.get("service.name")
     process = about.get("process.pid", about.get("service.instance.id"))
     if service is not None:

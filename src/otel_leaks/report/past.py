@@ -41,25 +41,32 @@ def history_text(history: History) -> str:
         return "nothing has been recorded yet; the first census is taken at the start\n"
     every = AGO_AT_FIRST if minutes <= len(AGO_AT_FIRST) else AGO
     columns = [ago for ago in every if ago < minutes]
-    return "\n".join((*_lines(history, columns), ""))
+    rows = list(_rows(history, columns))
+    # No wider than it has to be, for a terminal of 80 columns.
+    width = max(len(name) for name, cells in rows if cells)
+    lines = [
+        f"{name:{width}}" + "".join(f"{each:>{WIDTH}}" for each in cells) for name, cells in rows
+    ]
+    return "\n".join((*(line.rstrip() for line in lines), ""))
 
 
-def _lines(history: History, columns: Sequence[int]) -> Iterator[str]:
-    yield _line("minutes ago", [str(ago) if ago else "now" for ago in columns])
+def _rows(history: History, columns: Sequence[int]) -> Iterator[tuple[str, Sequence[str]]]:
+    yield "minutes ago", [str(ago) if ago else "now" for ago in columns]
     for kind, counts in history.kinds:
-        yield _line(_label(kind, 1), _picked(counts, columns))
+        yield _label(kind, 1), _picked(counts, columns)
     if any(each is not None for each in history.delays_s):
         delays = [None if each is None else round(each * 1000) for each in history.delays_s]
-        yield _line("longest loop delay, ms", _picked(delays, columns, max))
-    rows = [(site, _picked(site.counts, columns)) for site in history.sites]
+        yield "longest loop delay, ms", _picked(delays, columns, max)
+    # Objects that came and went within a minute have no count to show.
+    rows = [(site, _picked(site.counts, columns)) for site in history.sites if any(site.counts)]
     # Objects that came and went between two columns are in the JSON.
     shown = [(site, cells) for site, cells in rows if {*cells} - {"0", UNKNOWN}]
     if shown:
-        yield ""
+        yield "", ()
     for site, cells in shown[:MOST_SITES]:
-        yield _line(f"{between(site.function, NAME_CHARS)} ({_label(site.kind, 0)})", cells)
+        yield f"{between(site.function, NAME_CHARS)} ({_label(site.kind, 0)})", cells
     if len(shown) < len(rows) or len(shown) > MOST_SITES:
-        yield f"... and {len(rows) - min(len(shown), MOST_SITES)} more; --json has all"
+        yield f"... and {len(rows) - min(len(shown), MOST_SITES)} more; --json has all", ()
 
 
 def _label(kind: Kind, form: int) -> str:
@@ -81,7 +88,3 @@ def _picked(
         for start, end in pairwise((0, *ends))
     ]
     return [str(choose(each)) if each else UNKNOWN for each in known]
-
-
-def _line(name: str, cells: Sequence[str]) -> str:
-    return f"{name:{NAME_CHARS + 16}}" + "".join(f"{each:>{WIDTH}}" for each in cells)

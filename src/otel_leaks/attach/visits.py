@@ -186,8 +186,6 @@ def _through(door: Path, process: Process, wait_s: float) -> Iterator[socket.soc
         try:
             _connect(connection, os.fspath(door), wait_s)
         except OSError as error:
-            if _is_gone(process.pid):
-                raise AttachError(f"process {process.pid} has ended") from None
             raise AttachError(
                 f"process {process.pid} opted in, but does not listen at {door}: {error}"
             ) from None

@@ -239,6 +239,47 @@ def test_a_group_of_asyncio_is_found_by_the_child_that_refuses(monitor: Monitor)
     assert [each.rpartition(".")[2] for each in asyncio.run(main())] == ["swallows"]
 
 
+async def waits_for_one_that_refuses() -> None:
+    await asyncio.wait_for(swallows(), 0.01)
+
+
+async def gathers_one_that_refuses() -> None:
+    both = asyncio.gather(swallows(), asyncio.sleep(0), return_exceptions=True)
+    asyncio.get_running_loop().call_soon(both.cancel)
+    await both
+
+
+async def leaves_a_group_with_one_that_refuses() -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(swallows)
+        await settle()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [waits_for_one_that_refuses, gathers_one_that_refuses, leaves_a_group_with_one_that_refuses],
+)
+def test_one_that_refuses_is_found_on_every_python_while_who_asked_waits(
+    monitor: Monitor, asks: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    async def main() -> str:
+        async with running(asks()):
+            await asyncio.sleep(0.02)
+            for turns in range(40):
+                # Requests of a group come in every second turn of the loop.
+                await settle(10 + turns % 2)
+                if monitor.look():
+                    break
+            return sentence(*monitor.opened.values())
+
+    line = swallows.__code__.co_firstlineno + 4
+    assert asyncio.run(main()).endswith(
+        f"; {__name__}.swallows ({__file__}:{line}) catches CancelledError"
+    )
+    assert monitor.now - STEP_S <= 3 * LIMIT_S
+
+
 async def shields(work: asyncio.Future[None]) -> None:
     task = asyncio.ensure_future(waits(work))
     try:

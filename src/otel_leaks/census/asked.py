@@ -27,6 +27,15 @@ class Asked:
     looks: int = FRESH
     """Censuses since it was seen to wait for what comes by itself."""
 
+    is_seen_to_ask: bool = False
+    """Whether a request was seen: before 3.11, where otherwise only its handling is."""
+    awaited: object = None
+    """A weak reference to the future that it awaited when a request was seen on its way."""
+    missed: int = 0
+    """Censuses in a row that saw none."""
+    is_delivered: bool = False
+    """Whether it was seen after a request had been delivered."""
+
     def note(self, cancels: int, now: float) -> None:
         """Record what the next census sees."""
         if cancels < self.cancels:
@@ -34,7 +43,7 @@ class Asked:
         more = cancels - self.cancels
         self.rises = self.rises + 1 if more > 0 else 0
         self.rate = max(0.0, more / (now - self.seen)) if now > self.seen else 0.0
-        self.cancels, self.seen = cancels, now
+        self.cancels, self.seen, self.missed = cancels, now, 0
 
     def ends_later(self, *, waits: bool) -> bool:
         """Enter whether it waits for what comes by itself; say whether it has lately."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from types import CodeType
 
 from otel_leaks.census.asked import Asked
 from otel_leaks.census.serials import Serials
@@ -16,15 +17,21 @@ from otel_leaks.runtime.bytecode.caught import Caught
 from otel_leaks.runtime.glimpse import refs_at
 from otel_leaks.runtime.task_cancels import (
     COUNTS,
+    asked_by,
+    awaited_future,
     awaits_several,
     awaits_uncancelled,
     cancels_of,
+    code_that_asks,
+    gathering,
     is_handling,
+    is_under_way,
     refused_cancels,
+    under_way,
 )
 from otel_leaks.runtime.task_chains import chain_of
 from otel_leaks.runtime.task_waits import is_timed
-from otel_leaks.runtime.tasks import TaskRef
+from otel_leaks.runtime.tasks import TaskRef, is_pending
 from otel_leaks.runtime.timers import Timers
 
 __all__ = ["Refusals"]
@@ -33,6 +40,11 @@ MAX_ASKED = 500
 """Tasks whose cancellation was requested and that are known from census to census."""
 ASKED_OF_SLICE = 20
 """Of these, tasks between two pauses: about 0.2 milliseconds."""
+LOOKS = 8
+"""Maximum number of looks in one census at a task that is asked repeatedly, until one sees a
+request."""
+MISSED = 2
+"""Consecutive censuses that may see no request."""
 ASKED_OF_SITE = 50
 """Of these, tasks of one site that are reported."""
 
@@ -66,15 +78,57 @@ class Refusals:
             if cancels:
                 self._note(ref, int(cancels), now)
 
-    def note_handling(self, refs: Sequence[TaskRef], now: float) -> None:
-        """Find those that are handling a cancellation, if Python does not count the requests."""
+    def note_uncounted(
+        self, followed: Sequence[tuple[TaskRef, CodeType | None]], now: float
+    ) -> None:
+        """
+        Find those that were asked to end, where Python does not count the requests.
+
+        Args:
+            followed: Tasks, and the code of their innermost functions.
+            now: The time of the census.
+        """
         if COUNTS:
             return
+        asks = code_that_asks()
+        refs = [ref for ref, _ in followed]
         for ref in refs:
             if is_handling(ref):
-                self._note(ref, 1, now)
+                self._note(ref, 1, now, is_request=False)
+        requests = under_way(refs)
+        for ref in gathering(refs):
+            requests += asked_by(ref, is_in_wait_for=False)
+        for ref, code in followed:
+            if code is not None and code is asks:
+                requests += asked_by(ref, is_in_wait_for=True)
+        for ref in requests:
+            self._note(ref, 1, now)
 
-    def _note(self, ref: TaskRef, cancels: int, now: float) -> None:
+    def _look_again(self, look: Look) -> None:
+        """
+        Find those that are asked again and again, if Python does not count the requests.
+
+        Half of the time, the last request of such a task was delivered and the next one not made.
+        """
+        if COUNTS:
+            return
+        missing = [each for key, each in self._asked.items() if key not in self._seen]
+        for _ in range(LOOKS):
+            missing = [each for each in missing[:ASKED_OF_SLICE] if each.seen < look.now]
+            if not missing:
+                break
+            look.pause()
+            for each in missing:
+                if is_under_way(each.known.ref):
+                    self._note(each.known.ref, 1, look.now)
+        for each in missing:
+            # One that only handles a cancellation may supervise another, and continue.
+            recent = each.seen < look.now and each.missed < MISSED
+            if recent and each.is_seen_to_ask and is_pending(each.known.ref):
+                each.missed += 1
+                self._seen[id(each.known.ref)] = each
+
+    def _note(self, ref: TaskRef, cancels: int, now: float, *, is_request: bool = True) -> None:
         # The registry's own references have callbacks, so a task may have several.
         for own in refs_at(ref):
             key = id(own)
@@ -85,10 +139,12 @@ class Refusals:
                 asked = Asked(self._serials.number(own, now), now, now, cancels)
             elif asked.seen < now:
                 asked.note(cancels, now)
+            asked.is_seen_to_ask |= is_request
             self._seen[key] = asked
 
     def stand(self, walk: Walk, tally: Tally, look: Look) -> None:
         """Find where they wait, at the end of a census; forget the others."""
+        self._look_again(look)
         self._asked, self._seen = self._seen, {}
         for number, asked in enumerate(self._asked.values(), 1):
             where = partial(walk.found, asked.known.ref, None, tally, None)
@@ -118,7 +174,15 @@ class Refusals:
         """Return how a task refuses to end, None for one that has received no request yet."""
         ref = asked.known.ref
         cleans_up = is_handling(ref)
-        if not cleans_up and not refused_cancels(ref):
+        if COUNTS:
+            asked.is_delivered = refused_cancels(ref) > 0
+        elif not asked.is_delivered:
+            # One that awaits another future than before has received the request before.
+            awaited, before = awaited_future(ref), asked.awaited
+            is_another = None not in (awaited, before) and awaited is not before
+            asked.is_delivered = not is_under_way(ref) or is_another
+            asked.awaited = awaited
+        if not cleans_up and not asked.is_delivered:
             # Its loop does not turn, or it awaits another task that has to end first.
             asked.since = look.now
             return None

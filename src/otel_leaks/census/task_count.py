@@ -194,22 +194,26 @@ class TaskCount:
         """Follow the chains of some tasks, and read their spans, refusals and finished tasks."""
         ask, kind = self._look.guard.ask, self._kind
         refs = [ref for ref, _ in picked]
-        asked = []
+        asked, followed = [], []
         for (ref, key), plain in zip(picked, plain_chains_of(refs), strict=True):
             stands = ask(kind, partial(self._follow, ref, plain, key, tally), None)
-            if stands is not None:
-                asked.append((stands, ref))
+            if stands is None:
+                continue
+            found, is_asked = stands
+            followed.append((ref, found.levels[-1] if found.levels else None))
+            if is_asked:
+                asked.append((found, ref))
         if self._spans is not None and asked:
             self._spans.note(asked)
         if self._refusals is not None:
-            self._refusals.note_handling(refs, self._look.now)
+            self._refusals.note_uncounted(followed, self._look.now)
         if self._retained is not None:
             self._retained.sample(refs)
 
     def _follow(
         self, ref: TaskRef, plain: PlainChain | None, key: Key, tally: Tally
-    ) -> Chained | None:
-        """Follow the chain of one task; return it if the span is to be read."""
+    ) -> tuple[Chained, bool] | None:
+        """Follow the chain of one task; return it, and whether its span is to be read."""
         found = self._walk.found(ref, plain, tally, key)
         if found is None:
             return None
@@ -221,7 +225,7 @@ class TaskCount:
             or found.walked <= WALKED_OF_GROUP
             or found.walked % WALKED_OF_SPAN == 0
         )
-        return found if is_asked else None
+        return found, is_asked
 
 
 def _numbers(keys: list[Key]) -> Mapping[Key, int]:

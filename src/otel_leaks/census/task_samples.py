@@ -80,19 +80,24 @@ class TaskSamples:
 
     def _with_refusing(self, site: Site, chain: Chained) -> Site:
         """Return *site* with the task that was asked to end first."""
-        first = min(chain.asked, key=lambda each: (each.since, each.known.serial)).known
+        asked = min(chain.asked, key=lambda each: (each.since, each.known.serial))
+        first = asked.known
         found = chain_of(first.ref).unwrapped() if is_pending(first.ref) else None
         if found is None or not found.levels:
             return site
-        return replace(site, refusing=self._sample(first, found, may_wake=False))
+        return replace(
+            site, refusing=self._sample(first, found, may_wake=False, is_asked=asked.is_seen_to_ask)
+        )
 
-    def _sample(self, known: Known, found: Chain, *, may_wake: bool) -> Sample:
+    def _sample(
+        self, known: Known, found: Chain, *, may_wake: bool, is_asked: bool = False
+    ) -> Sample:
         look, ref = self._look, known.ref
         look.show(self._kind, known)
         ask = partial(look.guard.ask, self._kind)
         stands = found.stands()
         stack = found.stack(self._walk.names, stands)
-        cancelled = ask(lambda: cancel_was_requested(ref), default=False)
+        cancelled = is_asked or ask(lambda: cancel_was_requested(ref), default=False)
         cleans_up = (cancelled or not COUNTS) and ask(lambda: is_handling(ref), default=False)
         caught_at = None
         if cancelled or cleans_up:

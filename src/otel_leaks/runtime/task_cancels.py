@@ -3,8 +3,10 @@ Tasks whose cancellation was requested: how often, and whether they handle it no
 
 From 3.11 on, ``Task.cancelling()`` counts the requests that were not taken back. It is read from
 the class implemented in C, whatever a subclass overrides. 3.10 counts nothing: there a request is
-visible until it is delivered (``_must_cancel``), and while a coroutine of the task handles the
-``CancelledError``, which the garbage collector sees (``gi_exc_state``, the same on 3.10 to 3.15).
+visible until it is delivered (``_must_cancel``, or a cancelled ``_fut_waiter``), while a coroutine
+of the task handles the ``CancelledError``, which the garbage collector sees (``gi_exc_state``, the
+same on 3.10 to 3.15), and while whoever made it awaits the end of the task (``wait_for()``,
+``gather()``).
 
 https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.cancelling
 """
@@ -46,11 +48,17 @@ from otel_leaks.runtime.tasks import TaskRef, is_pending
 
 __all__ = [
     "COUNTS",
+    "asked_by",
+    "awaited_future",
     "awaits_several",
     "awaits_uncancelled",
     "cancels_of",
+    "code_that_asks",
+    "gathering",
     "is_handling",
+    "is_under_way",
     "refused_cancels",
+    "under_way",
 ]
 
 COUNTS = sys.version_info >= (3, 11)
@@ -117,6 +125,105 @@ def _is_under_way(root: Root, make: Make) -> bool:
     if state is None:
         return False
     return bool(first(root, (make.waiter, present, state), "PENDING") == "CANCELLED")
+
+
+def is_under_way(ref: TaskRef) -> bool:
+    """Say whether the last request was not delivered yet, as in ``refused_cancels``."""
+    root = root_of_ref(ref)
+    make = make_of(types_at(root, ()))
+    return make is not None and _is_under_way(root, make)
+
+
+def awaited_future(ref: TaskRef) -> weakref.ref[Any] | None:
+    """Return a weak reference to the future that will wake a task, the same one for the same."""
+    root = root_of_ref(ref)
+    make = make_of(types_at(root, ()))
+    if make is None:
+        return None
+    try:
+        found = drained(lambda: map(weakref.ref, at(root, (make.waiter, present))))
+    except TypeError:  # It is another one by now, of a class without weak references.
+        return None
+    return found[0] if found else None
+
+
+def under_way(refs: Sequence[TaskRef]) -> list[TaskRef]:
+    """Return those of some tasks to which a request is on its way; a microsecond each."""
+    future = getattr(sys.modules.get("_asyncio"), "Future", None)
+    task = class_in_c()
+    state = in_c(future, "_state") if future is not None else None
+    if task is not None and state is not None:
+        waiters = made_in_c(task).waiter
+        try:
+            kinds = drained(lambda: map(type, waiters(map(deref, refs))))
+            some = [ref for ref, kind in zip(refs, kinds, strict=True) if kind is future]
+            states = drained(lambda: state(waiters(map(deref, some))))
+        except TypeError:  # One of them is gone, has moved on, or is of another make.
+            return list(filter(is_under_way, refs))
+        others = [ref for ref, kind in zip(refs, kinds, strict=True) if kind is not future]
+        asked = [ref for ref, each in zip(some, states, strict=True) if each == "CANCELLED"]
+        return [*asked, *(ref for ref, n in zip(others, cancels_of(others), strict=True) if n)]
+    return list(filter(is_under_way, refs))
+
+
+def gathering(refs: Sequence[TaskRef]) -> list[TaskRef]:
+    """Return those of some tasks that await ``gather()``, or may; a fifth of a microsecond each."""
+    task = class_in_c()
+    if task is None:
+        return list(refs)
+    waiters = made_in_c(task).waiter
+    try:
+        kinds = drained(lambda: map(type, waiters(map(deref, refs))))
+    except TypeError:  # One of them is gone, or of another make.
+        return list(refs)
+    wanted = _gathering()
+    return [ref for ref, kind in zip(refs, kinds, strict=True) if kind is wanted]
+
+
+def code_that_asks() -> types.CodeType | None:
+    """
+    Return the code of the function in which ``wait_for()`` requests the end of what it awaits.
+
+    Private, there on 3.10 and 3.11; None without it.
+    """
+    found = getattr(sys.modules.get("asyncio.tasks"), "_cancel_and_wait", None)
+    return found.__code__ if type(found) is types.FunctionType else None
+
+
+def asked_by(ref: TaskRef, *, is_in_wait_for: bool) -> list[TaskRef]:
+    """
+    Return the pending tasks whose end a task requested and awaits.
+
+    Args:
+        ref: The one that awaits it.
+        is_in_wait_for: Whether its innermost function is that of ``code_that_asks``.
+    """
+    root = root_of_ref(ref)
+    make = make_of(types_at(root, ()))
+    if make is None:
+        return []
+    waiter = (make.waiter, present)
+    if is_in_wait_for:
+        return _pending_at(root, _variables(root, make))
+    if types_at(root, waiter) is not _gathering():
+        return []
+    if not first(root, (*waiter, _kept("_cancel_requested")), default=False):
+        return []
+    return _pending_at(root, (*waiter, _kept("_children"), present, _ITEMS))
+
+
+def _pending_at(root: Root, way: tuple[Step, ...]) -> list[TaskRef]:
+    kinds = drained_until_error(partial(_types, root, way))
+    try:
+        refs = [
+            ref
+            for number, kind in enumerate(kinds)
+            if make_of(kind) is not None
+            for ref in drained(partial(_nth_ref, root, way, number))
+        ]
+    except (AttributeError, TypeError):  # It waits for something else by now.
+        return []
+    return list(filter(is_pending, refs))
 
 
 def is_handling(ref: TaskRef) -> bool:
@@ -202,14 +309,7 @@ def awaits_several(ref: TaskRef) -> bool:
     make = make_of(types_at(root, ()))
     if make is None or types_at(root, (make.coro,)) is not types.CoroutineType:
         return False
-    chained = (make.coro, outermost(LEVELS))
-    # What the innermost coroutine awaits may be among them.
-    run = drained_until_error(partial(_types, root, chained))
-    coroutines = (i for i, kind in enumerate(run) if kind is types.CoroutineType)
-    last = max(coroutines, default=0)
-    # Before 3.11 the collector sees the variables behind the frame.
-    frame: tuple[Step, ...] = () if COUNTS else (referents, of_type(types.FrameType))
-    variables: tuple[Step, ...] = (*chained, _nth(last), *frame, referents)
+    variables = _variables(root, make)
     ways = [variables]
     kinds = drained_until_error(partial(_types, root, variables))
     objects = [i for i, kind in enumerate(kinds) if _has_attributes(kind)]
@@ -221,6 +321,18 @@ def awaits_several(ref: TaskRef) -> bool:
         for way in ways
         for kind in (set, frozenset)
     )
+
+
+def _variables(root: Root, make: Make) -> tuple[Step, ...]:
+    """Return the way to the variables of the innermost coroutine of a task."""
+    chained = (make.coro, outermost(LEVELS))
+    # What the innermost coroutine awaits may be among them.
+    run = drained_until_error(partial(_types, root, chained))
+    coroutines = (i for i, kind in enumerate(run) if kind is types.CoroutineType)
+    last = max(coroutines, default=0)
+    # Before 3.11 the collector sees the variables behind the frame.
+    frame: tuple[Step, ...] = () if COUNTS else (referents, of_type(types.FrameType))
+    return (*chained, _nth(last), *frame, referents)
 
 
 def _has_attributes(kind: type) -> bool:

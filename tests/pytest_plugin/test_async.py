@@ -421,6 +421,8 @@ def test_the_verdict_is_out_although_the_teardown_hangs(
             "     created  test_it.py:* in test_it.leak",
         ]
     )
+    # Once, also where it was found before the teardown and again when its runner cancelled it.
+    assert error.read_text().count("1 leaked asyncio task: ") == 1
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.11 gave the case a finalizer")

@@ -35,6 +35,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default="without it, on the page at Ctrl-C, in the terminal when the leak is caught or "
         f"after {_SECONDS:g} s",
         seconds_type=partial(pages.seconds, default="30"),
+        browserless="open nothing: draw in the terminal or, with --port, print the address",
     )
     # For the tests, which set it so high that nothing is caught.
     demo.add_argument("--limit", type=int, help=argparse.SUPPRESS)

@@ -25,6 +25,7 @@ def add_options(
     lasts: str,
     default: str,
     seconds_type: Callable[[str], float] | None = None,
+    browserless: str = "print the address, and open nothing",
 ) -> None:
     """
     Add the options of a page.
@@ -35,6 +36,7 @@ def add_options(
         lasts: What ends after ``--seconds``, for its help.
         default: What happens without ``--seconds``, for its help.
         seconds_type: Parses ``--seconds``, to raise messages of its own.
+        browserless: What ``--no-browser`` does, for its help.
     """
     parser.add_argument(
         "--port",
@@ -44,9 +46,7 @@ def add_options(
         help="port of the page and of OTLP over HTTP (default: 4318); the next free one where it "
         "is taken",
     )
-    parser.add_argument(
-        "--no-browser", action="store_true", help="print the address, and open nothing"
-    )
+    parser.add_argument("--no-browser", action="store_true", help=browserless)
     parser.add_argument(
         "--seconds",
         type=seconds_type or seconds,

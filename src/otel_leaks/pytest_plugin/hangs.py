@@ -50,7 +50,14 @@ class Hangs:
         # teardown hangs: most of what a test leaves is ended by its fixture.
         import otel_leaks.report.text  # noqa: F401
 
-        self._reports = [*self._reports[1 - HANG_REPORTS :], (scope, report)]
+        # What was found before the teardown is found again when its runner cancels it.
+        found = _fingerprints(report)
+        others = [
+            (other, earlier)
+            for other, earlier in self._reports
+            if other is not scope or not _fingerprints(earlier) <= found
+        ]
+        self._reports = [*others[1 - HANG_REPORTS :], (scope, report)]
 
     def start(self) -> None:
         """Start waiting for a teardown, if there is something to report."""
@@ -106,3 +113,7 @@ class Hangs:
         )
         _write(self._stderr, "\n\n".join((head, *texts, "")).encode(errors="replace"))
         return True
+
+
+def _fingerprints(report: Report) -> set[str]:
+    return {site.fingerprint for site in report}

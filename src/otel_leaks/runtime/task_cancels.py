@@ -128,7 +128,7 @@ def _is_under_way(root: Root, make: Make) -> bool:
 
 
 def is_under_way(ref: TaskRef) -> bool:
-    """Say whether the last request was not delivered yet, as in ``refused_cancels``."""
+    """Return whether the last request is not delivered yet, as in ``refused_cancels``."""
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
     return make is not None and _is_under_way(root, make)

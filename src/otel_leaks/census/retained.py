@@ -96,6 +96,7 @@ class RetainedTasks:
     def begin(self, look: Look) -> None:
         """Begin a census: find which of the followed tasks are alive."""
         self._functions = {}
+        young = [] if ARE_REGISTERED else self._seen.young(look)
         known = list(self._serials)
         for start in range(0, len(known), REFS_OF_SLICE):
             some = known[start : start + REFS_OF_SLICE]
@@ -106,6 +107,7 @@ class RetainedTasks:
             look.pause()
         if not ARE_REGISTERED:
             self._ended(look)
+            self._seen.see_young(young, self._serials)
 
     def _ended(self, look: Look) -> None:
         """Count those that the last census saw, that have finished, and that are alive."""
@@ -164,8 +166,6 @@ class RetainedTasks:
 
     def read(self, look: Look) -> Population:
         """End a census: return the counts, by function."""
-        if not ARE_REGISTERED:
-            self._seen.see_young(self._serials, look)
         functions: dict[str, list[_Function]] = {}
         for each in self._functions.values():
             functions.setdefault(self._names.name(each.code).function, []).append(each)

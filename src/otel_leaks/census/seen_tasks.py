@@ -68,21 +68,24 @@ class SeenTasks:
             for own in (ref,) if callback is None else refs_at(ref):
                 self._pending[id(own)] = own
 
-    def see_young(self, known: Serials, look: Look) -> None:
+    def young(self, look: Look) -> list[TaskRef]:
         """
-        See those that finished lately, and need not have been pending in any census.
+        Return those that finished lately, and need not have been pending in any census.
 
-        Args:
-            known: Those that are followed, and not to be found again.
-            look: The census in the making.
+        To be asked first: what a census creates may have the garbage collector make all of it old.
         """
+        found: list[TaskRef] = []
         for generation in GENERATIONS:
-            young = self._young.finished(generation)
-            for ref in young:
-                if id(ref) not in self._met and known.of(ref) is None:
-                    self._ended[id(ref)] = ref
-            self._meet(young)
+            found += self._young.finished(generation)
             look.pause()
+        return found
+
+    def see_young(self, young: Iterable[TaskRef], known: Serials) -> None:
+        """See those of *young* that were not found before, and are not *known*."""
+        for ref in young:
+            if id(ref) not in self._met and known.of(ref) is None:
+                self._ended[id(ref)] = ref
+            self._meet((ref,))
 
     def _meet(self, refs: Iterable[TaskRef]) -> None:
         for ref in refs:

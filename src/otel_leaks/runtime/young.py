@@ -34,13 +34,13 @@ __all__ = ["GENERATIONS", "YoungTasks"]
 
 GENERATIONS: Sequence[int] = () if sysconfig.get_config_var("Py_GIL_DISABLED") else (0, 1)
 """Those that may be asked."""
-MOST_COPIED = 20_000
+MOST_COPIED = 25_000
 """Objects of a generation that are copied at once: 0.2 ms. Mostly, CPython's thresholds let no
 generation grow above that. Those of an application may, and so may one that turns the collector
 off, or that deletes as many old objects as it creates new ones."""
-MOST_LOOKED_AT = 3000
-"""Objects of a generation that are looked at, the newest: 0.1 to 0.3 ms, the more of them are
-tasks."""
+MOST_LOOKED_AT = 6000
+"""Objects of a generation that are looked at, the newest: up to 0.5 ms, the more of them are tasks.
+The last census created some of them, and requests that are over the most."""
 MOST_FOUND = 500
 """Tasks of a generation that are returned, the newest."""
 FIRST_REST = 8

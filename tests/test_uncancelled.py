@@ -384,6 +384,30 @@ def test_a_cleanup_that_polls_is_not_always_seen_to_wait_for_its_timer(monitor: 
     assert asyncio.run(main()) == []
 
 
+def test_a_cleanup_that_awaits_something_else_in_each_census_has_time(monitor: Monitor) -> None:
+    futures: list[asyncio.Future[None]] = []
+
+    async def takes_turns() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            while not let_go:
+                futures.append(asyncio.get_running_loop().create_future())
+                await futures[-1]
+
+    async def main() -> float | None:
+        async with running(takes_turns()) as (task,):
+            task.cancel()
+            for number in range(100):
+                await settle()
+                if monitor.look():
+                    return number * STEP_S
+                futures[-1].set_result(None)
+        return None
+
+    assert asyncio.run(main()) == 10 * LIMIT_S
+
+
 async def converts_and_ends() -> None:
     while await _is_asked_to_go_on():
         pass

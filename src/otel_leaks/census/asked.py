@@ -30,7 +30,7 @@ class Asked:
     is_seen_to_ask: bool = False
     """Whether a request was seen: before 3.11, where otherwise only its handling is."""
     awaited: object = None
-    """A weak reference to the future that it awaited when a request was seen on its way."""
+    """A weak reference to the future that it awaited in the last census."""
     missed: int = 0
     """Censuses in a row that saw none."""
     is_delivered: bool = False

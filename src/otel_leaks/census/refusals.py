@@ -174,14 +174,14 @@ class Refusals:
         """Return how a task refuses to end, None for one that has received no request yet."""
         ref = asked.known.ref
         cleans_up = is_handling(ref)
+        awaited, before = awaited_future(ref), asked.awaited
+        is_another = None not in (awaited, before) and awaited is not before
+        asked.awaited = awaited
         if COUNTS:
             asked.is_delivered = refused_cancels(ref) > 0
         elif not asked.is_delivered:
             # One that awaits another future than before has received the request before.
-            awaited, before = awaited_future(ref), asked.awaited
-            is_another = None not in (awaited, before) and awaited is not before
             asked.is_delivered = not is_under_way(ref) or is_another
-            asked.awaited = awaited
         if not cleans_up and not asked.is_delivered:
             # Its loop does not turn, or it awaits another task that has to end first.
             asked.since = look.now
@@ -190,6 +190,13 @@ class Refusals:
         waits = (
             awaits_uncancelled(ref)
             or (cleans_up and is_timed(ref, timers) is True)
+            # A cleanup that polls, unless each request makes it await something else.
+            or (
+                cleans_up
+                and is_another
+                and not asked.rises
+                and not (asked.is_seen_to_ask and not COUNTS)
+            )
             # A group of tasks ends when those in it have, and so does wait().
             or (is_library(innermost) and awaits_several(ref))
         )

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -121,6 +122,14 @@ async def swallows_once() -> None:
     await asyncio.sleep(3600)
 
 
+async def swallows_while_a_thread_works() -> None:
+    release = threading.Event()
+    while not let_go:
+        with contextlib.suppress(asyncio.CancelledError):
+            await anyio.to_thread.run_sync(release.wait)
+    release.set()
+
+
 async def cleans_up_for_ever() -> None:
     try:
         await asyncio.sleep(3600)
@@ -129,7 +138,9 @@ async def cleans_up_for_ever() -> None:
 
 
 @counts
-@pytest.mark.parametrize("refuses", [swallows, suppresses, swallows_once])
+@pytest.mark.parametrize(
+    "refuses", [swallows, suppresses, swallows_once, swallows_while_a_thread_works]
+)
 def test_a_task_that_catches_its_cancellation_is_found(
     monitor: Monitor, refuses: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:

@@ -295,15 +295,16 @@ def _kept(name: str) -> Step:
 
 
 _ITEMS: Step = chain.from_iterable
+_IDS: Step = partial(map, id)
 _CLOSURE = attribute(vars(types.FunctionType)["__closure__"])
 
 
 def awaits_several(ref: TaskRef) -> bool:
     """
-    Say whether the innermost function of a task has a set of tasks of which one is pending.
+    Return whether the innermost function of a task has a set with another task, a pending one.
 
     The set is one of its variables, as in ``asyncio.wait()``, or an attribute of one, as in what
-    leaves a group of tasks.
+    leaves a group of tasks. The task itself does not count: a scope of anyio has it in such a set.
     """
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
@@ -354,8 +355,11 @@ def _nth(number: int) -> Step:
 
 def _any_pending(root: Root, way: tuple[Step, ...]) -> bool:
     kinds = drained_until_error(partial(_types, root, way))
+    own = first(root, (_IDS,))
     return any(
-        (make := make_of(kind)) is not None and bool(first(root, (*way, _nth(number), make.state)))
+        (make := make_of(kind)) is not None
+        and first(root, (*way, _nth(number), _IDS)) != own
+        and bool(first(root, (*way, _nth(number), make.state)))
         for number, kind in enumerate(kinds)
     )
 

@@ -124,7 +124,7 @@ demo: $(VENV)/.ready ## Watch a small leaking service being caught
 bench: $(VENV)/.ready ## Measure what it costs
 	$(BIN)/python benchmarks/census.py
 	$(BIN)/python benchmarks/loop_lag.py
-	$(BIN)/python benchmarks/beginnings.py
+	$(BIN)/python benchmarks/creations.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/holders.py
 	$(BIN)/python benchmarks/refusals.py

@@ -26,7 +26,7 @@ from otel_leaks.config import LeakConfig
 from otel_leaks.ignores import BUILT_IN, Ignores
 from otel_leaks.model import Census, Finding
 from otel_leaks.monitor.policies import Policies
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
 from support.leaks import settle
@@ -58,15 +58,15 @@ class Monitor:
             }
         )
         self.spans = SpanReader()
-        self.beginnings = Beginnings(self.spans.current, self.spans.operation)
-        self.beginnings.open()
+        self.creations = Creations(self.spans.current, self.spans.operation)
+        self.creations.open()
         self.taker = CensusTaker(
             ignores=Ignores(BUILT_IN),
             max_sites=10,
             clock=lambda: self.now,
             spans=self.spans,
             executors=Executors(clock=lambda: self.now),
-            beginnings=self.beginnings,
+            creations=self.creations,
         )
         self.policies = Policies(self.config)
         self.taker.open()
@@ -81,7 +81,7 @@ class Monitor:
 
     def close(self) -> None:
         self.taker.close()
-        self.beginnings.close()
+        self.creations.close()
 
 
 @pytest.fixture

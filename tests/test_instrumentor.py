@@ -24,7 +24,7 @@ from otel_leaks.config import LeakConfig, environment_variable
 from otel_leaks.ignores import ignore_thread
 from otel_leaks.model import fingerprint
 from otel_leaks.monitor.watch import Watch
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.runtime import forks
 from otel_leaks.telemetry import reporting
 from otel_leaks.telemetry.metrics import Metrics
@@ -1243,7 +1243,7 @@ def test_below_another_instrumentation_that_stays_ours_notes_while_it_is_on(
         thread = threading.Thread(target=int)
         thread.start()
         thread.join()
-        return Beginnings.of(thread) is not None
+        return Creations.of(thread) is not None
 
     door = instrument()
     theirs.instrument()

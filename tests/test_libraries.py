@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from otel_leaks.libraries import began_in_library, is_library, is_own, own_frame
+from otel_leaks.libraries import created_in_library, is_library, is_own, own_frame
 from otel_leaks.model import Frame, Origin, Site
 
 LIBRARY = f"{sysconfig.get_path('stdlib')}/queue.py"
@@ -75,7 +75,7 @@ def test_what_created_it_is_recognized_by_its_file(
     origin: Origin | None, expected: bool | None
 ) -> None:
     site = Site("asyncio_task", ("app.run",), 1, "0" * 12, origin=origin)
-    assert began_in_library(site) is expected
+    assert created_in_library(site) is expected
 
 
 def test_the_shop_of_the_demo_is_an_application_wherever_it_is_installed() -> None:

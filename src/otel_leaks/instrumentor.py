@@ -25,7 +25,7 @@ from opentelemetry.metrics import MeterProvider, get_meter_provider
 from opentelemetry.trace import NonRecordingSpan, TracerProvider, get_tracer_provider
 
 from otel_leaks import __version__
-from otel_leaks.attach.doorway import door
+from otel_leaks.attach.opt_in import endpoint
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.census.isolation import Parts
 from otel_leaks.census.loop_watch import LoopWatch
@@ -36,7 +36,7 @@ from otel_leaks.ignores import IN_PRODUCTION, Ignores
 from otel_leaks.log import log as _log
 from otel_leaks.model import Census, Detection
 from otel_leaks.monitor.watch import Watch, fresh_for_s
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.report.masks import masked
 from otel_leaks.runtime import forks, native, uwsgi
 from otel_leaks.runtime.patches import Patches
@@ -81,8 +81,8 @@ class _Instrumentation:
             is_deferred=self._is_master,
         )
         spans = self._spans = SpanReader()
-        self._beginnings = (
-            Beginnings(spans.current, spans.operation, spans.end, tasks=config.origins == "all")
+        self._creations = (
+            Creations(spans.current, spans.operation, spans.end, tasks=config.origins == "all")
             if config.origins != "off"
             else None
         )
@@ -103,7 +103,7 @@ class _Instrumentation:
                 max_sites=config.max_sites,
                 pause=pause,
                 spans=spans,
-                beginnings=self._beginnings,
+                creations=self._creations,
                 executors=Executors(masked),
                 providers=self._current_providers,
                 parts=self._parts,
@@ -116,7 +116,7 @@ class _Instrumentation:
         )
         self._patches = Patches()
         self._noting_ends = Switch()
-        self._door = door(self._current_providers, is_on=config.attach)
+        self._endpoint = endpoint(self._current_providers, is_on=config.attach)
 
     def start(self) -> None:
         self._noting_ends.is_on = True
@@ -126,8 +126,8 @@ class _Instrumentation:
             "end",
             partial(note_end, switch=self._noting_ends, count=self._spans.count_dropped),
         )
-        if self._beginnings is not None:
-            self._beginnings.open()
+        if self._creations is not None:
+            self._creations.open()
         server = self._server
         if server is None:
             self._watch.start()
@@ -150,13 +150,13 @@ class _Instrumentation:
         atexit.unregister(self._exiting)
         if self._workers is not None:
             self._workers.close()
-        self._door.close()
+        self._endpoint.close()
         self._watch.stop()
         self._noting_ends.is_on = False
         self._patches.restore()
         self._spans.close()
-        if self._beginnings is not None:
-            self._beginnings.close()
+        if self._creations is not None:
+            self._creations.close()
         self._events.close()
         self._metrics.close()
 
@@ -179,7 +179,7 @@ class _Instrumentation:
 
     def _exiting(self) -> None:
         with contextlib.suppress(Exception):  # Called by atexit: must not print a traceback.
-            self._door.close()
+            self._endpoint.close()
             self._watch.exiting()
             self._metrics.exiting()
 
@@ -190,7 +190,7 @@ class _Instrumentation:
     def forked(self) -> None:
         """Start over in the child: constant time, since most children only exec."""
         self.reporting.forked()
-        self._door.forked()
+        self._endpoint.forked()
         self._metrics.forked()
         self._events.forked()
         renew_connections(*self._current_providers())
@@ -224,7 +224,7 @@ class _Instrumentation:
             self._events.resolved(detection)
 
     def looked(self, census: Census, opened: tuple[Detection, ...]) -> None:
-        self._door.open()
+        self._endpoint.open()
         with self.reporting.held():
             self._spans.watch(*self._tracer_providers())
             self._metrics.publish(census, opened)

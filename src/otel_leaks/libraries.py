@@ -19,7 +19,7 @@ from otel_leaks.model import Frame, Site, Stack
 
 __all__ = [
     "add_roots",
-    "began_in_library",
+    "created_in_library",
     "is_library",
     "is_own",
     "is_own_module",
@@ -117,7 +117,7 @@ def own_frame(stack: Stack) -> Frame | None:
     return next((f for f in reversed(stack) if f.file and not is_library(f.file)), None)
 
 
-def began_in_library(site: Site) -> bool | None:
+def created_in_library(site: Site) -> bool | None:
     """Return whether a library created the objects of *site*; None if that is not known."""
     if site.origin is None or not site.origin.file:
         return None

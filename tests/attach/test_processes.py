@@ -112,8 +112,8 @@ def test_a_process_that_there_is_not_is_an_error(capsys: pytest.CaptureFixture[s
         (replace(PLAIN, version=(3, 14), is_disabled=True), f"{DISABLED}: {OPT_IN}"),
         (replace(PLAIN, is_python=False, version=None), "it is no Python process"),
         (replace(PLAIN, is_python=None, version=None), f"it can't be read: {PTRACE_WAYS}"),
-        (replace(PLAIN, version=(3, 10), has_door=True), None),
-        (replace(PLAIN, version=(3, 14), is_disabled=True, has_door=True), None),
+        (replace(PLAIN, version=(3, 10), has_endpoint=True), None),
+        (replace(PLAIN, version=(3, 14), is_disabled=True, has_endpoint=True), None),
     ],
 )
 def test_each_refusal_says_what_to_do(process: Process, why: str | None) -> None:
@@ -125,7 +125,7 @@ def test_each_refusal_says_what_to_do(process: Process, why: str | None) -> None
 AS_NOBODY = """
 import os, sys
 import pwd
-from otel_leaks.attach import doors, processes
+from otel_leaks.attach import endpoints, processes
 os.setgid(65534)
 os.setuid(65534)
 print(processes.refusal(processes.read(int(sys.argv[1]))))

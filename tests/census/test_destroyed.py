@@ -148,10 +148,10 @@ def test_a_task_that_says_nothing_of_itself_is_passed_over(source: DestroyedSour
 
 
 def loop_class() -> Any:
-    def hears(_: Any, context: dict[str, Any]) -> None:
+    def notifies(_: Any, context: dict[str, Any]) -> None:
         pass
 
-    made: Any = type("Late", (asyncio.AbstractEventLoop,), {"call_exception_handler": hears})
+    made: Any = type("Late", (asyncio.AbstractEventLoop,), {"call_exception_handler": notifies})
     made.__abstractmethods__ = frozenset()
     return made
 

@@ -22,7 +22,7 @@ from otel_leaks.census.spans import FEW_OF_REQUEST
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Pool, Site
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.telemetry.spans import SpanReader
 from support.leaks import ONLY_LEAKS, Stand, stuck
 
@@ -35,7 +35,7 @@ SOME = LARGE + 4
 class Application:
     """What it has of threads and of pools."""
 
-    beginnings: Beginnings
+    creations: Creations
     reader: SpanReader
     provider: TracerProvider
     stand: Stand = field(default_factory=Stand)
@@ -63,7 +63,7 @@ class Application:
         workers = Workers(lambda: self.executors.read(lambda: None))
         look = Look(
             *(self.now, Ignores((ONLY_LEAKS,)), 10, lambda: None),
-            beginnings=self.beginnings,
+            creations=self.creations,
             spans=self.reader,
             workers=workers,
         )
@@ -88,14 +88,14 @@ class Application:
 def app() -> Iterator[Application]:
     provider, reader = TracerProvider(), SpanReader()
     reader.watch(provider)
-    beginnings = Beginnings(reader.current, reader.operation, reader.end)
-    beginnings.open()
-    found = Application(beginnings, reader, provider)
+    creations = Creations(reader.current, reader.operation, reader.end)
+    creations.open()
+    found = Application(creations, reader, provider)
     try:
         yield found
     finally:
         found.end()
-        beginnings.close()
+        creations.close()
         reader.close()
 
 
@@ -244,7 +244,7 @@ def test_a_thread_that_waits_for_an_answer_serves_nothing(app: Application) -> N
 def test_a_task_is_not_kept_by_what_it_has_started(app: Application) -> None:
     with streams(1, app.start_thread):
         (thread,) = app.threads
-    note = Beginnings.of(thread)
+    note = Creations.of(thread)
     assert note is not None
     assert note[5] is not None
     assert note[5]() is None

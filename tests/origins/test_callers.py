@@ -19,7 +19,7 @@ import pytest
 from otel_leaks.model import Origin
 from otel_leaks.origins import recorder as origins
 from otel_leaks.origins.lines import Lines
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.origins.scopes import Scope
 from support.leaks import Stand, forever, settle, stuck
 
@@ -106,15 +106,15 @@ def origin_of(request: pytest.FixtureRequest) -> Iterator[OriginOf]:
         yield origins.starts.origin_of
         origins.starts.close()
         return
-    beginnings = Beginnings(tasks=True)
-    beginnings.open()
+    creations = Creations(tasks=True)
+    creations.open()
 
     def noted(thing: Any) -> Origin | None:
-        note = Beginnings.of(thing)
-        return beginnings.origin(note) if note is not None else None
+        note = Creations.of(thing)
+        return creations.origin(note) if note is not None else None
 
     yield noted
-    beginnings.close()
+    creations.close()
 
 
 def line_of(function: Callable[..., Any], text: str) -> int:

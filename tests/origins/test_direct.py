@@ -82,7 +82,7 @@ def test_a_task_has_its_creator_and_its_scope(
         token = scope.enter()
         task = way()
         scope.leave(token)
-        found = recorder.starts.origin_of(task), recorder.starts.scope_of(task), scope.began
+        found = recorder.starts.origin_of(task), recorder.starts.scope_of(task), scope.created
         task.cancel()
         await asyncio.wait([task])
         return (*found[:1], found[1] is scope, found[2])

@@ -21,7 +21,7 @@ from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Origin, Site
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.runtime.tasks import NOTE, TaskRef, note_of
 from otel_leaks.telemetry.spans import SpanReader
 from support.leaks import ONLY_LEAKS, Stand, forever, settle, stuck
@@ -38,26 +38,26 @@ with contextlib.suppress(ImportError):
 TRACER = TracerProvider().get_tracer("app")
 
 
-def opened(*, tasks: bool = False) -> Iterator[Beginnings]:
+def opened(*, tasks: bool = False) -> Iterator[Creations]:
     reader = SpanReader()
-    beginnings = Beginnings(reader.current, reader.operation, tasks=tasks)
-    beginnings.open()
-    yield beginnings
-    beginnings.close()
+    creations = Creations(reader.current, reader.operation, tasks=tasks)
+    creations.open()
+    yield creations
+    creations.close()
 
 
 @pytest.fixture
-def beginnings() -> Iterator[Beginnings]:
+def creations() -> Iterator[Creations]:
     yield from opened()
 
 
 @pytest.fixture
-def of_tasks() -> Iterator[Beginnings]:
+def of_tasks() -> Iterator[Creations]:
     yield from opened(tasks=True)
 
 
-def look(beginnings: Beginnings) -> Look:
-    return Look(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None, beginnings=beginnings)
+def look(creations: Creations) -> Look:
+    return Look(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None, creations=creations)
 
 
 def line_of(function: Callable[..., Any], text: str) -> int:
@@ -91,24 +91,24 @@ def end(stand: Stand, *threads: threading.Thread) -> None:
         thread.join(20)
 
 
-def site_of_threads(beginnings: Beginnings) -> Site:
-    (site,) = ThreadSource().read(look(beginnings)).sites
+def site_of_threads(creations: Creations) -> Site:
+    (site,) = ThreadSource().read(look(creations)).sites
     return site
 
 
-def test_a_thread_has_what_started_it(beginnings: Beginnings) -> None:
+def test_a_thread_has_what_started_it(creations: Creations) -> None:
     stand = Stand()
     thread = begin(stand)
-    site = site_of_threads(beginnings)
+    site = site_of_threads(creations)
     end(stand, thread)
     assert (site.origin, site.operations) == (origin(begin, "thread.start()"), ())
 
 
-def test_a_thread_that_was_started_in_a_span_has_that_span(beginnings: Beginnings) -> None:
+def test_a_thread_that_was_started_in_a_span_has_that_span(creations: Creations) -> None:
     stand = Stand()
     with TRACER.start_as_current_span("POST /reports") as span:
         thread = begin(stand)
-    site = site_of_threads(beginnings)
+    site = site_of_threads(creations)
     end(stand, thread)
     said = span.get_span_context()
     assert [(each.trace_id, each.name, each.is_sampled) for each in site.operations] == [
@@ -116,23 +116,23 @@ def test_a_thread_that_was_started_in_a_span_has_that_span(beginnings: Beginning
     ]
 
 
-def test_what_submitted_a_job_created_the_worker(beginnings: Beginnings) -> None:
+def test_what_submitted_a_job_created_the_worker(creations: Creations) -> None:
     stand = Stand()
     with ThreadPoolExecutor(thread_name_prefix="leak") as pool:
         pool.submit(stuck, stand)
         stand.arrived()
-        site = site_of_threads(beginnings)
+        site = site_of_threads(creations)
         stand.release()
     me = test_what_submitted_a_job_created_the_worker
     assert site.origin == origin(me, "pool.submit(stuck, stand)")
 
 
 def test_threads_that_were_created_at_two_places_and_stand_at_one_are_two_sites(
-    beginnings: Beginnings,
+    creations: Creations,
 ) -> None:
     stand = Stand()
     threads = [begin(stand), begin_elsewhere(stand), begin_elsewhere(stand)]
-    sites = ThreadSource().read(look(beginnings)).sites
+    sites = ThreadSource().read(look(creations)).sites
     end(stand, *threads)
     assert [(site.count, site.origin) for site in sites] == [
         (2, origin(begin_elsewhere, "thread.start()")),
@@ -144,22 +144,22 @@ def test_threads_that_were_created_at_two_places_and_stand_at_one_are_two_sites(
 def test_a_thread_that_ran_before_has_no_origin() -> None:
     stand = Stand()
     thread = begin(stand)
-    for beginnings in opened():
-        site = site_of_threads(beginnings)
+    for creations in opened():
+        site = site_of_threads(creations)
     end(stand, thread)
     assert (site.origin, site.operations) == (None, ())
 
 
-def test_a_start_that_fails_fails_as_before(beginnings: Beginnings) -> None:
+def test_a_start_that_fails_fails_as_before(creations: Creations) -> None:
     thread = threading.Thread(target=int)
     thread.start()
     thread.join()
     with pytest.raises(RuntimeError, match="threads can only be started once"):
         thread.start()
-    assert beginnings.of(thread) is not None
+    assert creations.of(thread) is not None
 
 
-def test_a_note_runs_nothing_of_a_thread_class(beginnings: Beginnings) -> None:
+def test_a_note_runs_nothing_of_a_thread_class(creations: Creations) -> None:
     names: list[str] = []
 
     class Watched(threading.Thread):
@@ -173,26 +173,26 @@ def test_a_note_runs_nothing_of_a_thread_class(beginnings: Beginnings) -> None:
     thread.join()
 
     assert NOTE not in names[before:]
-    assert Beginnings.of(thread) is not None
+    assert Creations.of(thread) is not None
 
 
 def test_a_span_that_cannot_be_read_keeps_no_thread_from_starting() -> None:
     def broken() -> None:
         raise RuntimeError
 
-    beginnings = Beginnings(broken)
-    beginnings.open()
+    creations = Creations(broken)
+    creations.open()
     try:
         thread = threading.Thread(target=int)
         thread.start()
         thread.join()
-        assert beginnings.of(thread) is None
+        assert creations.of(thread) is None
     finally:
-        beginnings.close()
+        creations.close()
 
 
 def test_a_thread_keeps_neither_the_span_nor_the_frame_it_was_created_in(
-    beginnings: Beginnings,
+    creations: Creations,
 ) -> None:
     class Local:
         pass
@@ -207,7 +207,7 @@ def test_a_thread_keeps_neither_the_span_nor_the_frame_it_was_created_in(
     thread, refs = begins()
     gc.collect()
     left = [ref() for ref in refs]
-    named = site_of_threads(beginnings).operations
+    named = site_of_threads(creations).operations
     end(stand, thread)
     assert (left, len(named)) == ([None, None], 1)
 
@@ -215,11 +215,11 @@ def test_a_thread_keeps_neither_the_span_nor_the_frame_it_was_created_in(
 def test_closing_restores_the_start_of_threads_and_forgets_those_that_live() -> None:
     before = vars(threading.Thread)["start"]
     stand = Stand()
-    for beginnings in opened():
+    for creations in opened():
         thread = begin(stand)
-        assert beginnings.of(thread) is not None
+        assert creations.of(thread) is not None
         assert vars(threading.Thread)["start"] is not before
-    left = Beginnings.of(thread)
+    left = Creations.of(thread)
     end(stand, thread)
     assert (left, vars(threading.Thread)["start"]) == (None, before)
 
@@ -251,9 +251,9 @@ def source() -> Iterator[TaskSource]:
     source.close()
 
 
-def begun(source: TaskSource, beginnings: Beginnings) -> Origin | None:
+def begun(source: TaskSource, creations: Creations) -> Origin | None:
     name = "support.leaks.forever"
-    sites = source.read(look(beginnings)).sites
+    sites = source.read(look(creations)).sites
     (site,) = [site for site in sites if name in site.functions]
     return site.origin
 
@@ -265,7 +265,7 @@ async def starts_one() -> asyncio.Task[None]:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_task_has_what_created_it(source: TaskSource, of_tasks: Beginnings, loop: str) -> None:
+def test_a_task_has_what_created_it(source: TaskSource, of_tasks: Creations, loop: str) -> None:
     async def main() -> None:
         await starts_one()
         assert begun(source, of_tasks) == origin(
@@ -276,7 +276,7 @@ def test_a_task_has_what_created_it(source: TaskSource, of_tasks: Beginnings, lo
 
 
 def test_a_task_that_ends_while_it_is_read_has_what_created_it(
-    source: TaskSource, of_tasks: Beginnings, monkeypatch: pytest.MonkeyPatch
+    source: TaskSource, of_tasks: Creations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
         task = await starts_one()
@@ -300,7 +300,7 @@ async def starts_some() -> list[asyncio.Task[None]]:
 
 
 def test_who_makes_tasks_in_a_comprehension_is_the_function_around_it(
-    source: TaskSource, of_tasks: Beginnings
+    source: TaskSource, of_tasks: Creations
 ) -> None:
     async def main() -> None:
         tasks = await starts_some()
@@ -322,7 +322,7 @@ async def waits_for() -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_what_a_library_makes_for_somebody_was_made_by_him(
-    source: TaskSource, of_tasks: Beginnings, loop: str
+    source: TaskSource, of_tasks: Creations, loop: str
 ) -> None:
     async def main() -> None:
         things: list[asyncio.Future[Any]] = []
@@ -336,7 +336,7 @@ def test_what_a_library_makes_for_somebody_was_made_by_him(
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="3.12 and later make no task for it")
 def test_a_task_that_another_waits_for_was_created_by_the_one_that_waits(
-    source: TaskSource, of_tasks: Beginnings
+    source: TaskSource, of_tasks: Creations
 ) -> None:
     async def main() -> None:
         waiting = asyncio.create_task(waits_for())
@@ -352,14 +352,14 @@ def test_a_task_that_another_waits_for_was_created_by_the_one_that_waits(
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_without_tasks_no_loop_is_touched(
-    source: TaskSource, beginnings: Beginnings, loop: str
+    source: TaskSource, creations: Creations, loop: str
 ) -> None:
     assert not hasattr(asyncio.BaseEventLoop.create_task, "__wrapped__")
 
     async def main() -> None:
         assert asyncio.get_running_loop().get_task_factory() is None
         await starts_one()
-        assert begun(source, beginnings) is None
+        assert begun(source, creations) is None
 
     run(loop, main)
 
@@ -380,22 +380,20 @@ def test_a_loop_class_that_comes_later_is_wrapped_and_all_are_restored() -> None
     assert vars(asyncio.BaseEventLoop)["create_task"] is before
 
 
-def site_of(source: ThreadSource, beginnings: Beginnings, reader: SpanReader) -> Site:
+def site_of(source: ThreadSource, creations: Creations, reader: SpanReader) -> Site:
     """Return the site of the only thread that leaks."""
-    seen = Look(
-        *(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None), beginnings=beginnings, spans=reader
-    )
+    seen = Look(*(0.0, Ignores((ONLY_LEAKS,)), 10, lambda: None), creations=creations, spans=reader)
     (found,) = source.read(seen).sites
     return found
 
 
 def test_a_thread_that_is_still_there_after_its_request_says_for_how_long() -> None:
     reader = SpanReader()
-    beginnings = Beginnings(reader.current, reader.operation, reader.end)
-    beginnings.open()
+    creations = Creations(reader.current, reader.operation, reader.end)
+    creations.open()
     source = ThreadSource()
     stand = Stand()
-    site = partial(site_of, source, beginnings, reader)
+    site = partial(site_of, source, creations, reader)
 
     try:
         with TRACER.start_as_current_span("POST /reports") as span:
@@ -409,7 +407,7 @@ def test_a_thread_that_is_still_there_after_its_request_says_for_how_long() -> N
         gone = site()
     finally:
         end(stand, thread, inner)
-        beginnings.close()
+        creations.close()
     assert during.ended is None
     for found in (after, gone):
         assert found.ended is not None
@@ -422,8 +420,8 @@ def test_a_thread_that_is_still_there_after_its_request_says_for_how_long() -> N
 
 def test_a_thread_does_not_keep_the_span_alive_that_it_was_created_in() -> None:
     reader = SpanReader()
-    beginnings = Beginnings(reader.current, reader.operation, reader.end)
-    beginnings.open()
+    creations = Creations(reader.current, reader.operation, reader.end)
+    creations.open()
     stand = Stand()
     try:
         with TRACER.start_as_current_span("POST /reports") as span:
@@ -434,7 +432,7 @@ def test_a_thread_does_not_keep_the_span_alive_that_it_was_created_in() -> None:
         assert ref() is None
     finally:
         end(stand, thread)
-        beginnings.close()
+        creations.close()
 
 
 def test_a_thread_created_in_an_inner_span_belongs_to_the_request_around_it() -> None:
@@ -442,11 +440,11 @@ def test_a_thread_created_in_an_inner_span_belongs_to_the_request_around_it() ->
     reader = SpanReader()
     reader.watch(provider)
     tracer = provider.get_tracer("app")
-    beginnings = Beginnings(reader.current, reader.operation, reader.end)
-    beginnings.open()
+    creations = Creations(reader.current, reader.operation, reader.end)
+    creations.open()
     source = ThreadSource()
     stand = Stand()
-    site = partial(site_of, source, beginnings, reader)
+    site = partial(site_of, source, creations, reader)
 
     try:
         with tracer.start_as_current_span("POST /reports"):
@@ -457,7 +455,7 @@ def test_a_thread_created_in_an_inner_span_belongs_to_the_request_around_it() ->
         after = site()
     finally:
         end(stand, thread)
-        beginnings.close()
+        creations.close()
         reader.close()
     assert during.ended is None
     assert after.ended is not None

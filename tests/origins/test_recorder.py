@@ -57,7 +57,7 @@ def test_a_scope_holds_itself_and_what_is_inside() -> None:
     assert [outer.holds(inner), inner.holds(outer), outer.holds(outer), outer.holds(None)] == [
         *(True, False, True, False)
     ]
-    assert (outer.began, inner.began) == (1, 1)
+    assert (outer.created, inner.created) == (1, 1)
 
 
 def test_a_scope_that_is_left_in_another_context_is_no_error() -> None:

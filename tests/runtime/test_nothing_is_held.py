@@ -23,7 +23,7 @@ import pytest
 
 from otel_leaks.census import CensusTaker, Executors
 from otel_leaks.ignores import Ignores
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.telemetry.spans import SpanReader
 
 pytestmark = pytest.mark.usefixtures("small_heap")
@@ -74,12 +74,12 @@ def censuses() -> Iterator[None]:
     began_at = time.monotonic()
     stop = threading.Event()
     spans = SpanReader()
-    beginnings = Beginnings(spans.current, spans.operation, tasks=True)
+    creations = Creations(spans.current, spans.operation, tasks=True)
     taker = CensusTaker(
         ignores=Ignores(()),
         max_sites=50,
         spans=spans,
-        beginnings=beginnings,
+        creations=creations,
         executors=Executors(),
     )
 
@@ -96,7 +96,7 @@ def censuses() -> Iterator[None]:
             taken["censuses"] += 1
 
     thread = threading.Thread(target=run, name="monitor-0")
-    beginnings.open()
+    creations.open()
     assert taker.open() == ()
     thread.start()
     try:
@@ -105,7 +105,7 @@ def censuses() -> Iterator[None]:
         stop.set()
         thread.join(LONGEST_S + 20)
         taker.close()
-        beginnings.close()
+        creations.close()
 
 
 def at_depth(depth: int, act: Callable[[], None]) -> None:

@@ -20,7 +20,7 @@ from otel_leaks.census import EVERY_SOURCE, SOURCES, CensusTaker
 from otel_leaks.ignores import Ignores
 from otel_leaks.instrumentor import LeakInstrumentor
 from otel_leaks.origins import recorder as origins
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime import patches
 from otel_leaks.testing import Grace, find
@@ -171,10 +171,10 @@ def wrapped() -> Iterator[list[tuple[str, Any]]]:
         ignores=Ignores(()), max_sites=1, sources=EVERY_SOURCE, starts=origins.starts
     )
     production = CensusTaker(ignores=Ignores(()), max_sites=1, sources=SOURCES)
-    beginnings = Beginnings(tasks=True)
+    creations = Creations(tasks=True)
     instrumentor = LeakInstrumentor()
     origins.starts.open()
-    for each in (tests, production, beginnings):
+    for each in (tests, production, creations):
         each.open()
     instrumentor.instrument()
     try:
@@ -185,7 +185,7 @@ def wrapped() -> Iterator[list[tuple[str, Any]]]:
         ]
     finally:
         instrumentor.uninstrument()
-        for each in (beginnings, production, tests):
+        for each in (creations, production, tests):
             each.close()
         origins.starts.close()
         # The class goes, with the wrappers of its methods.

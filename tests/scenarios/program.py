@@ -1,9 +1,9 @@
 """
-Runs one scenario in this process, at each of the doors of ``verify_none``.
+Runs one scenario in this process, through each entry point of ``verify_none``.
 
     python -W error -m scenarios.program leaking a_thread_that_waits
 
-Prints a line of JSON: what each door told, as pairs of a site and a text.
+Prints a line of JSON: what each reported, as pairs of a site and a text.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def async_decorated(body: Callable[..., Any], *args: Any) -> None:
     scenario.run(main())
 
 
-def at(door: Callable[..., None], each: Scenario) -> dict[str, Any]:
+def at(entry_point: Callable[..., None], each: Scenario) -> dict[str, Any]:
     found: collections.Counter[str] = collections.Counter()
     files: set[str] = set()
     text = ""
     with each.given() if each.given is not None else contextlib.nullcontext() as given:
         try:
-            door(each.body, *([given] if each.given is not None else []))
+            entry_point(each.body, *([given] if each.given is not None else []))
         except LeaksFound as error:
             text = str(error)
             for site in error.report:
@@ -72,8 +72,8 @@ def at(door: Callable[..., None], each: Scenario) -> dict[str, Any]:
 def main(module: str, name: str) -> None:
     scenarios: list[Scenario] = importlib.import_module(f"scenarios.{module}").SCENARIOS
     each = next(each for each in scenarios if each.name == name)
-    doors = (async_with_block, async_decorated) if each.is_async else (with_block, decorated)
-    print(json.dumps([at(door, each) for door in doors]))
+    entry_points = (async_with_block, async_decorated) if each.is_async else (with_block, decorated)
+    print(json.dumps([at(entry_point, each) for entry_point in entry_points]))
     sys.stdout.flush()
     scenario.clear_up()
     os._exit(0)

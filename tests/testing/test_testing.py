@@ -678,7 +678,7 @@ def test_that_nothing_was_alive_to_be_ignored_is_no_mistake() -> None:
 def test_what_is_ignored_as_current_is_held_weakly() -> None:
     with stopped_loop() as loop:
         current: Any = ignore_current()
-        assert current.things.has(loop)
+        assert current.objects.has(loop)
         assert not any(ref is current for ref in gc.get_referrers(loop))
     assert str(current) == "ignore_current()"
 

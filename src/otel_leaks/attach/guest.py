@@ -79,7 +79,7 @@ def make_taker(
     from otel_leaks.census.tasks import TaskSource
     from otel_leaks.census.threads import ThreadSource
     from otel_leaks.ignores import IN_PRODUCTION, Ignores
-    from otel_leaks.origins.production import Beginnings
+    from otel_leaks.origins.production import Creations
 
     # Never opened, as opening would patch.
     return CensusTaker(
@@ -88,7 +88,7 @@ def make_taker(
         pause=pause,
         sources=(ThreadSource, TaskSource),
         # Reads what an instrumented process has recorded; records nothing itself.
-        beginnings=Beginnings(),
+        creations=Creations(),
         executors=Executors(),
         providers=providers,
     )

@@ -16,18 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
-from otel_leaks.attach import doors
+from otel_leaks.attach import endpoints
 from otel_leaks.attach.guest import Maker, answer
 from otel_leaks.runtime import forks, native
 
-__all__ = ["Door"]
+__all__ = ["SocketEndpoint"]
 
 JOIN_S = 0.5
 """How long closing waits for the thread, seconds; a running census ends after a few slices."""
 
 
 @final
-class Door:
+class SocketEndpoint:
     """
     Listens from ``open`` to ``close``, in the process that called it.
 
@@ -58,7 +58,7 @@ class Door:
             self.forked()
             self._pid = os.getpid()  # Even if it fails: do not try again.
             try:
-                self._listen_in(doors.made_folder(os.geteuid()))
+                self._listen_in(endpoints.made_folder(os.geteuid()))
             except Exception as error:  # Such as another user's folder; the rest goes on.
                 self._complain(error)
 
@@ -72,7 +72,7 @@ class Door:
             path.chmod(0o600)
             listener.listen(4)
             self._path, self._listener = path, listener
-            self._thread = native.Thread(self._listen, "otel-leaks-door")
+            self._thread = native.Thread(self._listen, "otel-leaks-attach")
             self._thread.start()
         except BaseException:
             self._listener = self._path = self._thread = None

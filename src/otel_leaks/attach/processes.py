@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from otel_leaks.attach import doors
+from otel_leaks.attach import endpoints
 
 __all__ = [
     "DISABLED",
@@ -51,7 +51,7 @@ class Process:
     """None if this can't be read."""
     is_disabled: bool | None = None
     """Whether remote execution was turned off; None if this can't be read."""
-    has_door: bool = False
+    has_endpoint: bool = False
     """Whether its instrumentation opted in."""
     is_elsewhere: bool = False
     """Whether it sees other files, as in a container or a chroot."""
@@ -103,8 +103,8 @@ def read(pid: int) -> Process | None:
         elsewhere = not (there / "root").samefile("/") or not (
             (there / "ns/mnt").samefile(here / "ns/mnt")
         )
-    door = doors.door_of(pid, uid) is not None
-    return Process(pid, words, uid, version, is_python, disabled, door, elsewhere)
+    endpoint = endpoints.endpoint_of(pid, uid) is not None
+    return Process(pid, words, uid, version, is_python, disabled, endpoint, elsewhere)
 
 
 def refusal(process: Process) -> str | None:
@@ -112,7 +112,7 @@ def refusal(process: Process) -> str | None:
     own = os.geteuid() if hasattr(os, "geteuid") else process.uid
     if own not in {0, process.uid}:
         return f"it belongs to {_user(process.uid)}: run this as that user, or as root"
-    if process.has_door:
+    if process.has_endpoint:
         return None
     if process.is_python is None:
         return f"it can't be read: {PTRACE_WAYS}"

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from otel_leaks.attach import bundle, doors
+from otel_leaks.attach import bundle, endpoints
 from otel_leaks.attach.nudge import nudge
 from otel_leaks.attach.processes import (
     DISABLED,
@@ -158,8 +158,10 @@ def visit(pid: int, *, wait_s: float) -> Iterator[Visit]:
     why = refusal(process)
     if why is not None:
         raise AttachError(f"process {pid} can't be looked into: {why}")
-    door = doors.door_of(pid, process.uid)
-    way = _through(door, process, wait_s) if door is not None else _sent_into(process, wait_s)
+    endpoint = endpoints.endpoint_of(pid, process.uid)
+    way = (
+        _through(endpoint, process, wait_s) if endpoint is not None else _sent_into(process, wait_s)
+    )
     with way as connection:
         yield Visit(connection, process)
         _wait_for_end(connection)
@@ -181,13 +183,13 @@ def _exists(pid: int) -> bool:
 
 
 @contextmanager
-def _through(door: Path, process: Process, wait_s: float) -> Iterator[socket.socket]:
+def _through(endpoint: Path, process: Process, wait_s: float) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
-            _connect(connection, os.fspath(door), wait_s)
+            _connect(connection, os.fspath(endpoint), wait_s)
         except OSError as error:
             raise AttachError(
-                f"process {process.pid} opted in, but does not listen at {door}: {error}"
+                f"process {process.pid} opted in, but does not listen at {endpoint}: {error}"
             ) from None
         yield connection
 
@@ -291,9 +293,9 @@ def _meeting_place(process: Process) -> Iterator[tuple[str, socket.socket]]:
             _write(each / "visit.py", script, process.uid)
             _write(each / "engine", engine, process.uid)
         listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        door = made[-1] / "socket"
-        listener.bind(os.fspath(door))
-        _hand_over(door, 0o600, process.uid)
+        endpoint = made[-1] / "socket"
+        listener.bind(os.fspath(endpoint))
+        _hand_over(endpoint, 0o600, process.uid)
         listener.listen(1)
         for each in made:
             _hand_over(each, 0o700, process.uid)

@@ -92,8 +92,8 @@ class Why:
     def _holders(self, refs: list[weakref.ref[Any] | None]) -> list[str | None]:
         from otel_leaks.runtime.holders import holders_of
 
-        things = [ref() if ref is not None else None for ref in refs]
-        living = [each for each in things if each is not None]
+        objects = [ref() if ref is not None else None for ref in refs]
+        living = [each for each in objects if each is not None]
         if not living:
             return [None] * len(refs)
         found = iter(
@@ -105,7 +105,7 @@ class Why:
                 reads_functions=sys.version_info >= (3, 13),
             )
         )
-        return [None if each is None else next(found) for each in things]
+        return [None if each is None else next(found) for each in objects]
 
     def _finished(self) -> dict[str, list[weakref.ref[Any]]]:
         """Return finished tasks that are still referenced, of the functions that are meant."""

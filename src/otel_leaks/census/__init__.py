@@ -27,7 +27,7 @@ from otel_leaks.census.tasks import TaskSource
 from otel_leaks.census.threads import ThreadSource
 from otel_leaks.ignores import Ignores
 from otel_leaks.model import Census, Failure, Kind, Loops, Pool
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.origins.recorder import Starts
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime import native
@@ -74,7 +74,7 @@ class CensusTaker:
         sources: The sources to read.
         starts: Where creations are noted; None in production.
         spans: Reads the spans in which tasks were created; None in tests.
-        beginnings: Notes where objects are created in production; None in tests.
+        creations: Notes where objects are created in production; None in tests.
         executors: Reads the thread pools; None to leave them out.
         providers: Returns the telemetry providers whose threads are not counted, besides
             those that are set for the process.
@@ -94,7 +94,7 @@ class CensusTaker:
         sources: Sequence[Callable[[], Source]] = SOURCES,
         starts: Starts | None = None,
         spans: Spans | None = None,
-        beginnings: Beginnings | None = None,
+        creations: Creations | None = None,
         executors: Executors | None = None,
         providers: Callable[[], Iterable[object]] = tuple,
         parts: Parts | None = None,
@@ -109,7 +109,7 @@ class CensusTaker:
         self._every_kind = len(self._sources) > len(SOURCES)
         self._starts = starts
         self._spans = spans
-        self._beginnings = beginnings
+        self._creations = creations
         self._executors = Executors() if executors is None else executors
         self._marks_workers = executors is not None
         self._providers = providers
@@ -184,7 +184,7 @@ class CensusTaker:
             excludes,
             self._names,
             self._spans,
-            self._beginnings,
+            self._creations,
             self._every_kind,
             sampled,
             workers,

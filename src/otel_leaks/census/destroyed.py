@@ -21,7 +21,7 @@ from otel_leaks.runtime import forks
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.coroutines import chain_at
 from otel_leaks.runtime.destruction import destroyed_pending
-from otel_leaks.runtime.gathers import Gathers, hears, is_for_application
+from otel_leaks.runtime.gathers import Gathers, is_for_application, notifies
 from otel_leaks.runtime.glimpse import root_of
 from otel_leaks.runtime.loops import wrap_every_loop
 from otel_leaks.runtime.patches import Patches
@@ -169,7 +169,7 @@ class DestroyedSource:
                             return None
             return original(*args, **kwargs)
 
-        return hears(call_exception_handler)
+        return notifies(call_exception_handler)
 
     def _note(self, task: Any) -> None:
         # Runs in the thread that destroys the task, which still references it.

@@ -14,7 +14,7 @@ from otel_leaks.census.serials import Known, Serials
 from otel_leaks.census.source import Look, population
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import Frame, Kind, Population, Sample, Site, fingerprint
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.runtime.code import CodeNames
 from otel_leaks.runtime.finished_tasks import (
     ARE_REGISTERED,
@@ -242,11 +242,11 @@ class RetainedTasks:
         oldest, newest = known[0], known[-1]
         name = self._names.name(function.code)
         stack = (Frame(name.function, name.file, function.code.co_firstlineno),)
-        note = note_of(newest.ref) if look.beginnings is not None else None
-        began = Beginnings.read(note) if look.beginnings is not None else None
+        note = note_of(newest.ref) if look.creations is not None else None
+        creation = Creations.read(note) if look.creations is not None else None
         origin = None
-        if look.beginnings is not None and began is not None:
-            origin = look.beginnings.origin(began)
+        if look.creations is not None and creation is not None:
+            origin = look.creations.origin(creation)
         sample = Sample(
             serial=oldest.serial,
             stack=stack,

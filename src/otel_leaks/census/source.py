@@ -18,7 +18,7 @@ from otel_leaks.census.spans import Spans
 from otel_leaks.ignores import Ignore, Ignores
 from otel_leaks.model import Hidden, Kind, Origin, Population, Sample, Site, Stack, fingerprint
 from otel_leaks.origins.dropped import CLOSABLE
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.origins.recorder import Starts
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.runtime.code import CodeNames
@@ -73,7 +73,7 @@ class Look:
     """Where functions' names are looked up."""
     spans: Spans | None = None
     """Reads the spans in which tasks were created; None if they are not wanted."""
-    beginnings: Beginnings | None = None
+    creations: Creations | None = None
     """Where production notes creations, and turns notes into origins."""
     every_kind: bool = False
     """Whether all kinds are read: then an object that belongs to one of another kind, such as
@@ -113,21 +113,21 @@ class Look:
         if self.shown is not None:
             self.shown[kind, known.serial] = known.ref
 
-    def wants(self, thing: object) -> bool:
-        """Return whether *thing* is wanted."""
-        if any(thing is each for each in self.besides):
+    def wants(self, obj: object) -> bool:
+        """Return whether *obj* is wanted."""
+        if any(obj is each for each in self.besides):
             return False
         if self.scope is not None and (
-            self.starts is None or not self.scope.holds(self.starts.scope_of(thing))
+            self.starts is None or not self.scope.holds(self.starts.scope_of(obj))
         ):
             return False
-        return self.excludes is None or not self.excludes(thing)
+        return self.excludes is None or not self.excludes(obj)
 
-    def origin_of(self, thing: object) -> Origin | None:
-        """Return where *thing* was created, None if that was not noted."""
-        return self.starts.origin_of(thing) if self.starts is not None else None
+    def origin_of(self, obj: object) -> Origin | None:
+        """Return where *obj* was created, None if that was not noted."""
+        return self.starts.origin_of(obj) if self.starts is not None else None
 
-    def wanted(self, things: list[Any]) -> Iterator[tuple[Origin | None, list[Any]]]:
+    def wanted(self, objects: list[Any]) -> Iterator[tuple[Origin | None, list[Any]]]:
         """
         Yield the wanted objects, grouped by where they were created.
 
@@ -136,23 +136,23 @@ class Look:
         """
         if self.besides:
             beside = set(map(id, self.besides))
-            things = [thing for thing in things if id(thing) not in beside]
+            objects = [obj for obj in objects if id(obj) not in beside]
         if self.excludes is not None:
-            things = [thing for thing in things if not self.excludes(thing)]
+            objects = [obj for obj in objects if not self.excludes(obj)]
         if self.starts is None:
             if self.scope is None:
-                yield None, things
+                yield None, objects
             return
-        notes, unnoted = self.starts.notes_of(things)
+        notes, unnoted = self.starts.notes_of(objects)
         if unnoted:
-            slow = {id(thing) for thing in unnoted}
-            things = [thing for thing in things if id(thing) not in slow]
+            slow = {id(obj) for obj in unnoted}
+            objects = [obj for obj in objects if id(obj) not in slow]
             some = unnoted
             if self.scope is not None:
                 some = [each for each in unnoted if self._is_in_scope(self.starts.scope_of(each))]
             if some:
                 yield None, some
-        for note, some in _by_beginning(notes, things):
+        for note, some in _by_creation(notes, objects):
             if self._is_in_scope(note.scope):
                 yield note.origin, some
 
@@ -167,8 +167,8 @@ class Look:
         the garbage collector knows.
         """
         if self.scope is not None and self.starts is not None:
-            return [thing for thing in self.starts.noted(kind) if self.wants(thing)]
-        return [thing for thing in self.instances(kind, *classes) if self.wants(thing)]
+            return [obj for obj in self.starts.noted(kind) if self.wants(obj)]
+        return [obj for obj in self.instances(kind, *classes) if self.wants(obj)]
 
     def instances(self, kind: Kind, *classes: type) -> Iterable[Any]:
         """Return all instances, wanted or not, without searching the heap if possible."""
@@ -181,17 +181,17 @@ class Look:
         return living(*classes)
 
 
-def _by_beginning(notes: list[Any], things: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
+def _by_creation(notes: list[Any], objects: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
     """Group objects by the origin and scope of their notes; yield one note with each group."""
     # By identity: there is one Origin for each place, and hashing it is expensive.
     keys = list(zip(map(id, map(_origin, notes)), map(id, map(_scope, notes)), strict=True))
     which = dict(zip(keys, notes, strict=True))
     if len(which) == 1:
-        yield notes[0], things
+        yield notes[0], objects
         return
     begun: dict[tuple[int, int], list[Any]] = {key: [] for key in which}
-    for thing, key in zip(things, keys, strict=True):
-        begun[key].append(thing)
+    for obj, key in zip(objects, keys, strict=True):
+        begun[key].append(obj)
     yield from ((note, begun[key]) for key, note in which.items())
 
 
@@ -199,7 +199,7 @@ def _by_beginning(notes: list[Any], things: list[Any]) -> Iterator[tuple[Any, li
 class Seen:
     """One object that was left behind, still with the object itself."""
 
-    thing: object
+    obj: object
     stack: Stack
     name: str
     functions: tuple[str, ...] = ()
@@ -308,10 +308,10 @@ def _left(site: Site) -> int:
     return len(site.ended.ages_s) if site.ended is not None else 0
 
 
-def made_by(look: Look, thing: object, name: str, shown: str = "") -> Seen:
+def made_by(look: Look, obj: object, name: str, shown: str = "") -> Seen:
     """Return an object without a stack: it is identified by its class and its creator."""
-    made = look.origin_of(thing)
-    return Seen(thing, (), shown or name, (name, made.function) if made is not None else (name,))
+    made = look.origin_of(obj)
+    return Seen(obj, (), shown or name, (name, made.function) if made is not None else (name,))
 
 
 def dropped(look: Look, kind: Kind) -> Iterator[Seen]:
@@ -362,12 +362,12 @@ def sited(kind: Kind, seen: Iterable[Seen], serials: Serials, look: Look) -> Pop
     for each in seen:
         names = each.functions or tuple(frame.function for frame in each.stack)
         mark = fingerprint(kind, names)
-        origin = look.origin_of(each.thing)
+        origin = look.origin_of(each.obj)
         ignore = look.ignores.name(kind, each.name) or look.ignores.site(names, mark, origin)
         if ignore is not None:
             hidden[ignore] += 1
             continue
-        known.append(serials.know(weakref.ReferenceType(each.thing), look.now))
+        known.append(serials.know(weakref.ReferenceType(each.obj), look.now))
         functions[mark] = names
         groups.setdefault((mark, origin), []).append((each, known[-1]))
     serials.keep(known)

@@ -12,7 +12,7 @@ from otel_leaks.census.task_tallies import Chained
 from otel_leaks.census.task_walk import Walk
 from otel_leaks.libraries import own_frame
 from otel_leaks.model import Frame, Kind, Sample, Site
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.runtime.bytecode.caught import Caught
 from otel_leaks.runtime.bytecode.endless import Exits
 from otel_leaks.runtime.coroutines import Chain
@@ -60,7 +60,7 @@ class TaskSamples:
         pending = []
         for known in chain.oldest():
             # First, because the task may end while the rest of it is read.
-            note = note_of(known.ref) if look.beginnings is not None else None
+            note = note_of(known.ref) if look.creations is not None else None
             found = chain_of(known.ref).unwrapped() if is_pending(known.ref) else None
             if found is None or not found.levels:
                 continue
@@ -73,10 +73,10 @@ class TaskSamples:
             return site
         known, found, note = pending[0]
         sample = self._sample(known, found, may_wake=site.fingerprint in look.sampled)
-        began = Beginnings.read(note) if look.beginnings is not None else None
-        if look.beginnings is None or began is None:
+        creation = Creations.read(note) if look.creations is not None else None
+        if look.creations is None or creation is None:
             return replace(site, sample=sample)
-        return replace(site, sample=sample, origin=look.beginnings.origin(began))
+        return replace(site, sample=sample, origin=look.creations.origin(creation))
 
     def _with_refusing(self, site: Site, chain: Chained) -> Site:
         """Return *site* with the task that was asked to end first."""

@@ -71,8 +71,8 @@ class TaskSource:
 
     def read(self, look: Look) -> Population:
         """Count pending tasks, group them by where they wait, and sample the largest sites."""
-        if look.beginnings is not None:
-            look.beginnings.wrap_loops()
+        if look.creations is not None:
+            look.creations.wrap_loops()
         refs = self._living.refs(look.pause)
         look.pause()
         spans = None

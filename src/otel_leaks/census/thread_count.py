@@ -14,7 +14,7 @@ from otel_leaks.census.thread_spans import ThreadSpans
 from otel_leaks.census.thread_use import ThreadUse
 from otel_leaks.ignores import Ignore
 from otel_leaks.model import Origin
-from otel_leaks.origins.production import Beginning, Beginnings
+from otel_leaks.origins.production import Creation, Creations
 from otel_leaks.runtime.feeders import FEEDS, buffer_of, held_buffers
 from otel_leaks.runtime.frames import Stand, can_read, stacks_of
 from otel_leaks.runtime.threads import ThreadRef, rows_of, target_of
@@ -83,8 +83,8 @@ class ThreadCount:
             known = self._serials.know(row.ref, look.now)
             self.seen.append(known)
             self.depths[known.serial] = len(stand)
-            began = Beginnings.read(row.note) if look.beginnings is not None else None
-            self._place(Thread(known, row, began), stand)
+            creation = Creations.read(row.note) if look.creations is not None else None
+            self._place(Thread(known, row, creation), stand)
         return list(map(len, stacks))
 
     def _place(self, thread: Thread, stand: Stand) -> None:
@@ -104,11 +104,11 @@ class ThreadCount:
             look.workers.note_busy(pool)
         origin = _origin_of(row.ref, look)
         # Giving a pool its first job is not creating it, and the pool outlives the request.
-        began = thread.began if pool is None and shape.runner not in RUNNERS else None
-        if began is not None and look.beginnings is not None:
-            thread = Thread(*thread[:3], self._spans.end_of(thread.known, began, look))
+        creation = thread.creation if pool is None and shape.runner not in RUNNERS else None
+        if creation is not None and look.creations is not None:
+            thread = Thread(*thread[:3], self._spans.end_of(thread.known, creation, look))
         key = (
-            *(row.daemon, origin, _where(began), pool.name if pool is not None else None),
+            *(row.daemon, origin, _where(creation), pool.name if pool is not None else None),
             *(named, *codes),
         )
         key = key if codes else (*key, target_of(row.ref, row.kind))
@@ -119,8 +119,8 @@ class ThreadCount:
             place.daemon = row.daemon
             place.pool = pool.name if pool is not None else None
             place.origin = origin
-            if began is not None and look.beginnings is not None:
-                place.origin = look.beginnings.origin(began)
+            if creation is not None and look.creations is not None:
+                place.origin = look.creations.origin(creation)
         place.add(thread, pool)
 
     def _is_held(self, buffer: int | None) -> bool:
@@ -130,8 +130,8 @@ class ThreadCount:
         return buffer in self._held
 
 
-def _where(began: Beginning | None) -> tuple[int, int] | None:
-    return (id(began[0]), began[1]) if began is not None else None
+def _where(creation: Creation | None) -> tuple[int, int] | None:
+    return (id(creation[0]), creation[1]) if creation is not None else None
 
 
 def _origin_of(ref: ThreadRef, look: Look) -> Origin | None:

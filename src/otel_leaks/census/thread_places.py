@@ -10,7 +10,7 @@ from otel_leaks.census.serials import Known
 from otel_leaks.census.source import Look
 from otel_leaks.census.spans import READ
 from otel_leaks.model import Origin, Pool, SpanEnd
-from otel_leaks.origins.production import Beginning
+from otel_leaks.origins.production import Creation
 from otel_leaks.runtime.code import CodeName, Place
 from otel_leaks.runtime.frames import MAX_FRAMES, Stand
 from otel_leaks.runtime.threads import Row
@@ -60,7 +60,7 @@ class Thread(NamedTuple):
 
     known: Known
     row: Row
-    began: Beginning | None
+    creation: Creation | None
     end: SpanEnd | None = None
     """Of the span in which it was created."""
 
@@ -95,7 +95,7 @@ class ThreadPlace:
         self.known: list[Known] = []
         self.workers: dict[int, Known] = {}
         """The oldest worker of each pool, by the pool's serial."""
-        self.notes: list[Beginning] = []
+        self.notes: list[Creation] = []
 
     def add(self, thread: Thread, pool: Pool | None) -> None:
         """Add a thread, a worker of *pool*."""
@@ -108,8 +108,8 @@ class ThreadPlace:
             self.last = thread
         if thread.end is not None and thread.end.ended_at is not None:
             self.over.append(thread)
-        if thread.began is not None and len(self.notes) < READ:
-            self.notes.append(thread.began)
+        if thread.creation is not None and len(self.notes) < READ:
+            self.notes.append(thread.creation)
         if pool is not None:
             oldest = self.workers.setdefault(pool.serial, known)
             self.workers[pool.serial] = min(oldest, known, key=_known_serial)

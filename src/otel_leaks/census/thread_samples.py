@@ -43,10 +43,10 @@ class ThreadSamples:
         if found.left is not None and site.ended is not None:
             left = self._sample(*found.left)
         site = replace(site, sample=sample, newest=newest, outlived=left)
-        beginnings = self._look.beginnings
-        if beginnings is None:
+        creations = self._look.creations
+        if creations is None:
             return site
-        operations = map(beginnings.operation, found.notes)
+        operations = map(creations.operation, found.notes)
         return replace(
             site,
             origin=site.origin or sample.origin,
@@ -65,8 +65,8 @@ class ThreadSamples:
         places = [(code, at) for code, at, _ in own]
         ask = partial(look.guard.ask, "thread")
         origin = place.origin
-        if look.beginnings is not None and thread.began is not None:
-            origin = look.beginnings.origin(thread.began)
+        if look.creations is not None and thread.creation is not None:
+            origin = look.creations.origin(thread.creation)
         return Sample(
             serial=thread.known.serial,
             stack=self._names.stack(own),

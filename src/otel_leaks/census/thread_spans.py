@@ -9,7 +9,7 @@ from otel_leaks.census.source import Look
 from otel_leaks.census.spans import SiteSpans, Turnover, ended
 from otel_leaks.census.thread_places import SiteKey, ThreadSite
 from otel_leaks.model import Ended, SpanEnd
-from otel_leaks.origins.production import Beginning
+from otel_leaks.origins.production import Creation
 
 __all__ = ["ThreadSpans"]
 
@@ -28,11 +28,11 @@ class ThreadSpans:
         """Begin a census."""
         self._read = {}
 
-    def end_of(self, known: Known, began: Beginning, look: Look) -> SpanEnd | None:
+    def end_of(self, known: Known, creation: Creation, look: Look) -> SpanEnd | None:
         """Return the end of a thread's span; None if it is not significant."""
-        if began[3] is None or look.beginnings is None:
+        if creation[3] is None or look.creations is None:
             return None
-        end = look.beginnings.span_end(began, self._ends.get(known.serial))
+        end = look.creations.span_end(creation, self._ends.get(known.serial))
         if end is not None:
             self._read[known.serial] = end
             if not end.is_entry and not end.is_open:

@@ -7,11 +7,11 @@ from itertools import chain
 
 from otel_leaks.census.executors import Workers
 from otel_leaks.census.followed import LARGE
-from otel_leaks.census.in_use import Thing, in_use
+from otel_leaks.census.in_use import Candidate, in_use
 from otel_leaks.census.source import Look
 from otel_leaks.census.thread_places import SiteKey, Thread, ThreadSite
 from otel_leaks.model import Pool
-from otel_leaks.origins.production import Beginning
+from otel_leaks.origins.production import Creation
 
 __all__ = ["ThreadUse"]
 
@@ -26,11 +26,11 @@ class ThreadUse:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._others: dict[int, tuple[Beginning | None, int | None]] = {}
+        self._others: dict[int, tuple[Creation | None, int | None]] = {}
         """The notes on threads that are not workers of a pool, and their idents."""
         self._pools: dict[int, int] = {}
         """The serials of pools by the serials of their workers."""
-        self._oldest: dict[int, tuple[int, str, Beginning | None]] = {}
+        self._oldest: dict[int, tuple[int, str, Creation | None]] = {}
         """The oldest worker of each pool, the pool's name, and the note on that worker."""
         self.used: frozenset[int] = frozenset()
         """The serials of threads and pools in use; those of pools are negated."""
@@ -40,11 +40,11 @@ class ThreadUse:
         serial, pool = thread.known.serial, self._workers.pool_of(thread.row.ident)
         # Workers of a pool without a limit, or abandoned by its owner, count as threads.
         if pool is None or not pool.is_open or len(pool.workers) > pool.limit:
-            self._others[serial] = (thread.began, thread.row.ident)
+            self._others[serial] = (thread.creation, thread.row.ident)
             return None
         self._pools[serial] = pool.serial
         if serial <= self._oldest.get(pool.serial, (serial, "", None))[0]:
-            self._oldest[pool.serial] = (serial, pool.name, thread.began)
+            self._oldest[pool.serial] = (serial, pool.name, thread.creation)
         return pool
 
     def pools(self) -> Iterable[int]:
@@ -53,19 +53,22 @@ class ThreadUse:
 
     def ask(self, found: Mapping[SiteKey, ThreadSite], look: Look) -> None:
         """Find which threads and pools are in use, and record those pools."""
-        if look.beginnings is None:
+        if look.creations is None:
             return
         serving: frozenset[int] = frozenset()
         if look.spans is not None and any(len(site.known) > LARGE for site in found.values()):
             serving = look.spans.threads(look.pause)
         threads = (
-            Thing(each.serial, key, *self._others[each.serial])
+            Candidate(each.serial, key, *self._others[each.serial])
             for key, site in found.items()
             for each in site.known
             if each.serial in self._others
         )
-        pools = (Thing(-serial, name, began) for serial, (_, name, began) in self._oldest.items())
-        self.used = in_use(chain(threads, pools), look.beginnings, serving, look.pause)
+        pools = (
+            Candidate(-serial, name, creation)
+            for serial, (_, name, creation) in self._oldest.items()
+        )
+        self.used = in_use(chain(threads, pools), look.creations, serving, look.pause)
         self._workers.note_in_use(frozenset(-serial for serial in self.used if serial < 0))
 
     def serving(self, site: ThreadSite) -> int:

@@ -218,7 +218,7 @@ class Growth:
         return Finding(
             kind=kind,
             evidence=self._evidence,
-            count=series.now.things,
+            count=series.now.objects,
             fingerprint=series.fingerprint,
             age_s=max((site.age_s for site in sites), default=0.0),
             sites=series.sites,

@@ -66,7 +66,7 @@ class Now(NamedTuple):
 
     total: int
     """The number that is judged: of objects, or of the pools that they are workers of."""
-    things: int
+    objects: int
     followed: int
     ended: int
     """Followed objects that have ended since the last census, however old they were."""
@@ -80,7 +80,7 @@ class Now(NamedTuple):
     def __add__(self, other: Now) -> Now:  # type: ignore[override]
         return Now(
             self.total + other.total,
-            self.things + other.things,
+            self.objects + other.objects,
             self.followed + other.followed,
             self.ended + other.ended,
             tuple(

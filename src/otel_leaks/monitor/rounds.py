@@ -100,7 +100,7 @@ class Rounds:
         """Run one round."""
         self._log.say_notes()
         self._report_changes()
-        self._hear("listener", self._retry)
+        self._notify("listener", self._retry)
         # Local names, because a fork may replace the attributes during the round.
         policies, opened = self._policies, self._ledger.opened
         census = self._taker.take(sampled=policies.suspects())
@@ -113,7 +113,7 @@ class Rounds:
         changes = self._ledger.update(census, found, unasked)
         self._changes.extend(changes)
         self._report_changes()
-        self._hear("metrics", lambda: self._listener.looked(census, self._ledger.opened))
+        self._notify("metrics", lambda: self._listener.looked(census, self._ledger.opened))
 
     def _note(self, census: Census) -> None:
         try:
@@ -155,7 +155,7 @@ class Rounds:
                 return
 
     def _report(self, change: Change) -> bool:
-        hear = {
+        notify = {
             "opened": self._listener.opened,
             "reminded": self._listener.reminded,
             "resolved": self._listener.resolved,
@@ -163,7 +163,7 @@ class Rounds:
         detection = change.detection
         if change.what != "resolved":
             detection = replace(detection, history=self._history(detection.finding))
-        return self._hear("listener", lambda: hear(detection))
+        return self._notify("listener", lambda: notify(detection))
 
     def _history(self, finding: Finding) -> History:
         """Return the last minutes of what a finding counts, and of the event loops."""
@@ -172,12 +172,12 @@ class Rounds:
             return history
         return History(delays_s=history.delays_s)
 
-    def _hear(self, part: str, hear: Callable[[], None]) -> bool:
+    def _notify(self, part: str, notify: Callable[[], None]) -> bool:
         """Call the listener; return False if it was skipped because it still hangs."""
         if self.is_given_up:
             raise CensusEnded
         try:
-            self._parts.run(f"the {part}", hear)
+            self._parts.run(f"the {part}", notify)
         except CensusEnded:
             raise
         except SkippedError:

@@ -118,7 +118,7 @@ class Drops:
             if note.ref() is None and note.ref.key in self._collected:
                 self._drop(note, Dropped(note.kind, name))
 
-    def _charged(self, keys: Iterable[int]) -> list[Note]:
+    def _owned(self, keys: Iterable[int]) -> list[Note]:
         """Return the notes that belong to a scope, without those that a library keeps."""
         return [
             note
@@ -131,21 +131,21 @@ class Drops:
     def _all_open(self, keys: Iterable[int]) -> list[tuple[Note, str]]:
         found: list[tuple[Note, Any]] = []
         owned = set()
-        notes = self._charged(keys)
-        given_up = self._given_up.among(notes, lambda: self._charged(self._keys))
+        notes = self._owned(keys)
+        given_up = self._given_up.among(notes, lambda: self._owned(self._keys))
         for note in notes:
             key = note.ref.key
             if key in given_up:
                 continue
-            thing = note.ref()
-            if not is_open(note.kind, thing):
+            obj = note.ref()
+            if not is_open(note.kind, obj):
                 self._keys.discard(key)  # It cannot be reopened.
                 continue
-            found.append((note, thing))
+            found.append((note, obj))
             # A loop's default executor goes with it.
-            owned.add(id(kept(thing, "_default_executor")))
+            owned.add(id(kept(obj, "_default_executor")))
         return [
-            (note, name_of_type(type(thing)))
-            for note, thing in found
-            if id(thing) not in owned and (note.kind != "thread_pool" or has_workers(thing))
+            (note, name_of_type(type(obj)))
+            for note, obj in found
+            if id(obj) not in owned and (note.kind != "thread_pool" or has_workers(obj))
         ]

@@ -26,19 +26,19 @@ __all__ = ["has_ended"]
 _OVER = frozenset({"CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"})
 
 
-def has_ended(kind: Kind, thing: Any) -> bool:
+def has_ended(kind: Kind, obj: Any) -> bool:
     """
     Return whether a census certainly has nothing to report about an object.
 
     Args:
         kind: Its kind.
-        thing: The object, None if it is gone.
+        obj: The object, None if it is gone.
     """
-    if thing is None:
+    if obj is None:
         return True
     says = _ENDED.get(kind)
     try:
-        return says is not None and says(thing)
+        return says is not None and says(obj)
     except Exception:  # A double that differs from the real object.
         return False
 

@@ -186,13 +186,13 @@ class Lines:
 def _coroutines_in(coro: CoroutineType[Any, Any, Any]) -> list[CoroutineType[Any, Any, Any]]:
     """Return the coroutines in the variables of *coro*, and in the attributes of those."""
     holder = coro if sys.version_info >= (3, 11) else coro.cr_frame
-    things = get_referents(holder)
-    inner = get_referents(*[each for each in things if type(each) not in _HOLD_NO_COROUTINE])
+    objects = get_referents(holder)
+    inner = get_referents(*[each for each in objects if type(each) not in _HOLD_NO_COROUTINE])
     # Without slots, an object's attributes are in a dict of their own.
     kept = [each for each in inner if type(each) is dict and len(each) <= MAX_ATTRIBUTES]
     if kept:
         inner += get_referents(*kept)
-    found = {id(each): each for each in things if type(each) is CoroutineType}
+    found = {id(each): each for each in objects if type(each) is CoroutineType}
     found.update((id(each), each) for each in inner if type(each) is CoroutineType)
     return list(found.values())
 

@@ -77,10 +77,10 @@ class Notes:
         self._older = None
         self._drops.close()
 
-    def ref(self, thing: object) -> Ref:
+    def ref(self, obj: object) -> Ref:
         """Return a weak reference to an object; its note is removed with the object."""
-        ref = Ref(thing, self._gone)
-        ref.key = id(thing)
+        ref = Ref(obj, self._gone)
+        ref.key = id(obj)
         return ref
 
     def enter(self, note: Note) -> None:
@@ -112,44 +112,42 @@ class Notes:
         """Whether any living task has a note."""
         return len(self.every) > len(self.but_tasks)
 
-    def scope_of(self, thing: object) -> Scope | None:
-        """Return the scope in which *thing* was created, None if it is not known."""
-        note = self.every.get(id(thing))
-        if note is not None and note.ref() is thing:
+    def scope_of(self, obj: object) -> Scope | None:
+        """Return the scope in which *obj* was created, None if it is not known."""
+        note = self.every.get(id(obj))
+        if note is not None and note.ref() is obj:
             return note.scope
-        return scope_of_context(context_of(thing)) if is_task(thing) else None
+        return scope_of_context(context_of(obj)) if is_task(obj) else None
 
-    def origin_of(self, thing: object) -> Origin | None:
-        """Return where *thing* was created, None if that is not known."""
-        note = self.every.get(id(thing))
-        return note.origin if note is not None and note.ref() is thing else None
+    def origin_of(self, obj: object) -> Origin | None:
+        """Return where *obj* was created, None if that is not known."""
+        note = self.every.get(id(obj))
+        return note.origin if note is not None and note.ref() is obj else None
 
-    def notes_of(self, things: list[Any]) -> tuple[list[Note], list[Any]]:
-        """Return the notes on *things* in their order, and the objects without one."""
-        found = list(map(self.every.get, map(id, things)))
+    def notes_of(self, objects: list[Any]) -> tuple[list[Note], list[Any]]:
+        """Return the notes on *objects* in their order, and the objects without one."""
+        found = list(map(self.every.get, map(id, objects)))
         if all(found):
             noted = [note for note in found if note is not None]
-            if all(map(is_, [note[0]() for note in noted], things)):
+            if all(map(is_, [note[0]() for note in noted], objects)):
                 return noted, []
-        pairs = list(zip(found, things, strict=True))
-        noted = [note for note, thing in pairs if note is not None and note.ref() is thing]
-        without = [thing for note, thing in pairs if note is None or note.ref() is not thing]
+        pairs = list(zip(found, objects, strict=True))
+        noted = [note for note, obj in pairs if note is not None and note.ref() is obj]
+        without = [obj for note, obj in pairs if note is None or note.ref() is not obj]
         return noted, without
 
-    def what(self, thing: object) -> str:
-        """Return the note's ``what`` for *thing*, empty if there is none."""
-        note = self.every.get(id(thing))
-        return note.what if note is not None and note.ref() is thing else ""
+    def what(self, obj: object) -> str:
+        """Return the note's ``what`` for *obj*, empty if there is none."""
+        note = self.every.get(id(obj))
+        return note.what if note is not None and note.ref() is obj else ""
 
     def noted(self, kind: Kind) -> list[Any]:
         """Return the living objects of *kind* that have a note, oldest first."""
         notes = self.every if kind == "asyncio_task" else self.but_tasks
         return [
-            thing
+            obj
             for note in list(notes.values())
-            if note.kind == kind
-            and (thing := note.ref()) is not None
-            and type(thing) is not Dropped
+            if note.kind == kind and (obj := note.ref()) is not None and type(obj) is not Dropped
         ]
 
     def loops_of_this_thread(self, scope: Scope) -> list[Any]:
@@ -193,13 +191,13 @@ class Notes:
             *(each for each in older if is_subtype(type(each), *roots)),
         ]
 
-    def renote(self, thing: object, earlier: Note | None) -> None:
+    def renote(self, obj: object, earlier: Note | None) -> None:
         """Restore an earlier note: the object failed to start, or had already been started."""
         for notes in (self.every, self.but_tasks):
-            if earlier is None or earlier.ref() is not thing:
-                notes.pop(id(thing), None)
-            elif id(thing) in notes:
-                notes[id(thing)] = earlier
+            if earlier is None or earlier.ref() is not obj:
+                notes.pop(id(obj), None)
+            elif id(obj) in notes:
+                notes[id(obj)] = earlier
 
     def _note_dropped(self, note: Note, left: Dropped) -> None:
         self.dropped.append(left)

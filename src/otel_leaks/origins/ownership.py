@@ -33,7 +33,7 @@ class Ownership:
 
     def move(self, scope: Scope, to: Scope | None) -> None:
         """Attribute what was created in *scope* to another scope, or to none: it is dealt with."""
-        if scope.began == 0:
+        if scope.created == 0:
             return
         for key, note in list(self._notes.every.items()):
             if scope.holds(note.scope):
@@ -115,11 +115,11 @@ class Ownership:
         for note in list(self._notes.every.values()):
             # A pool references each job in its queue: that does not show who ends the job.
             is_owned = note.kind != "work_item" and scope.holds(note.scope)
-            thing = note.ref() if is_owned else None
-            if thing is not None:
+            obj = note.ref() if is_owned else None
+            if obj is not None:
                 # A child is noted by its pid, and referenced by the object that started it.
-                thing = (thing.popen if type(thing) is Child else None) or thing
-                for each in (thing, _worked_for(note, thing)):
+                obj = (obj.popen if type(obj) is Child else None) or obj
+                for each in (obj, _worked_for(note, obj)):
                     if each is not None:
                         notes.setdefault(id(each), []).append(note)
         found = held(notes) if notes else ()
@@ -142,13 +142,13 @@ class Ownership:
         return bool(notes)
 
 
-def _worked_for(note: Note, thing: object) -> object | None:
+def _worked_for(note: Note, obj: object) -> object | None:
     """
     Return the object whose method a thread runs, if that object started the thread.
 
     A client may reference that object alone, and its thread weakly or not at all.
     """
-    target = kept(thing, "_target") if note.kind == "thread" else None
+    target = kept(obj, "_target") if note.kind == "thread" else None
     while type(target) is partial:
         target = target.func
     if type(target) is not MethodType:

@@ -152,22 +152,22 @@ class ProcessWide:
         notes = list(notes)
         self._count_on_loops(notes)
         for note in notes:
-            thing = note.ref()
+            obj = note.ref()
             maker = note.maker or _maker_of_task(note)
-            if thing is None or maker is None or _is_worker(thing) or _keeps_process(thing):
+            if obj is None or maker is None or _is_worker(obj) or _keeps_process(obj):
                 continue
-            is_policys = note.kind == "event_loop" and thing is current_loop()
+            is_policys = note.kind == "event_loop" and obj is current_loop()
             if is_policys:
                 self._of_policy.add(note.ref.key)
             if (
                 maker.occasion
                 or is_policys
                 or self._is_of_kept_thread(note, maker, found)
-                or (not again and self._is_for_its_loop(note, maker, thing))
+                or (not again and self._is_for_its_loop(note, maker, obj))
             ):
                 found.append(note)
-            elif not runs_application(note.kind, thing):
-                searched.append((note, maker, thing))
+            elif not runs_application(note.kind, obj):
+                searched.append((note, maker, obj))
         found += self._search(searched, again=again)
         for note in found:
             maker = note.maker or _maker_of_task(note)
@@ -206,14 +206,14 @@ class ProcessWide:
             and is_open("asyncio_task", task := note.ref())
         )
 
-    def _is_for_its_loop(self, note: Note, maker: Maker, thing: Any) -> bool:
+    def _is_for_its_loop(self, note: Note, maker: Maker, obj: Any) -> bool:
         """Return whether a task is referenced by nothing, and has no arguments to work on."""
-        if note.kind != "asyncio_task" or self._on_loop[_loop_key(note, maker, thing)] > 1:
+        if note.kind != "asyncio_task" or self._on_loop[_loop_key(note, maker, obj)] > 1:
             return False
         site = self._sites.setdefault(_key(note, maker), _Site())
         # Once, because this searches the whole heap.
-        if not site.is_for_loops and site.misses < MISSES_OF_SITE and _takes_nothing(thing):
-            site.is_for_loops = not has_holder(thing)
+        if not site.is_for_loops and site.misses < MISSES_OF_SITE and _takes_nothing(obj):
+            site.is_for_loops = not has_holder(obj)
             site.misses += not site.is_for_loops
         return site.is_for_loops
 
@@ -221,14 +221,14 @@ class ProcessWide:
         self, searched: list[tuple[Note, Maker, Any]], *, again: bool = False
     ) -> list[Note]:
         wanted: dict[str, dict[int, tuple[Note, Any]]] = {}
-        for note, maker, thing in searched:
+        for note, maker, obj in searched:
             site = self._sites.setdefault(_key(note, maker), _Site())
             if site.piles_up or site.misses >= MISSES_OF_SITE:
                 continue
-            if note.kind == "asyncio_task" and self._on_loop[_loop_key(note, maker, thing)] > 1:
+            if note.kind == "asyncio_task" and self._on_loop[_loop_key(note, maker, obj)] > 1:
                 continue
             site.misses += not again
-            for anchor in _anchors(note.kind, thing):
+            for anchor in _anchors(note.kind, obj):
                 for package in maker.packages:
                     wanted.setdefault(package, {})[id(anchor)] = (note, anchor)
         found: dict[int, Note] = {}
@@ -259,15 +259,13 @@ class ProcessWide:
     def revoked(self) -> list[Note]:
         """Return what was attributed to the process, but piles up or is no longer referenced."""
         again = [
-            (note, maker, thing)
+            (note, maker, obj)
             for note, maker in self._kept.values()
-            if not maker.occasion and is_open(note.kind, thing := note.ref())
+            if not maker.occasion and is_open(note.kind, obj := note.ref())
         ]
         self._count_on_loops(note for note, *_ in again)
         held = {note.ref.key for note in self._search(again)}
-        held.update(
-            n.ref.key for n, maker, thing in again if self._is_for_its_loop(n, maker, thing)
-        )
+        held.update(n.ref.key for n, maker, obj in again if self._is_for_its_loop(n, maker, obj))
         # A loop that the policy has released since, as asyncio.run() makes it do, still belongs to
         # no scope; several of them pile up.
         of_policy = [(note, maker) for note, maker, _ in again if note.ref.key in self._of_policy]
@@ -325,8 +323,8 @@ def _key(note: Note, maker: Maker) -> _Key:
     return (note.kind, maker.function, maker.file, maker.line)
 
 
-def _loop_key(note: Note, maker: Maker, thing: Any) -> tuple[Any, ...]:
-    loop = thing.get_loop() if note.kind == "asyncio_task" else None
+def _loop_key(note: Note, maker: Maker, obj: Any) -> tuple[Any, ...]:
+    loop = obj.get_loop() if note.kind == "asyncio_task" else None
     return (*_key(note, maker), id(loop))
 
 
@@ -374,39 +372,39 @@ def _are_held(refs: list[Ref], kind: Kind, maker: Maker) -> list[bool]:
 
 def _stands(refs: list[Ref]) -> list[Stand]:
     """Return the stacks of those that are threads."""
-    threads = [thing for ref in refs if isinstance(thing := ref(), threading.Thread)]
+    threads = [obj for ref in refs if isinstance(obj := ref(), threading.Thread)]
     return stacks_of([kept(each, "_ident") or 0 for each in threads])
 
 
-def _is_worker(thing: Any) -> bool:
+def _is_worker(obj: Any) -> bool:
     """Return whether a thread is a pool's worker, which belongs to its pool."""
     worker = getattr(sys.modules.get("concurrent.futures.thread"), "_worker", None)
-    return worker is not None and kept(thing, "_target") is worker
+    return worker is not None and kept(obj, "_target") is worker
 
 
-def _keeps_process(thing: Any) -> bool:
+def _keeps_process(obj: Any) -> bool:
     """Return whether it is a thread that would keep the process from ending."""
-    return isinstance(thing, threading.Thread) and kept(thing, "_daemonic") is False
+    return isinstance(obj, threading.Thread) and kept(obj, "_daemonic") is False
 
 
-def _anchors(kind: Kind, thing: Any) -> list[Any]:
+def _anchors(kind: Kind, obj: Any) -> list[Any]:
     """Return what a library may reference: the object, or what it works for."""
     if kind == "thread":
-        works_for = getattr(kept(thing, "_target"), "__self__", None)
-        return [thing] if works_for is None else [thing, works_for]
+        works_for = getattr(kept(obj, "_target"), "__self__", None)
+        return [obj] if works_for is None else [obj, works_for]
     if kind == "child_process":
-        ref = getattr(thing, "_popen", None)  # A Child's is weak, that of multiprocessing is not.
+        ref = getattr(obj, "_popen", None)  # A Child's is weak, that of multiprocessing is not.
         popen = ref() if isinstance(ref, weakref.ref) else None
-        return [thing] if popen is None else [thing, popen]
-    return [thing]
+        return [obj] if popen is None else [obj, popen]
+    return [obj]
 
 
-def is_open(kind: Kind, thing: Any) -> bool:
+def is_open(kind: Kind, obj: Any) -> bool:
     """Return whether nobody has ended an object."""
-    if thing is None:
+    if obj is None:
         return False
     try:
-        return bool(_OPEN.get(kind, bool)(thing))
+        return bool(_OPEN.get(kind, bool)(obj))
     except Exception:  # An object of the application, or a double.
         return False
 

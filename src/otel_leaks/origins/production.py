@@ -23,7 +23,7 @@ from otel_leaks.runtime.loops import wrap_every_loop
 from otel_leaks.runtime.patches import Patches
 from otel_leaks.runtime.tasks import NOTE, TaskRef
 
-__all__ = ["Beginning", "Beginnings"]
+__all__ = ["Creation", "Creations"]
 
 CurrentSpan = Callable[[], "tuple[Any, ...] | None"]
 """Returns a value that identifies the current span; None if there is none."""
@@ -32,13 +32,13 @@ CurrentSpan = Callable[[], "tuple[Any, ...] | None"]
 Place = tuple[CodeType, int, str]
 """Code, instruction and module."""
 
-Beginning = tuple[CodeType, int, str, "tuple[Any, ...] | None", "Place | None", "TaskRef | None"]
+Creation = tuple[CodeType, int, str, "tuple[Any, ...] | None", "Place | None", "TaskRef | None"]
 """A note on a thread or a task: where the application created it, what ``CurrentSpan`` returned,
 where a library created it for the application, and, for a thread, the task that started it. A bare
 tuple, because one is created at each start, and a named one takes five times as long."""
 
 
-class Beginnings:
+class Creations:
     """
     Notes where threads and tasks are created, from ``open`` to ``close``.
 
@@ -88,18 +88,18 @@ class Beginnings:
             )
 
     @staticmethod
-    def of(thing: Any) -> Beginning | None:
+    def of(obj: Any) -> Creation | None:
         """Return the note on a thread or a task, None if there is none."""
-        return Beginnings.read(getattr(thing, NOTE, None))
+        return Creations.read(getattr(obj, NOTE, None))
 
     @staticmethod
-    def read(note: object) -> Beginning | None:
+    def read(note: object) -> Creation | None:
         """Return the value of ``NOTE`` as a note, None if it is not one of ours."""
         return note if type(note) is tuple and len(note) == 6 else None
 
-    def origin(self, beginning: Beginning) -> Origin:
+    def origin(self, creation: Creation) -> Origin:
         """Turn a note into an origin."""
-        code, instruction, module, _, via, _ = beginning
+        code, instruction, module, _, via, _ = creation
         found = self._frame(code, instruction, module)
         library = self._frame(*via) if via is not None else None
         return Origin(found.function, found.file, found.line, library=library)
@@ -108,23 +108,23 @@ class Beginnings:
         name = self._names.name(code, module)
         return Frame(name.function, name.file, line_of(code, instruction))
 
-    def operation(self, beginning: Beginning) -> Operation | None:
+    def operation(self, creation: Creation) -> Operation | None:
         """Return the span that was current at creation, None if there was none."""
-        span = beginning[3]
+        span = creation[3]
         return self._operation(*span) if span is not None else None
 
-    def span_end(self, beginning: Beginning, before: SpanEnd | None) -> SpanEnd | None:
+    def span_end(self, creation: Creation, before: SpanEnd | None) -> SpanEnd | None:
         """
         Return whether the span that was current at creation has ended.
 
         Args:
-            beginning: A note.
+            creation: A note.
             before: The result in the previous census.
 
         Returns:
             None if there was no span.
         """
-        span = beginning[3]
+        span = creation[3]
         return self._span_end(span, before) if span is not None else None
 
     def _start(self, original: Callable[..., None]) -> Callable[..., None]:
@@ -139,18 +139,18 @@ class Beginnings:
                 # All in one function, because it is called at each start of a thread.
                 frame = sys._getframe(1)
                 code = frame.f_code
-                began: Beginning | None
+                creation: Creation | None
                 if known.get(code.co_filename) and code.co_name not in inline:
                     module: Any = frame.f_globals.get("__name__")
-                    began = (code, frame.f_lasti, module, current_span(), None, running_task())
+                    creation = (code, frame.f_lasti, module, current_span(), None, running_task())
                 else:
-                    began = _began(frame, current_span(), running_task())
+                    creation = _creation_of(frame, current_span(), running_task())
                 # Twice as fast as the other, which runs nothing of the application's.
                 thread = args[0]
                 if type(thread).__setattr__ is set_note:
-                    setattr(thread, NOTE, began)
+                    setattr(thread, NOTE, creation)
                 else:
-                    set_note(thread, NOTE, began)
+                    set_note(thread, NOTE, creation)
             except Exception:  # noqa: S110 - the application starts its thread, noted or not
                 pass
             # Unpacking what is not there would take a tenth of a microsecond.
@@ -179,7 +179,7 @@ class Beginnings:
                     module: Any = frame.f_globals.get("__name__")
                     set_note(task, NOTE, (code, frame.f_lasti, module, None, None, None))
                 else:
-                    set_note(task, NOTE, _began(frame, None, None))
+                    set_note(task, NOTE, _creation_of(frame, None, None))
             except Exception:  # noqa: S110 - a custom task class with slots
                 pass
             return task
@@ -187,10 +187,10 @@ class Beginnings:
         return create_task
 
 
-def _began(
+def _creation_of(
     frame: FrameType, span: tuple[Any, ...] | None, task: TaskRef | None
-) -> Beginning | None:
-    own, library = creator_of(frame, Beginnings.of)
+) -> Creation | None:
+    own, library = creator_of(frame, Creations.of)
     via = _place(library) if library is not None else None
     if isinstance(own, tuple):
         return (*own[:3], span, own[4] if via is None else via, task)

@@ -117,13 +117,13 @@ class Starts(Notes):
     def note(
         self,
         kind: Kind,
-        thing: object,
+        obj: object,
         frame: FrameType | None,
         *,
         what: str = "",
         origin: Origin | None = None,
     ) -> None:
-        """Note that *thing* was created at *frame*, in the current scope."""
+        """Note that *obj* was created at *frame*, in the current scope."""
         if not self.is_open:
             return  # One of our wrappers, still called by somebody else's.
         try:
@@ -133,7 +133,7 @@ class Starts(Notes):
             # Tasks may be very numerous.
             maker = maker_of(frame, self.lines.names) if kind != "asyncio_task" else None
             here = native.get_ident()
-            note = Note(self.ref(thing), kind, origin, scope, what, maker, here)
+            note = Note(self.ref(obj), kind, origin, scope, what, maker, here)
             self.enter(note)
             if maker is not None:
                 self.ownership.process_wide.created(note)

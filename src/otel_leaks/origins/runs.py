@@ -22,14 +22,14 @@ MAX_DEPTH = 100
 MAX_PARTIALS = 10
 
 
-def runs_application(kind: Kind, thing: Any) -> bool:
+def runs_application(kind: Kind, obj: Any) -> bool:
     """Return whether a task, thread or generator runs a function of the application."""
     if kind == "asyncio_task":
-        codes = _codes_of_task(thing)
+        codes = _codes_of_task(obj)
     elif kind == "thread":
-        codes = _codes_of_callable(kept(thing, "_target"))
+        codes = _codes_of_callable(kept(obj, "_target"))
     else:
-        codes = iter((thing.ag_code,) if type(thing) is AsyncGeneratorType else ())
+        codes = iter((obj.ag_code,) if type(obj) is AsyncGeneratorType else ())
     # Code compiled from a string may come from anywhere.
     return any(code.co_filename[:1] != "<" and not is_library(code.co_filename) for code in codes)
 

@@ -20,12 +20,12 @@ class Scope:
         parent: The scope around it, to which its objects are attributed too.
     """
 
-    __slots__ = ("__weakref__", "began", "label", "parent")
+    __slots__ = ("__weakref__", "created", "label", "parent")
 
     def __init__(self, label: str | None = None, parent: Scope | None = None) -> None:
         self.label = label
         self.parent = parent
-        self.began = 0
+        self.created = 0
         """How many objects were created in it; a scope in which none was created is clean."""
 
     def holds(self, other: Scope | None) -> bool:
@@ -40,7 +40,7 @@ class Scope:
         """Count an object created in it, and so in the scopes around it."""
         scope: Scope | None = self
         while scope is not None:
-            scope.began += 1
+            scope.created += 1
             scope = scope.parent
 
     def enter(self) -> contextvars.Token[Scope | None]:

@@ -54,7 +54,7 @@ class Records(Protocol):
     def note(
         self,
         kind: Kind,
-        thing: object,
+        obj: object,
         frame: FrameType | None,
         *,
         what: str = "",
@@ -65,19 +65,19 @@ class Records(Protocol):
     def note_child(self, pid: object, command: object, frame: FrameType, popen: Any = None) -> None:
         """Note that a child process was started at *frame*."""
 
-    def ref(self, thing: object) -> Ref:
+    def ref(self, obj: object) -> Ref:
         """Return a weak reference to an object; its note is removed with the object."""
 
     def enter(self, note: Note) -> None:
         """Add a note."""
 
-    def renote(self, thing: object, earlier: Note | None) -> None:
+    def renote(self, obj: object, earlier: Note | None) -> None:
         """Restore an earlier note."""
 
-    def scope_of(self, thing: object) -> Scope | None:
+    def scope_of(self, obj: object) -> Scope | None:
         """Return the scope in which an object was created."""
 
-    def origin_of(self, thing: object) -> Origin | None:
+    def origin_of(self, obj: object) -> Origin | None:
         """Return where an object was created."""
 
 
@@ -147,22 +147,22 @@ class Wrapping:
             @functools.wraps(original)
             def start(*args: Any, **kwargs: Any) -> Any:
                 # Before the call, because the started code creates objects of its own at once.
-                thing = args[0] if args else None
-                earlier = self._records.every.get(id(thing))
-                self._note_start(kind, thing, sys._getframe(1))
+                obj = args[0] if args else None
+                earlier = self._records.every.get(id(obj))
+                self._note_start(kind, obj, sys._getframe(1))
                 try:
                     return original(*args, **kwargs)
                 except BaseException:
-                    self._records.renote(thing, earlier)
+                    self._records.renote(obj, earlier)
                     raise
 
             return start
 
         return make
 
-    def _note_start(self, kind: Kind, thing: Any, frame: FrameType) -> None:
-        target = kept(thing, "_target")  # multiprocessing deletes it on start
-        self._records.note(kind, thing, frame, what=name_of(target) if target is not None else "")
+    def _note_start(self, kind: Kind, obj: Any, frame: FrameType) -> None:
+        target = kept(obj, "_target")  # multiprocessing deletes it on start
+        self._records.note(kind, obj, frame, what=name_of(target) if target is not None else "")
 
     def _popen(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)

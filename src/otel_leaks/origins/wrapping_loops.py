@@ -19,7 +19,7 @@ from otel_leaks.origins.wrapping_tasks import TaskWrapping
 from otel_leaks.runtime.cancelling import wrap_runners
 from otel_leaks.runtime.coroutines import chain_at
 from otel_leaks.runtime.destruction import destroyed_pending
-from otel_leaks.runtime.gathers import Gathers, hears, is_for_application
+from otel_leaks.runtime.gathers import Gathers, is_for_application, notifies
 from otel_leaks.runtime.glimpse import root_of
 from otel_leaks.runtime.loops import loop_roots, on_subclass
 from otel_leaks.runtime.patches import Patches
@@ -188,7 +188,7 @@ class LoopWrapping:
                             return None
             return original(*args, **kwargs)
 
-        return hears(call_exception_handler)
+        return notifies(call_exception_handler)
 
     def _note_destroyed(self, task: Any) -> None:
         # The task is being destroyed: its note may already be gone, its context is not.

@@ -16,7 +16,7 @@ from otel_leaks.pytest_plugin.owners import hand_to_owners, is_owner
 from otel_leaks.pytest_plugin.runners import Runners
 from otel_leaks.pytest_plugin.scope import SessionScope
 from otel_leaks.pytest_plugin.teardowns import Teardowns
-from otel_leaks.pytest_plugin.turns import Charged, Turns
+from otel_leaks.pytest_plugin.turns import Owner, Turns
 from otel_leaks.testing.report import Report
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Calls:
         if self._cleanup is not None:
             self._cleanup.before(item.nodeid)
         scope = Scope(item.nodeid, self._session.scope)
-        self._turns.call = call = Charged(scope, settings)
+        self._turns.call = call = Owner(scope, settings)
         self._runners.watch(call)
         self._runners.watch_case(call, item)
         token = scope.enter()
@@ -84,21 +84,21 @@ class Calls:
         self._judge(item, call, None)
         return result
 
-    def _judge(self, item: pytest.Item, call: Charged, raised: BaseException | None) -> None:
+    def _judge(self, item: pytest.Item, call: Owner, raised: BaseException | None) -> None:
         self._turns.call = call.case = None
         self._session.stand_in(self._session.scope)
         self._turns.item = item
         self._teardowns.ended()
         try:
-            if call.scope.began or starts.has_unnoted_tasks():
-                self._judge_what_began(item, call, raised or raised_in_unittest(item))
+            if call.scope.created or starts.has_unnoted_tasks():
+                self._judge_what_was_created(item, call, raised or raised_in_unittest(item))
         finally:
             self._turns.item = None
             if call not in self._turns.waiting:
                 call.release()
 
-    def _judge_what_began(
-        self, item: pytest.Item, call: Charged, raised: BaseException | None
+    def _judge_what_was_created(
+        self, item: pytest.Item, call: Owner, raised: BaseException | None
     ) -> None:
         if call.settings.is_allowed or (is_failure(raised) and not self._options.on_failure):
             return
@@ -117,7 +117,7 @@ class Calls:
             text = self._teardowns.cleaned(call, report, str(report))
             self._outcomes.report([Leaks(item.nodeid, text, report)], item, raised)
 
-    def _hand_to_owners(self, item: pytest.Item, call: Charged) -> Report | None:
+    def _hand_to_owners(self, item: pytest.Item, call: Owner) -> Report | None:
         """
         Attribute to wider fixtures what a test made them create and what they still hold.
 

@@ -50,15 +50,15 @@ class _Zombie:
 
     def __init__(self, leaked: Leaked, text: str) -> None:
         self._kind = leaked.kind
-        self._ref = weakref.ref(leaked.thing)
+        self._ref = weakref.ref(leaked.obj)
         self.text = text
         self.tests: list[str] = []
         self.count = 0
 
     def note(self, nodeid: str) -> bool:
         """Record that a test is about to run; return whether the zombie is still alive."""
-        thing = self._ref()
-        if thing is None or not is_disturbing(Leaked(self._kind, thing)):
+        obj = self._ref()
+        if obj is None or not is_disturbing(Leaked(self._kind, obj)):
             return False
         if len(self.tests) < NAMED_TESTS:
             self.tests.append(nodeid)
@@ -123,10 +123,10 @@ class Cleanup:
         with self._troubles.kept("what a test left can't be ended"):
             kinds = {site.kind for site in report} & _ENDED_KINDS
             ids = Ignores((*BUILT_IN, *self._ignores, *ignores))
-            charged = [each for kind in sorted(kinds) for each in self._charged(scope, kind, ids)]
-            end(charged, scope)
-            zombies = [each for each in charged if is_disturbing(each)]
-            del charged
+            owner = [each for kind in sorted(kinds) for each in self._owned(scope, kind, ids)]
+            end(owner, scope)
+            zombies = [each for each in owner if is_disturbing(each)]
+            del owner
             lines = [self._note(each, scope) for each in zombies[:MAX_ZOMBIES]]
             if len(zombies) > MAX_ZOMBIES:
                 lines.append(f"zombies: {len(zombies) - MAX_ZOMBIES} more can't be ended")
@@ -144,31 +144,31 @@ class Cleanup:
     def _report(self) -> None:
         self._ledger.zombies[self._process] = [each.line() for each in self._all]
 
-    def _charged(self, scope: Scope, kind: Kind, ignores: Ignores) -> list[Leaked]:
+    def _owned(self, scope: Scope, kind: Kind, ignores: Ignores) -> list[Leaked]:
         """Return what is neither ignored nor known."""
         # By identity: some objects are offered twice.
         found: dict[int, Any] = {}
 
-        def collect(thing: object) -> bool:
+        def collect(obj: object) -> bool:
             # For tasks, those of other scopes and finished ones are offered as well.
-            if is_open(kind, thing) and scope.holds(starts.scope_of(thing)):
-                found[id(thing)] = thing
+            if is_open(kind, obj) and scope.holds(starts.scope_of(obj)):
+                found[id(obj)] = obj
             return True
 
         shared_taker.look(scope, ignores, {kind}, collect, self._troubles.unreadable)
         looks = iter(range(MAX_LOOKS))
-        charged = _parted(
-            [*found.values()], lambda some: self._is_charged(scope, kind, ignores, some), looks
+        owner = _parted(
+            [*found.values()], lambda some: self._is_owned(scope, kind, ignores, some), looks
         )
-        return [Leaked(kind, each) for each in charged]
+        return [Leaked(kind, each) for each in owner]
 
-    def _is_charged(
+    def _is_owned(
         self, scope: Scope, kind: Kind, ignores: Ignores, some: Sequence[Any]
     ) -> bool | None:
         """Return whether all of some objects are leaks; None if only some of them may be."""
         ids = set(map(id, some))
         report = shared_taker.look(
-            scope, ignores, {kind}, lambda thing: id(thing) not in ids, self._troubles.unreadable
+            scope, ignores, {kind}, lambda obj: id(obj) not in ids, self._troubles.unreadable
         )
         left = self._baseline.without_known(report)
         if not left:
@@ -178,30 +178,30 @@ class Cleanup:
 
 
 def _parted(
-    things: list[Any], is_charged: Callable[[Sequence[Any]], bool | None], looks: Iterator[int]
+    objects: list[Any], is_owned: Callable[[Sequence[Any]], bool | None], looks: Iterator[int]
 ) -> Iterable[Any]:
     """Yield the objects for which *is_charged* is true, halving sets for which it is None."""
-    if not things or next(looks, None) is None:
+    if not objects or next(looks, None) is None:
         return
-    answer = is_charged(things)
+    answer = is_owned(objects)
     if answer:
-        yield from things
-    elif answer is None and len(things) > 1:
-        half = len(things) // 2
-        yield from _parted(things[:half], is_charged, looks)
-        yield from _parted(things[half:], is_charged, looks)
+        yield from objects
+    elif answer is None and len(objects) > 1:
+        half = len(objects) // 2
+        yield from _parted(objects[:half], is_owned, looks)
+        yield from _parted(objects[half:], is_owned, looks)
 
 
 def _described(leaked: Leaked) -> str:
     """Describe one object on a line: its kind, its name, where it was created."""
-    thing = leaked.thing
-    name = starts.what(thing)
+    obj = leaked.obj
+    name = starts.what(obj)
     if leaked.kind == "thread":
-        name = kept(thing, "_name") or name
+        name = kept(obj, "_name") or name
     elif leaked.kind == "asyncio_task":
-        name = thing.get_name()
+        name = obj.get_name()
     elif leaked.kind == "child_process":
-        name = f"{thing.name}, pid {thing.pid}"
-    origin = starts.origin_of(thing)
+        name = f"{obj.name}, pid {obj.pid}"
+    origin = starts.origin_of(obj)
     created = f", created at {place(origin.file, origin.line)}" if origin is not None else ""
     return f"{leaked.kind.replace('_', ' ')} {name_text(name)}".rstrip() + created

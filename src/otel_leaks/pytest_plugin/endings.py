@@ -53,7 +53,7 @@ class Leaked(NamedTuple):
     """An object that a test left behind."""
 
     kind: Kind
-    thing: Any
+    obj: Any
 
 
 def end(leaked: Sequence[Leaked], scope: Scope) -> None:
@@ -65,31 +65,31 @@ def end(leaked: Sequence[Leaked], scope: Scope) -> None:
         scope: The scope of the test.
     """
     until = native.monotonic() + LIMIT_S
-    things: defaultdict[Kind, list[Any]] = defaultdict(list)
+    objects: defaultdict[Kind, list[Any]] = defaultdict(list)
     for each in leaked:
-        things[each.kind].append(each.thing)
-    for thread in things["thread"]:
+        objects[each.kind].append(each.obj)
+    for thread in objects["thread"]:
         if is_subtype(type(thread), threading.Timer):
             with contextlib.suppress(Exception):
                 _cancel_timer(thread)
-    _finalize([*things["thread"], *things["child_process"]], until)
-    for child in things["child_process"]:
+    _finalize([*objects["thread"], *objects["child_process"]], until)
+    for child in objects["child_process"]:
         _terminate(child, _SIGTERM)
-    _end_tasks(things["asyncio_task"], scope, until)
-    for job in things["work_item"]:
+    _end_tasks(objects["asyncio_task"], scope, until)
+    for job in objects["work_item"]:
         with contextlib.suppress(Exception):
             job.cancel()
-    for pool in things["thread_pool"]:
+    for pool in objects["thread_pool"]:
         _shut_down(pool)
-    _end_loops(things["event_loop"], set(map(id, things["asyncio_task"])), until)
-    _reap(things["child_process"], until)
+    _end_loops(objects["event_loop"], set(map(id, objects["asyncio_task"])), until)
+    _reap(objects["child_process"], until)
     busy = [each for each in leaked if each.kind in {"thread", "work_item"}]
     _wait(lambda: all(map(is_ended, busy)), min(until, native.monotonic() + SETTLE_S))
 
 
 def is_ended(leaked: Leaked) -> bool:
     """Return whether an object has ended by now."""
-    return not is_open(leaked.kind, leaked.thing)
+    return not is_open(leaked.kind, leaked.obj)
 
 
 def is_disturbing(leaked: Leaked) -> bool:
@@ -98,10 +98,10 @@ def is_disturbing(leaked: Leaked) -> bool:
         return False
     if leaked.kind == "asyncio_task":
         with contextlib.suppress(Exception):
-            return not leaked.thing.get_loop().is_closed()
+            return not leaked.obj.get_loop().is_closed()
     if leaked.kind == "event_loop":
         with contextlib.suppress(Exception):
-            return bool(leaked.thing.is_running())
+            return bool(leaked.obj.is_running())
     return leaked.kind in {"thread", "work_item", "child_process"}
 
 
@@ -188,7 +188,7 @@ def _is_left_by_its_thread(loop: Any) -> bool:
 # Pools and children
 
 
-def _finalize(things: list[Any], until: float) -> None:
+def _finalize(objects: list[Any], until: float) -> None:
     """
     End the pools and managers of multiprocessing as it would itself when the interpreter exits.
 
@@ -196,7 +196,7 @@ def _finalize(things: list[Any], until: float) -> None:
     """
     # Private, the same on 3.10 to 3.15.
     registry = getattr(sys.modules.get("multiprocessing.util"), "_finalizer_registry", {})
-    ids = set(map(id, things))
+    ids = set(map(id, objects))
     for each in list(registry.values()):
         of_library = (name_of_callable(kept(each, "_callback")) or "").startswith(
             "multiprocessing."

@@ -86,7 +86,7 @@ class Fixtures:
             fixture.is_set_up = True
             fixture.is_xunit = _XUNIT.match(fixturedef.argname) is not None
             owns_loop = owns_loop or _is_loop(result)
-            fixture.may_end_things = (
+            fixture.may_end_objects = (
                 len(fixturedef._finalizers) > finalizers
                 and not owns_loop
                 and (package not in ENDS_NOTHING or fixture.is_xunit)
@@ -126,12 +126,12 @@ class Fixtures:
 
     def _look(self, fixture: Fixture) -> None:
         found = fixture.cancelled
-        if fixture.scope.began and not fixture.settings.is_allowed:
+        if fixture.scope.created and not fixture.settings.is_allowed:
             found = found.plus(self._looking.glance(fixture.scope, fixture.settings))
         if found:
             fixture.waits_for = {each for each in fixture.all_asked() if self._turns.may_end(each)}
             self._teardowns.wait(fixture, found)
-            self._teardowns.began()
+            self._teardowns.created()
 
 
 def _label(fixturedef: pytest.FixtureDef[Any], node: Any) -> str:

@@ -10,7 +10,7 @@ from otel_leaks.pytest_plugin.driving import drive
 from otel_leaks.pytest_plugin.options import Options, Settings
 from otel_leaks.pytest_plugin.outcomes import Outcomes
 from otel_leaks.pytest_plugin.troubles import Troubles
-from otel_leaks.pytest_plugin.turns import Charged, Turns
+from otel_leaks.pytest_plugin.turns import Owner, Turns
 from otel_leaks.testing.checks import (
     CANCELLED_BY_RUNNERS,
     BeforeCancelling,
@@ -79,24 +79,24 @@ class Looking:
         """Look at the present state: once and without grace, but with a full verdict."""
         return self.look(scope, settings._replace(grace=_ONE_LOOK), kinds)
 
-    def before_cancelling(self, charged: Charged) -> Report:
+    def before_cancelling(self, owner: Owner) -> Report:
         """Look for what is left before a runner silently cancels it."""
-        scope, settings = charged.scope, charged.settings
+        scope, settings = owner.scope, owner.settings
         with not_collecting():
             found = self._baseline.without_known(self.glance(scope, settings, CANCELLED_BY_RUNNERS))
             # Whatever closes the loop cancels the same tasks as its runner: wait for them once.
-            if new_sites(found, charged.cancelled):
+            if new_sites(found, owner.cancelled):
                 found = self.look(scope, settings, CANCELLED_BY_RUNNERS)
         return found
 
-    def at_loop(self, charged: Charged, loop: Any) -> Report:
+    def at_loop(self, owner: Owner, loop: Any) -> Report:
         """Look at one loop before its runner cancels what is left on it."""
-        if charged.runners is None:
-            ignores = (*self._options.ignores, *charged.settings.ignores)
-            charged.runners = BeforeCancelling(charged.scope, ignores, charged.settings.grace)
-        charged.runners.report = charged.runners.report.plus(charged.cancelled)
-        found = charged.runners.look(loop)
-        self._outcomes.ledger.used |= charged.runners.used
+        if owner.runners is None:
+            ignores = (*self._options.ignores, *owner.settings.ignores)
+            owner.runners = BeforeCancelling(owner.scope, ignores, owner.settings.grace)
+        owner.runners.report = owner.runners.report.plus(owner.cancelled)
+        found = owner.runners.look(loop)
+        self._outcomes.ledger.used |= owner.runners.used
         return self._baseline.without_known(found) if found else found
 
     def _look(

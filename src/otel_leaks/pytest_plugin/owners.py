@@ -27,7 +27,7 @@ SEARCH_S = 0.25
 
 def is_owner(fixture: Fixture) -> bool:
     """Return whether a fixture outlives its test, and may end objects in its teardown."""
-    return not fixture.is_function and fixture.may_end_things
+    return not fixture.is_function and fixture.may_end_objects
 
 
 def hand_to_owners(scope: Scope, owners: Iterable[Fixture], item: pytest.Item) -> bool:

@@ -9,7 +9,7 @@ from otel_leaks.pytest_plugin.fixtures import ENDS_NOTHING
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.options import Settings
 from otel_leaks.pytest_plugin.scope import SessionScope
-from otel_leaks.pytest_plugin.turns import Charged
+from otel_leaks.pytest_plugin.turns import Owner
 
 if TYPE_CHECKING:
     from otel_leaks.testing.report import Report
@@ -34,7 +34,7 @@ class Remains:
         self._hooks = hooks
         self._session = session
         self._looking = looking
-        self.charged = Charged(session.scope, settings)
+        self.owner = Owner(session.scope, settings)
 
     def take_back(self) -> None:
         """Attribute to the session what was attributed to its fixtures, and left."""
@@ -42,14 +42,14 @@ class Remains:
 
     def look(self) -> Report:
         """Look for what is left; what a runner cancelled counts as well."""
-        found = self._looking.look(self._session.scope, self.charged.settings)
-        return self.charged.cancelled.plus(found)
+        found = self._looking.look(self._session.scope, self.owner.settings)
+        return self.owner.cancelled.plus(found)
 
     def look_within(self) -> Report:
         """Look for what was created since the session started; the controller judges the rest."""
         self._session.configuring.parent = None
-        found = self._looking.once(self._session.scope, self.charged.settings)
-        return self.charged.cancelled.plus(found)
+        found = self._looking.once(self._session.scope, self.owner.settings)
+        return self.owner.cancelled.plus(found)
 
     def may_end_later(self) -> bool:
         """Return whether hooks of others, such as ``pytest_unconfigure``, may still end objects."""
@@ -60,4 +60,4 @@ class Remains:
         ]
         return any(
             (each.function.__module__ or "").partition(".")[0] not in ENDS_NOTHING for each in later
-        ) or bool(self._looking.once(self._session.configuring, self.charged.settings))
+        ) or bool(self._looking.once(self._session.configuring, self.owner.settings))

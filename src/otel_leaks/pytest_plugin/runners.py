@@ -19,7 +19,7 @@ from otel_leaks.origins.recorder import current_scope, starts
 from otel_leaks.origins.scopes import Scope
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.teardowns import Teardowns
-from otel_leaks.pytest_plugin.turns import Charged, Turns
+from otel_leaks.pytest_plugin.turns import Owner, Turns
 from otel_leaks.runtime.native import get_ident
 from otel_leaks.runtime.patches import Patches
 
@@ -40,18 +40,18 @@ class Runners:
         self._wrapped: set[tuple[type, str]] = set()
         self._modules = 0
         self._has_cases = False
-        self._looked_first: dict[int, tuple[Charged, ...]] = {}
+        self._looked_first: dict[int, tuple[Owner, ...]] = {}
         """The tests and fixtures just looked at, by ident of the thread that closes the runner."""
 
     def close(self) -> None:
         """Restore all patches."""
         self._patches.restore()
 
-    def watch(self, charged: Charged) -> None:
-        """Look at the loops of *charged* before their runners cancel what is left on them."""
-        starts.cancelling[charged.scope] = functools.partial(self._look_at_loop, charged)
+    def watch(self, owner: Owner) -> None:
+        """Look at the loops of *owner* before their runners cancel what is left on them."""
+        starts.cancelling[owner.scope] = functools.partial(self._look_at_loop, owner)
 
-    def watch_case(self, call: Charged, item: pytest.Item) -> None:
+    def watch_case(self, call: Owner, item: pytest.Item) -> None:
         """Attribute to a test what is created in its case's own context, if it has one."""
         if self._has_cases:
             # IsolatedAsyncioTestCase copied its context when it was created, before its call.
@@ -72,29 +72,29 @@ class Runners:
         cases = getattr(sys.modules.get("unittest.async_case"), "IsolatedAsyncioTestCase", None)
         self._has_cases = cases is not None
         runner = getattr(sys.modules.get("anyio._backends._asyncio"), "TestRunner", None)
-        for owner, name in (
+        for target, name in (
             (cases, "_tearDownAsyncioLoop"),
             (cases, "_tearDownAsyncioRunner"),
             (runner, "__exit__"),
             (runner, "_call_in_runner_task"),
         ):
-            if owner is not None and hasattr(owner, name) and (owner, name) not in self._wrapped:
-                self._wrapped.add((owner, name))
+            if target is not None and hasattr(target, name) and (target, name) not in self._wrapped:
+                self._wrapped.add((target, name))
                 make = _in_scope if name == "_call_in_runner_task" else self._looking_first
-                self._patches.wrap(owner, name, make)
+                self._patches.wrap(target, name, make)
 
     def _looking_first(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def close(owner: Any, *args: Any, **kwargs: Any) -> Any:
+        def close(target: Any, *args: Any, **kwargs: Any) -> Any:
             call = self._turns.call
             # The GC closes the runner of an abandoned case, during whichever test.
-            if not hasattr(owner, "_testMethodName") or (call is not None and call.case is owner):
+            if not hasattr(target, "_testMethodName") or (call is not None and call.case is target):
                 looked_at = tuple(self._turns.at_end_of_runner())
-                for charged in looked_at:
-                    self._look_first(charged)
+                for owner in looked_at:
+                    self._look_first(owner)
                 self._looked_first[get_ident()] = looked_at
             try:
-                return original(owner, *args, **kwargs)
+                return original(target, *args, **kwargs)
             finally:
                 self._looked_first.pop(get_ident(), None)
 
@@ -105,16 +105,16 @@ class Runners:
         for each in self._turns.waiting:
             self._look_first(each)
 
-    def _look_first(self, charged: Charged) -> None:
-        if not charged.settings.is_allowed:
-            self._teardowns.cancelled(charged, self._looking.before_cancelling(charged))
+    def _look_first(self, owner: Owner) -> None:
+        if not owner.settings.is_allowed:
+            self._teardowns.cancelled(owner, self._looking.before_cancelling(owner))
 
-    def _look_at_loop(self, charged: Charged, loop: Any) -> None:
+    def _look_at_loop(self, owner: Owner, loop: Any) -> None:
         # The runner cancels as soon as it is closed: nothing was created since the last look.
-        if charged in self._looked_first.pop(get_ident(), ()):
+        if owner in self._looked_first.pop(get_ident(), ()):
             return
-        if not charged.settings.is_allowed:
-            self._teardowns.cancelled(charged, self._looking.at_loop(charged, loop))
+        if not owner.settings.is_allowed:
+            self._teardowns.cancelled(owner, self._looking.at_loop(owner, loop))
 
 
 def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,7 +126,7 @@ def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
         if scope is None:
             return await original(runner, func, *args, **kwargs)
 
-        async def charged(*args: Any, **kwargs: Any) -> Any:
+        async def owner(*args: Any, **kwargs: Any) -> Any:
             token = scope.enter()
             try:
                 return await func(*args, **kwargs)
@@ -136,7 +136,7 @@ def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
         # The first call creates the task that runs them all: it belongs to no test.
         outside = _outermost(scope).enter()
         try:
-            return await original(runner, charged, *args, **kwargs)
+            return await original(runner, owner, *args, **kwargs)
         finally:
             scope.leave(outside)
 

@@ -100,7 +100,7 @@ class LeaksPlugin:
         )
         blocking = BlockingTests(options, outcomes)
         remains = Remains(config.hook, self._scope, looking, options.default)
-        runners.watch(remains.charged)
+        runners.watch(remains.owner)
         is_tested = config.getoption("--leaks-selftest") and not is_worker(config)
         self._selftest = Selftest(is_due=is_tested)
         summary = Summary(

@@ -10,7 +10,7 @@ import pytest
 from otel_leaks.pytest_plugin.hangs import Hangs
 from otel_leaks.pytest_plugin.looking import Looking
 from otel_leaks.pytest_plugin.outcomes import Leaks, Outcomes
-from otel_leaks.pytest_plugin.turns import Charged, Fixture, Turns
+from otel_leaks.pytest_plugin.turns import Fixture, Owner, Turns
 
 if TYPE_CHECKING:
     from otel_leaks.pytest_plugin.cleanup import Cleanup
@@ -51,30 +51,30 @@ class Teardowns:
             self._is_watching = True
             self._manager.register(self, "otel_leaks_teardowns")
 
-    def wait(self, charged: Charged, found: Report) -> None:
+    def wait(self, owner: Owner, found: Report) -> None:
         """Judge later, after the teardowns that may still end what was found."""
-        self._turns.waiting.append(charged)
+        self._turns.waiting.append(owner)
         self.watch()
-        self.expect_hang(charged, found)
+        self.expect_hang(owner, found)
 
-    def expect_hang(self, charged: Charged, report: Report) -> None:
+    def expect_hang(self, owner: Owner, report: Report) -> None:
         """
         Remember tasks that may not end when their runner cancels them.
 
         The teardown would then hang, and the leaks would not be reported.
         """
         if any(site.kind == "asyncio_task" for site in report):
-            self._hangs.add(charged.scope, report)
+            self._hangs.add(owner.scope, report)
             self.watch()
 
-    def cancelled(self, charged: Charged, found: Report) -> None:
+    def cancelled(self, owner: Owner, found: Report) -> None:
         """Attribute what a runner is about to cancel, and start waiting for the runner."""
         if found:
-            charged.cancelled = charged.cancelled.plus(found)
-            self.expect_hang(charged, found)
+            owner.cancelled = owner.cancelled.plus(found)
+            self.expect_hang(owner, found)
         self._hangs.start()
 
-    def began(self) -> None:
+    def created(self) -> None:
         """Start waiting for a teardown."""
         self._hangs.start()
 
@@ -85,7 +85,7 @@ class Teardowns:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
         """Fail with what the test, and fixtures that were torn down, leave afterwards."""
-        self.began()
+        self.created()
         try:
             result = yield
         except BaseException as error:
@@ -110,7 +110,7 @@ class Teardowns:
         """Return the leaks of tests and fixtures that still wait for a teardown."""
         return self._judged(self._turns.rest())
 
-    def _judged(self, due: list[Charged]) -> list[Leaks]:
+    def _judged(self, due: list[Owner]) -> list[Leaks]:
         """Return the leaks of the tests and fixtures in *due* that left any."""
         left = []
         for each in due:
@@ -129,7 +129,7 @@ class Teardowns:
             for (each, report), text in zip(left, texts, strict=True)
         ]
 
-    def cleaned(self, charged: Charged, report: Report, text: str) -> str:
+    def cleaned(self, owner: Owner, report: Report, text: str) -> str:
         """
         End what was left, if ``leaks_cleanup`` is on; it is already judged.
 
@@ -141,7 +141,7 @@ class Teardowns:
         # A task may block while it is cancelled, or not end.
         self._hangs.start()
         try:
-            zombies = self._cleanup.of(charged.scope, charged.settings.ignores, report)
+            zombies = self._cleanup.of(owner.scope, owner.settings.ignores, report)
         finally:
             self._hangs.stop()
         return f"{text}\n{zombies}" if zombies else text

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from otel_leaks.testing.checks import BeforeCancelling
 
 __all__ = [
-    "Charged",
     "Fixture",
+    "Owner",
     "Turns",
     "asked_by_name",
     "is_awaited_in_vain",
@@ -37,7 +37,7 @@ __all__ = [
 _CLEAN = Report()
 
 
-class Charged:
+class Owner:
     """A test's call, or a fixture: what leaks are attributed to."""
 
     __slots__ = ("cancelled", "case", "runners", "scope", "settings", "waits_for")
@@ -64,7 +64,7 @@ class Charged:
         self.scope.parent = None
 
 
-class Fixture(Charged):
+class Fixture(Owner):
     """A fixture that is set up or being set up."""
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Fixture(Charged):
         "is_function",
         "is_set_up",
         "is_xunit",
-        "may_end_things",
+        "may_end_objects",
     )
 
     def __init__(
@@ -89,7 +89,7 @@ class Fixture(Charged):
         self.is_xunit = False
         """Whether pytest made it from a method or function: setup_class, setUpModule."""
         self.is_set_up = False
-        self.may_end_things = False
+        self.may_end_objects = False
         """Whether it has a teardown that the user wrote."""
         self.asked: list[Fixture] = []
         """The fixtures that it requested."""
@@ -121,13 +121,13 @@ class Turns:
     """The test and fixtures that own what is created now, and those that wait to be judged."""
 
     def __init__(self) -> None:
-        self.call: Charged | None = None
+        self.call: Owner | None = None
         """The test whose call is running."""
         self.item: pytest.Item | None = None
         """The test that is being looked at."""
         self.fixtures: dict[int, Fixture] = {}
         """The fixtures that are set up or being set up, by the id of their definition."""
-        self.waiting: list[Charged] = []
+        self.waiting: list[Owner] = []
 
     def holders(self) -> Callable[[], Iterable[object]] | None:
         """Return a function that yields what pytest itself holds of the test being looked at."""
@@ -151,12 +151,12 @@ class Turns:
     def may_end_later(self, item: pytest.Item) -> bool:
         """Return whether the teardown of a test may end what its call left."""
         return any(
-            each.is_function and each.may_end_things for each in self.fixtures.values()
+            each.is_function and each.may_end_objects for each in self.fixtures.values()
         ) or _has_finalizers(item)
 
     def may_end(self, fixture: Fixture) -> bool:
         """Return whether a fixture's teardown is still to come and may end objects of others."""
-        return fixture.may_end_things and id(fixture.definition) in self.fixtures
+        return fixture.may_end_objects and id(fixture.definition) in self.fixtures
 
     def torn_down(self, definition: pytest.FixtureDef[Any]) -> Fixture | None:
         """Remove and return the fixture whose teardown is over; nothing waits for it any more."""
@@ -167,7 +167,7 @@ class Turns:
                 each.waits_for.discard(fixture)
         return fixture
 
-    def at_end_of_runner(self) -> list[Charged]:
+    def at_end_of_runner(self) -> list[Owner]:
         """Return the tests and fixtures whose tasks may be on a loop that is about to close."""
         current = self.call or self._in_teardown()
         return [*([current] if current is not None else ()), *self.waiting]
@@ -177,13 +177,13 @@ class Turns:
         scope = current_scope()
         return next((each for each in self.fixtures.values() if each.scope is scope), None)
 
-    def due(self) -> list[Charged]:
+    def due(self) -> list[Owner]:
         """Remove and return those waiting whose objects no teardown can end any more."""
         due = [each for each in self.waiting if not each.waits_for]
         self.waiting[:] = [each for each in self.waiting if each.waits_for]
         return due
 
-    def rest(self) -> list[Charged]:
+    def rest(self) -> list[Owner]:
         """Remove and return all that wait: no more teardowns will come."""
         rest, self.waiting[:] = [*self.waiting], []
         return rest

@@ -76,11 +76,11 @@ def is_on(loop: Any) -> Callable[[object], bool]:
     # Private in asyncio and in uvloop, the same on 3.10 to 3.15.
     generators = set(map(id, getattr(loop, "_asyncgens", ())))
 
-    def is_here(thing: Any) -> bool:
-        if type(thing) is AsyncGeneratorType:
-            return id(thing) in generators
+    def is_here(obj: Any) -> bool:
+        if type(obj) is AsyncGeneratorType:
+            return id(obj) in generators
         # A stand-in for a task that was destroyed meanwhile has no loop.
-        get_loop = getattr(thing, "get_loop", None)
+        get_loop = getattr(obj, "get_loop", None)
         return get_loop is None or get_loop() is loop
 
     return is_here

@@ -7,11 +7,11 @@ from typing import Any
 __all__ = ["destroyed_pending", "is_task"]
 
 
-def is_task(thing: object) -> bool:
-    """Return whether *thing* is a task, judged by its class without running code of the class."""
+def is_task(obj: object) -> bool:
+    """Return whether *obj* is a task, judged by its class without running code of the class."""
     spaces = (
         type.__getattribute__(each, "__dict__")
-        for each in type.__getattribute__(type(thing), "__mro__")
+        for each in type.__getattribute__(type(obj), "__mro__")
     )
     return any("get_coro" in space for space in spaces)
 

@@ -68,8 +68,8 @@ def _with_arguments(functions: list[Any]) -> list[ExitFunction] | None:
     return None
 
 
-def _is_row(thing: Any) -> bool:
-    return type(thing) is tuple and len(thing) == 3 and type(thing[1]) is tuple
+def _is_row(obj: Any) -> bool:
+    return type(obj) is tuple and len(obj) == 3 and type(obj[1]) is tuple
 
 
 def _lists(found: Sequence[Any], functions: list[Any]) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from otel_leaks.runtime.patches import Patches
 
-__all__ = ["Gathers", "hears", "is_for_application"]
+__all__ = ["Gathers", "is_for_application", "notifies"]
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 _SILENT = "_otel_leaks_silent"
@@ -107,7 +107,7 @@ class Gathers:
             self._pruned_at = max(_PRUNED_AT, 2 * len(self._silent))
 
 
-def hears(wrapper: _Call) -> _Call:
+def notifies(wrapper: _Call) -> _Call:
     """Mark a wrapper of ``call_exception_handler`` as one that is notified of destroyed tasks."""
     setattr(wrapper, _HEARS, True)
     return wrapper
@@ -119,7 +119,7 @@ def is_for_application(task: Any, original: Any) -> bool:
 
     Args:
         task: The task that was destroyed.
-        original: The function that a wrapper marked by ``hears`` wraps: another such wrapper, or
+        original: The function that a wrapper marked by ``notifies`` wraps: another such wrapper, or
             one of the application.
     """
     return hasattr(original, _HEARS) or not getattr(task, _SILENT, False)

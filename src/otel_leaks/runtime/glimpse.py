@@ -102,9 +102,9 @@ def root_of_ref(ref: weakref.ref[Any]) -> Root:
     return lambda: present(map(deref, (ref,)))
 
 
-def root_of(thing: object) -> Root:
+def root_of(obj: object) -> Root:
     """Return the root that leads to an object that the caller holds."""
-    return lambda: iter((thing,))
+    return lambda: iter((obj,))
 
 
 def attribute(descriptor: Any) -> Step:
@@ -233,9 +233,9 @@ def is_alive(refs: Iterable[weakref.ref[Any]]) -> list[bool]:
     return drained(lambda: map(_is_present, map(deref, refs)))
 
 
-def refs_to(things: Iterable[Any]) -> list[weakref.ref[Any]]:
-    """Return a weak reference without a callback to each of *things*."""
-    return drained(lambda: map(weakref.ref, things))
+def refs_to(objects: Iterable[Any]) -> list[weakref.ref[Any]]:
+    """Return a weak reference without a callback to each of *objects*."""
+    return drained(lambda: map(weakref.ref, objects))
 
 
 def refs_at(ref: weakref.ref[Any]) -> list[weakref.ref[Any]]:
@@ -292,9 +292,9 @@ def in_c(kind: type, name: str) -> Step | None:
     return None
 
 
-def is_module(thing: Any) -> bool:
-    """Return whether *thing* is a module, including lazy ones, which it does not load."""
-    return issubclass(type(thing), types.ModuleType)
+def is_module(obj: Any) -> bool:
+    """Return whether *obj* is a module, including lazy ones, which it does not load."""
+    return issubclass(type(obj), types.ModuleType)
 
 
 def module_of_type(kind: type) -> str:

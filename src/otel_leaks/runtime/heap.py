@@ -221,22 +221,22 @@ def _walked(
     return set(targets) - walk.missing
 
 
-def _all_referents(things: list[Any]) -> list[Any]:
-    return list(chain.from_iterable(map(_referents, things)))
+def _all_referents(objects: list[Any]) -> list[Any]:
+    return list(chain.from_iterable(map(_referents, objects)))
 
 
-def _referents(thing: Any) -> Iterable[Any]:
-    kind = type(thing)
+def _referents(obj: Any) -> Iterable[Any]:
+    kind = type(obj)
     if kind is types.FunctionType:
-        return _of_function(thing)
+        return _of_function(obj)
     if issubclass(kind, type):
-        return list(type.__getattribute__(thing, "__dict__").values())
+        return list(type.__getattribute__(obj, "__dict__").values())
     if kind is contextvars.ContextVar:
-        return [each for var, each in contextvars.copy_context().items() if var is thing]
+        return [each for var, each in contextvars.copy_context().items() if var is obj]
     if issubclass(kind, threading.local):
         # The GC does not show these attributes; here are those of the calling thread.
-        return list(threading.local.__getattribute__(thing, "__dict__").values())
-    return referents_of([thing])
+        return list(threading.local.__getattribute__(obj, "__dict__").values())
+    return referents_of([obj])
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:
@@ -349,13 +349,13 @@ def held_only_by(
     """
     roots = list(holders)
     root_ids = set(map(id, roots))
-    things: dict[int, Any] = {}
+    objects: dict[int, Any] = {}
     inner: collections.Counter[int] = collections.Counter()
     edges: dict[int, list[int]] = {}
     queue = list(roots)
-    for thing in queue:  # Grows during the iteration.
+    for obj in queue:  # Grows during the iteration.
         below = []
-        for each in referents_of([thing]):
+        for each in referents_of([obj]):
             kind = type(each)
             key = id(each)
             if key in root_ids or is_module(each) or issubclass(kind, type):
@@ -366,17 +366,17 @@ def held_only_by(
                 continue
             inner[key] += 1
             below.append(key)
-            if key not in things:
-                things[key] = each
+            if key not in objects:
+                objects[key] = each
                 queue.append(each)
-                if len(things) > most:
+                if len(objects) > most:
                     return set()
-        edges[id(thing)] = below
-    del queue, thing
+        edges[id(obj)] = below
+    del queue, obj
     each = None
-    wanted = [key for key in targets if key in things]
+    wanted = [key for key in targets if key in objects]
     # Two references are ours: that of the dict, and the argument of getrefcount().
-    outer = [key for key in things if sys.getrefcount(things[key]) - 2 > inner[key]]
+    outer = [key for key in objects if sys.getrefcount(objects[key]) - 2 > inner[key]]
     held = set(outer)
     for key in outer:  # Grows during the iteration.
         more = [below for below in edges.get(key, ()) if below not in held]

@@ -80,7 +80,7 @@ _NOTHING = object()
 
 
 def holders_of(
-    things: Sequence[Any],
+    objects: Sequence[Any],
     *,
     budget_s: float,
     roots: Iterable[Root] = (),
@@ -88,10 +88,10 @@ def holders_of(
     reads_functions: bool = True,
 ) -> list[str]:
     """
-    Return for each of *things* what holds it.
+    Return for each of *objects* what holds it.
 
     Args:
-        things: Tasks, threads, or any other objects.
+        objects: Tasks, threads, or any other objects.
         budget_s: Seconds of CPU that it may take, > 0.
         roots: Further objects that live by themselves, each with the label to write.
         pause: Called between slices of work, some tenths of a millisecond apart.
@@ -101,8 +101,8 @@ def holders_of(
         One text for each, ``UNKNOWN`` if nothing was found.
     """
     if not can_read():
-        return [f"{UNKNOWN}: this is not looked for without the GIL" for _ in things]
-    search = _Search(things, budget_s, pause, reads_functions=reads_functions)
+        return [f"{UNKNOWN}: this is not looked for without the GIL" for _ in objects]
+    search = _Search(objects, budget_s, pause, reads_functions=reads_functions)
     try:
         return search.run(roots)
     finally:
@@ -112,14 +112,14 @@ def holders_of(
 class _Search:
     def __init__(
         self,
-        things: Sequence[Any],
+        objects: Sequence[Any],
         budget_s: float,
         pause: Callable[[], None],
         *,
         reads_functions: bool,
     ) -> None:
-        self._things = things
-        self._ids = set(map(id, things))
+        self._objects = objects
+        self._ids = set(map(id, objects))
         self._pause = pause
         self._reads_functions = reads_functions
         self._budget_s = budget_s
@@ -141,16 +141,16 @@ class _Search:
             self._until = _thread_time() + self._budget_s * LOOPS_SHARE
         if not self._ids <= said.keys():
             self._by_loops(said, is_whole=is_whole)
-        for each in self._things:
+        for each in self._objects:
             said.setdefault(id(each), self._unknown(each, is_whole=is_whole))
-        return [said[id(each)] for each in self._things]
+        return [said[id(each)] for each in self._objects]
 
     def forget(self) -> None:
         """Release all objects."""
         self._walk.forget(self._pause)
         del self._roots[:]
         self._labels.clear()
-        self._things = ()
+        self._objects = ()
 
     def _goes_on(self) -> bool:
         self._pause()
@@ -161,16 +161,16 @@ class _Search:
         return {*self._spaces, *map(id, lists_of_the_living())}
 
     def _walked_from(self, roots: Iterable[Root], said: dict[int, str]) -> bool:
-        things = []
-        for label, thing in roots:
-            if id(thing) in self._walk.missing:  # The value of a fixture.
-                self._walk.missing.discard(id(thing))
-                said[id(thing)] = label
-            elif id(thing) not in self._labels:
-                self._labels[id(thing)] = label
-                self._roots.append(thing)
-                things.append(thing)
-        is_whole = self._walk.run(things)
+        objects = []
+        for label, obj in roots:
+            if id(obj) in self._walk.missing:  # The value of a fixture.
+                self._walk.missing.discard(id(obj))
+                said[id(obj)] = label
+            elif id(obj) not in self._labels:
+                self._labels[id(obj)] = label
+                self._roots.append(obj)
+                objects.append(obj)
+        is_whole = self._walk.run(objects)
         for each, path in self._paths(said):
             if path:
                 said[id(each)] = self._written(path, each)
@@ -185,18 +185,18 @@ class _Search:
         Collects all paths before any is written: on 3.11 and 3.12 reading the names of attributes
         creates a dict, and then the object itself no longer references their values.
         """
-        return [(each, self._walk.path(id(each))) for each in self._things if id(each) not in said]
+        return [(each, self._walk.path(id(each))) for each in self._objects if id(each) not in said]
 
-    def _written(self, path: list[Any], thing: Any) -> str:
+    def _written(self, path: list[Any], obj: Any) -> str:
         label = self._labels[id(path[0])]
-        coroutine = _coroutine_of(thing)
+        coroutine = _coroutine_of(obj)
         for number, each in enumerate(path):
             if each is coroutine:
                 said = text_of(path[:number], each, label) if number else label
                 return f"{said}, its coroutine"
-        future = wakes(path, thing)
+        future = wakes(path, obj)
         if future is None:
-            return text_of(path, thing, label)
+            return text_of(path, obj, label)
         if future == 0:
             return f"{label}, which wakes it"
         return f"{text_of(path[:future], path[future], label)}, which wakes it"
@@ -211,7 +211,7 @@ class _Search:
                 return False
         is_whole = self._walked_from(roots, said)
         # One of the objects in question may hold another.
-        for each in self._things if len(self._things) > 1 else ():
+        for each in self._objects if len(self._objects) > 1 else ():
             left = self._ids - said.keys() - {id(each)}
             if left:
                 self._walk.missing = left
@@ -227,7 +227,7 @@ class _Search:
         return self._walked_from(exit_roots(with_arguments=self._reads_functions), said)
 
     def _by_loops(self, said: dict[int, str], *, is_whole: bool) -> None:
-        loops = list(loops_of(self._things))
+        loops = list(loops_of(self._objects))
         self._walk.missing = self._ids - said.keys()
         ways: dict[int, list[Any]] = {}
         for _ in range(WAYS_OF_LOOPS):
@@ -256,7 +256,7 @@ class _Search:
         for key in ways.keys() - said.keys():
             said[key] = self._of_loop_alone(ways[key], is_whole=is_whole)
 
-    def _of_loop(self, path: list[Any], thing: Any) -> str:
+    def _of_loop(self, path: list[Any], obj: Any) -> str:
         what = part_of_loop(path)
         calls = callback_on(path)
         if calls is not None and not calls.startswith("asyncio."):
@@ -264,7 +264,7 @@ class _Search:
         for number, each in enumerate(path):
             label = label_of_others(each)
             if label is not None:
-                return text_of(path[number:], thing, f"the event loop ({what}){label}")
+                return text_of(path[number:], obj, f"the event loop ({what}){label}")
         return f"the event loop ({what})"
 
     def _of_loop_alone(self, path: list[Any], *, is_whole: bool) -> str:
@@ -273,12 +273,12 @@ class _Search:
             return f"the event loop ({what}), and perhaps others: {self._ended()}"
         return f"the event loop{' alone' if self._reads_functions else ''} ({what})"
 
-    def _unknown(self, thing: Any, *, is_whole: bool) -> str:
+    def _unknown(self, obj: Any, *, is_whole: bool) -> str:
         if not is_whole:
             return f"{UNKNOWN}: {self._ended()}"
-        if self._reads_functions and any(each is thing for each in living_threads()):
+        if self._reads_functions and any(each is obj for each in living_threads()):
             return "nothing: a running thread lives by itself"
-        if any(each is thing for listed in lists_of_the_living() for each in list(listed)):
+        if any(each is obj for listed in lists_of_the_living() for each in list(listed)):
             return "nothing: a child process lives by itself"
         return UNKNOWN
 
@@ -291,7 +291,7 @@ class _Search:
         threads = [each for each in living_threads() if id(each) not in self._ids]
         asked = {
             names_in(each).get("_ident")
-            for each in self._things
+            for each in self._objects
             if is_subtype(type(each), threading.Thread)
         }
         if self._reads_functions:
@@ -318,14 +318,14 @@ def _loop_root() -> tuple[type, ...]:
     return (root,) if root is not None else ()
 
 
-def _parts_of(thing: Any) -> Iterator[Root]:
+def _parts_of(obj: Any) -> Iterator[Root]:
     """Yield a task or a thread as a root."""
-    if is_subtype(type(thing), threading.Thread):
+    if is_subtype(type(obj), threading.Thread):
         # Private, the same on 3.10 to 3.15.
-        yield from function_roots((names_in(thing).get("_ident"),))
-        yield Root(f"the thread {name_of_thread(thing)!r}", thing)
-    elif make_of(type(thing)) is not None:
-        yield Root(_label_of_task(thing), thing)
+        yield from function_roots((names_in(obj).get("_ident"),))
+        yield Root(f"the thread {name_of_thread(obj)!r}", obj)
+    elif make_of(type(obj)) is not None:
+        yield Root(_label_of_task(obj), obj)
 
 
 def _pending_tasks(pause: Callable[[], None]) -> Iterator[Any]:

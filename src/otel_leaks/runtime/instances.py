@@ -41,7 +41,7 @@ class Instances:
         """Return the living instances of a class and of its subclasses."""
         if id(cls) not in self._found:
             self._walk(cls)
-        return [thing for ref in self._found[id(cls)] if (thing := ref()) is not None]
+        return [obj for ref in self._found[id(cls)] if (obj := ref()) is not None]
 
     def _walk(self, cls: type) -> None:
         asked = (getattr(sys.modules.get(module), name, None) for module, name in _NAMES)
@@ -72,5 +72,5 @@ def _refs_to_all(classes: frozenset[int]) -> list[weakref.ref[Any]]:
     return list(map(weakref.ref, compress(heap, _are(classes, heap))))
 
 
-def _are(classes: frozenset[int], things: list[Any]) -> Iterator[bool]:
-    return map(classes.__contains__, map(id, map(type, things)))
+def _are(classes: frozenset[int], objects: list[Any]) -> Iterator[bool]:
+    return map(classes.__contains__, map(id, map(type, objects)))

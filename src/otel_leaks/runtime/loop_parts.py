@@ -24,10 +24,10 @@ _PARTS = {
 """Attributes of asyncio's loops, private and the same on 3.10 to 3.15."""
 
 
-def loops_of(things: Iterable[Any]) -> Iterator[Any]:
+def loops_of(objects: Iterable[Any]) -> Iterator[Any]:
     """Yield the loops of tasks; for other objects, the loop that runs here. Each loop once."""
     seen = set()
-    for each in things:
+    for each in objects:
         make = make_of(type(each))
         loop = next(make.loop(iter((each,))), None) if make is not None else running_loop()
         if loop is not None and id(loop) not in seen:
@@ -50,9 +50,9 @@ def part_of_running(path: list[Any], task: Any) -> Any:
     return None
 
 
-def label_of_others(thing: Any) -> str | None:
+def label_of_others(obj: Any) -> str | None:
     """Return a label for an object of others on a loop's path, None for the loop's own parts."""
-    kind = type(thing)
+    kind = type(obj)
     if kind is contextvars.Context:
         return ""
     protocol = getattr(sys.modules.get("asyncio.protocols"), "BaseProtocol", None)

@@ -22,16 +22,16 @@ __all__ = ["has", "kept", "name_of", "own", "program_of"]
 _PARTIAL_FUNC, _PARTIAL_ARGS = functools.partial.func, functools.partial.args
 
 
-def kept(thing: object, name: str) -> Any:
+def kept(obj: object, name: str) -> Any:
     """Return an attribute from the ``__dict__`` of an object, None if it is not there."""
     try:
-        members = object.__getattribute__(thing, "__dict__")
+        members = object.__getattribute__(obj, "__dict__")
     except AttributeError:
         return None
     return dict.get(members, name) if _is_dict(members) else None
 
 
-def own(thing: object, name: str, default: Any = None) -> Any:
+def own(obj: object, name: str, default: Any = None) -> Any:
     """
     Return an attribute of an object that belongs to the standard library.
 
@@ -39,15 +39,15 @@ def own(thing: object, name: str, default: Any = None) -> Any:
     to attributes of the object from then on. A property of that name is called.
     """
     try:
-        return object.__getattribute__(thing, name)
+        return object.__getattribute__(obj, name)
     except Exception:  # A custom class.
         return default
 
 
-def has(thing: object, name: str) -> bool:
+def has(obj: object, name: str) -> bool:
     """Return whether an attribute is in the ``__dict__`` of an object."""
     try:
-        members = object.__getattribute__(thing, "__dict__")
+        members = object.__getattribute__(obj, "__dict__")
     except AttributeError:
         return False
     return _is_dict(members) and dict.__contains__(members, name)

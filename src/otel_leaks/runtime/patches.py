@@ -88,8 +88,8 @@ class _Layer:
             (wrapper.__closure__ or ())[at].cell_contents = passing
 
 
-def _itself(thing: Any) -> Any:
-    return thing
+def _itself(obj: Any) -> Any:
+    return obj
 
 
 class _Point:
@@ -255,7 +255,7 @@ def _standing(owner: Any, name: str) -> _Point | None:
     idle = [each for each in here if any(not layer.is_active for layer in each.layers)]
     if not idle:
         return None
-    held = {id(thing) for thing in _below(vars(owner).get(name))}
+    held = {id(obj) for obj in _below(vars(owner).get(name))}
     found = next((each for each in idle if _is_held(each, held)), None)
     return found if found is not None or len(idle) < MAX_LOST else idle[-1]
 
@@ -272,21 +272,21 @@ def _below(top: object) -> Iterator[object]:
     or among the globals that it names.
     """
     seen: set[int] = set()
-    things = [top]
-    for thing in things:  # Grows during the iteration.
+    objects = [top]
+    for obj in objects:  # Grows during the iteration.
         # type(), not isinstance: a proxy, such as wrapt's, claims to be what it stands for.
-        kind = type(thing)
-        if id(thing) in seen or issubclass(kind, (type, ModuleType, BuiltinFunctionType)):
+        kind = type(obj)
+        if id(obj) in seen or issubclass(kind, (type, ModuleType, BuiltinFunctionType)):
             continue
-        seen.add(id(thing))
-        yield thing
+        seen.add(id(obj))
+        yield obj
         if len(seen) >= MAX_SEARCHED:
             return
         if kind is FunctionType:
-            assert isinstance(thing, FunctionType)
-            names = thing.__code__.co_names
-            cells = [each for each in thing.__closure__ or () if each is not None]
-            things += [thing.__dict__, *cells, *(thing.__defaults__ or ())]
-            things += [thing.__globals__[each] for each in names if each in thing.__globals__]
+            assert isinstance(obj, FunctionType)
+            names = obj.__code__.co_names
+            cells = [each for each in obj.__closure__ or () if each is not None]
+            objects += [obj.__dict__, *cells, *(obj.__defaults__ or ())]
+            objects += [obj.__globals__[each] for each in names if each in obj.__globals__]
         else:
-            things += referents_of([thing])
+            objects += referents_of([obj])

@@ -112,20 +112,20 @@ def _waits_on(path: list[Any], target: Any, futures: tuple[type, ...]) -> int | 
     return last if is_subtype(type(target), *_tasks()) and not is_named else None
 
 
-def is_wake_up(thing: Any, task: Any) -> bool:
-    """Return whether *thing* resumes *task* when it is called, by a loop or at a future's end."""
+def is_wake_up(obj: Any, task: Any) -> bool:
+    """Return whether *obj* resumes *task* when it is called, by a loop or at a future's end."""
     if not is_subtype(type(task), *_futures()):
         return False
-    kind = type(thing)
+    kind = type(obj)
     if kind is types.BuiltinMethodType:
-        return thing.__self__ is task
+        return obj.__self__ is task
     if kind is types.MethodType:  # A method of the class implemented in Python.
-        return thing.__self__ is task and _module_of(thing.__func__) == "asyncio.tasks"
+        return obj.__self__ is task and _module_of(obj.__func__) == "asyncio.tasks"
     return name_of_type(kind).endswith("TaskStepMethWrapper")
 
 
-def _module_of(thing: Any) -> str:
-    module = thing.__module__ if type(thing) is types.FunctionType else None
+def _module_of(obj: Any) -> str:
+    module = obj.__module__ if type(obj) is types.FunctionType else None
     return module if type(module) is str else "?"
 
 
@@ -271,16 +271,16 @@ def name_of_generator(generator: Any) -> str:
     return f"{_module_in(frame)}.{name}" if frame is not None else name
 
 
-def name_of_callable(thing: Any) -> str | None:
+def name_of_callable(obj: Any) -> str | None:
     """Return ``module.qualname`` of a function inside of methods and partials, or None."""
     for _ in range(MAX_STEPS):
-        kind = type(thing)
+        kind = type(obj)
         if kind is types.FunctionType:
-            return f"{_module_of(thing)}.{thing.__qualname__}"
+            return f"{_module_of(obj)}.{obj.__qualname__}"
         if kind is types.MethodType:
-            thing = thing.__func__
+            obj = obj.__func__
         elif is_subtype(kind, partial):
-            thing = partial.func.__get__(thing)
+            obj = partial.func.__get__(obj)
         else:
             return None
     return None

@@ -44,21 +44,21 @@ def exporting(providers: Iterable[object]) -> list[threading.Thread]:
     return list(found.values())
 
 
-def _threads_in(thing: object, depth: int, seen: set[int]) -> Iterator[threading.Thread]:
-    if id(thing) in seen:
+def _threads_in(obj: object, depth: int, seen: set[int]) -> Iterator[threading.Thread]:
+    if id(obj) in seen:
         return
-    seen.add(id(thing))
-    kind = type(thing)
+    seen.add(id(obj))
+    kind = type(obj)
     if issubclass(kind, threading.Thread):
-        yield thing  # type: ignore[misc]
+        yield obj  # type: ignore[misc]
     elif depth and (kind is tuple or kind is list):
-        items: Any = thing
+        items: Any = obj
         if len(items) <= MAX_ITEMS:
             for each in tuple(items):
                 yield from _threads_in(each, depth, seen)
     elif depth and _is_of_sdk(kind):
         try:
-            held = object.__getattribute__(thing, "__dict__")
+            held = object.__getattribute__(obj, "__dict__")
         except AttributeError:  # An object with slots.
             return
         for each in tuple(held.values()):

@@ -25,23 +25,23 @@ class Remembered(Generic[_Answer]):
         self._most = most
         self._known: dict[tuple[int, object], tuple[weakref.ref[Any], _Answer]] = {}
 
-    def of(self, thing: Any, find: Callable[[], _Answer], about: object = None) -> _Answer:
+    def of(self, obj: Any, find: Callable[[], _Answer], about: object = None) -> _Answer:
         """
-        Return the answer about *thing*, which *find* finds the first time.
+        Return the answer about *obj*, which *find* finds the first time.
 
         Args:
-            thing: A code object or a class.
+            obj: A code object or a class.
             find: Finds the answer.
             about: Distinguishes several answers about the same object.
         """
-        key = (id(thing), about)
+        key = (id(obj), about)
         found = self._known.get(key)
-        if found is None or found[0]() is not thing:
+        if found is None or found[0]() is not obj:
             answer = find()
             if len(self._known) >= self._most:
                 self._known.clear()
             # Uses no globals: they may be gone during interpreter shutdown.
             known = self._known
-            ref = weakref.ReferenceType(thing, lambda _: known.pop(key, None))
+            ref = weakref.ReferenceType(obj, lambda _: known.pop(key, None))
             found = known[key] = (ref, answer)
         return found[1]

@@ -47,7 +47,7 @@ class Root(NamedTuple):
     """An object that lives by itself."""
 
     label: str
-    thing: Any
+    obj: Any
 
 
 _LISTS = (

@@ -41,7 +41,7 @@ class _Found(NamedTuple):
 _space: Any = vars(types.ModuleType)["__dict__"].__get__
 
 
-def referents_of(things: list[Any]) -> list[Any]:
+def referents_of(objects: list[Any]) -> list[Any]:
     """
     Return the referents that the garbage collector sees of objects; for modules, the namespace.
 
@@ -50,11 +50,11 @@ def referents_of(things: list[Any]) -> list[Any]:
     time, and the interpreter crashes.
     https://github.com/python/cpython/blob/v3.12.1/Modules/_asynciomodule.c
     """
-    are_modules = list(map(issubclass, map(type, things), repeat(types.ModuleType)))
+    are_modules = list(map(issubclass, map(type, objects), repeat(types.ModuleType)))
     if not any(are_modules):
-        return get_referents(*things)
-    others = compress(things, map(not_, are_modules))
-    return [*get_referents(*others), *present(map(_space, compress(things, are_modules)))]
+        return get_referents(*objects)
+    others = compress(objects, map(not_, are_modules))
+    return [*get_referents(*others), *present(map(_space, compress(objects, are_modules)))]
 
 
 class _Ids:
@@ -177,16 +177,16 @@ class Walk:
         level, start = found
         wanted = target
         while True:
-            things = self._levels[level]
-            for number in range(start, min(start + SLICE, len(things))):
-                if wanted in map(id, self._referents(things[number : number + 1])):
+            objects = self._levels[level]
+            for number in range(start, min(start + SLICE, len(objects))):
+                if wanted in map(id, self._referents(objects[number : number + 1])):
                     break
             else:
                 return None
-            path.append(things[number])
+            path.append(objects[number])
             if level == 0:
                 return path[::-1]
-            wanted = id(things[number])
+            wanted = id(objects[number])
             level -= 1
             start = (bisect_right(self._bounds[level], number) - 1) * SLICE
 
@@ -211,18 +211,18 @@ class Walk:
             pause()
         self._seen.clear(pause)
 
-    def _note(self, things: list[Any], start: int) -> None:
-        for each in self.missing.intersection(map(id, things)):
+    def _note(self, objects: list[Any], start: int) -> None:
+        for each in self.missing.intersection(map(id, objects)):
             self._found[each] = _Found(len(self._bounds) - 1, start)
             self.missing.discard(each)
 
-    def _fresh(self, things: list[Any]) -> list[Any]:
-        """Return those of *things* that are to be followed and were not seen before."""
-        keys = list(map(id, map(type, things)))
+    def _fresh(self, objects: list[Any]) -> list[Any]:
+        """Return those of *objects* that are to be followed and were not seen before."""
+        keys = list(map(id, map(type, objects)))
         new = set(keys) - self._kinds.keys()
         if new:
-            self._classify(things, keys, new)
-        followed = list(compress(things, map(self._kinds.__getitem__, keys)))
+            self._classify(objects, keys, new)
+        followed = list(compress(objects, map(self._kinds.__getitem__, keys)))
         by_id = dict(zip(map(id, followed), followed, strict=True))
         fresh = self._seen.without(by_id)
         self._seen.add(fresh)
@@ -232,8 +232,8 @@ class Walk:
             found = [each for each in found if (ask := asked(id(type(each)))) is None or ask(each)]
         return found
 
-    def _classify(self, things: list[Any], keys: list[int], new: set[int]) -> None:
-        for key, kind in {key: type(each) for each, key in zip(things, keys, strict=True)}.items():
+    def _classify(self, objects: list[Any], keys: list[int], new: set[int]) -> None:
+        for key, kind in {key: type(each) for each, key in zip(objects, keys, strict=True)}.items():
             if key in new:
                 self._types.append(kind)
                 follows = self._follows(kind)

@@ -12,7 +12,7 @@ from itertools import zip_longest
 
 from opentelemetry.trace import Link, SpanContext, TraceFlags
 
-from otel_leaks.libraries import began_in_library, own_frame
+from otel_leaks.libraries import created_in_library, own_frame
 from otel_leaks.model import Evidence, Finding, History, Operation, Site
 from otel_leaks.report.hints import hint
 from otel_leaks.report.outgoing import outgoing, shown_frame
@@ -185,7 +185,7 @@ def _fixed(site: Site, own: Site) -> dict[str, str | int | float | bool]:
         attributes[names.ORIGIN_LINE] = origin.line
         if origin.library is not None:
             attributes[names.ORIGIN_LIBRARY] = origin.library.function
-        elif began_in_library(own):  # Only the full path shows this.
+        elif created_in_library(own):  # Only the full path shows this.
             attributes[names.ORIGIN_LIBRARY] = origin.function
     said = hint(site, own)
     if said is not None:

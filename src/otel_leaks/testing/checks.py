@@ -313,7 +313,7 @@ class Check:
         """Return whether nothing was created, which is the common case and must cost nothing."""
         from otel_leaks.origins.recorder import starts
 
-        return self._scope.began == 0 and not starts.has_unnoted_tasks()
+        return self._scope.created == 0 and not starts.has_unnoted_tasks()
 
 
 def _may_wake(report: Report) -> bool:

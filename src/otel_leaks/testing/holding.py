@@ -54,9 +54,9 @@ def with_holders(
     """
     global _searches_took_s
     places: dict[int, tuple[int | str, object]] = {
-        id(thing): (number, thing)
+        id(obj): (number, obj)
         for number, site in enumerate(report.sites[:MOST])
-        if site.kind not in _GONE and (thing := _held(site)) is not None
+        if site.kind not in _GONE and (obj := _held(site)) is not None
     }
     for name, ref in finished.items():
         if (task := ref()) is not None:
@@ -72,7 +72,7 @@ def with_holders(
     started = _thread_time()
     try:
         found = holders_of(
-            [thing for _, thing in places.values()],
+            [obj for _, obj in places.values()],
             budget_s=SEARCH_S,
             roots=[Root(*each) for each in roots()],
         )
@@ -86,8 +86,8 @@ def with_holders(
 
 def _held(site: Site) -> object | None:
     """Return the object of a site's sample that may be held; for a child process, its Popen."""
-    thing = shared_taker.object_of(site)
-    return thing.popen if type(thing) is Child else thing
+    obj = shared_taker.object_of(site)
+    return obj.popen if type(obj) is Child else obj
 
 
 def _saying(report: Report, said: Mapping[int | str, str]) -> Report:

@@ -27,28 +27,28 @@ MAX_SHOWN = 1000
 """Remembered objects of samples; above this limit those that have ended are forgotten."""
 
 
-class _Things:
+class _ObjectSet:
     """Objects that were alive at one moment, held weakly and by identity."""
 
     def __init__(self) -> None:
         self._refs: dict[int, weakref.ref[object]] = {}
 
-    def add(self, thing: object) -> bool:
+    def add(self, obj: object) -> bool:
         """Add an object; always return True, so that the look excludes it and goes on."""
-        self._refs[id(thing)] = weakref.ReferenceType(thing)
+        self._refs[id(obj)] = weakref.ReferenceType(obj)
         return True
 
-    def has(self, thing: object) -> bool:
+    def has(self, obj: object) -> bool:
         """Return whether an object is one of them, without hashing or comparing it."""
-        ref = self._refs.get(id(thing))
-        return ref is not None and ref() is thing
+        ref = self._refs.get(id(obj))
+        return ref is not None and ref() is obj
 
 
 @dataclass(frozen=True, slots=True)
 class _Current(Ignore):
     """Hides the objects that were alive when it was created."""
 
-    things: _Things = field(default_factory=_Things)
+    objects: _ObjectSet = field(default_factory=_ObjectSet)
 
     def __str__(self) -> str:
         words = [f"reason={self.reason!r}"] if self.reason else []
@@ -73,10 +73,10 @@ def ignore_current(*, reason: str = "") -> Ignore:
     ignore = _Current("current", "what was alive when it was made", reason)
     shared_taker.open()
     try:
-        shared_taker.look(None, Ignores(()), excludes=ignore.things.add)
+        shared_taker.look(None, Ignores(()), excludes=ignore.objects.add)
         for refs in finished_by_function(lambda: None).values():
             for task in filter(None, (ref() for ref in refs)):
-                ignore.things.add(task)
+                ignore.objects.add(task)
     finally:
         shared_taker.close()
     return ignore
@@ -219,8 +219,8 @@ class Held:
         """Look at a scope, None for everything; record which ignores hid something."""
         counts: dict[str, int] = {}
 
-        def is_current(thing: object) -> bool:
-            each = self._current_with(thing)
+        def is_current(obj: object) -> bool:
+            each = self._current_with(obj)
             if each is not None:
                 counts[str(each)] = counts.get(str(each), 0) + 1
             return each is not None
@@ -230,7 +230,7 @@ class Held:
             from otel_leaks.runtime.cancelling import is_on
 
             is_here = is_on(self._loop)
-            excludes = lambda thing: is_current(thing) or not is_here(thing)  # noqa: E731
+            excludes = lambda obj: is_current(obj) or not is_here(obj)  # noqa: E731
         report = shared_taker.look(scope, self._ignores, kinds, excludes, self._failed)
         hidden = (*report.hidden, *(Hidden(text, count) for text, count in counts.items()))
         self.used.update(each.ignore for each in hidden)
@@ -240,12 +240,12 @@ class Held:
         """Return the ignore that hides a site."""
         return self._ignores.site(functions, fingerprint)
 
-    def is_current(self, thing: object) -> bool:
+    def is_current(self, obj: object) -> bool:
         """Return whether an object was alive when one of the ignores was created."""
-        return self._current_with(thing) is not None
+        return self._current_with(obj) is not None
 
-    def _current_with(self, thing: object) -> _Current | None:
-        return next((each for each in self._current if each.things.has(thing)), None)
+    def _current_with(self, obj: object) -> _Current | None:
+        return next((each for each in self._current if each.objects.has(obj)), None)
 
     def unused(self) -> list[str]:
         """Return a sentence for each ignore that matched nothing."""

@@ -1,14 +1,14 @@
 """
-What noting beginnings and ends costs, beside the same without.
+What it costs to note where threads and tasks are created and spans end, beside the same without.
 
-    python benchmarks/beginnings.py [ROUNDS]
+    python benchmarks/creations.py [ROUNDS]
 
-Each row is measured with and without, in turn, in one process. The lower quartile is told:
+Each row is measured with and without, in turn, in one process. The lower quartile is reported:
 a thread takes as long as the system likes, and the upper half is mostly that.
 
 - thread: ``Thread.start`` within a span;
-- dropped span: begun and ended, while the sampler drops it;
-- task: made, run through one wait and ended, with ``origins="all"``.
+- dropped span: started and ended, while the sampler drops it;
+- task: created, run through one wait and ended, with ``origins="all"``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan
 
-from otel_leaks.origins.production import Beginnings
+from otel_leaks.origins.production import Creations
 from otel_leaks.runtime.patches import Patches
 from otel_leaks.telemetry.spans import SpanReader, note_end
 
@@ -91,8 +91,8 @@ def main(rounds: int) -> None:
     reader, patches = SpanReader(), Patches()
     # As the instrumentation does: spans then know the request that they belong to.
     reader.watch(PROVIDER)
-    threads = Beginnings(reader.current, reader.operation)
-    tasks = Beginnings(reader.current, reader.operation, tasks=True)
+    threads = Creations(reader.current, reader.operation)
+    tasks = Creations(reader.current, reader.operation, tasks=True)
     loop = asyncio.new_event_loop()
     rows = {
         "thread": compared(start_threads, threads.open, threads.close, rounds),

@@ -8,10 +8,10 @@ from typing import Protocol, final
 
 from otel_leaks.log import log
 
-__all__ = ["Doorway", "door"]
+__all__ = ["Endpoint", "endpoint"]
 
 
-class Doorway(Protocol):
+class Endpoint(Protocol):
     """Where ``otel-leaks ps`` can connect, if the process opted in. Never raises."""
 
     def open(self) -> None:
@@ -25,8 +25,8 @@ class Doorway(Protocol):
 
 
 @final
-class _Wall:
-    """The doorway of a process that did not opt in."""
+class _NoEndpoint:
+    """What a process has that did not opt in."""
 
     def open(self) -> None:
         pass
@@ -38,20 +38,20 @@ class _Wall:
         pass
 
 
-def door(providers: Callable[[], Iterable[object]], *, is_on: bool) -> Doorway:
+def endpoint(providers: Callable[[], Iterable[object]], *, is_on: bool) -> Endpoint:
     """
-    Return the doorway of a process.
+    Return what a process has: one that listens, or one that does nothing.
 
     Args:
         providers: Returns the telemetry providers whose threads are not shown.
         is_on: Whether the process opted in.
     """
     if not is_on:
-        return _Wall()
+        return _NoEndpoint()
     from otel_leaks.attach.guest import make_taker
-    from otel_leaks.attach.listener import Door
+    from otel_leaks.attach.listener import SocketEndpoint
 
-    return Door(partial(make_taker, providers=providers), _complain)
+    return SocketEndpoint(partial(make_taker, providers=providers), _complain)
 
 
 def _complain(error: Exception) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from otel_leaks.errors import AttachError
 
-__all__ = ["door_of", "folder_of", "made_folder"]
+__all__ = ["endpoint_of", "folder_of", "made_folder"]
 
 
 def folder_of(uid: int) -> Path:
@@ -27,7 +27,7 @@ def folder_of(uid: int) -> Path:
     return Path(tempfile.gettempdir()) / f"otel-leaks-{uid}"
 
 
-def door_of(pid: int, uid: int) -> Path | None:
+def endpoint_of(pid: int, uid: int) -> Path | None:
     """Return the path of a process's socket, None if it has none."""
     if not hasattr(os, "geteuid"):
         return None

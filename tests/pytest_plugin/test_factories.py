@@ -225,6 +225,7 @@ def test_a_failing_test_has_its_leaks_judged_after_its_fixtures_too(run: Run) ->
     """,
         "--leaks",
         "-oleaks_run_on_failure=true",
+        quick=False,  # The thread needs some time to end.
     )
     result.assert_outcomes(failed=1)
     result.stdout.no_fnmatch_line("*leaked*")

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from otel_leaks.attach import endpoints
+from otel_leaks.attach import endpoints, listener
 from otel_leaks.attach.processes import Process
 from otel_leaks.attach.visits import Visit, visit
 from otel_leaks.attach.wire import MAX_REQUEST_BYTES, VERSION, Wire
@@ -230,6 +230,38 @@ def test_what_a_killed_process_left_is_removed_by_the_next() -> None:
     assert left.exists()
     with instrumented():
         assert not left.exists()
+
+
+def test_a_process_is_found_only_once_it_listens(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found: list[bool] = []
+    make = listener._socket
+
+    class Listening:
+        def __init__(self) -> None:
+            self._socket = make()
+
+        def listen(self, backlog: int) -> None:
+            found.append((tmp_path / str(os.getpid())).exists())
+            self._socket.listen(backlog)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._socket, name)
+
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(endpoints, "folder_of", lambda _: tmp_path)
+    monkeypatch.setattr(
+        listener, "_socket", lambda number=None: Listening() if number is None else make(number)
+    )
+    ours = listener.SocketEndpoint(lambda *_: None, pytest.fail)  # type: ignore[arg-type]
+    ours.open()
+    try:
+        assert endpoints.endpoint_of(os.getpid(), os.geteuid()) is not None
+    finally:
+        ours.close()
+    assert found == [False]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

@@ -151,16 +151,19 @@ def test_a_task_in_python_is_named_by_its_coroutine(watch: LoopWatch) -> None:
         assert sample.stack[0].function.endswith("Served.handle")
 
 
+class Collecting(Served):
+    """Serves with a collection."""
+
+    async def handle(self) -> None:
+        self.loop.call_soon(int)
+        self.in_turn.set()
+        gc.collect()
+
+
 def test_where_the_garbage_collector_ran_is_not_where_it_is_timed(
     watch: LoopWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collected = threading.Lock()
-
-    class Collecting(Served):
-        async def handle(self) -> None:
-            self.loop.call_soon(int)
-            self.in_turn.set()
-            gc.collect()
 
     was_on = gc.isenabled()
     gc.disable()

@@ -65,18 +65,22 @@ class SocketEndpoint:
     def _listen_in(self, folder: Path) -> None:
         _remove_stale(folder)
         path = folder / str(self._pid)
-        path.unlink(missing_ok=True)
+        # It gets its name when it listens: a command that finds it before would be refused.
+        unnamed = folder / f".{self._pid}"
+        unnamed.unlink(missing_ok=True)
         listener = _socket()
         try:
-            listener.bind(os.fspath(path))
-            path.chmod(0o600)
+            listener.bind(os.fspath(unnamed))
+            unnamed.chmod(0o600)
             listener.listen(4)
+            unnamed.replace(path)
             self._path, self._listener = path, listener
             self._thread = native.Thread(self._listen, "otel-leaks-attach")
             self._thread.start()
         except BaseException:
             self._listener = self._path = self._thread = None
             listener.close()
+            unnamed.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             raise
 
@@ -150,7 +154,8 @@ def _remove_stale(folder: Path) -> None:
     """Remove the sockets of processes that ended without removing theirs."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if path.name.isdecimal() and not _lives(int(path.name)):
+            pid = path.name.removeprefix(".")
+            if pid.isdecimal() and not _lives(int(pid)):
                 with contextlib.suppress(OSError):
                     path.unlink()
 

@@ -21,7 +21,7 @@ from otel_leaks.ignores import BUILT_IN, Ignores
 
 ROUNDS = 7
 NEEDED: dict[type, tuple[str, ...]] = {
-    Refusals: ("note", "note_handling", "stand"),
+    Refusals: ("note", "note_uncounted", "stand"),
     RetainedTasks: ("begin", "note", "sample"),
 }
 

@@ -318,20 +318,24 @@ async def waits(work: asyncio.Future[None]) -> None:
     await asyncio.wait([work])
 
 
+async def found_while_work_goes_on(
+    monitor: Monitor, busy: Callable[[asyncio.Future[None]], Coroutine[Any, Any, None]]
+) -> list[Finding]:
+    """Cancel what waits for work, look on for long, and let the work end."""
+    work = asyncio.get_running_loop().create_future()
+    async with running(busy(work)) as (task,):
+        task.cancel()
+        found = await monitor.looks(5 * LIMIT_S)
+        work.set_result(None)
+        await settle()
+        return [*found, *await monitor.looks(50.0)]
+
+
 @pytest.mark.parametrize("busy", [shields, shields_on, drains])
 def test_shielded_work_that_ends_by_itself_stays_silent(
     monitor: Monitor, busy: Callable[[asyncio.Future[None]], Coroutine[Any, Any, None]]
 ) -> None:
-    async def main() -> list[Finding]:
-        work = asyncio.get_running_loop().create_future()
-        async with running(busy(work)) as (task,):
-            task.cancel()
-            found = await monitor.looks(5 * LIMIT_S)
-            work.set_result(None)
-            await settle()
-            return [*found, *await monitor.looks(50.0)]
-
-    assert asyncio.run(main()) == []
+    assert asyncio.run(found_while_work_goes_on(monitor, busy)) == []
 
 
 async def drains_without_a_limit(work: asyncio.Future[None]) -> None:
@@ -356,16 +360,7 @@ async def is_shielded(work: asyncio.Future[None]) -> None:
 def test_whoever_waits_for_tasks_that_nobody_cancelled_has_time(
     monitor: Monitor, busy: Callable[[asyncio.Future[None]], Coroutine[Any, Any, None]]
 ) -> None:
-    async def main() -> list[Finding]:
-        work = asyncio.get_running_loop().create_future()
-        async with running(busy(work)) as (task,):
-            task.cancel()
-            found = await monitor.looks(5 * LIMIT_S)
-            work.set_result(None)
-            await settle()
-            return [*found, *await monitor.looks(50.0)]
-
-    assert asyncio.run(main()) == []
+    assert asyncio.run(found_while_work_goes_on(monitor, busy)) == []
 
 
 def test_a_cleanup_that_polls_is_not_always_seen_to_wait_for_its_timer(monitor: Monitor) -> None:

@@ -64,7 +64,7 @@ class SeenTasks:
             if len(self._pending) >= MAX_PENDING:
                 return
             callback: object = ref.__callback__
-            # One with a callback is the registry's own, and does not tell a task from another.
+            # One with a callback is the registry's own, and does not identify the task.
             for own in (ref,) if callback is None else refs_at(ref):
                 self._pending[id(own)] = own
 

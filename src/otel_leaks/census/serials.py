@@ -43,7 +43,7 @@ class Serials:
         Return the record of the object behind *ref*, which is known from now on.
 
         Args:
-            ref: Made by ``weakref.ref(thing)`` without a callback.
+            ref: Made by ``weakref.ref(obj)`` without a callback.
             now: Seconds of the censuses' clock.
         """
         known = self._known.get(id(ref))

@@ -111,7 +111,7 @@ class Series:
 
     @property
     def top(self) -> int:
-        """The most things in a census of the window that goes on."""
+        """The most objects in a census of the current window."""
         track = self.tracks[0]
         entered = track.top if track is not None else 0
         return max(entered, self.now.total) if self._times else entered
@@ -157,7 +157,7 @@ class History:
         self.tiers = tiers
         self.clocks = [_Clock() for _ in tiers]
         self.stayed = [float(tier.window_s).__le__ for tier in tiers]
-        """Say for each tier whether a thing of an age has been there for a window."""
+        """Return, for each tier, whether an object of an age has been there for a window."""
         self.nothing = Now(0, 0, 0, 0, tuple(_NO_FATES for _ in tiers))
         self.sites: dict[str, Series] = {}
         self.functions: dict[str, Series] = {}
@@ -270,7 +270,7 @@ def now_of(site: Site, stayed: Sequence[Callable[[float], bool]]) -> Now:
 
     Args:
         site: What the census has of it.
-        stayed: Say for each tier whether a thing of an age has been there for a window.
+        stayed: Return, for each tier, whether an object of an age has been there for a window.
     """
     # Requests in progress are left out here as they are of those that are followed.
     total, followed = site.count - site.serving, site.followed

@@ -87,6 +87,17 @@ async def batch(number: int, look: Callable[[], Any], keep: Callable[[Task], Any
     return found
 
 
+async def counted(
+    monitor: Monitor, keep: Callable[[Task], Any], *, batches: int, of: int
+) -> list[int]:
+    """Make some batches of tasks; return how many are counted after each."""
+    counts = []
+    for _ in range(batches):
+        await batch(of, monitor.look, keep)
+        counts.append(monitor.count_of("job"))
+    return counts
+
+
 async def short(number: int, look: Callable[[], Any], keep: Callable[[Task], Any]) -> Any:
     """Make some tasks, let them finish, and look then: no census sees them pending."""
     gate = asyncio.get_running_loop().create_future()
@@ -199,30 +210,23 @@ def test_all_are_counted_where_the_registry_lists_them(monitor: Monitor) -> None
     if not retained.ARE_REGISTERED:
         pytest.skip("3.14 lists no finished tasks")
 
-    async def main() -> list[int]:
-        counts = []
-        kept: list[Task] = []
-        for _ in range(4):
-            await batch(500, monitor.look, kept.append)
-            counts.append(monitor.count_of("job"))
-        return counts
-
-    assert asyncio.run(main()) == [0, 500, 1000, 1500]
+    kept: list[Task] = []
+    counts = asyncio.run(counted(monitor, kept.append, batches=4, of=500))
+    assert counts == [0, 500, 1000, 1500]
 
 
-def test_where_many_are_followed_each_stands_for_several(
-    monitor: Monitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def few_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     if retained.ARE_REGISTERED:
         pytest.skip("all are counted")
     monkeypatch.setattr(retained, "MOST_OF_FUNCTION", 50)
 
+
+@pytest.mark.usefixtures("few_are_followed")
+def test_where_many_are_followed_each_stands_for_several(monitor: Monitor) -> None:
     async def main() -> list[int]:
-        counts = []
         kept: list[Task] = []
-        for _ in range(12):
-            await batch(20, monitor.look, kept.append)
-            counts.append(monitor.count_of("job"))
+        counts = await counted(monitor, kept.append, batches=12, of=20)
         kept.clear()
         monitor.look()
         return [*counts, monitor.count_of("job")]
@@ -233,22 +237,11 @@ def test_where_many_are_followed_each_stands_for_several(
     assert counts == [*sorted(counts[:-1]), 0]
 
 
-def test_they_do_so_also_where_new_ones_come_one_by_one(
-    monitor: Monitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if retained.ARE_REGISTERED:
-        pytest.skip("all are counted")
-    monkeypatch.setattr(retained, "MOST_OF_FUNCTION", 50)
-
-    async def main() -> list[int]:
-        counts = []
-        kept: deque[Task] = deque(maxlen=200)
-        for _ in range(600):
-            await batch(1, monitor.look, kept.append)
-            counts.append(monitor.count_of("job"))
-        return counts
-
-    assert max(asyncio.run(main())) <= 240
+@pytest.mark.usefixtures("few_are_followed")
+def test_they_do_so_also_where_new_ones_come_one_by_one(monitor: Monitor) -> None:
+    kept: deque[Task] = deque(maxlen=200)
+    counts = asyncio.run(counted(monitor, kept.append, batches=600, of=1))
+    assert max(counts) <= 240
 
 
 @pytest.mark.parametrize("tasks_of_step", [2, 10, 22, 120])

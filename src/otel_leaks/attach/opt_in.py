@@ -26,7 +26,7 @@ class Endpoint(Protocol):
 
 @final
 class _NoEndpoint:
-    """What a process has that did not opt in."""
+    """The endpoint of a process that did not opt in."""
 
     def open(self) -> None:
         pass
@@ -40,7 +40,7 @@ class _NoEndpoint:
 
 def endpoint(providers: Callable[[], Iterable[object]], *, is_on: bool) -> Endpoint:
     """
-    Return what a process has: one that listens, or one that does nothing.
+    Return the endpoint of a process; it does nothing if the process did not opt in.
 
     Args:
         providers: Returns the telemetry providers whose threads are not shown.

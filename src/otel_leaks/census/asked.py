@@ -9,8 +9,8 @@ from otel_leaks.census.serials import Known
 __all__ = ["Asked"]
 
 FRESH = 6
-"""Censuses for which it counts that a task was seen to wait for what comes by itself. One that
-polls waits for a timer in most censuses, and does not at the moment at which another one looks."""
+"""Number of censuses for which it counts that a task was seen to wait for something that happens by
+itself. A task that polls waits for its timer in most censuses, but not in all."""
 
 
 @dataclass(slots=True)
@@ -25,14 +25,14 @@ class Asked:
     rises: int = 0
     rate: float = 0.0
     looks: int = FRESH
-    """Censuses since it was seen to wait for what comes by itself."""
+    """Censuses since it was seen to wait for something that happens by itself."""
 
     is_seen_to_ask: bool = False
-    """Whether a request was seen: before 3.11, where otherwise only its handling is."""
+    """Whether a request was seen. Before 3.11, a census may see only that one is handled."""
     awaited: object = None
     """A weak reference to the future that it awaited in the last census."""
     missed: int = 0
-    """Censuses in a row that saw none."""
+    """Consecutive censuses that saw no request."""
     is_delivered: bool = False
     """Whether it was seen after a request had been delivered."""
 
@@ -46,6 +46,11 @@ class Asked:
         self.cancels, self.seen, self.missed = cancels, now, 0
 
     def ends_later(self, *, waits: bool) -> bool:
-        """Enter whether it waits for what comes by itself; say whether it has lately."""
+        """
+        Record whether a census saw it wait for something that happens by itself.
+
+        Returns:
+            Whether that was seen in this census or one of the few before it.
+        """
         self.looks = 0 if waits else self.looks + 1
         return self.looks < FRESH

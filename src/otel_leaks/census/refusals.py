@@ -195,7 +195,7 @@ class Refusals:
                 cleans_up
                 and is_another
                 and not asked.rises
-                and not (asked.is_seen_to_ask and not COUNTS)
+                and (COUNTS or not asked.is_seen_to_ask)
             )
             # A group of tasks ends when those in it have, and so does wait().
             or (is_library(innermost) and awaits_several(ref))

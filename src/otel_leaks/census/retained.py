@@ -46,19 +46,19 @@ class _Function:
 
 
 class _Stride(NamedTuple):
-    """Which tasks of a function are followed: evenly, so that each stands for as many."""
+    """Which tasks of a function are followed: evenly, so that each represents the same number."""
 
     each: int
-    """For how many each stands."""
+    """The number of tasks that each represents."""
     skip: int
-    """How many new ones are left out before the next one is taken."""
+    """How many new tasks are left out before the next one is taken."""
 
     def chosen(
         self, known: list[Known], new: list[TaskRef], most: int
     ) -> tuple[list[Known], list[TaskRef], _Stride]:
-        """Return which of some tasks are followed, at most *most*, and how the next are chosen."""
+        """Return the tasks to follow, at most *most*, and how to choose the next ones."""
         each, taken = self.each, new[self.skip :: self.each]
-        # The one after the last that was taken may come in a later census.
+        # The task after the last one that was taken may come in a later census.
         skip = (self.skip - len(new)) % each
         while most and len(known) + len(taken) > most:
             known, taken = known[::2], taken[len(known) % 2 :: 2]
@@ -257,7 +257,7 @@ class RetainedTasks:
 
 
 def _share(sizes: Iterable[int]) -> int:
-    """Return of how many tasks of each function at most there is room for."""
+    """Return the maximum number of tasks of each function for which there is room."""
     left, share = MAX_FOLLOWED, MAX_FOLLOWED
     ordered = sorted(sizes)
     for number, size in enumerate(ordered):

@@ -34,15 +34,15 @@ class SeenTasks:
 
     def __init__(self) -> None:
         self._pending: dict[int, TaskRef] = {}
-        """Of the last census, as the two below by the id of their reference."""
+        """Pending tasks of the last census. The keys of all three are the ids of the references."""
         self._ended: dict[int, TaskRef] = {}
-        """Those that it found among the young ones, for the first time."""
+        """Finished tasks that it found among the young objects, for the first time."""
         self._met: dict[int, TaskRef] = {}
-        """Finished tasks that may be met again among the young ones, those met last at the end."""
+        """Finished tasks that may still be young in the next census, latest last."""
         self._young = YoungTasks()
 
     def finished(self, look: Look) -> Iterator[Finished]:
-        """Yield those that the last census saw and that have finished and live; forget all."""
+        """Yield the finished, living tasks that the last census saw; forget all that it saw."""
         met = list(self._met.values())
         self._met = {}
         for start in range(0, len(met), MET_OF_SLICE):
@@ -59,7 +59,7 @@ class SeenTasks:
             look.pause()
 
     def see_pending(self, refs: Iterable[TaskRef]) -> None:
-        """See some pending tasks."""
+        """Remember some pending tasks until the next census."""
         for ref in refs:
             if len(self._pending) >= MAX_PENDING:
                 return
@@ -70,9 +70,10 @@ class SeenTasks:
 
     def young(self, look: Look) -> list[TaskRef]:
         """
-        Return those that finished lately, and need not have been pending in any census.
+        Return tasks that finished recently, whether or not a census has seen them pending.
 
-        To be asked first: what a census creates may have the garbage collector make all of it old.
+        Call it first in a census: the objects that the rest of it creates may start a garbage
+        collection, after which these tasks are no longer young.
         """
         found: list[TaskRef] = []
         for generation in GENERATIONS:
@@ -81,7 +82,7 @@ class SeenTasks:
         return found
 
     def see_young(self, young: Iterable[TaskRef], known: Serials) -> None:
-        """See those of *young* that were not found before, and are not *known*."""
+        """Remember the tasks of *young* that were not found before and are not *known*."""
         for ref in young:
             if id(ref) not in self._met and known.of(ref) is None:
                 self._ended[id(ref)] = ref

@@ -57,7 +57,7 @@ class Policy:
     with the current values."""
     ended: Callable[[Detection], str]
     """Describes why it ended and how many are left, in one sentence without a full stop."""
-    is_of_counted: bool = True
+    is_counted: bool = True
     """Whether its objects are among those that a census counts; finished tasks are not."""
     is_of_operation: bool = False
     """Whether it concerns the operation in which its largest site was created."""

@@ -34,7 +34,7 @@ def _retained(census: Census) -> Iterator[Population]:
 
 def _begin(config: LeakConfig, pause: Callable[[], None]) -> Growth | None:
     return growth_of(
-        *(config, pause), opens=OPENS, populations=_retained, above=HISTORY, is_quick=False
+        config, pause, opens=OPENS, populations=_retained, above=HISTORY, is_quick=False
     )
 
 
@@ -58,7 +58,7 @@ POLICY = Policy(
     opens_when="finished tasks of one coroutine pile up as in `growth`, to over 1,024",
     options=("growth_window_s", "growth_windows", "growth_floor", "max_sites"),
     begin=_begin,
-    is_of_counted=False,
+    is_counted=False,
     found=_found,
     ended=_ended,
 )

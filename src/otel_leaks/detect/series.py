@@ -82,7 +82,7 @@ class Series:
         self._since = self._until = 0.0
 
     def note(self, now: Now, at: float) -> None:
-        """Enter a census."""
+        """Add a census."""
         # From census to census most sites stay as they are.
         if self._times and now == self.now:
             self._times += 1
@@ -92,7 +92,7 @@ class Series:
         self._until = at
 
     def _enter(self) -> None:
-        """Enter into the tracks what the last censuses have seen."""
+        """Add to the tracks what the last censuses have seen."""
         now, times = self.now, self._times
         if not times:
             return
@@ -105,7 +105,7 @@ class Series:
         self._times = 0
 
     def track(self, tier: int) -> Track | None:
-        """Return the track of a tier with all censuses in it, None where it has no windows yet."""
+        """Return the track of a tier, with all censuses in it; None if it has no windows yet."""
         self._enter()
         return self.tracks[tier]
 
@@ -157,7 +157,7 @@ class History:
         self.tiers = tiers
         self.clocks = [_Clock() for _ in tiers]
         self.stayed = [float(tier.window_s).__le__ for tier in tiers]
-        """Return, for each tier, whether an object of an age has been there for a window."""
+        """For each tier, a function that returns whether an age is at least one window."""
         self.nothing = Now(0, 0, 0, 0, tuple(_NO_FATES for _ in tiers))
         self.sites: dict[str, Series] = {}
         self.functions: dict[str, Series] = {}
@@ -266,13 +266,13 @@ def pool_key(name: str) -> str:
 
 def now_of(site: Site, stayed: Sequence[Callable[[float], bool]]) -> Now:
     """
-    Return what a census says of a site.
+    Return a census's values for a site.
 
     Args:
-        site: What the census has of it.
-        stayed: Return, for each tier, whether an object of an age has been there for a window.
+        site: The site in the census.
+        stayed: As in ``History``, one function for each tier.
     """
-    # Requests in progress are left out here as they are of those that are followed.
+    # Requests in progress are left out here, as they are among the followed objects.
     total, followed = site.count - site.serving, site.followed
     if followed is None:
         return Now(total, total, 0, 0, tuple(_NO_FATES for _ in stayed))

@@ -40,7 +40,7 @@ class Sleep:
         self._outlasts = False
 
     def note(self, sites: Sequence[Site], at: float) -> None:
-        """Enter the samples of a census."""
+        """Add the samples of a census."""
         if self._outlasts:
             return
         for site in sites:

@@ -185,7 +185,7 @@ class Track:
         self.since = self.until = self.at_once = 0.0
 
     def note(self, now: Now, fates: Fates, since: float, until: float, times: int) -> None:
-        """Enter censuses in a row that have seen the same: the first, the last, and how many."""
+        """Add consecutive censuses that saw the same: the first, the last, and how many."""
         total = now.total
         if not self.looks:
             self.since, self.floor = since, total

@@ -70,7 +70,7 @@ class Recorder:
         self._delays = array("d", [-1.0]) * MINUTES
 
     def note(self, census: Census) -> None:
-        """Note what a census counted; those that failed count as nobody having looked."""
+        """Record the counts of a census; failed kinds count as not looked at."""
         minute = int(census.taken_at // SECONDS)
         at = self._begin(minute)
         counts: dict[_Key, int] = {}
@@ -109,7 +109,7 @@ class Recorder:
         self._kinds.setdefault(kind, array("q", [0]) * MINUTES)[at] = population.count
 
     def _note_failure(self, kind: Kind, at: int) -> None:
-        """Note that a kind could not be read, where it was not in this minute."""
+        """Record that a kind could not be read, unless it was read earlier in this minute."""
         if kind not in self._kinds:
             self._kinds[kind] = array("q", [0]) * MINUTES
             self._kinds[kind][at] = -1

@@ -168,7 +168,7 @@ class Rounds:
     def _history(self, finding: Finding) -> History:
         """Return the last minutes of what a finding counts, and of the event loops."""
         history = self.recorder.history(finding.sites, minutes=HISTORY_MINUTES)
-        if POLICY_OF[finding.evidence].is_of_counted:
+        if POLICY_OF[finding.evidence].is_counted:
             return history
         return History(delays_s=history.delays_s)
 

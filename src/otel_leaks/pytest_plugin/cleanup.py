@@ -123,10 +123,10 @@ class Cleanup:
         with self._troubles.kept("what a test left can't be ended"):
             kinds = {site.kind for site in report} & _ENDED_KINDS
             ids = Ignores((*BUILT_IN, *self._ignores, *ignores))
-            owner = [each for kind in sorted(kinds) for each in self._owned(scope, kind, ids)]
-            end(owner, scope)
-            zombies = [each for each in owner if is_disturbing(each)]
-            del owner
+            owned = [each for kind in sorted(kinds) for each in self._owned(scope, kind, ids)]
+            end(owned, scope)
+            zombies = [each for each in owned if is_disturbing(each)]
+            del owned
             lines = [self._note(each, scope) for each in zombies[:MAX_ZOMBIES]]
             if len(zombies) > MAX_ZOMBIES:
                 lines.append(f"zombies: {len(zombies) - MAX_ZOMBIES} more can't be ended")
@@ -157,10 +157,10 @@ class Cleanup:
 
         shared_taker.look(scope, ignores, {kind}, collect, self._troubles.unreadable)
         looks = iter(range(MAX_LOOKS))
-        owner = _parted(
+        owned = _parted(
             [*found.values()], lambda some: self._is_owned(scope, kind, ignores, some), looks
         )
-        return [Leaked(kind, each) for each in owner]
+        return [Leaked(kind, each) for each in owned]
 
     def _is_owned(
         self, scope: Scope, kind: Kind, ignores: Ignores, some: Sequence[Any]

@@ -126,7 +126,7 @@ def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
         if scope is None:
             return await original(runner, func, *args, **kwargs)
 
-        async def owner(*args: Any, **kwargs: Any) -> Any:
+        async def in_scopes(*args: Any, **kwargs: Any) -> Any:
             token = scope.enter()
             try:
                 return await func(*args, **kwargs)
@@ -136,7 +136,7 @@ def _in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
         # The first call creates the task that runs them all: it belongs to no test.
         outside = _outermost(scope).enter()
         try:
-            return await original(runner, owner, *args, **kwargs)
+            return await original(runner, in_scopes, *args, **kwargs)
         finally:
             scope.leave(outside)
 

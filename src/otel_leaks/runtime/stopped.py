@@ -23,10 +23,11 @@ def outside(functions: Sequence[str], depth: int | None = None) -> int:
         depth: The number of frames around the loop, if a heartbeat has counted them; None for
             one of asyncio's own loops.
     """
-    begin = _around(functions) if depth is None else depth
-    while begin < len(functions) - 1 and functions[begin].startswith(_STEPS):
+    innermost = max(0, len(functions) - 1)
+    begin = _around(functions) if depth is None else min(depth, innermost)
+    while begin < innermost and functions[begin].startswith(_STEPS):
         begin += 1
-    return min(begin, max(0, len(functions) - 1)) if depth is not None else begin
+    return begin
 
 
 def _around(functions: Sequence[str]) -> int:

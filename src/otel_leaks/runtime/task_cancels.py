@@ -135,7 +135,7 @@ def is_under_way(ref: TaskRef) -> bool:
 
 
 def awaited_future(ref: TaskRef) -> weakref.ref[Any] | None:
-    """Return a weak reference to the future that will wake a task, the same one for the same."""
+    """Return a weak reference to the future that a task awaits; always the same for one future."""
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
     if make is None:
@@ -148,7 +148,7 @@ def awaited_future(ref: TaskRef) -> weakref.ref[Any] | None:
 
 
 def under_way(refs: Sequence[TaskRef]) -> list[TaskRef]:
-    """Return those of some tasks to which a request is on its way; a microsecond each."""
+    """Return the tasks with a request that is not delivered yet, in a microsecond each."""
     future = getattr(sys.modules.get("_asyncio"), "Future", None)
     task = class_in_c()
     state = in_c(future, "_state") if future is not None else None
@@ -167,7 +167,7 @@ def under_way(refs: Sequence[TaskRef]) -> list[TaskRef]:
 
 
 def gathering(refs: Sequence[TaskRef]) -> list[TaskRef]:
-    """Return those of some tasks that await ``gather()``, or may; a fifth of a microsecond each."""
+    """Return the tasks that await ``gather()``, or may, in a fifth of a microsecond each."""
     task = class_in_c()
     if task is None:
         return list(refs)
@@ -184,7 +184,7 @@ def code_that_asks() -> types.CodeType | None:
     """
     Return the code of the function in which ``wait_for()`` requests the end of what it awaits.
 
-    Private, there on 3.10 and 3.11; None without it.
+    Private, exists on 3.10 and 3.11; None on other versions.
     """
     found = getattr(sys.modules.get("asyncio.tasks"), "_cancel_and_wait", None)
     return found.__code__ if type(found) is types.FunctionType else None
@@ -195,7 +195,7 @@ def asked_by(ref: TaskRef, *, is_in_wait_for: bool) -> list[TaskRef]:
     Return the pending tasks whose end a task requested and awaits.
 
     Args:
-        ref: The one that awaits it.
+        ref: The task that awaits their end.
         is_in_wait_for: Whether its innermost function is that of ``code_that_asks``.
     """
     root = root_of_ref(ref)
@@ -287,9 +287,9 @@ def _gathering() -> type | None:
 
 def _kept(name: str) -> Step:
     """
-    Return the step to an attribute of what ``gather()`` makes.
+    Return the step to an attribute of the future that ``gather()`` returns.
 
-    Private, the same on 3.10 to 3.15. On some of these their class does not show a __dict__.
+    Private, the same on 3.10 to 3.15. On some of these, its class shows no ``__dict__``.
     """
     return lambda gatherings: map(object.__getattribute__, gatherings, repeat(name))
 
@@ -301,10 +301,10 @@ _CLOSURE = attribute(vars(types.FunctionType)["__closure__"])
 
 def awaits_several(ref: TaskRef) -> bool:
     """
-    Return whether the innermost function of a task has a set with another task, a pending one.
+    Return whether the innermost function of a task has a set that contains another pending task.
 
-    The set is one of its variables, as in ``asyncio.wait()``, or an attribute of one, as in what
-    leaves a group of tasks. The task itself does not count: a scope of anyio has it in such a set.
+    The set is one of its variables, as in ``asyncio.wait()``, or an attribute of one, as in the
+    exit of a task group. The task itself does not count: a scope of anyio has it in such a set.
     """
     root = root_of_ref(ref)
     make = make_of(types_at(root, ()))
@@ -337,7 +337,7 @@ def _variables(root: Root, make: Make) -> tuple[Step, ...]:
 
 
 def _has_attributes(kind: type) -> bool:
-    """Say whether a class may be one of groups, and none of containers."""
+    """Return whether instances of a class may be task groups: plain containers are not."""
     containers = (dict, list, set, frozenset, tuple)
     is_plain = module_of_type(kind) in {"builtins", "types"} or is_subtype(kind, *containers)
     return not is_plain and make_of(kind) is None

@@ -1,13 +1,14 @@
 """
 Finished tasks among the youngest objects of the process, where no registry has them.
 
-The garbage collector keeps new objects in a list of their own, generation 0, and what survives a
-collection of that in generation 1 until some ten collections later. What an application keeps of
-its last requests is in them, also where no request lasts long enough to be seen pending.
-``gc.get_objects(generation)`` copies such a list, 8 ns an object, at once: that nobody else runs
-meanwhile is what makes it safe (see ``glimpse``), and why its length has to be known beforehand,
-as far as that goes. ``gc.get_count()`` has the objects that were created since the last collection,
-less those that were deleted, and how often generation 0 was collected since generation 1 was.
+The garbage collector keeps new objects in a list of their own, generation 0. Objects that survive
+a collection of it are in generation 1 until some ten collections later. These lists contain what an
+application keeps of its latest requests, even if no request lasts long enough to be seen pending.
+
+``gc.get_objects(generation)`` copies such a list at once, in 8 ns an object. No other thread runs
+meanwhile, which makes it safe (see ``glimpse``); therefore the length has to be known before, as
+far as possible. ``gc.get_count()`` returns how many more objects were created than deleted since
+the last collection, and how often generation 0 was collected since the last one of generation 1.
 
 With the incremental collector of 3.14.0 to 3.14.4, generation 1 is empty. A build without the GIL
 has no generations, and would copy the whole heap:
@@ -33,19 +34,19 @@ from otel_leaks.runtime.tasks import TaskRef
 __all__ = ["GENERATIONS", "YoungTasks"]
 
 GENERATIONS: Sequence[int] = () if sysconfig.get_config_var("Py_GIL_DISABLED") else (0, 1)
-"""Those that may be asked."""
+"""The generations that can be read."""
 MOST_COPIED = 25_000
-"""Objects of a generation that are copied at once: 0.2 ms. Mostly, CPython's thresholds let no
-generation grow above that. Those of an application may, and so may one that turns the collector
-off, or that deletes as many old objects as it creates new ones."""
+"""Maximum number of objects of a generation that are copied at once: 0.2 ms. With CPython's own
+thresholds, a generation rarely grows above that. It may if the application changes the thresholds,
+turns the garbage collector off, or deletes as many old objects as it creates new ones."""
 MOST_LOOKED_AT = 6000
-"""Objects of a generation that are looked at, the newest: up to 0.5 ms, the more of them are tasks.
-The last census created some of them, and requests that are over the most."""
+"""Maximum number of objects of a generation that are examined, the newest: up to 0.5 ms if most are
+tasks. Some are of the last census, and most are of finished requests."""
 MOST_FOUND = 500
-"""Tasks of a generation that are returned, the newest."""
+"""Maximum number of tasks of a generation that are returned, the newest."""
 FIRST_REST = 8
 MOST_REST = 512
-"""Times that a generation is not copied which was larger than could be foreseen."""
+"""Range of how often a generation is left out after it was unexpectedly large."""
 
 
 class YoungTasks:
@@ -65,21 +66,21 @@ class YoungTasks:
         self._copy = copy
         self._counts = counts
         self._rests = dict.fromkeys(GENERATIONS, 0)
-        """How often each is left out from now on."""
+        """The number of times that each is still to be left out."""
         self._waits = dict.fromkeys(GENERATIONS, 0)
-        """How often it was left out last, because it was too large."""
+        """The number of times that each was left out after it had last been too large."""
 
     def finished(self, generation: int) -> list[TaskRef]:
         """
         Return references to the finished tasks in a generation, the newest first.
 
-        Those that finished in their first, eager step are left out: they have no coroutine.
+        Tasks that finished in their first, eager step are left out: they have no coroutine.
 
         Args:
             generation: One of ``GENERATIONS``.
 
         Returns:
-            References without a callback; none where the generation is too large.
+            References without a callback; none if the generation is too large.
         """
         task = class_in_c()
         if task is None or self._expected(generation) > MOST_COPIED:
@@ -93,10 +94,10 @@ class YoungTasks:
         try:
             _, size, *refs, _ = drained(partial(_found, copy, copied, task, classes))
         finally:
-            # After an error. There was no bytecode in between after which threads switch.
+            # After an error only. No bytecode ran in between, so no other thread did.
             for each in copied:
                 each.clear()
-        # Where as many old objects are deleted as new ones are created, the count says nothing.
+        # If as many old objects are deleted as new ones are created, the count shows nothing.
         wait = self._waits[generation]
         wait = min(max(FIRST_REST, 2 * wait), MOST_REST) if size > MOST_COPIED else 0
         self._rests[generation] = self._waits[generation] = wait

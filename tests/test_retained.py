@@ -216,7 +216,9 @@ def test_all_are_counted_where_the_registry_lists_them(monitor: Monitor) -> None
 
 
 @pytest.fixture
-def few_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_are_followed(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The monitor comes first: it decides whether finished tasks are registered.
+    assert monitor.now == 0.0
     if retained.ARE_REGISTERED:
         pytest.skip("all are counted")
     monkeypatch.setattr(retained, "MOST_OF_FUNCTION", 50)
